@@ -1,0 +1,47 @@
+# One place for everything that people and CI run. `make` alone lists it.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+# The parts that setup installs come first, so `opa`, `mongodb-mcp-server` and `secantusd-py` are the locked ones.
+export PATH := $(CURDIR)/.parts/bin:$(CURDIR)/.venv/bin:$(PATH)
+
+# ARGS reaches the program behind a target: make run ARGS=--once, make test ARGS='-k pipeline -x'
+ARGS ?=
+# Test processes. Each starts its own real parts, so more of them than this gains little.
+WORKERS ?= 2
+
+.PHONY: help setup run test check fmt lock jaeger bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+setup: ## install what the lock files name into .venv and .parts (fast when there is nothing to do)
+	@scripts/setup
+
+run: ## set up, play the tour on real parts, then serve (ARGS=--once: only the tour)
+	@scripts/setup --run
+	@exec mcp-sidecar demo $(ARGS)
+
+test: setup ## every test, on real parts (ARGS='-k name' for a few; WORKERS=n processes)
+	@exec pytest -n $(WORKERS) --dist loadscope $(ARGS)
+
+check: setup ## format, lint, types, import contracts, policies, documents, compose, locks (ARGS=name for one)
+	@scripts/check $(ARGS)
+
+fmt: setup ## format Python and Rego
+	@ruff format --quiet . && ruff check --quiet --fix-only . && opa fmt --write policies
+
+lock: ## resolve every lock file again (needs the network; review the difference)
+	@scripts/lock $(ARGS)
+
+jaeger: ## build Jaeger once and run it on loopback, for the traces of a run
+	@exec scripts/jaeger
+
+bench: setup ## measure the sidecar against the MCP server alone
+	@exec python bench/overhead.py $(ARGS)
+
+clean: ## remove everything that setup, tests and demos made
+	@rm -rf .venv .parts .demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,18 @@
+// Runs once, when the database is first made: the two users that the sidecar's servers log in as. Their rights are the
+// ceiling below every policy, so they name databases and actions one by one; nobody here may drop, or manage users.
+const { readFileSync } = require("fs");
+
+const secret = (name) => readFileSync(`/run/secrets/${name}`, "utf8").trim();
+const admin = db.getSiblingDB("admin");
+const on = (database, ...actions) => ({ resource: { db: database, collection: "" }, actions });
+const reads = ["sales", "staging", "hr", "support"].map((database) => ({ role: "read", db: database }));
+
+admin.createRole({ role: "sidecarReader", privileges: [], roles: reads });
+admin.createRole({
+  role: "sidecarWriter",
+  privileges: [on("sales", "insert"), on("staging", "insert", "createCollection"), on("support", "update")],
+  roles: reads,
+});
+
+admin.createUser({ user: "sidecar-reader", pwd: secret("reader_password"), roles: ["sidecarReader"] });
+admin.createUser({ user: "sidecar-writer", pwd: secret("writer_password"), roles: ["sidecarWriter"] });

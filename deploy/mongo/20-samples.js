@@ -1,0 +1,21 @@
+// Runs once after 10-users.js: a few documents to ask about.
+const samples = {
+  "sales.orders": Array.from({ length: 12 }, (_, number) => ({
+    _id: number,
+    region: ["EU", "US", "APAC"][number % 3],
+    status: ["open", "paid", "shipped"][number % 3],
+    customer: number % 4,
+    total: 25 + 7.5 * number,
+  })),
+  "sales.customers": ["Ada", "Boole", "Curie", "Dijkstra"].map((name, number) => ({ _id: number, name })),
+  "hr.salaries": [0, 1, 2, 3].map((number) => ({ _id: number, employee: `e${number}`, salary: 50000 + 5000 * number })),
+  "support.tickets": [
+    { _id: 1, customer: 0, subject: "where is my order", email: "ada@example.org" },
+    { _id: 2, customer: 2, subject: "refund", email: "curie@example.org" },
+  ],
+};
+
+for (const [namespace, documents] of Object.entries(samples)) {
+  const [database, collection] = namespace.split(".");
+  db.getSiblingDB(database).getCollection(collection).insertMany(documents);
+}

@@ -1,0 +1,141 @@
+"""Rules of structure that no linter has: read from the syntax tree, each with a planted violation beside it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.parts import ROOT
+
+FUNCTION_LINES = 60
+"""Hard cap of one function, without its docstring; the aim is a screen."""
+
+FILE_LINES = 500
+"""Hard cap of one file."""
+
+DRAWER_NAMES = frozenset(
+    {"utils", "util", "helpers", "helper", "common", "base", "misc", "manager", "managers", "service"}
+)
+"""Names that say nothing about what is inside, so everything ends up inside."""
+
+SOURCES = sorted((ROOT / "sidecar").rglob("*.py"))
+PROGRAMS = sorted(path for room in ("sidecar", "bench", "tools") for path in (ROOT / room).rglob("*.py"))
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def constructions(tree: ast.AST, wanted: str) -> list[str]:
+    """Qualified names of the functions in which ``wanted(…)`` is called, one per call; ``<module>`` outside of any."""
+    found: list[str] = []
+
+    def visit(node: ast.AST, inside: str) -> None:
+        if isinstance(node, ast.Call) and _called(node) == wanted:
+            found.append(inside)
+        name = node.name if isinstance(node, Function) else inside
+        for child in ast.iter_child_nodes(node):
+            visit(child, name)
+
+    visit(tree, "<module>")
+    return found
+
+
+def _called(call: ast.Call) -> str:
+    match call.func:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case _:
+            return ""
+
+
+def environment_reads(tree: ast.AST) -> list[int]:
+    """Lines that reach for the process environment."""
+    names = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
+    lines = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="os"), attr=name) if name in names:
+                lines.append(node.lineno)
+            case ast.ImportFrom(module="os", names=imported) if names & {alias.name for alias in imported}:
+                lines.append(node.lineno)
+            case _:
+                pass
+    return lines
+
+
+def body_lines(function: Function) -> int:
+    """Lines of one function without its docstring."""
+    total = (function.end_lineno or function.lineno) - function.lineno + 1
+    match function.body[0]:
+        case ast.Expr(value=ast.Constant(value=str())) as docstring:
+            return total - ((docstring.end_lineno or docstring.lineno) - docstring.lineno + 1)
+        case _:
+            return total
+
+
+def oversized(source: str) -> Iterator[str]:
+    """Every breach of the size budget in one file."""
+    if (count := len(source.splitlines())) > FILE_LINES:
+        yield f"{count} lines in the file"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, Function) and (count := body_lines(node)) > FUNCTION_LINES:
+            yield f"{count} lines in {node.name}"
+
+
+def test_there_is_something_to_read() -> None:
+    assert len(SOURCES) > 10
+
+
+def test_one_function_builds_permits_and_it_is_in_enforcement() -> None:
+    places = [
+        f"{name_of(path)}:{name}" for path in SOURCES for name in constructions(ast.parse(path.read_text()), "Permit")
+    ]
+    assert len(places) == 1, places
+    assert places[0].startswith("sidecar/enforcement/")
+
+
+@pytest.mark.parametrize("text", ["Permit(call=c)", "model.Permit(call=c)", "x = [Permit(call=c) for c in calls]"])
+def test_a_permit_built_elsewhere_would_be_found(text: str) -> None:
+    assert constructions(ast.parse(f"def forge():\n    {text}\n"), "Permit") == ["forge"]
+
+
+def test_a_permit_that_is_only_named_is_not_a_construction() -> None:
+    assert constructions(ast.parse("def forward(permit: Permit) -> Permit:\n    return permit\n"), "Permit") == []
+
+
+def test_only_settings_reads_the_environment() -> None:
+    readers = {name_of(path) for path in SOURCES if environment_reads(ast.parse(path.read_text()))}
+    assert [name for name in readers if not name.startswith("sidecar/settings")] == []
+
+
+@pytest.mark.parametrize(
+    "line", ["os.environ['X']", "os.getenv('X')", "from os import environ as e", "dict(os.environb)"]
+)
+def test_a_read_of_the_environment_would_be_found(line: str) -> None:
+    assert environment_reads(ast.parse(f"import os\n{line}\n")) == [2]
+
+
+def test_other_uses_of_os_are_not_reads_of_the_environment() -> None:
+    assert environment_reads(ast.parse("import os\nos.fsync(1)\nfrom os import path\n")) == []
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=name_of)
+def test_files_and_functions_stay_within_budget(path: Path) -> None:
+    assert list(oversized(path.read_text())) == []
+
+
+def test_the_budget_is_exact() -> None:
+    function = "def long():\n    '''Says\n    why.'''\n" + "    x = 1\n" * (FUNCTION_LINES - 1)
+    assert list(oversized(function)) == []
+    assert list(oversized(f"{function}    y = 2\n")) == [f"{FUNCTION_LINES + 1} lines in long"]
+    assert list(oversized("x = 1\n" * FILE_LINES)) == []
+    assert list(oversized("x = 1\n" * (FILE_LINES + 1))) == [f"{FILE_LINES + 1} lines in the file"]
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=name_of)
+def test_no_module_is_a_drawer(path: Path) -> None:
+    assert not DRAWER_NAMES & set(path.relative_to(ROOT).with_suffix("").parts)

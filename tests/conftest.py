@@ -1,0 +1,118 @@
+"""What every test may ask for, and what no test may do."""
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from ipaddress import ip_address
+from uuid import uuid4
+
+import psutil
+import pytest
+from hypothesis import HealthCheck, settings
+from pymongo import MongoClient
+from pymongo.uri_parser import parse_uri
+
+from tests import parts
+
+# --- the environment of a run -----------------------------------------------------------------------------------------
+
+# What a developer has exported for a demo must not change what a test means, nor reach a real deployment.
+for _name in [name for name in os.environ if name.startswith(("SIDECAR_", "OTEL_", "MDB_MCP_"))]:  # noqa: TID251 - the tests' own border
+    if not _name.startswith("SIDECAR_TEST_"):
+        del os.environ[_name]  # noqa: TID251 - the tests' own border
+
+# Deadlines measure the machine, not the code; on two busy cores they only make noise.
+settings.register_profile("fast", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("deep", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))  # noqa: TID251 - the tests' own switch
+
+
+def _outside_hosts() -> frozenset[str]:
+    """Addresses of the MongoDB that the caller chose for tests, if any: the only way off this machine."""
+    if not (uri := parts.outside_database()):
+        return frozenset()
+    nodes = parse_uri(uri)["nodelist"]
+    return frozenset(str(found[4][0]) for host, port in nodes for found in socket.getaddrinfo(host, port))
+
+
+_OUTSIDE_HOSTS = _outside_hosts()
+
+
+def refuse_outside_connections(event: str, args: tuple[object, ...]) -> None:
+    """Audit hook: a connection that leaves loopback is a defect of the test that makes it.
+
+    Sees the ``socket`` module and therefore asyncio's own loops, not uvloop and not child processes.
+    """
+    if event != "socket.connect":
+        return
+    match args:
+        case (_, (str(host), *_)) if host not in _OUTSIDE_HOSTS and not _is_loopback(host):
+            msg = f"a test tried to reach {host}; tests stay on loopback"
+            raise ConnectionRefusedError(msg)
+        case _:
+            return
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+sys.addaudithook(refuse_outside_connections)
+
+
+# --- real parts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left_running() -> Iterator[None]:
+    """Set up first and torn down last: by then every part that a test of this process started has ended."""
+    yield
+    children = psutil.Process().children(recursive=True)
+    left = [name for child in children if (name := _part_name(child))]
+    assert not left, f"tests left these running: {left}"
+
+
+def _part_name(process: psutil.Process) -> str:
+    try:
+        line = " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+    return next((part for part in ("opa", "mongodb-mcp-server", "secantusd-py") if f"/{part} " in f"{line} "), "")
+
+
+@pytest.fixture(scope="session")
+def opa_binary() -> str:
+    """Path of the OPA that setup installed."""
+    return str(parts.installed("opa"))
+
+
+@pytest.fixture(scope="session")
+def mcp_server_command() -> list[str]:
+    """Command of the MongoDB MCP server that setup installed; add its settings through the environment."""
+    return [str(parts.installed("mongodb-mcp-server"))]
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[str]:
+    """Connection string of a database that lives as long as this test process. Use names from ``database_name``."""
+    with parts.running_database() as uri:
+        yield uri
+
+
+@pytest.fixture
+def database_name(database: str) -> Iterator[str]:
+    """Name of a database that is this test's alone; dropped afterwards."""
+    name = f"t_{uuid4().hex[:16]}"
+    yield name
+    with MongoClient[dict[str, object]](database) as client:
+        client.drop_database(name)
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A loopback port that nothing listens on at this moment."""
+    return parts.free_port()
