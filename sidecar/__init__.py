@@ -1,0 +1,3 @@
+"""Policy enforcement point for the MongoDB MCP server."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,313 @@
+"""Everything that can end a call early: one tree, one place.
+
+Each class says three things about itself: the ``label`` under which metrics and audit records count it, the ``public``
+sentence that a caller may read (constant per class, so that no reply can carry a token, a claim or the text of a
+dependency), and, for errors that JSON-RPC has a number for, the ``code``. The detail given to the constructor goes to
+the log and nowhere else.
+
+What does not live here: HTTP statuses (``sidecar.edge`` owns the one table) and the wording of denials
+(``sidecar.mcp.tools``).
+"""
+
+from typing import ClassVar
+
+
+class SidecarError(Exception):
+    """The root of the taxonomy; never raised itself."""
+
+    label: ClassVar[str] = "internal"
+    public: ClassVar[str] = "The request failed inside the sidecar."
+    code: ClassVar[int] = -32603
+    """JSON-RPC error code, where the error is answered as a protocol error. Own codes are positive: MCP 2026-07-28
+    (basic, error codes) reserves -32768…-32000 for JSON-RPC and for itself."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail or self.public)
+        self.detail = detail
+
+
+class MessageError(SidecarError):
+    """The peer's bytes are not one well-formed message."""
+
+
+class ParseError(MessageError):
+    """The body is not strict JSON."""
+
+    label = "parse_error"
+    public = "The body is not valid JSON."
+    code = -32700
+
+
+class InvalidRequest(MessageError):
+    """The JSON is not a JSON-RPC 2.0 message that MCP allows here."""
+
+    label = "invalid_request"
+    public = "The message is not a valid JSON-RPC request."
+    code = -32600
+
+
+class InvalidParams(MessageError):
+    """The method is known, its parameters are not of the method's form."""
+
+    label = "invalid_params"
+    public = "The parameters are not valid for this method."
+    code = -32602
+
+
+class MessageTooLarge(MessageError):
+    """The body exceeds the configured limit."""
+
+    label = "too_large"
+    public = "The request is larger than this server accepts."
+    code = -32600
+
+
+class MediaTypeRefused(MessageError):
+    """The request's media type, encoding or Accept header is not one that Streamable HTTP defines."""
+
+    label = "media_type"
+    public = "Send application/json in UTF-8 and accept application/json and text/event-stream."
+    code = -32600
+
+
+class NotAcceptable(MediaTypeRefused):
+    """The Accept header leaves out a media type that the answer may have."""
+
+    label = "not_acceptable"
+
+
+class MessageIncomplete(MessageError):
+    """The body ended early or did not arrive in time."""
+
+    label = "incomplete"
+    public = "The request body did not arrive completely in time."
+    code = -32600
+
+
+class OriginRefused(SidecarError):
+    """Host or Origin is not one that this endpoint serves (DNS rebinding, MCP 2025-11-25 transports, security)."""
+
+    label = "origin"
+    public = "This host or origin is not allowed."
+    code = -32600
+
+
+class HostRefused(OriginRefused):
+    """The Host header names an authority that is not this endpoint's (RFC 9110 section 7.4: misdirected)."""
+
+    label = "host"
+
+
+class RevisionError(SidecarError):
+    """The protocol revision in the header is malformed, unsupported, or not the session's."""
+
+    label = "revision"
+    public = "The MCP protocol version is not supported here."
+    code = -32600
+
+
+class SessionRequired(SidecarError):
+    """A request other than initialize came without a session id."""
+
+    label = "session_required"
+    public = "Send the MCP-Session-Id that initialize returned."
+    code = -32600
+
+
+class SessionNotFound(SidecarError):
+    """The session does not exist, has ended, or belongs to somebody else; all three are answered alike."""
+
+    label = "session_not_found"
+    public = "The session does not exist or has ended; initialize again."
+    code = -32600
+
+
+class TooManySessions(SidecarError):
+    """This identity, or the process, has as many sessions as it may have."""
+
+    label = "too_many_sessions"
+    public = "Too many open sessions; end one and try again."
+    code = 1003
+
+
+class StreamConflict(SidecarError):
+    """The session already has an open GET stream; a message travels on one stream only (MCP 2025-11-25, transports)."""
+
+    label = "stream_conflict"
+    public = "This session already has an open stream."
+    code = -32600
+
+
+class MethodRefused(SidecarError):
+    """The closed method table has no entry for this method in this direction."""
+
+    label = "method_refused"
+    public = "The method is not available."
+    code = -32601
+
+
+class UnknownTool(SidecarError):
+    """No such tool, or none that this caller may see; both are answered alike."""
+
+    label = "unknown_tool"
+    public = "Unknown tool."
+    code = -32602
+
+
+class AuthenticationError(SidecarError):
+    """Nobody is known to be calling."""
+
+    public = "Authentication is required."
+    code = 1401
+
+
+class TokenMissing(AuthenticationError):
+    """The request carries no bearer token."""
+
+    label = "token_missing"
+    public = "A bearer token is required."
+
+
+class TokenRejected(AuthenticationError):
+    """The token is malformed, expired, not for this resource, not signed by a trusted issuer, or names nobody."""
+
+    label = "token_rejected"
+    public = "The bearer token is not valid for this resource."
+
+
+class MalformedAuthorization(AuthenticationError):
+    """The Authorization header is not one bearer credential (RFC 6750 section 3.1: invalid_request, 400)."""
+
+    label = "authorization_malformed"
+    public = "The Authorization header is malformed."
+
+
+class InsufficientScope(SidecarError):
+    """A token with more scope would succeed (RFC 6750 section 3.1)."""
+
+    label = "insufficient_scope"
+    public = "The token's scope does not cover this operation."
+    code = 1403
+
+    def __init__(self, detail: str = "", *, scopes: tuple[str, ...] = ()) -> None:
+        super().__init__(detail)
+        self.scopes = scopes
+
+
+class AccessDenied(SidecarError):
+    """The call was understood and refused."""
+
+    label = "denied"
+    public = "The call was refused."
+    code = 1403
+
+
+class CallRefused(AccessDenied):
+    """A tool call that never reaches policy, because what it would do cannot be said exactly.
+
+    Args:
+        reason: stable snake_case code that a machine can act on.
+        message: one sentence for the model. It may repeat keys that the caller sent, never their values.
+        path: JSON pointer into the ``tools/call`` params, for example ``/arguments/pipeline/1/$lookup``.
+    """
+
+    def __init__(self, reason: str, message: str, path: str = "") -> None:
+        super().__init__(f"{reason} at {path or '/'}: {message}")
+        self.reason = reason
+        self.message = message
+        self.path = path
+
+
+class InvalidArguments(CallRefused):
+    """The arguments are not of the tool's schema."""
+
+    label = "invalid_arguments"
+
+
+class CommandNotDerivable(CallRefused):
+    """The arguments are well-formed, but which namespaces they would touch is not known for certain."""
+
+    label = "not_derivable"
+
+
+class PolicyDenied(AccessDenied):
+    """OPA answered, and the answer is no."""
+
+    label = "policy_denied"
+
+
+class ObligationNotSupported(AccessDenied):
+    """OPA allowed under an obligation that cannot be discharged on this command."""
+
+    label = "obligation_unsupported"
+    public = "The call is allowed only under a condition that cannot be applied to it."
+
+
+class DependencyError(SidecarError):
+    """Something that a decision or its proof needs is not there; the call is refused."""
+
+    code = 1503
+
+
+class DecisionUnavailable(DependencyError):
+    """OPA did not give a decision: unreachable, slow, failed, or an answer that is not of the contract."""
+
+    label = "decision_unavailable"
+    public = "The policy decision point is not available; nothing was done. Try again shortly."
+
+
+class AuditUnavailable(DependencyError):
+    """The audit record could not be stored, so nothing may be forwarded."""
+
+    label = "audit_unavailable"
+    public = "The audit store is not available; nothing was done. Try again shortly."
+
+
+class KeysUnavailable(DependencyError):
+    """The issuer's keys could not be had."""
+
+    label = "keys_unavailable"
+    public = "The token cannot be verified at the moment. Try again shortly."
+
+
+class UpstreamError(SidecarError):
+    """The MongoDB MCP server did not answer a permitted call; whether it took effect is unknown."""
+
+    label = "upstream"
+    public = "The MongoDB MCP server failed."
+    code = 1502
+
+
+class UpstreamUnreachable(UpstreamError):
+    """The server is not running or went away while the call was in flight."""
+
+    label = "upstream_unreachable"
+    public = "The MongoDB MCP server is not reachable, or went away during the call; a write may have taken effect."
+
+
+class UpstreamTimedOut(UpstreamError):
+    """The server gave no answer in time."""
+
+    label = "upstream_timeout"
+    public = "The MongoDB MCP server did not answer in time; a write may have taken effect."
+
+
+class UpstreamProtocolViolation(UpstreamError):
+    """The server answered with something that is not MCP."""
+
+    label = "upstream_protocol"
+    public = "The MongoDB MCP server gave an answer that is not valid."
+
+
+class UpstreamRefused(UpstreamError):
+    """The server answered with a JSON-RPC error."""
+
+    label = "upstream_refused"
+    public = "The MongoDB MCP server does not accept this call."
+
+
+class ConfigurationError(SidecarError):
+    """The settings or the files they name are not usable; start-up only, exit status 78 (EX_CONFIG)."""
+
+    label = "configuration"
+    public = "The configuration is not usable."

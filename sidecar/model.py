@@ -1,0 +1,293 @@
+"""The shared nouns: frozen values that one room hands to the next.
+
+A value here is well-formed by construction; a ``ValueError`` from ``__post_init__`` is a bug of ours, never a caller's
+mistake. Nothing here knows how values travel: ``sidecar.policy.document`` renders them for OPA, ``sidecar.audit`` for
+the evidence, ``sidecar.telemetry`` for traces.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NewType, TypeAlias
+
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+JsonObject: TypeAlias = dict[str, JsonValue]
+
+UnverifiedToken = NewType("UnverifiedToken", str)
+"""A bearer token that nobody has checked yet. Only ``sidecar.oauth`` accepts it; it is never logged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who the token speaks for: the user. ``(issuer, subject)`` is the key, never the subject alone."""
+
+    issuer: str
+    subject: str
+    groups: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    claims: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Only the claims that the issuer's configuration lists under ``extra``."""
+
+    def __post_init__(self) -> None:
+        if not self.issuer or not self.subject:
+            msg = "a principal has an issuer and a subject"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who acts for the principal: the agent (RFC 8693 section 4.1 ``act``, else ``client_id`` or ``azp``)."""
+
+    id: str
+    chain: tuple[str, ...] = ()
+    """Earlier actors, outermost first; informational only (RFC 8693 section 4.1)."""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            msg = "an actor has an id"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A verified caller: a user through an agent, until the token expires."""
+
+    principal: Principal
+    actor: Actor
+    expires_at: float
+    """Seconds since the epoch (the token's ``exp``)."""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What sessions and caches are bound to: (issuer, subject, agent)."""
+        return (self.principal.issuer, self.principal.subject, self.actor.id)
+
+
+class AccessKind(StrEnum):
+    """One kind of use of a namespace. Closed; there is no order among kinds."""
+
+    READ = "read"
+    METADATA = "metadata"
+    INSERT = "insert"
+    UPDATE = "update"
+    DELETE = "delete"
+    CREATE = "create"
+    DROP = "drop"
+    INDEX = "index"
+    ADMIN = "admin"
+    CONNECT = "connect"
+    EXPORT = "export"
+    EXTERNAL = "external"
+    EXECUTE = "execute"
+
+
+class TargetKind(StrEnum):
+    """What an access touches when that is not a namespace."""
+
+    ORGANISATION = "organisation"
+    PROJECT = "project"
+    CLUSTER = "cluster"
+    DEPLOYMENT = "deployment"
+    SERVICE = "service"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """An Atlas organisation, project or cluster, a local deployment, or an outside service.
+
+    ``id`` is what the caller named, or empty for "whatever the server is configured for".
+    """
+
+    kind: TargetKind
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Namespace:
+    """A database and a collection, exactly as MongoDB compares them.
+
+    An empty collection means the whole database; an empty database means the whole deployment. Never joined with a
+    dot: collection names may contain dots.
+    """
+
+    database: str = ""
+    collection: str = ""
+
+    def __post_init__(self) -> None:
+        if self.collection and not self.database:
+            msg = "a collection belongs to a database"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """One kind of use of one namespace (or of one target outside the database)."""
+
+    kind: AccessKind
+    namespace: Namespace
+    via: str
+    """JSON pointer into the ``tools/call`` params that this access was derived from."""
+    target: Target | None = None
+    via_view: Namespace | None = None
+    """The view through which this namespace is reached, if the caller named the view and not the namespace."""
+
+
+class Trait(StrEnum):
+    """A fact about a command that policy may judge; not a judgement."""
+
+    SERVER_SIDE_JS = "server_side_js"
+    UNBOUNDED = "unbounded"
+    WHOLE_COLLECTION = "whole_collection"
+    UPSERT = "upsert"
+    DROPS_TARGET = "drops_target"
+    WRITES_VIA_PIPELINE = "writes_via_pipeline"
+    CHANGE_STREAM = "change_stream"
+    EXECUTES_PLAN = "executes_plan"
+    CROSS_DATABASE = "cross_database"
+    EXTERNAL_SERVICE = "external_service"
+    CREDENTIALS_IN_ARGUMENTS = "credentials_in_arguments"
+    SYSTEM_NAMESPACE = "system_namespace"
+    USER_ROLES = "user_roles"
+    ALL_INDEXES = "all_indexes"
+    EXPORTS_FILE = "exports_file"
+    COST = "cost"
+    NETWORK_EXPOSURE = "network_exposure"
+    RUNS_CONTAINER = "runs_container"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldUse:
+    """Which document fields a command looks at and gives back; obligations on fields stand on this.
+
+    Paths are dotted, from the root of the document. ``returned`` is None where it cannot be told ("all").
+    Where it cannot be told what is looked at, ``filtered`` holds the empty path: the document itself, so every field.
+    """
+
+    filtered: tuple[str, ...] = ()
+    returned: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """The decoded form of exactly what will be sent, should it be permitted."""
+
+    name: str
+    arguments: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What a tool call would do to MongoDB."""
+
+    tool: str
+    accesses: tuple[Access, ...]
+    traits: frozenset[Trait] = frozenset()
+    stages: tuple[str, ...] = ()
+    """Names of all pipeline stages, nested ones included, in the order of reading."""
+    fields: FieldUse = FieldUse()
+    limit: int | None = None
+    """The most documents the caller asked for; None where the call does not say."""
+
+    def __post_init__(self) -> None:
+        if not self.accesses:
+            msg = "a command without an access cannot be decided (law 3: empty is an error)"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestContext:
+    """What is true of one request apart from who calls and what for."""
+
+    time_ns: int
+    client_ip: str
+    protocol: str
+    """The MCP revision in force."""
+    environment: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRequest:
+    """The whole question to policy."""
+
+    identity: Identity
+    method: str
+    command: Command
+    context: RequestContext
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why not. ``code`` and ``source`` come from a fixed vocabulary, never from the input."""
+
+    code: str
+    source: str
+    access: int | None = None
+    """Index into the command's accesses, or None where the reason is about the whole call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessVerdict:
+    """What policy said of one access: whose it is, which grants matched, under which obligations."""
+
+    owner: str
+    grants: tuple[str, ...] = ()
+    filter: JsonObject | None = None
+    mask: tuple[str, ...] = ()
+    max_documents: int | None = None
+    max_time_ms: int | None = None
+
+    @property
+    def obliges(self) -> bool:
+        """Whether anything must be done for this access to stand."""
+        return bool(self.mask) or any(
+            obligation is not None for obligation in (self.filter, self.max_documents, self.max_time_ms)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """OPA's answer, checked against the contract. Only ``sidecar.policy.verdict`` makes one."""
+
+    allow: bool
+    reasons: tuple[Reason, ...]
+    server: str
+    """The configured MCP server instance to forward to; empty where denied."""
+    accesses: tuple[AccessVerdict, ...]
+    revision: str
+    approval: JsonObject | None = None
+    decision_id: str = ""
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """The owning teams, each once, in the order of the accesses."""
+        return tuple(dict.fromkeys(verdict.owner for verdict in self.accesses if verdict.owner))
+
+    @property
+    def grants(self) -> tuple[str, ...]:
+        """The matching grants as ``owner/grant``, each once."""
+        return tuple(dict.fromkeys(f"{verdict.owner}/{grant}" for verdict in self.accesses for grant in verdict.grants))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permit:
+    """The only thing that lets a call be forwarded. Built in one place: ``sidecar.enforcement``."""
+
+    server: str
+    call: ToolCall
+    request_id: str
+    audit_id: str
+    """The audit record of the intent, already stored."""
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamResult:
+    """What the MongoDB MCP server answered to a permitted call."""
+
+    result: bytes
+    """The JSON text of the JSON-RPC ``result`` member, one object, UTF-8."""
+    failed: bool
+    """The tool result says ``isError: true``."""
+    documents: int | None = None
+    """How many documents came back or were written, where the result says so."""

@@ -1,0 +1,231 @@
+"""The outside world as enforcement sees it: one Protocol per dependency.
+
+An implementation translates every foreign exception at its own border into the class of ``sidecar.errors`` that the
+method names; anything else is a bug. Cancellation (``asyncio.CancelledError``) always passes through.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from sidecar.model import Identity, JsonObject, JsonValue, Permit, UnverifiedToken, UpstreamResult
+
+
+class TokenVerifier(Protocol):
+    """Proves who is calling."""
+
+    async def verify(self, token: UnverifiedToken) -> Identity:
+        """Return who the token speaks for and who acts.
+
+        Raises:
+            TokenRejected: the token proves nothing here.
+            KeysUnavailable: the issuer's keys cannot be had.
+        """
+        ...
+
+
+class Question(StrEnum):
+    """The questions that OPA is asked; each is one fixed rule, never a path built from input (CVE-2025-46569)."""
+
+    DECISION = "mcp/main/decision"
+    VISIBILITY = "mcp/main/visibility"
+    SELF_TEST = "mcp/main/selftest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PdpAnswer:
+    """A raw answer of the PDP, not yet checked against the contract."""
+
+    result: JsonValue
+    """The value of the rule that was asked."""
+    revision: str
+    """The policy set that gave the answer; empty if the PDP does not say."""
+    decision_id: str = ""
+
+
+class DecisionPoint(Protocol):
+    """The PDP."""
+
+    async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
+        """Evaluate one rule with ``document`` as input.
+
+        Raises:
+            DecisionUnavailable: no answer, a late answer, an error, or an undefined result.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditReceipt:
+    """Proof that a record was stored."""
+
+    id: str
+    seq: int
+    hash: str
+
+
+class AuditSink(Protocol):
+    """Where the evidence goes."""
+
+    async def append(self, record: JsonObject) -> AuditReceipt:
+        """Number, link and store one record; return only when it is stored.
+
+        ``record`` has every field of the contract except ``seq``, ``prev`` and ``hash``.
+
+        Raises:
+            AuditUnavailable: the record is not stored.
+        """
+        ...
+
+
+class Upstream(Protocol):
+    """One statically configured MongoDB MCP server instance."""
+
+    async def forward(self, permit: Permit) -> UpstreamResult:
+        """Send the permitted call, exactly ``permit.call``, and return its result.
+
+        Raises:
+            UpstreamUnreachable: the server is not there, or went away before it answered.
+            UpstreamTimedOut: no answer within the configured time.
+            UpstreamProtocolViolation: an answer that is not MCP.
+            UpstreamRefused: a JSON-RPC error.
+        """
+        ...
+
+    async def tools(self) -> list[JsonObject]:
+        """Return the server's live tools (``tools/list``, all pages), cached until it says that they changed.
+
+        Raises:
+            UpstreamError: as for ``forward``.
+        """
+        ...
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the server answered the last thing it was asked."""
+        ...
+
+
+class Clock(Protocol):
+    """Time as a parameter (law 5)."""
+
+    def time_ns(self) -> int:
+        """Nanoseconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+        ...
+
+
+class Identifiers(Protocol):
+    """Fresh identifiers as a parameter (law 5)."""
+
+    def request_id(self) -> str:
+        """Return a new request id, sortable by time."""
+        ...
+
+    def session_id(self) -> str:
+        """Return a new unguessable session id of visible ASCII (MCP 2025-11-25, session management)."""
+        ...
+
+
+AttributeValue = str | int | float | bool | tuple[str, ...]
+
+
+class Span(Protocol):
+    """One span of a trace."""
+
+    @property
+    def trace_id(self) -> str:
+        """32 lower-case hexadecimal digits."""
+        ...
+
+    @property
+    def span_id(self) -> str:
+        """16 lower-case hexadecimal digits."""
+        ...
+
+    @property
+    def traceparent(self) -> str:
+        """W3C traceparent of this span, to be sent on."""
+        ...
+
+    def set(self, attributes: Mapping[str, AttributeValue]) -> None:
+        """Add attributes; keys are those of the contract."""
+        ...
+
+    def rename(self, name: str) -> None:
+        """Give the span its final name, once the method and target are known."""
+        ...
+
+    def fail(self, error_type: str, description: str = "") -> None:
+        """Mark the span as failed (``error.type`` and status ERROR)."""
+        ...
+
+
+class Tracer(Protocol):
+    """Makes spans; the span of the innermost open context is the parent of the next."""
+
+    def server(
+        self, name: str, *, traceparent: str | None, link: str | None, start_ns: int | None = None
+    ) -> AbstractContextManager[Span]:
+        """Open the span of one incoming message.
+
+        Args:
+            name: the span's name until ``rename``.
+            traceparent: the remote parent (W3C), or None for a new trace; a malformed value counts as None.
+            link: a second W3C traceparent to link to, or None.
+            start_ns: when the message arrived, in nanoseconds since the epoch; None for now.
+        """
+        ...
+
+    def step(self, name: str, *, client: bool = False) -> AbstractContextManager[Span]:
+        """Open the span of one step; ``client`` where the step calls another system."""
+        ...
+
+    def past(self, name: str, *, start_ns: int, end_ns: int) -> None:
+        """Add a step that is over to the open span: what ran before the message, and so its parent, was known."""
+        ...
+
+
+class Metrics(Protocol):
+    """Counts and durations with bounded label sets; durations in seconds."""
+
+    def operation(self, method: str, tool: str, error: str, seconds: float) -> None:
+        """One MCP message from receipt to reply; ``tool`` and ``error`` are empty where there is none."""
+        ...
+
+    def decided(self, *, allow: bool, reason: str, owner: str, tool: str) -> None:
+        """One decision of policy; ``reason`` is the first reason's code, or empty."""
+        ...
+
+    def refused(self, stage: str, error: str) -> None:
+        """One refusal, by the step that refused and the label of the error."""
+        ...
+
+    def asked(self, seconds: float) -> None:
+        """One question to the PDP."""
+        ...
+
+    def audited(self, seconds: float) -> None:
+        """One audit record stored."""
+        ...
+
+    def forwarded(self, server: str, seconds: float) -> None:
+        """One call answered by an upstream server."""
+        ...
+
+    def sessions(self, count: int) -> None:
+        """How many sessions are open."""
+        ...
+
+    def in_flight(self, change: int) -> None:
+        """A call began (+1) or ended (-1)."""
+        ...
+
+    def health(self, component: str, *, up: bool) -> None:
+        """Whether a dependency is up: ``opa`` or ``server/<configured name>``."""
+        ...
