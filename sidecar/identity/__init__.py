@@ -1,0 +1,1 @@
+"""Verified claims to Principal and Actor; challenges and resource metadata as text."""

@@ -1,0 +1,88 @@
+"""What an unauthenticated client is told: the ``WWW-Authenticate`` challenge and the protected resource metadata.
+
+Everything put into a header here is checked against the grammar of RFC 6750 section 3 first; a value outside it is a
+mistake in the configuration or in the code, never a caller's, so it is a ``ValueError``.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from sidecar.model import JsonObject
+
+WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
+
+ERRORS: Final = frozenset({"invalid_request", "invalid_token", "insufficient_scope"})
+"""RFC 6750 section 3.1; MCP adds none."""
+
+_SCOPE_TOKEN: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+_DESCRIPTION: Final = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]+")
+_URL: Final = re.compile(r"https?://[\x21\x23-\x5b\x5d-\x7e]+")
+
+
+def challenge(
+    metadata_url: str, scopes: Sequence[str], error: str | None = None, description: str | None = None
+) -> str:
+    """Return the value of a ``WWW-Authenticate`` header (RFC 6750 section 3, RFC 9728 section 5.1).
+
+    Args:
+        metadata_url: where the protected resource metadata is.
+        scopes: what a token needs for this operation; none leaves the parameter out.
+        error: only where a token was presented (RFC 6750 section 3.1).
+        description: a constant sentence for developers.
+
+    Raises:
+        ValueError: a value that the header's grammar does not allow, a line break or a quote above all.
+    """
+    parameters = {"resource_metadata": _checked(_URL, metadata_url)}
+    if scopes:
+        parameters["scope"] = " ".join(_checked(_SCOPE_TOKEN, scope) for scope in scopes)
+    if error is not None:
+        if error not in ERRORS:
+            raise ValueError("not an error code of RFC 6750")
+        parameters["error"] = error
+    if description is not None:
+        parameters["error_description"] = _checked(_DESCRIPTION, description)
+    return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
+
+
+def resource_metadata(resource: str, authorization_servers: Sequence[str], scopes: Sequence[str]) -> JsonObject:
+    """Return the protected resource metadata (RFC 9728 section 2).
+
+    Args:
+        resource: the canonical URI of this endpoint as clients dial it.
+        authorization_servers: issuer identifiers, at least one (MCP 2025-11-25, authorization server location).
+        scopes: the scopes that basic use needs, not all there are (MCP, scope selection); none leaves the member out.
+
+    Raises:
+        ValueError: a URL with a fragment or characters of no URL, no server, or a scope of no scope's form.
+    """
+    if not authorization_servers:
+        raise ValueError("a protected resource names an authorization server")
+    if "#" in resource:
+        raise ValueError("a resource has no fragment (RFC 8707 section 2)")
+    metadata: JsonObject = {
+        "resource": _checked(_URL, resource),
+        "authorization_servers": [_checked(_URL, server) for server in authorization_servers],
+        "bearer_methods_supported": ["header"],
+    }
+    if scopes:
+        metadata["scopes_supported"] = [_checked(_SCOPE_TOKEN, scope) for scope in scopes]
+    return metadata
+
+
+def metadata_url(resource: str) -> str:
+    """Return where the metadata of ``resource`` is: the well-known path before its own (RFC 9728 section 3.1).
+
+    Raises:
+        ValueError: not an absolute URL.
+    """
+    parts = urlsplit(_checked(_URL, resource))
+    return f"{parts.scheme}://{parts.netloc}{WELL_KNOWN}{parts.path.rstrip('/')}"
+
+
+def _checked(grammar: re.Pattern[str], value: str) -> str:
+    if not grammar.fullmatch(value):
+        raise ValueError("a value that the grammar does not allow")
+    return value

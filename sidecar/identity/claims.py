@@ -1,0 +1,258 @@
+"""Verified claims to an Identity: who the user is and which agent acts.
+
+The claims given here have been verified (signature, issuer, audience, time) by ``sidecar.oauth``; what they say is
+still judged strictly. A claim of the wrong type rejects the token: ignoring it would silently make another identity of
+the caller, one without the group that a deny stands on, for example.
+
+What does not live here: tokens and keys (``sidecar.oauth``), and what an identity may do (policy).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Final, TypeAlias
+
+from sidecar.errors import TokenRejected
+from sidecar.model import Actor, Identity, JsonObject, JsonValue, Principal
+
+Claims: TypeAlias = Mapping[str, JsonValue]
+
+MAX_ID_CHARACTERS: Final = 1_024
+"""Length of an issuer, subject or agent. OpenID Connect stops subjects at 255; a client id may be a URL (CIMD)."""
+
+MAX_NAME_CHARACTERS: Final = 512
+"""Length of a group, role or scope; directories use distinguished names."""
+
+MAX_NAMES: Final = 512
+"""Entries of a list of groups, roles or scopes. Issuers switch to a reference well below (Entra ID: 200)."""
+
+MAX_ACTORS: Final = 8
+"""Nested ``act`` claims. Delegation through more hands than this is not traceable for a person."""
+
+MAX_EXTRA_DEPTH: Final = 8
+"""Nesting of one claim passed on under ``extra``."""
+
+MAX_EXTRA_VALUES: Final = 1_000
+"""Values in one claim passed on under ``extra``."""
+
+MAX_EXPIRY: Final = 253_402_300_800
+"""Seconds since the epoch at the end of the year 9999; beyond it an ``exp`` is milliseconds or nonsense."""
+
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line separators, direction marks (which make one name look like another in a log) and surrogates
+(which cannot be encoded)."""
+
+_SCOPE_TOKEN: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+"""RFC 6749 section 3.3."""
+
+_ABSENT: Final = None
+"""A claim that is null counts as absent, as some introspection endpoints write it (RFC 7662); ``act`` excepted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimMap:
+    """Which claims of an issuer say what.
+
+    A path with dots is a nested claim (``realm_access.roles``), unless a claim of exactly that name exists. A path with
+    ``://`` is always a name (``https://corp.example/groups``).
+    """
+
+    subject: str = "sub"
+    groups: str = "groups"
+    roles: str = "roles"
+    scope: str = "scope"
+    agent: tuple[str, ...] = ("act.sub", "client_id", "azp")
+    """The first of these that the token has is the agent."""
+    extra: tuple[str, ...] = ()
+    """Claims passed on to policy, each under its path as configured."""
+
+    def __post_init__(self) -> None:
+        if not self.agent or not all((self.subject, self.groups, self.roles, self.scope, *self.agent, *self.extra)):
+            raise ValueError("a claim map names a claim for each part and at least one for the agent")
+
+
+def identify(claims: Claims, claim_map: ClaimMap) -> Identity:
+    """Return the user and the agent that verified claims speak of.
+
+    Raises:
+        TokenRejected: there is no user, no agent, or a claim is not of its form. The detail names the claim, never
+            its value.
+    """
+    issuer = _identifier(claims, "iss")
+    subject = _identifier(claims, claim_map.subject)
+    chain = _actors(claims, issuer, claim_map)
+    actor = _agent(claims, claim_map)
+    _require_user(claims, subject, actor)
+    return Identity(
+        principal=Principal(
+            issuer=issuer,
+            subject=subject,
+            groups=_groups(claims, claim_map.groups),
+            roles=_names(_find(claims, claim_map.roles), claim_map.roles),
+            scopes=_scopes(claims, claim_map.scope),
+            claims=_extra(claims, claim_map.extra),
+        ),
+        actor=Actor(id=actor, chain=chain[1:] if chain and chain[0] == actor else chain),
+        expires_at=_expiry(claims),
+    )
+
+
+def _find(claims: Claims, path: str) -> JsonValue:
+    """Return the claim at ``path``, or None where there is none."""
+    if path in claims:
+        return claims[path]
+    head, dot, rest = path.partition(".")
+    if "://" in path or not dot or claims.get(head) is _ABSENT:
+        return None
+    nested = claims[head]
+    if not isinstance(nested, dict):
+        raise TokenRejected(f"claim {head} is not an object")
+    return _find(nested, rest)
+
+
+def _text(value: JsonValue, claim: str, limit: int) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= limit or _UNPRINTABLE.search(value):
+        raise TokenRejected(f"claim {claim} is not a plain string")
+    return value
+
+
+def _identifier(claims: Claims, path: str) -> str:
+    value = _find(claims, path)
+    if value is _ABSENT:
+        raise TokenRejected(f"claim {path} is missing")
+    return _text(value, path, MAX_ID_CHARACTERS)
+
+
+def _agent(claims: Claims, claim_map: ClaimMap) -> str:
+    """Return the first of the configured claims that the token has."""
+    for path in claim_map.agent:
+        value = _find(claims, path)
+        if value is not _ABSENT and value != "":
+            return _text(value, path, MAX_ID_CHARACTERS)
+    raise TokenRejected("token has no agent")
+
+
+def _actors(claims: Claims, issuer: str, claim_map: ClaimMap) -> tuple[str, ...]:
+    """Return the actors of the ``act`` claim, outermost (current) first (RFC 8693 section 4.1).
+
+    An actor that the claim attributes to another issuer is refused: policy compares agents by id alone, and under
+    another issuer the same id is somebody else.
+    """
+    keys = tuple(path.removeprefix("act.") for path in claim_map.agent if path.startswith("act.")) or ("sub",)
+    actors: list[str] = []
+    for act in _levels(claims):
+        if act.get("iss", issuer) != issuer:
+            raise TokenRejected("claim act names another issuer")
+        name = next((act[key] for key in keys if act.get(key) is not _ABSENT), _ABSENT)
+        actors.append(_text(name, "act", MAX_ID_CHARACTERS))
+    return tuple(actors)
+
+
+def _levels(claims: Claims) -> Iterator[JsonObject]:
+    level: Claims = claims
+    count = 0
+    while "act" in level:
+        act = level["act"]
+        count += 1
+        if not isinstance(act, dict) or count > MAX_ACTORS:
+            raise TokenRejected("claim act is not an object, or nested too deeply")
+        yield act
+        level = act
+
+
+_CLIENT_CLAIMS: Final = ("client_id", "azp")
+
+_APPLICATION_MARKS: Final[tuple[tuple[str, str], ...]] = (("gty", "client-credentials"), ("idtyp", "app"))
+"""How Auth0 and Entra ID mark a token that an application got for itself; there ``sub`` is not the bare client id."""
+
+
+def _require_user(claims: Claims, subject: str, actor: str) -> None:
+    """Refuse a token in which nobody but software speaks.
+
+    With the client credentials grant ``sub`` is the client itself (RFC 9068 section 2.2), so the agent would be its own
+    user and pass wherever a user and an agent are both asked for.
+    """
+    clients = {claims.get(claim) for claim in _CLIENT_CLAIMS if isinstance(claims.get(claim), str)}
+    subjects = {subject, claims.get("sub") if isinstance(claims.get("sub"), str) else subject}
+    marked = any(claims.get(claim) == mark for claim, mark in _APPLICATION_MARKS)
+    if marked or subject == actor or clients & subjects:
+        raise TokenRejected("token has no user")
+
+
+def _names(value: JsonValue, claim: str) -> tuple[str, ...]:
+    """Return a list of names, each once; a single string is a list of one."""
+    if value is _ABSENT:
+        return ()
+    entries = [value] if isinstance(value, str) else value
+    if not isinstance(entries, list) or len(entries) > MAX_NAMES:
+        raise TokenRejected(f"claim {claim} is not a list of names")
+    return tuple(dict.fromkeys(_text(entry, claim, MAX_NAME_CHARACTERS) for entry in entries))
+
+
+def _groups(claims: Claims, path: str) -> tuple[str, ...]:
+    """Return the groups; refuse a token that only refers to them (OpenID Connect Core section 5.6.2)."""
+    elsewhere = claims.get("_claim_names")
+    if isinstance(elsewhere, dict) and path in elsewhere:
+        raise TokenRejected(f"claim {path} is only referred to")
+    return _names(_find(claims, path), path)
+
+
+def _scopes(claims: Claims, path: str) -> tuple[str, ...]:
+    """Return the scopes: a string split at spaces (RFC 6749 section 3.3), or a list; else the same of ``scp``."""
+    value = _find(claims, path)
+    if value is _ABSENT:
+        path, value = "scp", claims.get("scp")
+    entries: JsonValue = [*filter(None, value.split(" "))] if isinstance(value, str) else value
+    scopes = _names(entries, path)
+    if not all(_SCOPE_TOKEN.fullmatch(scope) for scope in scopes):
+        raise TokenRejected(f"claim {path} is not a list of scopes")
+    return scopes
+
+
+def _extra(claims: Claims, paths: tuple[str, ...]) -> dict[str, JsonValue]:
+    """Return the claims that policy may see; a missing one is left out, so that a rule on it is undefined."""
+    found = {path: _find(claims, path) for path in paths}
+    return {path: _plain(value, path) for path, value in found.items() if value is not _ABSENT}
+
+
+def _plain(value: JsonValue, claim: str) -> JsonValue:
+    """Check that a claim is bounded JSON that can be encoded again."""
+    level: list[JsonValue] = [value]
+    count = 0
+    for _ in range(MAX_EXTRA_DEPTH):
+        count += len(level)
+        if count > MAX_EXTRA_VALUES or not all(_encodable(member) for member in level):
+            break
+        level = [nested for member in level for nested in _members(member)]
+        if not level:
+            return value
+    raise TokenRejected(f"claim {claim} is too large or not plain JSON")
+
+
+def _members(value: JsonValue) -> list[JsonValue]:
+    match value:
+        case dict():
+            return [*value.keys(), *value.values()]
+        case list():
+            return value
+        case _:
+            return []
+
+
+def _encodable(value: JsonValue) -> bool:
+    match value:
+        case str():
+            return len(value) <= MAX_ID_CHARACTERS and not _UNPRINTABLE.search(value)
+        case float():
+            return isfinite(value)
+        case _:
+            return True
+
+
+def _expiry(claims: Claims) -> float:
+    """Return ``exp`` (RFC 7519 section 4.1.4: a number, possibly with a fraction)."""
+    value = claims.get("exp")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MAX_EXPIRY:
+        raise TokenRejected("claim exp is missing or not a date")
+    return float(value)

@@ -1,0 +1,130 @@
+"""The closed table of MCP methods: what becomes of a message, by its method and direction.
+
+A method that is not in the table is refused (law 2), in both directions. Methods that MCP defines and the sidecar does
+not carry are listed as refused, so that leaving them out is visibly a decision.
+
+What does not live here: tools (``sidecar.commands``) and parameters (``sidecar.mcp.tools``).
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from sidecar.mcp.jsonrpc import Notification, Request
+
+
+class Treatment(StrEnum):
+    """What becomes of a message."""
+
+    ENFORCE = "enforce"
+    """Decided by policy, then forwarded under a permit."""
+    FILTER = "filter"
+    """Answered from the server's list, reduced to what this caller may see."""
+    LOCAL = "local"
+    """Answered or noted by the sidecar itself; never forwarded."""
+    REFUSE = "refuse"
+    """Answered with an error, or dropped where no answer is expected."""
+
+
+_REQUESTS: Final[Mapping[str, Treatment]] = MappingProxyType(
+    {
+        "initialize": Treatment.LOCAL,
+        "ping": Treatment.LOCAL,
+        "tools/call": Treatment.ENFORCE,
+        "tools/list": Treatment.FILTER,
+        # Exports are read through a tool, so that a policy sees them; configuration and debug resources are not served.
+        "resources/list": Treatment.REFUSE,
+        "resources/templates/list": Treatment.REFUSE,
+        "resources/read": Treatment.REFUSE,
+        "resources/subscribe": Treatment.REFUSE,
+        "resources/unsubscribe": Treatment.REFUSE,
+        "prompts/list": Treatment.REFUSE,
+        "prompts/get": Treatment.REFUSE,
+        "completion/complete": Treatment.REFUSE,
+        "logging/setLevel": Treatment.REFUSE,
+        # Tasks (2025-11-25 and the extension of 2026-07-28): a second way to a tool's result.
+        "tasks/get": Treatment.REFUSE,
+        "tasks/result": Treatment.REFUSE,
+        "tasks/list": Treatment.REFUSE,
+        "tasks/cancel": Treatment.REFUSE,
+        "tasks/update": Treatment.REFUSE,
+        # 2026-07-28 only; sidecar.mcp.revision says what such a client is told.
+        "server/discover": Treatment.REFUSE,
+        "subscriptions/listen": Treatment.REFUSE,
+        # Server to client; a client that sends them has the direction wrong.
+        "sampling/createMessage": Treatment.REFUSE,
+        "elicitation/create": Treatment.REFUSE,
+        "roots/list": Treatment.REFUSE,
+    }
+)
+
+_NOTIFICATIONS: Final[Mapping[str, Treatment]] = MappingProxyType(
+    {
+        "notifications/initialized": Treatment.LOCAL,
+        "notifications/cancelled": Treatment.LOCAL,
+        "notifications/progress": Treatment.REFUSE,
+        "notifications/roots/list_changed": Treatment.REFUSE,
+        "notifications/tasks/status": Treatment.REFUSE,
+    }
+)
+
+KNOWN: Final = frozenset(_REQUESTS) | frozenset(_NOTIFICATIONS)
+"""Every method of MCP that a client may send, served or not: the bound of a label set."""
+
+_FROM_UPSTREAM: Final[Mapping[str, Treatment]] = MappingProxyType(
+    {
+        "ping": Treatment.LOCAL,
+        "notifications/tools/list_changed": Treatment.LOCAL,
+        "notifications/resources/list_changed": Treatment.REFUSE,
+        "notifications/resources/updated": Treatment.REFUSE,
+        "notifications/prompts/list_changed": Treatment.REFUSE,
+        "notifications/progress": Treatment.REFUSE,
+        "notifications/cancelled": Treatment.REFUSE,
+        "notifications/message": Treatment.REFUSE,
+        "notifications/elicitation/complete": Treatment.REFUSE,
+        "notifications/tasks/status": Treatment.REFUSE,
+        "sampling/createMessage": Treatment.REFUSE,
+        "elicitation/create": Treatment.REFUSE,
+        "roots/list": Treatment.REFUSE,
+    }
+)
+
+
+def treatment(method: str) -> Treatment:
+    """Return what becomes of a client's message with this method, if it is of the method's kind (see ``classify``)."""
+    return _REQUESTS.get(method) or _NOTIFICATIONS.get(method) or Treatment.REFUSE
+
+
+def expects_reply(method: str) -> bool:
+    """Return whether a client's message with this method is a request; an unknown method is not."""
+    return method in _REQUESTS
+
+
+def batchable(method: str) -> bool:
+    """Return whether the method may stand in a batch: all but ``initialize`` (MCP 2025-03-26, lifecycle)."""
+    return method != "initialize"
+
+
+def classify(message: Request | Notification) -> Treatment:
+    """Return what becomes of a client's message, by method and kind.
+
+    A request sent as a notification is refused: it would act without an answer and, in gateways that look for an id,
+    without a decision (``tools/call`` without an id has gone round several). A notification sent as a request is
+    refused too.
+    """
+    match message:
+        case Request():
+            return _REQUESTS.get(message.method, Treatment.REFUSE)
+        case Notification():
+            return _NOTIFICATIONS.get(message.method, Treatment.REFUSE)
+
+
+def from_upstream(method: str) -> Treatment:
+    """Return what becomes of a message that the MongoDB MCP server sends of its own accord.
+
+    Nothing is relayed to clients: elicitation and sampling would let the server ask the user in the sidecar's name,
+    and progress and log messages carry data that no obligation has touched. ``ping`` is answered (MCP, utilities,
+    ping: the receiver must respond promptly).
+    """
+    return _FROM_UPSTREAM.get(method, Treatment.REFUSE)

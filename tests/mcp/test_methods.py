@@ -1,0 +1,73 @@
+"""The closed method table, in both directions and for both kinds of message."""
+
+import mcp_types.methods as sdk
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.mcp.jsonrpc import Notification, Request
+from sidecar.mcp.methods import Treatment, batchable, classify, expects_reply, from_upstream, treatment
+
+REQUESTS = {
+    "initialize": Treatment.LOCAL,
+    "ping": Treatment.LOCAL,
+    "tools/call": Treatment.ENFORCE,
+    "tools/list": Treatment.FILTER,
+}
+NOTIFICATIONS = {"notifications/initialized": Treatment.LOCAL, "notifications/cancelled": Treatment.LOCAL}
+SPOOFS = [
+    "",
+    "TOOLS/CALL",
+    "tools/call ",
+    " tools/call",
+    "tools//call",
+    "tools/call\x00",
+    "tools\\call",
+    "tools/\u0441all",
+]
+DEFINED = sorted({method for table in (sdk.CLIENT_REQUESTS, sdk.CLIENT_NOTIFICATIONS) for method, _ in table})
+
+
+@pytest.mark.parametrize(("method", "expected"), REQUESTS.items())
+def test_a_request_is_treated_as_the_table_says_and_refused_as_a_notification(method, expected):
+    assert classify(Request(1, method)) is treatment(method) is expected
+    assert classify(Notification(method)) is Treatment.REFUSE
+    assert expects_reply(method)
+
+
+@pytest.mark.parametrize(("method", "expected"), NOTIFICATIONS.items())
+def test_a_notification_is_treated_as_the_table_says_and_refused_as_a_request(method, expected):
+    assert classify(Notification(method)) is treatment(method) is expected
+    assert classify(Request(1, method)) is Treatment.REFUSE
+    assert not expects_reply(method)
+
+
+@pytest.mark.parametrize("method", sorted({*DEFINED, *SPOOFS} - REQUESTS.keys() - NOTIFICATIONS.keys()))
+def test_every_other_method_of_every_revision_is_refused(method):
+    assert treatment(method) is Treatment.REFUSE
+    assert classify(Request(1, method)) is Treatment.REFUSE
+    assert classify(Notification(method)) is Treatment.REFUSE
+
+
+@given(st.text())
+def test_an_unknown_method_is_refused(method):
+    if method not in REQUESTS | NOTIFICATIONS:
+        assert classify(Request(1, method)) is classify(Notification(method)) is Treatment.REFUSE
+
+
+@given(
+    st.sampled_from(["sampling/createMessage", "elicitation/create", "roots/list", "notifications/message"]) | st.text()
+)
+def test_nothing_that_the_server_starts_reaches_a_client(method):
+    if method not in {"ping", "notifications/tools/list_changed"}:
+        assert from_upstream(method) is Treatment.REFUSE
+
+
+@pytest.mark.parametrize("method", ["ping", "notifications/tools/list_changed"])
+def test_the_server_may_ping_and_say_that_its_tools_changed(method):
+    assert from_upstream(method) is Treatment.LOCAL
+
+
+def test_initialize_is_the_one_method_that_no_batch_may_hold():
+    assert not batchable("initialize")
+    assert batchable("tools/call")

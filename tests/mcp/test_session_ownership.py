@@ -1,0 +1,191 @@
+"""No interleaving lets one identity use another's session, and there is a bound to how many there are."""
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from sidecar.errors import SessionNotFound, SessionRequired, TooManySessions
+from sidecar.mcp.revision import Revision
+from sidecar.mcp.session import IdentityKey, Session, Sessions
+
+ISSUER = "https://idp.example"
+ALICE = (ISSUER, "alice", "desktop")
+NEIGHBOURS = [
+    (ISSUER, "bob", "desktop"),
+    (ISSUER, "alice", "other-agent"),
+    ("https://idp.example/", "alice", "desktop"),
+    (ISSUER, "Alice", "desktop"),
+]
+CLIENT = ("probe", "1")
+IDLE_S = 10.0
+
+
+def opened(*, max_total: int = 3, max_per_identity: int = 2, idle_s: float = IDLE_S) -> Sessions:
+    sessions = Sessions(max_total, max_per_identity, idle_s)
+    sessions.open("s1", ALICE, Revision.V2025_11_25, CLIENT, 0.0)
+    return sessions
+
+
+def use(sessions: Sessions, verb: str, session_id: str | None, key: IdentityKey, now: float) -> Session:
+    return {"find": sessions.find, "initialized": sessions.initialized, "close": sessions.close}[verb](
+        session_id, key, now
+    )
+
+
+verbs = pytest.mark.parametrize("verb", ["find", "initialized", "close"])
+
+
+@verbs
+def test_the_owner_may_use_the_session(verb):
+    assert use(opened(), verb, "s1", ALICE, 1.0).key == ALICE
+
+
+@verbs
+@pytest.mark.parametrize("key", NEIGHBOURS)
+def test_another_identity_is_answered_exactly_as_for_a_session_that_never_was(verb, key):
+    sessions = opened()
+    with pytest.raises(SessionNotFound) as foreign:
+        use(sessions, verb, "s1", key, 1.0)
+    with pytest.raises(SessionNotFound) as unknown:
+        use(sessions, verb, "s2", key, 1.0)
+    assert (str(foreign.value), foreign.value.detail) == (str(unknown.value), unknown.value.detail)
+    assert sessions.find("s1", ALICE, 1.0).last_used == 1.0
+
+
+@verbs
+@pytest.mark.parametrize("missing", [None, ""])
+def test_no_session_id_is_told_from_an_unknown_one(verb, missing):
+    with pytest.raises(SessionRequired):
+        use(opened(), verb, missing, ALICE, 1.0)
+
+
+def test_a_closed_session_is_gone():
+    sessions = opened()
+    sessions.close("s1", ALICE, 1.0)
+    with pytest.raises(SessionNotFound):
+        sessions.find("s1", ALICE, 1.0)
+    assert len(sessions) == 0
+
+
+@verbs
+def test_a_session_ends_when_it_was_idle_for_the_limit_and_not_before(verb):
+    assert use(opened(), verb, "s1", ALICE, IDLE_S - 0.001).id == "s1"
+    sessions = opened()
+    with pytest.raises(SessionNotFound):
+        use(sessions, verb, "s1", ALICE, IDLE_S)
+    assert len(sessions) == 0
+
+
+def test_a_foreign_knock_does_not_keep_a_session_alive():
+    sessions = opened()
+    with pytest.raises(SessionNotFound):
+        sessions.find("s1", NEIGHBOURS[0], IDLE_S - 1)
+    with pytest.raises(SessionNotFound):
+        sessions.find("s1", ALICE, IDLE_S)
+
+
+def test_one_identity_cannot_take_the_places_of_the_others():
+    sessions = opened()
+    sessions.open("s2", ALICE, Revision.V2025_11_25, CLIENT, 0.0)
+    with pytest.raises(TooManySessions):
+        sessions.open("s3", ALICE, Revision.V2025_11_25, CLIENT, 0.0)
+    sessions.open("s3", NEIGHBOURS[0], Revision.V2025_11_25, CLIENT, 0.0)
+    with pytest.raises(TooManySessions):
+        sessions.open("s4", NEIGHBOURS[1], Revision.V2025_11_25, CLIENT, 0.0)
+
+
+def test_idle_sessions_make_room():
+    sessions = opened(max_total=1, max_per_identity=1)
+    with pytest.raises(TooManySessions):
+        sessions.open("s2", ALICE, Revision.V2025_11_25, CLIENT, IDLE_S - 1)
+    sessions.open("s2", ALICE, Revision.V2025_11_25, CLIENT, IDLE_S)
+    assert len(sessions) == 1
+
+
+@pytest.mark.parametrize("session_id", ["", "s1", "a b", "a\n", "ü", "\x7f"])
+def test_a_session_id_is_new_and_of_visible_ascii(session_id):
+    with pytest.raises(ValueError):
+        opened().open(session_id, ALICE, Revision.V2025_11_25, CLIENT, 0.0)
+
+
+@pytest.mark.parametrize("bounds", [{"max_total": 0}, {"max_per_identity": 0}, {"idle_s": 0}, {"idle_s": float("nan")}])
+def test_a_registry_without_bounds_cannot_be_made(bounds):
+    with pytest.raises(ValueError):
+        opened(**bounds)
+
+
+def test_the_handshake_is_noted():
+    sessions = opened()
+    assert not sessions.find("s1", ALICE, 1.0).initialized
+    assert sessions.initialized("s1", ALICE, 1.0).initialized
+    assert sessions.find("s1", ALICE, 2.0).initialized
+
+
+class SessionMachine(RuleBasedStateMachine):
+    """Several identities open, use, close and let lapse; a plain dictionary says what must be true."""
+
+    ids = Bundle("ids")
+    identities = st.sampled_from([ALICE, *NEIGHBOURS])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sessions = Sessions(max_total=4, max_per_identity=2, idle_s=IDLE_S)
+        self.now = 0.0
+        self.count = 0
+        self.alive: dict[str, tuple[IdentityKey, float]] = {}
+
+    def owned(self, session_id: str, key: IdentityKey) -> bool:
+        owner, used = self.alive.get(session_id, (None, 0.0))
+        return owner == key and self.now - used < IDLE_S
+
+    def living(self) -> dict[str, IdentityKey]:
+        return {name: owner for name, (owner, used) in self.alive.items() if self.now - used < IDLE_S}
+
+    @rule(target=ids, key=identities)
+    def open(self, key):
+        self.count += 1
+        name = f"s{self.count}"
+        living = self.living()
+        full = len(living) >= 4 or list(living.values()).count(key) >= 2
+        try:
+            self.sessions.open(name, key, Revision.V2025_06_18, CLIENT, self.now)
+        except TooManySessions:
+            assert full
+        else:
+            assert not full
+            self.alive[name] = (key, self.now)
+        return name
+
+    @rule(name=ids, key=identities, verb=st.sampled_from(["find", "initialized"]))
+    def use(self, name, key, verb):
+        mine = self.owned(name, key)
+        try:
+            session = use(self.sessions, verb, name, key, self.now)
+        except SessionNotFound:
+            assert not mine
+        else:
+            assert mine
+            assert (session.id, session.key) == (name, key)
+            self.alive[name] = (key, self.now)
+
+    @rule(name=consumes(ids), key=identities)
+    def close(self, name, key):
+        mine = self.owned(name, key)
+        try:
+            self.sessions.close(name, key, self.now)
+        except SessionNotFound:
+            assert not mine
+        else:
+            assert mine
+            del self.alive[name]
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 9.0, 11.0]))
+    def wait(self, seconds):
+        self.now += seconds
+
+    @invariant()
+    def bounded(self):
+        assert len(self.living()) <= len(self.sessions) <= 4
+
+
+TestSessionMachine = SessionMachine.TestCase

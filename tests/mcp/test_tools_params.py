@@ -1,0 +1,167 @@
+"""Parameters of the three methods the sidecar serves, and the results it makes itself."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mcp_types import CallToolResult, InitializeResult, ListToolsResult
+
+from sidecar.errors import InvalidParams
+from sidecar.mcp.revision import Revision
+from sidecar.mcp.tools import (
+    DECISION_KEY,
+    denial,
+    initialize_result,
+    parse_call,
+    parse_initialize,
+    parse_list,
+    tools_list_result,
+    traceparent,
+)
+from sidecar.model import JsonObject, ToolCall
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_a_call_is_its_name_and_arguments_and_nothing_else():
+    params: JsonObject = {"name": "find", "arguments": {"a": 1}, "_meta": {"progressToken": 1, "x/y": 2}}
+    assert parse_call(params) == (ToolCall(name="find", arguments={"a": 1}), None)
+
+
+def test_absent_arguments_are_empty_arguments():
+    assert parse_call({"name": "list-databases"})[0].arguments == {}
+
+
+WRONG_CALLS = {
+    "no name": {},
+    "empty name": {"name": ""},
+    "name as a number": {"name": 1},
+    "name as a list": {"name": ["find"]},
+    "name null": {"name": None},
+    "name too long": {"name": "n" * 129},
+    "arguments as an array": {"name": "find", "arguments": []},
+    "arguments null": {"name": "find", "arguments": None},
+    "arguments as text": {"name": "find", "arguments": "{}"},
+    "meta as an array": {"name": "find", "_meta": []},
+    "meta null": {"name": "find", "_meta": None},
+    "task": {"name": "find", "task": {"ttl": 1}},
+    "input responses": {"name": "find", "inputResponses": {}},
+    "request state": {"name": "find", "requestState": "x"},
+    "capitals": {"Name": "find"},
+    "a second name": {"name": "find", "NAME": "drop-database"},
+    "a name with NUL": {"name": "find", "name\x00": "drop-database"},
+    "prototype": {"name": "find", "__proto__": {}},
+}
+
+
+@pytest.mark.parametrize("params", WRONG_CALLS.values(), ids=WRONG_CALLS)
+def test_a_call_of_another_form_is_refused(params):
+    with pytest.raises(InvalidParams):
+        parse_call(params)
+
+
+@pytest.mark.parametrize("value", [PARENT, PARENT.replace("00-", "cc-", 1), PARENT[:-2] + "ff"])
+def test_a_well_formed_traceparent_is_taken(value):
+    assert parse_call({"name": "find", "_meta": {"traceparent": value}})[1] == value
+    assert parse_list({"_meta": {"traceparent": value}}) == value
+
+
+BAD_PARENTS = [
+    "",
+    PARENT.upper(),
+    PARENT + "-x",
+    PARENT + "\n",
+    " " + PARENT,
+    PARENT.replace("00-", "ff-", 1),
+    "00-" + "0" * 32 + "-b7ad6b7169203331-01",
+    "00-0af7651916cd43dd8448eb211c80319c-" + "0" * 16 + "-01",
+    PARENT[:-1],
+    1,
+    None,
+    [PARENT],
+]
+
+
+@pytest.mark.parametrize("value", BAD_PARENTS)
+def test_a_malformed_traceparent_counts_as_none(value):
+    assert parse_call({"name": "find", "_meta": {"traceparent": value}})[1] is None
+
+
+@given(st.recursive(st.none() | st.text(), lambda n: st.dictionaries(st.sampled_from(["_meta", "traceparent"]), n)))
+def test_looking_for_a_trace_never_raises(params):
+    assert traceparent(params if isinstance(params, dict) else {"_meta": params}) is None
+
+
+@pytest.mark.parametrize("params", [{"cursor": "x"}, {"cursor": ""}, {"cursor": None}, {"extra": 1}, {"_meta": 1}])
+def test_a_list_takes_no_cursor_and_no_unknown_key(params):
+    with pytest.raises(InvalidParams):
+        parse_list(params)
+
+
+def test_a_list_without_parameters_is_fine():
+    assert parse_list({}) is None
+    assert parse_list({"_meta": {"progressToken": 1}}) is None
+
+
+HELLO: JsonObject = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {},
+    "clientInfo": {"name": "Probe ü", "version": "1.0"},
+}
+
+
+def test_initialize_gives_the_requested_revision_and_the_clients_name():
+    assert parse_initialize(HELLO | {"trace": "off"}) == ("2025-11-25", "Probe ü", "1.0")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clientInfo": None},
+        {"clientInfo": {"name": "x"}},
+        {"clientInfo": {"name": "", "version": "1"}},
+        {"clientInfo": {"name": "x\n{}", "version": "1"}},
+        {"clientInfo": {"name": "\x1b[31m", "version": "1"}},
+        {"clientInfo": {"name": "a\u202eb", "version": "1"}},
+        {"clientInfo": {"name": "x" * 129, "version": "1"}},
+        {"clientInfo": {"name": 1, "version": "1"}},
+        {"capabilities": None},
+        {"capabilities": []},
+    ],
+)
+def test_a_client_that_names_itself_unprintably_is_refused(change):
+    with pytest.raises(InvalidParams):
+        parse_initialize(HELLO | change)
+
+
+def test_only_tools_are_offered():
+    result = initialize_result(Revision.V2025_06_18, "0.1.0", "Ask first.")
+    assert result["capabilities"] == {"tools": {"listChanged": True}}
+    assert InitializeResult.model_validate(result).instructions == "Ask first."
+    assert "instructions" not in initialize_result(Revision.V2025_06_18, "0.1.0", None)
+
+
+def test_a_list_keeps_the_servers_order():
+    tools: list[JsonObject] = [{"name": name, "inputSchema": {"type": "object"}} for name in ("b", "a")]
+    assert [tool.name for tool in ListToolsResult.model_validate_json(tools_list_result(tools)).tools] == ["b", "a"]
+
+
+def test_a_denial_is_a_tool_result_that_failed():
+    result = json.JSONDecoder().decode(denial("Refused: x.", {"allow": False}).decode())
+    assert result == {
+        "content": [{"type": "text", "text": "Refused: x."}],
+        "isError": True,
+        "_meta": {"mcp-sidecar/decision": {"allow": False}},
+    }
+    assert CallToolResult.model_validate(result).is_error
+
+
+def test_the_decision_key_is_valid_and_not_reserved():
+    """MCP 2025-11-25 (and 2025-06-18), basic, _meta: labels, then a name; no label may be one of MCP's own."""
+    prefix, name = DECISION_KEY.split("/")
+    labels = prefix.split(".")
+    assert all(re.fullmatch(r"[A-Za-z](?:[A-Za-z0-9-]*[A-Za-z0-9])?", label) for label in labels)
+    assert re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?", name)
+    assert not {"mcp", "modelcontextprotocol"} & set(labels)
