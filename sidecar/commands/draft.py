@@ -1,0 +1,89 @@
+"""A command while it is being derived: accesses, traits, stages and fields as they are found."""
+
+from typing import Final
+
+from sidecar.commands.fields import FieldLog
+from sidecar.commands.names import is_system
+from sidecar.errors import CommandNotDerivable
+from sidecar.model import Access, AccessKind, Command, FieldUse, Namespace, Target, Trait
+
+MAX_ACCESSES: Final = 64
+"""Accesses of one command. Deciding is linear in them, and no honest pipeline comes near."""
+
+MAX_STAGES: Final = 500
+"""Stages of one command, nested ones included (mongod's own limit is 1000 for one pipeline)."""
+
+
+class Draft:
+    """The mutable side of ``Command``. One per call; every rule of this room writes into it."""
+
+    __slots__ = ("_accesses", "database", "fields", "limit", "returned", "stages", "traits")
+
+    def __init__(self, database: str = "") -> None:
+        self._accesses: dict[tuple[AccessKind, Namespace, Target | None], Access] = {}
+        self.database = database
+        """The database that the caller named; another one is ``cross_database``."""
+        self.traits: set[Trait] = set()
+        self.stages: list[str] = []
+        self.fields = FieldLog()
+        self.returned: tuple[str, ...] | None = None
+        self.limit: int | None = None
+
+    def touch(self, kind: AccessKind, namespace: Namespace, via: str) -> None:
+        """Add an access to a namespace; one of MongoDB's own adds ``admin`` to it.
+
+        Raises:
+            CommandNotDerivable: more accesses than ``MAX_ACCESSES``.
+        """
+        self._add(kind, namespace, via, None)
+        if namespace.database:
+            if namespace.database != self.database:
+                self.traits.add(Trait.CROSS_DATABASE)
+            if is_system(namespace):
+                self.traits.add(Trait.SYSTEM_NAMESPACE)
+                self._add(AccessKind.ADMIN, namespace, via, None)
+
+    def touch_target(self, kind: AccessKind, target: Target, via: str) -> None:
+        """Add an access to something outside the database.
+
+        Raises:
+            CommandNotDerivable: more accesses than ``MAX_ACCESSES``.
+        """
+        self._add(kind, Namespace(), via, target)
+        if kind is AccessKind.EXTERNAL:
+            self.traits.add(Trait.EXTERNAL_SERVICE)
+
+    def enter_stage(self, name: str, at: str) -> None:
+        """Note one pipeline stage.
+
+        Raises:
+            CommandNotDerivable: more stages than ``MAX_STAGES``.
+        """
+        if len(self.stages) == MAX_STAGES:
+            raise CommandNotDerivable("too_many_stages", f"The command has more than {MAX_STAGES} stages.", at)
+        self.stages.append(name)
+
+    def command(self, tool: str) -> Command:
+        """Return the finished command.
+
+        Raises:
+            CommandNotDerivable: nothing was touched (law 3: empty is an error).
+        """
+        if not self._accesses:
+            raise CommandNotDerivable("no_access", "What this call would touch is not known.", "/name")
+        return Command(
+            tool=tool,
+            accesses=tuple(self._accesses.values()),
+            traits=frozenset(self.traits),
+            stages=tuple(self.stages),
+            fields=FieldUse(filtered=self.fields.used, returned=self.returned),
+            limit=self.limit,
+        )
+
+    def _add(self, kind: AccessKind, namespace: Namespace, via: str, target: Target | None) -> None:
+        key = (kind, namespace, target)
+        if key in self._accesses:
+            return
+        if len(self._accesses) == MAX_ACCESSES:
+            raise CommandNotDerivable("too_many_accesses", f"The command has more than {MAX_ACCESSES} accesses.", via)
+        self._accesses[key] = Access(kind=kind, namespace=namespace, via=via, target=target)

@@ -1,0 +1,340 @@
+"""Derivers of the 25 MongoDB tools: from checked arguments to accesses.
+
+Every deriver starts from a draft whose arguments already have the tool's form and have been scanned. Writes that create
+their collection when it is missing (``insert-many``, ``create-index``, an upsert) need no ``create`` access: MongoDB's
+own privileges say the same (``insert`` and ``createIndex`` imply it), and a loader is granted ``insert``, not more.
+
+Sources: reference, sections 1.1, 2.2 and 2.3, observed on MongoDB MCP server 3.0.4.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from sidecar.commands.arguments import is_number
+from sidecar.commands.draft import Draft
+from sidecar.commands.fields import ROOT, analyse_filter, analyse_projection, analyse_sort, analyse_update
+from sidecar.commands.names import check_collection, check_database
+from sidecar.commands.operators import QUERY_LOGICAL
+from sidecar.commands.pipeline import walk
+from sidecar.commands.place import Flow, Place
+from sidecar.errors import CommandNotDerivable
+from sidecar.model import AccessKind, JsonObject, JsonValue, Namespace, Target, TargetKind, Trait
+
+PRECONFIGURED: Final = "preconfigured"
+"""The one connection that policy knows the deployment of. What a namespace means depends on the connection
+(reference, section 2.6), and other ids may belong to other callers (section 3.1)."""
+
+_ARGUMENTS: Final = "/arguments"
+_AT_DATABASE: Final = "/arguments/database"
+_AT_COLLECTION: Final = "/arguments/collection"
+_AT_NAME: Final = "/name"
+
+_DATABASE_STAGES: Final = frozenset({"$changeStream", "$currentOp", "$documents", "$listLocalSessions", "$queryStats"})
+"""What ``aggregate-db`` may start with (reference, section 1.1)."""
+
+_EMBEDDING: Final = Target(kind=TargetKind.SERVICE, id="embedding")
+
+
+def list_databases(draft: Draft, _arguments: JsonObject) -> None:
+    """Names and sizes of all databases."""
+    draft.returned = ()
+    draft.touch(AccessKind.METADATA, Namespace(), _AT_NAME)
+
+
+def list_connections(draft: Draft, _arguments: JsonObject) -> None:
+    """Ids of the caller's connections and of the preconfigured one."""
+    draft.returned = ()
+    draft.touch(AccessKind.METADATA, Namespace(), _AT_NAME)
+
+
+def read_logs(draft: Draft, _arguments: JsonObject) -> None:
+    """Slow-query lines quote literals of any namespace, so this is administration, not metadata."""
+    draft.touch(AccessKind.ADMIN, Namespace(), _AT_NAME)
+
+
+def connect(draft: Draft, _arguments: JsonObject) -> None:
+    """Dials any host with any credentials (reference, section 2.6); neither may leave this room, so no target id."""
+    draft.returned = ()
+    draft.traits |= {Trait.CREDENTIALS_IN_ARGUMENTS, Trait.EXTERNAL_SERVICE, Trait.NETWORK_EXPOSURE}
+    draft.touch_target(AccessKind.CONNECT, Target(kind=TargetKind.SERVICE), "/arguments/connectionString")
+
+
+def disconnect(draft: Draft, _arguments: JsonObject) -> None:
+    """Closes the connection for everybody; the server dials it again when it is needed."""
+    draft.returned = ()
+    draft.touch(AccessKind.CONNECT, Namespace(), "/arguments/connectionId")
+
+
+def database_metadata(draft: Draft, arguments: JsonObject) -> None:
+    """Facts about one database: its collections, its size."""
+    draft.returned = ()
+    draft.touch(AccessKind.METADATA, _database(draft, arguments), _AT_DATABASE)
+
+
+def collection_metadata(draft: Draft, arguments: JsonObject) -> None:
+    """Facts about one collection: its indexes, its size."""
+    draft.returned = ()
+    draft.touch(AccessKind.METADATA, _namespace(draft, arguments), _AT_COLLECTION)
+
+
+def collection_schema(draft: Draft, arguments: JsonObject) -> None:
+    """Samples documents; the keys of maps are data, so this is a read."""
+    draft.fields.use(ROOT)
+    draft.touch(AccessKind.READ, _namespace(draft, arguments), _AT_COLLECTION)
+
+
+def find(draft: Draft, arguments: JsonObject) -> None:
+    """Reads documents. Without a limit the server returns ten; with ``limit`` ≤ 0 all (reference, section 1.1)."""
+    draft.touch(AccessKind.READ, _namespace(draft, arguments), _AT_COLLECTION)
+    _find(draft, arguments, _ARGUMENTS, capped=True)
+
+
+def count(draft: Draft, arguments: JsonObject) -> None:
+    """Counts documents; nothing of them is returned, but the count answers the filter."""
+    draft.touch(AccessKind.READ, _namespace(draft, arguments), _AT_COLLECTION)
+    _count(draft, arguments, _ARGUMENTS)
+
+
+def aggregate(draft: Draft, arguments: JsonObject) -> None:
+    """Runs a pipeline: a read of its collection, and whatever its stages touch."""
+    draft.touch(AccessKind.READ, _namespace(draft, arguments), _AT_COLLECTION)
+    _aggregate(draft, arguments, _ARGUMENTS, capped=True)
+
+
+def aggregate_db(draft: Draft, arguments: JsonObject) -> None:
+    """Runs a pipeline on a database; ``$documents`` touches no namespace and counts as ``execute`` on the database.
+
+    Raises:
+        CommandNotDerivable: the first stage is not one that the server lists for this tool.
+    """
+    namespace = _database(draft, arguments)
+    pipeline = arguments["pipeline"]
+    first = pipeline[0] if isinstance(pipeline, list) and pipeline else None
+    name = next(iter(first), "") if isinstance(first, dict) else ""
+    if name not in _DATABASE_STAGES:
+        raise CommandNotDerivable(
+            "first_stage", f"Start with one of: {', '.join(sorted(_DATABASE_STAGES))}.", "/arguments/pipeline/0"
+        )
+    if name == "$documents":
+        draft.touch(AccessKind.EXECUTE, namespace, "/arguments/pipeline/0/$documents")
+    _aggregate(draft, arguments, _ARGUMENTS, capped=True)
+
+
+def explain(draft: Draft, arguments: JsonObject) -> None:
+    """Needs what the explained operation needs; every verbosity but the default runs it."""
+    draft.touch(AccessKind.READ, _namespace(draft, arguments), _AT_COLLECTION)
+    if arguments.get("verbosity", "queryPlanner") != "queryPlanner":
+        draft.traits.add(Trait.EXECUTES_PLAN)
+    _wrapped(draft, arguments, "method", capped=True)
+
+
+def export(draft: Draft, arguments: JsonObject) -> None:
+    """Writes what the wrapped operation reads into a file that every client of the server can read (section 3.5)."""
+    namespace = _namespace(draft, arguments)
+    draft.touch(AccessKind.READ, namespace, _AT_COLLECTION)
+    draft.touch(AccessKind.EXPORT, namespace, _AT_COLLECTION)
+    draft.traits.add(Trait.EXPORTS_FILE)
+    _wrapped(draft, arguments, "exportTarget", capped=False)
+
+
+def create_collection(draft: Draft, arguments: JsonObject) -> None:
+    """Creates a collection, and its database if need be."""
+    draft.returned = ()
+    draft.touch(AccessKind.CREATE, _namespace(draft, arguments), _AT_COLLECTION)
+
+
+def create_index(draft: Draft, arguments: JsonObject) -> None:
+    """Creates an index; its synonyms are read from another collection, its embeddings are made elsewhere."""
+    draft.returned = ()
+    namespace = _namespace(draft, arguments)
+    draft.touch(AccessKind.INDEX, namespace, _AT_COLLECTION)
+    definition = _only(arguments["definition"])
+    at = "/arguments/definition/0"
+    synonyms = definition.get("synonyms", [])
+    for index, synonym in enumerate(synonyms if isinstance(synonyms, list) else []):
+        where = f"{at}/synonyms/{index}/source/collection"
+        source = check_collection(namespace.database, _member(_member(synonym, "source"), "collection"), where)
+        draft.touch(AccessKind.READ, Namespace(database=namespace.database, collection=source), where)
+    if _embeds(definition):
+        draft.touch_target(AccessKind.EXTERNAL, _EMBEDDING, at)
+
+
+def insert_many(draft: Draft, arguments: JsonObject) -> None:
+    """Inserts documents; the collection is created if it is missing."""
+    draft.returned = ()
+    draft.touch(AccessKind.INSERT, _namespace(draft, arguments), _AT_COLLECTION)
+
+
+def update_many(draft: Draft, arguments: JsonObject) -> None:
+    """Updates all documents of a filter, without one the whole collection; an upsert inserts when none matches."""
+    draft.returned = ()
+    namespace = _namespace(draft, arguments)
+    draft.touch(AccessKind.UPDATE, namespace, _AT_COLLECTION)
+    if arguments.get("upsert") is True:
+        draft.traits.add(Trait.UPSERT)
+        draft.touch(AccessKind.INSERT, namespace, "/arguments/upsert")
+    _filter_writes(draft, arguments)
+    update = arguments["update"]
+    if not isinstance(update, dict) or not update:
+        raise CommandNotDerivable("malformed", "The update is an object of update operators.", "/arguments/update")
+    analyse_update(draft.fields, update, "/arguments/update")
+
+
+def delete_many(draft: Draft, arguments: JsonObject) -> None:
+    """Deletes all documents of a filter, without one the whole collection."""
+    draft.returned = ()
+    draft.touch(AccessKind.DELETE, _namespace(draft, arguments), _AT_COLLECTION)
+    _filter_writes(draft, arguments)
+
+
+def rename_collection(draft: Draft, arguments: JsonObject) -> None:
+    """Takes the documents away from the old name (drop), and shows them under the new one (read, create)."""
+    draft.returned = ()
+    old = _namespace(draft, arguments)
+    where = "/arguments/newName"
+    new = Namespace(database=old.database, collection=check_collection(old.database, arguments["newName"], where))
+    draft.touch(AccessKind.DROP, old, _AT_COLLECTION)
+    draft.touch(AccessKind.READ, old, _AT_COLLECTION)
+    draft.touch(AccessKind.CREATE, new, where)
+    if arguments.get("dropTarget") is True:
+        draft.traits.add(Trait.DROPS_TARGET)
+        draft.touch(AccessKind.DROP, new, "/arguments/dropTarget")
+
+
+def drop_collection(draft: Draft, arguments: JsonObject) -> None:
+    """Drops a collection or a view."""
+    draft.returned = ()
+    draft.touch(AccessKind.DROP, _namespace(draft, arguments), _AT_COLLECTION)
+
+
+def drop_database(draft: Draft, arguments: JsonObject) -> None:
+    """Drops a whole database."""
+    draft.returned = ()
+    draft.touch(AccessKind.DROP, _database(draft, arguments), _AT_DATABASE)
+
+
+def drop_index(draft: Draft, arguments: JsonObject) -> None:
+    """Drops an index; ``*`` drops all of them (reference, section 1.1)."""
+    draft.returned = ()
+    draft.touch(AccessKind.INDEX, _namespace(draft, arguments), _AT_COLLECTION)
+    if arguments["indexName"] == "*":
+        draft.traits.add(Trait.ALL_INDEXES)
+
+
+def _database(draft: Draft, arguments: JsonObject) -> Namespace:
+    draft.database = check_database(arguments["database"], _AT_DATABASE)
+    return Namespace(database=draft.database)
+
+
+def _namespace(draft: Draft, arguments: JsonObject) -> Namespace:
+    draft.database = check_database(arguments["database"], _AT_DATABASE)
+    collection = check_collection(draft.database, arguments["collection"], _AT_COLLECTION)
+    return Namespace(database=draft.database, collection=collection)
+
+
+def _find(draft: Draft, arguments: JsonObject, at: str, *, capped: bool) -> None:
+    query, projection, sort = arguments.get("filter"), arguments.get("projection"), arguments.get("sort")
+    if isinstance(query, dict):
+        analyse_filter(draft.fields, query, f"{at}/filter")
+    if isinstance(projection, dict):
+        flow = Flow()
+        found = analyse_projection(draft.fields, projection, f"{at}/projection")
+        flow.visible, flow.computes = found.returned(), found.computes
+        draft.returned = flow.returned(draft.fields.used)
+    if sort is not None:
+        analyse_sort(draft.fields, sort, f"{at}/sort")
+    limit = arguments.get("limit")
+    if is_number(limit) and limit >= 1:
+        draft.limit = int(limit)
+    elif limit is not None or not capped:
+        draft.traits.add(Trait.UNBOUNDED)
+
+
+def _count(draft: Draft, arguments: JsonObject, at: str, *, capped: bool = True) -> None:
+    del capped  # one number comes back
+    draft.returned = ()
+    query = arguments.get("query")
+    if isinstance(query, dict):
+        analyse_filter(draft.fields, query, f"{at}/query")
+
+
+def _aggregate(draft: Draft, arguments: JsonObject, at: str, *, capped: bool) -> None:
+    collection = arguments.get("collection", "")
+    flow = Flow()
+    place = Place(draft.database, collection if isinstance(collection, str) else "", flow)
+    walk(draft, arguments["pipeline"], place, f"{at}/pipeline")
+    draft.limit = flow.limit
+    draft.returned = flow.returned(draft.fields.used)
+    if flow.limit is None and (not capped or Trait.WRITES_VIA_PIPELINE in draft.traits):
+        draft.traits.add(Trait.UNBOUNDED)
+
+
+def _wrapped(draft: Draft, arguments: JsonObject, key: str, *, capped: bool) -> None:
+    operation = _only(arguments[key])
+    inner = operation["arguments"]
+    if not isinstance(inner, dict):  # the form has seen to it
+        raise CommandNotDerivable("malformed", "This must be an object.", f"/arguments/{key}/0/arguments")
+    wrapped = {**inner, "collection": arguments["collection"]}
+    _WRAPPED[str(operation["name"])](draft, wrapped, f"/arguments/{key}/0/arguments", capped=capped)
+
+
+class _Operation(Protocol):
+    """An operation that ``explain`` or ``export`` wraps; ``capped`` where the server bounds the result by itself."""
+
+    def __call__(self, draft: Draft, arguments: JsonObject, at: str, *, capped: bool) -> None: ...
+
+
+_WRAPPED: Final[Mapping[str, _Operation]] = {"find": _find, "count": _count, "aggregate": _aggregate}
+
+
+def _filter_writes(draft: Draft, arguments: JsonObject) -> None:
+    query = arguments.get("filter")
+    if isinstance(query, dict):
+        analyse_filter(draft.fields, query, "/arguments/filter")
+    if not isinstance(query, dict) or _matches_all(query):
+        draft.traits.add(Trait.WHOLE_COLLECTION)
+
+
+def _matches_all(query: JsonObject) -> bool:
+    """Say whether a filter is empty in effect.
+
+    False is no proof of the contrary: a condition that happens to hold for every document looks like any other.
+    """
+    return all(_is_trivial(key, value) for key, value in query.items())
+
+
+def _is_trivial(key: str, value: JsonValue) -> bool:
+    if key in ("$comment", "$alwaysTrue"):
+        return True
+    if key == "_id":
+        return value == {"$exists": True}
+    if key == "$expr":
+        return value is True or is_number(value)
+    if key in QUERY_LOGICAL and isinstance(value, list):
+        trivial = [isinstance(clause, dict) and _matches_all(clause) for clause in value]
+        return {"$and": all(trivial), "$or": any(trivial), "$nor": False}[key]
+    return False
+
+
+def _only(value: JsonValue) -> JsonObject:
+    """Return the one element of an array that the form has held to exactly one object."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        return value[0]
+    raise CommandNotDerivable("malformed", "Exactly one element is expected.", _ARGUMENTS)
+
+
+def _member(value: JsonValue, key: str) -> JsonValue:
+    return value.get(key) if isinstance(value, dict) else None
+
+
+def _embeds(definition: JsonValue) -> bool:
+    stack = [definition]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            if node.get("type") == "autoEmbed":
+                return True
+            stack.extend(node.values())
+        elif isinstance(node, list):
+            stack.extend(node)
+    return False

@@ -1,0 +1,60 @@
+"""The closed tables of query, update and expression operators: MongoDB 8.x and Atlas, by name.
+
+Operators cannot reach another namespace, so an unknown one is no access; it is refused all the same, because which
+fields it looks at is not known (law 2). Source: MongoDB manual 8.x, "Query Predicates", "Update Operators" and
+"Expression Operators".
+"""
+
+from typing import Final
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+QUERY_LOGICAL: Final = frozenset({"$and", "$or", "$nor"})
+"""Clauses of a filter that hold a list of filters."""
+
+QUERY_HARMLESS: Final = frozenset({"$comment", "$sampleRate", "$alwaysTrue", "$alwaysFalse"})
+"""Clauses of a filter that look at no field."""
+
+QUERY_WHOLE: Final = frozenset({"$where", "$text", "$jsonSchema"})
+"""Clauses of a filter that can look at any field: JavaScript, whatever is text-indexed, a whole schema."""
+
+QUERY_FIELD: Final = _names(
+    """$eq $ne $gt $gte $lt $lte $in $nin $exists $type $mod $regex $options $size $all $elemMatch $not $bitsAllClear
+    $bitsAllSet $bitsAnyClear $bitsAnySet $geoWithin $geoIntersects $within $near $nearSphere $maxDistance $minDistance
+    $geometry $uniqueDocs $comment"""
+)
+"""Conditions on one field."""
+
+UPDATE: Final = _names(
+    """$set $unset $inc $mul $min $max $rename $setOnInsert $currentDate $push $pull $pullAll $addToSet $pop
+    $bit"""
+)
+"""Operators of an update document. The pipeline form is an array, which the tool's schema refuses."""
+
+EXPRESSION: Final = _names(
+    """$abs $accumulator $acos $acosh $add $addToSet $allElementsTrue $and $anyElementTrue $arrayElemAt $arrayToObject
+    $asin $asinh $atan $atan2 $atanh $avg $binarySize $bitAnd $bitNot $bitOr $bitXor $bitsAllClear $bottom $bottomN
+    $bsonSize $ceil $cmp $concat $concatArrays $cond $const $convert $cos $cosh $count $covariancePop $covarianceSamp
+    $createObjectId $dateAdd $dateDiff $dateFromParts $dateFromString $dateSubtract $dateToParts $dateToString
+    $dateTrunc $dayOfMonth $dayOfWeek $dayOfYear $degreesToRadians $denseRank $derivative $deserializeEJSON $divide
+    $documentNumber $encStrContains $encStrEndsWith $encStrNormalizedEq $encStrStartsWith $eq $exp $expMovingAvg
+    $filter $first $firstN $floor $function $getField $gt $gte $hash $hexHash $hour $ifNull $in $indexOfArray
+    $indexOfBytes $indexOfCP $integral $isArray $isNumber $isoDayOfWeek $isoWeek $isoWeekYear $last $lastN $let
+    $linearFill $literal $ln $locf $log $log10 $lt $lte $ltrim $map $max $maxN $median $mergeObjects $meta $millisecond
+    $min $minMaxScaler $minN $minute $mod $month $multiply $ne $not $objectToArray $or $percentile $pow $push
+    $radiansToDegrees $rand $range $rank $reduce $regexFind $regexFindAll $regexMatch $replaceAll $replaceOne
+    $reverseArray $round $rtrim $second $serializeEJSON $setDifference $setEquals $setField $setIntersection
+    $setIsSubset $setUnion $shift $sigmoid $similarityCosine $similarityDotProduct $similarityEuclidean $sin $sinh
+    $size $slice $sortArray $split $sqrt $stdDevPop $stdDevSamp $strLenBytes $strLenCP $strcasecmp $substr $substrBytes
+    $substrCP $subtract $subtype $sum $switch $tan $tanh $toArray $toBool $toDate $toDecimal $toDouble
+    $toHashedIndexKey $toInt $toLong $toLower $toObject $toObjectId $toString $toUUID $toUpper $top $topN $trim $trunc
+    $tsIncrement $tsSecond $type $unsetField $week $year $zip"""
+)
+"""Expression operators, accumulators and window functions. One table: which of them may stand where is the server's
+concern; which fields they look at is the same everywhere."""
+
+FIELDLESS_META: Final = frozenset({"textScore", "searchScore", "vectorSearchScore", "score", "randVal", "recordId"})
+"""What ``$meta`` may name without giving back parts of a document (``searchHighlights`` and ``indexKey`` do)."""

@@ -1,0 +1,34 @@
+"""The walk over a pipeline and everything nested in it."""
+
+from sidecar.commands.draft import Draft
+from sidecar.commands.fields import malformed
+from sidecar.commands.place import Place
+from sidecar.commands.pointer import below
+from sidecar.commands.stages import STAGES
+from sidecar.errors import CommandNotDerivable
+from sidecar.model import JsonValue
+
+
+def walk(draft: Draft, pipeline: JsonValue, place: Place, at: str) -> None:
+    """Write into the draft what every stage touches, in the order of reading.
+
+    Depth is bounded before (``expressions.MAX_DEPTH``), so the walk may recurse.
+
+    Raises:
+        CommandNotDerivable: a stage that is not an object with exactly one key, or not in the table, or that its rule
+            refuses. One key per stage removes the class of attacks in which two readers pick different keys
+            (reference, section 2.5).
+    """
+    if not isinstance(pipeline, list):
+        raise malformed(at, "a list of stages")
+    for index, stage in enumerate(pipeline):
+        here = f"{at}/{index}"
+        if not isinstance(stage, dict) or len(stage) != 1:
+            raise CommandNotDerivable("stage_form", "A stage is an object with exactly one key.", here)
+        [(name, spec)] = stage.items()
+        rule = STAGES.get(name)
+        if rule is None:
+            raise CommandNotDerivable("unknown_stage", f"The stage {name[:64]} is not known.", below(here, name))
+        draft.enter_stage(name, here)
+        for nested in rule(draft, place, spec, f"{here}/{name}"):
+            walk(draft, nested.pipeline, nested.place, nested.at)

@@ -1,0 +1,200 @@
+"""Names that are taken at their word, and what a command is said to look at and to give back."""
+
+import pytest
+
+from sidecar.commands.derive import derive
+from sidecar.commands.names import check_collection, check_database, is_system
+from sidecar.errors import CommandNotDerivable
+from sidecar.model import FieldUse, JsonValue, Namespace, ToolCall
+
+COLL: dict[str, JsonValue] = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
+
+
+@pytest.mark.parametrize("name", ["sales", "Sales", "s", "a-b_c", "_x", "ventė", "日本", "x" * 63])
+def test_a_usable_database_name_is_returned_unchanged(name) -> None:
+    assert check_database(name, "") == name
+
+
+BAD_DATABASES = [
+    "",
+    "a.b",
+    "a b",
+    "sales ",
+    "a$",
+    "$external",
+    "*",
+    "a/b",
+    "a\\b",
+    'a"b',
+    "a<b",
+    "a>b",
+    "a:b",
+    "a|b",
+    "a?b",
+]
+BAD_ANYWHERE = [
+    *("a\0", "a\n", "a\x7f", "a\u200b", "a\u202e", "a\ufeff", "a\u00ad", "\ud800", "a\u0301", "a\u00a0b", "a\u3000b"),
+    *("a\u034f", "a\u3164", "a\ufe0f", "a\ue000", "a\U000e0041", "__proto__", "a\u2028", "a\u0378"),
+    *({"$symbol": "x"}, None, 1, ["a"]),
+]
+
+
+@pytest.mark.parametrize("name", [*BAD_DATABASES, *BAD_ANYWHERE, "x" * 64, "é" * 32])
+def test_a_database_name_that_could_be_misread_is_refused(name) -> None:
+    with pytest.raises(CommandNotDerivable, match="name_refused at /p"):
+        check_database(name, "/p")
+
+
+@pytest.mark.parametrize("name", ["orders", "a.b.c", "a b", "o:1", "é", "x" * 249, "a.system.b", "constructor"])
+def test_a_usable_collection_name_is_returned_unchanged(name) -> None:
+    assert check_collection("sales", name, "") == name
+
+
+BAD_COLLECTIONS = ["", "$cmd", "a$b", ".a", "a.", "a..b", " a", "a ", "*", "x" * 250, "é" * 125]
+
+
+@pytest.mark.parametrize("name", [*BAD_COLLECTIONS, *BAD_ANYWHERE])
+def test_a_collection_name_that_could_be_misread_is_refused(name) -> None:
+    with pytest.raises(CommandNotDerivable, match="name_refused at /p"):
+        check_collection("sales", name, "/p")
+
+
+@pytest.mark.parametrize(
+    ("database", "collection", "system"),
+    [
+        ("admin", "", True),
+        ("LOCAL", "oplog.rs", True),
+        ("config", "x", True),
+        ("administration", "x", False),
+        ("sales", "system.users", True),
+        ("sales", "system.buckets.x", True),
+        ("sales", "systems", False),
+        ("sales", "enxcol_.x.esc", True),
+        ("sales", "fs.files", True),
+        ("sales", "fs.file", False),
+        ("sales", "", False),
+    ],
+)
+def test_system_namespaces_are_told_from_their_neighbours(database, collection, system) -> None:
+    assert is_system(Namespace(database=database, collection=collection)) is system
+
+
+def fields_of_find(**arguments: JsonValue) -> FieldUse:
+    return derive(ToolCall(name="find", arguments={**COLL, **arguments})).fields
+
+
+def fields_of_pipeline(*stages: object) -> FieldUse:
+    return derive(ToolCall(name="aggregate", arguments={**COLL, "pipeline": list(stages)})).fields  # type: ignore[arg-type]
+
+
+FILTERS: list[tuple[dict, set[str]]] = [
+    ({}, set()),
+    ({"a": 1, "b.c": {"$gt": 2}}, {"a", "b.c"}),
+    ({"a": {"b": 1}}, {"a"}),
+    ({"a.0.b": 1}, {"a.0.b", "a.b"}),
+    ({"$or": [{"a": 1}, {"$and": [{"b": 1}, {"$nor": [{"c": 1}]}]}]}, {"a", "b", "c"}),
+    ({"a": {"$elemMatch": {"b": 1, "$or": [{"c": 1}]}}}, {"a", "a.b", "a.c"}),
+    ({"a": {"$not": {"$elemMatch": {"b": 1}}}}, {"a", "a.b"}),
+    ({"$expr": {"$gt": ["$a", "$$ROOT.b"]}}, {"a", "b"}),
+    ({"$expr": {"$eq": [{"$getField": "a"}, {"$literal": "$b"}]}}, {"a"}),
+    ({"$expr": {"$getField": {"$concat": ["a", "b"]}}}, {""}),
+    ({"$expr": {"$getField": {"field": "a", "input": "$b"}}}, {"b"}),
+    ({"$expr": "$$CURRENT"}, {""}),
+    ({"$expr": {"$objectToArray": "$$ROOT"}}, {""}),
+    ({"$expr": {"$let": {"vars": {"x": "$a"}, "in": "$$x.b"}}}, {"a"}),
+    ({"$expr": {"$meta": "indexKey"}}, {""}),
+    ({"$expr": {"$meta": {"a": 1}}}, {""}),
+    ({"$where": "1"}, {""}),
+    ({"$jsonSchema": {}}, {""}),
+    ({"$text": {"$search": "x"}}, {""}),
+    ({"$comment": "x", "a": {"$regex": "x", "$options": "i"}}, {"a"}),
+    ({"a": {"$oid": "0" * 24}, "b": {"$date": {"$numberLong": "1"}}}, {"a", "b"}),
+    ({"": 1}, {""}),
+    ({"x" * 600: 1}, {""}),
+    ({f"k{i}": 1 for i in range(300)}, {""}),
+]
+
+
+@pytest.mark.parametrize(("query", "expected"), FILTERS, ids=lambda value: str(value)[:50])
+def test_a_filter_uses_these_fields(query, expected) -> None:
+    assert set(fields_of_find(filter=query).filtered) == expected
+
+
+PROJECTIONS: list[tuple[dict, set[str] | None, set[str]]] = [
+    ({}, None, set()),
+    ({"a": 1}, {"_id", "a"}, set()),
+    ({"a": True, "_id": 0}, {"a"}, set()),
+    ({"_id": 1}, {"_id"}, set()),
+    ({"_id": 0}, None, set()),
+    ({"a": 0}, None, set()),
+    ({"a": 1, "b": {"c": 1}}, {"_id", "a", "b.c"}, set()),
+    ({"a.$": 1}, {"_id", "a"}, set()),
+    ({"a": 1, "b": "$ssn"}, {"_id", "a", "ssn"}, {"ssn"}),
+    ({"a": 1, "b": "$$ROOT"}, None, {""}),
+    ({"b": "$ssn"}, None, {"ssn"}),
+    ({"a": 1, "items": {"$slice": 1}}, None, {"items"}),
+    ({"items": {"$slice": 1}}, None, {"items"}),
+    ({"m": {"$meta": "textScore"}}, None, {"m"}),
+    ({"items": {"sku": 0}}, None, set()),
+    ({"items": {}}, None, set()),
+    ({"a": 1, "b": {"$elemMatch": {"c": 1}}}, None, {"b", "b.c"}),
+    ({"a": {"$numberInt": "0"}}, None, set()),
+    ({"a": None}, None, set()),
+]
+
+
+@pytest.mark.parametrize(("projection", "returned", "used"), PROJECTIONS, ids=lambda value: str(value)[:50])
+def test_a_projection_returns_these_fields(projection, returned, used) -> None:
+    fields = fields_of_find(projection=projection)
+    assert (None if fields.returned is None else set(fields.returned)) == returned
+    assert set(fields.filtered) == used
+
+
+LOOKUP = {"$lookup": {"from": "c", "localField": "cid", "foreignField": "_id", "as": "o.c"}}
+PIPELINES: list[tuple[list[dict], set[str] | None, set[str]]] = [
+    ([], None, set()),
+    ([{"$match": {"a": 1}}, {"$project": {"b": 1}}], {"_id", "b"}, {"a"}),
+    ([{"$project": {"b": 1}}, {"$project": {"c": 0}}], {"_id", "b"}, set()),
+    ([{"$project": {"b": {"$numberInt": "0"}}}], None, set()),
+    ([{"$group": {"_id": "$a", "n": {"$sum": "$b"}}}], {"a", "b"}, {"a", "b"}),
+    ([{"$group": {"_id": None, "d": {"$push": "$$ROOT"}}}], None, {""}),
+    ([{"$group": {"_id": 0, "t": {"$top": {"sortBy": {"s": 1}, "output": "$a"}}}}], {"s", "a"}, {"s", "a"}),
+    ([{"$addFields": {"x": "$ssn"}}, {"$project": {"x": 1}}], {"_id", "x", "ssn"}, {"ssn"}),
+    ([{"$match": {"a": 1}}, {"$count": "n"}], set(), {"a"}),
+    ([{"$sortByCount": "$a"}], {"a"}, {"a"}),
+    ([{"$replaceWith": "$p"}, {"$match": {"ssn": 1}}], {"p", "ssn"}, {"p", "ssn"}),
+    ([{"$unset": "a"}], None, set()),
+    ([{"$redact": {"$cond": [{"$eq": ["$a", 1]}, "$$PRUNE", "$$KEEP"]}}], None, {""}),
+    ([LOOKUP, {"$match": {"o.c.ssn": 1}}], None, {"cid", "_id", "o.c.ssn", "ssn"}),
+    ([{"$match": {"o.c.ssn": 1}}, LOOKUP], None, {"cid", "_id", "o.c.ssn", "ssn"}),
+    ([LOOKUP, {"$project": {"x": "$o"}}], None, {""}),
+    ([{"$facet": {"f": [{"$match": {"a": 1}}]}}, {"$match": {"f.ssn": 1}}], None, {"a", "f.ssn", "ssn"}),
+    ([{"$setWindowFields": {"sortBy": {"a": 1}, "output": {"r": {"$sum": "$b", "window": {}}}}}], None, {"a", "b"}),
+    ([{"$fill": {"output": {"a": {"method": "locf"}, "b": {"value": "$c"}}}}], None, {"a", "b", "c"}),
+    ([{"$densify": {"field": "a", "range": {"step": 1, "bounds": "full"}}}], None, {"a"}),
+    ([{"$bucket": {"groupBy": "$a", "boundaries": [1, 2], "output": {"m": {"$max": "$b"}}}}], {"a", "b"}, {"a", "b"}),
+    ([{"$geoNear": {"near": [0, 0], "distanceField": "d", "query": {"a": 1}}}], None, {""}),
+    ([{"$search": {"text": {"query": "x", "path": "a"}}}, {"$project": {"b": 1}}], None, {""}),
+    ([{"$merge": {"into": "t", "on": ["k"], "whenMatched": [{"$set": {"x": "$old"}}]}}], None, {"k", "old"}),
+]
+
+
+@pytest.mark.parametrize(("pipeline", "returned", "used"), PIPELINES, ids=lambda value: str(value)[:60])
+def test_a_pipeline_uses_and_returns_these_fields(pipeline, returned, used) -> None:
+    fields = fields_of_pipeline(*pipeline)
+    assert (None if fields.returned is None else set(fields.returned)) == returned
+    assert set(fields.filtered) == used
+
+
+@pytest.mark.parametrize(
+    ("update", "expected"),
+    [
+        ({"$set": {"a.b": 1}}, {"a.b"}),
+        ({"$rename": {"ssn": "name"}}, {"ssn", "name"}),
+        ({"$pull": {"a": {"b": 1}}, "$inc": {"c.$[].d": 1}}, {"a", "c.$[].d", "c.d"}),
+    ],
+)
+def test_an_update_uses_every_field_it_touches(update, expected) -> None:
+    command = derive(ToolCall(name="update-many", arguments={**COLL, "filter": {"f": 1}, "update": update}))
+    assert set(command.fields.filtered) == {"f", *expected}
+    assert command.fields.returned == ()

@@ -1,0 +1,106 @@
+"""Writes docs/reference/tools.md from the catalog: what each tool takes, touches and can carry.
+
+``python tools/command_reference.py`` writes the page; with ``--check`` it only says whether the page is up to date
+(exit status 1 if it is not). Everything on the page comes from the rows of ``sidecar.commands.catalog``.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from sidecar.commands.catalog import CATALOG
+from sidecar.commands.names import SYSTEM_COLLECTIONS, SYSTEM_DATABASES, SYSTEM_PREFIXES
+from sidecar.commands.stages import STAGES
+from sidecar.commands.tool import Category, Tool
+
+PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "reference" / "tools.md"
+
+TITLES: Final = {
+    Category.MONGODB: "MongoDB",
+    Category.ATLAS: "Atlas",
+    Category.ATLAS_LOCAL: "Atlas Local",
+    Category.ASSISTANT: "Assistant",
+}
+
+INTRODUCTION: Final = """\
+# Tools, and what each would touch
+
+*Generated from `sidecar/commands` by `tools/command_reference.py`; do not edit.*
+
+The sidecar knows {count} tools of MongoDB MCP server 3.0.4; any other name is answered as an unknown tool. Every call
+becomes a list of accesses (a kind and a namespace, or a kind and a target outside the database), and a call is allowed
+only if each of them is. **Always** lists the kinds that every call of the tool needs; **also** lists those that depend
+on the arguments. Traits are facts that a policy may judge.
+
+- A system namespace adds the kind `admin` and the trait `system_namespace` to any access: the databases {databases};
+  collections that start with {prefixes}; and {collections}.
+- A namespace in a database other than the one the call names carries `cross_database`.
+- Writes that create a missing collection (`insert-many`, `create-index`, an upsert) need no `create`, as in MongoDB's
+  own privileges.
+- `$out` is `delete`, `create` and `insert` on its target, `$merge` is `insert` and `update`, at any depth; sinks
+  outside the deployment are `external`.
+- Only `connectionId: "preconfigured"` is accepted: what a namespace means depends on the connection.
+
+Pipelines may use these stages; any other is refused: {stages}.
+"""
+
+
+def main() -> int:
+    """Write the page, or check it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only say whether the page is up to date")
+    check = parser.parse_args().check
+    page = render()
+    if check:
+        if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page:
+            return 0
+        print("docs/reference/tools.md is out of date; run python tools/command_reference.py", file=sys.stderr)
+        return 1
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text(page, encoding="utf-8")
+    return 0
+
+
+def render() -> str:
+    """Return the whole page."""
+    parts = [
+        INTRODUCTION.format(
+            count=len(CATALOG),
+            databases=_codes(sorted(SYSTEM_DATABASES)),
+            prefixes=_codes(SYSTEM_PREFIXES),
+            collections=_codes(sorted(SYSTEM_COLLECTIONS)),
+            stages=_codes(sorted(name for name, rule in STAGES.items() if rule.__name__ != "_refuse")),
+        )
+    ]
+    for category, title in TITLES.items():
+        parts.append(f"## {title}\n")
+        parts.extend("\n".join(_section(tool)) for tool in CATALOG.values() if tool.category is category)
+    return "\n".join(parts)
+
+
+def _section(tool: Tool) -> Iterator[str]:
+    yield f"### `{tool.name}`\n"
+    yield f"{tool.effect}\n"
+    yield f"- Always: {_codes(sorted(tool.needs)) or 'depends on the arguments'}"
+    if tool.may_need - tool.needs:
+        yield f"- Also: {_codes(sorted(tool.may_need - tool.needs))}"
+    if tool.traits:
+        yield f"- Traits: {_codes(sorted(tool.traits))}"
+    yield ""
+    if tool.arguments.fields:
+        yield "| argument | form |"
+        yield "|---|---|"
+        for name, form in tool.arguments.fields.items():
+            mark = "" if name in tool.arguments.required else " (optional)"
+            yield f"| `{name}`{mark} | {form.describe()} |"
+        yield ""
+
+
+def _codes(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
