@@ -1,0 +1,1 @@
+"""OPA: the client, and the local process that the sidecar manages."""

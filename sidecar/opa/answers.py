@@ -1,0 +1,180 @@
+"""What may be sent to OPA and what may be believed of its answer, as bytes in and values out.
+
+The strict decoding stands here and not in the client, so that it can be fuzzed without a socket. Nothing in this file
+quotes a document: questions carry claims, and OPA's own error messages repeat values of the question.
+"""
+
+import json
+import math
+import re
+from typing import NoReturn
+
+from sidecar.errors import DecisionUnavailable
+from sidecar.model import JsonObject, JsonValue
+from sidecar.ports import PdpAnswer
+
+MAX_QUESTION_BYTES = 1_000_000
+"""Of a rendered question. OPA's own default is 256 MiB of JSON, about twenty times that in memory."""
+
+_MAX_LABEL = 1024
+"""Characters of a revision or decision id. OPA's ids are UUIDs (36); revisions are digests or version strings."""
+
+_LABEL = re.compile(r"[\x21-\x7e]*")
+"""Visible ASCII: both values go into spans, audit records and logs."""
+
+_CODE = re.compile(r"[a-z_]{1,64}")
+_FILE = re.compile(r"[\w./\-]{1,256}", re.ASCII)
+
+_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, check_circular=False, separators=(",", ":"))
+
+
+def encode_question(document: JsonObject) -> bytes:
+    """Render ``{"input": document}`` as compact UTF-8 JSON.
+
+    The standard encoder and not msgspec's: msgspec writes NaN as ``null``, which would be another question than the
+    one that was asked.
+
+    Raises:
+        DecisionUnavailable: the document has no JSON form (NaN, infinity, a lone surrogate, too deep), or one that is
+            too large. Never sent.
+    """
+    try:
+        body = _ENCODER.encode({"input": document}).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        # Without the cause: its text repeats the offending value.
+        raise DecisionUnavailable(f"the question has no JSON form ({type(error).__name__})") from None
+    if len(body) > MAX_QUESTION_BYTES:
+        raise DecisionUnavailable(f"the question is larger than {MAX_QUESTION_BYTES} bytes")
+    return body
+
+
+def decode_answer(body: bytes, *, revision: str | None = None) -> PdpAnswer:
+    """Read the body of ``POST /v1/data/…`` (OPA REST API, "Get a Document (with Input)").
+
+    Args:
+        body: the whole body, complete and within the size limit.
+        revision: the policy set that is known to have answered (a managed OPA has exactly one), instead of what the
+            answer's provenance says.
+
+    Returns:
+        The value of ``result``, with the decision id, if OPA gives one. Envelope members that are not read here are
+        ignored: OPA lets distributions add their own (``types.DataResponseV1``, 1.22.2). The value inside ``result``
+        is judged by ``sidecar.policy.verdict``, which ignores nothing.
+
+    Raises:
+        DecisionUnavailable: not one strict JSON object (UTF-8, no duplicate keys, no NaN or infinity, no lone
+            surrogates), no ``result`` (OPA's way to say undefined), or a warning that the question was not understood.
+    """
+    envelope = _decode(body)
+    if not isinstance(envelope, dict):
+        raise DecisionUnavailable("the answer is not a JSON object")
+    if "warning" in envelope:
+        # OPA says so when it took the body for something else than a question (api_usage_warning).
+        raise DecisionUnavailable("the answer carries an API usage warning")
+    if "result" not in envelope:
+        raise DecisionUnavailable("the result is undefined")
+    return PdpAnswer(
+        result=envelope["result"],
+        revision=_provenance_revision(envelope.get("provenance")) if revision is None else revision,
+        decision_id=_label(envelope.get("decision_id", ""), "decision id"),
+    )
+
+
+def describe_failure(body: bytes) -> str:
+    """Say what OPA's error body (``types.ErrorV1``) says, without any text that could repeat the question.
+
+    Builtin errors quote their arguments (``time.parse_rfc3339_ns: parsing time "…"``), so only codes and locations are
+    taken, each held to its own form.
+
+    Returns:
+        For example ``internal_error: eval_builtin_error at platform/main.rego:12``, or an empty string.
+    """
+    try:
+        envelope = _decode(body)
+    except DecisionUnavailable:
+        return ""
+    if not isinstance(envelope, dict):
+        return ""
+    errors = envelope.get("errors")
+    first = errors[0] if isinstance(errors, list) and errors else None
+    parts = (_code(envelope.get("code")), _located(first))
+    return ": ".join(part for part in parts if part)
+
+
+def _located(error: JsonValue) -> str:
+    if not isinstance(error, dict):
+        return ""
+    code, location = _code(error.get("code")), error.get("location")
+    if not isinstance(location, dict):
+        return code
+    file, row = location.get("file"), location.get("row")
+    if isinstance(file, str) and _FILE.fullmatch(file) and type(row) is int:
+        return f"{code} at {file}:{row}"
+    return code
+
+
+def _code(value: JsonValue) -> str:
+    return value if isinstance(value, str) and _CODE.fullmatch(value) else ""
+
+
+def _provenance_revision(provenance: JsonValue) -> str:
+    """Return the revisions of all bundles, sorted and joined with commas; empty if OPA does not say."""
+    if provenance is None:
+        return ""
+    if not isinstance(provenance, dict):
+        raise DecisionUnavailable("the provenance is not an object")
+    bundles = provenance.get("bundles", {})
+    if not isinstance(bundles, dict) or not all(isinstance(bundle, dict) for bundle in bundles.values()):
+        raise DecisionUnavailable("the provenance does not describe bundles")
+    revisions = {
+        _label(bundle.get("revision", ""), "revision") for bundle in bundles.values() if isinstance(bundle, dict)
+    }
+    return _label(",".join(sorted(revisions - {""})), "revision")
+
+
+def _label(value: JsonValue, name: str) -> str:
+    if not isinstance(value, str) or len(value) > _MAX_LABEL or not _LABEL.fullmatch(value):
+        raise DecisionUnavailable(f"the {name} is not a short visible ASCII string")
+    return value
+
+
+def _decode(body: bytes) -> JsonValue:
+    try:
+        text = body.decode("utf-8", "strict")
+        value: JsonValue = _DECODER.decode(text)
+        if _SURROGATE.search(text):
+            # An escape may be half of a pair (fine) or alone (cannot be written again as UTF-8); only encoding tells.
+            _ENCODER.encode(value).encode()
+    except (ValueError, RecursionError) as error:
+        # Without the cause: JSONDecodeError holds the whole document.
+        raise DecisionUnavailable(f"the answer is not strict JSON ({type(error).__name__})") from None
+    return value
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def _unique(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        msg = "duplicate key"
+        raise ValueError(msg)
+    return members
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        msg = "number out of range"
+        raise ValueError(msg)
+    return value
+
+
+def _refuse_constant(_: str) -> NoReturn:
+    msg = "NaN and infinity are not JSON"
+    raise ValueError(msg)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refuse_constant)
+"""RFC 8259 says that names should be unique and leaves the rest to the reader; the first or the last of two ``allow``
+members would be a choice that nobody made. ``msgspec`` takes the last one (measured), so it is not used here."""

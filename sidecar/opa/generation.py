@@ -1,0 +1,327 @@
+"""One OPA process, its socket, its policy set and its client: born together, checked, and gone together."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.model import JsonObject
+from sidecar.opa.answers import MAX_QUESTION_BYTES
+from sidecar.opa.client import OpaClient
+from sidecar.opa.policies import CAPABILITIES, PolicySet
+from sidecar.opa.selftest import self_test
+
+_LOG = logging.getLogger(__name__)
+
+_LAUNCHER = Path(__file__).with_name("launch.py")
+_MAX_SOCKET_PATH = 103
+"""Bytes of ``sockaddr_un.sun_path`` without the NUL: 104 on macOS, 108 on Linux."""
+
+_GO_SHARE = 0.7
+"""Of the hard limit, what Go's collector aims at (``GOMEMLIMIT``); the rest is stacks, fragments and code."""
+
+_TRACE_BATCH_MS = 1000
+_STOP_GRACE_S = 3
+_SELF_TESTS = 3
+_POLL_S = 0.02
+_TAIL_LINES = 12
+_MAX_LINE = 400
+_MAX_PENDING = 65536
+_MAX_RAW_LINES = 20
+"""Lines that are not OPA's JSON, per process: a crash of Go prints hundreds."""
+
+_DROP_MODULE = b"""package sidecar.managed
+
+drop := true
+"""
+"""Decision logs must be on, because only then OPA has decision ids (in the answer, and as ``opa.decision_id`` on its
+span). Their only sink is the console, which would print every question; this rule drops each event before that
+(``v1/plugins/logs``: a dropped event is neither masked nor printed, and a rule that fails drops too). Tested with
+1.22.2: nothing of a question is printed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How OPA processes are started; the same for every generation."""
+
+    binary: str
+    """Absolute path."""
+    directory: Path
+    """Private folder of this user; every generation makes its own inside."""
+    timeout_s: float
+    """Seconds for one question."""
+    start_timeout_s: float
+    """Seconds from start to ready."""
+    memory_limit_bytes: int
+    otlp_endpoint: str | None
+    """``host:port`` of an OTLP/HTTP collector without TLS, or None."""
+
+    def command(self, *arguments: str) -> tuple[str, ...]:
+        """Return the command of one OPA process, tied to this process and limited by ``launch.py``."""
+        own = (str(os.getpid()), str(self.memory_limit_bytes))
+        return (sys.executable, "-I", "-S", str(_LAUNCHER), *own, self.binary, *arguments)
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """Return the whole environment of an OPA process: nothing of ours, so ``opa.runtime()`` has nothing to leak."""
+        return {
+            "HOME": str(home),
+            "TMPDIR": str(home),
+            "GOMEMLIMIT": str(int(self.memory_limit_bytes * _GO_SHARE)),
+            # Two at least, so that one endless evaluation does not stop the others; four at most, beside our own work.
+            "GOMAXPROCS": str(max(2, min(4, os.cpu_count() or 2))),
+            "GOTRACEBACK": "none",
+        }
+
+    def configuration(self) -> JsonObject:
+        """Return OPA's configuration document."""
+        document: JsonObject = {
+            "decision_logs": {"console": True, "drop_decision": "/sidecar/managed/drop"},
+            "server": {"decoding": {"max_length": MAX_QUESTION_BYTES, "gzip": {"max_length": MAX_QUESTION_BYTES}}},
+        }
+        if self.otlp_endpoint is not None:
+            document["distributed_tracing"] = {
+                "type": "http",
+                "address": self.otlp_endpoint,
+                "service_name": "opa",
+                # The parent decides: OPA's span exists where ours is sampled, and never alone.
+                "sample_percentage": 0,
+                "batch_span_processor_options": {"batch_timeout_ms": _TRACE_BATCH_MS},
+            }
+        return document
+
+
+async def check(launch: Launch, policies: PolicySet) -> None:
+    """Compile the set with ``opa check`` and its own list of capabilities.
+
+    ``opa run`` has no such list, so this is where ``http.send`` and its like are refused.
+
+    Raises:
+        ConfigurationError: the set does not compile; the detail names file and line as OPA prints them.
+    """
+    home = await _make_home(launch.directory, "check-")
+    try:
+        await asyncio.to_thread(_store, policies, home)
+        command = launch.command("check", "--capabilities", CAPABILITIES, "-b", *policies.bundles)
+        process = await _spawn(command, home, launch.environment(home))
+        try:
+            async with asyncio.timeout(launch.start_timeout_s):
+                output, _ = await process.communicate()
+        except TimeoutError:
+            raise ConfigurationError("opa check did not end in time") from None
+        finally:
+            await _kill(process)
+        if process.returncode != 0:
+            raise ConfigurationError(f"the policy set does not compile: {_printable(output)}")
+    finally:
+        await _remove(home)
+
+
+class Generation:
+    """One running, self-tested OPA. Made by ``start``; never changes what it serves."""
+
+    def __init__(self, *, home: Path, process: asyncio.subprocess.Process, client: OpaClient, revision: str) -> None:
+        self.home = home
+        self.client = client
+        self.revision = revision
+        self._process = process
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._pump = asyncio.create_task(self._forward_output(), name="opa-output")
+
+    @classmethod
+    async def start(cls, launch: Launch, policies: PolicySet) -> "Generation":
+        """Start OPA on a private copy of the set; return when it passed the self-test.
+
+        Raises:
+            ConfigurationError: it does not start, does not become healthy, or fails the self-test.
+            DecisionUnavailable: it became healthy and then gave no answer.
+        """
+        home = await _make_home(launch.directory, "opa-")
+        try:
+            arguments = await asyncio.to_thread(_prepare, home, launch, policies)
+            client = OpaClient(f"unix://{home / 's'}", timeout_s=launch.timeout_s, revision=policies.revision)
+            process = await _spawn(launch.command(*arguments), home / "policies", launch.environment(home))
+        except BaseException:
+            await _remove(home)
+            raise
+        generation = cls(home=home, process=process, client=client, revision=policies.revision)
+        try:
+            await client.open()
+            await generation._become_ready(launch.start_timeout_s)
+        except BaseException:
+            await generation.stop(grace_s=0)
+            raise
+        return generation
+
+    @property
+    def pid(self) -> int:
+        """Process id of OPA."""
+        return self._process.pid
+
+    async def ended(self) -> int:
+        """Wait until the process has ended, for whatever reason, and return its status."""
+        return await self._process.wait()
+
+    async def stop(self, *, grace_s: float = _STOP_GRACE_S) -> None:
+        """Let OPA answer what it is asked, end it, and remove its folder. Can be called in any state.
+
+        Args:
+            grace_s: seconds that OPA may take; 0 kills it at once.
+        """
+        try:
+            if grace_s and self._process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.terminate()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(grace_s):
+                        await self._process.wait()
+        finally:
+            await _kill(self._process)
+            await self.client.close()
+            await self._pump
+            await _remove(self.home)
+
+    async def _become_ready(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not await self.client.healthy():
+                    if self._process.returncode is not None:
+                        await self._pump
+                        raise ConfigurationError(f"OPA does not start: {' '.join(self._tail) or 'no message'}")
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            raise ConfigurationError(f"OPA is not healthy within {timeout_s:g} s") from None
+        await self._pass_self_test()
+
+    async def _pass_self_test(self) -> None:
+        """Take the self-test; an answer that is wrong is final, one that is late is asked for again.
+
+        The first question pays for what OPA prepares lazily, which on a busy machine can exceed the deadline of one.
+        """
+        for _ in range(_SELF_TESTS - 1):
+            with contextlib.suppress(DecisionUnavailable):
+                return await self_test(self.client)
+        return await self_test(self.client)
+
+    async def _forward_output(self) -> None:
+        """Drain OPA's output to the log, line by line, forever: a full pipe would stop OPA."""
+        stream = self._process.stdout
+        if stream is None:
+            return
+        pending, raw = b"", 0
+        while chunk := await stream.read(65536):
+            *lines, pending = (pending + chunk).split(b"\n")
+            pending = pending[:_MAX_PENDING]
+            for line in lines:
+                raw += self._log(line, quiet=raw >= _MAX_RAW_LINES)
+
+    def _log(self, line: bytes, *, quiet: bool) -> bool:
+        """Log one line; return whether it was not OPA's own JSON."""
+        try:
+            entry = _ENTRY.decode(line)
+        except msgspec.DecodeError:
+            # A log line of OPA's that is cut off or of another form may name what a request held; a crash does not.
+            text = "(unreadable log line)" if line.startswith(b"{") else _printable(line)
+            if text and not quiet:
+                self._tail.append(text)
+                _LOG.warning("opa: %s", text)
+            return True
+        text = _printable(entry.msg.encode())
+        self._tail.append(text)
+        _LOG.log(logging.ERROR if entry.level in {"error", "fatal", "panic"} else logging.WARNING, "opa: %s", text)
+        return False
+
+
+class _Entry(msgspec.Struct):
+    """The members of OPA's log line that are passed on; the others may name whatever a request held."""
+
+    level: str
+    msg: str
+
+
+_ENTRY = msgspec.json.Decoder(_Entry)
+
+
+def _printable(text: bytes) -> str:
+    """Return the text as one short line that cannot forge another (CWE-117)."""
+    words = " ".join(text.decode("utf-8", "replace").split())
+    return "".join(character if character.isprintable() else "?" for character in words)[:_MAX_LINE]
+
+
+async def _make_home(directory: Path, prefix: str) -> Path:
+    """Make a folder that only this user can enter (``mkdtemp`` gives mode 0700)."""
+    try:
+        return Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=prefix, dir=directory))
+    except OSError as error:
+        raise ConfigurationError(f"the runtime directory is not usable: {error}") from error
+
+
+async def _remove(home: Path) -> None:
+    await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
+
+
+def _store(policies: PolicySet, directory: Path) -> None:
+    try:
+        policies.write(directory)
+    except OSError as error:
+        raise ConfigurationError(f"the private copy of the policies cannot be written: {error}") from error
+
+
+def _prepare(home: Path, launch: Launch, policies: PolicySet) -> Sequence[str]:
+    """Write what the process reads, and return its arguments. Blocking file access."""
+    socket = home / "s"
+    if len(os.fsencode(socket)) > _MAX_SOCKET_PATH:
+        raise ConfigurationError(f"the runtime directory is too long for a Unix socket: {socket}")
+    manifest: JsonObject = {"roots": ["mcp/revision", "sidecar/managed"], "revision": policies.revision}
+    own = (
+        ("managed/.manifest", _json(manifest | {"rego_version": 1})),
+        ("managed/data.json", _json({"mcp": {"revision": policies.revision}})),
+        ("managed/log.rego", _DROP_MODULE),
+        ("config.json", _json(launch.configuration())),
+    )
+    _store(policies, home / "policies")
+    _store(PolicySet(bundles=("managed",), files=own), home)
+    return (
+        *("run", "--server", "--addr", f"unix://{socket}", "--unix-socket-perm", "600", "--authorization=basic"),
+        *("--config-file", str(home / "config.json"), "--log-level", "error", "--log-format", "json"),
+        *("--skip-version-check", "--shutdown-grace-period", "2"),
+        *("-b", *policies.bundles, "../managed"),
+    )
+
+
+def _json(document: JsonObject) -> bytes:
+    return json.dumps(document).encode()
+
+
+async def _spawn(command: Sequence[str], cwd: Path, environment: dict[str, str]) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            *command,
+            cwd=cwd,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            # Its own session: Ctrl-C on a terminal ends us first, and calls in flight still get their decision.
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ConfigurationError(f"OPA cannot be started: {error}") from error
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
