@@ -1,0 +1,1 @@
+"""Evidence as values: the records and the hash chain that links them."""

@@ -1,0 +1,255 @@
+"""The hash chain: each record carries the hash of the one before it, so that no record can be changed unnoticed.
+
+What the chain proves: whoever holds the hash of record *n* (a receipt, a span, a log line, a copy elsewhere) can prove
+that records 1…*n* are the ones that were written, in that order, none changed, missing, added or moved.
+
+What it does not prove on its own: that nothing was cut off after the last record of a file, and that the file was not
+rewritten from some record on by somebody who recomputed every hash after it. Both show only against a head that was
+remembered outside the file; ``Verification`` therefore gives the head, and ``verify`` takes the expected one.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from json import JSONDecoder
+from typing import NoReturn
+
+from sidecar.audit.canonical import canonical
+from sidecar.audit.record import VERSION, Event
+from sidecar.model import JsonObject, JsonValue
+
+GENESIS = "0" * 64
+"""``prev`` of the first record, whose ``seq`` is 1."""
+
+FIELDS = frozenset({
+    "v", "seq", "id", "time", "event", "request_id", "trace_id", "span_id", "subject", "actor", "client", "protocol",
+    "session", "method", "tool", "server", "accesses", "traits", "arguments_sha256", "decision", "obligations",
+    "outcome", "prev", "hash",
+})  # fmt: skip
+"""What every record has (contract, audit record). Later versions may add fields; the hash covers those too."""
+
+BEGINNING = b'{"accesses":'
+"""How every line begins, since canonical keys are sorted; tells the rest of a torn record from somebody else's file."""
+
+_LINKS = ("seq", "prev", "hash")
+_HASH = re.compile("[0-9a-f]{64}")
+_UNSAFE = 2**53
+_SAFE_DIGITS = 16
+
+
+class BrokenRecord(ValueError):
+    """A line is not a record that ``link`` could have written. The message says why, never what the line holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A record's place in the chain, its hash checked."""
+
+    seq: int
+    prev: str
+    hash: str
+    event: Event
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """The first thing that is wrong with a chain."""
+
+    line: int
+    """1 for the first; one past the last where the file as a whole falls short."""
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What a file of evidence proves."""
+
+    records: int
+    """How many records hold, counted from the first."""
+    head: str
+    """The hash of the last record that holds; GENESIS where there is none."""
+    fault: Fault | None
+    unfinished: tuple[str, ...]
+    """Request ids whose intent has no outcome among the records that hold: calls in flight when the process ended, or
+    now. Whether they took effect is not known."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the whole chain is as it was written. An empty file holds and proves nothing."""
+        return self.fault is None
+
+
+def link(record: JsonObject, seq: int, prev: str) -> tuple[bytes, str]:
+    """Give a record its place in the chain.
+
+    Returns:
+        The line to store, without a line break, and the record's hash. ``hash`` is the line's last member: the line is
+        the hashed text with the hash put in, so that a line has exactly one valid spelling.
+
+    Raises:
+        ValueError: the record is already linked, or has no canonical form.
+    """
+    if any(key in record for key in _LINKS):
+        msg = "the record is already linked"
+        raise ValueError(msg)
+    body = canonical({**record, "seq": seq, "prev": prev})
+    digest = sha256(body).hexdigest()
+    return _seal(body, digest), digest
+
+
+def read(line: bytes) -> Link:
+    """Check one line, without its line break, on its own: strict JSON, every field, its own hash.
+
+    Raises:
+        BrokenRecord: it is not a record that ``link`` could have written.
+    """
+    record = _parse(line)
+    missing = FIELDS - record.keys()
+    if missing:
+        raise BrokenRecord(f"missing fields: {', '.join(sorted(missing))}")
+    stated = record.pop("hash")
+    try:
+        body = canonical(record)
+    except (ValueError, RecursionError):
+        raise BrokenRecord("a value has no canonical form") from None
+    digest = sha256(body).hexdigest()
+    if stated != digest:
+        raise BrokenRecord("the hash is not the record's")
+    # Equal values in another spelling (spaces, escapes, order, a key twice) were not written by us.
+    if line != _seal(body, digest):
+        raise BrokenRecord(_misspelt(line))
+    return _place(record, digest)
+
+
+def verify(lines: Iterable[bytes], *, head: str | None = None) -> Verification:
+    """Prove a chain from its first record, in one pass; memory grows with the calls in flight only.
+
+    Args:
+        lines: as a binary file iterates: each with its line break.
+        head: a remembered hash that must be among the records, where there is one; without it, records cut off the end
+            cannot be noticed.
+    """
+    walk = _Walk(awaited=head)
+    number = 0
+    for number, line in enumerate(lines, start=1):
+        fault = walk.step(line)
+        if fault:
+            return walk.verdict(Fault(line=number, what=fault))
+    if walk.awaited is not None and walk.awaited != GENESIS:
+        return walk.verdict(Fault(line=number + 1, what="the expected record is missing: the end was cut or rewritten"))
+    return walk.verdict(None)
+
+
+class _Walk:
+    """Where a verification stands."""
+
+    def __init__(self, *, awaited: str | None) -> None:
+        self.awaited = awaited
+        self._records = 0
+        self._head = GENESIS
+        self._open: dict[str, None] = {}
+
+    def step(self, line: bytes) -> str:
+        """Take one line; return what is wrong with it, or nothing."""
+        if not line.endswith(b"\n"):
+            return "truncated: the last line does not end"
+        try:
+            entry = read(line[:-1])
+        except BrokenRecord as broken:
+            return str(broken)
+        fault = self._out_of_place(entry) or self._out_of_turn(entry)
+        if not fault:
+            self._records, self._head = entry.seq, entry.hash
+            if entry.hash == self.awaited:
+                self.awaited = None
+        return fault
+
+    def _out_of_place(self, entry: Link) -> str:
+        if entry.seq != self._records + 1:
+            return f"sequence gap: {entry.seq} where {self._records + 1} was due"
+        if entry.prev != self._head:
+            return "broken link: prev is not the hash of the record before"
+        return ""
+
+    def _out_of_turn(self, entry: Link) -> str:
+        match entry.event:
+            case Event.INTENT if entry.request_id in self._open:
+                return "a second intent for one request"
+            case Event.INTENT:
+                self._open[entry.request_id] = None
+            case Event.OUTCOME if entry.request_id not in self._open:
+                return "an outcome without its intent"
+            case Event.OUTCOME:
+                del self._open[entry.request_id]
+            case Event.REFUSAL:
+                pass
+        return ""
+
+    def verdict(self, fault: Fault | None) -> Verification:
+        return Verification(records=self._records, head=self._head, fault=fault, unfinished=tuple(self._open))
+
+
+def _seal(body: bytes, digest: str) -> bytes:
+    return b'%b,"hash":"%b"}' % (body[:-1], digest.encode("ascii"))
+
+
+def _place(record: JsonObject, digest: str) -> Link:
+    """Read a record's place; a hash proves who wrote it only to those who remember it, so types are checked as well."""
+    seq, prev, event, request_id = record["seq"], record["prev"], record["event"], record["request_id"]
+    if record["v"] != VERSION or isinstance(record["v"], bool):
+        raise BrokenRecord("unknown version")
+    if not isinstance(seq, int) or isinstance(seq, bool) or seq < 1:
+        raise BrokenRecord("seq is not a positive integer")
+    if not isinstance(prev, str) or not _HASH.fullmatch(prev):
+        raise BrokenRecord("prev is not a hash")
+    if not isinstance(request_id, str) or not request_id:
+        raise BrokenRecord("request_id is not a name")
+    if not isinstance(event, str) or event not in frozenset(Event):
+        raise BrokenRecord("unknown event")
+    return Link(seq=seq, prev=prev, hash=digest, event=Event(event), request_id=request_id)
+
+
+def _unique(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise BrokenRecord("a key occurs twice")
+    return members
+
+
+def _constant(name: str) -> NoReturn:
+    raise BrokenRecord(f"not JSON: {name}")
+
+
+def _integer(digits: str) -> int | float:
+    """Read a number without fraction: RFC 8785 writes doubles below 1e21 that way, and integers only below 2**53."""
+    if len(digits) < _SAFE_DIGITS:
+        return int(digits)
+    number = int(digits)
+    return number if abs(number) < _UNSAFE else float(digits)
+
+
+_DECODER = JSONDecoder(parse_constant=_constant, parse_int=_integer)
+_STRICT = JSONDecoder(parse_constant=_constant, object_pairs_hook=_unique)
+
+
+def _parse(line: bytes) -> JsonObject:
+    try:
+        record = _DECODER.decode(line.decode("utf-8"))
+    except BrokenRecord:
+        raise
+    except (ValueError, RecursionError):
+        raise BrokenRecord("not JSON") from None
+    if not isinstance(record, dict):
+        raise BrokenRecord("not an object")
+    return record
+
+
+def _misspelt(line: bytes) -> str:
+    """Say why a line with the right value has the wrong bytes; looked into only then, because the hook is slow."""
+    try:
+        _STRICT.decode(line.decode("utf-8"))
+    except BrokenRecord as broken:
+        return str(broken)
+    return "not the canonical spelling"

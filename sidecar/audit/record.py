@@ -1,0 +1,286 @@
+"""The audit record: one flat, closed shape for the intent, the outcome and the refusal of a request.
+
+Every record has every field of the contract, null where nothing is known, so that a query over the evidence never has
+to tell "absent" from "empty". ``seq``, ``prev`` and ``hash`` are added by ``sidecar.audit.chain`` when the record is
+stored.
+
+What a record never holds: tokens, claims, session ids, documents, and (unless ``arguments`` is asked for) argument
+values; the hash of the arguments ties it to the exact call.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from hashlib import sha256
+from json import dumps
+
+from sidecar.audit.canonical import canonical
+from sidecar.model import Access, AccessVerdict, Command, Decision, Identity, JsonObject, JsonValue
+
+VERSION = 1
+
+TEXT_LIMIT = 256
+"""Characters of a name that the caller chose (method, tool, client); a longer one is cut and ends in ``…``, so that a
+refused request cannot write a megabyte of evidence."""
+
+_SESSION_DIGITS = 16
+
+
+class Event(StrEnum):
+    """What a record says happened."""
+
+    INTENT = "intent"
+    """The call is permitted and about to be forwarded."""
+    OUTCOME = "outcome"
+    """What became of an intent; same ``request_id``."""
+    REFUSAL = "refusal"
+    """The request was refused; nothing was forwarded."""
+
+
+class Status(StrEnum):
+    """How a request ended."""
+
+    OK = "ok"
+    TOOL_ERROR = "tool_error"
+    """The server answered; its tool result says ``isError: true``."""
+    ERROR = "error"
+    """No usable answer; whether the call took effect is not known."""
+    CANCELLED = "cancelled"
+    """The client gave up or we were stopped; whether the call took effect is not known."""
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of one request by the time a record of it is written; grows by ``dataclasses.replace``.
+
+    ``request_id`` joins the intent to its outcome and must be unique per message, also within a batch.
+    """
+
+    request_id: str
+    trace_id: str | None = None
+    span_id: str | None = None
+    identity: Identity | None = None
+    client_ip: str | None = None
+    client_name: str | None = None
+    protocol: str | None = None
+    session: str | None = None
+    """``session_digest`` of the session id; the id itself is a handle that whoever reads the evidence could use."""
+    method: str | None = None
+    tool: str | None = None
+    server: str | None = None
+    """The instance, where it is known without a decision; a decision's own server comes first."""
+    command: Command | None = None
+    arguments_sha256: str | None = None
+    """``arguments_digest`` of the arguments; computed once per request."""
+    arguments: JsonObject | None = None
+    """The arguments themselves, only with ``audit.arguments = "full"``."""
+
+
+def session_digest(session_id: str) -> str:
+    """Return 16 hexadecimal digits that name a session without being it (SHA-256, cut to 64 bits)."""
+    return sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:_SESSION_DIGITS]
+
+
+def arguments_digest(arguments: JsonObject) -> str:
+    """Return the SHA-256 over the canonical JSON of a call's arguments, hexadecimal.
+
+    Arguments without a canonical form (RFC 8785 has none for integers beyond 2**53) still get a stable digest, over
+    sorted ASCII JSON, marked by the prefix ``raw-``: a refusal must be recordable whatever was sent.
+    """
+    try:
+        return sha256(canonical(arguments)).hexdigest()
+    except ValueError:
+        text = dumps(arguments, sort_keys=True, separators=(",", ":"))
+        return "raw-" + sha256(text.encode("ascii")).hexdigest()
+
+
+def rfc3339(time_ns: int) -> str:
+    """Return nanoseconds since the epoch as RFC 3339 UTC with microseconds.
+
+    Integer arithmetic: a float of seconds loses the last microsecond digits.
+    """
+    seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds // 1000:06d}Z"
+
+
+def intent(facts: Facts, decision: Decision, *, record_id: str, time_ns: int) -> JsonObject:
+    """Build the record that must be stored before a permitted call is forwarded (law 4).
+
+    Raises:
+        ValueError: the decision is a deny or no access is known, so that there is nothing that may be forwarded.
+    """
+    if not decision.allow or facts.command is None:
+        msg = "an intent has an allow and a command"
+        raise ValueError(msg)
+    return _record(facts, decision, event=Event.INTENT, record_id=record_id, time_ns=time_ns)
+
+
+def outcome(
+    intended: Mapping[str, JsonValue],
+    *,
+    record_id: str,
+    time_ns: int,
+    status: Status,
+    error: str | None = None,
+    documents: int | None = None,
+    size: int | None = None,
+    duration_ms: float | None = None,
+) -> JsonObject:
+    """Build the record of what became of an intent; everything else is the intent's own.
+
+    Args:
+        intended: the intent's record, as ``intent`` returned it.
+        record_id: this record's id.
+        time_ns: now, nanoseconds since the epoch.
+        status: how it ended.
+        error: the label of the error, where there is one.
+        documents: how many documents came back or were written, where the result says so.
+        size: bytes of the result that went to the client.
+        duration_ms: from receipt to reply, milliseconds.
+
+    Raises:
+        ValueError: ``intended`` is not an intent.
+    """
+    if intended.get("event") != Event.INTENT:
+        msg = "an outcome belongs to an intent"
+        raise ValueError(msg)
+    record = dict(intended)
+    record.pop("arguments", None)  # the intent holds them; the hash is in both
+    record["id"] = record_id
+    record["time"] = rfc3339(time_ns)
+    record["event"] = Event.OUTCOME.value
+    record["outcome"] = _outcome(status, error, documents, size, duration_ms)
+    return record
+
+
+def refusal(
+    facts: Facts,
+    error: str,
+    decision: Decision | None = None,
+    *,
+    record_id: str,
+    time_ns: int,
+    duration_ms: float | None = None,
+) -> JsonObject:
+    """Build the record of a request that was refused, by whichever step.
+
+    Args:
+        facts: what was known by then.
+        error: the label of the error (``SidecarError.label``, or the reason of a ``CallRefused``).
+        decision: OPA's answer, if it was asked.
+        record_id: this record's id.
+        time_ns: now, nanoseconds since the epoch.
+        duration_ms: from receipt to reply, milliseconds.
+
+    Raises:
+        ValueError: no error is named; empty is an error (law 3).
+    """
+    if not error:
+        msg = "a refusal names its error"
+        raise ValueError(msg)
+    record = _record(facts, decision, event=Event.REFUSAL, record_id=record_id, time_ns=time_ns)
+    record["outcome"] = _outcome(Status.REFUSED, error, None, None, duration_ms)
+    return record
+
+
+def _record(facts: Facts, decision: Decision | None, *, event: Event, record_id: str, time_ns: int) -> JsonObject:
+    command = facts.command
+    record: JsonObject = {
+        "v": VERSION,
+        "id": record_id,
+        "time": rfc3339(time_ns),
+        "event": event.value,
+        "request_id": facts.request_id,
+        "trace_id": facts.trace_id,
+        "span_id": facts.span_id,
+        **_who(facts.identity),
+        "client": {"ip": facts.client_ip, "name": _name(facts.client_name)},
+        "protocol": _name(facts.protocol),
+        "session": facts.session,
+        "method": _name(facts.method),
+        "tool": _name(facts.tool),
+        "server": (decision.server if decision is not None else "") or facts.server,
+        "accesses": None if command is None else [_access(access) for access in command.accesses],
+        "traits": None if command is None else [*sorted(trait.value for trait in command.traits)],
+        "arguments_sha256": facts.arguments_sha256,
+        "decision": None if decision is None else _decision(decision),
+        "obligations": None if decision is None else _obligations(decision.accesses),
+        "outcome": None,
+    }
+    if facts.arguments is not None:
+        record["arguments"] = facts.arguments
+    return record
+
+
+def _who(identity: Identity | None) -> JsonObject:
+    if identity is None:
+        return {"subject": None, "actor": None}
+    principal, actor = identity.principal, identity.actor
+    return {
+        "subject": {"issuer": principal.issuer, "id": principal.subject, "groups": list(principal.groups)},
+        "actor": {"id": actor.id, "chain": list(actor.chain)},
+    }
+
+
+def _access(access: Access) -> JsonObject:
+    record: JsonObject = {
+        "kind": access.kind.value,
+        "database": access.namespace.database,
+        "collection": access.namespace.collection,
+        "via": access.via,
+    }
+    if access.target is not None:
+        record["target"] = {"kind": access.target.kind.value, "id": access.target.id}
+    if access.via_view is not None:
+        record["via_view"] = {"database": access.via_view.database, "collection": access.via_view.collection}
+    return record
+
+
+def _decision(decision: Decision) -> JsonObject:
+    return {
+        "allow": decision.allow,
+        "reasons": [
+            {"code": reason.code, "source": reason.source, "access": reason.access} for reason in decision.reasons
+        ],
+        "grants": list(decision.grants),
+        "revision": decision.revision,
+        "opa_decision_id": decision.decision_id,
+    }
+
+
+def _obligations(verdicts: tuple[AccessVerdict, ...]) -> list[JsonValue]:
+    return [
+        {
+            "access": index,
+            "owner": verdict.owner,
+            "filter": verdict.filter,
+            "mask": list(verdict.mask),
+            "max_documents": verdict.max_documents,
+            "max_time_ms": verdict.max_time_ms,
+        }
+        for index, verdict in enumerate(verdicts)
+        if verdict.obliges
+    ]
+
+
+def _outcome(
+    status: Status, error: str | None, documents: int | None, size: int | None, duration_ms: float | None
+) -> JsonObject:
+    return {
+        "status": status.value,
+        "error": error,
+        "documents": documents,
+        "bytes": size,
+        "duration_ms": None if duration_ms is None else round(duration_ms),
+    }
+
+
+def _name(text: str | None) -> str | None:
+    """Bound a text that the caller chose and replace what UTF-8 cannot say (headers may carry lone surrogates)."""
+    if text is None or (len(text) <= TEXT_LIMIT and text.isascii()):
+        return text
+    if len(text) > TEXT_LIMIT:
+        text = text[:TEXT_LIMIT] + "…"
+    return text.encode("utf-8", "replace").decode("utf-8")

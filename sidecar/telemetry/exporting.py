@@ -1,0 +1,49 @@
+"""What traces and metrics share: who we say we are, which exporters there are, and an end that does not hang."""
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+
+from sidecar.errors import ConfigurationError
+
+SERVICE_NAME: Final = "mcp-sidecar"
+
+SCOPE: Final = "sidecar"
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/gen-ai/1.42.0"
+"""The version of the MCP and GenAI conventions whose names are used (MCP page: status Development)."""
+
+_PROTOCOLS = frozenset({"", "http/protobuf"})
+
+
+def resource(version: str) -> Resource:
+    """Describe this process; ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES`` win over our own words."""
+    ours = Resource.create({"service.name": SERVICE_NAME, "service.version": version})
+    return ours.merge(OTELResourceDetector().detect())
+
+
+def require_http_protobuf(protocol: str) -> None:
+    """Refuse an OTLP transport that is not built in, instead of exporting to nobody.
+
+    Args:
+        protocol: the value of ``OTEL_EXPORTER_OTLP_PROTOCOL`` or of the signal's own variable; empty where unset.
+
+    Raises:
+        ConfigurationError: it is neither empty nor ``http/protobuf``.
+    """
+    if protocol.strip().lower() not in _PROTOCOLS:
+        raise ConfigurationError(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol}: only http/protobuf is built in (port 4318)")
+
+
+def within(seconds: float, end: Callable[[], None]) -> bool:
+    """Run a blocking shutdown for at most so long; return whether it ended.
+
+    The SDK's own shutdown waits up to 30 s for a collector that does not answer, per signal, and takes no bound. The
+    thread is a daemon: what is left of it ends with the process.
+    """
+    thread = threading.Thread(target=end, name="telemetry-shutdown", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()

@@ -1,0 +1,172 @@
+"""Metrics through OpenTelemetry, read by Prometheus at ``/metrics`` and, where an endpoint is set, sent over OTLP.
+
+Every label set is bounded. Labels whose values are known at start (methods, tools, servers) count anything else as
+``_OTHER``, for a caller chooses those names. Labels whose values come from policy (reasons, owners) or from our own
+taxonomy (stages, errors) are not known here; they are taken as they come, up to a number of distinct values.
+"""
+
+from collections.abc import Iterable
+from typing import Final, Literal
+
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import Histogram, Meter
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from sidecar.telemetry.exporting import SCHEMA_URL, SCOPE, require_http_protobuf, resource, within
+
+OTHER: Final = "_OTHER"
+
+OPERATION_BOUNDARIES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+"""Seconds; prescribed by the MCP conventions for ``mcp.server.operation.duration``."""
+
+STEP_BOUNDARIES: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 30)
+"""Seconds, for our own steps: a record is stored in 50 µs and OPA answers in a millisecond, which would all fall into
+the first bucket of the convention's boundaries."""
+
+_DISTINCT = 64
+
+
+class _Bounded:
+    """Keeps one label's values few: those known at start, or else the first ``_DISTINCT`` that occur."""
+
+    __slots__ = ("_closed", "_values")
+
+    def __init__(self, known: Iterable[str] | None = None) -> None:
+        self._closed = known is not None
+        self._values = {"", *(known or ())}
+
+    def __call__(self, value: str) -> str:
+        if value in self._values:
+            return value
+        if self._closed or len(self._values) > _DISTINCT:
+            return OTHER
+        self._values.add(value)
+        return value
+
+
+class OtelMetrics:
+    """Counts and durations (``sidecar.ports.Metrics``).
+
+    Args:
+        methods: the MCP methods of the closed method table.
+        tools: the tools of the catalog.
+        servers: the names of the configured MCP servers.
+        endpoint_configured: an OTLP endpoint for metrics is set in the environment, the SDK is not disabled and
+            ``OTEL_METRICS_EXPORTER`` is not ``none``; the SDK reads the rest from its standard variables.
+        protocol: ``OTEL_EXPORTER_OTLP_METRICS_PROTOCOL``, else ``OTEL_EXPORTER_OTLP_PROTOCOL``, else empty.
+        version: our own version.
+
+    Raises:
+        ConfigurationError: an endpoint is configured and the protocol is not http/protobuf.
+    """
+
+    def __init__(
+        self,
+        *,
+        methods: Iterable[str],
+        tools: Iterable[str],
+        servers: Iterable[str],
+        endpoint_configured: bool = False,
+        protocol: str = "",
+        version: str = "",
+    ) -> None:
+        self._method, self._tool, self._server = _Bounded(methods), _Bounded(tools), _Bounded(servers)
+        self._reason, self._owner, self._stage, self._error = _Bounded(), _Bounded(), _Bounded(), _Bounded()
+        self._component = _Bounded()
+        self._registry = CollectorRegistry()
+        self._provider = MeterProvider(
+            metric_readers=_readers(self._registry, endpoint_configured=endpoint_configured, protocol=protocol),
+            resource=resource(version),
+            # An exemplar would tie a bucket to one trace at the price of a context look-up per measurement.
+            exemplar_filter=AlwaysOffExemplarFilter(),
+            shutdown_on_exit=False,
+        )
+        meter = self._provider.get_meter(SCOPE, version, SCHEMA_URL)
+        self._operation = meter.create_histogram(
+            "mcp.server.operation.duration",
+            "s",
+            "Duration of an MCP request or notification, from receipt to the reply being sent.",
+            explicit_bucket_boundaries_advisory=OPERATION_BOUNDARIES,
+        )
+        self._opa = _step(meter, "mcp_sidecar.opa.duration", "Duration of one question to OPA.")
+        self._audit = _step(meter, "mcp_sidecar.audit.duration", "Duration of storing one audit record.")
+        self._upstream = _step(meter, "mcp_sidecar.upstream.duration", "Duration of one forwarded call.")
+        self._decisions = meter.create_counter("mcp_sidecar.decisions", description="Decisions of policy.")
+        self._refusals = meter.create_counter("mcp_sidecar.refusals", description="Refused requests.")
+        self._sessions = meter.create_gauge("mcp_sidecar.sessions", description="Open sessions.")
+        self._in_flight = meter.create_up_down_counter("mcp_sidecar.in_flight", description="Calls being handled.")
+        self._health = meter.create_gauge("mcp_sidecar.health", description="1 where a component answers, else 0.")
+
+    def operation(self, method: str, tool: str, error: str, seconds: float) -> None:
+        """One MCP message from receipt to reply; ``tool`` and ``error`` are empty where there is none."""
+        attributes = {"mcp.method.name": self._method(method)}
+        if tool:
+            attributes["gen_ai.tool.name"] = self._tool(tool)
+        if error:
+            attributes["error.type"] = self._error(error)
+        self._operation.record(seconds, attributes)
+
+    def decided(self, *, allow: bool, reason: str, owner: str, tool: str) -> None:
+        """One decision of policy; ``reason`` is the first reason's code, or empty."""
+        decision: Literal["allow", "deny"] = "allow" if allow else "deny"
+        self._decisions.add(
+            1,
+            {
+                "decision": decision,
+                "reason": self._reason(reason),
+                "owner": self._owner(owner),
+                "tool": self._tool(tool),
+            },
+        )
+
+    def refused(self, stage: str, error: str) -> None:
+        """One refusal, by the step that refused and the label of the error."""
+        self._refusals.add(1, {"stage": self._stage(stage), "error": self._error(error)})
+
+    def asked(self, seconds: float) -> None:
+        """One question to the PDP."""
+        self._opa.record(seconds)
+
+    def audited(self, seconds: float) -> None:
+        """One audit record stored."""
+        self._audit.record(seconds)
+
+    def forwarded(self, server: str, seconds: float) -> None:
+        """One call answered by an upstream server."""
+        self._upstream.record(seconds, {"server": self._server(server)})
+
+    def sessions(self, count: int) -> None:
+        """How many sessions are open."""
+        self._sessions.set(count)
+
+    def in_flight(self, change: int) -> None:
+        """A call began (+1) or ended (-1)."""
+        self._in_flight.add(change)
+
+    def health(self, component: str, *, up: bool) -> None:
+        """Whether a dependency is up: ``opa`` or ``server/<configured name>``."""
+        self._health.set(int(up), {"component": self._component(component)})
+
+    def render(self) -> tuple[bytes, str]:
+        """Return the body and the content type of ``/metrics``, Prometheus text format."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def shutdown(self, seconds: float) -> bool:
+        """Send what is waiting and end, blocking for at most ``seconds``; return whether all was done by then."""
+        return within(seconds, self._provider.shutdown)
+
+
+def _step(meter: Meter, name: str, description: str) -> Histogram:
+    return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=STEP_BOUNDARIES)
+
+
+def _readers(registry: CollectorRegistry, *, endpoint_configured: bool, protocol: str) -> list[MetricReader]:
+    readers: list[MetricReader] = [PrometheusMetricReader(registry=registry, scope_info_enabled=False)]
+    if endpoint_configured:
+        require_http_protobuf(protocol)
+        readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+    return readers

@@ -1,0 +1,44 @@
+"""The fast canonical text is the reference's, byte for byte, or is refused where the reference refuses."""
+
+import pytest
+import rfc8785
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sidecar.audit.canonical import canonical
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
+NUMBERS = st.one_of(
+    st.integers(-(2**53) + 1, 2**53 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([-0.0, 1e21]),
+)
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), NUMBERS, TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(TEXT, inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(TEXT, JSON, max_size=5))
+@example({"\U00010000": 1, "\ue000": 2})  # UTF-16 order is the other way round than code points
+@example({"a": [1.0, [-1e16, 1e-7]], "b": {"c": 0.0}})
+@example({"a": '\x00\x1f\x7f\u2028"\\/\b\f\n\r\t'})
+@example({"a": '":1.5,[2e9', "b": 9007199254740991})
+def test_the_bytes_are_those_of_the_reference(value):
+    assert canonical(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2**53, -(2**53), 10**30, float("nan"), float("inf"), "\ud800", b"bytes", {1, 2}, [2**53], {"deep": [[2**60]]}],
+    ids=repr,
+)
+def test_what_has_no_canonical_form_is_refused(value):
+    with pytest.raises(ValueError):
+        canonical({"a": value})
+
+
+@pytest.mark.parametrize("value", [2**53 - 1, -(2**53) + 1, 1e308, "\ud7ff", "\ue000", [], {}], ids=repr)
+def test_the_near_misses_have_one(value):
+    assert canonical({"a": value}) == rfc8785.dumps({"a": value})
