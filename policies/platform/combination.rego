@@ -1,0 +1,129 @@
+# METADATA
+# title: Grants of one access, taken together
+# description: >-
+#   A union, as people expect of permissions. Grants without a filter see all rows; if there is one, the filtered ones add no
+#   rows and are left out of account. Otherwise filters are ORed. A field is masked if every grant that opens the same rows
+#   masks it; where grants open different rows with different masks the union cannot be said, and everything that one of them
+#   masks is masked. Numbers take the largest; a grant without the number has no limit. The platform's obligations are ANDed.
+package mcp.platform.combination
+
+# METADATA
+# title: The grants that count
+# scope: document
+contributing(grants) := open if {
+	open := {grant | some grant in grants; not grant.filter}
+	count(open) > 0
+}
+
+contributing(grants) := grants if {
+	count({grant | some grant in grants; not grant.filter}) == 0
+}
+
+# METADATA
+# title: The different filters of the grants that count; none where one of them sees all rows
+filters(grants) := {grant.filter | some grant in grants}
+
+# METADATA
+# title: The masks of the grants with this filter; null stands for no filter
+masks_of(grants, filter) := {mask |
+	some grant in grants
+	object.get(grant, "filter", null) == filter
+	mask := {path | some path in object.get(grant, "mask", [])}
+}
+
+# METADATA
+# title: A mask hides a field if it names the field or something that contains it
+# scope: document
+hides(mask, path) if path in mask
+
+hides(mask, path) if {
+	some outer in mask
+	startswith(path, concat("", [outer, "."]))
+}
+
+# METADATA
+# title: What all of the masks hide
+# description: By containment, not by name. What {"address"} and {"address.city"} both hide is address.city.
+meet(masks) := {path |
+	some mask in masks
+	some path in mask
+	count([other | some other in masks; not hides(other, path)]) == 0
+}
+
+# METADATA
+# title: The mask of the union of the grants
+mask(grants) := {path |
+	some filter in {object.get(grant, "filter", null) | some grant in grants}
+	some path in meet(masks_of(grants, filter))
+}
+
+# METADATA
+# title: The largest number that a grant gives; undefined where one gives none
+largest(grants, part) := max({grant[part] | some grant in grants}) if {
+	count(grants) > 0
+	count([grant | some grant in grants; not grant[part]]) == 0
+}
+
+# METADATA
+# title: Several filters of which one must hold; the same filter twice is one
+# scope: document
+any_filter(filters) := null if count(filters) == 0
+
+any_filter(filters) := filter if {
+	count(filters) == 1
+	some filter in filters
+}
+
+any_filter(filters) := {"$or": sort(filters)} if count(filters) > 1
+
+# METADATA
+# title: Several filters that must all hold
+# scope: document
+all_filters(filters) := null if count(filters) == 0
+
+all_filters(filters) := filter if {
+	count(filters) == 1
+	some filter in filters
+}
+
+all_filters(filters) := {"$and": sort(filters)} if count(filters) > 1
+
+# METADATA
+# title: The smallest number; null where there is none
+# scope: document
+tightest(numbers) := null if count(numbers) == 0
+
+tightest(numbers) := min(numbers) if count(numbers) > 0
+
+# METADATA
+# title: A number under the platform's ceilings
+bounded(grants, obligations, part) := tightest({largest(grants, part)} | {o[part] | some o in obligations}) if {
+	largest(grants, part)
+} else := tightest({o[part] | some o in obligations})
+
+# METADATA
+# title: The filter of the grants under the platform's forced filters
+filtered(grants, obligations) := all_filters({o.filter | some o in obligations} | ({any_filter(filters(grants))} - {null}))
+
+# METADATA
+# title: The obligations that an allow of this access carries
+combined(grants, obligations) := {
+	"filter": filtered(counted, obligations),
+	"mask": sort(mask(counted) | {path | some o in obligations; some path in object.get(o, "mask", [])}),
+	"max_documents": bounded(counted, obligations, "max_documents"),
+	"max_time_ms": bounded(counted, obligations, "max_time_ms"),
+} if {
+	counted := contributing(grants)
+}
+
+# METADATA
+# title: The approvals asked for
+# description: All that the platform asks for, and, if every grant asks for one, all that the grants ask for.
+approvals(grants, obligations) := {o.approval | some o in obligations} | asked_by_all(grants)
+
+# METADATA
+# title: The approvals that the grants ask for; none where one of them asks for none
+# scope: document
+asked_by_all(grants) := {grant.approval | some grant in grants} if {
+	count([grant | some grant in grants; not grant.approval]) == 0
+} else := set()

@@ -1,0 +1,103 @@
+# METADATA
+# title: Tests of mcp.platform.combination
+package mcp.platform.combination_test
+
+import data.mcp.platform.combination
+
+eu := {"region": "EU"}
+
+us := {"region": "US"}
+
+# METADATA
+# title: What these grants come to without anything of the platform's
+together(grants) := combination.combined(grants, [])
+
+test_nothing_obliges_to_nothing if {
+	together({{"id": "a"}}) == {"filter": null, "mask": [], "max_documents": null, "max_time_ms": null}
+}
+
+test_filters_are_ored if {
+	together({{"id": "a", "filter": eu}, {"id": "b", "filter": us}}).filter == {"$or": [eu, us]}
+}
+
+test_the_same_filter_twice_is_one if {
+	together({{"id": "a", "filter": eu}, {"id": "b", "filter": eu}}).filter == eu
+}
+
+test_a_grant_without_a_filter_sees_all_rows if {
+	together({{"id": "a", "filter": eu}, {"id": "b"}}).filter == null
+}
+
+test_masks_are_intersected_where_no_filter_is_involved if {
+	together({{"id": "a", "mask": {"x", "y"}}, {"id": "b", "mask": ["y", "z"]}}).mask == ["y"]
+	together({{"id": "a", "mask": {"x"}}, {"id": "b"}}).mask == []
+}
+
+test_masks_are_intersected_where_the_filter_is_the_same if {
+	together({{"id": "a", "filter": eu, "mask": {"x", "y"}}, {"id": "b", "filter": eu, "mask": {"y"}}}).mask == ["y"]
+}
+
+test_different_filters_with_different_masks_take_the_tighter if {
+	combined := together({{"id": "a", "filter": eu, "mask": {"x"}}, {"id": "b", "filter": us, "mask": {"y"}}})
+	combined.mask == ["x", "y"]
+	combined.filter == {"$or": [eu, us]}
+}
+
+test_different_filters_with_the_same_mask_keep_it if {
+	together({{"id": "a", "filter": eu, "mask": {"x"}}, {"id": "b", "filter": us, "mask": {"x"}}}).mask == ["x"]
+}
+
+test_a_filtered_grant_lifts_no_mask_of_an_unfiltered_one if {
+	combined := together({{"id": "a", "mask": {"x"}}, {"id": "b", "filter": eu}})
+	combined.mask == ["x"]
+	combined.filter == null
+}
+
+test_masks_meet_by_containment if {
+	together({{"id": "a", "mask": {"address"}}, {"id": "b", "mask": {"address.city"}}}).mask == ["address.city"]
+	together({{"id": "a", "mask": {"address.city"}}, {"id": "b", "mask": {"address"}}}).mask == ["address.city"]
+	together({{"id": "a", "mask": {"address"}}, {"id": "b", "mask": {"addresses"}}}).mask == []
+}
+
+test_numbers_take_the_largest if {
+	combined := together({{"id": "a", "max_documents": 5, "max_time_ms": 9}, {"id": "b", "max_documents": 50, "max_time_ms": 7}})
+	combined.max_documents == 50
+	combined.max_time_ms == 9
+}
+
+test_a_grant_without_a_number_has_no_limit if {
+	together({{"id": "a", "max_documents": 5}, {"id": "b"}}).max_documents == null
+}
+
+test_a_filtered_grant_lifts_no_limit_of_an_unfiltered_one if {
+	together({{"id": "a", "max_documents": 5}, {"id": "b", "filter": eu}}).max_documents == 5
+}
+
+test_the_platforms_ceiling_is_above_them if {
+	ceiling := [{"id": "o", "max_documents": 10}, {"id": "p", "max_documents": 20}]
+	combination.combined({{"id": "a", "max_documents": 50}}, ceiling).max_documents == 10
+	combination.combined({{"id": "a", "max_documents": 5}}, ceiling).max_documents == 5
+	combination.combined({{"id": "a"}}, ceiling).max_documents == 10
+}
+
+test_the_platforms_filters_are_anded if {
+	live := {"live": true}
+	combination.combined({{"id": "a"}}, [{"id": "o", "filter": live}]).filter == live
+	combination.combined({{"id": "a", "filter": eu}}, [{"id": "o", "filter": live}]).filter == {"$and": [live, eu]}
+	combination.combined({{"id": "a", "filter": eu}, {"id": "b", "filter": us}}, [{"id": "o", "filter": live}]).filter == {"$and": [
+		{"$or": [eu, us]},
+		live,
+	]}
+}
+
+test_the_platforms_masks_are_added if {
+	combination.combined({{"id": "a", "mask": {"x"}}, {"id": "b"}}, [{"id": "o", "mask": ["y"]}]).mask == ["y"]
+	combination.combined({{"id": "a", "mask": {"x"}}}, [{"id": "o", "mask": ["y"]}]).mask == ["x", "y"]
+}
+
+test_approvals_are_asked_if_the_platform_asks_or_every_grant_does if {
+	combination.approvals({{"id": "a"}}, []) == set()
+	combination.approvals({{"id": "a", "approval": "x"}, {"id": "b"}}, []) == set()
+	combination.approvals({{"id": "a", "approval": "x"}, {"id": "b", "approval": "y"}}, []) == {"x", "y"}
+	combination.approvals({{"id": "a"}}, [{"id": "o", "approval": "z"}]) == {"z"}
+}

@@ -1,0 +1,40 @@
+# METADATA
+# title: Tests of mcp.platform.configuration
+package mcp.platform.configuration_test
+
+import data.mcp.platform.fixture_test as fixture
+
+test_each_table_must_be_there_and_of_its_type if {
+	every table, _ in fixture.tables {
+		decision := fixture.decide(fixture.question, {table: "x"}, fixture.teams)
+		fixture.refused(decision, [fixture.reason("platform_data_invalid", null)])
+	}
+}
+
+test_tables_that_refuse_must_say_what if {
+	every change in [
+		{"suspended": {"subjects": []}},
+		{"suspended": {"agents": []}},
+		{"suspended": {"subjects": [{"id": "ann"}], "agents": []}},
+		{"suspended": {"subjects": [], "agents": [1]}},
+		{"agents": {"default": fixture.tables.agents["default"]}},
+		{"agents": {"registered": {}}},
+		{"refused_kinds": ["conect"]},
+		{"windows": ["always"]},
+		{"windows": [object.remove(window, ["hours"])]},
+		{"windows": [object.union(window, {"kinds": []})]},
+		{"windows": [object.union(window, {"kinds": ["inserts"]})]},
+		{"windows": [object.union(window, {"databases": []})]},
+		{"windows": [object.union(window, {"databases": [1]})]},
+		{"windows": [object.union(window, {"note": "x"})]},
+	] {
+		decision := fixture.decide(fixture.question, change, fixture.teams)
+		fixture.refused(decision, [fixture.reason("platform_data_invalid", null)])
+	}
+}
+
+test_a_window_of_the_right_form_is_data if {
+	fixture.decide(fixture.question, {"windows": [window]}, fixture.teams).allow == true
+}
+
+window := {"id": "w", "kinds": ["insert"], "databases": ["*"], "hours": {"days": [], "from": "00:00", "to": "24:00", "timezone": "UTC"}}

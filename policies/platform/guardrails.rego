@@ -1,0 +1,123 @@
+# METADATA
+# title: What no team can allow
+# description: >-
+#   Dangerous traits, kinds that are closed, MongoDB's own namespaces, closed hours, and callers that were suspended. All but
+#   the system namespaces is data; those are closed by code, so that no slip in a table opens them.
+# schemas:
+#   - input: schema.input
+package mcp.platform.guardrails
+
+import data.mcp.platform.calendar
+import data.mcp.platform.names
+
+# METADATA
+# title: MongoDB's own databases
+system_databases := {"admin", "config", "local"}
+
+# METADATA
+# title: A namespace that belongs to MongoDB itself
+# description: Compared without case; MongoDB refuses two databases whose names differ in case only.
+# scope: document
+system(namespace) if lower(namespace.database) in system_databases
+
+system(namespace) if startswith(lower(namespace.collection), "system.")
+
+# METADATA
+# title: The access reaches a namespace of MongoDB itself
+# scope: rule
+# custom:
+#   code: system_namespace
+reasons contains {"code": "system_namespace", "source": "platform", "access": index} if {
+	some index, access in input.accesses
+	system(access)
+}
+
+# METADATA
+# title: The access goes through a view that is MongoDB's own
+# scope: rule
+# custom:
+#   code: system_namespace
+reasons contains {"code": "system_namespace", "source": "platform", "access": index} if {
+	some index, access in input.accesses
+	system(access.via_view)
+}
+
+# METADATA
+# title: The command has a trait that this caller may not use
+# description: A trait that is not in the table is nobody's.
+# scope: rule
+# custom:
+#   code: trait_refused
+reasons contains {"code": "trait_refused", "source": "platform", "access": null} if {
+	some trait in input.command.traits
+	not trait_open(trait)
+}
+
+# METADATA
+# title: The table opens a trait to one of the caller's groups
+trait_open(trait) if names.any_of(data.mcp.platform.traits[trait].groups, input.subject.groups)
+
+# METADATA
+# title: The kind is closed to everybody
+# scope: rule
+# custom:
+#   code: kind_refused
+reasons contains {"code": "kind_refused", "source": "platform", "access": index} if {
+	some index, access in input.accesses
+	access.kind in data.mcp.platform.refused_kinds
+}
+
+# METADATA
+# title: The person is suspended
+# scope: rule
+# custom:
+#   code: suspended
+reasons contains {"code": "suspended", "source": "platform", "access": null} if {
+	some subject in data.mcp.platform.suspended.subjects
+	subject.issuer == input.subject.issuer
+	subject.id == input.subject.id
+}
+
+# METADATA
+# title: The agent is suspended
+# scope: rule
+# custom:
+#   code: suspended
+reasons contains {"code": "suspended", "source": "platform", "access": null} if {
+	names.matches(data.mcp.platform.suspended.agents, input.actor.id)
+}
+
+# METADATA
+# title: An agent earlier in the chain is suspended
+# scope: rule
+# custom:
+#   code: suspended
+reasons contains {"code": "suspended", "source": "platform", "access": null} if {
+	some agent in input.actor.chain
+	names.matches(data.mcp.platform.suspended.agents, agent)
+}
+
+# METADATA
+# title: It is outside of the hours in which this may be done
+# scope: rule
+# custom:
+#   code: outside_window
+reasons contains {"code": "outside_window", "source": "platform", "access": index} if {
+	some window in data.mcp.platform.windows
+	some index, access in input.accesses
+	access.kind in window.kinds
+	names.matches(window.databases, access.database)
+	not calendar.during(window.hours, input.context.time_ns)
+	not glass_broken(window.id)
+}
+
+# METADATA
+# title: This person may ignore the window for now
+# description: Break-glass lifts closed hours, for one named person until one moment, and nothing else.
+glass_broken(window) if {
+	some glass in data.mcp.platform.break_glass
+	glass.issuer == input.subject.issuer
+	glass.subject == input.subject.id
+	window in glass.windows
+	input.context.time_ns < time.parse_rfc3339_ns(glass.until)
+}

@@ -1,0 +1,79 @@
+# METADATA
+# title: For authors of team policies
+# description: >-
+#   Short names for what grants usually ask, all about the one access in question and its caller. `import data.mcp.lib`. Each is
+#   true or undefined, so that a condition which cannot be told never opens anything. Think twice before `not`: before a rule it
+#   turns what cannot be told into a yes, and before a call with an undefined argument it is itself undefined.
+# schemas:
+#   - input: schema.question
+package mcp.lib
+
+import data.mcp.platform.calendar
+import data.mcp.platform.names
+
+# METADATA
+# title: The access reads documents
+reads if input.access.kind == "read"
+
+# METADATA
+# title: The access reads names, schemas, indexes or statistics
+reads_metadata if input.access.kind == "metadata"
+
+# METADATA
+# title: The access inserts documents
+inserts if input.access.kind == "insert"
+
+# METADATA
+# title: The access changes documents
+writes if input.access.kind in {"insert", "update", "delete"}
+
+# METADATA
+# title: The access drops a collection or a database
+drops if input.access.kind == "drop"
+
+# METADATA
+# title: The access is in this database, on a collection that matches one of the patterns
+# description: >-
+#   Patterns are globs; `*` also spans dots. The database as a whole (list-collections) is the collection "", which only the
+#   pattern "" matches.
+on(database, collections) if {
+	input.access.database == database
+	names.matches(collections, input.access.collection)
+}
+
+# METADATA
+# title: One of the globs matches the name
+named(patterns, name) if names.matches(patterns, name)
+
+# METADATA
+# title: The user is in this group
+in_group(group) if group in input.subject.groups
+
+# METADATA
+# title: The user is in one of these groups
+in_any_group(groups) if {
+	some group in groups
+	group in input.subject.groups
+}
+
+# METADATA
+# title: The user has this role
+has_role(role) if role in input.subject.roles
+
+# METADATA
+# title: This agent acts for the user
+via_agent(agent) if input.actor.id == agent
+
+# METADATA
+# title: The command has this trait
+has_trait(trait) if trait in input.command.traits
+
+# METADATA
+# title: The request came within these hours
+# description: >-
+#   `{"days": {"Monday", …}, "from": "08:00", "to": "18:00", "timezone": "Europe/Berlin"}`; `from` is within, `to` is not.
+during(hours) if calendar.during(hours, input.context.time_ns)
+
+# METADATA
+# title: Monday to Friday
+weekdays := {"Monday", "Tuesday", "Wednesday", "Thursday", "Friday"}

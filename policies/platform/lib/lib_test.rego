@@ -1,0 +1,72 @@
+# METADATA
+# title: Tests of mcp.lib
+package mcp.lib_test
+
+import data.mcp.lib
+
+# METADATA
+# title: A question as a team sees it
+question(kind, database, collection) := {
+	"subject": {"groups": ["staff"], "roles": ["clerk"]},
+	"actor": {"id": "desk"},
+	"access": {"kind": kind, "database": database, "collection": collection},
+	"command": {"traits": ["upsert"]},
+	"context": {"time_ns": 1704628800000000000},
+}
+
+orders := question("read", "shop", "orders")
+
+test_kinds if {
+	lib.reads with input as orders
+	not lib.reads with input as question("metadata", "shop", "orders")
+	lib.reads_metadata with input as question("metadata", "shop", "orders")
+	not lib.reads_metadata with input as orders
+	lib.inserts with input as question("insert", "shop", "orders")
+	not lib.inserts with input as question("update", "shop", "orders")
+	lib.drops with input as question("drop", "shop", "orders")
+	not lib.drops with input as question("delete", "shop", "orders")
+	every kind in ["insert", "update", "delete"] {
+		lib.writes with input as question(kind, "shop", "orders")
+	}
+	every kind in ["read", "drop", "create", "index", "admin"] {
+		not lib.writes with input as question(kind, "shop", "orders")
+	}
+}
+
+test_places if {
+	lib.on("shop", ["orders"]) with input as orders
+	lib.on("shop", ["customers", "ord*"]) with input as orders
+	not lib.on("shop", ["orders"]) with input as question("read", "other", "orders")
+	not lib.on("shop", ["order"]) with input as orders
+	not lib.on("shop", []) with input as orders
+}
+
+test_the_whole_database_is_named_by_the_empty_pattern_only if {
+	lib.on("shop", ["", "*"]) with input as question("metadata", "shop", "")
+	not lib.on("shop", ["*"]) with input as question("metadata", "shop", "")
+	not lib.on("shop", [""]) with input as orders
+}
+
+test_names if {
+	lib.named(["a.*"], "a.b.c")
+	not lib.named(["a.*"], "b.a.c")
+}
+
+test_people_and_agents if {
+	lib.in_group("staff") with input as orders
+	not lib.in_group("guests") with input as orders
+	lib.in_any_group({"guests", "staff"}) with input as orders
+	not lib.in_any_group(set()) with input as orders
+	lib.has_role("clerk") with input as orders
+	not lib.has_role("staff") with input as orders
+	lib.via_agent("desk") with input as orders
+	not lib.via_agent("desktop") with input as orders
+	lib.has_trait("upsert") with input as orders
+	not lib.has_trait("cost") with input as orders
+}
+
+test_hours if {
+	hours := {"from": "08:00", "to": "18:00", "timezone": "UTC"}
+	lib.during(object.union(hours, {"days": {"Sunday"}})) with input as orders
+	not lib.during(object.union(hours, {"days": lib.weekdays})) with input as orders
+}

@@ -1,0 +1,129 @@
+# METADATA
+# title: The three questions of the sidecar
+# description: >-
+#   `decision` (may this call happen, where, under which obligations), `visibility` (which tools does this caller see) and
+#   `selftest` (is this engine the one that the policies were written for). Nothing else is asked. Each is defined for every
+#   input whatsoever; what is not a well-formed question is refused as `invalid_input`.
+# schemas:
+#   - input: schema.input
+package mcp.main
+
+import data.mcp.platform.ceilings
+import data.mcp.platform.configuration
+import data.mcp.platform.delegation
+import data.mcp.platform.facts
+import data.mcp.platform.guardrails
+import data.mcp.platform.input_check
+import data.mcp.platform.routing
+import data.mcp.platform.verdicts
+import data.mcp.platform.visible
+
+# METADATA
+# title: The policy set that answers
+# description: Set by whoever starts OPA, as data; empty where nobody did.
+# scope: document
+default revision := ""
+
+revision := data.mcp.revision if is_string(data.mcp.revision)
+
+# METADATA
+# title: May this call happen
+# description: Allow or deny with reasons, the server to forward to, and one verdict per access with its obligations.
+# scope: document
+# entrypoint: true
+decision := {
+	"v": 1,
+	"allow": allow,
+	"reasons": sort(reasons),
+	"server": routing.server,
+	"accesses": verdicts.answers,
+	"approval": approval,
+	"revision": revision,
+} if {
+	input_check.valid
+	configuration.sound
+}
+
+decision := closed("invalid_input") if not input_check.valid
+
+decision := closed("platform_data_invalid") if {
+	input_check.valid
+	not configuration.sound
+}
+
+# METADATA
+# title: A refusal before anything was looked at
+closed(code) := {
+	"v": 1,
+	"allow": false,
+	"reasons": [{"code": code, "source": "platform", "access": null}],
+	"server": "",
+	"accesses": [],
+	"approval": null,
+	"revision": revision,
+}
+
+# METADATA
+# title: Allowed
+# description: >-
+#   No reason against it, and, said a second time positively, a server and at least one grant for every access. The first
+#   half alone would hold for a question that nobody looked at.
+# scope: document
+default allow := false
+
+allow if {
+	input_check.valid
+	configuration.sound
+	count(reasons) == 0
+	routing.server != ""
+	count(input.accesses) > 0
+	every index, _ in input.accesses {
+		count(verdicts.granted[index]) > 0
+	}
+}
+
+# METADATA
+# title: Everything that speaks against the call
+# description: Objects `{code, source, access}`; the codes are those of schema/reasons.json, the source is "platform" or a team.
+# scope: document
+reasons contains reason if some reason in routing.reasons
+
+reasons contains reason if some reason in ceilings.reasons
+
+reasons contains reason if some reason in guardrails.reasons
+
+reasons contains reason if some reason in delegation.reasons
+
+reasons contains reason if some reason in verdicts.reasons
+
+# METADATA
+# title: Whose consent the call waits for
+# description: Null, also where the call is denied; else the accesses that ask for an approval with the codes of the approvals that they ask for.
+# scope: document
+default approval := null
+
+approval := {"accesses": asking} if {
+	allow
+	asking := [{"access": index, "codes": sort(codes)} |
+		some index, _ in input.accesses
+		codes := verdicts.approvals[index]
+		count(codes) > 0
+	]
+	count(asking) > 0
+}
+
+# METADATA
+# title: Which tools does this caller see
+# description: Showing too much is harmless, the call is decided anyway; hiding too much is not.
+# entrypoint: true
+# schemas:
+#   - input: schema.visibility
+visibility := {"v": 1, "tools": sort(visible.tools), "servers": sort(visible.servers)}
+
+# METADATA
+# title: Is this the engine that the policies were written for
+# description: Known answers, to be compared by the asker with its own constants.
+# entrypoint: true
+# schemas:
+#   - input: schema.selftest
+selftest := facts.answer

@@ -1,0 +1,51 @@
+# METADATA
+# title: Which server instance a call goes to
+# description: >-
+#   The first route, in the order of the table, whose groups, agents and scopes fit the caller and whose kinds cover all kinds
+#   of the call. One call goes to one server. The server's deployment decides who owns what.
+# schemas:
+#   - input: schema.input
+package mcp.platform.routing
+
+import data.mcp.platform.names
+
+# METADATA
+# title: All kinds of the call
+kinds := {access.kind | some access in input.accesses}
+
+# METADATA
+# title: A route that this caller may take
+caller_fits(route) if {
+	names.any_of(route.groups, input.subject.groups)
+	names.matches(route.agents, input.actor.id)
+	names.any_of(route.scopes, input.subject.scopes)
+}
+
+# METADATA
+# title: The routes that this caller may take for this call, in order
+routes := [route |
+	some route in data.mcp.platform.routes
+	caller_fits(route)
+	count(kinds) > 0
+	count(kinds - {kind | some kind in route.kinds}) == 0
+]
+
+# METADATA
+# title: The server of the first route; empty where there is none
+# scope: document
+default server := ""
+
+server := name if {
+	name := routes[0].server
+	data.mcp.platform.servers[name].deployment
+}
+
+# METADATA
+# title: The deployment that the server is connected to
+deployment := data.mcp.platform.servers[server].deployment
+
+# METADATA
+# title: Nobody may take this caller's call anywhere
+# custom:
+#   code: no_route
+reasons contains {"code": "no_route", "source": "platform", "access": null} if server == ""

@@ -1,0 +1,100 @@
+# METADATA
+# title: The parts of grants and obligations, type-checked
+# description: >-
+#   A part that is empty, of another type, or unknown makes the whole object unsound: an obligation that was meant must never
+#   vanish. An empty mask is such a case; it is what a comprehension over missing data gives.
+package mcp.platform.terms
+
+import data.mcp.platform.input_check
+
+# METADATA
+# title: The parts that oblige
+parts := {"filter", "mask", "max_documents", "max_time_ms", "approval"}
+
+# METADATA
+# title: The most grants that a team may give for one access
+most_grants := 256
+
+# METADATA
+# title: Identifiers of grants and codes of approvals
+identifier(value) if {
+	is_string(value)
+	regex.match(`^[a-z0-9][a-z0-9._-]{0,63}$`, value)
+}
+
+# METADATA
+# title: One part is of its type
+# scope: document
+sound("filter", value) if {
+	is_object(value)
+	count(value) > 0
+}
+
+sound("mask", value) if {
+	is_collection(value)
+	count(value) > 0
+	count([path | some path in value; not field(path)]) == 0
+}
+
+sound("max_documents", value) if positive(value)
+
+sound("max_time_ms", value) if positive(value)
+
+sound("approval", value) if identifier(value)
+
+# METADATA
+# title: A set or an array
+# scope: document
+is_collection(value) if is_set(value)
+
+is_collection(value) if is_array(value)
+
+# METADATA
+# title: A dotted path from the root of a document
+field(value) if {
+	is_string(value)
+	value != ""
+	not startswith(value, "$")
+	not "" in split(value, ".")
+}
+
+# METADATA
+# title: A whole number from 1
+positive(value) if {
+	is_number(value)
+	value >= 1
+	value <= 2147483647
+	value == floor(value)
+}
+
+# METADATA
+# title: An object with an identifier, these further keys, and sound parts
+sound_object(value, further) if {
+	is_object(value)
+	identifier(value.id)
+	count(further - object.keys(value)) == 0
+	count(((object.keys(value) - {"id"}) - further) - parts) == 0
+	count([part | some part, content in value; part in parts; not sound(part, content)]) == 0
+}
+
+# METADATA
+# title: A grant of a team
+sound_grant(value) if sound_object(value, set())
+
+# METADATA
+# title: An obligation of the platform
+sound_obligation(value) if {
+	sound_object(value, {"kinds", "collections"})
+	count(value.kinds) > 0
+	input_check.kind_list(value.kinds)
+	count(value.collections) > 0
+	input_check.strings(value.collections)
+}
+
+# METADATA
+# title: What a team offers for one access
+sound_offer(offer) if {
+	is_set(offer)
+	count(offer) <= most_grants
+	count([grant | some grant in offer; not sound_grant(grant)]) == 0
+}

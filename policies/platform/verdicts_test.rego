@@ -1,0 +1,114 @@
+# METADATA
+# title: Tests of mcp.platform.verdicts and terms
+package mcp.platform.verdicts_test
+
+import data.mcp.platform.fixture_test as fixture
+import data.mcp.platform.terms
+import data.mcp.platform.verdicts
+
+# METADATA
+# title: The decision where team red says this
+says(answer) := fixture.decide(fixture.question, {}, object.union(fixture.teams, {"red": answer}))
+
+red(code) := {"code": code, "source": "red", "access": 0}
+
+test_no_grant_is_a_refusal if {
+	fixture.refused(says({"grant": set(), "deny": set()}), [red("not_granted")])
+}
+
+test_a_team_without_a_policy_grants_nothing if {
+	decision := fixture.decide(fixture.question, {}, {"blue": fixture.teams.blue})
+	fixture.refused(decision, [red("not_granted")])
+	decision.accesses[0].owner == "red"
+}
+
+test_a_team_that_denies_beats_its_grants if {
+	fixture.refused(says({"grant": {{"id": "all"}}, "deny": {"no"}}), [red("team_denied")])
+}
+
+test_a_team_without_a_deny_denies_nothing if {
+	says({"grant": {{"id": "all"}}}).allow == true
+}
+
+test_what_a_team_denies_is_not_repeated if {
+	decision := says({"grant": {{"id": "all"}}, "deny": {input_text}})
+	fixture.refused(decision, [red("team_denied")])
+	not contains(json.marshal(decision), input_text)
+}
+
+input_text := "made of the question"
+
+test_a_grant_set_that_is_not_of_the_contract_is_an_error_of_the_team if {
+	every grant in [
+		true,
+		"all",
+		[{"id": "all"}],
+		{"id": "all"},
+		{"all"},
+		{{"name": "all"}},
+		{{"id": ""}},
+		{{"id": "All Orders"}},
+		{{"id": 7}},
+		{{"id": "all", "masks": ["ssn"]}},
+		{{"id": "all", "filter": {}}},
+		{{"id": "all", "filter": null}},
+		{{"id": "all", "filter": ["a"]}},
+		{{"id": "all", "mask": []}},
+		{{"id": "all", "mask": set()}},
+		{{"id": "all", "mask": "ssn"}},
+		{{"id": "all", "mask": [""]}},
+		{{"id": "all", "mask": ["$ssn"]}},
+		{{"id": "all", "mask": ["a..b"]}},
+		{{"id": "all", "mask": [1]}},
+		{{"id": "all", "max_documents": 0}},
+		{{"id": "all", "max_documents": -1}},
+		{{"id": "all", "max_documents": "50"}},
+		{{"id": "all", "max_documents": null}},
+		{{"id": "all", "max_documents": 1.5}},
+		{{"id": "all", "max_time_ms": 2147483648}},
+		{{"id": "all", "approval": true}},
+		{{"id": "good"}, {"id": "all", "mask": []}},
+	] {
+		fixture.refused(says({"grant": grant, "deny": set()}), [red("team_policy_error")])
+	}
+}
+
+test_a_deny_that_is_no_set_is_an_error_of_the_team if {
+	every deny in [true, false, "no", ["no"], [], {}, null] {
+		decision := says({"grant": {{"id": "all"}}, "deny": deny})
+		fixture.refused(decision, [red("team_policy_error")])
+	}
+}
+
+test_an_error_of_one_team_is_nothing_to_another if {
+	authors := object.union(fixture.teams, {"blue": {"grant": "broken", "deny": true}})
+	fixture.decide(fixture.question, {}, authors).allow == true
+}
+
+test_too_many_grants_are_an_error_of_the_team if {
+	most := {{"id": "g", "max_documents": n} | some n, _ in array.slice(split(sprintf("%0300d", [0]), ""), 0, 256); n > 0}
+	count(most) == 255
+	terms.sound_offer(most)
+	terms.sound_offer(most | {{"id": "a"}})
+	not terms.sound_offer(most | {{"id": "a"}, {"id": "b"}})
+}
+
+test_every_part_of_a_grant_may_be_there if {
+	grant := {
+		"id": "g.1_a-b", "filter": {"region": "EU"}, "mask": {"ssn", "a.b"}, "max_documents": 5, "max_time_ms": 100,
+		"approval": "lead",
+	}
+	decision := says({"grant": {grant}, "deny": set()})
+	decision.allow == true
+	decision.accesses == [{
+		"owner": "red", "grants": ["g.1_a-b"], "filter": {"region": "EU"}, "mask": ["a.b", "ssn"],
+		"max_documents": 5, "max_time_ms": 100,
+	}]
+}
+
+test_a_team_sees_its_own_access_and_no_other if {
+	asked := fixture.about([fixture.read("shop", "orders"), fixture.read("blue", "orders")])
+	question := verdicts.question(asked.accesses[1]) with input as asked
+	question.access == asked.accesses[1]
+	object.keys(question) == {"v", "subject", "actor", "action", "access", "command", "context"}
+}

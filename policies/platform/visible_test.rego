@@ -1,0 +1,71 @@
+# METADATA
+# title: Tests of mcp.platform.visible
+package mcp.platform.visible_test
+
+import data.mcp.platform.fixture_test as fixture
+
+# METADATA
+# title: The fixture's listing with one place changed
+patched(path, value) := json.patch(fixture.listing, [{"op": "replace", "path": path, "value": value}])
+
+nothing := {"v": 1, "tools": [], "servers": []}
+
+test_a_tool_shows_if_one_of_its_kinds_could_be_allowed if {
+	fixture.list(fixture.listing, {}) == {"v": 1, "tools": ["aggregate", "find", "insert-many"], "servers": ["ro", "rw"]}
+}
+
+test_a_caller_without_a_route_sees_nothing if {
+	fixture.list(patched("/subject/groups", ["guests"]), {}) == nothing
+}
+
+test_a_malformed_listing_sees_nothing if {
+	fixture.list({}, {}) == nothing
+	fixture.list(patched("/v", 2), {}) == nothing
+}
+
+test_broken_data_shows_nothing if {
+	fixture.list(fixture.listing, {"windows": "x"}) == nothing
+}
+
+test_the_scopes_bound_what_shows if {
+	fixture.list(patched("/subject/scopes", ["read"]), {}) == {"v": 1, "tools": ["aggregate", "find"], "servers": ["ro"]}
+	fixture.list(patched("/subject/scopes", []), {}) == {"v": 1, "tools": [], "servers": ["ro"]}
+}
+
+test_the_agents_ceiling_bounds_what_shows if {
+	fixture.list(patched("/actor/id", "desktop"), {}).tools == ["aggregate", "find"]
+	agents := {"default": {"kinds": ["read"], "servers": [], "deployments": ["*"]}, "registered": {}}
+	fixture.list(fixture.listing, {"agents": agents}) == nothing
+}
+
+test_a_suspended_caller_sees_nothing if {
+	fixture.list(fixture.listing, {"suspended": {"subjects": [], "agents": ["desk"]}}) == nothing
+}
+
+test_a_closed_kind_does_not_show if {
+	fixture.list(fixture.listing, {"refused_kinds": ["insert"]}).tools == ["aggregate", "find"]
+}
+
+test_what_is_delegated_to_nobody_does_not_show if {
+	holding := {"owner": "red", "delegated": [{"kinds": ["metadata"], "collections": ["*"]}], "obligations": []}
+	deployments := {"east": {"databases": {"shop": holding}, "prefixes": {}, "targets": {}}}
+	fixture.list(fixture.listing, {"deployments": deployments}) == {"v": 1, "tools": [], "servers": ["ro", "rw"]}
+}
+
+test_what_is_delegated_elsewhere_does_not_show if {
+	route := object.union(fixture.tables.routes[0], {"server": "west"})
+	agents := {"default": object.union(fixture.tables.agents["default"], {"servers": ["*"]}), "registered": {}}
+	fixture.list(fixture.listing, {"routes": [route], "agents": agents}) == {"v": 1, "tools": [], "servers": ["west"]}
+}
+
+test_a_route_to_an_unknown_server_shows_nothing if {
+	route := object.union(fixture.tables.routes[0], {"server": "gone"})
+	fixture.list(fixture.listing, {"routes": [route]}) == nothing
+}
+
+test_what_is_delegated_on_the_whole_deployment_shows if {
+	whole := {"owner": "platform", "delegated": [{"kinds": ["metadata"], "collections": [""]}], "obligations": []}
+	deployments := {"east": {"whole": whole, "databases": {}, "prefixes": {}, "targets": {}}}
+	asked := patched("/tools", {"list-databases": ["metadata"], "find": ["read"]})
+	fixture.list(asked, {"deployments": deployments}).tools == ["list-databases"]
+}

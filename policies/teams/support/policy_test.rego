@@ -1,0 +1,59 @@
+# METADATA
+# title: Tests of the support team's policy
+package mcp.teams.support.policy_test
+
+import data.mcp.teams.support
+
+# METADATA
+# title: A question to the team
+question(groups, kind, collection) := {
+	"subject": {"groups": groups},
+	"access": {"kind": kind, "database": "support", "collection": collection},
+	"command": {"traits": []},
+}
+
+# METADATA
+# title: The grants that match
+grants(asked) := {grant | some grant in support.grant with input as asked}
+
+ids(asked) := {grant.id | some grant in grants(asked)}
+
+test_support_reads_tickets_without_personal_data if {
+	grants(question(["support"], "read", "tickets")) == {{
+		"id": "support-reads-tickets",
+		"mask": ["customer.email", "customer.phone", "customer.address"],
+		"max_documents": 100,
+	}}
+}
+
+test_without_the_list_of_personal_data_there_is_no_grant if {
+	asked := question(["support"], "read", "tickets")
+	{grant | some grant in support.grant with input as asked with data.mcp.grants.support as {}} == set()
+}
+
+test_leads_read_it_after_an_approval if {
+	grants(question(["support-leads"], "read", "tickets")) == {{
+		"id": "leads-read-tickets-unmasked",
+		"approval": "personal-data",
+		"max_documents": 20,
+	}}
+}
+
+test_support_updates_single_tickets if {
+	asked := question(["support"], "update", "tickets")
+	ids(asked) == {"support-updates-tickets"}
+	ids(json.patch(asked, [{"op": "replace", "path": "/command/traits", "value": ["whole_collection"]}])) == set()
+	ids(question(["support"], "delete", "tickets")) == set()
+	ids(question(["support-leads"], "update", "tickets")) == set()
+}
+
+test_support_sees_the_catalogue if {
+	ids(question(["support"], "metadata", "")) == {"support-sees-the-catalogue"}
+	ids(question(["support-leads"], "metadata", "tickets")) == {"support-sees-the-catalogue"}
+	ids(question(["analysts"], "metadata", "")) == set()
+}
+
+test_others_and_other_collections_get_nothing if {
+	ids(question(["analysts"], "read", "tickets")) == set()
+	ids(question(["support"], "read", "invoices")) == set()
+}

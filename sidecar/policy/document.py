@@ -1,0 +1,137 @@
+"""From the validated question to the input document that OPA sees.
+
+The document is a pure value: no request or session ids, no argument values, time truncated to a step. So the same
+question under the same policy revision is the same decision, which is what replay and golden cases stand on. Its form
+is ``policies/schema/input.json`` (and ``visibility.json``); the tests hold both sides to it.
+"""
+
+from collections.abc import Collection, Mapping
+
+from sidecar.errors import DecisionUnavailable
+from sidecar.model import (
+    Access,
+    AccessKind,
+    AccessRequest,
+    Actor,
+    Command,
+    Identity,
+    JsonObject,
+    JsonValue,
+    Principal,
+    RequestContext,
+    Trait,
+)
+
+VERSION = 1
+"""The version of both sides of the contract; a document of another version is not understood."""
+
+STEP_NS = 1_000_000_000
+"""One second: the step that time is truncated to, unless configured otherwise."""
+
+
+def decision_document(request: AccessRequest, *, step_ns: int = STEP_NS) -> JsonObject:
+    """Render the question whether one call may happen.
+
+    Args:
+        request: the whole question, already validated.
+        step_ns: nanoseconds that ``context.time_ns`` is truncated to.
+
+    Raises:
+        DecisionUnavailable: an access has a namespace and a target; there is no one question about it.
+    """
+    return {
+        "v": VERSION,
+        "subject": _subject(request.identity.principal),
+        "actor": _actor(request.identity.actor),
+        "action": {"method": request.method, "tool": request.command.tool},
+        "accesses": [_access(access) for access in request.command.accesses],
+        "command": _command(request.command),
+        "context": _context(request.context, step_ns),
+    }
+
+
+def visibility_document(
+    identity: Identity,
+    context: RequestContext,
+    tools: Mapping[str, Collection[AccessKind]],
+    *,
+    step_ns: int = STEP_NS,
+) -> JsonObject:
+    """Render the question which of these tools a caller may see.
+
+    Args:
+        identity: who asks.
+        context: what is true of the request.
+        tools: the kinds of access that each tool can have.
+        step_ns: nanoseconds that ``context.time_ns`` is truncated to.
+    """
+    return {
+        "v": VERSION,
+        "subject": _subject(identity.principal),
+        "actor": _actor(identity.actor),
+        "action": {"method": "tools/list"},
+        "tools": {name: _ordered(kinds) for name, kinds in sorted(tools.items())},
+        "context": _context(context, step_ns),
+    }
+
+
+def _subject(principal: Principal) -> JsonObject:
+    return {
+        "type": "user",
+        "id": principal.subject,
+        "issuer": principal.issuer,
+        "groups": list(principal.groups),
+        "roles": list(principal.roles),
+        "scopes": list(principal.scopes),
+        "claims": dict(principal.claims),
+    }
+
+
+def _actor(actor: Actor) -> JsonObject:
+    return {"type": "agent", "id": actor.id, "chain": list(actor.chain)}
+
+
+def _access(access: Access) -> JsonObject:
+    """Render one access; ``target`` and ``via_view`` are keys only where there is one."""
+    namespace = access.namespace
+    if access.target is not None and namespace.database:
+        raise DecisionUnavailable("an access has a namespace or a target, never both")
+    document: JsonObject = {
+        "kind": access.kind.value,
+        "database": namespace.database,
+        "collection": namespace.collection,
+        "via": access.via,
+    }
+    if access.target is not None:
+        document["target"] = {"kind": access.target.kind.value, "id": access.target.id}
+    if access.via_view is not None:
+        document["via_view"] = {"database": access.via_view.database, "collection": access.via_view.collection}
+    return document
+
+
+def _command(command: Command) -> JsonObject:
+    returned = command.fields.returned
+    return {
+        "traits": _ordered(command.traits),
+        "stages": list(command.stages),
+        "fields": {
+            "filtered": list(command.fields.filtered),
+            "returned": "all" if returned is None else list(returned),
+        },
+        "limit": command.limit,
+    }
+
+
+def _ordered(values: Collection[AccessKind] | Collection[Trait]) -> list[JsonValue]:
+    """Each once and in one order, so that equal questions are equal documents."""
+    return [*sorted({value.value for value in values})]
+
+
+def _context(context: RequestContext, step_ns: int) -> JsonObject:
+    return {
+        "time_ns": context.time_ns - context.time_ns % step_ns,
+        "client_ip": context.client_ip,
+        "protocol": context.protocol,
+        "environment": context.environment,
+        "approval": None,
+    }

@@ -1,0 +1,244 @@
+"""From OPA's answer to a Decision, or to nothing.
+
+An answer is untrusted until it is exactly of the contract (``policies/schema/decision.json``): exact keys, exact
+types, one entry per access. Everything else is ``DecisionUnavailable``, which is a refusal. Reading is strict on
+purpose: engines and clients have been measured to lose keys, to widen types and to turn errors into values, and an
+obligation that got lost on the way must never read as "no obligation".
+"""
+
+import re
+from collections.abc import Collection, Mapping
+
+from sidecar.errors import DecisionUnavailable
+from sidecar.model import AccessVerdict, Decision, JsonObject, JsonValue, Reason
+
+_ANSWER_KEYS = frozenset({"v", "allow", "reasons", "server", "accesses", "approval", "revision"})
+_ACCESS_KEYS = frozenset({"owner", "grants", "filter", "mask", "max_documents", "max_time_ms"})
+_REASON_KEYS = frozenset({"code", "source", "access"})
+_VISIBILITY_KEYS = frozenset({"v", "tools", "servers"})
+_SELFTEST_KEYS = frozenset({"v", "ok", "echo", "known"})
+
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_SOURCE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_MOST = 2_147_483_647
+"""The largest number that MongoDB takes for a limit (32-bit) and that an obligation may name."""
+
+KNOWN_ANSWERS: Mapping[str, JsonValue] = {
+    "min_of_numbers": 55,
+    "max_of_numbers": 1000,
+    "sort_of_numbers": [9, 55, 1000],
+    "roles_of_one_user": ["reader"],
+    "string_is_not_below_number": [False, True],
+    "null_is_below_false": [True],
+    "rfc3339_with_z": 1704067200000000000,
+    "length_of_escaped_text": 4,
+    "escape_is_the_character": [True],
+    "unions_are_deep": {"a": {"b": 1, "c": 2}},
+    "unknown_package": "undefined",
+    "every_of_undefined": False,
+    "negation_of_undefined": False,
+    "hash": "39a012772dd5c3accbc56923093422896d41ac882e3cd66914bc584c7aac966f",
+    "glob_spans_dots": True,
+    "integers_are_exact": 9007199254740992,
+    "text_stays_text": 'x", "allow": true, "z":"',
+}
+"""What OPA 1.22.2 answers (``policies/platform/facts.rego``); an engine that answers otherwise is never asked again."""
+
+
+def read_decision(
+    result: JsonValue,
+    *,
+    accesses: int,
+    servers: Collection[str],
+    revision: str = "",
+    decision_id: str = "",
+) -> Decision:
+    """Accept OPA's answer on one call.
+
+    Args:
+        result: the value of ``data.mcp.main.decision``.
+        accesses: how many accesses were asked about; at least one.
+        servers: the names of the configured MCP server instances.
+        revision: what the PDP says of its policy set, used where the answer itself does not say.
+        decision_id: OPA's own id of the decision.
+
+    Raises:
+        DecisionUnavailable: the answer is not exactly of the contract.
+    """
+    answer = _object(result, _ANSWER_KEYS, "answer")
+    _version(answer)
+    allow = answer["allow"]
+    _demand(isinstance(allow, bool), "allow is not a boolean")
+    reasons = tuple(_reason(item, accesses) for item in _array(answer["reasons"], "reasons"))
+    verdicts = tuple(_access(item) for item in _array(answer["accesses"], "accesses"))
+    decision = Decision(
+        allow=allow is True,
+        reasons=reasons,
+        server=_text(answer["server"], "server"),
+        accesses=verdicts,
+        revision=_text(answer["revision"], "revision") or revision,
+        approval=_approval(answer["approval"], accesses),
+        decision_id=decision_id,
+    )
+    (_demand_allow if decision.allow else _demand_deny)(decision, accesses, servers)
+    return decision
+
+
+def read_visibility(result: JsonValue, *, tools: Collection[str], servers: Collection[str]) -> frozenset[str]:
+    """Accept OPA's answer on the list of tools: the names that the caller may see.
+
+    Args:
+        result: the value of ``data.mcp.main.visibility``.
+        tools: the names that were asked about.
+        servers: the names of the configured MCP server instances.
+
+    Raises:
+        DecisionUnavailable: the answer is not exactly of the contract, or names what was not asked about.
+    """
+    answer = _object(result, _VISIBILITY_KEYS, "answer")
+    _version(answer)
+    visible = _texts(answer["tools"], "tools")
+    reached = _texts(answer["servers"], "servers")
+    _demand(set(visible) <= set(tools), "a tool that was not asked about")
+    _demand(set(reached) <= set(servers), "a server that is not configured")
+    _demand(bool(reached) or not visible, "tools without a server")
+    return frozenset(visible)
+
+
+def read_selftest(result: JsonValue, *, nonce: str) -> None:
+    """Accept OPA's answer to the known-answer self-test.
+
+    Args:
+        result: the value of ``data.mcp.main.selftest``.
+        nonce: what was asked; it comes back unchanged or the engine treats text as code.
+
+    Raises:
+        DecisionUnavailable: a known answer differs, is missing, or there is one more.
+    """
+    answer = _object(result, _SELFTEST_KEYS, "answer")
+    _version(answer)
+    _demand(answer["ok"] is True, "the self-test is not ok")
+    _demand(bool(nonce) and answer["echo"] == nonce, "the self-test echoes something else")
+    known = _object(answer["known"], frozenset(KNOWN_ANSWERS), "known answers")
+    wrong = [name for name, value in KNOWN_ANSWERS.items() if not _same(known[name], value)]
+    _demand(not wrong, f"the engine answers wrongly: {', '.join(wrong)}")
+
+
+def _demand_allow(decision: Decision, accesses: int, servers: Collection[str]) -> None:
+    """Hold an allow to its own rules; law 3: nothing asked, nothing granted, is never an allow."""
+    _demand(not decision.reasons, "an allow with reasons")
+    _demand(accesses > 0 and len(decision.accesses) == accesses, "an allow without one entry per access")
+    _demand(all(verdict.owner and verdict.grants for verdict in decision.accesses), "an allow without owner or grant")
+    _demand(decision.server in servers, "an allow without a configured server")
+
+
+def _demand_deny(decision: Decision, accesses: int, servers: Collection[str]) -> None:
+    """Hold a deny to its own rules: it says why, and its server, where it names one, is configured."""
+    _demand(bool(decision.reasons), "a deny without a reason")
+    _demand(decision.approval is None, "a deny with an approval")
+    _demand(len(decision.accesses) in {0, accesses}, "a deny with entries for some accesses")
+    _demand(not decision.server or decision.server in servers, "a deny with an unknown server")
+
+
+def _reason(value: JsonValue, accesses: int) -> Reason:
+    fields = _object(value, _REASON_KEYS, "reason")
+    code, source, access = fields["code"], fields["source"], fields["access"]
+    if not (isinstance(code, str) and _CODE.fullmatch(code)):
+        raise DecisionUnavailable("a reason's code is not an identifier")
+    if not (isinstance(source, str) and _SOURCE.fullmatch(source)):
+        raise DecisionUnavailable("a reason's source is not an identifier")
+    return Reason(code=code, source=source, access=None if access is None else _index(access, accesses))
+
+
+def _access(value: JsonValue) -> AccessVerdict:
+    fields = _object(value, _ACCESS_KEYS, "access")
+    return AccessVerdict(
+        owner=_text(fields["owner"], "owner"),
+        grants=_texts(fields["grants"], "grants"),
+        filter=_filter(fields["filter"]),
+        mask=_texts(fields["mask"], "mask"),
+        max_documents=_limit(fields["max_documents"], "max_documents"),
+        max_time_ms=_limit(fields["max_time_ms"], "max_time_ms"),
+    )
+
+
+def _filter(value: JsonValue) -> JsonObject | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not value or not all(value):
+        raise DecisionUnavailable("a filter is not an object with conditions")
+    return value
+
+
+def _limit(value: JsonValue, name: str) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST:
+        raise DecisionUnavailable(f"{name} is not a whole number from 1")
+    return value
+
+
+def _approval(value: JsonValue, accesses: int) -> JsonObject | None:
+    if value is None:
+        return None
+    entries = _array(_object(value, frozenset({"accesses"}), "approval")["accesses"], "approval")
+    _demand(bool(entries), "an approval of nothing")
+    asking = []
+    for entry in entries:
+        fields = _object(entry, frozenset({"access", "codes"}), "approval")
+        asking.append(_index(fields["access"], accesses))
+        _demand(bool(_texts(fields["codes"], "codes")), "an approval without a code")
+    _demand(len(set(asking)) == len(asking), "an access asks for approval twice")
+    return {"accesses": entries}
+
+
+def _index(value: JsonValue, accesses: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < accesses:
+        raise DecisionUnavailable("an index of no access")
+    return value
+
+
+def _version(answer: JsonObject) -> None:
+    version = answer["v"]
+    _demand(isinstance(version, int) and not isinstance(version, bool) and version == 1, "another version")
+
+
+def _object(value: JsonValue, keys: frozenset[str], name: str) -> JsonObject:
+    if not isinstance(value, dict) or value.keys() != keys:
+        raise DecisionUnavailable(f"{name}: not an object of exactly the known keys")
+    return value
+
+
+def _array(value: JsonValue, name: str) -> list[JsonValue]:
+    if not isinstance(value, list):
+        raise DecisionUnavailable(f"{name}: not an array")
+    return value
+
+
+def _text(value: JsonValue, name: str) -> str:
+    if not isinstance(value, str):
+        raise DecisionUnavailable(f"{name}: not a string")
+    return value
+
+
+def _texts(value: JsonValue, name: str) -> tuple[str, ...]:
+    """Strings that say something, each once."""
+    texts = tuple(_text(item, name) for item in _array(value, name))
+    _demand(all(texts) and len(set(texts)) == len(texts), f"{name}: empty or repeated")
+    return texts
+
+
+def _same(left: JsonValue, right: JsonValue) -> bool:
+    """Equal and of the same types all the way down; in Python ``True == 1`` and ``1 == 1.0``."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    return left == right
+
+
+def _demand(condition: bool, what: str) -> None:  # noqa: FBT001 - the condition is the point, as in assert
+    if not condition:
+        raise DecisionUnavailable(what)

@@ -1,0 +1,375 @@
+"""What is accepted as an answer: exactly the contract, and nothing that merely resembles it."""
+
+import copy
+import json
+from contextlib import suppress
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]  # no stubs among the locked tools
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.errors import DecisionUnavailable
+from sidecar.model import AccessVerdict, Decision, JsonValue, Reason
+from sidecar.policy.verdict import KNOWN_ANSWERS, read_decision, read_selftest, read_visibility
+from tests.parts import ROOT
+
+SCHEMA = jsonschema.Draft202012Validator(msgspec.json.decode((ROOT / "policies/schema/decision.json").read_bytes()))
+SERVERS = ("demo-ro", "demo-rw")
+
+ALLOW: dict[str, Any] = {
+    "v": 1,
+    "allow": True,
+    "reasons": [],
+    "server": "demo-ro",
+    "accesses": [
+        {
+            "owner": "analytics",
+            "grants": ["analysts-read-orders"],
+            "filter": {"region": "EU"},
+            "mask": ["ssn"],
+            "max_documents": 50,
+            "max_time_ms": 5000,
+        },
+        {
+            "owner": "support",
+            "grants": ["a", "b"],
+            "filter": None,
+            "mask": [],
+            "max_documents": None,
+            "max_time_ms": None,
+        },
+    ],
+    "approval": {"accesses": [{"access": 1, "codes": ["lead"]}]},
+    "revision": "r1",
+}
+DENY: dict[str, Any] = {
+    "v": 1,
+    "allow": False,
+    "reasons": [
+        {"code": "trait_refused", "source": "platform", "access": None},
+        {"code": "not_granted", "source": "people", "access": 1},
+    ],
+    "server": "demo-ro",
+    "accesses": [
+        ALLOW["accesses"][1],
+        {"owner": "", "grants": [], "filter": None, "mask": [], "max_documents": None, "max_time_ms": None},
+    ],
+    "approval": None,
+    "revision": "",
+}
+
+
+def read(answer: JsonValue, accesses: int = 2) -> Decision:
+    return read_decision(answer, accesses=accesses, servers=SERVERS, revision="bundle", decision_id="d1")
+
+
+def patched(answer: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    changed = copy.deepcopy(answer)
+    *parents, last = path.split("/")
+    place: Any = changed
+    for key in parents:
+        place = place[int(key)] if isinstance(place, list) else place[key]
+    place[int(last) if isinstance(place, list) else last] = value
+    return changed
+
+
+def without(answer: dict[str, Any], path: str) -> dict[str, Any]:
+    changed = copy.deepcopy(answer)
+    *parents, last = path.split("/")
+    place: Any = changed
+    for key in parents:
+        place = place[int(key)] if isinstance(place, list) else place[key]
+    del place[last]
+    return changed
+
+
+def test_an_allow_is_read_whole() -> None:
+    assert read(ALLOW) == Decision(
+        allow=True,
+        reasons=(),
+        server="demo-ro",
+        accesses=(
+            AccessVerdict(
+                owner="analytics",
+                grants=("analysts-read-orders",),
+                filter={"region": "EU"},
+                mask=("ssn",),
+                max_documents=50,
+                max_time_ms=5000,
+            ),
+            AccessVerdict(owner="support", grants=("a", "b")),
+        ),
+        revision="r1",
+        approval={"accesses": [{"access": 1, "codes": ["lead"]}]},
+        decision_id="d1",
+    )
+
+
+def test_a_deny_is_read_whole_and_takes_the_revision_of_the_pdp() -> None:
+    decision = read(DENY)
+    assert not decision.allow
+    assert decision.reasons == (
+        Reason(code="trait_refused", source="platform"),
+        Reason(code="not_granted", source="people", access=1),
+    )
+    assert decision.owners == ("support",)
+    assert decision.revision == "bundle"
+
+
+def test_a_deny_of_a_malformed_question_has_no_entries() -> None:
+    answer: JsonValue = {
+        "v": 1,
+        "allow": False,
+        "reasons": [{"code": "invalid_input", "source": "platform", "access": None}],
+        "server": "",
+        "accesses": [],
+        "approval": None,
+        "revision": "",
+    }
+    assert not read(answer).allow
+
+
+@pytest.mark.parametrize("answer", [None, {}, [], True, "allow", 1, [ALLOW], {"result": ALLOW}, {"allow": True}])
+def test_what_is_no_answer_is_refused(answer: JsonValue) -> None:
+    with pytest.raises(DecisionUnavailable):
+        read(answer)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("v", 2),
+        ("v", True),
+        ("v", 1.0),
+        ("v", "1"),
+        ("extra", None),
+        ("allow", "true"),
+        ("allow", 1),
+        ("allow", None),
+        ("allow", False),
+        ("reasons", [{"code": "no_owner", "source": "platform", "access": 0}]),
+        ("reasons", None),
+        ("reasons", {}),
+        ("server", ""),
+        ("server", "other"),
+        ("server", None),
+        ("server", "DEMO-RO"),
+        ("accesses", []),
+        ("accesses", ALLOW["accesses"][:1]),
+        ("accesses", [*ALLOW["accesses"], ALLOW["accesses"][0]]),
+        ("accesses", {"0": ALLOW["accesses"][0], "1": ALLOW["accesses"][1]}),
+        ("accesses/0", None),
+        ("accesses/0/extra", 1),
+        ("accesses/0/owner", ""),
+        ("accesses/0/owner", None),
+        ("accesses/0/grants", []),
+        ("accesses/0/grants", [""]),
+        ("accesses/0/grants", ["a", "a"]),
+        ("accesses/0/grants", "all"),
+        ("accesses/0/grants", [1]),
+        ("accesses/0/filter", {}),
+        ("accesses/0/filter", {"": 1}),
+        ("accesses/0/filter", [{"region": "EU"}]),
+        ("accesses/0/filter", "region"),
+        ("accesses/0/filter", False),
+        ("accesses/0/mask", None),
+        ("accesses/0/mask", "ssn"),
+        ("accesses/0/mask", [""]),
+        ("accesses/0/mask", ["ssn", "ssn"]),
+        ("accesses/0/mask", {"ssn": True}),
+        ("accesses/0/max_documents", 0),
+        ("accesses/0/max_documents", -1),
+        ("accesses/0/max_documents", True),
+        ("accesses/0/max_documents", 50.0),
+        ("accesses/0/max_documents", "50"),
+        ("accesses/0/max_documents", 2**31),
+        ("accesses/0/max_time_ms", 0),
+        ("accesses/0/max_time_ms", []),
+        ("approval", {}),
+        ("approval", True),
+        ("approval", {"accesses": []}),
+        ("approval", {"accesses": [{"access": 2, "codes": ["x"]}]}),
+        ("approval", {"accesses": [{"access": True, "codes": ["x"]}]}),
+        ("approval", {"accesses": [{"access": 0, "codes": []}]}),
+        ("approval", {"accesses": [{"access": 0, "codes": ["x"]}, {"access": 0, "codes": ["y"]}]}),
+        ("approval", {"accesses": [{"access": 0}]}),
+        ("revision", None),
+        ("revision", 1),
+    ],
+)
+def test_an_allow_that_differs_in_one_place_is_refused(path: str, value: Any) -> None:
+    with pytest.raises(DecisionUnavailable):
+        read(patched(ALLOW, path, value))
+
+
+@pytest.mark.parametrize(
+    "path", [*ALLOW, *(f"accesses/{index}/{key}" for index in (0, 1) for key in ALLOW["accesses"][0])]
+)
+def test_an_allow_that_lost_a_key_is_refused(path: str) -> None:
+    with pytest.raises(DecisionUnavailable):
+        read(without(ALLOW, path))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("allow", True),
+        ("reasons", []),
+        ("reasons/0/code", ""),
+        ("reasons/0/code", "Not an identifier"),
+        ("reasons/0/code", "no_owner\n"),
+        ("reasons/0/code", None),
+        ("reasons/0/source", ""),
+        ("reasons/0/source", "a b"),
+        ("reasons/0/text", "why"),
+        ("reasons/1/access", 2),
+        ("reasons/1/access", -1),
+        ("reasons/1/access", False),
+        ("reasons/1/access", "1"),
+        ("server", "other"),
+        ("accesses", ALLOW["accesses"][:1]),
+        ("approval", ALLOW["approval"]),
+    ],
+)
+def test_a_deny_that_differs_in_one_place_is_no_answer(path: str, value: Any) -> None:
+    with pytest.raises(DecisionUnavailable):
+        read(patched(DENY, path, value))
+
+
+def test_nothing_asked_is_nothing_allowed() -> None:
+    with pytest.raises(DecisionUnavailable):
+        read(patched(patched(ALLOW, "accesses", []), "approval", None), accesses=0)
+
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 60)
+    | st.floats(allow_nan=False)
+    | st.sampled_from(["", "x", "ssn", "demo-ro", "demo-rw", "true"])
+)
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["", "a", "access"]), inner, max_size=2)
+    ),
+)
+
+
+def places(value: Any, path: str = "") -> list[str]:
+    """Every path into a JSON value."""
+    match value:
+        case dict():
+            inner = [found for key, item in value.items() for found in places(item, f"{path}/{key}")]
+        case list():
+            inner = [found for index, item in enumerate(value) for found in places(item, f"{path}/{index}")]
+        case _:
+            inner = []
+    return [path.removeprefix("/"), *inner] if path else inner
+
+
+def same(left: Any, right: Any) -> bool:
+    return json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)
+
+
+@given(st.sampled_from(places(ALLOW)), values)
+def test_any_one_change_is_read_as_what_it_says_or_refused(path: str, value: Any) -> None:
+    changed = patched(ALLOW, path, value)
+    try:
+        decision = read(changed)
+    except DecisionUnavailable:
+        return
+    assert decision.allow is True
+    assert SCHEMA.is_valid(changed), "accepted, but not of the schema"
+    rendered = [
+        {
+            "owner": verdict.owner,
+            "grants": list(verdict.grants),
+            "filter": verdict.filter,
+            "mask": list(verdict.mask),
+            "max_documents": verdict.max_documents,
+            "max_time_ms": verdict.max_time_ms,
+        }
+        for verdict in decision.accesses
+    ]
+    assert same(rendered, changed["accesses"])
+    assert decision.server == changed["server"]
+    assert same(decision.approval, changed["approval"])
+
+
+@given(st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from([*ALLOW]), inner)))
+def test_anything_at_all_is_refused_or_a_deny(value: Any) -> None:
+    with suppress(DecisionUnavailable):
+        assert not read(value).allow
+
+
+def test_the_examples_are_of_the_schema() -> None:
+    SCHEMA.validate(ALLOW)
+    SCHEMA.validate(DENY)
+
+
+def test_visible_tools_are_read() -> None:
+    answer: JsonValue = {"v": 1, "tools": ["count", "find"], "servers": ["demo-ro"]}
+    assert read_visibility(answer, tools=["find", "count", "drop"], servers=SERVERS) == {"find", "count"}
+    nothing: JsonValue = {"v": 1, "tools": [], "servers": []}
+    assert read_visibility(nothing, tools=["find"], servers=SERVERS) == frozenset()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        {},
+        ["find"],
+        {"v": 2, "tools": [], "servers": []},
+        {"v": 1, "tools": ["find"], "servers": []},
+        {"v": 1, "tools": ["other"], "servers": ["demo-ro"]},
+        {"v": 1, "tools": ["find"], "servers": ["other"]},
+        {"v": 1, "tools": ["find", "find"], "servers": ["demo-ro"]},
+        {"v": 1, "tools": {"find": True}, "servers": ["demo-ro"]},
+        {"v": 1, "tools": ["find"], "servers": ["demo-ro"], "all": True},
+    ],
+)
+def test_a_listing_that_is_not_of_the_contract_is_refused(answer: JsonValue) -> None:
+    with pytest.raises(DecisionUnavailable):
+        read_visibility(answer, tools=["find"], servers=SERVERS)
+
+
+SELFTEST: dict[str, Any] = {"v": 1, "ok": True, "echo": "n", "known": dict(KNOWN_ANSWERS)}
+
+
+def test_a_selftest_with_all_known_answers_is_accepted() -> None:
+    read_selftest(SELFTEST, nonce="n")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("v", 2),
+        ("ok", False),
+        ("ok", 1),
+        ("echo", "m"),
+        ("echo", None),
+        ("extra", 1),
+        ("known", {}),
+        ("known/extra", 1),
+    ],
+)
+def test_a_selftest_that_differs_is_refused(path: str, value: Any) -> None:
+    with pytest.raises(DecisionUnavailable):
+        read_selftest(patched(SELFTEST, path, value), nonce="n")
+
+
+@pytest.mark.parametrize("name", KNOWN_ANSWERS)
+@pytest.mark.parametrize("value", [None, "other", [1], {}, 55.0, 1, 0])
+def test_a_selftest_with_one_wrong_answer_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(DecisionUnavailable, match=name):
+        read_selftest(patched(SELFTEST, f"known/{name}", value), nonce="n")
+
+
+def test_a_selftest_without_a_nonce_proves_nothing() -> None:
+    with pytest.raises(DecisionUnavailable):
+        read_selftest(patched(SELFTEST, "echo", ""), nonce="")
