@@ -1,0 +1,218 @@
+"""What an HTTP request must look like before anybody asks who sent it: pure checks of target and headers.
+
+Each check returns or raises; nothing is repaired. A header that two parsers could read differently is refused rather
+than interpreted (duplicates, control characters, absolute targets), because the sidecar is the one place where every
+request is still one request.
+"""
+
+import re
+from collections.abc import Collection
+from typing import Final
+from urllib.parse import urlsplit
+
+from multidict import MultiMapping
+
+from sidecar.errors import (
+    HostRefused,
+    InvalidRequest,
+    MalformedAuthorization,
+    MediaTypeRefused,
+    NotAcceptable,
+    OriginRefused,
+)
+from sidecar.model import UnverifiedToken
+
+Headers = MultiMapping[str]
+
+JSON: Final = "application/json"
+EVENT_STREAM: Final = "text/event-stream"
+
+SINGLE_HEADERS: Final = (
+    "Authorization",
+    "Content-Encoding",
+    "Content-Length",
+    "Content-Type",
+    "Host",
+    "Last-Event-ID",
+    "MCP-Protocol-Version",
+    "Mcp-Method",
+    "Mcp-Name",
+    "Mcp-Session-Id",
+    "Origin",
+    "Transfer-Encoding",
+)
+"""Headers that decide something here or upstream. Two copies are refused (V-07): the Python SDK routes on the first
+MCP-Protocol-Version, others on the last, and CVE-2025-69224 is what becomes of two framings."""
+
+MAX_NAME_CHARACTERS: Final = 256
+"""Longest session id and protocol version that is looked at; both are written into evidence."""
+
+_VISIBLE: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
+"""MCP 2025-11-25, session management: the characters of a session id."""
+_PRINTABLE: Final = re.compile(r"[\x20-\x7e]*", re.ASCII)
+_BEARER: Final = re.compile(r"bearer +([A-Za-z0-9\-._~+/]+=*)", re.ASCII | re.IGNORECASE)
+"""RFC 6750 section 2.1 (b64token); the scheme is case-insensitive (RFC 9110 section 11.1)."""
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9._-]*[a-z0-9])?)(:[0-9]{1,5})?", re.ASCII)
+"""RFC 9110 section 7.2, narrowed to IPv6 literals, IPv4 literals and names; no user, no trailing dot."""
+_JSON_TYPE: Final = re.compile(r'application/json[ \t]*(;[ \t]*charset=("?)utf-8\2[ \t]*)?', re.ASCII | re.IGNORECASE)
+_MEDIA_RANGE: Final = re.compile(r"([a-z0-9!#$&^_.+-]+|\*)/([a-z0-9!#$&^_.+-]+|\*)", re.ASCII)
+_QUALITY: Final = re.compile(r"q=(0(\.[0-9]{0,3})?|1(\.0{0,3})?)", re.ASCII)
+"""RFC 9110 section 12.4.2."""
+
+
+def check_target(raw_target: str, path: str) -> None:
+    """Refuse a request target that is not exactly the endpoint's path.
+
+    No query: nothing in MCP uses one, and a token in a query string is forbidden (A-20). No absolute form, no
+    percent-encoding of what needs none: a target that a proxy in front may have read differently.
+
+    Raises:
+        InvalidRequest: any other target.
+    """
+    if raw_target != path:
+        raise InvalidRequest("the request target is not exactly the endpoint's path")
+
+
+def check_headers(headers: Headers) -> None:
+    """Refuse duplicates of headers that decide something, and values that are not printable ASCII.
+
+    Raises:
+        InvalidRequest: as said.
+    """
+    for name in SINGLE_HEADERS:
+        values = headers.getall(name, ())
+        if len(values) > 1:
+            raise InvalidRequest(f"more than one {name} header")
+        if values and not _PRINTABLE.fullmatch(values[0]):
+            raise InvalidRequest(f"{name} has characters outside printable ASCII")
+    for name in ("Mcp-Session-Id", "MCP-Protocol-Version"):
+        if name in headers and token_header(headers, name) is None:
+            raise InvalidRequest(f"{name} is malformed")
+
+
+def token_header(headers: Headers, name: str) -> str | None:
+    """Return the one well-formed value of a header, or None; never raises, so that refusals can be described."""
+    values = headers.getall(name, ())
+    if len(values) != 1 or len(values[0]) > MAX_NAME_CHARACTERS or not _VISIBLE.fullmatch(values[0]):
+        return None
+    return values[0]
+
+
+def check_host(headers: Headers, allowed: Collection[str]) -> None:
+    """Refuse a Host that is not this endpoint's: DNS rebinding (M-03, CVE-2025-66414), routing tricks (CVE-2026-48710).
+
+    Args:
+        headers: the request's.
+        allowed: lower-case ``name`` (any port) or ``name:port``.
+
+    Raises:
+        HostRefused: absent, malformed, or not allowed.
+    """
+    match = _HOST.fullmatch(headers.get("Host", "").lower())
+    if match is None or not ({match[0], match[1]} & set(allowed)):
+        raise HostRefused("host not allowed")
+
+
+def check_origin(headers: Headers, allowed: Collection[str]) -> None:
+    """Refuse an Origin that is not allowed (M-02); absent is accepted, since only browsers send it.
+
+    Args:
+        headers: the request's.
+        allowed: lower-case ``scheme://name`` (any port) or ``scheme://name:port``.
+
+    Raises:
+        OriginRefused: present and not allowed; ``null`` (a sandboxed page or a file) never is.
+    """
+    origin = headers.get("Origin")
+    if origin is None:
+        return
+    scheme, separator, authority = origin.lower().partition("://")
+    match = _HOST.fullmatch(authority)
+    if scheme not in {"http", "https"} or not separator or match is None:
+        raise OriginRefused("origin malformed")
+    if not ({f"{scheme}://{match[0]}", f"{scheme}://{match[1]}"} & set(allowed)):
+        raise OriginRefused("origin not allowed")
+
+
+def bearer_token(headers: Headers) -> UnverifiedToken | None:
+    """Return the bearer token, or None where there is no Authorization header.
+
+    Raises:
+        MalformedAuthorization: there is one, but it is not exactly one bearer credential.
+    """
+    value = headers.get("Authorization")
+    if value is None:
+        return None
+    match = _BEARER.fullmatch(value)
+    if match is None:
+        raise MalformedAuthorization("not one bearer credential")
+    return UnverifiedToken(match[1])
+
+
+def check_content(headers: Headers) -> None:
+    """Refuse a body that is not plain JSON in UTF-8.
+
+    A gateway that skips what it does not recognise as JSON can be walked around (ToolHive before 0.42.1), and a
+    compressed body is a bomb or a second parser.
+
+    Raises:
+        MediaTypeRefused: as said.
+    """
+    if not _JSON_TYPE.fullmatch(headers.get("Content-Type", "")):
+        raise MediaTypeRefused("not application/json")
+    if headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise MediaTypeRefused("a content encoding")
+
+
+def check_accept(headers: Headers, *needed: str) -> None:
+    """Refuse a client that could not read the answer (M-04).
+
+    Raises:
+        NotAcceptable: one of the needed media types is not accepted; also where there is no Accept header, since MCP
+            says that clients MUST send it.
+    """
+    ranges = _accepted_ranges(",".join(headers.getall("Accept", ())))
+    for media_type in needed:
+        main, _, _ = media_type.partition("/")
+        quality = next((ranges[name] for name in (media_type, f"{main}/*", "*/*") if name in ranges), 0.0)
+        if quality <= 0:
+            raise NotAcceptable(f"{media_type} is not accepted")
+
+
+def _accepted_ranges(accept: str) -> dict[str, float]:
+    """Read an Accept header (RFC 9110 section 12.5.1): media range → quality.
+
+    Elements that are not well-formed count for nothing, and so do ranges with parameters other than ``q``: they ask for
+    something that is not sent here.
+    """
+    ranges: dict[str, float] = {}
+    for element in accept.lower().split(","):
+        name, *parameters = (part.strip(" \t") for part in element.split(";"))
+        qualities = [_QUALITY.fullmatch(parameter) for parameter in parameters]
+        if not _MEDIA_RANGE.fullmatch(name) or len(qualities) > 1 or None in qualities:
+            continue
+        ranges[name] = float(qualities[0][1]) if qualities and qualities[0] else 1.0
+    return ranges
+
+
+_LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+def default_hosts(resource_url: str, listen_host: str) -> frozenset[str]:
+    """Return the Host values of this endpoint: the resource's authority and, on a loopback listener, its own names."""
+    own = frozenset({urlsplit(resource_url).netloc.lower()})
+    return own | _LOOPBACK_HOSTS if is_loopback(listen_host) else own
+
+
+def default_origins(resource_url: str, listen_host: str) -> frozenset[str]:
+    """Return the Origin values that are let in: the resource's own and, on a loopback listener, this machine's."""
+    parts = urlsplit(resource_url)
+    own = frozenset({f"{parts.scheme}://{parts.netloc.lower()}"})
+    return own | {f"http://{host}" for host in _LOOPBACK_HOSTS} if is_loopback(listen_host) else own
+
+
+def is_loopback(listen_host: str) -> bool:
+    """Whether a listener's address is this machine's own by its literal form."""
+    return (
+        listen_host in {"localhost", "::1", "[::1]"} or re.fullmatch(r"127(\.[0-9]{1,3}){3}", listen_host) is not None
+    )

@@ -1,0 +1,284 @@
+"""The MCP endpoint over HTTP: routes, limits, statuses. Decides nothing about a message.
+
+The order for every request to the endpoint: target and headers, Host, Origin, credential syntax, then who is calling,
+then media types and size, then the message. Cheap checks come before those that cost a signature, and nothing of a body
+is read for a caller who is not known.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import ClientPayloadError, web
+
+from sidecar.edge import admission
+from sidecar.edge.resource import ProtectedResource
+from sidecar.edge.server import COMMON_HEADERS
+from sidecar.edge.statuses import http_status
+from sidecar.edge.streams import KEEP_ALIVE, Source, Streams, frame
+from sidecar.enforcement import Caller, EnforcementPoint, Exchange, Reply
+from sidecar.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    InvalidRequest,
+    KeysUnavailable,
+    MessageIncomplete,
+    MessageTooLarge,
+    SidecarError,
+)
+from sidecar.identity.challenge import WELL_KNOWN
+from sidecar.mcp.jsonrpc import encode_error
+
+_RETRY_LATER: Final = frozenset({429, 503})
+
+_CLOSING_ERRORS: Final = (MessageTooLarge, MessageIncomplete)
+"""After these the rest of the body is not worth reading, so the connection cannot be used again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeConfig:
+    """What the edge needs to know; seconds and bytes.
+
+    Raises:
+        ConfigurationError: a limit that would be none, or a resource that clients could not use.
+    """
+
+    resource_url: str
+    authorization_servers: tuple[str, ...]
+    scopes: tuple[str, ...] = ()
+    allowed_hosts: frozenset[str]
+    """See ``admission.default_hosts`` and ``admission.check_host``."""
+    allowed_origins: frozenset[str] = frozenset()
+    """See ``admission.default_origins`` and ``admission.check_origin``."""
+    max_request_bytes: int = 1_000_000
+    """Below the MongoDB MCP server's own 1 MiB."""
+    body_timeout_s: float = 30.0
+    keep_alive_s: float = 15.0
+    """Between two comments on a silent stream (M-08)."""
+    priming_s: float = 0.1
+    """How long a stream may take to be refused with a status of its own before it is answered with 200."""
+    liveness_s: float = 1.0
+    """How often a silent stream looks whether its client is still there; until then a reconnect is a conflict."""
+    write_timeout_s: float = 30.0
+    """A client that does not read its stream for so long has left."""
+
+    def __post_init__(self) -> None:
+        times = (self.body_timeout_s, self.keep_alive_s, self.priming_s, self.liveness_s, self.write_timeout_s)
+        if self.max_request_bytes < 1 or min(times) <= 0:
+            raise ConfigurationError("limits of the edge are positive")
+        if not self.allowed_hosts:
+            raise ConfigurationError("at least one allowed host")
+
+    @property
+    def resource(self) -> ProtectedResource:
+        """The endpoint as OAuth sees it; raises ConfigurationError where it is not usable."""
+        return ProtectedResource(
+            url=self.resource_url, authorization_servers=self.authorization_servers, scopes=self.scopes
+        )
+
+
+def build_application(pep: EnforcementPoint, config: EdgeConfig) -> web.Application:
+    """Return the application of the public listener; ``sidecar.edge.server.serve`` runs it.
+
+    Raises:
+        ConfigurationError: the configuration is not usable.
+    """
+    edge = _Edge(pep, config)
+    application = web.Application()
+    application.router.add_route("*", "/{tail:.*}", edge.dispatch)
+    application.on_response_prepare.append(_add_common_headers)
+    application.on_shutdown.append(edge.close)
+    return application
+
+
+async def _add_common_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(COMMON_HEADERS)
+
+
+_Handler = Callable[[web.Request, Exchange, Caller], Awaitable[web.StreamResponse]]
+
+
+class _Edge:
+    """The endpoint and its metadata. Routing is by the exact target, so that no rule of a router stands between."""
+
+    def __init__(self, pep: EnforcementPoint, config: EdgeConfig) -> None:
+        self._pep = pep
+        self._config = config
+        self._resource = config.resource
+        self._metadata = self._resource.metadata()
+        self._streams = Streams()
+        self._handlers: dict[str, _Handler] = {"POST": self._post, "GET": self._get, "DELETE": self._delete}
+
+    async def dispatch(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request, whatever it is."""
+        target = request.raw_path.partition("?")[0]
+        if target in {WELL_KNOWN, self._resource.metadata_path}:
+            return self._describe(request)
+        if self._resource.path not in {target, request.path}:
+            return web.Response(status=404)
+        handler = self._handlers.get(request.method)
+        if handler is None:
+            return web.Response(status=405, headers={"Allow": ", ".join(self._handlers)})
+        return await self._admit(request, handler)
+
+    async def close(self, _application: web.Application) -> None:
+        """End the streams; called when the listener has closed."""
+        self._streams.close()
+
+    def _describe(self, request: web.Request) -> web.Response:
+        """Answer for the metadata: public, and readable by scripts of any origin (A-01)."""
+        readable = {"Access-Control-Allow-Origin": "*"}
+        match request.method:
+            case "GET":
+                return web.Response(body=self._metadata, content_type=admission.JSON, headers=readable)
+            case "OPTIONS":  # a browser client adds MCP-Protocol-Version, which is not a header of simple requests
+                allowed = {
+                    "Access-Control-Allow-Methods": "GET",
+                    "Access-Control-Allow-Headers": "MCP-Protocol-Version",
+                }
+                return web.Response(status=204, headers=readable | allowed)
+            case _:
+                return web.Response(status=405, headers={"Allow": "GET, OPTIONS"})
+
+    async def _admit(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        exchange = _exchange_of(request)
+        try:
+            admission.check_target(request.raw_path, self._resource.path)
+            admission.check_headers(request.headers)
+            admission.check_host(request.headers, self._config.allowed_hosts)
+            admission.check_origin(request.headers, self._config.allowed_origins)
+            token = admission.bearer_token(request.headers)
+        except SidecarError as error:
+            return await self._refuse(error, exchange)
+        try:
+            caller = await self._pep.authenticate(token, exchange)
+        except (AuthenticationError, KeysUnavailable) as error:
+            return self._answer_error(error)  # the enforcement point has audited it
+        return await handler(request, exchange, caller)
+
+    async def _post(self, request: web.Request, exchange: Exchange, caller: Caller) -> web.StreamResponse:
+        try:
+            admission.check_content(request.headers)
+            admission.check_accept(request.headers, admission.JSON, admission.EVENT_STREAM)
+            body = await self._read(request)
+        except SidecarError as error:
+            return await self._refuse(error, exchange, caller)
+        return self._answer(await self._pep.enforce(body, exchange, caller))
+
+    async def _delete(self, request: web.Request, exchange: Exchange, caller: Caller) -> web.StreamResponse:
+        if request.body_exists:
+            return await self._refuse(InvalidRequest("DELETE with a body"), exchange, caller)
+        try:
+            await self._pep.end_session(exchange, caller)
+        except SidecarError as error:
+            return await self._refuse(error, exchange, caller)
+        return web.Response(status=204)
+
+    async def _get(self, request: web.Request, exchange: Exchange, caller: Caller) -> web.StreamResponse:
+        try:
+            if request.body_exists:
+                raise InvalidRequest("GET with a body")
+            admission.check_accept(request.headers, admission.EVENT_STREAM)
+            with self._streams.claim((exchange.session_id, caller.identity.key)) as ending:
+                return await self._listen(request, self._pep.listen(exchange, caller), ending)
+        except SidecarError as error:
+            return await self._refuse(error, exchange, caller)
+
+    async def _listen(
+        self, request: web.Request, messages: AsyncIterator[bytes], ending: asyncio.Event
+    ) -> web.StreamResponse:
+        async with Source(messages) as source:
+            await source.prime(self._config.priming_s)
+            response = web.StreamResponse(headers={"Content-Type": admission.EVENT_STREAM, "X-Accel-Buffering": "no"})
+            await response.prepare(request)
+            await self._write(request, response, source, ending)
+            return response
+
+    async def _write(
+        self, request: web.Request, response: web.StreamResponse, source: Source, ending: asyncio.Event
+    ) -> None:
+        """Write events until the stream ends or the client leaves; a client that stops reading has left."""
+        config = self._config
+        events = source.events(
+            ending, lambda: _is_gone(request), silence_s=config.keep_alive_s, look_s=config.liveness_s
+        )
+        try:
+            async with aclosing(events):
+                await response.write(KEEP_ALIVE)  # commits the status and tells proxies that the stream is open
+                async for message in events:
+                    async with asyncio.timeout(config.write_timeout_s):
+                        await response.write(KEEP_ALIVE if message is None else frame(message))
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+        except (SidecarError, ConnectionError):
+            return  # the session or the connection ended: either way the stream is over
+
+    async def _read(self, request: web.Request) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            MessageTooLarge: more than ``max_request_bytes``, said beforehand or found while reading.
+            MessageIncomplete: it ended early or did not come in time; nothing of it is used.
+        """
+        limit = self._config.max_request_bytes
+        if (request.content_length or 0) > limit:
+            raise MessageTooLarge("Content-Length over the limit")
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._config.body_timeout_s):
+                async for chunk in request.content.iter_any():
+                    body += chunk
+                    if len(body) > limit:
+                        raise MessageTooLarge("body over the limit")
+        except (TimeoutError, ConnectionError, ClientPayloadError, web.RequestPayloadError) as error:
+            raise MessageIncomplete(type(error).__name__) from error
+        return bytes(body)
+
+    async def _refuse(self, error: SidecarError, exchange: Exchange, caller: Caller | None = None) -> web.Response:
+        """Answer a refusal that was made here, once there is evidence of it."""
+        await self._pep.refuse(error, exchange, caller)
+        return self._answer_error(error)
+
+    def _answer(self, reply: Reply) -> web.Response:
+        if reply.error is not None:
+            return self._answer_error(reply.error, reply.body)
+        if reply.body is None:
+            return web.Response(status=202)
+        response = web.Response(body=reply.body, content_type=admission.JSON)
+        if reply.session_id is not None:
+            response.headers["Mcp-Session-Id"] = reply.session_id
+        return response
+
+    def _answer_error(self, error: SidecarError, body: bytes | None = None) -> web.Response:
+        """Answer with an error's status and challenge; without a body of its own, with its public text and no id."""
+        status = http_status(error)
+        if body is None:
+            status = max(status, 400)  # a refused notification has no JSON-RPC answer, only a 4xx (M-06)
+            body = encode_error(None, error.code, error.public)
+        response = web.Response(status=status, body=body, content_type=admission.JSON)
+        challenge = self._resource.challenge(error)
+        if challenge is not None:
+            response.headers["WWW-Authenticate"] = challenge
+        if status in _RETRY_LATER:
+            response.headers["Retry-After"] = "1"
+        if isinstance(error, _CLOSING_ERRORS):
+            response.force_close()
+        return response
+
+
+def _exchange_of(request: web.Request) -> Exchange:
+    """Describe a request; a header that is not well-formed counts as absent, because refusals are described too."""
+    return Exchange(
+        transport="http",
+        client_ip=request.remote or "",  # of the connection; headers that claim another one are not believed
+        session_id=admission.token_header(request.headers, "Mcp-Session-Id"),
+        protocol=admission.token_header(request.headers, "MCP-Protocol-Version"),
+        traceparent=admission.token_header(request.headers, "traceparent"),
+    )
+
+
+def _is_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()

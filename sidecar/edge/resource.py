@@ -1,0 +1,85 @@
+"""This endpoint as an OAuth 2.0 protected resource: its path, its metadata, and which error gets which challenge.
+
+The texts themselves are ``sidecar.identity.challenge``'s. Everything is fixed at start from settings; nothing of a
+request ever enters a challenge, because clients parse it with regular expressions (reference A-10).
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from sidecar.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    InsufficientScope,
+    MalformedAuthorization,
+    SidecarError,
+    TokenRejected,
+)
+from sidecar.identity.challenge import challenge, metadata_url, resource_metadata
+from sidecar.mcp.jsonrpc import encode
+
+_ERROR_CODE: Final[dict[type[SidecarError], str]] = {
+    TokenRejected: "invalid_token",
+    MalformedAuthorization: "invalid_request",
+    InsufficientScope: "insufficient_scope",
+}
+"""RFC 6750 section 3.1. Not for TokenMissing: without a token there is no error to name."""
+
+_PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)*/?", re.ASCII)
+"""Paths that no proxy rewrites; the endpoint is matched by exact comparison."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProtectedResource:
+    """What clients are told about this endpoint (RFC 9728).
+
+    Raises:
+        ConfigurationError: a field that clients would stumble over.
+    """
+
+    url: str
+    """The canonical URI as clients dial it (A-02)."""
+    authorization_servers: tuple[str, ...]
+    scopes: tuple[str, ...] = ()
+    """The least that is needed to begin with, not the catalogue (A-04)."""
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in {"https", "http"} or not parts.hostname or "@" in parts.netloc:
+            raise ConfigurationError("resource_url: an absolute http(s) URL without a user")
+        if (
+            "?" in self.url
+            or "#" in self.url
+            or parts.netloc != parts.netloc.lower()
+            or not _PATH.fullmatch(parts.path)
+        ):
+            raise ConfigurationError("resource_url: lower-case host, plain path, no query, no fragment")
+        try:
+            self.metadata()
+            self.challenge(TokenRejected())
+        except ValueError as error:
+            raise ConfigurationError(f"protected resource: {error}") from error
+
+    @property
+    def path(self) -> str:
+        """The path of the MCP endpoint."""
+        return urlsplit(self.url).path or "/"
+
+    @property
+    def metadata_path(self) -> str:
+        """Where RFC 9728 section 3.1 puts the metadata: the endpoint's path after the well-known one."""
+        return urlsplit(metadata_url(self.url)).path
+
+    def metadata(self) -> bytes:
+        """Return the metadata document."""
+        return encode(resource_metadata(self.url, self.authorization_servers, self.scopes))
+
+    def challenge(self, error: SidecarError) -> str | None:
+        """Return the ``WWW-Authenticate`` value for an error, or None where it is not about authorization."""
+        if not isinstance(error, AuthenticationError | InsufficientScope):
+            return None
+        code = next((_ERROR_CODE[kind] for kind in type(error).__mro__ if kind in _ERROR_CODE), None)
+        needed = error.scopes if isinstance(error, InsufficientScope) and error.scopes else self.scopes
+        return challenge(metadata_url(self.url), needed, code)

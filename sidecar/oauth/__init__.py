@@ -1,0 +1,1 @@
+"""Access tokens: verification with PyJWT and the issuers' key sets."""

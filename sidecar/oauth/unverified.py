@@ -1,0 +1,113 @@
+"""What a token says about itself before anybody believed it.
+
+Everything here is named unverified and serves two ends only: to choose the key set, and to refuse early what could
+never be accepted. The claims that count are read again, after the signature was checked, from the same bytes.
+"""
+
+import base64
+import binascii
+import json
+import re
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from sidecar.errors import TokenRejected
+from sidecar.mcp.jsonrpc import encode
+from sidecar.model import JsonObject, JsonValue, UnverifiedToken
+
+MAX_TOKEN_BYTES: Final = 8192
+"""Longest token that is looked at; the edge's header limit lies just above it."""
+
+_COMPACT_JWS: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
+"""RFC 7515 section 3.1. Five segments would be a JWE; an empty third one is ``alg: none`` (RFC 8725 section 3.1)."""
+
+_REFUSED_HEADERS: Final = frozenset({"crit", "b64", "zip", "enc"})
+"""Header parameters that change what the signed bytes mean: RFC 7515 section 4.1.11 (extensions that are not understood
+must be refused; none is), RFC 7797 (unencoded payload), RFC 7516 (compression and encryption)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnverifiedHeader:
+    """The three JOSE header parameters that are used; ``jku``, ``x5u``, ``jwk`` and ``x5c`` are never read."""
+
+    algorithm: str
+    key_id: str | None
+    type: str
+    """Lower case, as media types compare (RFC 7515 section 4.1.9); empty where absent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnverifiedJwt:
+    """A compact JWS, split and decoded, not verified."""
+
+    header: UnverifiedHeader
+    issuer: str
+
+
+def peek(token: UnverifiedToken) -> UnverifiedJwt:
+    """Split and decode a token without believing it.
+
+    Raises:
+        TokenRejected: the token is not a compact JWS whose header and payload are strict JSON objects, or its header
+            asks for something that is never done here.
+    """
+    if len(token) > MAX_TOKEN_BYTES:
+        raise TokenRejected("token too long")
+    segments = _COMPACT_JWS.fullmatch(token)
+    if segments is None:
+        raise TokenRejected("token is not a compact JWS")
+    header = _segment(segments[1])
+    payload = _segment(segments[2])
+    if not _REFUSED_HEADERS.isdisjoint(header):
+        raise TokenRejected("token header asks for an extension")
+    issuer = payload.get("iss")
+    if not isinstance(issuer, str):
+        raise TokenRejected("token names no issuer")
+    return UnverifiedJwt(header=_header(header), issuer=issuer)
+
+
+def _header(header: JsonObject) -> UnverifiedHeader:
+    algorithm, key_id, kind = header.get("alg"), header.get("kid"), header.get("typ", "")
+    if not isinstance(algorithm, str) or not isinstance(kind, str):
+        raise TokenRejected("token header is malformed")
+    if "kid" in header and not isinstance(key_id, str):
+        raise TokenRejected("token header has a key id that is not a string")
+    return UnverifiedHeader(algorithm=algorithm, key_id=key_id if isinstance(key_id, str) else None, type=kind.lower())
+
+
+def _segment(text: str) -> JsonObject:
+    try:
+        decoded = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        return strict_object(decoded)
+    except (binascii.Error, ValueError) as error:
+        raise TokenRejected("token segment is not base64url of strict JSON") from error
+
+
+def strict_object(data: bytes) -> JsonObject:
+    """Decode one JSON object strictly: no duplicate names (RFC 8725 section 2.6), NaN, infinity or lone surrogate.
+
+    Raises:
+        ValueError: ``data`` is not such an object.
+    """
+    try:
+        value: JsonValue = _DECODER.decode(data.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("not an object")  # noqa: TRY004 - the caller's data is wrong, not the caller's type
+    encode(value)  # a lone surrogate has no UTF-8 and raises here
+    return value
+
+
+def _unique(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("duplicate member names")
+    return members
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)

@@ -1,0 +1,615 @@
+"""The endpoint over real sockets: statuses, order of checks, limits, streams."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from sidecar.edge.server import ServerLimits, serve
+from sidecar.enforcement import Caller, EnforcementPoint, Exchange, Reply
+from sidecar.errors import ConfigurationError, MethodRefused
+from tests.edge.endpoint import (
+    INITIALIZE,
+    PING,
+    RESOURCE,
+    Endpoint,
+    answers,
+    config,
+    encoded,
+    head,
+    request,
+    running,
+    token,
+)
+
+METADATA = "/.well-known/oauth-protected-resource"
+WHERE = 'resource_metadata="http://mcp.corp.example/.well-known/oauth-protected-resource/mcp"'
+
+
+@pytest.fixture
+async def endpoint(tmp_path: Path) -> AsyncIterator[Endpoint]:
+    async with running(tmp_path) as made:
+        yield made
+
+
+async def test_a_session_is_opened_used_and_ended(endpoint: Endpoint) -> None:
+    opened = await endpoint.ask(body=encoded(INITIALIZE))
+    session = opened.headers["mcp-session-id"]
+    assert (opened.status, opened.headers["content-type"]) == (200, "application/json")
+    assert opened.json["result"]["protocolVersion"] == "2025-11-25"
+
+    told = await endpoint.ask(
+        body=encoded({"jsonrpc": "2.0", "method": "notifications/initialized"}), Mcp_Session_Id=session
+    )
+    assert (told.status, told.body) == (202, b"")
+    assert "content-type" not in told.headers
+    pinged = await endpoint.ask(body=encoded(PING), Mcp_Session_Id=session, MCP_Protocol_Version="2025-11-25")
+    assert (pinged.status, pinged.json) == (200, {"jsonrpc": "2.0", "id": 2, "result": {}})
+    ended = await endpoint.ask("DELETE", Mcp_Session_Id=session)
+    assert (ended.status, ended.body) == (204, b"")
+    assert (await endpoint.ask(body=encoded(PING), Mcp_Session_Id=session)).status == 404
+    assert (await endpoint.ask("DELETE", Mcp_Session_Id=session)).status == 404
+
+
+async def test_every_answer_has_the_security_headers_and_no_banner(endpoint: Endpoint) -> None:
+    bad_http = await endpoint.raw(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+    served = [
+        await endpoint.ask(body=encoded(INITIALIZE)),
+        await endpoint.ask(Authorization=None),
+        await endpoint.ask("GET", "/nowhere"),
+        await endpoint.ask("PATCH"),
+        await endpoint.ask("GET", METADATA),
+        await endpoint.ask(Expect="a miracle"),
+        *bad_http,
+    ]
+    assert [answer.status for answer in served] == [200, 401, 404, 405, 200, 417, 400]
+    for answer in served:
+        assert answer.headers["server"] == "mcp-sidecar"
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert b"aiohttp" not in answer.body
+        assert b"Python" not in answer.body
+
+
+STATUSES: dict[str, tuple[int, dict[str, Any]]] = {
+    "no token": (401, {"Authorization": None}),
+    "a foreign token": (401, {"Authorization": "Bearer abc"}),
+    "an expired token": (401, {"Authorization": f"Bearer {token(exp=int(time.time()) - 3600)}"}),
+    "another scheme": (400, {"Authorization": "Basic YTpi"}),
+    "two credentials in one header": (400, {"Authorization": f"Bearer {token()}, Bearer {token()}"}),
+    "an unknown host": (421, {"Host": "evil.example"}),
+    "an empty host": (421, {"Host": ""}),
+    "a rebound origin": (403, {"Origin": "http://evil.example"}),
+    "a null origin": (403, {"Origin": "null"}),
+    "an unknown session": (404, {"Mcp_Session_Id": "nobody"}),
+    "no session": (400, {"Mcp_Session_Id": None}),
+    "a malformed session id": (400, {"Mcp_Session_Id": "a b"}),
+    "plain text": (415, {"Content_Type": "text/plain"}),
+    "a form": (415, {"Content_Type": "application/x-www-form-urlencoded"}),
+    "no media type": (415, {"Content_Type": None}),
+    "a compressed body": (415, {"Content_Encoding": "gzip"}),
+    "a client that reads no events": (406, {"Accept": "application/json"}),
+    "a client that reads no JSON": (406, {"Accept": "text/event-stream"}),
+    "a client that does not say": (406, {"Accept": None}),
+    "a token in the query": (400, {"target": f"/mcp?access_token={token()}", "Authorization": None}),
+    "a query": (400, {"target": "/mcp?x=1"}),
+    "an absolute target": (400, {"target": "http://mcp.corp.example/mcp"}),
+    "a target for another host": (400, {"target": "http://evil.example/mcp"}),
+    "an encoded target": (400, {"target": "/%6Dcp"}),
+    "a path below": (404, {"target": "/mcp/x"}),
+    "a path beside": (404, {"target": "/sse"}),
+    "the root": (404, {"target": "/"}),
+    "another method": (405, {"method": "PUT"}),
+    "a preflight": (405, {"method": "OPTIONS"}),
+    "a head": (405, {"method": "HEAD"}),
+}
+
+
+@pytest.mark.parametrize("case", STATUSES)
+async def test_what_is_refused_has_its_status_and_opens_no_session(endpoint: Endpoint, case: str) -> None:
+    status, changes = STATUSES[case]
+    answer = await endpoint.ask(body=encoded(PING), **changes)
+
+    assert answer.status == status
+    assert len(endpoint.sessions) == 0
+    if status not in {404, 405} or "session" in case:
+        assert len(endpoint.refusals) == 1
+        assert "error" in answer.json
+    if status == 405:
+        assert answer.headers["allow"] == "POST, GET, DELETE"
+
+
+async def test_an_allowed_host_and_origin_are_let_in(endpoint: Endpoint) -> None:
+    for host in ("mcp.corp.example", f"127.0.0.1:{endpoint.port}", f"localhost:{endpoint.port}", "[::1]:1"):
+        assert (await endpoint.ask(body=encoded(INITIALIZE), Host=host)).status == 200
+    for origin in ("http://mcp.corp.example", "http://localhost:6274"):
+        assert (await endpoint.ask(body=encoded(INITIALIZE), Origin=origin)).status == 200
+
+
+async def test_the_challenge_tells_where_to_get_a_token(endpoint: Endpoint) -> None:
+    missing = await endpoint.ask(Authorization=None)
+    wrong = await endpoint.ask(Authorization="Bearer abc")
+    malformed = await endpoint.ask(Authorization="Digest abc")
+
+    assert missing.headers["www-authenticate"] == f'Bearer {WHERE}, scope="mongodb:read"'
+    assert wrong.headers["www-authenticate"] == f'Bearer {WHERE}, scope="mongodb:read", error="invalid_token"'
+    assert malformed.headers["www-authenticate"].endswith('error="invalid_request"')
+
+
+async def test_keys_that_cannot_be_had_are_a_temporary_failure(tmp_path: Path) -> None:
+    async with running(tmp_path) as endpoint:
+        (tmp_path / "jwks.json").write_text("{}")
+        answer = await endpoint.ask(body=encoded(INITIALIZE))
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert "www-authenticate" not in answer.headers
+
+
+async def test_the_metadata_is_public_and_readable_by_scripts(endpoint: Endpoint) -> None:
+    for path in (METADATA, METADATA + "/mcp"):
+        answer = await endpoint.ask("GET", path, Authorization=None, Origin="https://any.example")
+        assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, "*")
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json == {
+            "resource": RESOURCE,
+            "authorization_servers": ["https://idp.corp.example"],
+            "bearer_methods_supported": ["header"],
+            "scopes_supported": ["mongodb:read"],
+        }
+        preflight = await endpoint.ask("OPTIONS", path, Access_Control_Request_Headers="mcp-protocol-version")
+        assert preflight.status == 204
+        assert (await endpoint.ask("POST", path)).status == 405
+    assert (await endpoint.ask("GET", METADATA + "/other")).status == 404
+
+
+async def test_a_session_of_somebody_else_is_not_found_on_any_method(endpoint: Endpoint) -> None:
+    session = await endpoint.open_session()
+    mallory: dict[str, Any] = {"Authorization": f"Bearer {token('mallory')}", "Mcp_Session_Id": session}
+    other_agent: dict[str, Any] = {"Authorization": f"Bearer {token(client_id='other')}", "Mcp_Session_Id": session}
+
+    for caller in (mallory, other_agent):
+        assert (await endpoint.ask("POST", body=encoded(PING), **caller)).status == 404
+        assert (await endpoint.ask("GET", **caller)).status == 404
+        assert (await endpoint.ask("DELETE", **caller)).status == 404
+    assert (await endpoint.ask(body=encoded(PING), Mcp_Session_Id=session)).status == 200
+
+
+async def test_get_and_delete_need_a_token_and_a_session_and_have_no_body(endpoint: Endpoint) -> None:
+    for method in ("GET", "DELETE"):
+        assert (await endpoint.ask(method, Authorization=None)).status == 401
+        assert (await endpoint.ask(method)).status == 400
+        assert (await endpoint.ask(method, body=encoded(PING), Mcp_Session_Id="s")).status == 400
+
+
+async def test_a_revision_that_is_not_the_sessions_is_refused(endpoint: Endpoint) -> None:
+    session = await endpoint.open_session()
+
+    for version in ("2025-06-18", "2026-07-28", "zzz"):
+        answer = await endpoint.ask(body=encoded(PING), Mcp_Session_Id=session, MCP_Protocol_Version=version)
+        assert answer.status == 400
+
+
+async def test_what_is_not_a_message_is_a_bad_request(endpoint: Endpoint) -> None:
+    session = await endpoint.open_session()
+
+    for body in (b"", b"{", b"[]", b"null", b'{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}', b'{"id":NaN}'):
+        answer = await endpoint.ask(body=body, Mcp_Session_Id=session)
+        assert answer.status == 400, body
+        assert answer.json["error"]["code"] in {-32700, -32600}
+
+
+class TestLimits:
+    async def test_a_body_at_the_limit_is_read_and_one_byte_more_is_not(self, tmp_path: Path) -> None:
+        message = encoded(INITIALIZE)
+        async with running(tmp_path, max_request_bytes=len(message)) as endpoint:
+            assert (await endpoint.ask(body=message)).status == 200
+            assert (await endpoint.ask(body=message + b" ")).status == 413
+            assert len(endpoint.sessions) == 1
+
+    async def test_a_large_body_is_refused_by_its_announcement(self, tmp_path: Path) -> None:
+        async with running(tmp_path, max_request_bytes=1000) as endpoint:
+            [answer] = await endpoint.raw(
+                head("POST", "/mcp", Connection=None) + b"Content-Length: 10000000000\r\n\r\n"
+            )
+        assert answer.status == 413
+        assert answer.headers["connection"] == "close"
+
+    async def test_a_large_chunked_body_is_refused_while_it_is_read(self, tmp_path: Path) -> None:
+        async with running(tmp_path, max_request_bytes=1000) as endpoint:
+            start = head("POST", "/mcp", Connection=None) + b"Transfer-Encoding: chunked\r\n\r\n"
+            chunk = b"100\r\n" + b" " * 256 + b"\r\n"
+            [answer] = await endpoint.raw(start, chunk, chunk, chunk, chunk, chunk)
+        assert answer.status == 413
+        assert answer.headers["connection"] == "close"
+
+    async def test_a_chunked_body_within_the_limit_is_read(self, endpoint: Endpoint) -> None:
+        body = encoded(INITIALIZE)
+        start = head("POST", "/mcp") + b"Transfer-Encoding: chunked\r\n\r\n"
+        pieces = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (body[:7], body[7:])]
+
+        [answer] = await endpoint.raw(start, *pieces, b"0\r\n\r\n")
+
+        assert answer.status == 200
+
+    async def test_a_body_that_does_not_come_is_given_up_and_nothing_of_it_is_used(self, tmp_path: Path) -> None:
+        body = encoded(INITIALIZE)
+        async with running(tmp_path, body_timeout_s=0.2) as endpoint:
+            start = head("POST", "/mcp", Connection=None) + b"Content-Length: %d\r\n\r\n" % (len(body) + 1)
+            [answer] = await endpoint.raw(start + body)
+            assert answer.status == 408
+            assert len(endpoint.sessions) == 0
+
+    async def test_a_body_that_ends_early_is_not_used(self, endpoint: Endpoint) -> None:
+        body = encoded(INITIALIZE)
+        _, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
+        writer.write(head("POST", "/mcp") + b"Content-Length: %d\r\n\r\n" % (len(body) + 1) + body)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+        await until(lambda: len(endpoint.refusals) == 1)
+        assert len(endpoint.sessions) == 0
+
+    async def test_a_head_that_trickles_is_cut_off(self, tmp_path: Path) -> None:
+        limits = ServerLimits(idle_s=0.3, shutdown_s=0.5)
+        async with running(tmp_path, limits) as endpoint:
+            reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
+            assert await cut_off(reader, writer, head("POST", "/mcp"))
+            writer.close()
+            assert len(endpoint.ledger.records) == 0
+
+    async def test_an_idle_connection_is_closed_after_an_answer(self, tmp_path: Path) -> None:
+        async with running(tmp_path, ServerLimits(idle_s=0.3, shutdown_s=0.5)) as endpoint:
+            found = await endpoint.raw(request("POST", "/mcp", encoded(INITIALIZE), Connection=None))
+        assert [answer.status for answer in found] == [200]
+
+    async def test_heads_that_are_too_large_are_refused(self, endpoint: Endpoint) -> None:
+        many: dict[str, Any] = {f"X-{n}": "1" for n in range(100)}
+        for answer in (
+            await endpoint.ask(X_Large="x" * 11_000),
+            await endpoint.ask(target="/mcp?" + "x" * 5000),
+            await endpoint.ask(**many),
+        ):
+            assert answer.status == 400
+        assert not endpoint.ledger.records
+        assert (await endpoint.ask(body=encoded(INITIALIZE), X_Large="x" * 9_000)).status == 200
+
+    async def test_too_many_sessions_are_refused_with_advice_to_wait(self, tmp_path: Path) -> None:
+        async with running(tmp_path, max_sessions=1) as endpoint:
+            await endpoint.open_session()
+            answer = await endpoint.ask(body=encoded(INITIALIZE))
+        assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+
+
+async def cut_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, trickle: bytes) -> bool:
+    """Send byte by byte; say whether the server closed the connection before the last one."""
+    for byte in trickle:
+        try:
+            writer.write(bytes([byte]))
+            await writer.drain()
+            async with asyncio.timeout(0.05):
+                if await reader.read(1) == b"":
+                    return True
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            return True
+    return False
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for is on the other side of a socket
+            await asyncio.sleep(0.01)
+
+
+async def eventually_listens(endpoint: Endpoint, session: str) -> bool:
+    """Open a stream as soon as the session's earlier one has ended."""
+    async with asyncio.timeout(10):
+        while True:
+            reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
+            writer.write(request("GET", "/mcp", Mcp_Session_Id=session, Accept="text/event-stream"))
+            top = await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+            if b" 200 " in top.splitlines()[0]:
+                return True
+            assert b" 409 " in top.splitlines()[0]
+
+
+class TestStreams:
+    async def listen(self, endpoint: Endpoint, session: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
+        writer.write(request("GET", "/mcp", Mcp_Session_Id=session, Accept="text/event-stream"))
+        top = await reader.readuntil(b"\r\n\r\n")
+        assert b" 200 " in top.splitlines()[0]
+        return reader, writer
+
+    async def test_notifications_arrive_as_events(self, endpoint: Endpoint) -> None:
+        session = await endpoint.open_session()
+        reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
+        writer.write(request("GET", "/mcp", Mcp_Session_Id=session, Accept="text/event-stream"))
+        top = (await reader.readuntil(b"\r\n\r\n")).lower()
+        assert b"content-type: text/event-stream" in top
+        assert b"x-accel-buffering: no" in top
+        assert b"cache-control: no-store" in top
+
+        endpoint.pep.tools_changed()
+        event = await reader.readuntil(b"}\n\n")
+
+        assert event.endswith(
+            b'event: message\ndata: {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}\n\n'
+        )
+        writer.close()
+
+    async def test_a_silent_stream_is_kept_alive_by_comments(self, tmp_path: Path) -> None:
+        async with running(tmp_path, keep_alive_s=0.05, liveness_s=0.02) as endpoint:
+            reader, writer = await self.listen(endpoint, await endpoint.open_session())
+            for _ in range(3):
+                await reader.readuntil(b": keep-alive\n\n")
+            writer.close()
+
+    async def test_a_session_has_one_stream_and_another_after_the_first_has_gone(self, tmp_path: Path) -> None:
+        async with running(tmp_path, liveness_s=0.02) as endpoint:
+            session = await endpoint.open_session()
+            reader, writer = await self.listen(endpoint, session)
+            second = await endpoint.ask("GET", Mcp_Session_Id=session)
+            assert second.status == 409
+            endpoint.pep.tools_changed()
+            assert await reader.readuntil(b"list_changed")
+
+            writer.close()
+            await writer.wait_closed()
+
+            assert await eventually_listens(endpoint, session)
+
+    async def test_two_sessions_have_a_stream_each(self, endpoint: Endpoint) -> None:
+        streams = [await self.listen(endpoint, await endpoint.open_session()) for _ in range(2)]
+
+        endpoint.pep.tools_changed()
+
+        for reader, writer in streams:
+            assert await reader.readuntil(b"list_changed")
+            writer.close()
+
+    async def test_a_client_that_reads_no_events_gets_no_stream(self, endpoint: Endpoint) -> None:
+        session = await endpoint.open_session()
+
+        assert (await endpoint.ask("GET", Mcp_Session_Id=session, Accept="application/json")).status == 406
+
+    async def test_shutting_down_ends_open_streams_at_once(self, tmp_path: Path) -> None:
+        limits = ServerLimits(shutdown_s=30)
+        async with running(tmp_path, limits) as endpoint:
+            reader, writer = await self.listen(endpoint, await endpoint.open_session())
+            async with asyncio.timeout(5):
+                await endpoint.runner.cleanup()
+                rest = await reader.read()
+            assert rest.endswith(b"0\r\n\r\n")
+            writer.close()
+
+
+class Broken(EnforcementPoint):
+    """A bug behind the edge."""
+
+    async def enforce(self, body: bytes, exchange: Exchange, caller: Caller) -> Reply:  # type: ignore[explicit-override]
+        raise RuntimeError("secret detail")
+
+
+class Held(EnforcementPoint):
+    """A call that takes until it is let go."""
+
+    entered: asyncio.Event
+    release: asyncio.Event
+
+    async def enforce(self, body: bytes, exchange: Exchange, caller: Caller) -> Reply:  # type: ignore[explicit-override]
+        self.entered.set()
+        await self.release.wait()
+        return await super().enforce(body, exchange, caller)
+
+
+class Flood(EnforcementPoint):
+    """More notifications than a client reads."""
+
+    async def listen(self, exchange: Exchange, caller: Caller) -> AsyncIterator[bytes]:  # type: ignore[explicit-override]
+        while True:
+            yield b"x" * 1_000_000
+
+
+class Refusing(EnforcementPoint):
+    """A notification that is refused."""
+
+    async def enforce(self, body: bytes, exchange: Exchange, caller: Caller) -> Reply:  # type: ignore[explicit-override]
+        return Reply(body=None, error=MethodRefused("no"))
+
+
+class TestFaultsBehind:
+    async def test_a_bug_is_an_internal_error_without_detail(self, tmp_path: Path) -> None:
+        async with running(tmp_path, point=Broken) as endpoint:
+            answer = await endpoint.ask(body=encoded(PING))
+        assert (answer.status, answer.body) == (500, b"Internal error\n")
+
+    async def test_a_call_in_flight_is_finished_on_shutdown(self, tmp_path: Path) -> None:
+        Held.entered, Held.release = asyncio.Event(), asyncio.Event()
+        async with running(tmp_path, ServerLimits(shutdown_s=30), point=Held) as endpoint:
+            call = asyncio.create_task(endpoint.ask(body=encoded(INITIALIZE)))
+            await Held.entered.wait()
+            closing = asyncio.create_task(endpoint.runner.cleanup())
+            await until(lambda: not endpoint.runner.sites)
+            Held.release.set()
+            assert (await call).status == 200
+            await closing
+
+    async def test_a_client_that_does_not_read_its_stream_loses_it(self, tmp_path: Path) -> None:
+        async with running(tmp_path, point=Flood, write_timeout_s=0.2) as endpoint:
+            session = await endpoint.open_session()
+            reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
+            writer.write(request("GET", "/mcp", Mcp_Session_Id=session, Accept="text/event-stream"))
+            assert b" 200 " in await reader.readline()
+            assert await eventually_listens(endpoint, session)
+            writer.close()
+
+    async def test_a_refused_notification_is_a_client_error(self, tmp_path: Path) -> None:
+        async with running(tmp_path, point=Refusing) as endpoint:
+            answer = await endpoint.ask(body=encoded(PING))
+        assert (answer.status, answer.json["error"]["code"], answer.json["id"]) == (400, -32601, None)
+
+
+SMUGGLED = request("POST", "/mcp", encoded(INITIALIZE))
+"""A complete request with a good token that must never be understood as one."""
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+
+def framed(*lines: bytes, body: bytes = b"0\r\n\r\n" + SMUGGLED) -> bytes:
+    return head("POST", "/mcp", Connection=None) + b"".join(lines) + b"\r\n" + body
+
+
+SMUGGLING: dict[str, bytes] = {
+    "length and chunks": framed(b"Content-Length: 5\r\n", CHUNKED),
+    "chunks and length": framed(CHUNKED, b"Content-Length: 5\r\n"),
+    "two equal lengths": framed(b"Content-Length: 5\r\n", b"Content-Length: 5\r\n"),
+    "two lengths": framed(b"Content-Length: 5\r\n", b"Content-Length: 500\r\n"),
+    "two lengths in one": framed(b"Content-Length: 5, 5\r\n"),
+    "a signed length": framed(b"Content-Length: +5\r\n"),
+    "a negative length": framed(b"Content-Length: -5\r\n"),
+    "a hexadecimal length": framed(b"Content-Length: 0x5\r\n"),
+    "a length with an underscore": framed(b"Content-Length: 1_0\r\n"),
+    "a length in other digits": framed("Content-Length: \u0665\r\n".encode()),
+    "an overflowing length": framed(b"Content-Length: 18446744073709551621\r\n"),
+    "an empty length": framed(b"Content-Length: \r\n"),
+    "chunked twice": framed(CHUNKED, CHUNKED),
+    "chunked in a list of two": framed(b"Transfer-Encoding: chunked, chunked\r\n"),
+    "chunked not last": framed(b"Transfer-Encoding: chunked, identity\r\n"),
+    "almost chunked": framed(b"Transfer-Encoding: xchunked\r\n"),
+    "chunked with a control character": framed(b"Transfer-Encoding: \x0bchunked\r\n"),
+    "identity": framed(b"Transfer-Encoding: identity\r\n"),
+    "a space before the colon": framed(b"Transfer-Encoding : chunked\r\n"),
+    "a folded header": framed(b"X: a\r\n b\r\n", CHUNKED),
+    "a folded framing": framed(b"Transfer-Encoding:\r\n chunked\r\n"),
+    "a bare line feed": framed(b"X: a\nTransfer-Encoding: chunked\r\n"),
+    "a bare carriage return": framed(b"X: a\rTransfer-Encoding: chunked\r\n"),
+    "a zero byte in a value": framed(b"X: a\x00b\r\n", CHUNKED),
+    "a zero byte in a name": framed(b"X\x00: a\r\n", CHUNKED),
+    "no colon": framed(b"X\r\n", CHUNKED),
+    "an empty name": framed(b": x\r\n", CHUNKED),
+    "two hosts": framed(b"Host: evil.example\r\n", CHUNKED),
+    "two media types": framed(b"Content-Type: text/plain\r\n", CHUNKED),
+    "a negative chunk": framed(CHUNKED, body=b"-1\r\n\r\n" + SMUGGLED),
+    "a chunk of strange size": framed(CHUNKED, body=b"0x0\r\n\r\n" + SMUGGLED),
+    "an overflowing chunk": framed(CHUNKED, body=b"10000000000000000\r\n\r\n" + SMUGGLED),
+    "a chunk without its end": framed(CHUNKED, body=b"1\r\nab\r\n0\r\n\r\n" + SMUGGLED),
+    "a chunk ended by a line feed": framed(CHUNKED, body=b"1\na\n0\n\n" + SMUGGLED),
+    "an extension with a line feed": framed(CHUNKED, body=b"0;a\nb\r\n\r\n" + SMUGGLED),
+    "chunks in HTTP/1.0": framed(CHUNKED).replace(b"HTTP/1.1", b"HTTP/1.0", 1),
+    "HTTP/0.9": b"GET /mcp\r\n\r\n" + SMUGGLED,
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SMUGGLED,
+    "HTTP/1.2": framed(CHUNKED).replace(b"HTTP/1.1", b"HTTP/1.2", 1),
+    "a space in the target": framed(CHUNKED).replace(b" /mcp ", b" /mcp /x ", 1),
+    "a tab in the request line": framed(CHUNKED).replace(b"POST /mcp", b"POST\t/mcp", 1),
+    "a method in lower case": framed(CHUNKED).replace(b"POST", b"post", 1),
+    "an unknown method": framed(CHUNKED).replace(b"POST", b"SMUGGLE", 1),
+    "no host": framed(CHUNKED).replace(b"Host: mcp.corp.example\r\n", b"", 1),
+    "a leading space": b" " + framed(CHUNKED),
+}
+
+
+@pytest.mark.parametrize("case", SMUGGLING)
+async def test_a_request_that_could_be_read_in_two_ways_is_read_in_none(endpoint: Endpoint, case: str) -> None:
+    found = await endpoint.raw(SMUGGLING[case])
+
+    assert [answer.status for answer in found] == [400]
+    assert len(endpoint.sessions) == 0
+
+
+@pytest.mark.parametrize("chunk", [b"-1\r\n", b"zz\r\n", b"5\r\nabcdefgh\r\n", b"10000000000000000\r\n"])
+async def test_a_chunk_that_breaks_later_ends_the_request_and_the_connection(tmp_path: Path, chunk: bytes) -> None:
+    """aiohttp does not tell the reader of a body that its framing broke; the body's time limit ends the wait."""
+    body = encoded(INITIALIZE)
+    begun = framed(CHUNKED, body=b"%x\r\n%b\r\n" % (len(body), body))
+    async with running(tmp_path, body_timeout_s=0.3) as endpoint:
+        found = await endpoint.raw(begun, chunk + b"\r\n0\r\n\r\n", SMUGGLED, pause=0.05)
+
+        assert [answer.status for answer in found] == [408]
+        assert len(endpoint.sessions) == 0
+
+
+async def test_two_requests_that_are_clearly_two_are_answered_in_order(endpoint: Endpoint) -> None:
+    first = request("POST", "/mcp", encoded(INITIALIZE), Connection=None)
+
+    found = await endpoint.raw(first + SMUGGLED)
+
+    assert [answer.status for answer in found] == [200, 200]
+    assert len(endpoint.sessions) == 2
+
+
+@pytest.mark.parametrize("name", ["Mcp-Session-Id", "MCP-Protocol-Version", "Origin", "Authorization"])
+async def test_two_copies_of_a_header_are_refused_before_anybody_is_asked(endpoint: Endpoint, name: str) -> None:
+    value = f"Bearer {token()}" if name == "Authorization" else "2025-11-25"
+    twice = b"".join(f"{each}: {value}\r\n".encode() for each in (name, name.lower()))
+    body = encoded(INITIALIZE)
+    top = head("POST", "/mcp", Authorization=None if name == "Authorization" else f"Bearer {token()}")
+
+    [answer] = await endpoint.raw(top + twice + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+    assert answer.status == 400
+    assert len(endpoint.sessions) == 0
+
+
+async def test_a_trailer_is_not_a_header(endpoint: Endpoint) -> None:
+    body = encoded(INITIALIZE)
+    start = head("POST", "/mcp", Authorization=None) + CHUNKED + b"\r\n"
+    trailer = f"Authorization: Bearer {token()}\r\n".encode()
+
+    [answer] = await endpoint.raw(start + b"%x\r\n%b\r\n0\r\n" % (len(body), body) + trailer + b"\r\n")
+
+    assert answer.status == 401
+
+
+async def test_a_refused_upgrade_does_not_turn_what_follows_into_something_else(endpoint: Endpoint) -> None:
+    top = head("GET", "/mcp", Authorization=None, Connection="Upgrade", Upgrade="websocket")
+
+    found = await endpoint.raw(top + b"\r\n", request("GET", "/mcp", Authorization=None))
+
+    assert {answer.status for answer in found} == {401}
+
+
+async def test_malformed_http_is_not_quoted_in_the_answer(endpoint: Endpoint) -> None:
+    [answer] = await endpoint.raw(b"GET /secret-path HTTP/1.1\r\nHost: a\r\nBad Header: <script>secret\r\n\r\n")
+
+    assert (answer.status, answer.body) == (400, b"Bad request\n")
+
+
+def test_the_python_http_parser_is_refused_at_start() -> None:
+    program = "from sidecar.edge.server import require_c_parser; require_c_parser()"
+    for environment, expected in (({"AIOHTTP_NO_EXTENSIONS": "1"}, 1), ({}, 0)):
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=False)
+        assert done.returncode == expected, done.stderr
+        assert (b"ConfigurationError" in done.stderr) == bool(expected)
+
+
+async def test_a_port_that_is_taken_is_a_configuration_error(endpoint: Endpoint) -> None:
+    with pytest.raises(ConfigurationError):
+        await serve(web.Application(), "127.0.0.1", endpoint.port)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_request_bytes": 0},
+        {"body_timeout_s": 0},
+        {"keep_alive_s": -1},
+        {"allowed_hosts": frozenset()},
+    ],
+)
+def test_a_limit_that_would_be_none_is_a_configuration_error(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        config(**changes)
+
+
+def test_answers_are_split_as_they_were_sent() -> None:
+    sent = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 204 No Content\r\n\r\n"
+
+    assert [(answer.status, answer.body) for answer in answers(sent)] == [(200, b"ok"), (204, b"")]
