@@ -1,0 +1,1 @@
+"""The MongoDB MCP server: a child on standard input and output, or a Streamable HTTP endpoint."""

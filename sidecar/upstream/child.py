@@ -1,0 +1,393 @@
+"""One life of one MongoDB MCP server process: spawned, initialised, asked by many callers at once, ended.
+
+Restarting is not done here (``sidecar.upstream.process`` owns the sequence of lives). Whatever ends this life, every
+call in flight is answered with an error at that moment; none is lost.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from typing_extensions import override
+
+from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused, UpstreamUnreachable
+from sidecar.model import JsonObject
+from sidecar.upstream.lines import LineFraming, OversizeLine
+from sidecar.upstream.messages import (
+    MAX_MESSAGE_BYTES,
+    Answer,
+    Malformed,
+    Notification,
+    Refusal,
+    ServerRequest,
+    answered_by,
+    check_initialized,
+    decode_message,
+    encode_notification,
+    encode_reply,
+    encode_request,
+    initialize_params,
+)
+from sidecar.upstream.redaction import LogBudget, Redactor
+
+_READ_BYTES = 256 * 1024
+_MAX_LOG_LINE_BYTES = 8 * 1024
+_LOG_LINES_PER_SECOND = 50
+_LEVELS = {b"[DEBUG]": logging.DEBUG, b"[WARNING]": logging.WARNING, b"[ERROR]": logging.ERROR}
+"""How the server's own stderr logger marks a line (seen in 3.0.4); everything else counts as information."""
+_MAX_UNREAD_BYTES = 16 * 1024 * 1024
+"""Replies and cancellations are written without waiting; a child that lets this much pile up does not read."""
+_LAST_WORDS_S = 0.5
+"""How long the output that a dead child had already written is still read."""
+_PR_SET_PDEATHSIG = 1
+_STANDARD_ERROR = 2
+
+
+class Streams(asyncio.subprocess.SubprocessStreamProtocol):
+    """Says when the process has exited; ``Process.wait`` also waits for whoever else holds its pipes (CPython 3.11)."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=_READ_BYTES, loop=asyncio.get_running_loop())
+        self.exited = asyncio.Event()
+
+    @override
+    def process_exited(self) -> None:
+        super().process_exited()
+        self.exited.set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spawned:
+    """A started process: its pipes and its exit."""
+
+    transport: asyncio.SubprocessTransport
+    protocol: Streams
+
+
+class Child:
+    """A running server process and the calls that wait for it.
+
+    Args:
+        spawned: the process, leader of its own group.
+        log: where its standard error goes, and at ``WARNING`` what is odd about its answers.
+        redactor: what that log must not show.
+        on_tools_changed: called when the server says that its tool list changed.
+        on_end: called once, the moment the child can answer no more.
+    """
+
+    def __init__(
+        self,
+        spawned: Spawned,
+        *,
+        log: logging.Logger,
+        redactor: Redactor,
+        on_tools_changed: Callable[[], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        process = asyncio.subprocess.Process(spawned.transport, spawned.protocol, asyncio.get_running_loop())
+        if process.stdin is None or process.stdout is None or process.stderr is None:
+            raise ValueError("a child has pipes on all three standard streams")
+        self._spawned = spawned
+        self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
+        self._pid = process.pid
+        self._log = log
+        self._redactor = redactor
+        self._on_tools_changed = on_tools_changed
+        self._on_end = on_end
+        self._budget = LogBudget(lines=_LOG_LINES_PER_SECOND, seconds=1.0)
+        self._last_id = 0
+        self._pending: dict[int, asyncio.Future[bytes]] = {}
+        self._writing = asyncio.Lock()
+        self.open = True
+        """Whether it can still answer."""
+        self.answers = 0
+        """How many responses it has given."""
+        self._life = asyncio.create_task(self._live(), name=f"{log.name} child {process.pid}")
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._pid
+
+    async def initialize(self) -> None:
+        """Do the handshake of the legacy era (MCP 2025-11-25, lifecycle).
+
+        Raises:
+            UpstreamError: the child went away, refused, or does not speak a revision that is spoken here.
+        """
+        revision = check_initialized(await self.ask("initialize", initialize_params()))
+        self._tell(encode_notification("notifications/initialized"))
+        self._log.info("child %d speaks MCP %s", self.pid, revision)
+
+    async def ask(self, method: str, params: JsonObject) -> bytes:
+        """Send one request and return the bytes of its result. Cancelling this cancels the request at the server.
+
+        Raises:
+            UpstreamUnreachable: the child is gone, or went before it answered.
+            UpstreamRefused: it answered with an error.
+            UpstreamProtocolViolation: it answered with something else.
+        """
+        request_id, future = await self._send(method, params)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._abandon(request_id, future)
+            raise
+        finally:
+            self._pending.pop(request_id, None)
+
+    async def ended(self) -> None:
+        """Return when this life is over and nothing of the process is left."""
+        await asyncio.wait({self._life})
+
+    async def stop(self, grace_s: float) -> None:
+        """End the child as MCP 2025-11-25 says (lifecycle, shutdown, stdio): close, wait, SIGTERM, wait, SIGKILL.
+
+        Args:
+            grace_s: how long each of the two waits is.
+        """
+        try:
+            self._stdin.close()
+            if not await self._ends_within(grace_s):
+                self._signal(signal.SIGTERM)
+                await self._ends_within(grace_s)
+        finally:
+            self.kill()
+            await self.ended()
+
+    def kill(self) -> None:
+        """End the child and everything in its process group now; calls in flight fail at once."""
+        self._end()
+        self._signal(signal.SIGKILL)
+
+    async def _ends_within(self, seconds: float) -> bool:
+        done, _ = await asyncio.wait({self._life}, timeout=seconds)
+        return bool(done)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # The group outlives its leader where the command is a wrapper (npx, a shell). Once this life is over, its
+        # number may be somebody else's.
+        if not self._life.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._pid, number)
+
+    async def _send(self, method: str, params: JsonObject) -> tuple[int, asyncio.Future[bytes]]:
+        # One waiting writer at a time bounds what piles up for a child that does not read. The reader never takes this
+        # lock, so a child that wants its answers read before it reads on gets them read.
+        async with self._writing:
+            if not self.open:
+                raise UpstreamUnreachable("the child process has ended")
+            request_id = self._last_id + 1
+            line = encode_request(request_id, method, params) + b"\n"
+            self._last_id = request_id
+            future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            self._pending[request_id] = future
+            try:
+                self._stdin.write(line)
+                await self._stdin.drain()
+            except (ConnectionError, RuntimeError):
+                # It reads no more (uvloop: RuntimeError). Its end answers the future, or else the caller's deadline.
+                self._log.debug("child %d closed its input", self.pid)
+            except asyncio.CancelledError:
+                del self._pending[request_id]
+                self._abandon(request_id, future)
+                raise
+        return request_id, future
+
+    def _abandon(self, request_id: int, future: asyncio.Future[bytes]) -> None:
+        """Tell the child that nobody waits any more (MCP 2025-11-25, cancellation)."""
+        if future.done() and not future.cancelled():
+            # It was answered in the same turn; asyncio reports an error that nobody looked at.
+            future.exception()
+            return
+        self._tell(encode_notification("notifications/cancelled", {"requestId": request_id}))
+
+    def _tell(self, message: bytes) -> None:
+        """Write without waiting: the reader must never wait for the child to read."""
+        if not self.open or self._stdin.is_closing():
+            return
+        self._stdin.write(message + b"\n")
+        if self._stdin.transport.get_write_buffer_size() > _MAX_UNREAD_BYTES:
+            self._log.warning("child %d does not read its input; killing it", self.pid)
+            self.kill()
+
+    async def _live(self) -> None:
+        reading: asyncio.Task[object] = asyncio.create_task(self._read_answers())
+        logging_: asyncio.Task[object] = asyncio.create_task(self._read_log())
+        waiting: asyncio.Task[object] = asyncio.create_task(self._spawned.protocol.exited.wait())
+        try:
+            await asyncio.wait({reading, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reading}, timeout=_LAST_WORDS_S)
+            self._end()
+            await asyncio.wait({waiting}, timeout=_LAST_WORDS_S)
+            # Either it closed its output and lives on, or it is dead and only its group may be left.
+            self.kill()
+            await asyncio.wait({waiting})
+            await asyncio.wait({logging_}, timeout=_LAST_WORDS_S)
+        finally:
+            self._end()
+            await self._finish(reading, logging_, waiting)
+
+    async def _finish(self, *tasks: asyncio.Task[object]) -> None:
+        for task in tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                self._log.error("reading from child %d failed", self.pid, exc_info=outcome)
+        # Whoever left the group may still hold the pipes.
+        self._spawned.transport.close()
+
+    def _end(self) -> None:
+        if not self.open:
+            return
+        self.open = False
+        for future in self._pending.values():
+            if not future.done():
+                future.set_exception(UpstreamUnreachable("the child process ended while the call was in flight"))
+        self._on_end()
+
+    async def _read_answers(self) -> None:
+        framing = LineFraming(MAX_MESSAGE_BYTES)
+        async for chunk in _chunks(self._stdout):
+            for line in framing.feed(chunk):
+                self._receive(line)
+
+    def _receive(self, line: bytes | OversizeLine) -> None:
+        if isinstance(line, OversizeLine):
+            self._malformed(Malformed(reason="a message over the limit", id=answered_by(line.tail)))
+            return
+        match decode_message(line):
+            case Answer(id=request_id, result=result):
+                self._settle(request_id, result)
+            case Refusal(id=request_id, code=code, message=message):
+                text = self._redactor.clean(message.encode("utf-8", "replace"))
+                self._settle(request_id, UpstreamRefused(f"error {code}: {text}"))
+            case ServerRequest() as request:
+                self._tell(encode_reply(request))
+            case Notification(method="notifications/tools/list_changed"):
+                self._on_tools_changed()
+            case Notification():
+                # Progress, logs and resource updates: nobody subscribed to any.
+                pass
+            case Malformed() as malformed:
+                self._malformed(malformed)
+
+    def _malformed(self, malformed: Malformed) -> None:
+        if self._budget.admit(asyncio.get_running_loop().time()):
+            self._log.warning("child %d wrote %s", self.pid, malformed.reason)
+        if malformed.id is not None and malformed.id in self._pending:
+            self._settle(malformed.id, UpstreamProtocolViolation(malformed.reason))
+
+    def _settle(self, request_id: int, outcome: bytes | Exception) -> None:
+        future = self._pending.get(request_id)
+        if future is None or future.done():
+            # An answer that is no longer waited for is normal after a cancellation; any other is worth a line.
+            level = logging.DEBUG if 0 < request_id <= self._last_id else logging.WARNING
+            if self._budget.admit(asyncio.get_running_loop().time()):
+                self._log.log(level, "child %d answered %d, for which nobody waits", self.pid, request_id)
+            return
+        self.answers += 1
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+    async def _read_log(self) -> None:
+        framing = LineFraming(_MAX_LOG_LINE_BYTES)
+        clock = asyncio.get_running_loop().time
+        async for chunk in _chunks(self._stderr):
+            for line in framing.feed(chunk):
+                self._log_line(line, clock())
+
+    def _log_line(self, line: bytes | OversizeLine, now: float) -> None:
+        if isinstance(line, OversizeLine):
+            # A cut could leave half a secret, which no pattern finds.
+            self._budget.count_dropped()
+            return
+        level = _LEVELS.get(line.partition(b" ")[0], logging.INFO)
+        if not self._log.isEnabledFor(level):
+            return
+        if self._budget.admit(now):
+            if dropped := self._budget.take_dropped():
+                self._log.warning("%d lines of child %d were not logged", dropped, self.pid)
+            self._log.log(level, "%s", self._redactor.clean(line))
+
+
+async def spawn(command: Sequence[str], environment: Mapping[str, str], home: Path) -> Spawned:
+    """Start a process with pipes, in its own session, tied to the life of this one.
+
+    Args:
+        command: as ``resolved`` gives it.
+        environment: all that the child sees.
+        home: its working directory.
+
+    Raises:
+        OSError: the command cannot be executed.
+        subprocess.SubprocessError: the fork could not be prepared.
+    """
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.subprocess_exec(
+        Streams,
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=dict(environment),
+        cwd=home,
+        start_new_session=True,
+        preexec_fn=_before_exec(),
+    )
+    return Spawned(transport=transport, protocol=protocol)
+
+
+def resolved(command: Sequence[str]) -> tuple[str, ...]:
+    """Return the command with a relative path to its executable made absolute: the child has its own directory."""
+    executable = command[0]
+    if "/" in executable:
+        executable = str(Path(executable).absolute())
+    return (executable, *command[1:])
+
+
+def _before_exec() -> Callable[[], None]:
+    """Return what the fork does before it becomes the server: no core dumps, private files, and dies with us.
+
+    On Linux the kernel kills the child when the thread that started it ends, SIGKILL included (prctl(2),
+    PR_SET_PDEATHSIG). Elsewhere there is no such thing: the child sees the end of its standard input, upon which the
+    MongoDB MCP server shuts itself down. The same holds for processes that a wrapper command starts.
+
+    Descriptors are marked here and not left to ``close_fds``, because uvloop 0.22 does not honour it, and hands the
+    child a second copy of its pipes besides (seen in ``/proc/<pid>/fd``). Marked to close on exec, not closed: uvloop
+    calls this before it has moved them into place.
+
+    What runs in the fork takes no lock and is looked up here: the fork of a process with threads may do little else
+    (subprocess, preexec_fn).
+    """
+    parent = os.getpid()
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+    def prepare() -> None:
+        os.umask(0o077)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        for name in os.listdir("/dev/fd"):  # noqa: PTH208 -- the least that a fork can do
+            with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
+                if int(name) > _STANDARD_ERROR:
+                    os.set_inheritable(int(name), False)  # noqa: FBT003 -- positional only
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL.value, 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(1)
+
+    return prepare
+
+
+async def _chunks(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while chunk := await stream.read(_READ_BYTES):
+        yield chunk

@@ -1,0 +1,134 @@
+"""What a child of ours finds in its environment: a minimal base, the recommended settings, the secret; nothing else."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from sidecar.errors import ConfigurationError
+
+_URI_SCHEMES = ("mongodb://", "mongodb+srv://")
+
+DEFAULT_DISABLED_TOOLS = ("assistant", "atlas", "atlas-local", "connect", "export")
+"""Defence in depth below the catalogue. ``connect`` is a tool and an operation type: it takes ``disconnect`` and both
+cluster connectors with it. Left open, it dials any host and can hand over configured credentials; exports are shared by
+everybody in the process."""
+
+BASE: Mapping[str, str] = MappingProxyType(
+    {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG": "C.UTF-8",
+        "NODE_ENV": "production",
+        "DO_NOT_TRACK": "1",
+        "MDB_MCP_TELEMETRY": "disabled",
+        "MDB_MCP_LOGGERS": "stderr",
+    }
+)
+"""Telemetry is on by default in the server and would report the client's name; the default loggers write to disk."""
+
+
+def child_environment(passed: Mapping[str, str], home: Path) -> dict[str, str]:
+    """Return the whole environment of a child: the base, its private home, then what the operator passed."""
+    return {**BASE, "HOME": str(home), "TMPDIR": str(home), **passed}
+
+
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Refuse what no environment can hold; the operating system would answer with a bare ``ValueError``.
+
+    Raises:
+        ConfigurationError: a name or value that cannot be passed.
+    """
+    for name, value in environment.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise ConfigurationError(f"the environment variable {name!r} cannot be passed to the server")
+
+
+def mongodb_environment(
+    connection_string: str,
+    *,
+    read_only: bool,
+    app_name: str = "mcp-sidecar",
+    disabled_tools: Iterable[str] = DEFAULT_DISABLED_TOOLS,
+    max_time_ms: int | None = None,
+) -> dict[str, str]:
+    """Return the ``MDB_MCP_*`` settings for a child that serves one connection.
+
+    The names were checked against the installed 3.0.4 with ``--dryRun``. The credentials stay inside the connection
+    string, because a separate user name and password are merged into every ``connect``, to whatever host it names.
+
+    Args:
+        connection_string: with its credentials; ``appName`` is added where it has none, so that the database's own log
+            and profiler name the sidecar.
+        read_only: drop the tools that write and refuse ``$out`` and ``$merge``.
+        app_name: at most 128 bytes of letters, digits, ``-``, ``_`` and ``.``.
+        disabled_tools: names of tools, operation types or categories.
+        max_time_ms: ``maxTimeMS`` of the reads, or None for no limit.
+
+    Raises:
+        ConfigurationError: a value that the server would misread.
+    """
+    disabled = tuple(disabled_tools)
+    if not all(name and name.replace("-", "").isalnum() for name in disabled):
+        raise ConfigurationError("a disabled tool is a name of letters, digits and hyphens")
+    environment = {
+        "MDB_MCP_CONNECTION_STRING": _with_app_name(connection_string, app_name),
+        "MDB_MCP_TRANSPORT": "stdio",
+        "MDB_MCP_READ_ONLY": "true" if read_only else "false",
+        "MDB_MCP_DISABLE_SERVER_SIDE_JS": "true",
+        "MDB_MCP_ALLOW_REQUEST_OVERRIDES": "false",
+        "MDB_MCP_PREVIEW_FEATURES": "",
+    }
+    if disabled:
+        environment["MDB_MCP_DISABLED_TOOLS"] = ",".join(disabled)
+    if max_time_ms is not None:
+        if max_time_ms <= 0:
+            raise ConfigurationError("max_time_ms is at least 1; zero would mean no limit")
+        # The option is called maxTimeMS; MDB_MCP_MAX_TIME_MS becomes maxTimeMs and is silently ignored.
+        environment["MDB_MCP_MAX_TIME_M_S"] = str(max_time_ms)
+    return environment
+
+
+def check_command(command: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    """Refuse a command line that carries a secret: it can be read by every user of the machine.
+
+    Raises:
+        ConfigurationError: no command, or a connection string or secret of the environment among the arguments.
+    """
+    if not command or not command[0]:
+        raise ConfigurationError("the server's command is empty")
+    secrets = secrets_of(environment)
+    if any(scheme in argument for argument in command for scheme in _URI_SCHEMES) or any(
+        secret in argument for argument in command for secret in secrets if len(secret) >= _LEAST_COMPARABLE
+    ):
+        raise ConfigurationError("the server's command line carries a secret; pass it in the environment")
+
+
+_LEAST_COMPARABLE = 6
+"""A secret of a few letters occurs in ordinary arguments by chance."""
+
+_SECRET_NAMES = ("SECRET", "PASSWORD", "TOKEN", "KEY", "CONNECTION_STRING", "HTTP_HEADERS", "CREDENTIAL")
+
+
+def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the values that must not appear anywhere but in the child's environment."""
+    return tuple(
+        value
+        for name, value in environment.items()
+        if value and (any(part in name.upper() for part in _SECRET_NAMES) or value.startswith(_URI_SCHEMES))
+    )
+
+
+def _with_app_name(connection_string: str, app_name: str) -> str:
+    if not connection_string.startswith(_URI_SCHEMES):
+        raise ConfigurationError("a connection string begins with mongodb:// or mongodb+srv://")
+    if not app_name or len(app_name) > 128 or not app_name.isascii() or not app_name.translate(_PLAIN).isalnum():  # noqa: PLR2004 -- MongoDB handshake specification: 128 bytes
+        raise ConfigurationError("appName is at most 128 letters, digits, hyphens, underscores and dots")
+    address, question, options = connection_string.partition("?")
+    if any(option.partition("=")[0].lower() == "appname" for option in options.split("&")):
+        return connection_string
+    if not question and "/" not in address.partition("://")[2]:
+        address += "/"
+    joined = "&".join(part for part in (options, f"appName={app_name}") if part)
+    return f"{address}?{joined}"
+
+
+_PLAIN = str.maketrans("", "", "-_.")

@@ -1,0 +1,409 @@
+"""The MongoDB MCP server behind a Streamable HTTP endpoint (MCP 2025-11-25), guarded by a shared-secret header.
+
+One session serves all callers: request ids are unique for the life of this object, because answers to equal ids that
+race in one session were seen to reach the wrong caller. No header, query or cookie of a client travels on; what is sent
+is built here.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+
+import aiohttp
+from yarl import URL
+
+from sidecar.errors import (
+    ConfigurationError,
+    UpstreamError,
+    UpstreamProtocolViolation,
+    UpstreamRefused,
+    UpstreamTimedOut,
+    UpstreamUnreachable,
+)
+from sidecar.model import JsonObject, Permit, UpstreamResult
+from sidecar.upstream.messages import (
+    MAX_MESSAGE_BYTES,
+    Answer,
+    Malformed,
+    Message,
+    Notification,
+    Refusal,
+    ServerRequest,
+    call_params,
+    check_initialized,
+    decode_message,
+    encode_notification,
+    encode_reply,
+    encode_request,
+    initialize_params,
+    read_tool_result,
+)
+from sidecar.upstream.redaction import Redactor
+from sidecar.upstream.sse import EventDecoder
+from sidecar.upstream.toollist import ToolList
+
+_KEEP_ALIVE_S = 3.0
+"""Below the server's own 5 s, so that a request never meets a connection that is just being closed: a POST that was
+lost that way must not be sent twice."""
+_TOOLS_MAX_AGE_S = 300.0
+"""Without a GET stream the server cannot announce a change between calls."""
+_MAX_SERVER_REQUESTS = 16
+_STREAM_END_S = 0.25
+_FAREWELL_S = 2.0
+_FIRST_BACKOFF_S = 0.5
+_LONGEST_BACKOFF_S = 30.0
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_SESSION_ID = re.compile(r"[\x21-\x7e]{1,512}\Z")
+_OWN_HEADERS = frozenset({
+    "accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "cookie", "host",
+    "mcp-protocol-version", "mcp-session-id", "transfer-encoding", "user-agent",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Session:
+    revision: str
+    id: str | None
+    """None where the server keeps no sessions."""
+
+
+class _SessionGone(UpstreamUnreachable):
+    """The server does not know the session (404): the message was not looked at, so it may be sent again."""
+
+
+class HttpUpstream:
+    """One configured MongoDB MCP server instance, as ``sidecar.ports.Upstream``.
+
+    Args:
+        name: the instance's name in the settings; a permit for another instance is refused.
+        url: the endpoint, ``http`` or ``https``, without credentials, query and fragment.
+        headers: sent with every request; the shared secret is one of them (``MDB_MCP_HTTP_HEADERS`` of the server).
+        timeout_s: the longest a call may take, waiting for its turn included.
+        max_in_flight: how many calls are sent at once; further ones wait.
+    """
+
+    def __init__(
+        self, name: str, url: str, headers: Mapping[str, str], *, timeout_s: float, max_in_flight: int = 256
+    ) -> None:
+        self._name = name
+        self._url = _checked_url(url)
+        self._headers = _checked_headers(headers)
+        self._timeout_s = timeout_s
+        self._max_in_flight = max_in_flight
+        self._slots = asyncio.Semaphore(max_in_flight)
+        self._log = logging.getLogger(f"sidecar.upstream.{name}")
+        self._redactor = Redactor(headers.values())
+        self._ids = itertools.count(1)
+        self._tools = ToolList(max_age_s=_TOOLS_MAX_AGE_S)
+        self._http: aiohttp.ClientSession | None = None
+        self._session: _Session | None = None
+        self._handshake = asyncio.Lock()
+        self._recovery: asyncio.Task[None] | None = None
+        self._cancellations: set[asyncio.Task[None]] = set()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the server answered the last thing it was asked."""
+        return self._session is not None and self._recovery is None
+
+    def on_tools_changed(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever the tool list may have changed: the server says so, or there is a new session."""
+        self._tools.on_change(callback)
+
+    async def start(self) -> None:
+        """Open the session.
+
+        Raises:
+            UpstreamError: the server is not there, refuses, or does not speak MCP; nothing is left open.
+        """
+        if self._http is not None:
+            raise ValueError("already started")
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._max_in_flight * 2, keepalive_timeout=_KEEP_ALIVE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._open(None)
+        except TimeoutError as error:
+            await self.stop()
+            raise UpstreamTimedOut("no handshake in time") from error
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End the session (DELETE) and every connection; calls in flight fail."""
+        http, self._http = self._http, None
+        session, self._session = self._session, None
+        tasks = {*self._cancellations, *([self._recovery] if self._recovery else [])}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if http is None:
+            return
+        try:
+            if session is not None and session.id is not None:
+                await self._farewell(http, session)
+        finally:
+            await http.close()
+
+    async def forward(self, permit: Permit) -> UpstreamResult:
+        """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``)."""
+        if permit.server != self._name:
+            raise UpstreamRefused(f"a permit for {permit.server!r} was brought to {self._name!r}")
+        return read_tool_result(await self._ask("tools/call", call_params(permit)))
+
+    async def tools(self) -> list[JsonObject]:
+        """Return the server's live tools, all pages, cached for a while (see ``sidecar.ports.Upstream``)."""
+        return await self._tools.get(lambda params: self._ask("tools/list", params))
+
+    async def _ask(self, method: str, params: JsonObject) -> bytes:
+        try:
+            return await self._ask_unguarded(method, params)
+        except UpstreamRefused:
+            raise
+        except UpstreamError:
+            self._suspect()
+            raise
+
+    async def _ask_unguarded(self, method: str, params: JsonObject) -> bytes:
+        try:
+            async with asyncio.timeout(self._timeout_s), self._slots:
+                session = self._session or await self._open(None)
+                try:
+                    return await self._request(session, method, params)
+                except _SessionGone:
+                    return await self._request(await self._open(session), method, params)
+        except TimeoutError as error:
+            raise UpstreamTimedOut(f"no answer to {method} within {self._timeout_s} s") from error
+
+    async def _open(self, gone: _Session | None) -> _Session:
+        """Return a session other than ``gone``, made by whoever comes first."""
+        async with self._handshake:
+            if self._session is None or self._session is gone:
+                self._session = None
+                self._session = await self._initialize()
+                self._tools.changed()
+            return self._session
+
+    async def _initialize(self) -> _Session:
+        request_id = next(self._ids)
+        body = encode_request(request_id, "initialize", initialize_params())
+        async with self._post(body, None) as response:
+            session_id = response.headers.get("mcp-session-id")
+            revision = check_initialized(await self._result(response, request_id, None))
+        if session_id is not None and not _SESSION_ID.match(session_id):
+            raise UpstreamProtocolViolation("the session id is not of visible ASCII")
+        session = _Session(revision=revision, id=session_id)
+        await self._tell(encode_notification("notifications/initialized"), session)
+        self._log.info("the server speaks MCP %s", revision)
+        return session
+
+    async def _request(self, session: _Session, method: str, params: JsonObject) -> bytes:
+        request_id = next(self._ids)
+        body = encode_request(request_id, method, params)
+        try:
+            async with self._post(body, session) as response:
+                return await self._result(response, request_id, session)
+        except asyncio.CancelledError:
+            # Closing the connection does not cancel in this era (MCP 2025-11-25, transports); the caller cannot wait.
+            note = encode_notification("notifications/cancelled", {"requestId": request_id})
+            task = asyncio.create_task(self._cancel(note, session))
+            self._cancellations.add(task)
+            task.add_done_callback(self._cancellations.discard)
+            raise
+
+    async def _cancel(self, note: bytes, session: _Session) -> None:
+        try:
+            async with asyncio.timeout(_FAREWELL_S):
+                await self._tell(note, session)
+        except (UpstreamError, TimeoutError) as error:
+            self._log.info("a cancellation was not delivered: %s", error)
+
+    async def _tell(self, body: bytes, session: _Session) -> None:
+        """Send a notification or a response."""
+        async with self._post(body, session) as response:
+            response.close()
+
+    @contextlib.asynccontextmanager
+    async def _post(self, body: bytes, session: _Session | None) -> AsyncIterator[aiohttp.ClientResponse]:
+        if self._http is None:
+            raise UpstreamUnreachable("not started")
+        try:
+            async with self._http.post(
+                self._url, data=body, headers=self._headers_of(session), allow_redirects=False
+            ) as response:
+                self._check_status(response, session)
+                yield response
+        except (aiohttp.ClientError, OSError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            raise UpstreamUnreachable(f"{type(error).__name__} while talking to the server") from error
+
+    def _headers_of(self, session: _Session | None) -> dict[str, str]:
+        headers = {
+            **self._headers,
+            "Accept": "application/json, text/event-stream",
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+            "User-Agent": "mcp-sidecar",
+        }
+        if session is not None:
+            headers["MCP-Protocol-Version"] = session.revision
+            if session.id is not None:
+                headers["MCP-Session-Id"] = session.id
+        return headers
+
+    def _check_status(self, response: aiohttp.ClientResponse, session: _Session | None) -> None:
+        status = response.status
+        match status:
+            case 200 | 202:
+                return
+            case 404 if session is not None:
+                raise _SessionGone("the server does not know the session")
+            case 401 | 403:
+                # Not UpstreamRefused: no call at all gets through, and readiness has to show it.
+                raise UpstreamUnreachable(f"HTTP status {status}: the shared secret is not accepted")
+            case _ if 400 <= status < 500:  # noqa: PLR2004 -- the client error class of RFC 9110
+                raise UpstreamRefused(f"HTTP status {status}")
+            case _ if status >= 500:  # noqa: PLR2004 -- the server error class of RFC 9110
+                raise UpstreamUnreachable(f"HTTP status {status}")
+            case _:
+                raise UpstreamProtocolViolation(f"HTTP status {status}")
+
+    async def _result(self, response: aiohttp.ClientResponse, request_id: int, session: _Session | None) -> bytes:
+        """Read the answer to one request from its response, JSON or stream."""
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise UpstreamProtocolViolation("the answer is compressed, though that was not accepted")
+        match response.content_type:
+            case "application/json":
+                outcome = _outcome(decode_message(await _whole(response.content)), request_id)
+            case "text/event-stream":
+                outcome = await self._from_stream(response.content, request_id, session)
+            case _:
+                raise UpstreamProtocolViolation("the answer is neither JSON nor an event stream")
+        match outcome:
+            case Answer(result=result):
+                return result
+            case Refusal(code=code, message=message):
+                text = self._redactor.clean(message.encode("utf-8", "replace"))
+                raise UpstreamRefused(f"error {code}: {text}")
+
+    async def _from_stream(
+        self, content: aiohttp.StreamReader, request_id: int, session: _Session | None
+    ) -> Answer | Refusal:
+        decoder = EventDecoder(MAX_MESSAGE_BYTES)
+        asked = 0
+        async for chunk in content.iter_any():
+            for data in decoder.feed(chunk):
+                match decode_message(data):
+                    case ServerRequest() as request:
+                        asked += 1
+                        await self._refuse(request, asked, session)
+                    case Notification(method="notifications/tools/list_changed"):
+                        self._tools.changed()
+                    case Notification():
+                        # Progress and logs: nobody asked for any.
+                        pass
+                    case message:
+                        outcome = _outcome(message, request_id)
+                        await _finished(content)
+                        return outcome
+        raise UpstreamUnreachable("the stream ended before the answer")
+
+    async def _refuse(self, request: ServerRequest, asked: int, session: _Session | None) -> None:
+        if asked > _MAX_SERVER_REQUESTS or session is None:
+            raise UpstreamProtocolViolation("the server asks its client too much")
+        await self._tell(encode_reply(request), session)
+
+    async def _farewell(self, http: aiohttp.ClientSession, session: _Session) -> None:
+        try:
+            async with (
+                asyncio.timeout(_FAREWELL_S),
+                http.delete(self._url, headers=self._headers_of(session), allow_redirects=False) as response,
+            ):
+                self._log.info("the session was ended: HTTP status %d", response.status)
+        except (aiohttp.ClientError, OSError) as error:
+            self._log.info("the session could not be ended: %s", type(error).__name__)
+
+    def _suspect(self) -> None:
+        """Something went wrong: ask for a sign of life until there is one, so that readiness can return by itself."""
+        if self._recovery is None and self._http is not None:
+            self._recovery = asyncio.create_task(self._recover(), name=f"recovery {self._name}")
+
+    async def _recover(self) -> None:
+        pause = _FIRST_BACKOFF_S
+        try:
+            while True:
+                try:
+                    await self._ask_unguarded("ping", {})
+                except UpstreamRefused:
+                    # An error of the protocol is an answer; one of HTTP (a wrong secret) leaves no session.
+                    if self._session is not None:
+                        return
+                except UpstreamError as error:
+                    self._log.warning("the server does not answer: %s", error)
+                else:
+                    return
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_BACKOFF_S)
+        finally:
+            self._recovery = None
+
+
+def _outcome(message: Message, request_id: int) -> Answer | Refusal:
+    match message:
+        case Answer(id=answered) | Refusal(id=answered) if answered == request_id:
+            return message
+        case Malformed(reason=reason):
+            raise UpstreamProtocolViolation(reason)
+        case _:
+            raise UpstreamProtocolViolation("the answer is to another request, or none")
+
+
+async def _whole(content: aiohttp.StreamReader) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in content.iter_any():
+        size += len(chunk)
+        if size > MAX_MESSAGE_BYTES:
+            raise UpstreamProtocolViolation(f"an answer of more than {MAX_MESSAGE_BYTES} bytes")
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+async def _finished(content: aiohttp.StreamReader) -> None:
+    """Wait a moment for the stream's end: only a connection that was read to the end can be used again."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_STREAM_END_S):
+            while not content.at_eof():
+                await content.readany()
+
+
+def _checked_url(url: str) -> URL:
+    try:
+        parsed = URL(url)
+    except ValueError as error:
+        raise ConfigurationError("the server's URL is malformed") from error
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise ConfigurationError("the server's URL is http or https and names a host")
+    if parsed.user is not None or parsed.password is not None or parsed.query_string or parsed.fragment:
+        raise ConfigurationError("the server's URL has no credentials, query or fragment; secrets go into headers")
+    return parsed
+
+
+def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not _HEADER_NAME.match(name) or name.lower() in _OWN_HEADERS:
+            raise ConfigurationError(f"the header {name!r} cannot be configured")
+        if not value or not value.isascii() or not value.isprintable():
+            raise ConfigurationError(f"the value of the header {name!r} is not of printable ASCII")
+    return dict(headers)

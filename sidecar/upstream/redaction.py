@@ -1,0 +1,79 @@
+"""The child's standard error on its way into our log: without secrets, without control characters, without end."""
+
+import re
+from collections.abc import Iterable
+from urllib.parse import unquote
+
+_URI = re.compile(r"mongodb(?:\+srv)?(?::|%3a)(?://|%2f%2f|\\/\\/)[^\s\"'<>]*", re.IGNORECASE)
+_USERINFO = re.compile(r"\Amongodb(?:\+srv)?://(?P<userinfo>[^/?]*)@")
+_HIDDEN = "<redacted>"
+
+
+class Redactor:
+    """Removes known secrets and everything that looks like a MongoDB URI from a line.
+
+    Args:
+        secrets: what must not be seen. Of a connection string its password is also taken alone, as written and decoded.
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        forms = {form for secret in secrets for form in _forms(secret)}
+        longest_first = sorted(forms, key=len, reverse=True)
+        self._secrets = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+    def clean(self, line: bytes) -> str:
+        """Return the line as printable text."""
+        text = line.decode("utf-8", "replace")
+        if self._secrets is not None:
+            text = self._secrets.sub(_HIDDEN, text)
+        text = _URI.sub(_HIDDEN, text)
+        # Escape sequences and bidirectional marks would let the server draw in the terminal of whoever reads the log.
+        return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
+class LogBudget:
+    """Lets at most ``lines`` lines per ``seconds`` through and counts the rest.
+
+    Args:
+        lines: how many lines one window admits.
+        seconds: the length of the window.
+    """
+
+    def __init__(self, *, lines: int, seconds: float) -> None:
+        self._lines = lines
+        self._seconds = seconds
+        self._opened = float("-inf")
+        self._used = 0
+        self._dropped = 0
+
+    def admit(self, now: float) -> bool:
+        """Whether a line that came at ``now`` (seconds, monotonic) may be logged."""
+        if now - self._opened >= self._seconds:
+            self._opened = now
+            self._used = 0
+        if self._used < self._lines:
+            self._used += 1
+            return True
+        self._dropped += 1
+        return False
+
+    def count_dropped(self) -> None:
+        """Count a line that was dropped for another reason."""
+        self._dropped += 1
+
+    def take_dropped(self) -> int:
+        """Return how many lines were dropped since the last time this was asked."""
+        dropped, self._dropped = self._dropped, 0
+        return dropped
+
+
+def _forms(secret: str) -> Iterable[str]:
+    """The ways in which a secret can turn up in a log."""
+    parts = [secret]
+    if userinfo := _USERINFO.match(secret):
+        password = userinfo["userinfo"].partition(":")[2]
+        parts += [password, unquote(password)]
+    for part in parts:
+        if part:
+            yield part
+            yield part.replace("\\", "\\\\").replace('"', '\\"')

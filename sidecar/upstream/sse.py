@@ -1,0 +1,79 @@
+"""Server-sent events as Streamable HTTP uses them, without I/O (WHATWG HTML, 9.2.6 "Interpreting an event stream")."""
+
+import re
+from collections.abc import Iterator
+
+from sidecar.errors import UpstreamProtocolViolation
+
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+_BOM = b"\xef\xbb\xbf"
+
+
+class EventDecoder:
+    """Turns a byte stream into the data of its ``message`` events.
+
+    Events of another type, comments, ids, retry hints and events without data (the priming event of MCP 2025-11-25)
+    are skipped: this client does not resume streams.
+
+    Args:
+        limit: the most bytes one event may have, line ends not counted.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._partial: list[bytes] = []
+        self._data: list[bytes] = []
+        self._event = b""
+        self._after_cr = False
+        self._at_start = True
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield the data of every event that ``chunk`` completes.
+
+        Raises:
+            UpstreamProtocolViolation: an event is larger than the limit.
+        """
+        if not chunk:
+            return
+        start = 1 if self._after_cr and chunk[:1] == b"\n" else 0
+        self._after_cr = chunk.endswith(b"\r")
+        for end in _LINE_END.finditer(chunk, start):
+            self._hold(chunk[start : end.start()])
+            start = end.end()
+            data = self._line(b"".join(self._partial))
+            self._partial.clear()
+            if data:
+                yield data
+        self._hold(chunk[start:])
+
+    def _hold(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > self._limit:
+            raise UpstreamProtocolViolation(f"a server-sent event of more than {self._limit} bytes")
+        if piece:
+            self._partial.append(piece)
+
+    def _line(self, line: bytes) -> bytes:
+        """Take one line in; return the event's data if the line ends an event that has some."""
+        if self._at_start:
+            line = line.removeprefix(_BOM)
+            self._at_start = False
+        if not line:
+            return self._dispatch()
+        field, _, value = line.partition(b":")
+        match field:
+            case b"data":
+                self._data.append(value.removeprefix(b" "))
+            case b"event":
+                self._event = value.removeprefix(b" ")
+            case _:
+                pass
+        return b""
+
+    def _dispatch(self) -> bytes:
+        data = b"\n".join(self._data) if self._event in {b"", b"message"} else b""
+        self._data.clear()
+        self._event = b""
+        self._size = 0
+        return data

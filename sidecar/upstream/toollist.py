@@ -1,0 +1,75 @@
+"""The server's tool list: fetched once, all pages, forgotten when it may have changed."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+
+from sidecar.errors import UpstreamProtocolViolation
+from sidecar.model import JsonObject
+from sidecar.upstream.messages import read_tools_page
+
+_MAX_PAGES = 64
+
+
+class ToolList:
+    """A cache of ``tools/list`` (77 kB and 14 ms from the real server each time it is asked).
+
+    Args:
+        max_age_s: how long a list is kept where the server may not be able to say that it changed.
+    """
+
+    def __init__(self, *, max_age_s: float = math.inf) -> None:
+        self._max_age_s = max_age_s
+        self._tools: list[JsonObject] | None = None
+        self._fetched_at = -math.inf
+        self._generation = 0
+        self._fetching = asyncio.Lock()
+        self._callbacks: list[Callable[[], None]] = []
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` on every later change."""
+        self._callbacks.append(callback)
+
+    def changed(self) -> None:
+        """Forget the list. Callbacks run in a later turn of the loop, so that their failure is their own."""
+        self._generation += 1
+        self._tools = None
+        loop = asyncio.get_running_loop()
+        for callback in self._callbacks:
+            loop.call_soon(callback)
+
+    async def get(self, fetch: Callable[[JsonObject], Awaitable[bytes]]) -> list[JsonObject]:
+        """Return the tools; ``fetch`` sends ``tools/list`` with the params it is given and returns the result.
+
+        Raises:
+            UpstreamProtocolViolation: an answer that is no list, pages without end, or two tools of one name.
+            UpstreamError: what ``fetch`` raises.
+        """
+        clock = asyncio.get_running_loop().time
+        async with self._fetching:
+            if self._tools is not None and clock() - self._fetched_at < self._max_age_s:
+                return list(self._tools)
+            generation = self._generation
+            tools = await _all_pages(fetch)
+            if generation == self._generation:
+                # A list that changed while it was read is served once and not kept.
+                self._tools = tools
+                self._fetched_at = clock()
+            return list(tools)
+
+
+async def _all_pages(fetch: Callable[[JsonObject], Awaitable[bytes]]) -> list[JsonObject]:
+    tools: list[JsonObject] = []
+    params: JsonObject = {}
+    for _ in range(_MAX_PAGES):
+        page, cursor = read_tools_page(await fetch(params))
+        tools += page
+        if cursor is None:
+            break
+        params = {"cursor": cursor}
+    else:
+        raise UpstreamProtocolViolation(f"tools/list has more than {_MAX_PAGES} pages")
+    names = [tool["name"] for tool in tools]
+    if len(set(map(str, names))) != len(names):
+        raise UpstreamProtocolViolation("tools/list names a tool twice")
+    return tools
