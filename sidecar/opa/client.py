@@ -25,6 +25,7 @@ from opentelemetry import trace
 from sidecar.errors import ConfigurationError, DecisionUnavailable
 from sidecar.model import JsonObject
 from sidecar.opa.answers import decode_answer, describe_failure, encode_question
+from sidecar.opa.memo import Memo
 from sidecar.ports import PdpAnswer, Question
 
 _QUERY = "strict-builtin-errors=true&provenance=true"
@@ -162,6 +163,7 @@ class OpaClient:
         ca_file: PEM file of the authority that OPA's certificate must chain to, instead of the system's (https only).
         token_file: file with a bearer token for OPA (``--authentication=token``); read when the client opens.
         revision: the policy set that is known to answer there; None takes what the answer's provenance says.
+        memo_s: seconds for which an answer stands for an equal question (``sidecar.opa.memo``); 0 asks every time.
 
     Raises:
         ConfigurationError: the URL has another form, an option does not fit it, or a bearer token would travel in
@@ -176,8 +178,10 @@ class OpaClient:
         ca_file: Path | None = None,
         token_file: Path | None = None,
         revision: str | None = None,
+        memo_s: float = 0.0,
     ) -> None:
         self._endpoint = Endpoint.parse(url)
+        self._memo = Memo(memo_s)
         if timeout_s <= 0:
             raise ConfigurationError("the OPA timeout must be positive")
         if ca_file is not None and not self._endpoint.tls:
@@ -224,6 +228,19 @@ class OpaClient:
             DecisionUnavailable: everything but HTTP 200 with one strict JSON object that has a ``result``, in time.
         """
         body = encode_question(document)
+        known = self._memo.recall(question, body)
+        if known is not None:
+            return known
+        try:
+            answer = await self._evaluate(question, body)
+        except DecisionUnavailable:
+            # What answers no longer, or not as it should, is not to be quoted either.
+            self._memo.clear()
+            raise
+        self._memo.remember(question, body, answer)
+        return answer
+
+    async def _evaluate(self, question: Question, body: bytes) -> PdpAnswer:
         status, media_type, answer = await self._exchange(self._urls[question], body)
         if status != _OK:
             raise DecisionUnavailable(f"OPA answered {status} {describe_failure(answer)}".rstrip())

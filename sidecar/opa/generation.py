@@ -64,6 +64,8 @@ class Launch:
     """Seconds for one question."""
     start_timeout_s: float
     """Seconds from start to ready."""
+    memo_s: float
+    """Seconds for which an answer stands for an equal question; 0 asks every time."""
     memory_limit_bytes: int
     otlp_endpoint: str | None
     """``host:port`` of an OTLP/HTTP collector without TLS, or None."""
@@ -82,6 +84,8 @@ class Launch:
             # Two at least, so that one endless evaluation does not stop the others; four at most, beside our own work.
             "GOMAXPROCS": str(max(2, min(4, os.cpu_count() or 2))),
             "GOTRACEBACK": "none",
+            # Questions allocate much and keep nothing: collecting less often is a third of the CPU (measured).
+            "GOGC": "400",
         }
 
     def configuration(self) -> JsonObject:
@@ -150,7 +154,9 @@ class Generation:
         home = await _make_home(launch.directory, "opa-")
         try:
             arguments = await asyncio.to_thread(_prepare, home, launch, policies)
-            client = OpaClient(f"unix://{home / 's'}", timeout_s=launch.timeout_s, revision=policies.revision)
+            client = OpaClient(
+                f"unix://{home / 's'}", timeout_s=launch.timeout_s, revision=policies.revision, memo_s=launch.memo_s
+            )
             process = await _spawn(launch.command(*arguments), home / "policies", launch.environment(home))
         except BaseException:
             await _remove(home)

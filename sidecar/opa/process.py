@@ -45,6 +45,7 @@ class ManagedOpa:
         otlp_endpoint: ``host:port`` of an OTLP/HTTP collector, for OPA's own spans inside ours; None for no spans.
         start_timeout_s: seconds that an OPA may take from start to healthy.
         probe_interval_s: seconds between health probes; three missed in a row count as hung, and it is restarted.
+        memo_s: seconds for which an answer stands for an equal question; 0 asks every time.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class ManagedOpa:
         otlp_endpoint: str | None = None,
         start_timeout_s: float = 15.0,
         probe_interval_s: float = 5.0,
+        memo_s: float = 0.0,
     ) -> None:
         self._binary = binary
         self._folder = policies
@@ -67,6 +69,7 @@ class ManagedOpa:
         self._otlp_endpoint = otlp_endpoint
         self._start_timeout_s = start_timeout_s
         self._probe_interval_s = probe_interval_s
+        self._memo_s = memo_s
         self._current: Generation | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._revision = ""
@@ -151,6 +154,7 @@ class ManagedOpa:
             start_timeout_s=self._start_timeout_s,
             memory_limit_bytes=self._memory_limit_bytes,
             otlp_endpoint=self._otlp_endpoint,
+            memo_s=self._memo_s,
         )
 
     async def _supervise(self, launch: Launch, policies: PolicySet) -> None:
