@@ -1,0 +1,366 @@
+"""The composition root: settings become an object graph, the graph runs, and comes down again in reverse order.
+
+The only module that knows every room.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+import uvloop
+from aiohttp import web
+
+from sidecar import __version__, settings
+from sidecar.commands.catalog import CATALOG
+from sidecar.edge import admin, admission, http, server
+from sidecar.enforcement import EnforcementPoint, Ports, Rules
+from sidecar.errors import ConfigurationError, SidecarError
+from sidecar.identity.claims import ClaimMap
+from sidecar.mcp import methods
+from sidecar.mcp.session import Sessions
+from sidecar.oauth.keys import Discovery, FileKeySet, KeySet, RemoteKeySet, at
+from sidecar.oauth.verifier import Issuer, JwtVerifier
+from sidecar.opa.client import OpaClient
+from sidecar.opa.process import ManagedOpa
+from sidecar.opa.selftest import self_test
+from sidecar.ports import Clock, DecisionPoint, Upstream
+from sidecar.settings import Settings
+from sidecar.store.file import FileAuditSink
+from sidecar.telemetry import logs
+from sidecar.telemetry.metrics import OtelMetrics
+from sidecar.telemetry.tracing import OtelTracer, build_tracer_provider
+from sidecar.upstream.environment import mongodb_environment
+from sidecar.upstream.http import HttpUpstream
+from sidecar.upstream.process import StdioUpstream
+
+_LOG = logging.getLogger("sidecar.app")
+
+FLUSH_S: Final = 2.0
+"""How long telemetry may take to leave at the end."""
+
+HEALTH_PERIOD_S: Final = 5.0
+
+T = TypeVar("T")
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def time_ns(self) -> int:
+        """Nanoseconds since the epoch."""
+        return time.time_ns()
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+        return time.monotonic()
+
+
+class RandomIdentifiers:
+    """Identifiers from the operating system's randomness."""
+
+    def request_id(self) -> str:
+        """Milliseconds since the epoch, then 80 random bits; hexadecimal, sortable by time (as a ULID is)."""
+        return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+    def session_id(self) -> str:
+        """256 random bits, URL-safe."""
+        return secrets.token_urlsafe(32)
+
+
+class Decider(DecisionPoint, Protocol):
+    """A decision point whose health can be asked for."""
+
+    async def healthy(self) -> bool:
+        """Whether it answers."""
+        ...
+
+
+class Server(Upstream, Protocol):
+    """An upstream with a life of its own."""
+
+    async def start(self) -> None:
+        """Come up."""
+        ...
+
+    async def stop(self) -> None:
+        """Come down."""
+        ...
+
+    def on_tools_changed(self, callback: Callable[[], None]) -> None:
+        """Call back when the list of tools may have changed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A sidecar that serves."""
+
+    url: str
+    """Where it listens, as a client on this machine dials it."""
+    admin_url: str
+
+
+def run(work: Coroutine[None, None, T]) -> T:
+    """Run the program's one coroutine to its end; an interrupt is a request to stop, not an error."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+def dump(value: object) -> str:
+    """Return a result of a command as JSON text."""
+    return msgspec.json.encode(value).decode()
+
+
+async def serve(config: Settings) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigurationError: something does not come up.
+    """
+    logs.configure(config.log_level, json=not sys.stderr.isatty())
+    async with sidecar(config) as running:
+        _LOG.info("serving MCP", extra={"url": running.url, "admin": running.admin_url})
+        await interrupted()
+
+
+async def interrupted() -> None:
+    """Return when the process is asked to stop (SIGINT, SIGTERM)."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await stop.wait()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def sidecar(config: Settings) -> AsyncIterator[Running]:
+    """Bring everything up in the order in which it depends on each other, and down in reverse.
+
+    Raises:
+        ConfigurationError: a part does not come up.
+    """
+    async with AsyncExitStack() as stack:
+        clock = SystemClock()
+        metrics, tracer = _telemetry(config, stack)
+        audit = FileAuditSink(config.audit.path, sync=config.audit.sync)
+        stack.push_async_callback(audit.close)
+        decisions = await _decisions(config, stack)
+        upstreams = await _upstreams(config, stack)
+        ports = Ports(
+            verifier=await _verifier(config, clock, stack),
+            decisions=decisions,
+            audit=audit,
+            upstreams=upstreams,
+            clock=clock,
+            identifiers=RandomIdentifiers(),
+            tracer=tracer,
+            metrics=metrics,
+        )
+        pep = EnforcementPoint(ports, _rules(config), _sessions(config))
+        for upstream in upstreams.values():
+            upstream.on_tools_changed(pep.tools_changed)
+        readiness = Readiness(decisions, upstreams, metrics)
+        stack.push_async_callback(cancelled, asyncio.create_task(readiness.watch(), name="readiness"))
+        url = await _listen(http.build_application(pep, _edge(config)), config.listen, stack)
+        administration = admin.build_admin_application(readiness.check, metrics.render)
+        admin_url = await _listen(administration, config.admin_listen, stack)
+        yield Running(url=url + urlsplit(config.resource_url).path, admin_url=admin_url)
+
+
+class Readiness:
+    """Whether the parts that a call needs are there."""
+
+    def __init__(self, decisions: Decider, upstreams: Mapping[str, Server], metrics: OtelMetrics) -> None:
+        self._decisions = decisions
+        self._upstreams = upstreams
+        self._metrics = metrics
+
+    async def check(self) -> Mapping[str, bool]:
+        """Look at every part now."""
+        found = {"opa": await self._decisions.healthy()}
+        found |= {f"server:{name}": upstream.healthy for name, upstream in self._upstreams.items()}
+        for component, up in found.items():
+            self._metrics.health(component, up=up)
+        return found
+
+    async def watch(self) -> None:
+        """Keep the health gauges fresh for those who only read metrics."""
+        while True:
+            await self.check()
+            await asyncio.sleep(HEALTH_PERIOD_S)
+
+
+async def cancelled(task: "asyncio.Task[None]") -> None:
+    """End a background task."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _telemetry(config: Settings, stack: AsyncExitStack) -> tuple[OtelMetrics, OtelTracer]:
+    signal = settings.exporter("METRICS")
+    metrics = OtelMetrics(
+        methods=methods.KNOWN,
+        tools=CATALOG.keys(),
+        servers=[server.name for server in config.servers],
+        endpoint_configured=bool(signal.endpoint),
+        protocol=signal.protocol,
+        version=__version__,
+    )
+    stack.callback(metrics.shutdown, FLUSH_S)
+    signal = settings.exporter("TRACES")
+    provider = build_tracer_provider(
+        endpoint_configured=bool(signal.endpoint), protocol=signal.protocol, version=__version__
+    )
+    tracer = OtelTracer(provider, version=__version__)
+    stack.callback(tracer.shutdown, FLUSH_S)
+    return metrics, tracer
+
+
+def _rules(config: Settings) -> Rules:
+    return Rules(
+        environment=config.environment,
+        server_version=__version__,
+        audit_required=config.audit.on_failure == "deny",
+        audit_arguments=config.audit.arguments == "full",
+    )
+
+
+def _sessions(config: Settings) -> Sessions:
+    limits = config.sessions
+    return Sessions(limits.total, limits.per_identity, limits.idle_s)
+
+
+def _edge(config: Settings) -> http.EdgeConfig:
+    host, _ = settings.split_address(config.listen)
+    return http.EdgeConfig(
+        resource_url=config.resource_url,
+        authorization_servers=tuple(issuer.issuer for issuer in config.issuers),
+        scopes=config.scopes,
+        allowed_hosts=admission.default_hosts(config.resource_url, host) | frozenset(config.allowed_hosts),
+        allowed_origins=admission.default_origins(config.resource_url, host) | frozenset(config.allowed_origins),
+        max_request_bytes=config.max_request_bytes,
+    )
+
+
+async def _listen(application: web.Application, address: str, stack: AsyncExitStack) -> str:
+    """Serve an application; return its root URL with the port that was really bound."""
+    host, port = settings.split_address(address)
+    runner = await server.serve(application, host, port)
+    stack.push_async_callback(runner.cleanup)
+    bound = runner.addresses[0][1]
+    return f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+
+
+async def _decisions(config: Settings, stack: AsyncExitStack) -> Decider:
+    """Start the managed OPA, or connect to the configured one; either must pass the self-test."""
+    timeout_s = config.opa.timeout_ms / 1000
+    if config.opa.url:
+        client = OpaClient(
+            config.opa.url,
+            timeout_s=timeout_s,
+            ca_file=config.opa.ca_file,
+            token_file=config.opa.token_file,
+            memo_s=config.opa.memo_ms / 1000,
+        )
+        await stack.enter_async_context(client)
+        try:
+            await self_test(client)
+        except SidecarError as error:
+            raise ConfigurationError(f"opa.url: {error.detail}") from error
+        return client
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcp-sidecar-opa-")))
+    return await stack.enter_async_context(
+        ManagedOpa(
+            config.opa.binary,
+            config.policies,
+            directory=directory,
+            timeout_s=timeout_s,
+            memory_limit_bytes=config.opa.memory_mb * 2**20,
+            otlp_endpoint=urlsplit(settings.exporter("TRACES").endpoint).netloc or None,
+            memo_s=config.opa.memo_ms / 1000,
+        )
+    )
+
+
+async def _upstreams(config: Settings, stack: AsyncExitStack) -> Mapping[str, Server]:
+    """Start every configured MCP server, or connect to it, all at once."""
+    servers: dict[str, Server] = {entry.name: _upstream(entry) for entry in config.servers}
+    for upstream in servers.values():
+        stack.push_async_callback(upstream.stop)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for upstream in servers.values():
+                group.create_task(upstream.start())
+    except* SidecarError as errors:
+        raise ConfigurationError("; ".join(f"servers: {error}" for error in errors.exceptions)) from errors
+    return servers
+
+
+def _upstream(entry: settings.Server) -> Server:
+    timeout_s = entry.timeout_ms / 1000
+    if entry.url:
+        headers = _headers(entry.headers_file) if entry.headers_file is not None else {}
+        return HttpUpstream(entry.name, entry.url, headers, timeout_s=timeout_s)
+    connection_string = settings.secret(entry.connection_string, entry.connection_string_file)
+    environment = mongodb_environment(
+        connection_string, read_only=entry.read_only, app_name=f"mcp-sidecar-{entry.name}"
+    )
+    return StdioUpstream(
+        entry.name, entry.command, {"PATH": settings.search_path(), **environment}, timeout_s=timeout_s
+    )
+
+
+def _headers(file: Path) -> dict[str, str]:
+    """Read ``Name: value`` lines: the shared secret of an MCP server behind a URL."""
+    headers = {}
+    for line in settings.secret(None, file).splitlines():
+        name, colon, value = line.partition(":")
+        if not colon or not name.strip():
+            raise ConfigurationError(f"{file}: lines are Name: value")
+        headers[name.strip()] = value.strip()
+    return headers
+
+
+async def _verifier(config: Settings, clock: Clock, stack: AsyncExitStack) -> JwtVerifier:
+    """Know every configured issuer; their keys are fetched when the first token asks for them."""
+    session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
+    return JwtVerifier(
+        [
+            Issuer(
+                issuer=entry.issuer,
+                audiences=frozenset(entry.audiences or (config.resource_url,)),
+                keys=_keys(entry, clock, session),
+                claims=ClaimMap(**entry.claims.model_dump()),
+                algorithms=frozenset(entry.algorithms),
+                token_types=frozenset(entry.token_types),
+                leeway_s=entry.leeway_s,
+            )
+            for entry in config.issuers
+        ],
+        clock,
+    )
+
+
+def _keys(entry: settings.Issuer, clock: Clock, session: aiohttp.ClientSession) -> KeySet:
+    if entry.jwks_file is not None:
+        return FileKeySet(entry.jwks_file, clock)
+    locate = at(entry.jwks_uri) if entry.jwks_uri is not None else Discovery(entry.issuer, session)
+    return RemoteKeySet(locate, session, clock)

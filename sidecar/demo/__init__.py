@@ -1,0 +1,1 @@
+"""The demo: everything on this machine, a short tour of allowed and denied calls, then a sidecar to play with."""

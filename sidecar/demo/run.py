@@ -1,0 +1,165 @@
+"""The demo's one sequence: parts, seed, sidecar, tour, then serve until interrupted."""
+
+import json
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from sidecar import app, settings
+from sidecar.demo import database
+from sidecar.demo.identities import ANALYST, EVERYBODY, ISSUER, DemoIssuer, Person
+from sidecar.demo.tour import MARK, Tour
+from sidecar.errors import ConfigurationError
+from sidecar.settings import Settings
+from sidecar.telemetry import logs
+
+MCP_SERVER: Final = "mongodb-mcp-server"
+PORTS: Final = (8080, 8081)
+PLAIN_WIDTH: Final = 120
+"""Columns where nobody says how wide the output is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What the tour plays on."""
+
+    config: Settings
+    issuer: DemoIssuer
+    uri: str
+    may_write: bool
+
+
+async def demo(*, once: bool, write: bool) -> bool:
+    """Run the demo; return whether the tour went as announced.
+
+    Args:
+        once: end after the tour.
+        write: seed and write even to a database that was named from outside.
+
+    Raises:
+        ConfigurationError: a part is missing or does not start.
+    """
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    async with _stage(write=write) as stage:
+        logs.configure("WARNING", json=not sys.stderr.isatty())
+        async with app.sidecar(stage.config) as running:
+            tokens = _tokens(stage)
+            tour = Tour(
+                running.url,
+                tokens,
+                inserted=lambda: database.count(stage.uri, "sales", "orders", {"by": MARK}),
+                evidence=stage.config.audit.path,
+            )
+            as_announced = await tour.play(console, may_write=stage.may_write)
+            if not stage.may_write:
+                console.print("Steps that write were left out: this database is yours. `--write` plays them too.")
+            if not once:
+                _invite(console, running, tokens)
+                await app.interrupted()
+    return as_announced
+
+
+@asynccontextmanager
+async def _stage(*, write: bool) -> AsyncIterator[Stage]:
+    async with AsyncExitStack() as stack:
+        private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcp-sidecar-demo-")))
+        named = settings.demo_connection_string()
+        uri = named or await stack.enter_async_context(database.stand_in())
+        may_write = write or not named
+        if may_write:
+            await database.seed(uri)
+        issuer = DemoIssuer()
+        issuer.write_keys(private / "jwks.json")
+        (private / "mongodb").write_text(uri, "utf-8")
+        config = settings.load(**_defaults(private))
+        yield Stage(config=config, issuer=issuer, uri=uri, may_write=may_write)
+
+
+def _defaults(private: Path) -> dict[str, Any]:
+    """The demo's own settings; whatever the environment or a file says comes before them."""
+    port, admin_port = (port if _is_free(port) else 0 for port in PORTS)
+    command = shutil.which(MCP_SERVER)
+    if command is None:
+        raise ConfigurationError(f"{MCP_SERVER} is not on PATH: run `make setup`")
+    if not port:
+        port = database.free_port()
+    server = {"command": [command], "connection_string_file": private / "mongodb"}
+    return {
+        "listen": f"127.0.0.1:{port}",
+        "admin_listen": f"127.0.0.1:{admin_port}",
+        "resource_url": f"http://127.0.0.1:{port}/mcp",
+        "environment": "demo",
+        "policies": _policies(),
+        "issuers": [{"issuer": ISSUER, "jwks_file": private / "jwks.json", "algorithms": ["ES256"]}],
+        "servers": [
+            {"name": "demo-ro", "read_only": True, **server},
+            {"name": "demo-rw", "read_only": False, **server},
+        ],
+        "audit": {"store": "file:audit.jsonl"},
+        "log_level": "WARNING",
+    }
+
+
+def _policies() -> Path:
+    """The example policies: of the working directory, else those that came with the package."""
+    here = Path("policies")
+    return here if here.is_dir() else Path(__file__).resolve().parent.parent / "_policies"
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _tokens(stage: Stage) -> dict[Person, str]:
+    now = int(time.time())
+    return {person: stage.issuer.token(person, audience=stage.config.resource_url, now=now) for person in EVERYBODY}
+
+
+def _invite(console: Console, running: app.Running, tokens: dict[Person, str]) -> None:
+    """Print what somebody needs to go on playing; plain lines, so that they can be copied."""
+    token = tokens[ANALYST]
+    header = f"Authorization: Bearer {token}"
+    body = json.dumps(
+        {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "initialize",
+            "params": {
+                "protocolVersion": "2025-11-25",
+                "capabilities": {},
+                "clientInfo": {"name": "curl", "version": "0"},
+            },
+        }
+    )
+    lines = [
+        "",
+        f"The sidecar serves {running.url} (health and metrics: {running.admin_url}). Tokens, valid for 8 hours:",
+        *(f"\n# {person.label} ({', '.join(person.groups) or 'no group'})\n{tokens[person]}" for person in EVERYBODY),
+        "",
+        "Try it as the analyst:",
+        (
+            f"\ncurl -si {running.url} -H '{header}' -H 'Content-Type: application/json' \\\n"
+            f"  -H 'Accept: application/json, text/event-stream' -d '{body}'"
+        ),
+        (
+            f"\nnpx @modelcontextprotocol/inspector --cli {running.url} --transport http \\\n"
+            f"  --header '{header}' --method tools/list"
+        ),
+        f"\nclaude mcp add --transport http mongodb {running.url} --header '{header}'",
+        "",
+        "Ctrl-C ends everything that was started.",
+    ]
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)

@@ -1,0 +1,289 @@
+"""The tour: a few calls of a few people, what is announced of each, and what really happened."""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sidecar.commands.derive import derive
+from sidecar.demo.client import Answer, DemoClient
+from sidecar.demo.identities import ANALYST, LOADER, STRANGER, Person
+from sidecar.errors import SidecarError
+from sidecar.model import Access, ToolCall
+
+MARK: Final = "mcp-sidecar-tour"
+"""Marks the documents that the tour inserts."""
+
+
+class Expected(StrEnum):
+    """What the tour announces of a step."""
+
+    ALLOWED = "allowed"
+    REFUSED = "refused"
+    UNKNOWN_TOOL = "unknown tool"
+    UNAUTHENTICATED = "401"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One call of the tour."""
+
+    person: Person | None
+    """None calls without a token."""
+    tool: str
+    arguments: dict[str, Any]
+    expected: Expected
+    failing_access: int | None = None
+    """The index of the access that a refusal must name."""
+    writes: bool = False
+    """Needs leave to write: left out on a database that is not the demo's own."""
+    documents: bool = False
+    """Must come back with at least one document."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What happened at one step."""
+
+    step: Step
+    decision: str
+    reason: str
+    owner: str
+    milliseconds: float
+    failed: frozenset[int]
+    """Indices of the accesses that a refusal names."""
+    as_announced: bool
+
+
+def _arguments(database: str, collection: str, **rest: object) -> dict[str, Any]:
+    return {"connectionId": "preconfigured", "database": database, "collection": collection, **rest}
+
+
+STEPS: Final = (
+    Step(
+        person=ANALYST,
+        tool="find",
+        arguments=_arguments("sales", "orders", filter={"status": "open"}, limit=3),
+        expected=Expected.ALLOWED,
+        documents=True,
+    ),
+    Step(
+        person=ANALYST,
+        tool="count",
+        arguments=_arguments("sales", "orders", query={"region": "EU"}),
+        expected=Expected.ALLOWED,
+        documents=True,
+    ),
+    Step(
+        person=ANALYST,
+        tool="aggregate",
+        arguments=_arguments(
+            "sales",
+            "orders",
+            pipeline=[
+                {"$match": {"status": "open"}},
+                {
+                    "$facet": {
+                        "paid": [
+                            {
+                                "$lookup": {
+                                    "from": {"db": "hr", "coll": "salaries"},
+                                    "pipeline": [{"$project": {"salary": 1}}],
+                                    "as": "salaries",
+                                }
+                            }
+                        ]
+                    }
+                },
+            ],
+        ),
+        expected=Expected.REFUSED,
+        failing_access=1,
+    ),
+    Step(
+        person=LOADER,
+        tool="insert-many",
+        arguments=_arguments(
+            "sales", "orders", documents=[{"region": "EU", "status": "open", "customer": 1, "total": 9.5, "by": MARK}]
+        ),
+        expected=Expected.ALLOWED,
+        writes=True,
+    ),
+    Step(
+        person=LOADER,
+        tool="drop-collection",
+        arguments=_arguments("sales", "orders"),
+        expected=Expected.REFUSED,
+        failing_access=0,
+    ),
+    Step(
+        person=STRANGER,
+        tool="find",
+        arguments=_arguments("sales", "orders", filter={}),
+        expected=Expected.UNKNOWN_TOOL,
+    ),
+    Step(
+        person=None,
+        tool="find",
+        arguments=_arguments("sales", "orders", filter={}),
+        expected=Expected.UNAUTHENTICATED,
+    ),
+)
+
+
+class Tour:
+    """Plays the steps against a running sidecar and shows each as it happens.
+
+    Args:
+        url: the sidecar's MCP endpoint.
+        tokens: one access token per person.
+        inserted: counts the tour's own documents in the database itself.
+        evidence: the audit file; who granted what stands there, not in the replies.
+    """
+
+    def __init__(
+        self, url: str, tokens: dict[Person, str], *, inserted: Callable[[], Awaitable[int]], evidence: Path
+    ) -> None:
+        self._url = url
+        self._tokens = tokens
+        self._inserted = inserted
+        self._evidence = evidence
+        self._clients: dict[Person | None, DemoClient] = {}
+
+    async def play(self, console: Console, *, may_write: bool) -> bool:
+        """Play all steps; return whether every one went as announced."""
+        outcomes: list[Outcome] = []
+        table = _table()
+        try:
+            with Live(table, console=console, auto_refresh=False, vertical_overflow="visible") as live:
+                for step in STEPS:
+                    if step.writes and not may_write:
+                        continue
+                    outcome = await self._take(step)
+                    outcomes.append(outcome)
+                    table.add_row(*_cells(outcome))
+                    live.refresh()
+        finally:
+            for client in self._clients.values():
+                await client.__aexit__(None, None, None)
+        return bool(outcomes) and all(outcome.as_announced for outcome in outcomes)
+
+    async def _take(self, step: Step) -> Outcome:
+        before = await self._inserted() if step.writes else 0
+        client = await self._client(step.person)
+        began = time.perf_counter()
+        try:
+            answer = await client.call(step.tool, step.arguments)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            answer = Answer(0, {"error": {"message": type(error).__name__}})
+        took = (time.perf_counter() - began) * 1000
+        decision = _decision(answer)
+        kept = decision == step.expected and await self._kept(step, answer, before)
+        return Outcome(
+            step=step,
+            decision=decision,
+            reason=self._granted() if decision == Expected.ALLOWED else _reason(answer),
+            owner=str(answer.decision.get("owner") or ""),
+            milliseconds=took,
+            failed=_failed(answer),
+            as_announced=kept,
+        )
+
+    async def _kept(self, step: Step, answer: Answer, before: int) -> bool:
+        """Whether what was announced beyond the decision holds too."""
+        if step.failing_access is not None:
+            return step.failing_access in _failed(answer)
+        if step.writes:
+            return await self._inserted() == before + len(step.arguments["documents"])
+        content = answer.result.get("structuredContent", {})
+        return not step.documents or bool(content.get("documents") or content.get("count"))
+
+    def _granted(self) -> str:
+        """The grants of the call that was just allowed, as ``team/grant``."""
+        for line in reversed(self._evidence.read_bytes().splitlines()):
+            record: dict[str, Any] = msgspec.json.decode(line)
+            if record["event"] == "intent":
+                return ", ".join(record["decision"]["grants"])
+        return ""
+
+    async def _client(self, person: Person | None) -> DemoClient:
+        client = self._clients.get(person)
+        if client is None:
+            token = self._tokens[person] if person is not None else None
+            client = self._clients[person] = DemoClient(self._url, token, person.agent if person else "nobody")
+            if person is not None:
+                await client.initialize()
+        return client
+
+
+def touches(step: Step) -> tuple[Access, ...]:
+    """What the step's call would touch, as the sidecar derives it; empty where it cannot be said."""
+    try:
+        return derive(ToolCall(name=step.tool, arguments=step.arguments)).accesses
+    except SidecarError:
+        return ()
+
+
+def _decision(answer: Answer) -> str:
+    if answer.status == 401:  # noqa: PLR2004 - Unauthorized
+        return Expected.UNAUTHENTICATED
+    error = answer.body.get("error")
+    if error is not None:
+        return Expected.UNKNOWN_TOOL if error.get("code") == -32602 else f"error {error.get('code', '')}".strip()  # noqa: PLR2004
+    if answer.decision:
+        return Expected.REFUSED
+    return "failed" if answer.result.get("isError") else Expected.ALLOWED
+
+
+def _reason(answer: Answer) -> str:
+    if answer.decision:
+        return ", ".join(str(reason.get("code")) for reason in answer.decision.get("reasons", []))
+    return "" if _decision(answer) == Expected.ALLOWED else answer.text
+
+
+def _failed(answer: Answer) -> frozenset[int]:
+    return frozenset(
+        reason["access"] for reason in answer.decision.get("reasons", []) if reason.get("access") is not None
+    )
+
+
+def _table() -> Table:
+    table = Table(title="Who may do what", title_justify="left", show_lines=True)
+    table.add_column("who")
+    table.add_column("call")
+    table.add_column("touches")
+    table.add_column("decision")
+    table.add_column("why · whose policy", overflow="fold")
+    table.add_column("ms", justify="right")
+    return table
+
+
+def _cells(outcome: Outcome) -> tuple[Text, ...]:
+    step = outcome.step
+    touched = Text()
+    for index, access in enumerate(touches(step)):
+        line = f"{access.kind} {access.namespace.database}.{access.namespace.collection}"
+        touched.append("\n" if index else "")
+        touched.append(f"✗ {line}" if index in outcome.failed else line, "red" if index in outcome.failed else "")
+    colour = "green" if outcome.decision == Expected.ALLOWED else "yellow"
+    decision = Text(outcome.decision, style=colour)
+    if not outcome.as_announced:
+        decision = Text(f"{outcome.decision} (announced: {step.expected})", style="bold red")
+    reason = " · ".join(part for part in (outcome.reason, outcome.owner) if part)
+    return (
+        Text(step.person.label if step.person else "nobody (no token)"),
+        Text(step.tool, style="bold"),
+        touched,
+        decision,
+        Text(reason),
+        Text(f"{outcome.milliseconds:.0f}"),
+    )

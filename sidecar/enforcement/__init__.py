@@ -1,0 +1,6 @@
+"""The policy enforcement point: ``point`` owns the order, ``turn`` the facts of a message, ``evidence`` its record."""
+
+from sidecar.enforcement.point import EnforcementPoint
+from sidecar.enforcement.turn import Caller, Exchange, Ports, Reply, Rules
+
+__all__ = ["Caller", "EnforcementPoint", "Exchange", "Ports", "Reply", "Rules"]

@@ -1,0 +1,282 @@
+"""Tool calls: the enforcement sequence, from a call to its result or its refusal.
+
+What may be forwarded is decided in ``_call`` and nowhere else. ``_commit`` is the only place in the code base that
+builds a ``Permit`` (tests/architecture holds that), and an upstream takes nothing else.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from sidecar.commands.catalog import CATALOG
+from sidecar.commands.derive import derive
+from sidecar.enforcement.evidence import Evidence, settled
+from sidecar.enforcement.turn import CancelledByClient, Flight, Ports, Rules, Turn
+from sidecar.errors import (
+    AuditUnavailable,
+    CallRefused,
+    DecisionUnavailable,
+    DependencyError,
+    InvalidRequest,
+    ObligationNotSupported,
+    PolicyDenied,
+    SidecarError,
+    UnknownTool,
+    UpstreamError,
+    UpstreamUnreachable,
+)
+from sidecar.mcp import jsonrpc, tools
+from sidecar.mcp.jsonrpc import Request, RequestId
+from sidecar.mcp.session import Session
+from sidecar.model import (
+    AccessRequest,
+    Command,
+    Decision,
+    JsonObject,
+    JsonValue,
+    Permit,
+    RequestContext,
+    ToolCall,
+    UpstreamResult,
+)
+from sidecar.obligations.plan import plan
+from sidecar.policy import document, verdict
+from sidecar.ports import Question
+
+KINDS_BY_TOOL: Final = {name: tool.needs or tool.kinds for name, tool in CATALOG.items()}
+"""What every call of a tool needs; where that depends on the call, what it may need."""
+
+
+class ToolCalls:
+    """Decides tool calls and has them carried out; its state is the calls in flight and the encoded lists."""
+
+    def __init__(self, ports: Ports, rules: Rules, evidence: Evidence) -> None:
+        self._ports = ports
+        self._rules = rules
+        self._evidence = evidence
+        self._in_flight: dict[tuple[str, RequestId], Flight] = {}
+        self._lists: dict[frozenset[str], bytes] = {}
+
+    async def list_tools(self, message: Request, turn: Turn) -> bytes:
+        """Answer with the tools that this caller may see, in the server's order (MCP: deterministic order)."""
+        tools.parse_list(message.params)
+        visible = await self._visible(turn)
+        result = self._lists.get(visible)
+        if result is None:
+            result = tools.tools_list_result([tool for tool in await self._live_tools() if tool["name"] in visible])
+            self._lists[visible] = result
+        return jsonrpc.encode_result(message.id, result)
+
+    async def call_tool(self, message: Request, turn: Turn) -> bytes:
+        """Answer one tool call: its result, or a refusal that a model can act on."""
+        call, _ = tools.parse_call(message.params)
+        turn.call = call
+        with self._flying(message.id, turn):
+            try:
+                result = (await self._call(call, turn)).result
+            except UnknownTool:
+                raise
+            except SidecarError as error:
+                if not turn.committed:
+                    if await self._hidden(error, turn):
+                        msg = f"hidden from this caller; otherwise {error.label}"
+                        raise UnknownTool(msg) from error
+                    await self._evidence.refusal(turn, error, stage=_stage(error))
+                result = self._evidence.denial(turn, error)
+        return jsonrpc.encode_result(message.id, result)
+
+    def cancel(self, session: Session, request_id: JsonValue) -> None:
+        """End a call that the client no longer wants (MCP 2025-11-25, cancellation); an unknown id is nothing."""
+        if isinstance(request_id, str | int) and not isinstance(request_id, bool):
+            flight = self._in_flight.get((session.id, request_id))
+            if flight is not None:
+                flight.cancel()
+
+    def forget_lists(self) -> None:
+        """Build the lists of tools anew: a server's tools may have changed."""
+        self._lists.clear()
+
+    @contextmanager
+    def _flying(self, request_id: RequestId, turn: Turn) -> Iterator[None]:
+        """Know a call by its session and id while it runs, so that it can be cancelled.
+
+        Raises:
+            InvalidRequest: the id is in flight already (an id reused in flight loses evidence: threats 1, Aileron).
+        """
+        key = (turn.session.id if turn.session else "", request_id)
+        if key in self._in_flight:
+            msg = "request id is in flight already"
+            raise InvalidRequest(msg)
+        self._in_flight[key] = turn.flight = Flight()
+        try:
+            yield
+        finally:
+            del self._in_flight[key]
+
+    async def _call(self, call: ToolCall, turn: Turn) -> UpstreamResult:
+        """The enforcement sequence. A step yields its value or raises; nothing is forwarded without a permit."""
+        command = self._derive(call, turn)
+        decision = await self._ask(command, turn)
+        plan(decision)
+        permit = await self._commit(call, decision, turn)
+        return await self._forward(permit, turn)
+
+    def _derive(self, call: ToolCall, turn: Turn) -> Command:
+        with self._ports.tracer.step("derive"):
+            turn.command = derive(call)
+        return turn.command
+
+    async def _ask(self, command: Command, turn: Turn) -> Decision:
+        ports = self._ports
+        request = AccessRequest(
+            identity=turn.identity, method="tools/call", command=command, context=self._context(turn)
+        )
+        question = document.decision_document(request, step_ns=self._rules.time_step_ns)
+        with ports.tracer.step("authorize", client=True) as span:
+            began = ports.clock.monotonic()
+            try:
+                answer = await ports.decisions.ask(Question.DECISION, question)
+            except DecisionUnavailable as error:
+                span.fail(error.label)
+                raise
+            finally:
+                ports.metrics.asked(ports.clock.monotonic() - began)
+        decision = verdict.read_decision(
+            answer.result,
+            accesses=len(command.accesses),
+            servers=ports.upstreams.keys(),
+            revision=answer.revision,
+            decision_id=answer.decision_id,
+        )
+        turn.decision = decision
+        self._evidence.decided(turn)
+        if not decision.allow:
+            raise PolicyDenied
+        turn.server = decision.server
+        return decision
+
+    async def _commit(self, call: ToolCall, decision: Decision, turn: Turn) -> Permit:
+        """Store the intent; only then is there a permit (law 4)."""
+        if turn.flight is not None and turn.flight.cancelled:
+            raise CancelledByClient
+        audit_id = await self._evidence.intent(turn)
+        turn.committed = True
+        return Permit(
+            server=decision.server,
+            call=call,
+            request_id=turn.request_id,
+            audit_id=audit_id,
+            traceparent=turn.span.traceparent,
+        )
+
+    async def _forward(self, permit: Permit, turn: Turn) -> UpstreamResult:
+        """Have the call carried out, and record what came of it whatever that is."""
+        ports = self._ports
+        began = ports.clock.monotonic()
+        ports.metrics.in_flight(+1)
+        result: UpstreamResult | None = None
+        failure: SidecarError | None = None
+        try:
+            result = await self._cancellable(permit, turn)
+        except (UpstreamError, CancelledByClient) as error:
+            failure = error
+            raise
+        except asyncio.CancelledError:
+            failure = CancelledByClient("cancelled from within")
+            raise
+        finally:
+            ports.metrics.in_flight(-1)
+            ports.metrics.forwarded(permit.server, ports.clock.monotonic() - began)
+            # A client or a shutdown that cancels now must not leave an effect without its outcome.
+            await settled(asyncio.create_task(self._evidence.outcome(turn, result, failure)))
+        return result
+
+    async def _cancellable(self, permit: Permit, turn: Turn) -> UpstreamResult:
+        """Forward in a task of its own, so that notifications/cancelled ends the forwarding and nothing else.
+
+        Raises:
+            CancelledByClient: the client withdrew the request.
+            UpstreamError: the server did not answer as it should.
+        """
+        upstream = self._ports.upstreams.get(permit.server)
+        if upstream is None or turn.flight is None:
+            raise UpstreamUnreachable
+        with self._ports.tracer.step("forward", client=True) as span:
+            task = turn.flight.task = asyncio.create_task(upstream.forward(permit))
+            try:
+                return await task
+            except UpstreamError as error:
+                span.fail(error.label)
+                raise
+            except asyncio.CancelledError:
+                span.fail(CancelledByClient.label)
+                if turn.flight.cancelled:
+                    raise CancelledByClient from None
+                raise
+
+    async def _visible(self, turn: Turn) -> frozenset[str]:
+        """Ask which tools this caller may see at all.
+
+        Raises:
+            DecisionUnavailable: it cannot be told.
+        """
+        ports = self._ports
+        question = document.visibility_document(
+            turn.identity, self._context(turn), KINDS_BY_TOOL, step_ns=self._rules.time_step_ns
+        )
+        with ports.tracer.step("authorize", client=True):
+            began = ports.clock.monotonic()
+            answer = await ports.decisions.ask(Question.VISIBILITY, question)
+            ports.metrics.asked(ports.clock.monotonic() - began)
+        return verdict.read_visibility(answer.result, tools=CATALOG.keys(), servers=ports.upstreams.keys())
+
+    async def _hidden(self, error: SidecarError, turn: Turn) -> bool:
+        """Whether the refused tool is one that this caller may not even see, and so must be answered as unknown."""
+        if isinstance(error, DependencyError | CancelledByClient):
+            return False
+        try:
+            return turn.tool not in await self._visible(turn)
+        except DecisionUnavailable:
+            return False
+
+    async def _live_tools(self) -> list[JsonObject]:
+        """The tools of all configured servers, each name once, the first server's definition.
+
+        Raises:
+            UpstreamError: no server could be asked.
+        """
+        merged: dict[str, JsonObject] = {}
+        failure: UpstreamError | None = None
+        for upstream in self._ports.upstreams.values():
+            try:
+                for tool in await upstream.tools():
+                    merged.setdefault(str(tool.get("name")), tool)
+            except UpstreamError as error:
+                failure = error
+        if not merged:
+            raise failure or UpstreamUnreachable
+        return list(merged.values())
+
+    def _context(self, turn: Turn) -> RequestContext:
+        return RequestContext(
+            time_ns=turn.time_ns,
+            client_ip=turn.exchange.client_ip,
+            protocol=turn.session.revision if turn.session is not None else "",
+            environment=self._rules.environment,
+        )
+
+
+def _stage(error: SidecarError) -> str:
+    """The step that refused, as metrics and audit name it."""
+    match error:
+        case CallRefused():
+            return "derive"
+        case PolicyDenied() | DecisionUnavailable():
+            return "authorize"
+        case ObligationNotSupported():
+            return "plan"
+        case AuditUnavailable():
+            return "commit"
+        case _:
+            return "classify"

@@ -1,0 +1,258 @@
+"""What is recorded of a message: audit records, counters, and the attributes of its span.
+
+Three things that are kept apart on purpose: the audit record is evidence and its failure can stop a call; metrics are
+counts with bounded labels; the span is what people look at in their tracing backend. None of them ever holds a token,
+a filter's values or a document.
+"""
+
+import asyncio
+from typing import Final
+
+from sidecar.audit import record
+from sidecar.enforcement.turn import CancelledByClient, OutcomeNotRecorded, Ports, Rules, Turn
+from sidecar.errors import AuditUnavailable, CallRefused, PolicyDenied, SidecarError
+from sidecar.mcp import tools
+from sidecar.model import Access, Command, Decision, Identity, JsonObject, Reason, UpstreamResult
+from sidecar.ports import AttributeValue
+
+OWN_SOURCE: Final = "sidecar"
+"""Who says a reason that is not policy's."""
+
+
+class Evidence:
+    """Records what happens to messages; one instance for all of them, without state of its own."""
+
+    def __init__(self, ports: Ports, rules: Rules) -> None:
+        self._ports = ports
+        self._rules = rules
+
+    async def intent(self, turn: Turn) -> str:
+        """Store what is about to be forwarded, and return the record's id.
+
+        Raises:
+            AuditUnavailable: it is not stored, and evidence is required.
+        """
+        if turn.decision is None:
+            msg = "an intent follows a decision"
+            raise ValueError(msg)
+        turn.intended = record.intent(
+            self._facts(turn), turn.decision, record_id=self._ports.identifiers.request_id(), time_ns=turn.time_ns
+        )
+        with self._ports.tracer.step("audit") as span:
+            try:
+                receipt_id = await self._append(turn.intended)
+            except AuditUnavailable as error:
+                span.fail(error.label)
+                self._ports.metrics.refused("commit", error.label)
+                turn.intended = None  # an outcome without its intent would break the chain's story
+                if self._rules.audit_required:
+                    raise
+                return ""
+        turn.span.set({"mcp_sidecar.audit.id": receipt_id})
+        return receipt_id
+
+    async def outcome(self, turn: Turn, result: UpstreamResult | None, failure: SidecarError | None) -> None:
+        """Store what became of a forwarded call.
+
+        Raises:
+            OutcomeNotRecorded: it is not stored, and evidence is required.
+        """
+        if turn.intended is None:
+            return
+        outcome = record.outcome(
+            turn.intended,
+            record_id=self._ports.identifiers.request_id(),
+            time_ns=self._ports.clock.time_ns(),
+            status=_status(result, failure),
+            error=None if result is not None else failure.label if failure is not None else SidecarError.label,
+            documents=result.documents if result is not None else None,
+            size=len(result.result) if result is not None else None,
+            duration_ms=self._milliseconds(turn),
+        )
+        if result is not None and result.failed:
+            turn.span.fail("tool_error")
+        with self._ports.tracer.step("audit") as span:
+            try:
+                await self._append(outcome)
+            except AuditUnavailable as error:
+                span.fail(error.label)
+                self._ports.metrics.refused("reply", error.label)
+                if self._rules.audit_required:
+                    raise OutcomeNotRecorded(error.detail) from error
+
+    async def refusal(self, turn: Turn, error: SidecarError, *, stage: str) -> None:
+        """Store and count a refusal; a refusal stands whether or not it can be recorded."""
+        turn.span.fail(_label(error), error.public)
+        self._ports.metrics.refused(stage, error.label)
+        refusal = record.refusal(
+            self._facts(turn),
+            _label(error),
+            turn.decision,
+            record_id=self._ports.identifiers.request_id(),
+            time_ns=turn.time_ns,
+            duration_ms=self._milliseconds(turn),
+        )
+        with self._ports.tracer.step("audit") as span:
+            try:
+                turn.span.set({"mcp_sidecar.audit.id": await self._append(refusal)})
+            except AuditUnavailable as unavailable:
+                span.fail(unavailable.label)
+                self._ports.metrics.refused("reply", unavailable.label)
+
+    def decided(self, turn: Turn) -> None:
+        """Count a decision of policy."""
+        decision = turn.decision
+        if decision is not None:
+            reason, owner = tools.decisive(decision.reasons), _owner(decision) or ""
+            self._ports.metrics.decided(allow=decision.allow, reason=reason, owner=owner, tool=turn.tool)
+
+    def denial(self, turn: Turn, error: SidecarError) -> bytes:
+        """Return the tool result of a refused call: one sentence for the model, and an object for machines."""
+        decision = turn.decision
+        accesses: tuple[Access, ...] = turn.command.accesses if turn.command is not None else ()
+        path = ""
+        match error:
+            case PolicyDenied() if decision is not None:
+                reasons = decision.reasons
+                text = tools.explain(reasons, accesses, _owners(decision))
+            case CallRefused():
+                reasons, text, path = (Reason(code=error.reason, source=OWN_SOURCE),), error.message, error.path
+            case _:
+                reasons, text = (Reason(code=error.label, source=OWN_SOURCE),), error.public
+        body: JsonObject = {
+            "allow": False,
+            "reasons": [{"code": r.code, "source": r.source, "access": r.access} for r in reasons],
+            "request_id": turn.request_id,
+            "trace_id": turn.span.trace_id,
+            "owner": _owner(decision) if decision is not None else None,
+        }
+        if path:
+            body["path"] = path
+        return tools.denial(text, body)
+
+    def describe(self, turn: Turn) -> None:
+        """Give the message's span its name and the attributes of the contract."""
+        name = f"{turn.method} {turn.tool}".strip() or "refused"
+        turn.span.rename(name)
+        attributes: dict[str, AttributeValue] = {
+            "mcp.method.name": turn.method or "_OTHER",
+            "network.transport": "tcp" if turn.exchange.transport == "http" else "pipe",
+            "client.address": turn.exchange.client_ip,
+        }
+        if turn.rpc_id is not None:
+            attributes["jsonrpc.request.id"] = str(turn.rpc_id)
+        if turn.session is not None:
+            attributes["mcp.session.id"] = record.session_digest(turn.session.id)
+            attributes["mcp.protocol.version"] = str(turn.session.revision)
+        if turn.caller is not None:
+            attributes |= _who(turn.caller.identity)
+        if turn.tool:
+            attributes |= {"gen_ai.tool.name": turn.tool, "gen_ai.operation.name": "execute_tool"}
+        if turn.command is not None:
+            attributes |= _what(turn.command)
+        if turn.decision is not None:
+            attributes |= _decision(turn.decision)
+        elif turn.call is not None:
+            attributes["mcp_sidecar.decision"] = "deny"
+        turn.span.set(attributes)
+
+    async def _append(self, entry: JsonObject) -> str:
+        ports = self._ports
+        began = ports.clock.monotonic()
+        try:
+            return (await ports.audit.append(entry)).id
+        finally:
+            ports.metrics.audited(ports.clock.monotonic() - began)
+
+    def _milliseconds(self, turn: Turn) -> int:
+        return round((self._ports.clock.monotonic() - turn.started) * 1000)
+
+    def _facts(self, turn: Turn) -> record.Facts:
+        call, session = turn.call, turn.session
+        return record.Facts(
+            request_id=turn.request_id,
+            trace_id=turn.span.trace_id,
+            span_id=turn.span.span_id,
+            identity=turn.caller.identity if turn.caller is not None else None,
+            client_ip=turn.exchange.client_ip,
+            client_name=session.client_name if session is not None else None,
+            protocol=str(session.revision) if session is not None else None,
+            session=record.session_digest(session.id) if session is not None else None,
+            method=turn.method or None,
+            tool=call.name if call is not None else None,
+            server=turn.server or None,
+            command=turn.command,
+            arguments_sha256=record.arguments_digest(call.arguments) if call is not None else None,
+            arguments=call.arguments if call is not None and self._rules.audit_arguments else None,
+        )
+
+
+async def settled(work: asyncio.Task[None]) -> None:
+    """Wait for ``work`` to end even if the waiting is cancelled meanwhile, then let the cancellation go on."""
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    work.result()
+
+
+def _status(result: UpstreamResult | None, failure: SidecarError | None) -> record.Status:
+    if result is not None:
+        return record.Status.TOOL_ERROR if result.failed else record.Status.OK
+    return record.Status.CANCELLED if isinstance(failure, CancelledByClient) else record.Status.ERROR
+
+
+def _label(error: SidecarError) -> str:
+    return error.reason if isinstance(error, CallRefused) else error.label
+
+
+def _owners(decision: Decision) -> tuple[str, ...]:
+    return tuple(verdict.owner for verdict in decision.accesses)
+
+
+def _owner(decision: Decision) -> str | None:
+    """The team to ask: the owner of the first access that the decisive reason names, else the first owner."""
+    code = tools.decisive(decision.reasons)
+    for reason in decision.reasons:
+        if reason.code == code and reason.access is not None and reason.access < len(decision.accesses):
+            return decision.accesses[reason.access].owner or None
+    return next(iter(decision.owners), None)
+
+
+def _who(identity: Identity) -> dict[str, AttributeValue]:
+    return {"user.id": identity.principal.subject, "gen_ai.agent.id": identity.actor.id}
+
+
+def _what(command: Command) -> dict[str, AttributeValue]:
+    first = command.accesses[0].namespace
+    attributes: dict[str, AttributeValue] = {
+        "db.system.name": "mongodb",
+        "db.operation.name": command.tool,
+        "mcp_sidecar.accesses": tuple(_spell(access) for access in command.accesses),
+    }
+    if first.database:
+        attributes["db.namespace"] = first.database
+    if first.collection:
+        attributes["db.collection.name"] = first.collection
+    return attributes
+
+
+def _spell(access: Access) -> str:
+    if access.target is not None:
+        return f"{access.kind}:{access.target.kind}/{access.target.id}"
+    return f"{access.kind}:{access.namespace.database}.{access.namespace.collection}"
+
+
+def _decision(decision: Decision) -> dict[str, AttributeValue]:
+    return {
+        "mcp_sidecar.decision": "allow" if decision.allow else "deny",
+        "mcp_sidecar.reasons": tuple(reason.code for reason in decision.reasons),
+        "mcp_sidecar.grants": decision.grants,
+        "mcp_sidecar.server": decision.server,
+        "mcp_sidecar.policy.revision": decision.revision,
+        "mcp_sidecar.opa.decision_id": decision.decision_id,
+    }

@@ -1,0 +1,261 @@
+"""Messages: from one message of a client to its reply.
+
+This module and ``calls`` own the order of the steps (docs/architecture.md, "The way of a call") and no mechanism: what
+a step does lives in its room. They do no I/O of their own; the outside world comes in as ``Ports``.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Final
+
+from sidecar.enforcement.calls import ToolCalls
+from sidecar.enforcement.evidence import Evidence
+from sidecar.enforcement.turn import Caller, Exchange, Ports, Reply, Rules, Turn
+from sidecar.errors import (
+    AuthenticationError,
+    InvalidRequest,
+    KeysUnavailable,
+    MessageError,
+    MethodRefused,
+    SessionRequired,
+    SidecarError,
+    TokenMissing,
+)
+from sidecar.mcp import jsonrpc, methods, revision, tools
+from sidecar.mcp.jsonrpc import Batch, Message, Notification, Request, RequestId, Response
+from sidecar.mcp.session import Session, Sessions
+from sidecar.model import UnverifiedToken
+from sidecar.ports import Span
+
+LISTEN_POLL_S: Final = 5.0
+"""How long a listening stream may outlive its session."""
+
+INSTRUCTIONS: Final = (
+    "MongoDB behind a policy. A refused call says which access was refused and which team owns the policy; change the "
+    'call or ask that team, do not retry it unchanged. Use connectionId "preconfigured".'
+)
+
+
+class EnforcementPoint:
+    """Decides what clients ask for, and has it carried out.
+
+    One instance serves every client; its state is the table of sessions and the calls in flight.
+    """
+
+    def __init__(self, ports: Ports, rules: Rules, sessions: Sessions) -> None:
+        self._ports = ports
+        self._rules = rules
+        self._sessions = sessions
+        self._evidence = Evidence(ports, rules)
+        self._calls = ToolCalls(ports, rules, self._evidence)
+        self._listeners: dict[str, asyncio.Queue[bytes | None]] = {}
+
+    async def authenticate(self, token: UnverifiedToken | None, exchange: Exchange) -> Caller:
+        """Return who is calling.
+
+        Raises:
+            AuthenticationError: nobody that is known here.
+            KeysUnavailable: it cannot be told at the moment.
+        """
+        began = self._ports.clock.time_ns()
+        try:
+            if token is None:
+                raise TokenMissing
+            identity = await self._ports.verifier.verify(token)
+        except (AuthenticationError, KeysUnavailable) as error:
+            await self.refuse(error, exchange)
+            raise
+        return Caller(identity=identity, began_ns=began, ended_ns=self._ports.clock.time_ns())
+
+    async def refuse(self, error: SidecarError, exchange: Exchange, caller: Caller | None = None) -> None:
+        """Record a refusal that was made before there was a message."""
+        with self._ports.tracer.server("refused", traceparent=exchange.traceparent, link=None) as span:
+            turn = self._turn(span, exchange, caller)
+            await self._evidence.refusal(turn, error, stage="admit")
+            self._evidence.describe(turn)
+
+    async def enforce(self, body: bytes, exchange: Exchange, caller: Caller) -> Reply:
+        """Answer the one message, or the 2025-03-26 batch, that ``body`` holds."""
+        try:
+            decoded = jsonrpc.decode(body)
+        except MessageError as error:
+            await self.refuse(error, exchange, caller)
+            return _protocol_error(getattr(error, "request_id", None), error)
+        if isinstance(decoded, Batch):
+            return await self._batch(decoded, exchange, caller)
+        return await self._message(decoded, exchange, caller)
+
+    async def end_session(self, exchange: Exchange, caller: Caller) -> None:
+        """End the caller's session (HTTP DELETE).
+
+        Raises:
+            SessionRequired: no session was named.
+            SessionNotFound: it is not there, or not the caller's.
+            RevisionError: the protocol header is not the session's.
+        """
+        session = self._session(exchange, caller)
+        self._sessions.close(session.id, session.key, self._ports.clock.monotonic())
+        queue = self._listeners.pop(session.id, None)
+        if queue is not None:
+            with suppress(asyncio.QueueFull):
+                queue.put_nowait(None)
+        self._ports.metrics.sessions(len(self._sessions))
+
+    async def listen(self, exchange: Exchange, caller: Caller) -> AsyncIterator[bytes]:
+        """Yield notifications for the caller's session until the session or the token ends.
+
+        Raises:
+            SessionRequired: no session was named.
+            SessionNotFound: it is not there, or not the caller's.
+            RevisionError: the protocol header is not the session's.
+        """
+        clock = self._ports.clock
+        session = self._session(exchange, caller)
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=16)
+        self._listeners[session.id] = queue
+        try:
+            while self._listeners.get(session.id) is queue:
+                left = caller.identity.expires_at - clock.time_ns() / 1e9
+                if left <= 0:
+                    return
+                with suppress(TimeoutError):
+                    message = await asyncio.wait_for(queue.get(), min(left, LISTEN_POLL_S))
+                    if message is not None:
+                        yield message
+        finally:
+            if self._listeners.get(session.id) is queue:
+                del self._listeners[session.id]
+
+    def tools_changed(self) -> None:
+        """Tell every listening session that its list of tools may have changed."""
+        self._calls.forget_lists()
+        message = jsonrpc.encode_notification("notifications/tools/list_changed", {})
+        for queue in self._listeners.values():
+            with suppress(asyncio.QueueFull):
+                queue.put_nowait(message)
+
+    async def _batch(self, batch: Batch, exchange: Exchange, caller: Caller) -> Reply:
+        """Treat every member of a batch as if it had come alone (mcp-spec L-03: split, authorise each, join)."""
+        try:
+            session = self._session(exchange, caller)
+            self._admit_batch(batch, session)
+        except SidecarError as error:
+            await self.refuse(error, exchange, caller)
+            return _protocol_error(None, error)
+        replies = [await self._message(member, exchange, caller) for member in batch.members]
+        bodies = [reply.body for reply in replies if reply.body is not None]
+        return Reply(body=jsonrpc.encode_batch(bodies) if bodies else None)
+
+    @staticmethod
+    def _admit_batch(batch: Batch, session: Session) -> None:
+        if not revision.allows_batch(session.revision):
+            msg = "batch outside 2025-03-26"
+            raise InvalidRequest(msg)
+        if any(isinstance(member, Request) and not methods.batchable(member.method) for member in batch.members):
+            msg = "initialize in a batch"
+            raise InvalidRequest(msg)
+
+    async def _message(self, message: Message, exchange: Exchange, caller: Caller) -> Reply:
+        """Open the span of one message, and see that every way out of it is counted."""
+        ports = self._ports
+        parent, link = _trace_context(message, exchange)
+        with ports.tracer.server("message", traceparent=parent, link=link, start_ns=caller.began_ns) as span:
+            ports.tracer.past("authenticate", start_ns=caller.began_ns, end_ns=caller.ended_ns)
+            turn = self._turn(span, exchange, caller)
+            error: SidecarError | None = None
+            try:
+                return await self._dispatch(message, turn)
+            except SidecarError as caught:
+                error = caught
+                await self._evidence.refusal(turn, error, stage="classify")
+                if isinstance(message, Notification):
+                    return Reply(body=None, error=error)  # JSON-RPC 2.0 section 4.1: a notification has no answer
+                return _protocol_error(turn.rpc_id, error)
+            finally:
+                self._evidence.describe(turn)
+                seconds = ports.clock.monotonic() - turn.started
+                ports.metrics.operation(turn.method, turn.tool, error.label if error else "", seconds)
+
+    async def _dispatch(self, message: Message, turn: Turn) -> Reply:
+        """Classify one message by the closed method table, and treat it accordingly."""
+        if isinstance(message, Response):
+            return Reply(body=None)
+        turn.rpc_id = message.id if isinstance(message, Request) else None
+        revision.check_era(turn.exchange.protocol, message.params)
+        treatment = methods.classify(message)
+        if treatment is methods.Treatment.REFUSE:
+            raise MethodRefused
+        turn.method = message.method
+        if isinstance(message, Request) and message.method == "initialize":
+            return self._initialize(message, turn)
+        turn.session = self._session(turn.exchange, turn.caller)
+        match treatment:
+            case methods.Treatment.ENFORCE if isinstance(message, Request):
+                return Reply(body=await self._calls.call_tool(message, turn))
+            case methods.Treatment.FILTER if isinstance(message, Request):
+                return Reply(body=await self._calls.list_tools(message, turn))
+            case methods.Treatment.LOCAL:
+                return self._local(message, turn)
+            case _:
+                raise MethodRefused("the method is of another kind")
+
+    def _initialize(self, message: Request, turn: Turn) -> Reply:
+        """Open a session that belongs to this caller and nobody else."""
+        ports = self._ports
+        requested, client_name, client_version = tools.parse_initialize(message.params)
+        session = self._sessions.open(
+            ports.identifiers.session_id(),
+            turn.identity.key,
+            revision.negotiate(requested),
+            (client_name, client_version),
+            ports.clock.monotonic(),
+        )
+        turn.session = session
+        ports.metrics.sessions(len(self._sessions))
+        result = tools.initialize_result(session.revision, self._rules.server_version, INSTRUCTIONS)
+        return Reply(body=jsonrpc.encode_result(message.id, jsonrpc.encode(result)), session_id=session.id)
+
+    def _local(self, message: Request | Notification, turn: Turn) -> Reply:
+        """Answer what concerns the protocol only."""
+        if isinstance(message, Request):
+            return Reply(body=jsonrpc.encode_result(message.id, b"{}"))
+        if turn.session is None:
+            raise SessionRequired
+        if message.method == "notifications/initialized":
+            self._sessions.initialized(turn.session.id, turn.session.key, self._ports.clock.monotonic())
+        if message.method == "notifications/cancelled":
+            self._calls.cancel(turn.session, message.params.get("requestId"))
+        return Reply(body=None)
+
+    def _session(self, exchange: Exchange, caller: Caller | None) -> Session:
+        if caller is None:
+            raise TokenMissing
+        session = self._sessions.find(exchange.session_id, caller.identity.key, self._ports.clock.monotonic())
+        revision.check_header(exchange.protocol, session.revision)
+        return session
+
+    def _turn(self, span: Span, exchange: Exchange, caller: Caller | None) -> Turn:
+        clock = self._ports.clock
+        return Turn(
+            request_id=self._ports.identifiers.request_id(),
+            exchange=exchange,
+            caller=caller,
+            span=span,
+            time_ns=clock.time_ns(),
+            started=clock.monotonic(),
+        )
+
+
+def _trace_context(message: Message, exchange: Exchange) -> tuple[str | None, str | None]:
+    """Return parent and link: if ``params._meta`` has the parent, the HTTP context becomes a link (SEP-414)."""
+    inner = None if isinstance(message, Response) else tools.traceparent(message.params)
+    if inner is None:
+        return exchange.traceparent, None
+    return inner, exchange.traceparent
+
+
+def _protocol_error(request_id: RequestId | None, error: SidecarError) -> Reply:
+    """A JSON-RPC error; its text is the class's constant, so nothing of the request or a dependency leaks."""
+    data = error.data if isinstance(error, revision.UnsupportedRevision) else None
+    return Reply(body=jsonrpc.encode_error(request_id, error.code, error.public, data), error=error)

@@ -1,0 +1,151 @@
+"""The values that one message gathers on its way through the enforcement point."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sidecar.commands.catalog import CATALOG
+from sidecar.errors import AuditUnavailable, SidecarError
+from sidecar.mcp.jsonrpc import RequestId
+from sidecar.mcp.session import Session
+from sidecar.model import Command, Decision, Identity, JsonObject, ToolCall, UpstreamResult
+from sidecar.ports import (
+    AuditSink,
+    Clock,
+    DecisionPoint,
+    Identifiers,
+    Metrics,
+    Span,
+    TokenVerifier,
+    Tracer,
+    Upstream,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """The envelope of one message, as the edge admitted it. Nothing in it is proven."""
+
+    transport: str
+    client_ip: str
+    session_id: str | None = None
+    protocol: str | None = None
+    """The MCP-Protocol-Version header."""
+    traceparent: str | None = None
+    """The HTTP header; ``params._meta.traceparent`` wins over it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What the edge sends back."""
+
+    body: bytes | None
+    """One JSON-RPC message or batch; None where there is nothing to say."""
+    error: SidecarError | None = None
+    """What decides the HTTP status; None where the request was answered, denials of tool calls included."""
+    session_id: str | None = None
+    """The new session, on the answer to initialize."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """An authenticated caller, and the time that proving it took (nanoseconds since the epoch)."""
+
+    identity: Identity
+    began_ns: int
+    ended_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """The outside world."""
+
+    verifier: TokenVerifier
+    decisions: DecisionPoint
+    audit: AuditSink
+    upstreams: Mapping[str, Upstream]
+    clock: Clock
+    identifiers: Identifiers
+    tracer: Tracer
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What an operator sets about enforcement itself."""
+
+    environment: str
+    server_version: str
+    audit_required: bool = True
+    """A call whose intent cannot be stored is refused (``audit.on_failure = "deny"``)."""
+    audit_arguments: bool = False
+    """Audit records carry the arguments, not only their digest (``audit.arguments = "full"``)."""
+    time_step_ns: int = 1_000_000_000
+    """``time_ns`` in questions to policy is truncated to this, so that equal questions are equal."""
+
+
+class OutcomeNotRecorded(AuditUnavailable):
+    """The call was carried out; its outcome could not be stored, so its result is withheld."""
+
+    label = "outcome_not_recorded"
+    public = "The call was carried out, but its outcome could not be recorded, so the result is withheld."
+
+
+class CancelledByClient(SidecarError):
+    """The client sent notifications/cancelled for this request."""
+
+    label = "cancelled"
+    public = "The request was cancelled."
+    code = 1499
+
+
+@dataclass(slots=True)
+class Flight:
+    """A tool call while it runs: what notifications/cancelled finds."""
+
+    task: asyncio.Task[UpstreamResult] | None = None
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """End the forwarding, or keep it from beginning."""
+        self.cancelled = True
+        if self.task is not None:
+            self.task.cancel()
+
+
+@dataclass(slots=True, kw_only=True)
+class Turn:
+    """What is known so far of one message: the one mutable thing of a request, never shared between two."""
+
+    request_id: str
+    exchange: Exchange
+    caller: Caller | None
+    span: Span
+    time_ns: int
+    started: float
+    """Monotonic seconds."""
+    method: str = ""
+    rpc_id: RequestId | None = None
+    session: Session | None = None
+    call: ToolCall | None = None
+    command: Command | None = None
+    decision: Decision | None = None
+    server: str = ""
+    flight: Flight | None = None
+    intended: JsonObject | None = None
+    """The record of the intent, once it is built."""
+    committed: bool = False
+    """The intent is stored (or need not be): what follows is an outcome, no longer a refusal."""
+
+    @property
+    def identity(self) -> Identity:
+        """The caller; asking for it before there is one is a bug."""
+        if self.caller is None:
+            msg = "this turn has no caller"
+            raise ValueError(msg)
+        return self.caller.identity
+
+    @property
+    def tool(self) -> str:
+        """The tool's name if it is one of the catalog, else empty: names that callers make up are no labels."""
+        return self.call.name if self.call is not None and self.call.name in CATALOG else ""
