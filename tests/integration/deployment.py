@@ -1,0 +1,204 @@
+"""A whole deployment of real parts, as an operator would run it: ``mcp-sidecar serve`` with a settings file."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+import httpx2
+import psutil
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from pymongo import MongoClient
+
+from sidecar.demo.client import DemoClient
+from sidecar.demo.identities import ANALYST, ISSUER, LOADER, STRANGER, DemoIssuer, Person
+from tests import parts
+
+START_DEADLINE_S = 60.0
+PIPE = Path(__file__).with_name("recording_pipe.py")
+
+HR_ADMIN = Person(user="hanna", agent="claude-desktop", groups=("hr-admins",), scopes=("mongodb:read",))
+EVERYBODY = (ANALYST, LOADER, STRANGER, HR_ADMIN)
+
+
+@dataclass(slots=True, kw_only=True)
+class Deployment:
+    """A running sidecar and everything behind it."""
+
+    folder: Path
+    uri: str
+    port: int
+    admin_port: int
+    issuer: DemoIssuer
+    process: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/mcp"
+
+    @property
+    def audit_file(self) -> Path:
+        return self.folder / "audit.jsonl"
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "sidecar.log"
+
+    def token(self, person: Person, **changes: Any) -> str:
+        return self.issuer.token(person, audience=changes.get("audience", self.url), now=int(time.time()))
+
+    def records(self) -> list[dict[str, Any]]:
+        """Everything in the audit file."""
+        return [json.loads(line) for line in self.audit_file.read_bytes().splitlines()]  # noqa: TID251 - our own file
+
+    def reached(self, server: str) -> list[dict[str, Any]]:
+        """The tools/call messages that reached an MCP server, in order."""
+        lines = (self.folder / f"{server}.stdin").read_bytes().splitlines()
+        messages = [json.loads(line) for line in lines]  # noqa: TID251 - what we sent ourselves
+        return [message["params"] for message in messages if message.get("method") == "tools/call"]
+
+    def all_reached(self) -> list[dict[str, Any]]:
+        return self.reached("demo-ro") + self.reached("demo-rw")
+
+    def database(self) -> MongoClient[dict[str, Any]]:
+        return MongoClient(self.uri)
+
+    def admin(self, path: str) -> tuple[int, str]:
+        try:
+            with urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=5) as response:
+                return response.status, response.read().decode()
+        except HTTPError as error:
+            return error.code, error.read().decode()
+
+    def ready(self) -> bool:
+        try:
+            return self.admin("/readyz")[0] == 200
+        except (URLError, OSError):
+            return False
+
+    def children(self, name: str) -> list[psutil.Process]:
+        """The sidecar's own descendants whose command line names a program."""
+        assert self.process is not None
+        return [
+            child
+            for child in psutil.Process(self.process.pid).children(recursive=True)
+            if any(part.endswith(name) for part in child.cmdline()[:3])
+        ]
+
+    @asynccontextmanager
+    async def client(self, person: Person):
+        """The official Python MCP client as this person's agent."""
+        headers = {"Authorization": f"Bearer {self.token(person)}"}
+        async with (
+            httpx2.AsyncClient(headers=headers, timeout=30) as http,
+            Client(streamable_http_client(self.url, http_client=http)) as client,
+        ):
+            yield client
+
+    def plain(self, person: Person | None) -> DemoClient:
+        """A client that sends exactly what it is told to."""
+        return DemoClient(self.url, self.token(person) if person else None, "test")
+
+    def start(self) -> None:
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "sidecar", "serve"],
+                cwd=parts.ROOT,
+                env={"PATH": _path(), "SIDECAR_CONFIG": str(self.folder / "sidecar.toml"), **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(self.ready, f"the sidecar to be ready; its log:\n{self.log_file}", self.process)
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(30)
+
+
+@contextmanager
+def deployed(
+    folder: Path, uri: str, *, extra: str = "", environment: dict[str, str] | None = None, record: bool = True
+) -> Iterator[Deployment]:
+    """Write the settings, start the sidecar, and take it down again."""
+    deployment = Deployment(
+        folder=folder,
+        uri=uri,
+        port=parts.free_port(),
+        admin_port=parts.free_port(),
+        issuer=DemoIssuer(),
+        environment=environment or {},
+    )
+    deployment.issuer.write_keys(folder / "jwks.json")
+    (folder / "mongodb").write_text(uri)
+    (folder / "sidecar.toml").write_text(_settings(deployment, extra, record=record))
+    deployment.start()
+    try:
+        yield deployment
+    finally:
+        deployment.stop()
+
+
+def wait_until(true: Any, what: str, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Wait for a condition; a process that ends meanwhile ends the waiting."""
+    deadline = time.monotonic() + START_DEADLINE_S
+    while not true():
+        if process is not None and process.poll() is not None:
+            msg = f"the process ended with {process.returncode} while waiting for {what}"
+            raise AssertionError(msg)
+        if time.monotonic() > deadline:
+            msg = f"waited in vain for {what}"
+            raise AssertionError(msg)
+        time.sleep(0.05)
+
+
+def _path() -> str:
+    return f"{parts.BIN}:{os.environ['PATH']}"  # noqa: TID251 - the tests' own environment
+
+
+def _settings(deployment: Deployment, extra: str, *, record: bool) -> str:
+    server = parts.installed("mongodb-mcp-server")
+    pipes = {name: [sys.executable, str(PIPE), f"{deployment.folder / name}.stdin"] for name in ("demo-ro", "demo-rw")}
+    servers = "\n".join(
+        f"""
+[[servers]]
+name = "{name}"
+command = {[*(pipes[name] if record else []), str(server)]}
+connection_string_file = "{deployment.folder / "mongodb"}"
+read_only = {str(read_only).lower()}
+timeout_ms = 20000
+"""
+        for name, read_only in (("demo-ro", True), ("demo-rw", False))
+    )
+    return f"""
+listen = "127.0.0.1:{deployment.port}"
+admin_listen = "127.0.0.1:{deployment.admin_port}"
+resource_url = "{deployment.url}"
+environment = "test"
+policies = "{parts.ROOT / "policies"}"
+{extra}
+[[issuers]]
+issuer = "{ISSUER}"
+jwks_file = "{deployment.folder / "jwks.json"}"
+algorithms = ["ES256"]
+
+[opa]
+binary = "{parts.installed("opa")}"
+timeout_ms = 5000
+
+[audit]
+store = "file:{deployment.audit_file}"
+{servers}
+"""
