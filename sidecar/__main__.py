@@ -1,14 +1,15 @@
 """The command line. Exit status: 0 fine; 1 the answer is "no"; 2 wrong usage; 78 configuration error (EX_CONFIG)."""
 
+import json
 import sys
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import BinaryIO, Final, NoReturn
 
 import click
 from rich.console import Console
 from typing_extensions import override
 
-from sidecar import __version__, app, settings
+from sidecar import __version__, app, inspection, settings
 from sidecar.audit.chain import verify
 from sidecar.demo import run as demo_run
 from sidecar.errors import ConfigurationError
@@ -54,6 +55,28 @@ def demo(*, once: bool, write: bool) -> None:
     sample data. Every SIDECAR_* setting that is given is honoured.
     """
     ok = app.run(demo_run.demo(once=once, write=write))
+    if not ok:
+        sys.exit(NO)
+
+
+@cli.command()
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option("--lines", is_flag=True, help="FILE holds one call a line; print one answer a line.")
+@click.option("--tools", is_flag=True, help="Compare the configured servers' live tools with the reviewed ones.")
+def inspect(file: BinaryIO, *, lines: bool, tools: bool) -> None:
+    """Say what a tool call would touch: params of a tools/call from FILE (or standard input) to its command as JSON.
+
+    Status 1 if a call is refused, or with --tools if a tool was not reviewed. Nothing is asked and nothing is sent;
+    --tools asks the servers of the settings for their lists.
+    """
+    if tools:
+        ok = app.run(inspection.compare_tools(settings.load(), Console(soft_wrap=True)))
+    elif lines:
+        ok = inspection.inspect_lines(file, sys.stdout)
+    else:
+        found = inspection.inspect(file.read())
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        ok = "refused" not in found
     if not ok:
         sys.exit(NO)
 

@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from sidecar import __version__, settings
 from sidecar.commands.catalog import CATALOG
 from sidecar.edge import admin, admission, http, server
 from sidecar.enforcement import EnforcementPoint, Ports, Rules
-from sidecar.errors import ConfigurationError, SidecarError
+from sidecar.errors import ConfigurationError, SidecarError, UpstreamError
 from sidecar.identity.claims import ClaimMap
 from sidecar.mcp import methods
 from sidecar.mcp.session import Sessions
@@ -156,13 +156,15 @@ async def sidecar(config: Settings) -> AsyncIterator[Running]:
     Raises:
         ConfigurationError: a part does not come up.
     """
+    settings.require_files(config)
     async with AsyncExitStack() as stack:
         clock = SystemClock()
         metrics, tracer = _telemetry(config, stack)
-        audit = FileAuditSink(config.audit.path, sync=config.audit.sync)
+        with naming("audit.store"):
+            audit = FileAuditSink(config.audit.path, sync=config.audit.sync)
         stack.push_async_callback(audit.close)
         decisions = await _decisions(config, stack)
-        upstreams = await _upstreams(config, stack)
+        upstreams = await connect_servers(config, stack)
         ports = Ports(
             verifier=await _verifier(config, clock, stack),
             decisions=decisions,
@@ -176,21 +178,36 @@ async def sidecar(config: Settings) -> AsyncIterator[Running]:
         pep = EnforcementPoint(ports, _rules(config), _sessions(config))
         for upstream in upstreams.values():
             upstream.on_tools_changed(pep.tools_changed)
-        readiness = Readiness(decisions, upstreams, metrics)
+        readiness = Readiness(decisions, upstreams, metrics, pep)
         stack.push_async_callback(cancelled, asyncio.create_task(readiness.watch(), name="readiness"))
-        url = await _listen(http.build_application(pep, _edge(config)), config.listen, stack)
-        administration = admin.build_admin_application(readiness.check, metrics.render)
-        admin_url = await _listen(administration, config.admin_listen, stack)
+        with naming("listen"):
+            url = await _listen(http.build_application(pep, _edge(config)), config.listen, stack)
+        with naming("admin_listen"):
+            administration = admin.build_admin_application(readiness.check, metrics.render)
+            admin_url = await _listen(administration, config.admin_listen, stack)
         yield Running(url=url + urlsplit(config.resource_url).path, admin_url=admin_url)
+
+
+@contextlib.contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """Say which setting a part that does not come up was built from."""
+    try:
+        yield
+    except SidecarError as error:
+        raise ConfigurationError(f"{setting}: {error}") from error
 
 
 class Readiness:
     """Whether the parts that a call needs are there."""
 
-    def __init__(self, decisions: Decider, upstreams: Mapping[str, Server], metrics: OtelMetrics) -> None:
+    def __init__(
+        self, decisions: Decider, upstreams: Mapping[str, Server], metrics: OtelMetrics, pep: EnforcementPoint
+    ) -> None:
         self._decisions = decisions
         self._upstreams = upstreams
         self._metrics = metrics
+        self._pep = pep
+        self._unreviewed: dict[str, dict[str, str]] = {}
 
     async def check(self) -> Mapping[str, bool]:
         """Look at every part now."""
@@ -204,7 +221,18 @@ class Readiness:
         """Keep the health gauges fresh for those who only read metrics."""
         while True:
             await self.check()
+            with contextlib.suppress(UpstreamError):
+                await self._report_tools()
             await asyncio.sleep(HEALTH_PERIOD_S)
+
+    async def _report_tools(self) -> None:
+        """Say once of each change which live tools are refused because the catalog was not written for them."""
+        found = await self._pep.unreviewed_tools()
+        if found != self._unreviewed:
+            for server_name, tools in found.items():
+                if tools:
+                    _LOG.warning("refusing tools that were not reviewed", extra={"server": server_name, "tools": tools})
+            self._unreviewed = found
 
 
 async def cancelled(task: "asyncio.Task[None]") -> None:
@@ -271,47 +299,56 @@ async def _listen(application: web.Application, address: str, stack: AsyncExitSt
 
 async def _decisions(config: Settings, stack: AsyncExitStack) -> Decider:
     """Start the managed OPA, or connect to the configured one; either must pass the self-test."""
-    timeout_s = config.opa.timeout_ms / 1000
-    if config.opa.url:
+    with naming("opa"):
+        if not config.opa.url:
+            return await stack.enter_async_context(_managed_opa(config, stack))
         client = OpaClient(
             config.opa.url,
-            timeout_s=timeout_s,
+            timeout_s=config.opa.timeout_ms / 1000,
             ca_file=config.opa.ca_file,
             token_file=config.opa.token_file,
             memo_s=config.opa.memo_ms / 1000,
         )
         await stack.enter_async_context(client)
-        try:
-            await self_test(client)
-        except SidecarError as error:
-            raise ConfigurationError(f"opa.url: {error.detail}") from error
+        await self_test(client)
         return client
-    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcp-sidecar-opa-")))
-    return await stack.enter_async_context(
-        ManagedOpa(
-            config.opa.binary,
-            config.policies,
-            directory=directory,
-            timeout_s=timeout_s,
-            memory_limit_bytes=config.opa.memory_mb * 2**20,
-            otlp_endpoint=urlsplit(settings.exporter("TRACES").endpoint).netloc or None,
-            memo_s=config.opa.memo_ms / 1000,
-        )
+
+
+def _managed_opa(config: Settings, stack: AsyncExitStack) -> ManagedOpa:
+    return ManagedOpa(
+        config.opa.binary,
+        config.policies,
+        directory=Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcp-sidecar-opa-"))),
+        timeout_s=config.opa.timeout_ms / 1000,
+        memory_limit_bytes=config.opa.memory_mb * 2**20,
+        otlp_endpoint=urlsplit(settings.exporter("TRACES").endpoint).netloc or None,
+        memo_s=config.opa.memo_ms / 1000,
     )
 
 
-async def _upstreams(config: Settings, stack: AsyncExitStack) -> Mapping[str, Server]:
-    """Start every configured MCP server, or connect to it, all at once."""
-    servers: dict[str, Server] = {entry.name: _upstream(entry) for entry in config.servers}
-    for upstream in servers.values():
-        stack.push_async_callback(upstream.stop)
+async def connect_servers(config: Settings, stack: AsyncExitStack) -> Mapping[str, Server]:
+    """Start every configured MCP server, or connect to it, all at once.
+
+    Raises:
+        ConfigurationError: a server does not come up.
+    """
+    servers: dict[str, Server] = {}
+    for entry in config.servers:
+        with naming(f"servers ({entry.name})"):
+            servers[entry.name] = _upstream(entry)
+        stack.push_async_callback(servers[entry.name].stop)
     try:
         async with asyncio.TaskGroup() as group:
-            for upstream in servers.values():
-                group.create_task(upstream.start())
-    except* SidecarError as errors:
-        raise ConfigurationError("; ".join(f"servers: {error}" for error in errors.exceptions)) from errors
+            for name, upstream in servers.items():
+                group.create_task(_start(name, upstream))
+    except* ConfigurationError as errors:
+        raise ConfigurationError("; ".join(str(error) for error in errors.exceptions)) from errors
     return servers
+
+
+async def _start(name: str, upstream: Server) -> None:
+    with naming(f"servers ({name})"):
+        await upstream.start()
 
 
 def _upstream(entry: settings.Server) -> Server:

@@ -12,6 +12,7 @@ from typing import Final
 from sidecar.commands.catalog import CATALOG
 from sidecar.commands.derive import derive
 from sidecar.enforcement.evidence import Evidence, settled
+from sidecar.enforcement.livetools import LiveTools
 from sidecar.enforcement.turn import CancelledByClient, Flight, Ports, Rules, Turn
 from sidecar.errors import (
     AuditUnavailable,
@@ -44,6 +45,9 @@ from sidecar.obligations.plan import plan
 from sidecar.policy import document, verdict
 from sidecar.ports import Question
 
+MAX_LISTS: Final = 64
+"""Different lists of tools that are kept encoded; one is about 80 kB."""
+
 KINDS_BY_TOOL: Final = {name: tool.needs or tool.kinds for name, tool in CATALOG.items()}
 """What every call of a tool needs; where that depends on the call, what it may need."""
 
@@ -56,17 +60,21 @@ class ToolCalls:
         self._rules = rules
         self._evidence = evidence
         self._in_flight: dict[tuple[str, RequestId], Flight] = {}
-        self._lists: dict[frozenset[str], bytes] = {}
+        self._live = LiveTools(ports.upstreams)
+        self._lists: dict[frozenset[str], tuple[list[JsonObject], bytes]] = {}
 
     async def list_tools(self, message: Request, turn: Turn) -> bytes:
         """Answer with the tools that this caller may see, in the server's order (MCP: deterministic order)."""
         tools.parse_list(message.params)
         visible = await self._visible(turn)
-        result = self._lists.get(visible)
-        if result is None:
-            result = tools.tools_list_result([tool for tool in await self._live_tools() if tool["name"] in visible])
-            self._lists[visible] = result
-        return jsonrpc.encode_result(message.id, result)
+        offered = await self._live.pinned()
+        known = self._lists.get(visible)
+        if known is None or known[0] != offered:
+            result = tools.tools_list_result([tool for tool in offered if tool["name"] in visible])
+            if len(self._lists) >= MAX_LISTS:
+                self._lists.clear()
+            known = self._lists[visible] = (offered, result)
+        return jsonrpc.encode_result(message.id, known[1])
 
     async def call_tool(self, message: Request, turn: Turn) -> bytes:
         """Answer one tool call: its result, or a refusal that a model can act on."""
@@ -93,9 +101,13 @@ class ToolCalls:
             if flight is not None:
                 flight.cancel()
 
-    def forget_lists(self) -> None:
-        """Build the lists of tools anew: a server's tools may have changed."""
-        self._lists.clear()
+    async def unreviewed(self) -> dict[str, dict[str, str]]:
+        """Return, by server, the live tools that are refused because nobody reviewed them, with their standing.
+
+        Raises:
+            UpstreamError: a server cannot be asked.
+        """
+        return {name: (await self._live.comparison(name)).suspicious() for name in self._ports.upstreams}
 
     @contextmanager
     def _flying(self, request_id: RequestId, turn: Turn) -> Iterator[None]:
@@ -119,6 +131,7 @@ class ToolCalls:
         command = self._derive(call, turn)
         decision = await self._ask(command, turn)
         plan(decision)
+        await self._live.require_pinned(decision.server, call.name)
         permit = await self._commit(call, decision, turn)
         return await self._forward(permit, turn)
 
@@ -239,24 +252,6 @@ class ToolCalls:
             return turn.tool not in await self._visible(turn)
         except DecisionUnavailable:
             return False
-
-    async def _live_tools(self) -> list[JsonObject]:
-        """The tools of all configured servers, each name once, the first server's definition.
-
-        Raises:
-            UpstreamError: no server could be asked.
-        """
-        merged: dict[str, JsonObject] = {}
-        failure: UpstreamError | None = None
-        for upstream in self._ports.upstreams.values():
-            try:
-                for tool in await upstream.tools():
-                    merged.setdefault(str(tool.get("name")), tool)
-            except UpstreamError as error:
-                failure = error
-        if not merged:
-            raise failure or UpstreamUnreachable
-        return list(merged.values())
 
     def _context(self, turn: Turn) -> RequestContext:
         return RequestContext(

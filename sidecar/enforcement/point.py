@@ -129,11 +129,18 @@ class EnforcementPoint:
 
     def tools_changed(self) -> None:
         """Tell every listening session that its list of tools may have changed."""
-        self._calls.forget_lists()
         message = jsonrpc.encode_notification("notifications/tools/list_changed", {})
         for queue in self._listeners.values():
             with suppress(asyncio.QueueFull):
                 queue.put_nowait(message)
+
+    async def unreviewed_tools(self) -> dict[str, dict[str, str]]:
+        """Return, by server, the live tools that are refused because nobody reviewed them.
+
+        Raises:
+            UpstreamError: a server cannot be asked.
+        """
+        return await self._calls.unreviewed()
 
     async def _batch(self, batch: Batch, exchange: Exchange, caller: Caller) -> Reply:
         """Treat every member of a batch as if it had come alone (mcp-spec L-03: split, authorise each, join)."""

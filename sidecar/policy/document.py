@@ -75,6 +75,11 @@ def visibility_document(
     }
 
 
+def command_document(command: Command) -> JsonObject:
+    """Render a command as people and policies read it: its tool, its accesses, and what else is known of it."""
+    return {"tool": command.tool, "accesses": [_access(access) for access in command.accesses], **_command(command)}
+
+
 def _subject(principal: Principal) -> JsonObject:
     return {
         "type": "user",

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,7 +115,7 @@ class Deployment:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sidecar", "serve"],
                 cwd=parts.ROOT,
-                env={"PATH": _path(), "SIDECAR_CONFIG": str(self.folder / "sidecar.toml"), **self.environment},
+                env={"PATH": search_path(), "SIDECAR_CONFIG": str(self.folder / "sidecar.toml"), **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -130,9 +130,15 @@ class Deployment:
 
 @contextmanager
 def deployed(
-    folder: Path, uri: str, *, extra: str = "", environment: dict[str, str] | None = None, record: bool = True
+    folder: Path,
+    uri: str,
+    *,
+    extra: str = "",
+    environment: dict[str, str] | None = None,
+    record: bool = True,
+    server: Sequence[str] = (),
 ) -> Iterator[Deployment]:
-    """Write the settings, start the sidecar, and take it down again."""
+    """Write the settings, start the sidecar, and take it down again; ``server`` wraps the MCP server's command."""
     deployment = Deployment(
         folder=folder,
         uri=uri,
@@ -143,7 +149,7 @@ def deployed(
     )
     deployment.issuer.write_keys(folder / "jwks.json")
     (folder / "mongodb").write_text(uri)
-    (folder / "sidecar.toml").write_text(_settings(deployment, extra, record=record))
+    (folder / "sidecar.toml").write_text(_settings(deployment, extra, record=record, wrapper=server))
     deployment.start()
     try:
         yield deployment
@@ -164,18 +170,18 @@ def wait_until(true: Any, what: str, process: subprocess.Popen[bytes] | None = N
         time.sleep(0.05)
 
 
-def _path() -> str:
+def search_path() -> str:
     return f"{parts.BIN}:{os.environ['PATH']}"  # noqa: TID251 - the tests' own environment
 
 
-def _settings(deployment: Deployment, extra: str, *, record: bool) -> str:
+def _settings(deployment: Deployment, extra: str, *, record: bool, wrapper: Sequence[str]) -> str:
     server = parts.installed("mongodb-mcp-server")
     pipes = {name: [sys.executable, str(PIPE), f"{deployment.folder / name}.stdin"] for name in ("demo-ro", "demo-rw")}
     servers = "\n".join(
         f"""
 [[servers]]
 name = "{name}"
-command = {[*(pipes[name] if record else []), str(server)]}
+command = {[*(pipes[name] if record else []), *wrapper, str(server)]}
 connection_string_file = "{deployment.folder / "mongodb"}"
 read_only = {str(read_only).lower()}
 timeout_ms = 20000

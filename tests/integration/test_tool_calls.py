@@ -123,7 +123,7 @@ async def test_the_list_of_tools_is_what_the_caller_could_use(deployment):
         loader = {tool.name for tool in (await client.list_tools()).tools}
     assert {"find", "count", "aggregate", "collection-schema"} <= analyst
     assert "insert-many" in loader - analyst
-    assert not {"drop-database", "connect", "atlas-create-cluster"} & (analyst | loader)
+    assert not {"mongodb-logs", "connect", "atlas-create-cluster"} & (analyst | loader)
 
 
 async def test_without_a_token_there_is_nothing_but_a_challenge(deployment):

@@ -1,0 +1,78 @@
+"""Whether a server's live tools are the ones that the catalog was written for.
+
+A derivation is only as good as the knowledge of what the tool does with its arguments. A tool whose name is new or
+whose input schema changed since has not been read by anybody, so it is refused; the others work on (threats, ideas 9).
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import rfc8785
+
+from sidecar.commands.pins import PINS
+from sidecar.model import JsonObject
+
+
+class Standing(StrEnum):
+    """How a tool stands to its pin."""
+
+    PINNED = "pinned"
+    CHANGED = "changed"
+    """Its input schema is not the one that the catalog was written for."""
+    UNKNOWN = "unknown"
+    """The catalog has no such tool."""
+    ABSENT = "absent"
+    """The catalog has it, this server does not offer it (switched off, or not set up)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The live tools of one server against the pins, by name."""
+
+    standings: Mapping[str, Standing]
+
+    def __getitem__(self, tool: str) -> Standing:
+        """Return a tool's standing; a name that neither side knows is unknown."""
+        return self.standings.get(tool, Standing.UNKNOWN)
+
+    def suspicious(self) -> dict[str, str]:
+        """Return the tools that are refused and should be looked at, with their standing."""
+        return {
+            name: standing.value
+            for name, standing in sorted(self.standings.items())
+            if standing in {Standing.CHANGED, Standing.UNKNOWN}
+        }
+
+
+def fingerprint(tool: JsonObject) -> str:
+    """Return the SHA-256 over the canonical JSON (RFC 8785) of a tool's name and input schema, hexadecimal.
+
+    Raises:
+        ValueError: the tool has no canonical form.
+    """
+    return hashlib.sha256(rfc8785.dumps({"name": tool.get("name"), "inputSchema": tool.get("inputSchema")})).hexdigest()
+
+
+def compare(live: Sequence[JsonObject]) -> Comparison:
+    """Compare a server's ``tools/list`` with the pins. A name that comes twice counts as changed."""
+    standings = dict.fromkeys(PINS, Standing.ABSENT)
+    seen: set[str] = set()
+    for tool in live:
+        name = tool.get("name")
+        if not isinstance(name, str):
+            continue
+        standings[name] = Standing.CHANGED if name in seen else _standing(name, tool)
+        seen.add(name)
+    return Comparison(standings=standings)
+
+
+def _standing(name: str, tool: JsonObject) -> Standing:
+    pin = PINS.get(name)
+    if pin is None:
+        return Standing.UNKNOWN
+    try:
+        return Standing.PINNED if fingerprint(tool) == pin else Standing.CHANGED
+    except ValueError:
+        return Standing.CHANGED

@@ -1,0 +1,81 @@
+"""What a tool call would touch, and whether the servers' tools are the reviewed ones: for people and scripts."""
+
+import json
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from sidecar import app
+from sidecar.commands.derive import derive
+from sidecar.commands.pinning import Standing, compare
+from sidecar.commands.pins import SERVER
+from sidecar.errors import CallRefused, MessageError, UnknownTool, UpstreamError
+from sidecar.mcp import jsonrpc, tools
+from sidecar.model import JsonObject
+from sidecar.policy.document import command_document
+from sidecar.settings import Settings
+
+_BEFORE, _AFTER = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":', b"}"
+"""The text is read inside a message, so that it passes the very decoder that serves."""
+
+
+def inspect(text: bytes) -> JsonObject:
+    """Return the derived command of ``tools/call`` params, or ``{"refused": {"code", "message", "path"}}``."""
+    try:
+        message = jsonrpc.decode(_BEFORE + text.strip() + _AFTER)
+        if not isinstance(message, jsonrpc.Request):
+            return _refused("invalid_request", "Not the params of one tools/call.", "")
+        call, _ = tools.parse_call(message.params)
+        return command_document(derive(call))
+    except CallRefused as error:
+        return _refused(error.reason, error.message, error.path)
+    except UnknownTool as error:
+        return _refused(error.label, error.public, "/name")
+    except MessageError as error:
+        return _refused(error.label, error.public, "")
+
+
+def inspect_lines(lines: Iterable[bytes], out: TextIO) -> bool:
+    """Answer each line with one line; return whether no call was refused. Empty lines are passed over."""
+    ok = True
+    for line in lines:
+        if line.strip():
+            found = inspect(line)
+            ok = ok and "refused" not in found
+            out.write(json.dumps(found, ensure_ascii=False) + "\n")
+    return ok
+
+
+async def compare_tools(config: Settings, console: Console) -> bool:
+    """Ask the configured servers for their tools and show how each stands to its pin.
+
+    Returns:
+        Whether every tool that a server offers is the reviewed one.
+
+    Raises:
+        ConfigurationError: a server does not start.
+    """
+    suspicious = False
+    async with AsyncExitStack() as stack:
+        for name, upstream in (await app.connect_servers(config, stack)).items():
+            try:
+                standings = compare(await upstream.tools()).standings
+            except UpstreamError as error:
+                console.print(f"{name}: {error.public}", markup=False)
+                suspicious = True
+                continue
+            suspicious |= any(standing in {Standing.CHANGED, Standing.UNKNOWN} for standing in standings.values())
+            table = Table(title=f"{name}, against {SERVER}", title_justify="left")
+            table.add_column("tool")
+            table.add_column("standing")
+            for tool, standing in standings.items():
+                table.add_row(tool, standing.value)
+            console.print(table)
+    return not suspicious
+
+
+def _refused(code: str, message: str, path: str) -> JsonObject:
+    return {"refused": {"code": code, "message": message, "path": path}}
