@@ -202,6 +202,10 @@ class Metrics(Protocol):
         """One decision of policy; ``reason`` is the first reason's code, or empty."""
         ...
 
+    def shadowed(self, difference: str, *, tool: str) -> None:
+        """One comparison with a candidate policy set: same, would_deny, would_allow or unavailable."""
+        ...
+
     def refused(self, stage: str, error: str) -> None:
         """One refusal, by the step that refused and the label of the error."""
         ...

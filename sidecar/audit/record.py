@@ -74,6 +74,8 @@ class Facts:
     command: Command | None = None
     arguments_sha256: str | None = None
     """``arguments_digest`` of the arguments; computed once per request."""
+    shadow: JsonObject | None = None
+    """What a candidate policy set would have said, where one is compared."""
     arguments: JsonObject | None = None
     """The arguments themselves, only with ``audit.arguments = "full"``."""
 
@@ -209,6 +211,8 @@ def _record(facts: Facts, decision: Decision | None, *, event: Event, record_id:
         "obligations": None if decision is None else _obligations(decision.accesses),
         "outcome": None,
     }
+    if facts.shadow is not None:
+        record["shadow"] = facts.shadow
     if facts.arguments is not None:
         record["arguments"] = facts.arguments
     return record

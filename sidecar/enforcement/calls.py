@@ -5,14 +5,16 @@ builds a ``Permit`` (tests/architecture holds that), and an upstream takes nothi
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from sidecar.commands.catalog import CATALOG
 from sidecar.commands.derive import derive
 from sidecar.enforcement.evidence import Evidence, settled
 from sidecar.enforcement.livetools import LiveTools
+from sidecar.enforcement.shadow import Shadow
 from sidecar.enforcement.turn import CancelledByClient, Flight, Ports, Rules, Turn
 from sidecar.errors import (
     AuditUnavailable,
@@ -43,7 +45,7 @@ from sidecar.model import (
 )
 from sidecar.obligations.plan import plan
 from sidecar.policy import document, verdict
-from sidecar.ports import Question
+from sidecar.ports import PdpAnswer, Question
 
 MAX_LISTS: Final = 64
 """Different lists of tools that are kept encoded; one is about 80 kB."""
@@ -141,33 +143,42 @@ class ToolCalls:
         return turn.command
 
     async def _ask(self, command: Command, turn: Turn) -> Decision:
-        ports = self._ports
         request = AccessRequest(
             identity=turn.identity, method="tools/call", command=command, context=self._context(turn)
         )
         question = document.decision_document(request, step_ns=self._rules.time_step_ns)
-        with ports.tracer.step("authorize", client=True) as span:
-            began = ports.clock.monotonic()
-            try:
-                answer = await ports.decisions.ask(Question.DECISION, question)
-            except DecisionUnavailable as error:
-                span.fail(error.label)
-                raise
-            finally:
-                ports.metrics.asked(ports.clock.monotonic() - began)
-        decision = verdict.read_decision(
-            answer.result,
-            accesses=len(command.accesses),
-            servers=ports.upstreams.keys(),
-            revision=answer.revision,
-            decision_id=answer.decision_id,
-        )
-        turn.decision = decision
+        read = partial(_read, accesses=len(command.accesses), servers=self._ports.upstreams.keys())
+        decision = turn.decision = await self._decide(question, read, turn)
         self._evidence.decided(turn)
         if not decision.allow:
             raise PolicyDenied
         turn.server = decision.server
         return decision
+
+    async def _decide(self, question: JsonObject, read: Callable[[PdpAnswer], Decision], turn: Turn) -> Decision:
+        """Ask the serving policy set, and the candidate beside it where there is one."""
+        candidate = self._ports.candidate
+        shadow = Shadow(candidate, question, read) if candidate is not None else None
+        try:
+            decision = read(await self._question(Question.DECISION, question))
+            if shadow is not None:
+                turn.opinion = await shadow.compare(decision)
+        finally:
+            if shadow is not None:
+                await shadow.dismiss()
+        return decision
+
+    async def _question(self, question: Question, content: JsonObject) -> PdpAnswer:
+        ports = self._ports
+        with ports.tracer.step("authorize", client=True) as span:
+            began = ports.clock.monotonic()
+            try:
+                return await ports.decisions.ask(question, content)
+            except DecisionUnavailable as error:
+                span.fail(error.label)
+                raise
+            finally:
+                ports.metrics.asked(ports.clock.monotonic() - began)
 
     async def _commit(self, call: ToolCall, decision: Decision, turn: Turn) -> Permit:
         """Store the intent; only then is there a permit (law 4)."""
@@ -238,10 +249,7 @@ class ToolCalls:
         question = document.visibility_document(
             turn.identity, self._context(turn), KINDS_BY_TOOL, step_ns=self._rules.time_step_ns
         )
-        with ports.tracer.step("authorize", client=True):
-            began = ports.clock.monotonic()
-            answer = await ports.decisions.ask(Question.VISIBILITY, question)
-            ports.metrics.asked(ports.clock.monotonic() - began)
+        answer = await self._question(Question.VISIBILITY, question)
         return verdict.read_visibility(answer.result, tools=CATALOG.keys(), servers=ports.upstreams.keys())
 
     async def _hidden(self, error: SidecarError, turn: Turn) -> bool:
@@ -260,6 +268,12 @@ class ToolCalls:
             protocol=turn.session.revision if turn.session is not None else "",
             environment=self._rules.environment,
         )
+
+
+def _read(answer: PdpAnswer, *, accesses: int, servers: Collection[str]) -> Decision:
+    return verdict.read_decision(
+        answer.result, accesses=accesses, servers=servers, revision=answer.revision, decision_id=answer.decision_id
+    )
 
 
 def _stage(error: SidecarError) -> str:

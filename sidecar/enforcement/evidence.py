@@ -105,6 +105,8 @@ class Evidence:
         if decision is not None:
             reason, owner = tools.decisive(decision.reasons), _owner(decision) or ""
             self._ports.metrics.decided(allow=decision.allow, reason=reason, owner=owner, tool=turn.tool)
+        if turn.opinion is not None:
+            self._ports.metrics.shadowed(turn.opinion.difference, tool=turn.tool)
 
     def denial(self, turn: Turn, error: SidecarError) -> bytes:
         """Return the tool result of a refused call: one sentence for the model, and an object for machines."""
@@ -154,6 +156,8 @@ class Evidence:
             attributes |= _decision(turn.decision)
         elif turn.call is not None:
             attributes["mcp_sidecar.decision"] = "deny"
+        if turn.opinion is not None:
+            attributes["mcp_sidecar.shadow"] = turn.opinion.difference.value
         turn.span.set(attributes)
 
     async def _append(self, entry: JsonObject) -> str:
@@ -183,6 +187,7 @@ class Evidence:
             server=turn.server or None,
             command=turn.command,
             arguments_sha256=record.arguments_digest(call.arguments) if call is not None else None,
+            shadow=turn.opinion.record() if turn.opinion is not None else None,
             arguments=call.arguments if call is not None and self._rules.audit_arguments else None,
         )
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sidecar.commands.catalog import CATALOG
+from sidecar.enforcement.shadow import Opinion
 from sidecar.errors import AuditUnavailable, SidecarError
 from sidecar.mcp.jsonrpc import RequestId
 from sidecar.mcp.session import Session
@@ -68,6 +69,8 @@ class Ports:
     identifiers: Identifiers
     tracer: Tracer
     metrics: Metrics
+    candidate: DecisionPoint | None = None
+    """A policy set that is only compared with the serving one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +133,8 @@ class Turn:
     call: ToolCall | None = None
     command: Command | None = None
     decision: Decision | None = None
+    opinion: Opinion | None = None
+    """What a candidate policy set would have said."""
     server: str = ""
     flight: Flight | None = None
     intended: JsonObject | None = None

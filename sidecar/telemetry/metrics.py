@@ -77,6 +77,7 @@ class OtelMetrics:
         self._method, self._tool, self._server = _Bounded(methods), _Bounded(tools), _Bounded(servers)
         self._reason, self._owner, self._stage, self._error = _Bounded(), _Bounded(), _Bounded(), _Bounded()
         self._component = _Bounded()
+        self._difference = _Bounded()
         self._registry = CollectorRegistry()
         self._provider = MeterProvider(
             metric_readers=_readers(self._registry, endpoint_configured=endpoint_configured, protocol=protocol),
@@ -96,6 +97,9 @@ class OtelMetrics:
         self._audit = _step(meter, "mcp_sidecar.audit.duration", "Duration of storing one audit record.")
         self._upstream = _step(meter, "mcp_sidecar.upstream.duration", "Duration of one forwarded call.")
         self._decisions = meter.create_counter("mcp_sidecar.decisions", description="Decisions of policy.")
+        self._shadow = meter.create_counter(
+            "mcp_sidecar.shadow", description="Comparisons with a candidate policy set."
+        )
         self._refusals = meter.create_counter("mcp_sidecar.refusals", description="Refused requests.")
         self._sessions = meter.create_gauge("mcp_sidecar.sessions", description="Open sessions.")
         self._in_flight = meter.create_up_down_counter("mcp_sidecar.in_flight", description="Calls being handled.")
@@ -122,6 +126,10 @@ class OtelMetrics:
                 "tool": self._tool(tool),
             },
         )
+
+    def shadowed(self, difference: str, *, tool: str) -> None:
+        """Count how a candidate policy set compares with the serving one."""
+        self._shadow.add(1, {"difference": self._difference(difference), "tool": self._tool(tool)})
 
     def refused(self, stage: str, error: str) -> None:
         """One refusal, by the step that refused and the label of the error."""
