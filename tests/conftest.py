@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from ipaddress import ip_address
 from uuid import uuid4
@@ -116,3 +117,23 @@ def database_name(database: str) -> Iterator[str]:
 def free_port() -> int:
     """A loopback port that nothing listens on at this moment."""
     return parts.free_port()
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the soundness run on the wire has checked (tests/soundness)."""
+    rows = [
+        dict(value)
+        for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+        if report.when == "call"
+        for name, value in report.user_properties
+        if name == "soundness"
+    ]
+    if rows:
+        total: Counter[str] = Counter()
+        for row in rows:
+            total.update(row)
+        line = ", ".join(f"{count} {what}" for what, count in total.items())
+        terminalreporter.write_line(f"soundness on the wire ({len(rows)} runs): {line}")

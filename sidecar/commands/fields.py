@@ -244,9 +244,12 @@ def analyse_sort(log: FieldLog, value: JsonValue, at: str) -> None:
     """Record the keys of a sort document.
 
     Raises:
-        CommandNotDerivable: not an object, or a key that starts with ``$`` (other than ``$natural``).
+        CommandNotDerivable: not an object, a key that starts with ``$`` (other than ``$natural``), or a direction that
+            is neither a number or word nor one ``$meta``.
     """
     for key, direction in an_object(value, at).items():
+        if isinstance(direction, list) or (isinstance(direction, dict) and direction.keys() != {"$meta"}):
+            raise malformed(below(at, key), "1, -1 or one $meta")
         if key == "$natural":
             continue
         if key.startswith("$"):

@@ -12,9 +12,8 @@ from typing import Final, Protocol
 
 from sidecar.commands.arguments import is_number
 from sidecar.commands.draft import Draft
-from sidecar.commands.fields import ROOT, analyse_filter, analyse_projection, analyse_sort, analyse_update
+from sidecar.commands.fields import ROOT, FieldLog, analyse_filter, analyse_projection, analyse_sort, analyse_update
 from sidecar.commands.names import check_collection, check_database
-from sidecar.commands.operators import QUERY_LOGICAL
 from sidecar.commands.pipeline import walk
 from sidecar.commands.place import Flow, Place
 from sidecar.errors import CommandNotDerivable
@@ -304,16 +303,17 @@ def _matches_all(query: JsonObject) -> bool:
 
 
 def _is_trivial(key: str, value: JsonValue) -> bool:
-    if key in ("$comment", "$alwaysTrue"):
-        return True
+    """Say whether a clause holds for every document; one that looks at no field holds for all of them or for none."""
     if key == "_id":
         return value == {"$exists": True}
-    if key == "$expr":
-        return value is True or is_number(value)
-    if key in QUERY_LOGICAL and isinstance(value, list):
+    if key == "$jsonSchema":
+        return value == {}
+    if key in ("$and", "$or") and isinstance(value, list):
         trivial = [isinstance(clause, dict) and _matches_all(clause) for clause in value]
-        return {"$and": all(trivial), "$or": any(trivial), "$nor": False}[key]
-    return False
+        return all(trivial) if key == "$and" else any(trivial)
+    log = FieldLog()
+    analyse_filter(log, {key: value}, "")
+    return not log.used
 
 
 def _only(value: JsonValue) -> JsonObject:

@@ -27,6 +27,24 @@ def options(spec: JsonValue, at: str, known: str) -> JsonObject:
     return found
 
 
+def plain(spec: JsonValue, at: str) -> None:
+    """Hold the options of a stage to plain values: no key at any depth is an operator's.
+
+    Raises:
+        CommandNotDerivable: a key that starts with ``$``.
+    """
+    stack = [spec]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            for key in node:
+                if key.startswith("$"):
+                    raise unknown_operator(key, at)
+            stack.extend(node.values())
+        elif isinstance(node, list):
+            stack.extend(node)
+
+
 def assignments(spec: JsonValue, at: str) -> ItemsView[str, JsonValue]:
     """Return the (field, expression) pairs of a stage that computes fields.
 

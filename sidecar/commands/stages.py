@@ -22,7 +22,7 @@ from sidecar.commands.fields import (
     analyse_sort,
     malformed,
 )
-from sidecar.commands.options import assignments, field_name, field_names, options
+from sidecar.commands.options import assignments, field_name, field_names, options, plain
 from sidecar.commands.place import NONE, Nested, Place
 from sidecar.commands.pointer import below
 from sidecar.errors import CommandNotDerivable
@@ -69,6 +69,7 @@ def _bucket(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Ne
     place.flow.reshape()
     known = options(spec, at, "groupBy boundaries default output buckets granularity")
     analyse_expression(draft.fields, known.get("groupBy"), f"{at}/groupBy")
+    plain([known.get("buckets"), known.get("granularity")], at)
     if "output" in known:
         for key, value in assignments(known["output"], f"{at}/output"):
             analyse_expression(draft.fields, value, below(f"{at}/output", key))
@@ -216,7 +217,7 @@ def _search(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Ne
     place.own(at)
     draft.fields.use(ROOT)
     place.flow.joined = True
-    stack: list[JsonValue] = [an_object(spec, at)]
+    stack: list[JsonValue] = [options(spec, at, _SEARCH_OPTIONS)]
     while stack:
         node = stack.pop()
         if isinstance(node, dict):
@@ -229,6 +230,11 @@ def _search(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Ne
     return NONE
 
 
+_SEARCH_OPTIONS: Final = (
+    "index highlight concurrent count searchAfter searchBefore scoreDetails sort returnStoredSource returnScope "
+    "tracking autocomplete compound embeddedDocument equals exists facet geoShape geoWithin hasAncestor hasRoot in "
+    "knnBeta moreLikeThis near phrase queryString range regex span term text vectorSearch wildcard"
+)
 _EMBEDDING: Final = Target(kind=TargetKind.SERVICE, id="embedding")
 _RERANKING: Final = Target(kind=TargetKind.SERVICE, id="reranking")
 
@@ -238,6 +244,7 @@ def _vector_search(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequ
     place.own(at)
     known = options(spec, at, "exact index path numCandidates limit filter queryVector query model")
     draft.fields.use(field_name(known.get("path"), f"{at}/path"))
+    plain([known.get("query"), known.get("queryVector")], at)
     if "filter" in known:
         analyse_filter(draft.fields, an_object(known["filter"], f"{at}/filter"), f"{at}/filter")
     if "query" in known or "model" in known:
@@ -248,25 +255,34 @@ def _vector_search(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequ
 
 
 def _rerank(draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    an_object(spec, at)
+    plain(an_object(spec, at), at)
     draft.fields.use(ROOT)
     draft.touch_target(AccessKind.EXTERNAL, _RERANKING, at)
     return NONE
 
 
-def _diagnose_collection(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    an_object(spec, at)
-    place.flow.joined = True
-    draft.touch(AccessKind.METADATA, place.own(at), at)
-    return NONE
+def _diagnosing(known: str) -> StageRule:
+    """Return the rule of a stage that tells of its own collection's storage, indexes or plans."""
+
+    def rule(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+        plain(options(spec, at, known), at)
+        place.flow.joined = True
+        draft.touch(AccessKind.METADATA, place.own(at), at)
+        return NONE
+
+    return rule
 
 
-def _administer(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    """Other users' operations, sessions and queries, or the catalog of everything."""
-    an_object(spec, at)
-    place.flow.joined = True
-    draft.touch(AccessKind.ADMIN, Namespace(), at)
-    return NONE
+def _administering(known: str) -> StageRule:
+    """Return the rule of a stage that tells of other users' operations, sessions and queries, or of everything."""
+
+    def rule(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+        plain(options(spec, at, known), at)
+        place.flow.joined = True
+        draft.touch(AccessKind.ADMIN, Namespace(), at)
+        return NONE
+
+    return rule
 
 
 def _change_stream(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
@@ -339,22 +355,26 @@ STAGES: Final[Mapping[str, StageRule]] = {
     "$vectorSearch": _vector_search,
     "$rerank": _rerank,
     # Facts about one collection.
-    "$collStats": _diagnose_collection,
-    "$indexStats": _diagnose_collection,
-    "$planCacheStats": _diagnose_collection,
-    "$listSearchIndexes": _diagnose_collection,
+    "$collStats": _diagnosing("latencyStats storageStats count queryExecStats operationStats"),
+    "$indexStats": _diagnosing(""),
+    "$planCacheStats": _diagnosing("allHosts"),
+    "$listSearchIndexes": _diagnosing("id name"),
     # Everybody's operations, sessions, queries, catalog.
-    "$currentOp": _administer,
-    "$listSessions": _administer,
-    "$listLocalSessions": _administer,
-    "$listSampledQueries": _administer,
-    "$listCatalog": _administer,
-    "$listClusterCatalog": _administer,
-    "$queryStats": _administer,
-    "$querySettings": _administer,
-    "$shardedDataDistribution": _administer,
-    "$backupCursor": _administer,
-    "$backupCursorExtend": _administer,
+    "$currentOp": _administering(
+        "allUsers idleConnections idleCursors idleSessions localOps targetAllNodes truncateOps"
+    ),
+    "$listSessions": _administering("allUsers users"),
+    "$listLocalSessions": _administering("allUsers users"),
+    "$listSampledQueries": _administering("namespace"),
+    "$listCatalog": _administering(""),
+    "$listClusterCatalog": _administering("shards tracked balancingConfiguration"),
+    "$queryStats": _administering("transformIdentifiers"),
+    "$querySettings": _administering("showDebugQueryShape"),
+    "$shardedDataDistribution": _administering(""),
+    "$backupCursor": _administering(
+        "incrementalBackup thisBackupName srcBackupName blockSize disableIncrementalBackup"
+    ),
+    "$backupCursorExtend": _administering("backupId timestamp"),
     # Streams of changes.
     "$changeStream": _change_stream,
     "$changeStreamSplitLargeEvent": _split_large_event,

@@ -46,7 +46,7 @@ class Tool:
         return self.needs | self.may_need
 
 
-def row(  # noqa: PLR0913  # one parameter per column of the table
+def row(  # one parameter per column of the table
     name: str,
     effect: str,
     derive: Deriver,

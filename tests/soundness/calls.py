@@ -3,6 +3,7 @@
 The generator knows nothing of ``sidecar.commands``; that some of what it makes is refused there is part of the test.
 """
 
+import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
@@ -618,9 +619,85 @@ _USUALLY: Final = 32
 TOOLS: Final = tuple(_MAKERS)
 """The 25 MongoDB tools."""
 
+MUTABLE: Final = tuple(name for name in TOOLS if _MAKERS[name] not in (_connection, _connect, _nothing, _logs))
+"""The tools with arguments that name something, apart from hosts."""
+
 
 def calls(tool: str, seed: int) -> Iterator[ToolCall]:
     """The calls of one tool, always the same ones for one seed."""
     made = _MAKERS[tool](Maker(f"{seed}/{tool}"))
     for _ in range(_HOW_MANY.get(tool, _USUALLY)):
         yield ToolCall(name=tool, arguments=next(made))
+
+
+# --- mutation ---------------------------------------------------------------------------------------------------------
+
+STRANGE: Final[tuple[Any, ...]] = (
+    None,
+    0,
+    True,
+    "",
+    AWAY,  # as a collection a strange one, as a database one of ours: mutations may drop it
+    "$people",
+    f"{AWAY}.people",
+    [],
+    {},
+    [AWAY],
+    {"$symbol": "people"},
+    {"$oid": "0123456789abcdef01234567"},
+    {"$numberInt": "1"},
+    {"$code": "people"},
+    {"$uuid": "00112233-4455-6677-8899-aabbccddeeff"},
+    {"$ref": "people", "$id": 1, "$out": "made"},
+    {"$date": "2020-01-01T00:00:00Z", "$out": "made"},
+    {"db": AWAY, "coll": "people"},
+    {"db": AWAY, "coll": {"$symbol": "people"}},
+    {"coll": "people"},
+    {"$lookup": {"from": "people", **EQUALITY}},
+    {"$unionWith": "people"},
+    {"$out": "made"},
+    {"$merge": {"into": "made"}},
+    [{"$unionWith": "people"}],
+    [{"$documents": [{"a": 1}]}],
+    {"__proto__": {"from": "people"}},
+    {"constructor": {"prototype": {"from": "people"}}},
+)
+"""Values that two readers of JSON could take differently, and whole stages where none belongs."""
+
+KEYS: Final = (
+    "db", "coll", "from", "into", "pipeline", "whenMatched", "$out", "$merge", "$unionWith", "$lookup", "collection",
+    "database", "newName", "hint", "let", "comment", "toString", "$db", "a.b", "",
+)  # fmt: skip
+
+
+def mutated(call: ToolCall, seed: str) -> ToolCall:
+    """The call with one or a few of its nested values or keys changed."""
+    maker = Maker(seed)
+    arguments = json.loads(json.dumps(call.arguments))  # noqa: TID251 - our own text
+    for _ in range(maker.pick(1, 1, 2, 3)):
+        _mutate(maker, arguments)
+    return ToolCall(name=call.name, arguments={**arguments, **CONNECTION})
+
+
+def _mutate(maker: Maker, root: Any) -> None:
+    places: list[Any] = [node for node in _containers(root) if node]
+    node = maker.pick(*places) if places else root
+    value = json.loads(json.dumps(maker.pick(*STRANGE)))  # noqa: TID251 - our own text
+    if isinstance(node, list):
+        index = maker.random.randrange(len(node))
+        maker.pick(lambda: node.__setitem__(index, value), lambda: node.insert(index, value), lambda: node.pop(index))()
+    else:
+        key = maker.pick(*node)
+        maker.pick(
+            lambda: node.__setitem__(key, value),
+            lambda: node.__setitem__(maker.pick(*KEYS), value),
+            lambda: node.__setitem__(maker.pick(*KEYS), node.pop(key)),
+            lambda: node.__setitem__(key, [node[key]]),
+        )()
+
+
+def _containers(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict | list):
+        yield value
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _containers(item)

@@ -24,7 +24,19 @@ from sidecar.errors import SidecarError
 from sidecar.model import Access, AccessKind, Command, Namespace, Permit, ToolCall
 from sidecar.upstream.environment import mongodb_environment
 from sidecar.upstream.process import StdioUpstream
-from tests.soundness.calls import AWAY, COLLECTIONS, DATABASES, EQUALITY, HOME, THIRD, TOOLS, calls, on
+from tests.soundness.calls import (
+    AWAY,
+    COLLECTIONS,
+    DATABASES,
+    EQUALITY,
+    HOME,
+    MUTABLE,
+    THIRD,
+    TOOLS,
+    calls,
+    mutated,
+    on,
+)
 from tests.soundness.wire import HOUSEKEEPING, Recorder, Touch, WireCommand, touched
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
@@ -32,6 +44,12 @@ pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 SEED: Final = 4
 LEAST_ACCEPTED: Final = 0.5
 """Of each tool's calls. A generator that ``derive`` refuses altogether would show nothing."""
+
+MUTATIONS: Final = 3
+"""Changed versions of each call."""
+
+LEAST_MUTATIONS: Final = 300
+"""Most changes to a call make it one that is refused; this many have to get through to mean anything."""
 
 SENDS: Final[Mapping[str, frozenset[str]]] = {
     "list-databases": frozenset({"listDatabases"}),
@@ -352,6 +370,29 @@ async def test_leaving_out_any_one_access_is_noticed(call, session):
         assert {(touch.database, touch.collection, str(touch.kind)) for touch in uncovered(rest, touches)} == {
             (place.database, place.collection, str(left_out.kind))
         }
+
+
+@pytest.mark.usefixtures("samples")
+async def test_a_changed_call_that_is_still_accepted_touches_what_was_derived_from_the_changed_one(
+    session, record_property
+):
+    """The server and ``derive`` read the same JSON; where they read it differently, this is what finds it."""
+    tally = Tally()
+    holes = []
+    numbered = [numbered for tool in MUTABLE for numbered in enumerate(MUTATIONS * list(calls(tool, SEED)))]
+    for index, call in numbered:
+        changed = mutated(call, f"{SEED}/{call.name}/{index}")
+        command = derived(changed)
+        if command is None:
+            tally.refused += 1
+            continue
+        watched = await session.watch(changed)
+        tally.add(watched)
+        if missing := uncovered(command.accesses, watched.touches()):
+            holes.append((changed, sorted(missing)))
+    record_property("soundness", tally.summary())
+    assert holes == []
+    assert tally.accepted >= LEAST_MUTATIONS
 
 
 @pytest.mark.usefixtures("samples")

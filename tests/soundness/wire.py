@@ -92,7 +92,10 @@ class Splitter:
                 return
             message = bytes(self._buffer[:length])
             del self._buffer[:length]
-            yield self._read(message)
+            try:
+                yield self._read(message)
+            except (struct.error, UnicodeDecodeError) as error:
+                raise Unreadable(str(error)) from error
 
 
 def read_request(message: bytes) -> Message:
@@ -104,10 +107,13 @@ def read_request(message: bytes) -> Message:
     _, request, answers, code = _HEADER.unpack_from(message)
     if code == _OP_MSG:
         body, flags = _read_op_msg(message)
-        return Message(request=request, answers=answers, body=body, last=not flags & _MORE_TO_COME)
-    if code == _OP_QUERY:
-        return Message(request=request, answers=answers, body=_read_op_query(message))
-    raise Unreadable(f"the operation {code}" + (" (compressed)" if code == _OP_COMPRESSED else ""))
+    elif code == _OP_QUERY:
+        body, flags = _read_op_query(message), 0
+    else:
+        raise Unreadable(f"the operation {code}" + (" (compressed)" if code == _OP_COMPRESSED else ""))
+    if not body or "$db" not in body:
+        raise Unreadable("a command without a name or a database")
+    return Message(request=request, answers=answers, body=body, last=not flags & _MORE_TO_COME)
 
 
 def read_answer(message: bytes) -> Message:
@@ -369,6 +375,20 @@ _ABOUT_DEPLOYMENT: Final = frozenset(
 )
 
 
+_CLOSED: Final = (
+    _ABOUT_COLLECTION
+    | _ABOUT_DEPLOYMENT
+    | {
+        "$match",
+        "$sort",
+        "sortBy",
+        "$bucket",
+        "$bucketAuto",
+    }
+)
+"""Where nothing but data, options and expressions can stand: what looks like a stage there is not run as one."""
+
+
 def _aggregate(command: Document, database: str) -> Iterator[Touch]:
     pipeline = command["pipeline"]
     target = command["aggregate"]
@@ -398,10 +418,10 @@ def _pipeline(value: Any, database: str, collection: str) -> Iterator[Touch]:
             elif key in _ABOUT_COLLECTION:
                 yield Touch(database, collection, Kind.METADATA)
             reach = _REACHES.get(key)
-            if reach is None:
-                yield from _pipeline(item, database, collection)
-            else:
+            if reach is not None:
                 yield from reach(item, database, collection)
+            elif key not in _CLOSED:
+                yield from _pipeline(item, database, collection)
 
 
 def _named(value: Any, database: str) -> tuple[str, str]:
@@ -413,8 +433,15 @@ def _named(value: Any, database: str) -> tuple[str, str]:
     raise UnknownCommand(f"a namespace like {value!r}")
 
 
+def _object(value: Any) -> Document:
+    if not isinstance(value, Mapping):
+        raise UnknownCommand(f"an object like {value!r}")
+    return value
+
+
 def _from_elsewhere(spec: Any, database: str, _collection: str) -> Iterator[Touch]:
     """``$lookup`` and ``$graphLookup``; without ``from`` the nested pipeline brings its own documents."""
+    spec = _object(spec)
     other = (database, "")
     if "from" in spec:
         other = _named(spec["from"], database)
@@ -425,8 +452,7 @@ def _from_elsewhere(spec: Any, database: str, _collection: str) -> Iterator[Touc
 
 
 def _union(spec: Any, database: str, _collection: str) -> Iterator[Touch]:
-    if isinstance(spec, str):
-        spec = {"coll": spec}
+    spec = {"coll": spec} if isinstance(spec, str) else _object(spec)
     other = (database, "")
     if "coll" in spec or "db" in spec:
         other = _named(spec, database)
@@ -451,8 +477,7 @@ def _out(spec: Any, database: str, _collection: str) -> Iterator[Touch]:
 
 
 def _merge(spec: Any, database: str, _collection: str) -> Iterator[Touch]:
-    if isinstance(spec, str):
-        spec = {"into": spec}
+    spec = {"into": spec} if isinstance(spec, str) else _object(spec)
     if _leaves(spec.get("into")):
         yield _AWAY
         yield from _pipeline(spec.get("whenMatched"), database, "")
@@ -467,14 +492,27 @@ def _merge(spec: Any, database: str, _collection: str) -> Iterator[Touch]:
 
 def _changes(spec: Any, database: str, collection: str) -> Iterator[Touch]:
     """Of the collection, of the database where there is none, of everything if asked for."""
-    yield Touch("", "", Kind.READ) if spec.get("allChangesForCluster") else Touch(database, collection, Kind.READ)
+    yield (
+        Touch("", "", Kind.READ)
+        if _object(spec).get("allChangesForCluster")
+        else Touch(database, collection, Kind.READ)
+    )
 
 
-def _vectors(spec: Any, database: str, collection: str) -> Iterator[Touch]:
+def _vectors(spec: Any, _database: str, _collection: str) -> Iterator[Touch]:
     """Text is made a vector by a service outside; a vector is not."""
-    if "query" in spec or "model" in spec:
+    if "query" in _object(spec) or "model" in spec:
         yield _AWAY
-    yield from _pipeline(list(spec.values()), database, collection)
+
+
+def _search(spec: Any, _database: str, _collection: str) -> Iterator[Touch]:
+    """Of its own collection; a vector search inside it may bring text instead of a vector."""
+    if isinstance(spec, Mapping):
+        if "query" in spec.get("vectorSearch", ()):
+            yield _AWAY
+        spec = list(spec.values())
+    for item in spec if isinstance(spec, list) else ():
+        yield from _search(item, "", "")
 
 
 def _rerank(_spec: Any, _database: str, _collection: str) -> Iterator[Touch]:
@@ -489,6 +527,8 @@ _REACHES: Final[Mapping[str, Callable[[Any, str, str], Iterator[Touch]]]] = {
     "$merge": _merge,
     "$changeStream": _changes,
     "$vectorSearch": _vectors,
+    "$search": _search,
+    "$searchMeta": _search,
     "$rerank": _rerank,
 }
 

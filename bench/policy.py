@@ -1,0 +1,161 @@
+"""What a decision costs, asked through the sidecar's own client of a managed OPA, as teams and grants grow.
+
+Two policy sets are served side by side and asked in turn: 10 teams of 30 grants, and 100 teams of 100. No question is
+asked twice (the memo is off). Also: how long the large set takes to start, which is what a reload takes.
+
+    python bench/policy.py [--questions 400]
+"""
+
+import argparse
+import asyncio
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from sidecar.model import (  # noqa: E402
+    Access,
+    AccessKind,
+    AccessRequest,
+    Actor,
+    Command,
+    Identity,
+    Namespace,
+    Principal,
+    RequestContext,
+)
+from sidecar.opa.process import ManagedOpa  # noqa: E402
+from sidecar.policy import document, verdict  # noqa: E402
+from sidecar.ports import Question  # noqa: E402
+from tests import parts  # noqa: E402
+
+SIZES = ((10, 30), (100, 100))
+ACCESSES = (1, 8)
+
+GRANT = """
+grant contains {{"id": "g{number}"}} if {{
+	input.access.kind == "read"
+	input.access.collection == "c{number}"
+	"analysts" in input.subject.groups
+}}
+"""
+
+
+def write_policies(folder: Path, teams: int, grants: int) -> None:
+    """The shipped platform, with as many generated teams; each owns one database."""
+    shutil.copytree(ROOT / "policies", folder)
+    shutil.rmtree(folder / "teams")
+    data = json.loads((folder / "platform" / "data.json").read_text())  # noqa: TID251 - our own file
+    databases = {
+        f"db{team}": {
+            "owner": f"team{team}",
+            "delegated": [{"kinds": ["read"], "collections": ["*"]}],
+            "obligations": [],
+        }
+        for team in range(teams)
+    }
+    data["mcp"]["platform"]["deployments"]["demo"]["databases"] = databases
+    (folder / "platform" / "data.json").write_text(json.dumps(data))
+    for team in range(teams):
+        home = folder / "teams" / f"team{team}"
+        home.mkdir(parents=True)
+        roots = [f"mcp/teams/team{team}", f"mcp/grants/team{team}"]
+        (home / ".manifest").write_text(json.dumps({"roots": roots, "rego_version": 1}))
+        rules = "".join(GRANT.format(number=number) for number in range(grants))
+        (home / "policy.rego").write_text(f"package mcp.teams.team{team}\n{rules}\ndeny := set()\n")
+        (home / "data.json").write_text(json.dumps({"mcp": {"grants": {f"team{team}": {}}}}))
+
+
+def question(number: int, accesses: int, teams: int, grants: int) -> dict:
+    identity = Identity(
+        principal=Principal(issuer="https://i", subject="alice", groups=("analysts",), scopes=("mongodb:read",)),
+        actor=Actor(id="claude-desktop"),
+        expires_at=1e12,
+    )
+    touched = tuple(
+        Access(
+            kind=AccessKind.READ,
+            namespace=Namespace(database=f"db{number % teams}", collection=f"c{(number + index) % grants}"),
+            via="/arguments/collection",
+        )
+        for index in range(accesses)
+    )
+    context = RequestContext(time_ns=number * 10**9, client_ip="127.0.0.1", protocol="2025-11-25", environment="bench")
+    command = Command(tool="aggregate", accesses=touched)
+    return document.decision_document(
+        AccessRequest(identity=identity, method="tools/call", command=command, context=context)
+    )
+
+
+async def ask(opa: ManagedOpa, size: tuple[int, int], accesses: int, first: int, count: int) -> list[float]:
+    seen = []
+    for number in range(first, first + count):
+        asked = question(number, accesses, *size)
+        began = time.perf_counter()
+        answer = await opa.ask(Question.DECISION, asked)
+        seen.append((time.perf_counter() - began) * 1000)
+        decision = verdict.read_decision(answer.result, accesses=accesses, servers={"demo-ro", "demo-rw"})
+        assert decision.allow, decision
+    return seen
+
+
+async def main(questions: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        running = {}
+        starts = {}
+        for teams, grants in SIZES:
+            policies = Path(folder) / f"p{teams}"
+            write_policies(policies, teams, grants)
+            (Path(folder) / f"r{teams}").mkdir(mode=0o700)
+            opa = ManagedOpa(
+                str(parts.installed("opa")),
+                policies,
+                directory=Path(folder) / f"r{teams}",
+                timeout_s=10,
+                memory_limit_bytes=2 * 2**30,
+                start_timeout_s=120,
+            )
+            began = time.perf_counter()
+            await opa.start()
+            starts[teams, grants] = time.perf_counter() - began
+            running[teams, grants] = opa
+        table = Table(title="one decision through the sidecar's client, ms")
+        for column in ("teams x grants", "accesses", "p50", "p99", "start s"):
+            table.add_column(column, justify="right")
+        try:
+            for accesses in ACCESSES:
+                seen = {size: [] for size in SIZES}
+                for turn in range(5):
+                    for size, opa in running.items():
+                        found = await ask(opa, size, accesses, turn * questions, questions // 4)
+                        if turn:
+                            seen[size] += found
+                for size in SIZES:
+                    cuts = statistics.quantiles(seen[size], n=100)
+                    row = (
+                        f"{size[0]} x {size[1]}",
+                        accesses,
+                        f"{cuts[49]:.2f}",
+                        f"{cuts[98]:.2f}",
+                        f"{starts[size]:.1f}",
+                    )
+                    table.add_row(*(str(cell) for cell in row))
+        finally:
+            for opa in running.values():
+                await opa.stop()
+        Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--questions", type=int, default=400)
+    asyncio.run(main(parser.parse_args().questions))
