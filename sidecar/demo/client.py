@@ -75,6 +75,10 @@ class DemoClient:
         """Call one tool."""
         return await self._request("tools/call", {"name": tool, "arguments": arguments})
 
+    async def tools(self) -> Answer:
+        """List the tools that this identity may see."""
+        return await self._request("tools/list", {})
+
     async def _request(self, method: str, params: dict[str, Any]) -> Answer:
         self._ids += 1
         return await self._post({"jsonrpc": "2.0", "id": self._ids, "method": method, "params": params})

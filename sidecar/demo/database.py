@@ -1,6 +1,7 @@
 """The database of the demo: yours, or a stand-in started for the occasion; and its sample documents."""
 
 import asyncio
+import resource
 import shutil
 import socket
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
 from sidecar.errors import ConfigurationError
+from sidecar.opa.launch import tied
 
 STAND_IN: Final = "secantusd-py"
 """SecantusDB, a separate program that speaks MongoDB's wire protocol; installed by ``make setup``, never imported."""
@@ -52,7 +54,7 @@ async def stand_in() -> AsyncIterator[str]:
         raise ConfigurationError(msg)
     port = free_port()
     process = await asyncio.create_subprocess_exec(
-        *(binary, "--host", "127.0.0.1", "--port", str(port), "--storage-path", ":memory:"),
+        *tied(resource.RLIM_INFINITY, binary, "--host", "127.0.0.1", "--port", str(port), "--storage-path", ":memory:"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,

@@ -81,12 +81,11 @@ async def _stage(*, write: bool) -> AsyncIterator[Stage]:
             await database.seed(uri)
         issuer = DemoIssuer()
         issuer.write_keys(private / "jwks.json")
-        (private / "mongodb").write_text(uri, "utf-8")
-        config = settings.load(**_defaults(private))
+        config = settings.load(**_defaults(private, uri))
         yield Stage(config=config, issuer=issuer, uri=uri, may_write=may_write)
 
 
-def _defaults(private: Path) -> dict[str, Any]:
+def _defaults(private: Path, uri: str) -> dict[str, Any]:
     """The demo's own settings; whatever the environment or a file says comes before them."""
     port, admin_port = (port if _is_free(port) else 0 for port in PORTS)
     command = shutil.which(MCP_SERVER)
@@ -94,7 +93,7 @@ def _defaults(private: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{MCP_SERVER} is not on PATH: run `make setup`")
     if not port:
         port = database.free_port()
-    server = {"command": [command], "connection_string_file": private / "mongodb"}
+    server = {"command": [command], "connection_string": uri}
     return {
         "listen": f"127.0.0.1:{port}",
         "admin_listen": f"127.0.0.1:{admin_port}",
@@ -106,15 +105,17 @@ def _defaults(private: Path) -> dict[str, Any]:
             {"name": "demo-ro", "read_only": True, **server},
             {"name": "demo-rw", "read_only": False, **server},
         ],
-        "audit": {"store": "file:audit.jsonl"},
+        # A second demo has ports of its own; two sidecars never share a chain.
+        "audit": {"store": "file:audit.jsonl" if port == PORTS[0] else f"file:audit-{port}.jsonl"},
         "log_level": "WARNING",
     }
 
 
 def _policies() -> Path:
-    """The example policies: of the working directory, else those that came with the package."""
-    here = Path("policies")
-    return here if here.is_dir() else Path(__file__).resolve().parent.parent / "_policies"
+    """The example policies: of the working directory, else those that came with the package or its source."""
+    here, package = Path("policies"), Path(__file__).resolve().parent.parent
+    candidates = (here, package / "_policies", package.parent / "policies")
+    return next((folder for folder in candidates if (folder / "platform").is_dir()), here)
 
 
 def _is_free(port: int) -> bool:
@@ -154,7 +155,8 @@ def _invite(console: Console, running: app.Running, tokens: dict[Person, str]) -
             f"  -H 'Accept: application/json, text/event-stream' -d '{body}'"
         ),
         (
-            f"\nnpx @modelcontextprotocol/inspector --cli {running.url} --transport http \\\n"
+            "\n# the Inspector needs Node ≥ 22.19\n"
+            f"npx @modelcontextprotocol/inspector@2 --cli {running.url} --transport http \\\n"
             f"  --header '{header}' --method tools/list"
         ),
         f"\nclaude mcp add --transport http mongodb {running.url} --header '{header}'",

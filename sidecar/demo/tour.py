@@ -20,6 +20,9 @@ from sidecar.demo.identities import ANALYST, LOADER, STRANGER, Person
 from sidecar.errors import SidecarError
 from sidecar.model import Access, ToolCall
 
+LIST: Final = "tools/list"
+"""Stands in place of a tool where the step asks for the list of tools."""
+
 MARK: Final = "mcp-sidecar-tour"
 """Marks the documents that the tour inserts."""
 
@@ -30,6 +33,7 @@ class Expected(StrEnum):
     ALLOWED = "allowed"
     REFUSED = "refused"
     UNKNOWN_TOOL = "unknown tool"
+    NO_TOOLS = "no tools"
     UNAUTHENTICATED = "401"
 
 
@@ -57,7 +61,9 @@ class Outcome:
     step: Step
     decision: str
     reason: str
-    owner: str
+    """Codes and the team to ask, or the grants."""
+    note: str
+    """The sentence that a model reads, or what came back."""
     milliseconds: float
     failed: frozenset[int]
     """Indices of the accesses that a refusal names."""
@@ -125,6 +131,7 @@ STEPS: Final = (
         expected=Expected.REFUSED,
         failing_access=0,
     ),
+    Step(person=STRANGER, tool=LIST, arguments={}, expected=Expected.NO_TOOLS),
     Step(
         person=STRANGER,
         tool="find",
@@ -173,6 +180,8 @@ class Tour:
                     table.add_row(*_cells(outcome))
                     live.refresh()
         finally:
+            if not console.is_terminal:
+                console.line()  # rich ends the last table without a line break where it cannot redraw it
             for client in self._clients.values():
                 await client.__aexit__(None, None, None)
         return bool(outcomes) and all(outcome.as_announced for outcome in outcomes)
@@ -182,7 +191,7 @@ class Tour:
         client = await self._client(step.person)
         began = time.perf_counter()
         try:
-            answer = await client.call(step.tool, step.arguments)
+            answer = await (client.tools() if step.tool == LIST else client.call(step.tool, step.arguments))
         except (aiohttp.ClientError, TimeoutError) as error:
             answer = Answer(0, {"error": {"message": type(error).__name__}})
         took = (time.perf_counter() - began) * 1000
@@ -192,7 +201,7 @@ class Tour:
             step=step,
             decision=decision,
             reason=self._granted() if decision == Expected.ALLOWED else _reason(answer),
-            owner=str(answer.decision.get("owner") or ""),
+            note=_note(step, answer, kept=kept),
             milliseconds=took,
             failed=_failed(answer),
             as_announced=kept,
@@ -234,6 +243,8 @@ def touches(step: Step) -> tuple[Access, ...]:
 
 
 def _decision(answer: Answer) -> str:
+    if answer.result.get("tools") == []:
+        return Expected.NO_TOOLS
     if answer.status == 401:  # noqa: PLR2004 - Unauthorized
         return Expected.UNAUTHENTICATED
     error = answer.body.get("error")
@@ -245,9 +256,19 @@ def _decision(answer: Answer) -> str:
 
 
 def _reason(answer: Answer) -> str:
-    if answer.decision:
-        return ", ".join(str(reason.get("code")) for reason in answer.decision.get("reasons", []))
-    return "" if _decision(answer) == Expected.ALLOWED else answer.text
+    codes = ", ".join(str(reason.get("code")) for reason in answer.decision.get("reasons", []))
+    return " · ".join(part for part in (codes, str(answer.decision.get("owner") or "")) if part)
+
+
+def _note(step: Step, answer: Answer, *, kept: bool) -> str:
+    content = answer.result.get("structuredContent", {})
+    if _decision(answer) != Expected.ALLOWED:
+        return answer.text
+    if step.writes:
+        return "seen in the database" if kept else "not seen in the database"
+    if "documents" in content:
+        return f"{len(content['documents'])} documents"
+    return ", ".join(f"{name} {value}" for name, value in content.items() if isinstance(value, int))
 
 
 def _failed(answer: Answer) -> frozenset[int]:
@@ -278,12 +299,12 @@ def _cells(outcome: Outcome) -> tuple[Text, ...]:
     decision = Text(outcome.decision, style=colour)
     if not outcome.as_announced:
         decision = Text(f"{outcome.decision} (announced: {step.expected})", style="bold red")
-    reason = " · ".join(part for part in (outcome.reason, outcome.owner) if part)
+    why = Text("\n".join(part for part in (outcome.reason, outcome.note) if part))
     return (
-        Text(step.person.label if step.person else "nobody (no token)"),
+        Text(f"{step.person.user}\nvia {step.person.agent}" if step.person else "nobody\n(no token)"),
         Text(step.tool, style="bold"),
         touched,
         decision,
-        Text(reason),
+        why,
         Text(f"{outcome.milliseconds:.0f}"),
     )

@@ -91,16 +91,6 @@ _FROM_UPSTREAM: Final[Mapping[str, Treatment]] = MappingProxyType(
 )
 
 
-def treatment(method: str) -> Treatment:
-    """Return what becomes of a client's message with this method, if it is of the method's kind (see ``classify``)."""
-    return _REQUESTS.get(method) or _NOTIFICATIONS.get(method) or Treatment.REFUSE
-
-
-def expects_reply(method: str) -> bool:
-    """Return whether a client's message with this method is a request; an unknown method is not."""
-    return method in _REQUESTS
-
-
 def batchable(method: str) -> bool:
     """Return whether the method may stand in a batch: all but ``initialize`` (MCP 2025-03-26, lifecycle)."""
     return method != "initialize"

@@ -95,6 +95,11 @@ class Sessions:
         """
         return self._store(replace(self._own(session_id, key, now), last_used=now))
 
+    def lasts(self, session_id: str, now: float) -> bool:
+        """Whether the session is still open; asking is no use of it."""
+        session = self._open.get(session_id)
+        return session is not None and not self._idle(session, now)
+
     def initialized(self, session_id: str | None, key: IdentityKey, now: float) -> Session:
         """Note that the client finished the handshake; raises as ``find`` does."""
         return self._store(replace(self._own(session_id, key, now), last_used=now, initialized=True))

@@ -133,6 +133,18 @@ def denial(text: str, decision: JsonObject) -> bytes:
     )
 
 
+def unreadable(message: str, path: str) -> str:
+    """Return the sentence for a call that was refused before policy: what is wrong, and where in the call.
+
+    Args:
+        message: what is wrong, one sentence.
+        path: JSON pointer into the params; left out of the sentence where it is empty, long, or not for the eye.
+    """
+    if not path or len(path) > _MAX_NAME_CHARACTERS or not path.isprintable():
+        return f"Refused: {message}"
+    return f"Refused: {message} (at {path})"
+
+
 class _Phrase(NamedTuple):
     """A refusal in words. ``{what}`` becomes the accesses, ``{team}`` the owners; ``advice`` follows a semicolon."""
 

@@ -5,13 +5,14 @@ a step (docs/adr/0007). Under one policy set the same bytes are the same decisio
 make them, needs one evaluation. Measured on 2 cores: a question to OPA costs as much CPU as everything else of a call
 together.
 
-What keeps it safe: the key is the whole question, byte for byte; an entry is older than no more than the step; it
-belongs to one client, and so to one generation of a managed OPA, and goes when that does; any failure to answer forgets
-everything; the self-test is never remembered.
+What keeps it safe: the key is the whole question, byte for byte; no entry is older than the step; it belongs to one
+generation of a managed OPA, goes when that does, and answers nothing once the process has ended (asked of the kernel at
+every recall, not learned of later); any failure to answer forgets everything; the self-test is never remembered.
 """
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from sidecar.ports import PdpAnswer, Question
@@ -24,10 +25,16 @@ _FORGETFUL: Final = frozenset({Question.SELF_TEST})
 
 
 class Memo:
-    """Remembers answers for at most ``max_age_s`` seconds; 0 remembers nothing."""
+    """Remembers answers.
 
-    def __init__(self, max_age_s: float) -> None:
+    Args:
+        max_age_s: for how many seconds at most; 0 remembers nothing.
+        alive: whether what gave the answers is still there.
+    """
+
+    def __init__(self, max_age_s: float, alive: Callable[[], bool]) -> None:
         self._max_age_s = max_age_s
+        self._alive = alive
         self._answers: OrderedDict[tuple[Question, bytes], tuple[float, PdpAnswer]] = OrderedDict()
 
     def recall(self, question: Question, body: bytes) -> PdpAnswer | None:
@@ -36,6 +43,9 @@ class Memo:
         if entry is None:
             return None
         at, answer = entry
+        if not self._alive():
+            self.clear()
+            return None
         if asyncio.get_running_loop().time() - at >= self._max_age_s:
             del self._answers[question, body]
             return None

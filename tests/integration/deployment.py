@@ -137,8 +137,13 @@ def deployed(
     environment: dict[str, str] | None = None,
     record: bool = True,
     server: Sequence[str] = (),
+    of_servers: str = "",
+    policies: Path = parts.ROOT / "policies",
 ) -> Iterator[Deployment]:
-    """Write the settings, start the sidecar, and take it down again; ``server`` wraps the MCP server's command."""
+    """Write the settings, start the sidecar, and take it down again; ``server`` wraps the MCP server's command.
+
+    ``extra`` and ``of_servers`` are further settings as TOML: at the top, and of each server.
+    """
     deployment = Deployment(
         folder=folder,
         uri=uri,
@@ -149,7 +154,8 @@ def deployed(
     )
     deployment.issuer.write_keys(folder / "jwks.json")
     (folder / "mongodb").write_text(uri)
-    (folder / "sidecar.toml").write_text(_settings(deployment, extra, record=record, wrapper=server))
+    servers = _servers(deployment, of_servers, record=record, wrapper=server)
+    (folder / "sidecar.toml").write_text(_settings(deployment, extra, servers, policies))
     deployment.start()
     try:
         yield deployment
@@ -174,10 +180,10 @@ def search_path() -> str:
     return f"{parts.BIN}:{os.environ['PATH']}"  # noqa: TID251 - the tests' own environment
 
 
-def _settings(deployment: Deployment, extra: str, *, record: bool, wrapper: Sequence[str]) -> str:
+def _servers(deployment: Deployment, more: str, *, record: bool, wrapper: Sequence[str]) -> str:
     server = parts.installed("mongodb-mcp-server")
     pipes = {name: [sys.executable, str(PIPE), f"{deployment.folder / name}.stdin"] for name in ("demo-ro", "demo-rw")}
-    servers = "\n".join(
+    return "\n".join(
         f"""
 [[servers]]
 name = "{name}"
@@ -185,15 +191,19 @@ command = {[*(pipes[name] if record else []), *wrapper, str(server)]}
 connection_string_file = "{deployment.folder / "mongodb"}"
 read_only = {str(read_only).lower()}
 timeout_ms = 20000
+{more}
 """
         for name, read_only in (("demo-ro", True), ("demo-rw", False))
     )
+
+
+def _settings(deployment: Deployment, extra: str, servers: str, policies: Path) -> str:
     return f"""
 listen = "127.0.0.1:{deployment.port}"
 admin_listen = "127.0.0.1:{deployment.admin_port}"
 resource_url = "{deployment.url}"
 environment = "test"
-policies = "{parts.ROOT / "policies"}"
+policies = "{policies}"
 {extra}
 [[issuers]]
 issuer = "{ISSUER}"

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import psutil
+
 from sidecar.demo import database as demo_database
 from sidecar.demo.identities import ANALYST
 from tests.integration.deployment import deployed, wait_until
@@ -16,6 +18,16 @@ async def find(client):
     return answer
 
 
+def gone(process):
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def in_flight(deployment):
+    """How many calls the sidecar says are being carried out."""
+    lines = deployment.admin("/metrics")[1].splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("mcp_sidecar_in_flight"))
+
+
 def code(answer):
     return answer.decision.get("reasons", [{}])[0].get("code")
 
@@ -25,8 +37,11 @@ async def test_without_opa_calls_are_refused_until_it_is_back(deployment, sample
         await client.initialize()
         assert not (await find(client)).result.get("isError")
         before = deployment.all_reached()
-        for opa in deployment.children("/opa"):
+        processes = deployment.children("/opa")
+        assert processes
+        for opa in processes:
             opa.kill()
+        wait_until(lambda: all(gone(opa) for opa in processes), "OPA to end")
         refused = await find(client)
         assert code(refused) == "decision_unavailable"
         assert deployment.all_reached() == before
@@ -41,12 +56,16 @@ async def test_calls_in_flight_when_the_server_dies_are_answered_and_the_next_on
             child for child in deployment.children("recording_pipe.py") if "demo-ro.stdin" in str(child.cmdline())
         ]
         assert servers
+        reached = len(deployment.reached("demo-ro"))
+        for server in servers:
+            server.suspend()
         slow = [asyncio.create_task(find(client)) for _ in range(16)]
-        await asyncio.sleep(0)
+        await asyncio.to_thread(wait_until, lambda: in_flight(deployment) >= len(slow), "the calls to be in flight")
         for server in servers:
             server.kill()
-        for answer in await asyncio.gather(*slow):
-            assert answer.result, "an answer is a result or a refusal, never silence"
+        codes = [code(answer) for answer in await asyncio.gather(*slow)]
+        assert codes == ["upstream_unreachable"] * len(slow)
+        assert len(deployment.reached("demo-ro")) == reached
         wait_until(deployment.ready, "the server to be back")
         assert not (await find(client)).result.get("isError")
 
@@ -74,6 +93,4 @@ async def test_nothing_outlives_a_killed_sidecar(tmp_path, database):
         assert deployment.process is not None
         deployment.process.kill()
         deployment.process.wait()
-        wait_until(
-            lambda: not any(child.is_running() and child.status() != "zombie" for child in children), "children to end"
-        )
+        wait_until(lambda: not any(not gone(child) for child in children), "children to end")

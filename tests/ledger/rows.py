@@ -1,14 +1,14 @@
 """The ledger of attacks: its rows, and what the sidecar makes of one.
 
-``attacks.json`` holds one row a line. A row names the passage it comes from (``server``: the reference of the MongoDB MCP
-server; ``threats``: the reference of attacks) and has an attack with its expectation, and a near miss: the benign
-neighbour, with its own. A row is a ``tools/call`` (``call``) or a whole JSON-RPC body (``body``, or ``body_hex`` where the
-bytes are not text). An expectation is one of
+``attacks.json`` holds one row a line. A row names the passage it comes from (``server``: the reference of the MongoDB
+MCP server; ``threats``: the reference of attacks) and has an attack with its expectation, and a near miss: the benign
+neighbour, with its own. A row is a ``tools/call`` (``call``) or a whole JSON-RPC body (``body``, or ``body_hex`` where
+the bytes are not text). An expectation is one of
 
 - ``{"refused": code, "path": pointer}``; ``path`` may be left out;
-- ``{"accesses": [[kind, database, collection], [kind, "", "", "target kind:id"], …], "traits": […]}``: at least these for
-  an attack, exactly these for a near miss. ``absent`` accesses must not be there; ``filtered`` and ``not_filtered`` fields
-  must and must not be among those looked at; ``returned`` is the fields given back, or ``"all"``;
+- ``{"accesses": [[kind, database, collection], [kind, "", "", "target kind:id"], …], "traits": […]}``: at least these
+  for an attack, exactly these for a near miss. ``absent`` accesses must not be there; ``filtered`` and ``not_filtered``
+  fields must and must not be among those looked at; ``returned`` is the fields given back, or ``"all"``;
 - ``{"members": [expectation, …]}`` for a batch.
 
 Expectations were written down from the references, not from what the code does.
@@ -47,6 +47,11 @@ def body_of(row: Row) -> bytes | None:
     return row["body"].encode() if "body" in row else None
 
 
+def as_json(value: Row) -> bytes:
+    """A message as JSON text, with everything outside ASCII escaped: lone surrogates and all."""
+    return json.dumps(value).encode()
+
+
 def outcome_of_attack(row: Row) -> Outcome:
     """What the sidecar's core makes of the attack."""
     body = body_of(row)
@@ -58,11 +63,6 @@ def outcome_of_near_miss(row: Row) -> Outcome:
     if "near_miss_body" in row:
         return _outcome_of_body(row["near_miss_body"].encode())
     return _outcome_of_call(row["near_miss"])
-
-
-def calls_of(row: Row) -> list[Row]:
-    """The tool calls in both halves of the row, as far as they are JSON objects."""
-    return [row[half] for half in ("call", "near_miss") if half in row]
 
 
 def _outcome_of_body(body: bytes) -> Outcome:
@@ -142,7 +142,9 @@ def _access_faults(expected: Row, found: Outcome, *, exact: bool) -> list[str]:
 
 def _field_faults(expected: Row, found: Outcome) -> list[str]:
     used = found["filtered"]
-    wrong = [f"field not seen: {field!r}" for field in expected.get("filtered", ()) if field not in used and "" not in used]
+    wrong = [
+        f"field not seen: {field!r}" for field in expected.get("filtered", ()) if field not in used and "" not in used
+    ]
     wrong += [f"field seen that is not used: {field!r}" for field in expected.get("not_filtered", ()) if field in used]
     if "returned" in expected and _as_set(expected["returned"]) != _as_set(found["returned"]):
         wrong.append(f"returned: {found['returned']} instead of {expected['returned']}")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.mcp.jsonrpc import Notification, Request
-from sidecar.mcp.methods import Treatment, batchable, classify, expects_reply, from_upstream, treatment
+from sidecar.mcp.methods import Treatment, batchable, classify, from_upstream
 
 REQUESTS = {
     "initialize": Treatment.LOCAL,
@@ -30,21 +30,20 @@ DEFINED = sorted({method for table in (sdk.CLIENT_REQUESTS, sdk.CLIENT_NOTIFICAT
 
 @pytest.mark.parametrize(("method", "expected"), REQUESTS.items())
 def test_a_request_is_treated_as_the_table_says_and_refused_as_a_notification(method, expected):
-    assert classify(Request(1, method)) is treatment(method) is expected
+    assert classify(Request(1, method)) is expected
     assert classify(Notification(method)) is Treatment.REFUSE
-    assert expects_reply(method)
 
 
 @pytest.mark.parametrize(("method", "expected"), NOTIFICATIONS.items())
 def test_a_notification_is_treated_as_the_table_says_and_refused_as_a_request(method, expected):
-    assert classify(Notification(method)) is treatment(method) is expected
+    assert classify(Notification(method)) is expected
     assert classify(Request(1, method)) is Treatment.REFUSE
-    assert not expects_reply(method)
 
 
 @pytest.mark.parametrize("method", sorted({*DEFINED, *SPOOFS} - REQUESTS.keys() - NOTIFICATIONS.keys()))
 def test_every_other_method_of_every_revision_is_refused(method):
-    assert treatment(method) is Treatment.REFUSE
+    assert classify(Request(1, method)) is Treatment.REFUSE
+    assert classify(Notification(method)) is Treatment.REFUSE
     assert classify(Request(1, method)) is Treatment.REFUSE
     assert classify(Notification(method)) is Treatment.REFUSE
 

@@ -1,0 +1,98 @@
+"""The memo of answers: exact, short, and gone with what gave the answers."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from sidecar.opa.memo import MAX_ENTRIES, MAX_QUESTION_BYTES, Memo
+from sidecar.opa.pulse import Pulse
+from sidecar.ports import PdpAnswer, Question
+
+ANSWER = PdpAnswer(result={"allow": True}, revision="r")
+ASKED = Question.DECISION, b'{"input":{"a":1}}'
+
+
+def alive() -> bool:
+    return True
+
+
+async def test_the_same_bytes_get_the_same_answer():
+    memo = Memo(60, alive)
+    memo.remember(*ASKED, ANSWER)
+    assert memo.recall(*ASKED) is ANSWER
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (Question.DECISION, b'{"input":{"a":2}}'),
+        (Question.DECISION, b'{"input":{"a":1} }'),
+        (Question.VISIBILITY, b'{"input":{"a":1}}'),
+    ],
+)
+async def test_any_other_bytes_and_any_other_question_are_asked(other):
+    memo = Memo(60, alive)
+    memo.remember(*ASKED, ANSWER)
+    assert memo.recall(*other) is None
+
+
+async def test_an_answer_does_not_outlive_its_time():
+    memo = Memo(1e-9, alive)
+    memo.remember(*ASKED, ANSWER)
+    await asyncio.sleep(0.001)
+    assert memo.recall(*ASKED) is None
+
+
+async def test_nothing_is_remembered_when_it_is_switched_off():
+    memo = Memo(0, alive)
+    memo.remember(*ASKED, ANSWER)
+    assert memo.recall(*ASKED) is None
+
+
+async def test_the_self_test_is_never_remembered():
+    memo = Memo(60, alive)
+    memo.remember(Question.SELF_TEST, b"{}", ANSWER)
+    assert memo.recall(Question.SELF_TEST, b"{}") is None
+
+
+async def test_large_questions_and_old_answers_make_room():
+    memo = Memo(60, alive)
+    large = b"x" * (MAX_QUESTION_BYTES + 1)
+    memo.remember(Question.DECISION, large, ANSWER)
+    assert memo.recall(Question.DECISION, large) is None
+    memo.remember(*ASKED, ANSWER)
+    for number in range(MAX_ENTRIES):
+        memo.remember(Question.DECISION, str(number).encode(), ANSWER)
+    assert memo.recall(*ASKED) is None
+    assert memo.recall(Question.DECISION, b"1") is ANSWER
+
+
+async def test_what_has_ended_is_not_quoted_and_not_when_it_is_replaced_either():
+    there = [True]
+    memo = Memo(60, lambda: there[0])
+    memo.remember(*ASKED, ANSWER)
+    there[0] = False
+    assert memo.recall(*ASKED) is None
+    there[0] = True
+    assert memo.recall(*ASKED) is None
+
+
+def test_a_pulse_ends_with_the_process_before_anybody_waits_for_it():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    pulse = Pulse()
+    assert not pulse.alive(), "what was never watched is not alive"
+    pulse.watch(process.pid)
+    try:
+        assert pulse.alive()
+        os.kill(process.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not pulse.alive()
+    finally:
+        process.kill()
+        process.communicate()
+        pulse.close()
+    assert not pulse.alive()
