@@ -263,6 +263,13 @@ class AuditUnavailable(DependencyError):
     public = "The audit store is not available; nothing was done. Try again shortly."
 
 
+class ViewsUnavailable(DependencyError):
+    """Which names are views, and what of, could not be learned from the database."""
+
+    label = "views_unavailable"
+    public = "What the database's views are made of is not known at the moment; nothing was done. Try again shortly."
+
+
 class KeysUnavailable(DependencyError):
     """The issuer's keys could not be had."""
 

@@ -252,7 +252,7 @@ class Decision:
     allow: bool
     reasons: tuple[Reason, ...]
     server: str
-    """The configured MCP server instance to forward to; empty where denied."""
+    """The configured MCP server instance that an allow goes to; of a deny, the one it would have gone to, if any."""
     accesses: tuple[AccessVerdict, ...]
     revision: str
     approval: JsonObject | None = None

@@ -4,12 +4,13 @@ An implementation translates every foreign exception at its own border into the 
 method names; anything else is a bug. Cancellation (``asyncio.CancelledError``) always passes through.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from sidecar.commands.views import Views
 from sidecar.model import Identity, JsonObject, JsonValue, Permit, UnverifiedToken, UpstreamResult
 
 
@@ -32,6 +33,8 @@ class Question(StrEnum):
     DECISION = "mcp/main/decision"
     VISIBILITY = "mcp/main/visibility"
     SELF_TEST = "mcp/main/selftest"
+    RESIDUAL = "v1/compile"
+    """Not a rule but one fixed query for partial evaluation (``sidecar.policy.residual``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,18 @@ class DecisionPoint(Protocol):
 
         Raises:
             DecisionUnavailable: no answer, a late answer, an error, or an undefined result.
+        """
+        ...
+
+
+class ViewCatalog(Protocol):
+    """What the databases say of their views."""
+
+    async def views(self, databases: Collection[str]) -> Views:
+        """Return every view of these databases, with all its definitions.
+
+        Raises:
+            ViewsUnavailable: they are not known, or not freshly enough.
         """
         ...
 

@@ -25,6 +25,19 @@ sound if {
 	is_array(data.mcp.platform.grants)
 	is_array(data.mcp.platform.break_glass)
 	sound_refusals
+	sound_views
+}
+
+# METADATA
+# title: The tables of views can be looked into; a name that is not found there is no view
+# description: Each declaration is looked at when a call goes through it.
+sound_views if {
+	count([name | some name; table := data.mcp.platform.deployments[name].views; not is_object(table)]) == 0
+	count([name |
+		some name, database
+		table := data.mcp.platform.deployments[name].views[database]
+		not is_object(table)
+	]) == 0
 }
 
 # METADATA

@@ -94,8 +94,30 @@ question := {
 # title: The question about the list of tools
 listing := object.union(object.remove(question, ["accesses", "command", "action"]), {
 	"action": {"method": "tools/list"},
-	"tools": {"find": ["read"], "insert-many": ["insert"], "aggregate": ["read", "insert"], "connect": ["connect"], "odd": []},
+	"tools": {
+		"find": needing(["read"]),
+		"insert-many": needing(["insert"]),
+		"aggregate": {"needs": ["read"], "may_need": ["insert"]},
+		"copy": needing(["read", "insert"]),
+		"any": {"needs": [], "may_need": ["insert", "connect"]},
+		"connect": needing(["connect"]),
+		"odd": needing([]),
+	},
+	"possible": null,
 })
+
+# METADATA
+# title: A tool all of whose calls need these kinds
+needing(needs) := {"needs": needs, "may_need": []}
+
+# METADATA
+# title: One way in which an owner could grant something; null stands for everything
+possible(owner, kinds_, databases, collections) := {
+	"owner": owner,
+	"kinds": kinds_,
+	"databases": databases,
+	"collections": collections,
+}
 
 # METADATA
 # title: The same question with other accesses
@@ -134,6 +156,16 @@ list(asked, changed) := answer if {
 		with data.mcp.platform.windows as object.get(changed, "windows", tables.windows)
 		with data.mcp.platform.break_glass as object.get(changed, "break_glass", tables.break_glass)
 		with data.mcp.platform.suspended as object.get(changed, "suspended", tables.suspended)
+}
+
+# METADATA
+# title: The owners within a caller's reach
+owners(caller) := answer if {
+	answer := data.mcp.platform.visible.owners with input as caller
+		with data.mcp.platform.servers as tables.servers
+		with data.mcp.platform.routes as tables.routes
+		with data.mcp.platform.deployments as tables.deployments
+		with data.mcp.platform.agents as tables.agents
 }
 
 # METADATA

@@ -53,15 +53,51 @@ valid if {
 default valid_visibility := false
 
 valid_visibility if {
-	exactly(input, {"v", "subject", "actor", "action", "tools", "context"})
+	exactly(input, {"v", "subject", "actor", "action", "tools", "possible", "context"})
 	input.v == 1
 	subject(input.subject)
 	actor(input.actor)
 	input.action == {"method": "tools/list"}
 	is_object(input.tools)
-	count([name | some name, listed in input.tools; not kind_list(listed)]) == 0
+	count([name | some name, tool in input.tools; not tool_kinds(tool)]) == 0
+	possible(input.possible)
 	context(input.context)
 }
+
+# METADATA
+# title: What every call of a tool needs, and what some calls need besides
+tool_kinds(value) if {
+	exactly(value, {"needs", "may_need"})
+	kind_list(value.needs)
+	kind_list(value.may_need)
+}
+
+# METADATA
+# title: What the owners could grant, or null where that is not known
+# scope: document
+possible(null) := true
+
+possible(value) if {
+	is_array(value)
+	count([grant | some grant in value; not possible_grant(grant)]) == 0
+}
+
+# METADATA
+# title: What one grant could still be about; null is everything
+possible_grant(value) if {
+	exactly(value, {"owner", "kinds", "databases", "collections"})
+	named(value.owner)
+	strings_or_null(value.kinds)
+	strings_or_null(value.databases)
+	strings_or_null(value.collections)
+}
+
+# METADATA
+# title: An array of strings, or null
+# scope: document
+strings_or_null(null) := true
+
+strings_or_null(value) if strings(value)
 
 # METADATA
 # title: An object with exactly these keys

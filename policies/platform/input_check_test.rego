@@ -147,8 +147,18 @@ test_a_listing_that_differs_in_one_place_is_not_well_formed if {
 		["/action/method", "tools/call"],
 		["/action/tool", "find"],
 		["/tools", []],
-		["/tools/find", "read"],
-		["/tools/find", ["reads"]],
+		["/tools/find", ["read"]],
+		["/tools/find/needs", "read"],
+		["/tools/find/needs", ["reads"]],
+		["/tools/find/may_need", ["reads"]],
+		["/tools/find/other", []],
+		["/possible", {}],
+		["/possible", [null]],
+		["/possible", [fixture.possible("", null, null, null)]],
+		["/possible", [fixture.possible("red", "read", null, null)]],
+		["/possible", [fixture.possible("red", null, [1], null)]],
+		["/possible", [fixture.possible("red", null, null, {})]],
+		["/possible", [object.union(fixture.possible("red", null, null, null), {"grant": {}})]],
 		["/subject/id", ""],
 		["/actor/id", ""],
 		["/context/time_ns", -1],
@@ -159,4 +169,10 @@ test_a_listing_that_differs_in_one_place_is_not_well_formed if {
 
 test_no_tools_are_a_listing_too if {
 	input_check.valid_visibility with input as listing("add", "/tools", {})
+}
+
+test_what_could_be_granted_is_part_of_a_listing if {
+	every possible in [null, [], [fixture.possible("red", null, null, null), fixture.possible("red", [], ["shop"], [""])]] {
+		input_check.valid_visibility with input as listing("replace", "/possible", possible)
+	}
 }

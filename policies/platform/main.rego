@@ -16,6 +16,7 @@ import data.mcp.platform.guardrails
 import data.mcp.platform.input_check
 import data.mcp.platform.routing
 import data.mcp.platform.verdicts
+import data.mcp.platform.views
 import data.mcp.platform.visible
 
 # METADATA
@@ -31,7 +32,34 @@ revision := data.mcp.revision if is_string(data.mcp.revision)
 # description: Allow or deny with reasons, the server to forward to, and one verdict per access with its obligations.
 # scope: document
 # entrypoint: true
-decision := {
+decision := direct if {
+	input_check.valid
+	count(views.implied) == 0
+}
+
+decision := views.folded(answer) if {
+	input_check.valid
+	count(views.implied) > 0
+	answer := direct with input as views.asked
+}
+
+decision := closed("invalid_input") if {
+	input_check.valid
+	configuration.sound
+	count(views.implied) > 0
+	not input_check.valid with input as views.asked
+}
+
+decision := closed("invalid_input") if not input_check.valid
+
+decision := closed("platform_data_invalid") if {
+	input_check.valid
+	not configuration.sound
+}
+
+# METADATA
+# title: The decision on exactly the accesses of the question
+direct := {
 	"v": 1,
 	"allow": allow,
 	"reasons": sort(reasons),
@@ -42,13 +70,6 @@ decision := {
 } if {
 	input_check.valid
 	configuration.sound
-}
-
-decision := closed("invalid_input") if not input_check.valid
-
-decision := closed("platform_data_invalid") if {
-	input_check.valid
-	not configuration.sound
 }
 
 # METADATA
@@ -95,6 +116,8 @@ reasons contains reason if some reason in guardrails.reasons
 reasons contains reason if some reason in delegation.reasons
 
 reasons contains reason if some reason in verdicts.reasons
+
+reasons contains reason if some reason in views.reasons
 
 # METADATA
 # title: Whose consent the call waits for

@@ -13,6 +13,7 @@ import data.mcp.platform.delegation
 import data.mcp.platform.names
 import data.mcp.platform.routing
 import data.mcp.platform.terms
+import data.mcp.platform.views
 
 # METADATA
 # title: The question as a team sees it
@@ -29,6 +30,14 @@ offers("platform", access) := [own_grants(access)]
 offers(owner, access) := [offer | offer := data.mcp.teams[owner].grant with input as question(access)] if {
 	owner != "platform"
 }
+
+# METADATA
+# title: What there is to allow an access with; where the view alone is enough, the platform's word instead of the owner's grants
+# description: The grant goes by a name of the platform's, so that the evidence does not say that the team granted it.
+# scope: document
+offered(_, access) := [{{"id": "platform.view-alone"}}] if views.alone(access)
+
+offered(owner, access) := offers(owner, access) if not views.alone(access)
 
 # METADATA
 # title: What a team denies; an array of none or one
@@ -55,7 +64,7 @@ own_grants(access) := {{"id": grant.id} |
 asked[index] := {
 	"owner": found.owner,
 	"obligations": delegation.obligations(found, access),
-	"offers": offers(found.owner, access),
+	"offers": offered(found.owner, access),
 	"objections": objections(found.owner, access),
 } if {
 	some index, access in input.accesses

@@ -11,7 +11,7 @@ patched(path, value) := json.patch(fixture.listing, [{"op": "replace", "path": p
 nothing := {"v": 1, "tools": [], "servers": []}
 
 test_a_tool_shows_if_one_of_its_kinds_could_be_allowed if {
-	fixture.list(fixture.listing, {}) == {"v": 1, "tools": ["aggregate", "find", "insert-many"], "servers": ["ro", "rw"]}
+	fixture.list(fixture.listing, {}) == {"v": 1, "tools": ["aggregate", "any", "copy", "find", "insert-many"], "servers": ["ro", "rw"]}
 }
 
 test_a_caller_without_a_route_sees_nothing if {
@@ -66,6 +66,68 @@ test_a_route_to_an_unknown_server_shows_nothing if {
 test_what_is_delegated_on_the_whole_deployment_shows if {
 	whole := {"owner": "platform", "delegated": [{"kinds": ["metadata"], "collections": [""]}], "obligations": []}
 	deployments := {"east": {"whole": whole, "databases": {}, "prefixes": {}, "targets": {}}}
-	asked := patched("/tools", {"list-databases": ["metadata"], "find": ["read"]})
+	asked := patched("/tools", {"list-databases": fixture.needing(["metadata"]), "find": fixture.needing(["read"])})
 	fixture.list(asked, {"deployments": deployments}).tools == ["list-databases"]
+}
+
+# METADATA
+# title: The tools that show where the owners could grant this much
+shown(possible) := fixture.list(patched("/possible", possible), {}).tools
+
+test_what_no_owner_could_grant_does_not_show if {
+	shown([]) == []
+	shown([fixture.possible("nobody", null, null, null)]) == []
+}
+
+test_an_owner_who_could_grant_anything_shows_everything if {
+	shown([fixture.possible("red", null, null, null)]) == ["aggregate", "any", "copy", "find", "insert-many"]
+}
+
+test_only_the_kinds_that_could_be_granted_show if {
+	shown([fixture.possible("red", ["insert"], null, null)]) == ["any", "insert-many"]
+	shown([fixture.possible("red", ["read"], null, null)]) == ["aggregate", "find"]
+	shown([fixture.possible("red", ["read"], null, null), fixture.possible("blue", ["insert"], null, null)]) == [
+		"aggregate",
+		"any",
+		"copy",
+		"find",
+		"insert-many",
+	]
+}
+
+test_what_every_call_needs_must_be_had_on_one_server if {
+	routes := [
+		object.union(fixture.tables.routes[0], {"kinds": ["read"], "server": "ro"}),
+		object.union(fixture.tables.routes[1], {"kinds": ["insert"], "server": "rw"}),
+	]
+	fixture.list(fixture.listing, {"routes": routes}).tools == ["aggregate", "any", "find", "insert-many"]
+}
+
+test_a_grant_counts_only_on_what_its_owner_holds if {
+	shown([fixture.possible("red", ["read"], ["shop"], null)]) == ["aggregate", "find"]
+	shown([fixture.possible("blue", ["read"], ["shop"], null)]) == []
+	shown([fixture.possible("red", ["read"], ["tmp_x"], null)]) == ["aggregate", "find"]
+	shown([fixture.possible("blue", ["read"], ["tmp_x"], null)]) == []
+	shown([fixture.possible("red", ["read"], [""], null)]) == ["aggregate", "find"]
+	shown([fixture.possible("blue", ["read"], [""], null)]) == []
+}
+
+test_a_grant_counts_only_on_collections_that_are_delegated if {
+	shown([fixture.possible("blue", ["read"], ["blue"], ["orders_1"])]) == ["aggregate", "find"]
+	shown([fixture.possible("blue", ["read"], ["blue"], ["returns"])]) == []
+}
+
+test_what_the_platform_grants_shows_whatever_the_teams_grant if {
+	tools := {"list-databases": fixture.needing(["metadata"])}
+	asked := json.patch(patched("/possible", []), [{"op": "replace", "path": "/tools", "value": tools}])
+	fixture.list(asked, {}).tools == ["list-databases"]
+	fixture.list(asked, {"grants": []}).tools == []
+	fixture.list(asked, {"grants": [object.union(fixture.tables.grants[0], {"groups": ["x"]})]}).tools == []
+	fixture.list(asked, {"grants": [object.union(fixture.tables.grants[0], {"deployments": ["west"]})]}).tools == []
+}
+
+test_only_owners_within_reach_are_looked_at if {
+	caller := {"v": 1, "subject": fixture.question.subject, "actor": fixture.question.actor}
+	fixture.owners(caller) == {"red", "blue", "platform"}
+	fixture.owners(json.patch(caller, [{"op": "replace", "path": "/subject/groups", "value": ["guests"]}])) == set()
 }

@@ -1,8 +1,9 @@
 # METADATA
 # title: Who may ask OPA what
 # description: >-
-#   Three questions, each by POST to one fixed path, and two probes. Everything else of OPA's API is closed: policies,
-#   data, ad-hoc queries, compilation, configuration, the v0 API. In force with `opa run --authorization=basic`.
+#   Three questions, each by POST to one fixed path, one fixed query for partial evaluation, and two probes. Everything else of
+#   OPA's API is closed: policies, data, any other query, configuration, the v0 API. In force with
+#   `opa run --authorization=basic`.
 # related_resources:
 #   - description: "CVE-2025-46569: a path built from input reached other rules; here no other path is open"
 #     ref: https://nvd.nist.gov/vuln/detail/CVE-2025-46569
@@ -22,6 +23,22 @@ allow if {
 		["v1", "data", "mcp", "main", "visibility"],
 		["v1", "data", "mcp", "main", "selftest"],
 	]
+}
+
+# METADATA
+# title: The one query for partial evaluation
+# description: >-
+#   What the owners within reach could grant to a subject and an actor, whatever the call. The text of the query and of what is
+#   unknown is compared as a whole, so the endpoint evaluates nothing else. Exact keys, because OPA reads the body a second time,
+#   into a structure whose names it compares without case: `Query` beside `query` would be another query than the one compared
+#   here.
+allow if {
+	input.method == "POST"
+	input.path == ["v1", "compile"]
+	input.params == {}
+	object.keys(input.body) == {"query", "unknowns", "input"}
+	input.body.query == "data.mcp.platform.visible.owners[owner]; data.mcp.teams[owner].grant[grant]"
+	input.body.unknowns == ["input.access", "input.action", "input.command", "input.context"]
 }
 
 # METADATA

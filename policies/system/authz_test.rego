@@ -59,3 +59,32 @@ test_reading_what_is_loaded_is_closed if {
 test_an_empty_question_is_closed if {
 	not authz.allow with input as {}
 }
+
+# METADATA
+# title: The request for partial evaluation that is open
+compiling := object.union(asked("POST", ["v1", "compile"]), {"body": {
+	"query": "data.mcp.platform.visible.owners[owner]; data.mcp.teams[owner].grant[grant]",
+	"unknowns": ["input.access", "input.action", "input.command", "input.context"],
+	"input": {"subject": {}},
+}})
+
+test_the_one_query_for_partial_evaluation_is_open if authz.allow with input as compiling
+
+test_every_other_query_for_partial_evaluation_is_closed if {
+	every change in [
+		["replace", "/body/query", "data"],
+		["replace", "/body/query", "data.mcp.teams[owner].grant[grant]"],
+		["replace", "/body/unknowns", ["input"]],
+		["replace", "/body/unknowns", ["data"]],
+		["remove", "/body/unknowns", null],
+		["remove", "/body/input", null],
+		["add", "/body/Query", "data"],
+		["add", "/body/options", {}],
+		["add", "/params/explain", ["full"]],
+		["replace", "/method", "GET"],
+		["add", "/path/2", "mcp"],
+		["remove", "/body", null],
+	] {
+		not authz.allow with input as json.patch(compiling, [{"op": change[0], "path": change[1], "value": change[2]}])
+	}
+}

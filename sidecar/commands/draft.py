@@ -13,6 +13,10 @@ MAX_ACCESSES: Final = 64
 MAX_STAGES: Final = 500
 """Stages of one command, nested ones included (mongod's own limit is 1000 for one pipeline)."""
 
+MAX_VIA: Final = 128
+"""Characters at each end of a pointer that an access keeps. Each access repeats the keys on the way to it, so without a
+bound 13 kB of nested stages wrote 570 kB of evidence."""
+
 
 class Draft:
     """The mutable side of ``Command``. One per call; every rule of this room writes into it."""
@@ -86,4 +90,6 @@ class Draft:
             return
         if len(self._accesses) == MAX_ACCESSES:
             raise CommandNotDerivable("too_many_accesses", f"The command has more than {MAX_ACCESSES} accesses.", via)
+        if len(via) > 2 * MAX_VIA:
+            via = f"{via[:MAX_VIA]}…{via[-MAX_VIA:]}"
         self._accesses[key] = Access(kind=kind, namespace=namespace, via=via, target=target)

@@ -15,7 +15,7 @@ from sidecar.commands.names import check_collection, check_database
 from sidecar.commands.pipeline import walk
 from sidecar.commands.place import Place
 from sidecar.errors import CommandNotDerivable
-from sidecar.model import Access, AccessKind, Command, FieldUse, JsonValue, Namespace, Target, Trait
+from sidecar.model import Access, AccessKind, Command, FieldUse, JsonValue, Namespace, Target
 
 PASSING: Final = frozenset(
     {
@@ -65,6 +65,9 @@ def expand(command: Command, known: Views) -> Command:
     to be enough and another not to be. What no namespace describes (an outside service, the whole deployment) is added
     without ``via_view``, so it must be granted as such.
 
+    Traits and stages of the definitions are added too: the call runs them. A stage is added where it is not there yet,
+    after those of the caller, so that a policy that looks for one finds it wherever it stands.
+
     Sources that are views are followed to their end; one that was followed is not followed again, so what looks like a
     cycle (mongod refuses one, but two deployments together may) adds nothing and ends.
 
@@ -78,24 +81,32 @@ def expand(command: Command, known: Views) -> Command:
     """
     accesses = {_key(access): access for access in command.accesses}
     traits = set(command.traits)
+    stages = dict.fromkeys(command.stages)
     views = [access for access in command.accesses if access.via_view is None and _passes(access)]
     views = [access for access in views if known.get(access.namespace)]
     for named in views:
-        for access, found in _behind(named, known):
-            traits |= found
-            accesses.setdefault(_key(access), access)
+        for definition in _behind(named, known):
+            traits |= definition.traits
+            stages |= dict.fromkeys(definition.stages)
+            for access in _through(named, definition):
+                accesses.setdefault(_key(access), access)
             if len(accesses) > MAX_ACCESSES:
                 text = f"The command has more than {MAX_ACCESSES} accesses."
                 raise CommandNotDerivable("too_many_accesses", text, named.via)
     if not views:
         return command
+    more = [name for name in stages if name not in command.stages]
     return replace(
-        command, accesses=tuple(accesses.values()), traits=frozenset(traits), fields=_seen_through(command.fields)
+        command,
+        accesses=tuple(accesses.values()),
+        traits=frozenset(traits),
+        stages=(*command.stages, *more),
+        fields=_seen_through(command.fields),
     )
 
 
-def _behind(named: Access, known: Views) -> Iterator[tuple[Access, frozenset[Trait]]]:
-    """Yield what is read through one access, each with the traits of the definition that it stands in."""
+def _behind(named: Access, known: Views) -> Iterator[Command]:
+    """Yield every definition that is reached through one access, as the command that it is."""
     pending = [named.namespace]
     followed = set()
     while pending:
@@ -105,21 +116,20 @@ def _behind(named: Access, known: Views) -> Iterator[tuple[Access, frozenset[Tra
         followed.add(namespace)
         for view in known.get(namespace, ()):
             definition = _definition(view, named.via)
-            for access in definition.accesses:
-                if _passes(access):
-                    pending.append(access.namespace)
-                yield _through(named, access), definition.traits
+            pending += [access.namespace for access in definition.accesses if _passes(access)]
+            yield definition
 
 
-def _through(named: Access, access: Access) -> Access:
-    """Return an access of a definition as one of the call; a read there is whatever the call does to the view."""
-    return Access(
-        kind=named.kind if access.kind is AccessKind.READ else access.kind,
-        namespace=access.namespace,
-        via=named.via,
-        target=access.target,
-        via_view=named.namespace if access.namespace.database else None,
-    )
+def _through(named: Access, definition: Command) -> Iterator[Access]:
+    """Yield what a definition touches as accesses of the call; a read there is whatever the call does to the view."""
+    for access in definition.accesses:
+        yield Access(
+            kind=named.kind if access.kind is AccessKind.READ else access.kind,
+            namespace=access.namespace,
+            via=named.via,
+            target=access.target,
+            via_view=named.namespace if access.namespace.database else None,
+        )
 
 
 def _definition(view: View, via: str) -> Command:

@@ -10,19 +10,17 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from sidecar.commands.catalog import CATALOG
 from sidecar.commands.derive import derive
-from sidecar.enforcement.evidence import Evidence, settled
+from sidecar.enforcement.evidence import Evidence, settled, stage_of
 from sidecar.enforcement.livetools import LiveTools
 from sidecar.enforcement.shadow import Shadow
 from sidecar.enforcement.turn import CancelledByClient, Flight, Ports, Rules, Turn
+from sidecar.enforcement.views import through_views
+from sidecar.enforcement.visibility import Visibility
 from sidecar.errors import (
-    AuditUnavailable,
-    CallRefused,
     DecisionUnavailable,
     DependencyError,
     InvalidRequest,
-    ObligationNotSupported,
     PolicyDenied,
     SidecarError,
     UnknownTool,
@@ -50,9 +48,6 @@ from sidecar.ports import PdpAnswer, Question
 MAX_LISTS: Final = 64
 """Different lists of tools that are kept encoded; one is about 80 kB."""
 
-KINDS_BY_TOOL: Final = {name: tool.needs or tool.kinds for name, tool in CATALOG.items()}
-"""What every call of a tool needs; where that depends on the call, what it may need."""
-
 
 class ToolCalls:
     """Decides tool calls and has them carried out; its state is the calls in flight and the encoded lists."""
@@ -64,6 +59,7 @@ class ToolCalls:
         self._in_flight: dict[tuple[str, RequestId], Flight] = {}
         self._live = LiveTools(ports.upstreams)
         self._lists: dict[frozenset[str], tuple[list[JsonObject], bytes]] = {}
+        self._visibility = Visibility(self._question, ports.clock, ports.upstreams.keys(), step_ns=rules.time_step_ns)
 
     async def list_tools(self, message: Request, turn: Turn) -> bytes:
         """Answer with the tools that this caller may see, in the server's order (MCP: deterministic order)."""
@@ -92,7 +88,7 @@ class ToolCalls:
                     if await self._hidden(error, turn):
                         msg = f"hidden from this caller; otherwise {error.label}"
                         raise UnknownTool(msg) from error
-                    await self._evidence.refusal(turn, error, stage=_stage(error))
+                    await self._evidence.refusal(turn, error, stage=stage_of(error))
                 result = self._evidence.denial(turn, error)
         return jsonrpc.encode_result(message.id, result)
 
@@ -130,16 +126,18 @@ class ToolCalls:
 
     async def _call(self, call: ToolCall, turn: Turn) -> UpstreamResult:
         """The enforcement sequence. A step yields its value or raises; nothing is forwarded without a permit."""
-        command = self._derive(call, turn)
+        command = await self._derive(call, turn)
         decision = await self._ask(command, turn)
         plan(decision)
         await self._live.require_pinned(decision.server, call.name)
         permit = await self._commit(call, decision, turn)
         return await self._forward(permit, turn)
 
-    def _derive(self, call: ToolCall, turn: Turn) -> Command:
+    async def _derive(self, call: ToolCall, turn: Turn) -> Command:
         with self._ports.tracer.step("derive"):
             turn.command = derive(call)
+            if self._ports.views is not None:
+                turn.command = await through_views(turn.command, self._ports.views)
         return turn.command
 
     async def _ask(self, command: Command, turn: Turn) -> Decision:
@@ -245,12 +243,7 @@ class ToolCalls:
         Raises:
             DecisionUnavailable: it cannot be told.
         """
-        ports = self._ports
-        question = document.visibility_document(
-            turn.identity, self._context(turn), KINDS_BY_TOOL, step_ns=self._rules.time_step_ns
-        )
-        answer = await self._question(Question.VISIBILITY, question)
-        return verdict.read_visibility(answer.result, tools=CATALOG.keys(), servers=ports.upstreams.keys())
+        return await self._visibility.tools(turn.identity, self._context(turn))
 
     async def _hidden(self, error: SidecarError, turn: Turn) -> bool:
         """Whether the refused tool is one that this caller may not even see, and so must be answered as unknown."""
@@ -274,18 +267,3 @@ def _read(answer: PdpAnswer, *, accesses: int, servers: Collection[str]) -> Deci
     return verdict.read_decision(
         answer.result, accesses=accesses, servers=servers, revision=answer.revision, decision_id=answer.decision_id
     )
-
-
-def _stage(error: SidecarError) -> str:
-    """The step that refused, as metrics and audit name it."""
-    match error:
-        case CallRefused():
-            return "derive"
-        case PolicyDenied() | DecisionUnavailable():
-            return "authorize"
-        case ObligationNotSupported():
-            return "plan"
-        case AuditUnavailable():
-            return "commit"
-        case _:
-            return "classify"

@@ -10,10 +10,21 @@ from typing import Final
 
 from sidecar.audit import record
 from sidecar.enforcement.turn import CancelledByClient, OutcomeNotRecorded, Ports, Rules, Turn
-from sidecar.errors import AuditUnavailable, CallRefused, PolicyDenied, SidecarError
+from sidecar.errors import (
+    AuditUnavailable,
+    CallRefused,
+    DecisionUnavailable,
+    ObligationNotSupported,
+    PolicyDenied,
+    SidecarError,
+    UpstreamError,
+    ViewsUnavailable,
+)
 from sidecar.mcp import tools
 from sidecar.model import Access, Command, Decision, Identity, JsonObject, Reason, UpstreamResult
 from sidecar.ports import AttributeValue
+
+TOOL_ERROR: Final = "tool_error"
 
 OWN_SOURCE: Final = "sidecar"
 """Who says a reason that is not policy's."""
@@ -70,7 +81,8 @@ class Evidence:
             duration_ms=self._milliseconds(turn),
         )
         if result is not None and result.failed:
-            turn.span.fail("tool_error")
+            turn.error = TOOL_ERROR
+            turn.span.fail(TOOL_ERROR)
         with self._ports.tracer.step("audit") as span:
             try:
                 await self._append(outcome)
@@ -110,6 +122,7 @@ class Evidence:
 
     def denial(self, turn: Turn, error: SidecarError) -> bytes:
         """Return the tool result of a refused call: one sentence for the model, and an object for machines."""
+        turn.error = TOOL_ERROR
         decision = turn.decision
         accesses: tuple[Access, ...] = turn.command.accesses if turn.command is not None else ()
         path = ""
@@ -118,7 +131,8 @@ class Evidence:
                 reasons = decision.reasons
                 text = tools.explain(reasons, accesses, _owners(decision))
             case CallRefused():
-                reasons, text, path = (Reason(code=error.reason, source=OWN_SOURCE),), error.message, error.path
+                reasons, path = (Reason(code=error.reason, source=OWN_SOURCE),), error.path
+                text = tools.unreadable(error.message, path)
             case _:
                 reasons, text = (Reason(code=error.label, source=OWN_SOURCE),), error.public
         body: JsonObject = {
@@ -261,3 +275,20 @@ def _decision(decision: Decision) -> dict[str, AttributeValue]:
         "mcp_sidecar.policy.revision": decision.revision,
         "mcp_sidecar.opa.decision_id": decision.decision_id,
     }
+
+
+def stage_of(error: SidecarError) -> str:
+    """The step that refused, as metrics and audit name it."""
+    match error:
+        case CallRefused() | ViewsUnavailable():
+            return "derive"
+        case PolicyDenied() | DecisionUnavailable():
+            return "authorize"
+        case ObligationNotSupported():
+            return "plan"
+        case AuditUnavailable():
+            return "commit"
+        case UpstreamError():
+            return "forward"
+        case _:
+            return "classify"

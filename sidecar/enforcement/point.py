@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 from sidecar.enforcement.calls import ToolCalls
-from sidecar.enforcement.evidence import Evidence
+from sidecar.enforcement.evidence import Evidence, stage_of
 from sidecar.enforcement.turn import Caller, Exchange, Ports, Reply, Rules, Turn
 from sidecar.errors import (
     AuthenticationError,
@@ -115,7 +115,7 @@ class EnforcementPoint:
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=16)
         self._listeners[session.id] = queue
         try:
-            while self._listeners.get(session.id) is queue:
+            while self._listeners.get(session.id) is queue and self._sessions.lasts(session.id, clock.monotonic()):
                 left = caller.identity.expires_at - clock.time_ns() / 1e9
                 if left <= 0:
                     return
@@ -175,14 +175,20 @@ class EnforcementPoint:
                 return await self._dispatch(message, turn)
             except SidecarError as caught:
                 error = caught
-                await self._evidence.refusal(turn, error, stage="classify")
+                await self._evidence.refusal(turn, error, stage=stage_of(error))
                 if isinstance(message, Notification):
                     return Reply(body=None, error=error)  # JSON-RPC 2.0 section 4.1: a notification has no answer
                 return _protocol_error(turn.rpc_id, error)
+            except Exception as caught:
+                # A defect of ours; the edge logs it and answers 500. Nothing was forwarded, and that is evidence too.
+                error = SidecarError(type(caught).__name__)
+                if not turn.committed:
+                    await self._evidence.refusal(turn, error, stage="internal")
+                raise
             finally:
                 self._evidence.describe(turn)
                 seconds = ports.clock.monotonic() - turn.started
-                ports.metrics.operation(turn.method, turn.tool, error.label if error else "", seconds)
+                ports.metrics.operation(turn.method, turn.tool, error.label if error else turn.error, seconds)
 
     async def _dispatch(self, message: Message, turn: Turn) -> Reply:
         """Classify one message by the closed method table, and treat it accordingly."""

@@ -20,6 +20,7 @@ from sidecar.ports import (
     TokenVerifier,
     Tracer,
     Upstream,
+    ViewCatalog,
 )
 
 
@@ -71,6 +72,8 @@ class Ports:
     metrics: Metrics
     candidate: DecisionPoint | None = None
     """A policy set that is only compared with the serving one."""
+    views: ViewCatalog | None = None
+    """None where no connection for it is configured; then what the platform's data declares is all that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +140,8 @@ class Turn:
     """What a candidate policy set would have said."""
     server: str = ""
     flight: Flight | None = None
+    error: str = ""
+    """What the metric of the operation says went wrong; a tool result that is an error is ``tool_error`` (OTel MCP)."""
     intended: JsonObject | None = None
     """The record of the intent, once it is built."""
     committed: bool = False

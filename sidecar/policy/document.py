@@ -6,6 +6,7 @@ is ``policies/schema/input.json`` (and ``visibility.json``); the tests hold both
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from sidecar.errors import DecisionUnavailable
 from sidecar.model import (
@@ -29,6 +30,16 @@ STEP_NS = 1_000_000_000
 """One second: the step that time is truncated to, unless configured otherwise."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolKinds:
+    """The kinds of access that the calls of one tool have."""
+
+    needs: frozenset[AccessKind] = frozenset()
+    """What every call needs."""
+    may_need: frozenset[AccessKind] = frozenset()
+    """What some calls need besides."""
+
+
 def decision_document(request: AccessRequest, *, step_ns: int = STEP_NS) -> JsonObject:
     """Render the question whether one call may happen.
 
@@ -41,8 +52,8 @@ def decision_document(request: AccessRequest, *, step_ns: int = STEP_NS) -> Json
     """
     return {
         "v": VERSION,
-        "subject": _subject(request.identity.principal),
-        "actor": _actor(request.identity.actor),
+        "subject": subject_document(request.identity.principal),
+        "actor": actor_document(request.identity.actor),
         "action": {"method": request.method, "tool": request.command.tool},
         "accesses": [_access(access) for access in request.command.accesses],
         "command": _command(request.command),
@@ -53,8 +64,9 @@ def decision_document(request: AccessRequest, *, step_ns: int = STEP_NS) -> Json
 def visibility_document(
     identity: Identity,
     context: RequestContext,
-    tools: Mapping[str, Collection[AccessKind]],
+    tools: Mapping[str, ToolKinds],
     *,
+    possible: list[JsonValue] | None = None,
     step_ns: int = STEP_NS,
 ) -> JsonObject:
     """Render the question which of these tools a caller may see.
@@ -62,15 +74,21 @@ def visibility_document(
     Args:
         identity: who asks.
         context: what is true of the request.
-        tools: the kinds of access that each tool can have.
+        tools: the kinds of access that the calls of each tool have.
+        possible: what the owners could grant this caller (``residual.possible_document``); None where that is not
+            known, and then everything that is delegated counts as granted.
         step_ns: nanoseconds that ``context.time_ns`` is truncated to.
     """
     return {
         "v": VERSION,
-        "subject": _subject(identity.principal),
-        "actor": _actor(identity.actor),
+        "subject": subject_document(identity.principal),
+        "actor": actor_document(identity.actor),
         "action": {"method": "tools/list"},
-        "tools": {name: _ordered(kinds) for name, kinds in sorted(tools.items())},
+        "tools": {
+            name: {"needs": _ordered(kinds.needs), "may_need": _ordered(kinds.may_need)}
+            for name, kinds in sorted(tools.items())
+        },
+        "possible": possible,
         "context": _context(context, step_ns),
     }
 
@@ -80,7 +98,8 @@ def command_document(command: Command) -> JsonObject:
     return {"tool": command.tool, "accesses": [_access(access) for access in command.accesses], **_command(command)}
 
 
-def _subject(principal: Principal) -> JsonObject:
+def subject_document(principal: Principal) -> JsonObject:
+    """Render who the token speaks for."""
     return {
         "type": "user",
         "id": principal.subject,
@@ -92,7 +111,8 @@ def _subject(principal: Principal) -> JsonObject:
     }
 
 
-def _actor(actor: Actor) -> JsonObject:
+def actor_document(actor: Actor) -> JsonObject:
+    """Render who acts."""
     return {"type": "agent", "id": actor.id, "chain": list(actor.chain)}
 
 

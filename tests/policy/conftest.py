@@ -70,9 +70,12 @@ def ask(opa_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
     )
     connection = _Unix(path)
 
-    def request(rule: str, document: object = None, *, method: str = "POST") -> tuple[int, Any]:
+    def request(
+        rule: str, document: object = None, *, method: str = "POST", body: bytes | None = None
+    ) -> tuple[int, Any]:
         target = rule if rule.startswith("/") else f"/v1/data/mcp/main/{rule}?strict-builtin-errors=true"
-        body = msgspec.json.encode({"input": document}) if method == "POST" else None
+        if body is None and method == "POST":
+            body = msgspec.json.encode({"input": document})
         try:
             connection.request(method, target, body, {"Content-Type": "application/json"})
             with connection.getresponse() as response:

@@ -25,7 +25,8 @@ from sidecar.model import (
     TargetKind,
     Trait,
 )
-from sidecar.policy.document import decision_document, visibility_document
+from sidecar.policy.document import ToolKinds, decision_document, visibility_document
+from sidecar.policy.residual import Possible, possible_document
 from tests.parts import ROOT
 
 SCHEMAS = ROOT / "policies" / "schema"
@@ -201,16 +202,27 @@ def test_every_question_is_of_the_schema_and_survives_json(request: AccessReques
     assert msgspec.json.decode(json.dumps(document)) == document
 
 
-@given(identities, contexts, st.dictionaries(names, st.lists(st.sampled_from(AccessKind), max_size=4), max_size=4))
+some_kinds = st.frozensets(st.sampled_from(AccessKind), max_size=4)
+some_names = st.none() | st.frozensets(names, max_size=2)
+some_ways = st.builds(
+    Possible, owner=names.filter(bool), kinds=some_names, databases=some_names, collections=some_names
+)
+
+
+@given(
+    identities,
+    contexts,
+    st.dictionaries(names, st.builds(ToolKinds, needs=some_kinds, may_need=some_kinds), max_size=4),
+    st.none() | st.lists(some_ways, max_size=3),
+)
 def test_every_listing_is_of_the_schema(
-    identity: Identity, context: RequestContext, tools: dict[str, list[AccessKind]]
+    identity: Identity, context: RequestContext, tools: dict[str, ToolKinds], ways: list[Possible] | None
 ) -> None:
-    document = visibility_document(identity, context, tools)
+    possible = None if ways is None else possible_document(ways)
+    document = visibility_document(identity, context, tools, possible=possible)
     VISIBILITY.validate(document)
-    listed = document["tools"]
-    assert isinstance(listed, dict)
-    assert {name: set(kinds) for name, kinds in listed.items() if isinstance(kinds, list)} == {
-        name: {str(kind) for kind in kinds} for name, kinds in tools.items()
+    assert document["tools"] == {
+        name: {"needs": sorted(kinds.needs), "may_need": sorted(kinds.may_need)} for name, kinds in tools.items()
     }
 
 

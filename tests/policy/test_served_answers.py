@@ -25,7 +25,7 @@ from sidecar.model import (
     TargetKind,
     Trait,
 )
-from sidecar.policy.document import decision_document, visibility_document
+from sidecar.policy.document import ToolKinds, decision_document, visibility_document
 from sidecar.policy.verdict import read_decision, read_selftest, read_visibility
 from tests.parts import ROOT
 
@@ -222,12 +222,12 @@ def test_a_claim_that_looks_like_an_answer_stays_a_claim(ask: Ask) -> None:
 # --- the other questions ----------------------------------------------------------------------------------------------
 
 TOOLS = {
-    "find": [AccessKind.READ],
-    "aggregate": [AccessKind.READ, AccessKind.INSERT],
-    "list-databases": [AccessKind.METADATA],
-    "insert-many": [AccessKind.INSERT],
-    "drop-collection": [AccessKind.DROP],
-    "connect": [AccessKind.CONNECT],
+    "find": ToolKinds(needs=frozenset({AccessKind.READ})),
+    "aggregate": ToolKinds(needs=frozenset({AccessKind.READ}), may_need=frozenset({AccessKind.INSERT})),
+    "list-databases": ToolKinds(needs=frozenset({AccessKind.METADATA})),
+    "insert-many": ToolKinds(needs=frozenset({AccessKind.INSERT})),
+    "drop-collection": ToolKinds(needs=frozenset({AccessKind.DROP})),
+    "connect": ToolKinds(needs=frozenset({AccessKind.CONNECT})),
 }
 
 
@@ -252,7 +252,7 @@ def test_a_caller_sees_the_tools_that_could_be_allowed(ask: Ask, identity: Ident
 @given(identities, accesses)
 def test_what_is_allowed_is_visible(ask: Ask, identity: Identity, one: Access) -> None:
     if ask("decision", decision_document(request(identity, one)))[1]["result"]["allow"]:
-        document = visibility_document(identity, CONTEXT, {"tool": [one.kind]})
+        document = visibility_document(identity, CONTEXT, {"tool": ToolKinds(needs=frozenset({one.kind}))})
         assert ask("visibility", document)[1]["result"]["tools"] == ["tool"]
 
 

@@ -1,0 +1,112 @@
+"""Which tools a caller may see: what the platform leaves open to them, and of that what some grant could still allow.
+
+Two questions and one partial evaluation, of which only the first is asked every time. The first (``possible`` unknown)
+says what the platform's tables leave open at this moment, and under which revision. What partial evaluation of the
+teams' grants adds depends on the caller and the policies only, so it is kept under both. Where it cannot be had,
+because OPA does not offer it, a policy is too large for it or a team's policy fails, the first answer stands: the list
+errs on showing, and a call is decided anyway.
+"""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import Final
+
+import rfc8785
+
+from sidecar.commands.catalog import CATALOG
+from sidecar.errors import DecisionUnavailable
+from sidecar.model import Identity, JsonObject, JsonValue, RequestContext
+from sidecar.policy.document import ToolKinds, visibility_document
+from sidecar.policy.residual import possible_document, read_residual, residual_document
+from sidecar.policy.verdict import read_visibility
+from sidecar.ports import Clock, PdpAnswer, Question
+
+Ask = Callable[[Question, JsonObject], Awaitable[PdpAnswer]]
+
+MAX_CALLERS: Final = 1024
+"""Callers whose list is kept; the one that was made first goes first."""
+
+MAX_POSSIBLE: Final = 1024
+"""Different ways to a grant that are looked at; with more, every delegation counts as granted."""
+
+KEPT_S: Final = 300.0
+"""How long a list stands under one revision: an OPA that somebody else runs may change its data without saying so."""
+
+UNNAMED_S: Final = 1.0
+"""How long a list stands where OPA names no revision, so that a change of policy cannot be seen."""
+
+RETRY_S: Final = 5.0
+"""How long nothing is asked again after partial evaluation failed: a policy that hangs must not hang every list."""
+
+TOOLS: Final = {name: ToolKinds(needs=tool.needs, may_need=tool.may_need) for name, tool in CATALOG.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What partial evaluation said of one caller under one revision."""
+
+    revision: str
+    until: float
+    tools: frozenset[str] | None
+    """None: it failed; whatever the platform leaves open shows."""
+
+
+class Visibility:
+    """Answers which tools show; its state is what is known of recent callers.
+
+    Args:
+        ask: asks the decision point.
+        clock: says how old what is known is.
+        servers: the names of the configured MCP server instances.
+        step_ns: nanoseconds that the time in questions is truncated to.
+    """
+
+    def __init__(self, ask: Ask, clock: Clock, servers: Collection[str], *, step_ns: int) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._servers = servers
+        self._step_ns = step_ns
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+
+    async def tools(self, identity: Identity, context: RequestContext) -> frozenset[str]:
+        """Return the names of the tools that this caller may see.
+
+        Raises:
+            DecisionUnavailable: it cannot be told.
+        """
+        open_now, revision = await self._visible(identity, context, None)
+        if not open_now:
+            return open_now
+        caller = residual_document(identity)
+        key = rfc8785.dumps(caller)
+        known = self._known.get(key)
+        if known is None or known.revision != revision or known.until <= self._clock.monotonic():
+            known = await self._look(identity, context, caller, revision)
+            self._known.pop(key, None)
+            self._known[key] = known
+            if len(self._known) > MAX_CALLERS:
+                self._known.popitem(last=False)
+        return open_now if known.tools is None else open_now & known.tools
+
+    async def _look(self, identity: Identity, context: RequestContext, caller: JsonObject, revision: str) -> _Known:
+        """Ask what some grant could still allow; what cannot be told hides nothing."""
+        tools, kept = None, RETRY_S
+        try:
+            grants = possible_document(read_residual((await self._ask(Question.RESIDUAL, caller)).result))
+            if len(grants) <= MAX_POSSIBLE:
+                tools, answered = await self._visible(identity, context, grants)
+                # A policy set that changed meanwhile gave one half of the answer: neither half is kept.
+                kept = (KEPT_S if revision else UNNAMED_S) if answered == revision else 0.0
+                tools = tools if answered == revision else None
+        except DecisionUnavailable:
+            tools = None
+        return _Known(revision=revision, until=self._clock.monotonic() + kept, tools=tools)
+
+    async def _visible(
+        self, identity: Identity, context: RequestContext, possible: list[JsonValue] | None
+    ) -> tuple[frozenset[str], str]:
+        """Return the tools that show and the revision that says so."""
+        question = visibility_document(identity, context, TOOLS, possible=possible, step_ns=self._step_ns)
+        answer = await self._ask(Question.VISIBILITY, question)
+        return read_visibility(answer.result, tools=TOOLS.keys(), servers=self._servers), answer.revision

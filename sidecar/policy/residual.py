@@ -1,0 +1,175 @@
+"""What partial evaluation left of the teams' grants: what a caller could still be granted, whatever the call.
+
+OPA is asked with the subject and the actor known and everything about a call unknown (``COMPILE_QUERY``). Its answer is
+a list of conjunctions; each is one way in which one grant of one team could come about (OPA REST API, "Compile API").
+From each we read only what surely narrows it: an equality, or a membership, of one part of ``input.access`` with
+constants. Everything else that it says is left out of account, so what is read here is never less than what the team
+grants: a tool may show that will not be allowed, and never the reverse.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.errors import DecisionUnavailable
+from sidecar.model import Identity, JsonObject, JsonValue
+from sidecar.policy.document import VERSION, actor_document, subject_document
+
+COMPILE_QUERY: Final = "data.mcp.platform.visible.owners[owner]; data.mcp.teams[owner].grant[grant]"
+"""The one query that ``policies/system/authz.rego`` opens the Compile API for, compared there letter by letter."""
+
+COMPILE_UNKNOWNS: Final = ("input.access", "input.action", "input.command", "input.context")
+"""Everything about a call. The time is among it, so that the answer holds for as long as the policies do."""
+
+Names = frozenset[str] | None
+"""The values that are possible; None is every value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Possible:
+    """One way in which an owner could grant something."""
+
+    owner: str
+    kinds: Names = None
+    databases: Names = None
+    collections: Names = None
+    grant: JsonValue = None
+    """The grant as a term of OPA's syntax tree."""
+    conditions: tuple[JsonValue, ...] = ()
+    """What else must hold, as expressions of OPA's syntax tree."""
+
+
+def residual_document(identity: Identity) -> JsonObject:
+    """Render what is known of every question of this caller."""
+    return {"v": VERSION, "subject": subject_document(identity.principal), "actor": actor_document(identity.actor)}
+
+
+def possible_document(grants: Iterable[Possible]) -> list[JsonValue]:
+    """Render what could be granted for the question about visibility, each once."""
+    unique = {(one.owner, one.kinds, one.databases, one.collections) for one in grants}
+    rendered: list[JsonObject] = [
+        {
+            "owner": owner,
+            "kinds": _listed(kinds),
+            "databases": _listed(databases),
+            "collections": _listed(collections),
+        }
+        for owner, kinds, databases, collections in unique
+    ]
+    return [*sorted(rendered, key=repr)]
+
+
+def read_residual(result: JsonValue) -> tuple[Possible, ...]:
+    """Accept what OPA's Compile API answered to ``COMPILE_QUERY``.
+
+    Raises:
+        DecisionUnavailable: the answer is not of the API's form, or a way to a grant does not say whose it is.
+    """
+    if not isinstance(result, dict) or not result.keys() <= {"queries", "support"}:
+        raise DecisionUnavailable("residual: not an answer of the Compile API")
+    queries = result.get("queries", [])
+    if not isinstance(queries, list):
+        raise DecisionUnavailable("residual: no list of queries")
+    ways = (_read_query(query) for query in queries)
+    return tuple(way for way in ways if way is not None)
+
+
+def _read_query(query: JsonValue) -> Possible | None:
+    """Read one conjunction; None if it contradicts itself."""
+    if not isinstance(query, list):
+        raise DecisionUnavailable("residual: a query is not a list of expressions")
+    parts: dict[str, Names] = {"kind": None, "database": None, "collection": None}
+    owner: str | None = None
+    grant: JsonValue = None
+    conditions: list[JsonValue] = []
+    for expression in query:
+        match _read_expression(expression):
+            case ("owner", [str(name)]):
+                owner = name
+            case ("grant", term):
+                grant = term
+            case (str(part), list(values)) if part in parts:
+                said = frozenset(str(value) for value in values)
+                known = parts[part]
+                parts[part] = said if known is None else known & said
+            case _:
+                conditions.append(expression)
+    if owner is None:
+        raise DecisionUnavailable("residual: a grant of nobody")
+    if any(values == frozenset() for values in parts.values()):
+        return None
+    return Possible(
+        owner=owner,
+        kinds=parts["kind"],
+        databases=parts["database"],
+        collections=parts["collection"],
+        grant=grant,
+        conditions=tuple(conditions),
+    )
+
+
+def _read_expression(expression: JsonValue) -> tuple[str, JsonValue] | None:
+    """Return what an expression says of the owner, the grant or a part of the access; None if it cannot be told.
+
+    A negated expression and one with ``with`` say something else than their terms do.
+    """
+    if not isinstance(expression, dict) or not expression.keys() <= {"index", "terms"}:
+        return None
+    match expression.get("terms"):
+        case [operator, left, right] if _path(operator) in (("eq",), ("equal",)):
+            return _equality(left, right) or _equality(right, left)
+        case [operator, left, right] if _path(operator) == ("internal", "member_2"):
+            part, values = _access_part(left), _strings(right)
+            return (part, values) if part and values is not None else None
+        case _:
+            return None
+
+
+def _equality(left: JsonValue, right: JsonValue) -> tuple[str, JsonValue] | None:
+    constant = _string(right)
+    match left:
+        case {"type": "var", "value": "owner"} if constant is not None:
+            return "owner", [constant]
+        case {"type": "var", "value": "grant"}:
+            return "grant", right
+        case _:
+            part = _access_part(left)
+            return (part, [constant]) if part and constant is not None else None
+
+
+def _access_part(term: JsonValue) -> str:
+    """Return the name of the part where a term is exactly ``input.access.<part>``; else an empty string."""
+    path = _path(term)
+    return path[2] if len(path) == 3 and path[:2] == ("input", "access") else ""  # noqa: PLR2004 - input, access, part
+
+
+def _path(term: JsonValue) -> tuple[str, ...]:
+    """Return a reference without variables as its names; empty for every other term."""
+    match term:
+        case {"type": "ref", "value": [{"type": "var", "value": str(head)}, *rest]}:
+            names = [_string(part) for part in rest]
+            return (head, *(name for name in names if name is not None)) if None not in names else ()
+        case _:
+            return ()
+
+
+def _strings(term: JsonValue) -> list[JsonValue] | None:
+    """Return the elements of an array or a set of constants; None for every other term."""
+    match term:
+        case {"type": "array" | "set", "value": list(elements)}:
+            texts = [_string(element) for element in elements]
+            return [*texts] if None not in texts else None
+        case _:
+            return None
+
+
+def _string(term: JsonValue) -> str | None:
+    match term:
+        case {"type": "string", "value": str(text)}:
+            return text
+        case _:
+            return None
+
+
+def _listed(names: Collection[str] | None) -> list[JsonValue] | None:
+    return None if names is None else [*sorted(names)]

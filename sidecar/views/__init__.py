@@ -1,0 +1,1 @@
+"""Which namespaces are views, and what of."""

@@ -1,0 +1,207 @@
+"""Views by the database's own word: ``listCollections`` through PyMongo, over a connection that is the sidecar's own.
+
+The MongoDB MCP server cannot be asked: its ``list-collections`` leaves out what is a view (reference, section 2.3).
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from bson import json_util
+from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.errors import BSONError
+from pymongo import AsyncMongoClient, ReadPreference
+from pymongo.errors import OperationFailure, PyMongoError
+
+from sidecar.commands.views import View, Views
+from sidecar.errors import ConfigurationError, ViewsUnavailable
+from sidecar.model import JsonValue, Namespace
+from sidecar.ports import Clock
+
+_LOG = logging.getLogger(__name__)
+
+APP_NAME: Final = "mcp-sidecar-views"
+"""What the database's own log and profiler call this connection."""
+
+MAX_DATABASES: Final = 1024
+"""Databases whose views are kept; callers name databases, so the memory of them is bounded."""
+
+MAX_VIEWS: Final = 10_000
+"""Views of one database; more than this is no answer."""
+
+_CONNECTIONS: Final = 4
+
+_OPTIONS: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
+    document_class=dict,
+    uuid_representation=UuidRepresentation.UNSPECIFIED,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+)
+"""Whatever the connection string says; no value in a definition may be one that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Learned:
+    """The views of one database, and when they were asked for (monotonic seconds)."""
+
+    at: float
+    views: Views
+
+
+class MongoViews:
+    """The views of all configured connections together.
+
+    Which deployment a call goes to is policy's answer, and comes later. So a namespace counts as a view if any of the
+    connections says so, with every definition that one of them gives. That asks for more than the call touches, never
+    for less, which is the sound side: too many accesses can refuse a call, too few could allow one.
+
+    A definition that is younger than ``refresh_s`` is used as it is; up to twice that age it is used while a new one is
+    fetched; beyond that it is never used. One fetch per database is under way at a time.
+    """
+
+    def __init__(
+        self,
+        connection_strings: Sequence[str],
+        clock: Clock,
+        *,
+        refresh_s: float,
+        timeout_s: float,
+        max_databases: int = MAX_DATABASES,
+    ) -> None:
+        """Prepare the connections; none is opened before it is needed.
+
+        Raises:
+            ConfigurationError: a connection string is not usable, or there is none.
+        """
+        if not connection_strings:
+            raise ConfigurationError("views need a connection")
+        self._clock = clock
+        self._refresh_s = refresh_s
+        self._timeout_s = timeout_s
+        self._max_databases = max_databases
+        self._clients = [_client(text, timeout_s) for text in connection_strings]
+        self._learned: dict[str, _Learned] = {}
+        self._flights: dict[str, asyncio.Task[Views]] = {}
+
+    async def views(self, databases: Collection[str]) -> Views:
+        """Return every view of these databases, with all its definitions.
+
+        Raises:
+            ViewsUnavailable: they are not known, or not freshly enough.
+        """
+        found: dict[Namespace, Sequence[View]] = {}
+        for views in await asyncio.gather(*map(self._of, sorted(set(databases)))):
+            found |= views
+        return found
+
+    async def close(self) -> None:
+        """End what is under way and close the connections."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+        for client in self._clients:
+            await client.close()
+
+    async def _of(self, database: str) -> Views:
+        learned = self._learned.get(database)
+        age = self._clock.monotonic() - learned.at if learned is not None else None
+        if learned is not None and age is not None and age < self._refresh_s:
+            return learned.views
+        flight = self._flights.get(database) or self._begin(database)
+        if learned is not None and age is not None and age < 2 * self._refresh_s:
+            return learned.views
+        return await asyncio.shield(flight)  # a caller that gives up takes nobody else with it
+
+    def _begin(self, database: str) -> asyncio.Task[Views]:
+        flight = asyncio.create_task(self._fetch(database), name="views")
+        self._flights[database] = flight
+
+        def landed(done: asyncio.Task[Views]) -> None:
+            del self._flights[database]
+            if not done.cancelled() and (error := done.exception()) is not None:
+                _LOG.warning("views could not be learned", exc_info=error)
+
+        flight.add_done_callback(landed)
+        return flight
+
+    async def _fetch(self, database: str) -> Views:
+        """Ask every connection; one that does not answer is no answer at all."""
+        at = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                lists = await asyncio.gather(*(_list(client, database) for client in self._clients))
+        except (PyMongoError, BSONError, TimeoutError, OSError) as error:
+            code = f" {error.code}" if isinstance(error, OperationFailure) else ""
+            raise ViewsUnavailable(f"listCollections: {type(error).__name__}{code}") from None
+        views: dict[Namespace, tuple[View, ...]] = {}
+        for view in (view for found in lists for view in found):
+            others = views.get(view.namespace, ())
+            views[view.namespace] = others if view in others else (*others, view)
+        self._learned.pop(database, None)
+        while len(self._learned) >= self._max_databases:
+            del self._learned[next(iter(self._learned))]
+        self._learned[database] = _Learned(at=at, views=views)
+        return views
+
+
+def _client(connection_string: str, timeout_s: float) -> "AsyncMongoClient[dict[str, Any]]":
+    """Return an unconnected client; what the connection string says of credentials and TLS stands."""
+    if not connection_string.startswith(("mongodb://", "mongodb+srv://")):
+        raise ConfigurationError("views_connection_string: use mongodb:// or mongodb+srv://")
+    milliseconds = max(1, round(timeout_s * 1000))
+    try:
+        return AsyncMongoClient(
+            connection_string,
+            appname=APP_NAME,
+            maxPoolSize=_CONNECTIONS,
+            serverSelectionTimeoutMS=milliseconds,
+            connectTimeoutMS=milliseconds,
+            socketTimeoutMS=milliseconds,
+        )
+    except (PyMongoError, ValueError, TypeError) as error:
+        raise ConfigurationError(f"views_connection_string: {type(error).__name__}") from None
+
+
+async def _list(client: "AsyncMongoClient[dict[str, Any]]", database: str) -> list[View]:
+    """Ask one connection. A secondary may answer where there is no primary: ``refresh_s`` bounds more than its lag."""
+    cursor = await client[database].cursor_command(
+        "listCollections",
+        filter={"type": "view"},
+        read_preference=ReadPreference.PRIMARY_PREFERRED,
+        codec_options=_OPTIONS,
+    )
+    found: list[View] = []
+    async with cursor:
+        async for document in cursor:
+            if document.get("type") != "view":
+                continue
+            if len(found) == MAX_VIEWS:
+                raise ViewsUnavailable(f"more than {MAX_VIEWS} views")
+            found.append(_view(database, document))
+    return found
+
+
+def _view(database: str, document: Mapping[str, Any]) -> View:
+    """Read one entry. One without a usable definition stays a view: what reads it is refused."""
+    options = document.get("options")
+    options = options if isinstance(options, dict) else {}
+    source = options.get("viewOn")
+    return View(
+        namespace=Namespace(database=database, collection=str(document.get("name", ""))),
+        source=Namespace(database=database, collection=source if isinstance(source, str) else ""),
+        pipeline=_json(options.get("pipeline", [])),
+    )
+
+
+def _json(pipeline: object) -> JsonValue:
+    """Return BSON values as the Extended JSON that the walker reads; null where they have none."""
+    try:
+        text = json_util.dumps(pipeline, json_options=json_util.RELAXED_JSON_OPTIONS)
+        value: JsonValue = msgspec.json.decode(text)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return None
+    return value
