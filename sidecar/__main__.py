@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final, NoReturn
 
@@ -11,8 +12,10 @@ from typing_extensions import override
 
 from sidecar import __version__, app, inspection, settings
 from sidecar.audit.chain import verify
+from sidecar.authoring import commands, scaffold, wording
 from sidecar.demo import run as demo_run
 from sidecar.errors import ConfigurationError
+from sidecar.opa import bundles
 
 EX_CONFIG: Final = 78
 NO: Final = 1
@@ -79,6 +82,151 @@ def inspect(file: BinaryIO, *, lines: bool, tools: bool) -> None:
         ok = "refused" not in found
     if not ok:
         sys.exit(NO)
+
+
+_OPA: Final = click.option("--opa", metavar="PROGRAM", help="The OPA executable, instead of the configured one.")
+_KEY: Final = click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path)
+_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, whatever the output is.")
+_AT: Final = click.option(
+    "--at",
+    type=click.DateTime(("%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d")),
+    metavar="TIME",
+    help="The moment of the question in UTC, such as 2026-01-05T09:00; now.",
+)
+_ENVIRONMENT: Final = click.option("--environment", metavar="NAME", help="What policies see as the environment.")
+_FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
+_CONSOLE: Final = Console(soft_wrap=True)
+
+
+def _about(at: datetime | None, environment: str | None) -> commands.Circumstances:
+    moment = datetime.now(UTC) if at is None else at.replace(tzinfo=UTC)
+    return commands.Circumstances(time_ns=int(moment.timestamp()) * 1_000_000_000, environment=environment)
+
+
+@cli.command()
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option("--policies", type=_FOLDER, help="The policy folder to ask, instead of what is configured.")
+@click.option("--explain", is_flag=True, help="Say why: which grant, or which condition of which rule failed.")
+@_AT
+@_ENVIRONMENT
+@_OPA
+@_JSON
+def decide(  # one parameter per option
+    file: BinaryIO,
+    *,
+    policies: Path | None,
+    explain: bool,
+    at: datetime | None,
+    environment: str | None,
+    opa: str | None,
+    as_json: bool,
+) -> None:
+    """Decide one call: {"claims": {…}, "call": {"name": …, "arguments": {…}}} from FILE (or standard input).
+
+    Prints what the call derives to, the question to OPA and its answer; as JSON where the output is no terminal.
+    Nothing is forwarded. Status 1 if the call is refused or denied.
+    """
+    about = _about(at, environment)
+    decided = app.run(commands.decide(file.read(), policies, about, opa, explained=explain))
+    if as_json or not sys.stdout.isatty():
+        click.echo(json.dumps(decided.document, indent=2, ensure_ascii=False))
+    else:
+        wording.print_decided(decided.document, _CONSOLE)
+    if not decided.allow:
+        sys.exit(NO)
+
+
+@cli.group()
+def policy() -> None:
+    """Write policies: start a team's folder, check it, test it, see what it gives to whom."""
+
+
+@policy.command("check")
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@_OPA
+@_JSON
+def policy_check(folder: Path, *, opa: str | None, as_json: bool) -> None:
+    """Check the policy folder DIR as the sidecar does before it serves it: containment, types, the platform's data.
+
+    Status 1 if it would be refused.
+    """
+    checked = app.run(commands.check_folder(folder, opa))
+    if as_json:
+        click.echo(json.dumps(checked.document(), indent=2, ensure_ascii=False))
+    else:
+        wording.print_checked(checked, _CONSOLE)
+    if not checked.ok:
+        sys.exit(NO)
+
+
+@policy.command("test")
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@_OPA
+@_JSON
+def policy_test(folder: Path, *, opa: str | None, as_json: bool) -> None:
+    """Run the tests of the policy folder DIR and its golden cases (DIR/cases), with the coverage of every file.
+
+    Status 1 if a test fails.
+    """
+    tested = app.run(commands.test_folder(folder, opa))
+    if as_json:
+        click.echo(json.dumps(tested.document(), indent=2, ensure_ascii=False))
+    else:
+        wording.print_tested(tested, _CONSOLE)
+    if not tested.ok:
+        sys.exit(NO)
+
+
+@policy.command("show")
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.option("--claims", type=click.File("rb"), required=True, help="A token's claims as JSON, or a question.")
+@_AT
+@_ENVIRONMENT
+@_OPA
+@_JSON
+def policy_show(
+    folder: Path, *, claims: BinaryIO, at: datetime | None, environment: str | None, opa: str | None, as_json: bool
+) -> None:
+    """Show everything that one identity could be granted under the policy folder DIR.
+
+    Each row is a way to a grant: a deny or a closed hour can still refuse the call.
+    """
+    about = _about(at, environment)
+    document = app.run(commands.show_permissions(folder, claims.read(), about, opa))
+    if as_json:
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        wording.print_permissions(document, _CONSOLE)
+
+
+@policy.command("bundle")
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where to write them.")
+@click.option("--only", multiple=True, metavar="NAME", help="Write this one (platform, teams/TEAM); can be repeated.")
+@click.option("--signing-key", type=_KEY, help="File of the private key (PEM).")
+@click.option("--signing-alg", type=click.Choice(bundles.SIGNING_ALGORITHMS), default="RS256", show_default=True)
+@_OPA
+def policy_bundle(
+    folder: Path, *, out: Path, only: tuple[str, ...], signing_key: Path | None, signing_alg: str, opa: str | None
+) -> None:
+    """Build bundles of the policy folder DIR for an OPA that you run: one of the platform, one of each team.
+
+    The whole set is checked as the sidecar does before it serves it. Prints file and revision of each.
+    """
+    signing = bundles.Signing(key=signing_key, algorithm=signing_alg) if signing_key is not None else None
+    for bundle in app.run(bundles.build(folder, out, settings.opa_binary(opa), signing=signing, only=only)):
+        click.echo(f"{out / bundle.name}.tar.gz  {bundle.revision}")
+
+
+@policy.command("new")
+@click.argument("team")
+@click.argument("folder", metavar="[DIR]", type=_FOLDER, default="policies")
+def policy_new(team: str, folder: Path) -> None:
+    """Start the folder of TEAM in the policy folder DIR (policies): a policy, its tests and data; all of it passes."""
+    for path in scaffold.scaffold(team, folder):
+        click.echo(path)
+    click.echo(f"\nThe platform team adds to platform/data.json,\n{scaffold.platform_data(team)}")
+    click.echo(f"Then: mcp-sidecar policy check {folder} && mcp-sidecar policy test {folder}")
 
 
 @cli.group()

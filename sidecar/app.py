@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +34,9 @@ from sidecar.mcp.session import Sessions
 from sidecar.oauth.keys import Discovery, FileKeySet, KeySet, RemoteKeySet, at
 from sidecar.oauth.verifier import Issuer, JwtVerifier
 from sidecar.opa.client import OpaClient
-from sidecar.opa.process import ManagedOpa
+from sidecar.opa.process import Load, ManagedOpa
 from sidecar.opa.selftest import self_test
-from sidecar.ports import Clock, DecisionPoint, Upstream
+from sidecar.ports import Clock, DecisionPoint, Upstream, ViewCatalog
 from sidecar.settings import Settings
 from sidecar.store.file import FileAuditSink
 from sidecar.telemetry import logs
@@ -45,6 +45,7 @@ from sidecar.telemetry.tracing import OtelTracer, build_tracer_provider
 from sidecar.upstream.environment import mongodb_environment
 from sidecar.upstream.http import HttpUpstream
 from sidecar.upstream.process import StdioUpstream
+from sidecar.views.mongodb import MongoViews
 
 _LOG = logging.getLogger("sidecar.app")
 
@@ -52,6 +53,9 @@ FLUSH_S: Final = 2.0
 """How long telemetry may take to leave at the end."""
 
 HEALTH_PERIOD_S: Final = 5.0
+
+SIGNAL_STATUS: Final = 128
+"""Exit status of a process that a signal ended, less the signal's number."""
 
 T = TypeVar("T")
 
@@ -114,9 +118,25 @@ class Running:
 
 
 def run(work: Coroutine[None, None, T]) -> T:
-    """Run the program's one coroutine to its end; an interrupt is a request to stop, not an error."""
+    """Run the program's one coroutine to its end.
+
+    A signal before or after the time in which it is awaited (``interrupted``) cancels the coroutine, so that everything
+    comes down in order, and ends the process with the status that shells expect.
+    """
+
+    async def main() -> T:
+        task = asyncio.current_task()
+        if task is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
+        try:
+            return runner.run(main())
+        except KeyboardInterrupt:
+            raise SystemExit(SIGNAL_STATUS + signal.SIGINT) from None
+        except asyncio.CancelledError:
+            raise SystemExit(SIGNAL_STATUS + signal.SIGTERM) from None
 
 
 def dump(value: object) -> str:
@@ -174,6 +194,8 @@ async def sidecar(config: Settings) -> AsyncIterator[Running]:
             identifiers=RandomIdentifiers(),
             tracer=tracer,
             metrics=metrics,
+            candidate=await _candidate(config, stack),
+            views=_views(config, clock, stack),
         )
         pep = EnforcementPoint(ports, _rules(config), _sessions(config))
         for upstream in upstreams.values():
@@ -183,7 +205,7 @@ async def sidecar(config: Settings) -> AsyncIterator[Running]:
         with naming("listen"):
             url = await _listen(http.build_application(pep, _edge(config)), config.listen, stack)
         with naming("admin_listen"):
-            administration = admin.build_admin_application(readiness.check, metrics.render)
+            administration = admin.build_admin_application(readiness.check, metrics.render, readiness.degraded)
             admin_url = await _listen(administration, config.admin_listen, stack)
         yield Running(url=url + urlsplit(config.resource_url).path, admin_url=admin_url)
 
@@ -215,7 +237,14 @@ class Readiness:
         found |= {f"server:{name}": upstream.healthy for name, upstream in self._upstreams.items()}
         for component, up in found.items():
             self._metrics.health(component, up=up)
+        if isinstance(self._decisions, ManagedOpa):
+            self._metrics.policy_load(self._decisions.policy_state.result)
         return found
+
+    def degraded(self) -> Sequence[str]:
+        """Name what is not as it should be and takes nothing out of rotation: ``policies``, a refused policy set."""
+        refused = isinstance(self._decisions, ManagedOpa) and self._decisions.policy_state.result is Load.REFUSED
+        return ["policies"] if refused else []
 
     async def watch(self) -> None:
         """Keep the health gauges fresh for those who only read metrics."""
@@ -243,19 +272,19 @@ async def cancelled(task: "asyncio.Task[None]") -> None:
 
 
 def _telemetry(config: Settings, stack: AsyncExitStack) -> tuple[OtelMetrics, OtelTracer]:
-    signal = settings.exporter("METRICS")
+    exporter = settings.exporter("METRICS")
     metrics = OtelMetrics(
         methods=methods.KNOWN,
         tools=CATALOG.keys(),
         servers=[server.name for server in config.servers],
-        endpoint_configured=bool(signal.endpoint),
-        protocol=signal.protocol,
+        endpoint_configured=bool(exporter.endpoint),
+        protocol=exporter.protocol,
         version=__version__,
     )
     stack.callback(metrics.shutdown, FLUSH_S)
-    signal = settings.exporter("TRACES")
+    exporter = settings.exporter("TRACES")
     provider = build_tracer_provider(
-        endpoint_configured=bool(signal.endpoint), protocol=signal.protocol, version=__version__
+        endpoint_configured=bool(exporter.endpoint), protocol=exporter.protocol, version=__version__
     )
     tracer = OtelTracer(provider, version=__version__)
     stack.callback(tracer.shutdown, FLUSH_S)
@@ -301,29 +330,66 @@ async def _decisions(config: Settings, stack: AsyncExitStack) -> Decider:
     """Start the managed OPA, or connect to the configured one; either must pass the self-test."""
     with naming("opa"):
         if not config.opa.url:
-            return await stack.enter_async_context(_managed_opa(config, stack))
+            return await stack.enter_async_context(_managed_opa(config, config.policies, stack))
         client = OpaClient(
             config.opa.url,
             timeout_s=config.opa.timeout_ms / 1000,
             ca_file=config.opa.ca_file,
             token_file=config.opa.token_file,
-            memo_s=config.opa.memo_ms / 1000,
         )
         await stack.enter_async_context(client)
         await self_test(client)
         return client
 
 
-def _managed_opa(config: Settings, stack: AsyncExitStack) -> ManagedOpa:
+async def _candidate(config: Settings, stack: AsyncExitStack) -> DecisionPoint | None:
+    """Start an OPA of its own for the candidate policies, if there are any."""
+    if config.policies_candidate is None:
+        return None
+    with naming("policies_candidate"):
+        return await stack.enter_async_context(_managed_opa(config, config.policies_candidate, stack))
+
+
+def _views(config: Settings, clock: Clock, stack: AsyncExitStack) -> ViewCatalog | None:
+    """Know the views of every server that has a connection for it; nothing is dialled before a call needs it."""
+    connections = []
+    for entry in config.servers:
+        if entry.views_connection_string is not None or entry.views_connection_string_file is not None:
+            with naming(f"servers ({entry.name})"):
+                connections.append(settings.secret(entry.views_connection_string, entry.views_connection_string_file))
+    if not connections:
+        return None
+    with naming("servers"):
+        catalog = MongoViews(
+            list(dict.fromkeys(connections)),
+            clock,
+            refresh_s=config.views.refresh_s,
+            timeout_s=config.views.timeout_ms / 1000,
+        )
+    stack.push_async_callback(catalog.close)
+    return catalog
+
+
+def _managed_opa(config: Settings, policies: Path, stack: AsyncExitStack) -> ManagedOpa:
     return ManagedOpa(
         config.opa.binary,
-        config.policies,
+        policies,
         directory=Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcp-sidecar-opa-"))),
         timeout_s=config.opa.timeout_ms / 1000,
         memory_limit_bytes=config.opa.memory_mb * 2**20,
-        otlp_endpoint=urlsplit(settings.exporter("TRACES").endpoint).netloc or None,
+        otlp_endpoint=_plain_endpoint(settings.exporter("TRACES").endpoint),
         memo_s=config.opa.memo_ms / 1000,
+        reload_s=config.opa.reload_ms / 1000,
     )
+
+
+def _plain_endpoint(endpoint: str) -> str | None:
+    """Return ``host:port`` for OPA's own spans; none where they would leave without the TLS that ours leave with."""
+    parts = urlsplit(endpoint)
+    if parts.scheme == "https":
+        _LOG.warning("OPA's own spans are not exported: the managed OPA sends them without TLS")
+        return None
+    return parts.netloc or None
 
 
 async def connect_servers(config: Settings, stack: AsyncExitStack) -> Mapping[str, Server]:

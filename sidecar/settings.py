@@ -6,10 +6,11 @@ misspelt restriction cannot silently be none.
 """
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -32,41 +33,52 @@ Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
 
 
 class _Group(BaseModel):
-    """A group of settings: immutable, and closed against unknown names."""
+    """A group of settings: immutable, closed against unknown names, and explained field by field."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Claims(_Group):
     """Which claims of an issuer's tokens mean what; a dot reaches into a nested claim."""
 
     subject: str = "sub"
+    """The user. A token without one is refused."""
     groups: str = "groups"
+    """The user's groups: a list of texts."""
     roles: str = "roles"
+    """The user's roles: a list of texts."""
     scope: str = "scope"
+    """The granted scopes: a list, or one text separated by spaces."""
     agent: tuple[str, ...] = Field(default=("act.sub", "client_id", "azp"), min_length=1)
+    """The agent that acts for the user: the first of these that is there. A token without one is refused."""
     extra: tuple[str, ...] = ()
+    """Further claims that policies may read under `input.subject.claims`; no other claim reaches them."""
 
 
 class Issuer(_Group):
     """An authorization server whose tokens are accepted."""
 
     issuer: str = Field(min_length=1)
+    """The `iss` of its tokens, exactly."""
     jwks_file: Path | None = None
+    """Its key set as a file, read again when it changes."""
     jwks_uri: str | None = None
+    """Its key set by https. With neither, the keys are found through the issuer's own metadata (RFC 8414)."""
     algorithms: tuple[Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"], ...] = (
         Field(default=("RS256", "ES256"), min_length=1)
     )
+    """Accepted signature algorithms."""
     audiences: tuple[str, ...] = ()
-    """Empty: the resource URL."""
+    """Accepted `aud` values; empty: `resource_url`."""
     token_types: tuple[str, ...] = Field(default=("at+jwt", "application/at+jwt"), min_length=1)
-    """Accepted ``typ`` headers (RFC 9068 section 2.1)."""
+    """Accepted `typ` headers (RFC 9068 section 2.1)."""
     leeway_s: int = Field(default=30, ge=0, le=300)
+    """Seconds by which clocks may differ."""
     claims: Claims = Claims()
+    """Which claims mean what."""
 
     @model_validator(mode="after")
     def _one_key_source(self) -> Self:
-        """With neither, the keys are found through the issuer's own metadata (RFC 8414)."""
         if self.jwks_file is not None and self.jwks_uri is not None:
             msg = "give at most one of jwks_file and jwks_uri"
             raise ValueError(msg)
@@ -77,14 +89,21 @@ class Opa(_Group):
     """Where decisions come from: an OPA by URL, or with an empty URL a local process that the sidecar manages."""
 
     url: str = ""
+    """`http(s)://host:port` or `unix:///path` of an OPA that somebody else runs; empty: a managed local one."""
     binary: str = "opa"
+    """The program of the managed one, looked for on `PATH` unless it is a path."""
     timeout_ms: Milliseconds = 500
+    """How long a decision may take; later is a refusal."""
     ca_file: Path | None = None
+    """Certificates (PEM) that an https `url` is checked against; empty: the system's."""
     token_file: Path | None = None
+    """The bearer token that `url` asks for. A secret, given as a file only."""
     memory_mb: int = Field(default=512, ge=256, le=65536)
-    """Of the managed process; an idle one takes about 135."""
+    """Memory limit of the managed process; an idle one takes about 135."""
     memo_ms: int = Field(default=1000, ge=0, le=1000)
-    """How long an answer stands for an equal question; 0 asks OPA for every call."""
+    """How long an answer of the managed process stands for an equal question; 0 asks for every call."""
+    reload_ms: int = Field(default=1000, ge=0, le=3_600_000)
+    """How often the policy folder of the managed one is looked at for changes; 0: only at the start."""
 
     @field_validator("url")
     @classmethod
@@ -99,13 +118,26 @@ class Server(_Group):
     """One MongoDB MCP server instance; policy names it, callers cannot."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    """What the routes of the platform's policy data call it."""
     command: tuple[str, ...] = ()
+    """The command line of a child process that speaks MCP on standard input and output; give this or `url`."""
     url: str = ""
+    """The Streamable HTTP endpoint of a server that somebody else runs."""
     headers_file: Path | None = None
+    """Lines `Name: value` that are sent to `url`, such as its shared secret."""
     connection_string: SecretStr | None = None
+    """The database and its user, for `command`; reaches only the child's environment."""
     connection_string_file: Path | None = None
+    """The same as a file: better, since an environment can be read by others of the same user."""
+    views_connection_string: SecretStr | None = None
+    """Where the sidecar itself lists the views of this server's databases (`listCollections`), with a user of its own;
+    without it, only the views that the platform's policy data declares are known."""
+    views_connection_string_file: Path | None = None
+    """The same as a file."""
     read_only: bool = True
+    """Start the child without its writing tools. The rights of its database user are what really binds it."""
     timeout_ms: Milliseconds = 60_000
+    """How long a call may take."""
 
     @model_validator(mode="after")
     def _one_transport(self) -> Self:
@@ -122,6 +154,9 @@ class Server(_Group):
         if self.command and self.headers_file is not None:
             msg = "headers_file goes with url"
             raise ValueError(msg)
+        if self.views_connection_string is not None and self.views_connection_string_file is not None:
+            msg = "give at most one of views_connection_string and views_connection_string_file"
+            raise ValueError(msg)
         return self
 
 
@@ -129,8 +164,11 @@ class Audit(_Group):
     """Where the evidence goes, and what happens when it cannot."""
 
     store: str = "file:audit.jsonl"
+    """`file:` and a path."""
     on_failure: Literal["deny", "allow"] = "deny"
+    """What becomes of a call whose record cannot be stored: refused, or carried out without evidence."""
     arguments: Literal["digest", "full"] = "digest"
+    """Whether records carry the SHA-256 of a call's arguments, or the arguments too."""
     sync: bool = False
     """Wait for the disk at every record (group commit), not only for the operating system."""
 
@@ -152,8 +190,20 @@ class SessionLimits(_Group):
     """How many sessions there may be; beyond that initialize is refused (CVE-2026-59951, CVE-2026-67430)."""
 
     total: int = Field(default=10_000, ge=1)
+    """Open sessions of the process."""
     per_identity: int = Field(default=64, ge=1)
+    """Open sessions of one user through one agent."""
     idle_s: int = Field(default=3600, ge=1)
+    """Seconds after which an unused session ends."""
+
+
+class Views(_Group):
+    """How the definitions of views are kept, where a server has a `views_connection_string`."""
+
+    refresh_s: int = Field(default=30, ge=1, le=3600)
+    """Seconds after which they are fetched again; none is used that is older than twice this."""
+    timeout_ms: Milliseconds = 2000
+    """How long a fetch may take; a call that waits for one that fails is refused."""
 
 
 class Settings(BaseSettings):
@@ -165,15 +215,23 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         nested_model_default_partial_update=True,
+        use_attribute_docstrings=True,
     )
 
     listen: str = "127.0.0.1:8080"
+    """Where MCP is served: `host:port`."""
     admin_listen: str = "127.0.0.1:8081"
+    """Where `/livez`, `/readyz` and `/metrics` are: `host:port`. It asks for no token."""
     resource_url: str
+    """The URL that clients use: the audience of tokens, and the resource of the metadata (RFC 9728)."""
     environment: str = "production"
+    """What policies see as `input.context.environment`."""
     policies: Path = Path("policies")
+    """The policy folder of the managed OPA."""
+    policies_candidate: Path | None = None
+    """A policy folder that is asked beside the serving one; differences are counted and audited, nothing else."""
     max_request_bytes: int = Field(default=1_000_000, ge=1024, le=1_000_000)
-    """Below the MongoDB MCP server's own limit of 1 MiB."""
+    """The largest body of a request; below the MongoDB MCP server's own limit of 1 MiB."""
     allowed_hosts: tuple[str, ...] = ()
     """Host headers that are served besides the resource URL's and the listening address's."""
     allowed_origins: tuple[str, ...] = ()
@@ -181,11 +239,19 @@ class Settings(BaseSettings):
     scopes: tuple[str, ...] = ("mongodb:read",)
     """The baseline scopes that metadata and challenges name."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least severe messages that go to standard error."""
     issuers: tuple[Issuer, ...] = Field(min_length=1)
+    """The authorization servers whose tokens are accepted."""
     servers: tuple[Server, ...] = Field(min_length=1)
+    """The MongoDB MCP servers."""
     opa: Opa = Opa()
+    """Where decisions come from."""
     audit: Audit = Audit()
+    """Where the evidence goes."""
     sessions: SessionLimits = SessionLimits()
+    """How many sessions there may be."""
+    views: Views = Views()
+    """How the definitions of views are kept."""
 
     @field_validator("listen", "admin_listen")
     @classmethod
@@ -261,13 +327,52 @@ def load(**defaults: Any) -> Settings:
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    """Refuse variables that no setting would be read from; what is below a known group, pydantic checks.
+
+    Names count in any case, because settings are read in any case.
+    """
     for name in environ:
-        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or name.startswith("SIDECAR_TEST_"):
+        upper = name.upper()
+        if not upper.startswith(PREFIX) or upper == CONFIG_VARIABLE or upper.startswith("SIDECAR_TEST_"):
             continue
-        field = name.removeprefix(PREFIX).split("__", 1)[0].lower()
-        if field not in Settings.model_fields:
+        field, *below = upper.removeprefix(PREFIX).lower().split("__")
+        if field not in Settings.model_fields or (below and field not in _GROUPS):
             msg = f"{name} is not a setting"
             raise ConfigurationError(msg)
+
+
+_GROUPS: Final = frozenset(
+    name
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, _Group)
+)
+"""Settings with settings of their own; lists are given whole, as JSON."""
+
+
+def require_files(config: Settings) -> None:
+    """Look for what the settings name, before anything is started.
+
+    Raises:
+        ConfigurationError: something is not there; the detail names the setting.
+    """
+    files = {"opa.ca_file": config.opa.ca_file, "opa.token_file": config.opa.token_file}
+    for number, issuer in enumerate(config.issuers):
+        files[f"issuers.{number}.jwks_file"] = issuer.jwks_file
+    programs = {} if config.opa.url else {"opa.binary": config.opa.binary}
+    for number, server in enumerate(config.servers):
+        files[f"servers.{number}.connection_string_file"] = server.connection_string_file
+        files[f"servers.{number}.headers_file"] = server.headers_file
+        files[f"servers.{number}.views_connection_string_file"] = server.views_connection_string_file
+        if server.command:
+            programs[f"servers.{number}.command"] = server.command[0]
+    for setting, file in files.items():
+        if file is not None and not (file.is_file() and os.access(file, os.R_OK)):
+            raise ConfigurationError(f"{setting}: {file} is not a file that can be read")
+    for setting, program in programs.items():
+        if shutil.which(program, path=search_path()) is None:
+            raise ConfigurationError(f"{setting}: there is no program {program}")
+    if not config.opa.url and not config.policies.is_dir():
+        raise ConfigurationError(f"policies: {config.policies} is not a folder")
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -277,7 +382,7 @@ def split_address(address: str) -> tuple[str, int]:
         ValueError: it is not one.
     """
     parts = urlsplit(f"//{address}")
-    if not parts.hostname or parts.port is None or parts.path or parts.username is not None:
+    if not parts.hostname or parts.port is None or parts.username is not None or parts.netloc != address:
         msg = "use host:port"
         raise ValueError(msg)
     return parts.hostname, parts.port
@@ -313,10 +418,16 @@ class Exporter:
 
 
 def exporter(signal: Literal["TRACES", "METRICS"]) -> Exporter:
-    """Return where a signal is exported to (OpenTelemetry specification, OTLP exporter configuration)."""
+    """Return where a signal is exported to (OpenTelemetry specification, OTLP exporter configuration).
+
+    Traces go wherever an endpoint is named. Metrics are served at ``/metrics`` anyway, so they are pushed only where
+    somebody asks for that (an endpoint of their own, or ``OTEL_METRICS_EXPORTER=otlp``): Jaeger takes none.
+    """
     environ = os.environ
-    endpoint = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
-    off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get(f"OTEL_{signal}_EXPORTER") == "none"
+    own = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT", "")
+    chosen = environ.get(f"OTEL_{signal}_EXPORTER", "otlp" if signal == "TRACES" or own else "none")
+    off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or "otlp" not in chosen.split(",")
+    endpoint = own or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
     protocol = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
     return Exporter(endpoint="" if off else endpoint, protocol=protocol)
 
@@ -329,3 +440,15 @@ def search_path() -> str:
 def demo_connection_string() -> str:
     """The database that the demo is told to use (the MongoDB MCP server's own variable), or empty."""
     return os.environ.get(DEMO_CONNECTION_VARIABLE, "")
+
+
+def given() -> bool:
+    """Whether settings are given at all; commands for authors work without."""
+    names = {name.upper() for name in os.environ}
+    return bool(names & {CONFIG_VARIABLE, f"{PREFIX}ISSUERS"})
+
+
+def opa_binary(named: str | None) -> str:
+    """Return the OPA executable that a command names, or the one of the settings; these need not be complete."""
+    variable = f"{PREFIX}OPA__BINARY"
+    return named or os.environ.get(variable) or (load().opa.binary if given() else "opa")

@@ -20,6 +20,8 @@ from sidecar.telemetry.exporting import SCHEMA_URL, SCOPE, require_http_protobuf
 
 OTHER: Final = "_OTHER"
 
+POLICY_LOADS: Final = ("loaded", "refused")
+
 OPERATION_BOUNDARIES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 """Seconds; prescribed by the MCP conventions for ``mcp.server.operation.duration``."""
 
@@ -103,6 +105,9 @@ class OtelMetrics:
         self._refusals = meter.create_counter("mcp_sidecar.refusals", description="Refused requests.")
         self._sessions = meter.create_gauge("mcp_sidecar.sessions", description="Open sessions.")
         self._in_flight = meter.create_up_down_counter("mcp_sidecar.in_flight", description="Calls being handled.")
+        self._policy_load = meter.create_gauge(
+            "mcp_sidecar.policy.load", description="1 for how the last attempt to load the policies ended."
+        )
         self._health = meter.create_gauge("mcp_sidecar.health", description="1 where a component answers, else 0.")
 
     def operation(self, method: str, tool: str, error: str, seconds: float) -> None:
@@ -158,6 +163,11 @@ class OtelMetrics:
     def health(self, component: str, *, up: bool) -> None:
         """Whether a dependency is up: ``opa`` or ``server/<configured name>``."""
         self._health.set(int(up), {"component": self._component(component)})
+
+    def policy_load(self, result: str) -> None:
+        """How the last attempt to load the policies ended: ``loaded`` or ``refused`` (the last good set serves)."""
+        for each in POLICY_LOADS:
+            self._policy_load.set(int(each == result), {"result": each})
 
     def render(self) -> tuple[bytes, str]:
         """Return the body and the content type of ``/metrics``, Prometheus text format."""

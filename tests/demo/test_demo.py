@@ -1,0 +1,153 @@
+"""``mcp-sidecar demo --once`` on the real parts: the tour, its exit status, and whose settings count."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pymongo import MongoClient
+
+from tests import parts
+from tests.parts import ROOT
+
+TOUR = [
+    ("alice", "find", "allowed", "analytics/analysts-read-orders"),
+    ("alice", "count", "allowed", "analytics/analysts-read-orders"),
+    ("alice", "aggregate", "refused", "people"),
+    ("larry", "insert-many", "allowed", "analytics/loaders-insert-orders"),
+    ("larry", "drop-collection", "refused", "analytics"),
+    ("mallory", "tools/list", "no tools", ""),
+    ("mallory", "find", "unknown tool", "Unknown tool."),
+    ("nobody", "find", "401", "A bearer token is required."),
+]
+WRITING = {"insert-many"}
+
+
+def demo(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Play the tour in a folder of its own: whatever it writes by default lands there."""
+    return subprocess.run(
+        [sys.executable, "-m", "sidecar", "demo", "--once", *words],
+        cwd=folder,
+        env={
+            "PATH": f"{parts.BIN}:{os.environ['PATH']}",  # noqa: TID251 - the tests' own environment
+            "PYTHONPATH": str(ROOT),
+            "SIDECAR_POLICIES": str(ROOT / "policies"),
+            "SIDECAR_OPA__TIMEOUT_MS": "5000",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+
+
+def rows(output: str) -> list[list[str]]:
+    """The cells of the table's rows, each on one line."""
+    found: list[list[str]] = []
+    fresh = True
+    for line in output.splitlines():
+        if not line.startswith("│"):
+            fresh = True
+            continue
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        if fresh:
+            found.append(cells)
+        else:
+            found[-1] = [f"{above} {cell}".strip() for above, cell in zip(found[-1], cells, strict=True)]
+        fresh = False
+    return found
+
+
+def assert_as_announced(output: str, steps: list[tuple[str, str, str, str]]) -> None:
+    table = rows(output)
+    assert len(table) == len(steps), output
+    for cells, (who, tool, decision, why) in zip(table, steps, strict=True):
+        assert cells[0].startswith(who)
+        assert cells[1] == tool
+        assert cells[3] == decision
+        assert why.replace(" ", "") in cells[4].replace(" ", "")
+        assert re.fullmatch(r"\d+", cells[5])
+    assert "announced" not in output
+
+
+def collections(uri: str) -> set[str]:
+    with MongoClient[dict[str, object]](uri) as client:
+        names = [name for name in client.list_database_names() if name in {"sales", "hr", "support"}]
+        return {f"{name}.{collection}" for name in names for collection in client[name].list_collection_names()}
+
+
+def test_the_tour_goes_as_announced_and_leaves_its_evidence_where_it_was_told(tmp_path):
+    store = tmp_path / "evidence.jsonl"
+    done = demo(tmp_path, SIDECAR_AUDIT__STORE=f"file:{store}")
+    assert done.returncode == 0, done.stderr
+    assert_as_announced(done.stdout, TOUR)
+    assert "✗ read hr.salaries" in done.stdout, "the access that failed is named"
+    records = [json.loads(line) for line in store.read_bytes().splitlines()]  # noqa: TID251 - our own file
+    assert [r["tool"] for r in records if r["event"] == "intent"] == ["find", "count", "insert-many"]
+    assert {r["subject"]["id"] for r in records if r["subject"]} == {"alice", "larry", "mallory"}
+    assert {path.name for path in tmp_path.iterdir()} == {"evidence.jsonl"}, "nothing else is left"
+    assert not [line for line in done.stderr.splitlines() if "Traceback" in line or "eyJ" in line]
+    assert "eyJ" not in done.stdout, "with --once no token is shown"
+
+
+def without_the_analysts_grants(folder: Path) -> Path:
+    policies = folder / "policies"
+    shutil.copytree(ROOT / "policies", policies)
+    policy = policies / "teams" / "analytics" / "policy.rego"
+    text = policy.read_text()
+    assert '"analysts"' in text
+    (policy.parent / "policy_test.rego").unlink()  # it would refuse such a set, as it should
+    policy.write_text(text.replace('"analysts"', '"nobody-at-all"'))
+    return policies
+
+
+def test_a_step_that_goes_otherwise_is_shown_and_ends_with_status_1(tmp_path):
+    done = demo(tmp_path, SIDECAR_POLICIES=str(without_the_analysts_grants(tmp_path)))
+    assert done.returncode == 1, done.stderr
+    first = rows(done.stdout)[0]
+    assert "announced: allowed" in first[3]
+    assert rows(done.stdout)[3][3] == "allowed", "the others are not affected"
+
+
+def test_a_database_that_was_named_is_read_and_not_written(tmp_path):
+    with parts.running_database() as uri:
+        if parts.outside_database():
+            pytest.skip("that database is shared; here one is needed that is empty")
+        with MongoClient[dict[str, object]](uri) as client:
+            client.sales.customers.insert_one({"_id": 1, "name": "yours"})
+        done = demo(tmp_path, MDB_MCP_CONNECTION_STRING=uri)
+        assert collections(uri) == {"sales.customers"}, "nothing was seeded or inserted"
+        with MongoClient[dict[str, object]](uri) as client:
+            assert list(client.sales.customers.find()) == [{"_id": 1, "name": "yours"}]
+        assert "Steps that write were left out" in done.stdout
+        assert not WRITING & {cells[1] for cells in rows(done.stdout)}
+        assert done.returncode == 1, "there are no documents to find in an empty database, and the tour says so"
+
+        done = demo(tmp_path, "--write", MDB_MCP_CONNECTION_STRING=uri)
+        assert done.returncode == 0, done.stderr
+        assert_as_announced(done.stdout, TOUR)
+        assert {"sales.orders", "hr.salaries"} <= collections(uri), "told to write, it does"
+
+        done = demo(tmp_path, MDB_MCP_CONNECTION_STRING=uri)
+        assert done.returncode == 0, done.stderr
+        assert_as_announced(done.stdout, [step for step in TOUR if step[1] not in WRITING])
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"SIDECAR_LISTNE": "x"}, "SIDECAR_LISTNE"),
+        ({"SIDECAR_POLICIES": "/nonexistent"}, "policies"),
+        ({"PATH": os.defpath}, "make setup"),
+    ],
+)
+def test_a_part_that_is_missing_is_status_78(tmp_path, environment, named):
+    done = demo(tmp_path, **environment)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr

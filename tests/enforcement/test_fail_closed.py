@@ -1,0 +1,699 @@
+"""The enforcement point when something it depends on fails: nothing forwarded without a permit, always evidence.
+
+Policy, evidence and the list of tools are the real ones. A foreign port stands in only where a fault is staged, and the
+upstream writes down what reached it.
+"""
+
+import asyncio
+import json
+import os
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from prometheus_client.parser import text_string_to_metric_families
+
+from sidecar.app import RandomIdentifiers, SystemClock
+from sidecar.audit.chain import verify
+from sidecar.commands.catalog import CATALOG
+from sidecar.enforcement import Caller, EnforcementPoint, Exchange, Ports, Rules
+from sidecar.errors import (
+    AuditUnavailable,
+    DecisionUnavailable,
+    InvalidRequest,
+    KeysUnavailable,
+    MessageError,
+    ParseError,
+    RevisionError,
+    SessionNotFound,
+    SessionRequired,
+    SidecarError,
+    TokenMissing,
+    TokenRejected,
+    UpstreamProtocolViolation,
+    UpstreamRefused,
+    UpstreamTimedOut,
+    UpstreamUnreachable,
+)
+from sidecar.mcp import methods
+from sidecar.mcp.session import Sessions
+from sidecar.model import Actor, Identity, JsonObject, Permit, Principal, UnverifiedToken, UpstreamResult
+from sidecar.opa.process import ManagedOpa
+from sidecar.ports import AuditReceipt, PdpAnswer, Question
+from sidecar.store.file import FileAuditSink
+from sidecar.telemetry.metrics import OtelMetrics
+from sidecar.telemetry.tracing import OtelTracer
+from sidecar.upstream.process import StdioUpstream
+from tests import parts
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
+
+CANARY = "canary-detail-of-a-dependency"
+ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
+FIND = {"name": "find", "arguments": {**ORDERS, "filter": {"status": "canary-value"}, "limit": 1}}
+SALARIES = {"name": "find", "arguments": {**ORDERS, "database": "hr", "collection": "salaries", "filter": {}}}
+ANSWER = b'{"content":[{"type":"text","text":"canary-document"}]}'
+WAIT_S = 20
+
+
+def identity(user: str, *groups: str, agent: str = "claude-desktop") -> Identity:
+    principal = Principal(issuer="https://idp.example", subject=user, groups=groups, scopes=("mongodb:read",))
+    return Identity(principal=principal, actor=Actor(id=agent), expires_at=time.time() + 3600)
+
+
+ANALYST = identity("alice", "analysts")
+STRANGER = identity("mallory")
+
+
+# --- foreign ports ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class StagedDecisions:
+    """A PDP whose decisions are staged; what a caller may see is still the real one's answer."""
+
+    real: ManagedOpa
+    decide: Callable[[JsonObject], Awaitable[PdpAnswer]] | None = None
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
+        self.asked.set()
+        if question is Question.DECISION and self.decide is not None:
+            return await self.decide(document)
+        return await self.real.ask(question, document)
+
+
+@dataclass
+class StagedSink:
+    """An audit store that fails for some records."""
+
+    real: FileAuditSink
+    fails: tuple[str, ...] = ()
+
+    async def append(self, record: JsonObject) -> AuditReceipt:
+        if record["event"] in self.fails:
+            raise AuditUnavailable(CANARY)
+        return await self.real.append(record)
+
+
+@dataclass
+class StagedUpstream:
+    """An MCP server that writes down what reached it, and answers as staged."""
+
+    offered: list[JsonObject]
+    answer: Callable[[], Awaitable[UpstreamResult]]
+    permits: list[Permit] = field(default_factory=list)
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    tools_fail: bool = False
+    healthy: bool = True
+
+    async def forward(self, permit: Permit) -> UpstreamResult:
+        self.permits.append(permit)
+        self.reached.set()
+        return await self.answer()
+
+    async def tools(self) -> list[JsonObject]:
+        if self.tools_fail:
+            raise UpstreamUnreachable(CANARY)
+        return self.offered
+
+
+@dataclass
+class StagedVerifier:
+    """Proves whatever it is told to."""
+
+    found: Identity | SidecarError
+
+    async def verify(self, _token: UnverifiedToken) -> Identity:
+        if isinstance(self.found, SidecarError):
+            raise self.found
+        return self.found
+
+
+def raising(error: BaseException) -> Callable[..., Awaitable[Any]]:
+    async def fail(*_: object) -> Any:
+        raise error
+
+    return fail
+
+
+async def answers() -> UpstreamResult:
+    return UpstreamResult(result=ANSWER, failed=False, documents=1)
+
+
+async def never(*_: object) -> Any:
+    await asyncio.Event().wait()
+
+
+def says(result: Any, revision: str = "r1") -> Callable[[JsonObject], Awaitable[PdpAnswer]]:
+    async def answer(_document: JsonObject) -> PdpAnswer:
+        return PdpAnswer(result=result, revision=revision)
+
+    return answer
+
+
+# --- the parts that are real ------------------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def opa(opa_binary):
+    with tempfile.TemporaryDirectory(prefix="opa-") as folder:
+        async with ManagedOpa(opa_binary, parts.ROOT / "policies", directory=Path(folder), timeout_s=10.0) as running:
+            yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def offered(mcp_server_command):
+    """The real server's own list of tools."""
+    environment = {
+        "PATH": os.environ["PATH"],  # noqa: TID251 - the tests' own environment
+        "MDB_MCP_CONNECTION_STRING": "mongodb://127.0.0.1:1/",
+        "MDB_MCP_TELEMETRY": "disabled",
+    }
+    server = StdioUpstream("demo-ro", mcp_server_command, environment, timeout_s=30.0)
+    await server.start()
+    try:
+        return await server.tools()
+    finally:
+        await server.stop()
+
+
+class World:
+    """One enforcement point with what is staged around it."""
+
+    def __init__(self, opa: ManagedOpa, offered: list[JsonObject], file: Path, **staged: Any) -> None:
+        self.file = file
+        self.store = FileAuditSink(file)
+        self.decisions = StagedDecisions(opa, staged.get("decide"))
+        self.upstream = StagedUpstream(offered, staged.get("answer", answers), tools_fail=staged.get("no_tools", False))
+        self.metrics = OtelMetrics(methods=methods.KNOWN, tools=CATALOG.keys(), servers=["demo-ro", "demo-rw"])
+        ports = Ports(
+            verifier=StagedVerifier(staged.get("verified", ANALYST)),
+            decisions=self.decisions,
+            audit=StagedSink(self.store, staged.get("unrecorded", ())),
+            upstreams={"demo-ro": self.upstream, "demo-rw": self.upstream},
+            clock=SystemClock(),
+            identifiers=RandomIdentifiers(),
+            tracer=OtelTracer(None),
+            metrics=self.metrics,
+        )
+        rules = Rules(environment="test", server_version="0", audit_required=staged.get("required", True))
+        self.pep = EnforcementPoint(ports, rules, Sessions(100, 100, 3600))
+
+    @staticmethod
+    def caller(who: Identity) -> Caller:
+        return Caller(identity=who, began_ns=1, ended_ns=2)
+
+    async def send(self, message: Any, session: str | None, who: Identity = ANALYST, protocol: str | None = None):
+        exchange = Exchange(transport="http", client_ip="127.0.0.1", session_id=session, protocol=protocol)
+        body = message if isinstance(message, bytes) else json.dumps(message).encode()
+        return await asyncio.wait_for(self.pep.enforce(body, exchange, self.caller(who)), WAIT_S)
+
+    async def open(self, who: Identity = ANALYST, revision: str = "2025-11-25") -> str:
+        params = {"protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
+        reply = await self.send(request("initialize", params), None, who)
+        session: str | None = reply.session_id
+        assert session is not None
+        return session
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.file.read_bytes().splitlines()]  # noqa: TID251 - our own file
+
+    def told(self) -> list[tuple[str, str, str | None]]:
+        return [(r["event"], r["outcome"]["status"], r["outcome"]["error"]) for r in self.records() if r["outcome"]]
+
+    def refusals(self) -> dict[tuple[str, str], float]:
+        return {
+            (sample.labels["stage"], sample.labels["error"]): sample.value
+            for family in text_string_to_metric_families(self.metrics.render()[0].decode())
+            for sample in family.samples
+            if sample.name == "mcp_sidecar_refusals_total"
+        }
+
+
+def request(method: str, params: Any = None, number: Any = 1) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": number, "method": method, "params": params or {}}
+
+
+def call(params: Any = None, number: Any = 1) -> dict[str, Any]:
+    return request("tools/call", params or FIND, number)
+
+
+def cancelled(number: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": number, "reason": "enough"}}
+
+
+def body(reply: Any) -> Any:
+    return json.loads(reply.body)  # noqa: TID251 - our own reply
+
+
+def code(reply: Any) -> str:
+    """The refusal's reason code, ``ok`` for a result, or the JSON-RPC error's number."""
+    answer = body(reply)
+    if "error" in answer:
+        return str(answer["error"]["code"])
+    decision = answer["result"].get("_meta", {}).get("mcp-sidecar/decision")
+    return str(decision["reasons"][0]["code"]) if decision else "ok"
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def world(opa, offered, tmp_path):
+    made: list[World] = []
+
+    def make(**staged: Any) -> World:
+        made.append(World(opa, offered, tmp_path / f"audit{len(made)}.jsonl", **staged))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.store.close()
+        one.metrics.shutdown(1)
+        written = one.file.read_bytes()
+        for canary in (CANARY, "canary-value", "canary-document", "canary-token"):
+            assert canary.encode() not in written
+        with one.file.open("rb") as lines:
+            assert verify(lines).fault is None
+
+
+# --- the matrix -------------------------------------------------------------------------------------------------------
+
+ALLOW: dict[str, Any] = {
+    "v": 1, "allow": True, "reasons": [], "server": "demo-ro", "approval": None, "revision": "r1",
+    "accesses": [
+        {"owner": "analytics", "grants": ["g"], "filter": None, "mask": [], "max_documents": None, "max_time_ms": None}
+    ],
+}  # fmt: skip
+DENY: dict[str, Any] = {
+    **ALLOW,
+    "allow": False,
+    "server": "",
+    "reasons": [{"code": "not_granted", "source": "platform", "access": 0}],
+}
+
+APPROVAL: dict[str, Any] = {"accesses": [{"access": 0, "codes": ["write"]}]}
+
+
+def obliged(**obligation: Any) -> dict[str, Any]:
+    return {**ALLOW, "accesses": [{**ALLOW["accesses"][0], **obligation}]}
+
+
+GARBAGE: tuple[Any, ...] = (
+    None,
+    True,
+    [],
+    {},
+    "allow",
+    {"allow": True},
+    {**ALLOW, "allow": "true"},
+    {**ALLOW, "allow": 1},
+    {**ALLOW, "v": 2},
+    {**ALLOW, "extra": 1},
+    {**ALLOW, "accesses": []},
+    {**ALLOW, "accesses": [*ALLOW["accesses"], *ALLOW["accesses"]]},
+    {**ALLOW, "server": "elsewhere"},
+    {**ALLOW, "server": ""},
+    {**ALLOW, "reasons": DENY["reasons"]},
+    {**DENY, "reasons": []},
+    obliged(owner=""),
+    obliged(grants=[]),
+    obliged(filter="region"),
+    obliged(unknown_obligation=1),
+)
+"""Answers that are not of the contract."""
+
+REFUSED = "refusal"
+UNAVAILABLE = "decision_unavailable"
+
+MATRIX: dict[str, tuple[dict[str, Any], str, int, list[tuple[str, str, str | None]]]] = {
+    # name: (what is staged, reply, calls that reached upstream, what the evidence says)
+    "nothing fails": ({}, "ok", 1, [("outcome", "ok", None)]),
+    "the scripted allow is one": ({"decide": says(ALLOW)}, "ok", 1, [("outcome", "ok", None)]),
+    "policy denies": ({"decide": says(DENY)}, "not_granted", 0, [("refusal", "refused", "policy_denied")]),
+    "the PDP is not there": (
+        {"decide": raising(DecisionUnavailable(CANARY))},
+        UNAVAILABLE,
+        0,
+        [("refusal", "refused", UNAVAILABLE)],
+    ),
+    **{
+        f"the PDP answers {json.dumps(garbage)[:60]}": (
+            {"decide": says(garbage)},
+            UNAVAILABLE,
+            0,
+            [("refusal", "refused", UNAVAILABLE)],
+        )
+        for garbage in GARBAGE
+    },
+    **{
+        f"an obligation of {name}": (
+            {"decide": says(obliged(**{name: value}))},
+            "obligation_unsupported",
+            0,
+            [("refusal", "refused", "obligation_unsupported")],
+        )
+        for name, value in (("filter", {"a": 1}), ("mask", ["ssn"]), ("max_documents", 5), ("max_time_ms", 5))
+    },
+    "an approval is asked for": (
+        {"decide": says({**ALLOW, "approval": APPROVAL})},
+        "obligation_unsupported",
+        0,
+        [("refusal", "refused", "obligation_unsupported")],
+    ),
+    "the list of tools cannot be had": (
+        {"no_tools": True},
+        "upstream_unreachable",
+        0,
+        [("refusal", "refused", "upstream_unreachable")],
+    ),
+    "the intent is not recorded": (
+        {"unrecorded": ("intent",)},
+        "audit_unavailable",
+        0,
+        [("refusal", "refused", "audit_unavailable")],
+    ),
+    "nothing can be recorded": ({"unrecorded": ("intent", "outcome", "refusal")}, "audit_unavailable", 0, []),
+    "the outcome is not recorded": ({"unrecorded": ("outcome",)}, "outcome_not_recorded", 1, []),
+    "evidence is not required and not there": (
+        {"unrecorded": ("intent", "outcome", "refusal"), "required": False},
+        "ok",
+        1,
+        [],
+    ),
+    "evidence is not required and the outcome is lost": ({"unrecorded": ("outcome",), "required": False}, "ok", 1, []),
+    "evidence is not required and policy denies": (
+        {"unrecorded": ("intent", "outcome", "refusal"), "required": False, "decide": says(DENY)},
+        "not_granted",
+        0,
+        [],
+    ),
+    **{
+        f"upstream: {error.label}": ({"answer": raising(error)}, error.label, 1, [("outcome", "error", error.label)])
+        for error in (
+            UpstreamTimedOut(CANARY),
+            UpstreamUnreachable(CANARY),
+            UpstreamProtocolViolation(CANARY),
+            UpstreamRefused(CANARY),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", MATRIX)
+async def test_a_failure_ends_in_a_typed_refusal_and_one_record(world, name):
+    staged, expected, reached, told = MATRIX[name]
+    one = world(**staged)
+    reply = await one.send(call(), await one.open())
+    assert code(reply) == expected
+    assert CANARY.encode() not in reply.body
+    assert len(one.upstream.permits) == reached
+    assert one.told() == told
+    intents = [record for record in one.records() if record["event"] == "intent"]
+    recorded = reached and "intent" not in staged.get("unrecorded", ())
+    assert len(intents) == (1 if recorded else 0), "an intent is what was about to be forwarded, and nothing else"
+    if reached:
+        (permit,) = one.upstream.permits
+        assert permit.audit_id == (intents[0]["id"] if intents else "")
+        assert {"name": permit.call.name, "arguments": permit.call.arguments} == FIND
+    if expected == "ok":
+        assert b"canary-document" in reply.body
+    else:
+        assert b"canary-document" not in reply.body
+        assert body(reply)["result"]["isError"] is True
+        if told and told[0][0] == REFUSED:
+            assert [error for _, error in one.refusals()] == [told[0][2]]
+
+
+async def test_a_bug_in_an_adapter_is_not_an_answer_and_its_outcome_is_recorded(world):
+    one = world(answer=raising(RuntimeError(CANARY)))
+    session = await one.open()
+    with pytest.raises(RuntimeError):
+        await one.send(call(), session)
+    assert one.told() == [("outcome", "error", "internal")]
+
+
+async def test_a_tool_that_is_not_the_reviewed_one_is_not_called(world, offered):
+    one = world()
+    one.upstream.offered = [
+        {**tool, "inputSchema": {"type": "object"}} if tool["name"] == "find" else tool for tool in offered
+    ]
+    assert code(await one.send(call(), await one.open())) == "tool_changed"
+    one.upstream.offered = [tool for tool in offered if tool["name"] != "find"]
+    assert code(await one.send(call(), await one.open())) == "tool_absent"
+    assert one.upstream.permits == []
+
+
+# --- who is calling ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [TokenRejected(CANARY), KeysUnavailable(CANARY)], ids=lambda error: error.label)
+async def test_a_caller_who_cannot_be_proven_leaves_one_refusal(world, error):
+    one = world(verified=error)
+    with pytest.raises(type(error)):
+        await one.pep.authenticate(UnverifiedToken("canary-token"), Exchange(transport="http", client_ip="127.0.0.1"))
+    assert one.told() == [("refusal", "refused", error.label)]
+    assert one.refusals() == {("admit", error.label): 1.0}
+    assert one.records()[0]["subject"] is None
+
+
+async def test_no_token_is_refused_without_asking_the_verifier(world):
+    one = world()
+    with pytest.raises(TokenMissing):
+        await one.pep.authenticate(None, Exchange(transport="http", client_ip="127.0.0.1"))
+    assert one.told() == [("refusal", "refused", "token_missing")]
+
+
+async def test_a_refusal_stands_even_if_it_cannot_be_recorded(world):
+    one = world(verified=TokenRejected(CANARY), unrecorded=("refusal",))
+    with pytest.raises(TokenRejected):
+        await one.pep.authenticate(UnverifiedToken("canary-token"), Exchange(transport="http", client_ip="127.0.0.1"))
+    assert one.refusals() == {("admit", "token_rejected"): 1.0, ("reply", "audit_unavailable"): 1.0}
+
+
+@pytest.mark.parametrize("thief", [STRANGER, identity("alice", "analysts", agent="other-agent")])
+@pytest.mark.parametrize("message", [call(), request("tools/list"), request("ping"), [call()]])
+async def test_a_session_of_somebody_else_is_answered_as_one_that_never_was(world, thief, message):
+    one = world()
+    session = await one.open()
+    stolen = await one.send(message, session, thief)
+    unknown = await one.send(message, "no-such-session", thief)
+    assert isinstance(stolen.error, SessionNotFound)
+    assert stolen.body == unknown.body
+    assert one.upstream.permits == []
+    assert code(await one.send(call(), session)) == "ok", "and its owner's is none the worse"
+
+
+async def test_without_a_session_there_is_no_call(world):
+    one = world()
+    assert isinstance((await one.send(call(), None)).error, SessionRequired)
+    assert one.told() == [("refusal", "refused", "session_required")]
+
+
+async def test_the_protocol_header_must_be_the_sessions(world):
+    one = world()
+    session = await one.open(revision="2025-06-18")
+    assert isinstance((await one.send(call(), session, protocol="2025-11-25")).error, RevisionError)
+    assert code(await one.send(call(), session, protocol="2025-06-18")) == "ok"
+
+
+# --- what may not be seen ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments", [FIND["arguments"], {}, {"surprise": 1}, {**ORDERS, "filter": {"$where": "x"}}, {"connectionId": "x"}]
+)
+async def test_a_hidden_tool_is_answered_byte_for_byte_as_an_unknown_one(world, arguments):
+    one = world()
+    session = await one.open(STRANGER)
+    hidden = await one.send(call({"name": "find", "arguments": arguments}), session, STRANGER)
+    unknown = await one.send(call({"name": "no-such-tool", "arguments": arguments}), session, STRANGER)
+    assert hidden.body == unknown.body
+    assert type(hidden.error) is type(unknown.error)
+    assert code(hidden) == "-32602"
+    assert one.told() == [("refusal", "refused", "unknown_tool")] * 2
+    assert one.upstream.permits == []
+
+
+async def test_a_tool_that_may_be_seen_is_refused_with_reasons(world):
+    one = world()
+    reply = await one.send(call(SALARIES), await one.open())
+    assert "not_granted" in reply.body.decode()
+    assert body(reply)["result"]["_meta"]["mcp-sidecar/decision"]["owner"] == "people"
+    assert one.upstream.permits == []
+
+
+async def test_hiding_does_not_turn_an_outage_into_an_unknown_tool(world):
+    one = world(decide=raising(DecisionUnavailable(CANARY)))
+    assert code(await one.send(call(), await one.open(STRANGER), STRANGER)) == UNAVAILABLE
+
+
+# --- cancellation -----------------------------------------------------------------------------------------------------
+
+
+async def test_cancelled_before_the_permit_nothing_is_forwarded(world):
+    decided = asyncio.Event()
+
+    async def late(_document: JsonObject) -> PdpAnswer:
+        await decided.wait()
+        return PdpAnswer(result=ALLOW, revision="r1")
+
+    one = world(decide=late)
+    session = await one.open()
+    waiting = asyncio.create_task(one.send(call(number=7), session))
+    await asyncio.wait_for(one.decisions.asked.wait(), WAIT_S)
+    assert (await one.send(cancelled(7), session)).body is None
+    decided.set()
+    assert code(await waiting) == "cancelled"
+    assert one.upstream.permits == []
+    assert one.told() == [("refusal", "refused", "cancelled")]
+
+
+async def test_cancelled_after_the_permit_the_outcome_is_still_recorded(world):
+    one = world(answer=never)
+    session = await one.open()
+    waiting = asyncio.create_task(one.send(call(number=7), session))
+    await asyncio.wait_for(one.upstream.reached.wait(), WAIT_S)
+    assert (await one.send(cancelled(7), session)).body is None
+    assert code(await waiting) == "cancelled"
+    assert one.told() == [("outcome", "cancelled", "cancelled")]
+    assert code(await one.send(request("ping", number=7), session)) == "ok", "the id is free again"
+
+
+@pytest.mark.parametrize("named", ["7", 8, None, True, 7.5, [7], {"a": 1}])
+async def test_a_cancellation_of_something_else_changes_nothing(world, named):
+    answered = asyncio.Event()
+
+    async def late() -> UpstreamResult:
+        await answered.wait()
+        return await answers()
+
+    one = world(answer=late)
+    session, other = await one.open(), await one.open()
+    waiting = asyncio.create_task(one.send(call(number=7), session))
+    await asyncio.wait_for(one.upstream.reached.wait(), WAIT_S)
+    await one.send(cancelled(named), session)
+    await one.send(cancelled(7), other)
+    answered.set()
+    assert code(await waiting) == "ok", "an answer that comes late is an answer"
+    assert one.told() == [("outcome", "ok", None)]
+
+
+async def test_a_shutdown_before_the_permit_forwards_nothing(world):
+    one = world(decide=never)
+    session = await one.open()
+    waiting = asyncio.create_task(one.send(call(), session))
+    await asyncio.wait_for(one.decisions.asked.wait(), WAIT_S)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert one.upstream.permits == []
+    assert [record["event"] for record in one.records()] in ([], ["refusal"])
+
+
+async def test_a_shutdown_after_the_permit_records_the_outcome(world):
+    one = world(answer=never)
+    session = await one.open()
+    waiting = asyncio.create_task(one.send(call(), session))
+    await asyncio.wait_for(one.upstream.reached.wait(), WAIT_S)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert one.told() == [("outcome", "cancelled", "cancelled")]
+
+
+# --- ids and batches --------------------------------------------------------------------------------------------------
+
+
+async def test_an_id_in_flight_cannot_be_used_again(world):
+    answered = asyncio.Event()
+
+    async def late() -> UpstreamResult:
+        await answered.wait()
+        return await answers()
+
+    one = world(answer=late)
+    session, other = await one.open(), await one.open()
+    first = asyncio.create_task(one.send(call(number=1), session))
+    await asyncio.wait_for(one.upstream.reached.wait(), WAIT_S)
+    second = await one.send(call(number=1), session)
+    assert isinstance(second.error, InvalidRequest)
+    assert len(one.upstream.permits) == 1
+    elsewhere = asyncio.create_task(one.send(call(number=1), other))
+    as_text = asyncio.create_task(one.send(call(number="1"), session))
+    answered.set()
+    assert [code(await task) for task in (first, elsewhere, as_text)] == ["ok", "ok", "ok"]
+    assert code(await one.send(call(number=1), session)) == "ok", "afterwards it can"
+    assert len([record for record in one.records() if record["event"] == "intent"]) == 4
+
+
+async def test_each_call_of_a_batch_is_decided_alone(world):
+    one = world()
+    session = await one.open(revision="2025-03-26")
+    reply = await one.send([call(number=1), call(SALARIES, number=2), cancelled(9), request("ping", number=3)], session)
+    answers_by_id = {answer["id"]: answer["result"] for answer in body(reply)}
+    assert answers_by_id.keys() == {1, 2, 3}
+    assert "isError" not in answers_by_id[1]
+    assert answers_by_id[2]["isError"] is True
+    assert len(one.upstream.permits) == 1
+    assert [(record["event"]) for record in one.records()] == ["intent", "outcome", "refusal"]
+
+
+@pytest.mark.parametrize("revision", ["2024-11-05", "2025-06-18", "2025-11-25"])
+async def test_other_revisions_have_no_batches(world, revision):
+    one = world()
+    reply = await one.send([call()], await one.open(revision=revision))
+    assert isinstance(reply.error, InvalidRequest)
+    assert one.upstream.permits == []
+    assert one.told() == [("refusal", "refused", "invalid_request")]
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        [],
+        [call(number=1), call(number=1)],
+        [call(number=1), request("initialize", {}, 2)],
+        [call(number=1), [call(number=2)]],
+        [call(number=n) for n in range(65)],
+        [call(number=1), 3],
+    ],
+)
+async def test_a_batch_that_is_not_one_forwards_nothing_of_it(world, batch):
+    one = world()
+    reply = await one.send(batch, await one.open(revision="2025-03-26"))
+    assert isinstance(reply.error, MessageError)
+    assert one.upstream.permits == []
+    assert [event for event, *_ in one.told()] == [REFUSED]
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b'{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}', b"\xff", b"NaN"])
+async def test_what_is_not_json_leaves_one_refusal(world, text):
+    one = world()
+    reply = await one.send(text, await one.open())
+    assert isinstance(reply.error, ParseError)
+    assert one.told() == [("refusal", "refused", "parse_error")]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"jsonrpc": "2.0", "method": "tools/call", "params": FIND},
+        request("resources/read", {"uri": "exported-data://x"}),
+        request("sampling/createMessage"),
+        request("tools/call/", FIND),
+        request("TOOLS/CALL", FIND),
+        request("tools/call", {**FIND, "task": {}}),
+        request("tools/call", {**FIND, "arguments": []}),
+        request("notifications/initialized"),
+    ],
+)
+async def test_other_ways_to_a_call_lead_nowhere(world, message):
+    one = world()
+    reply = await one.send(message, await one.open())
+    assert reply.error is not None
+    assert one.upstream.permits == []
+    assert [event for event, *_ in one.told()] == [REFUSED]

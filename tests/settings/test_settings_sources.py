@@ -1,0 +1,420 @@
+"""Where settings come from, what is refused, and that a refusal names the setting and never its value."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from sidecar import settings
+from sidecar.errors import ConfigurationError
+from sidecar.settings import Settings
+from tools import settings_reference
+
+SECRET = "s3cret-of-the-database"
+URI = f"mongodb://reader:{SECRET}@127.0.0.1:27017/"
+ISSUER = {"issuer": "https://idp.example", "jwks_file": "/etc/keys.json"}
+SERVER = {"name": "demo-ro", "command": ["mongodb-mcp-server"], "connection_string_file": "/etc/mongodb"}
+MINIMUM = {"resource_url": "https://mcp.example/mcp", "issuers": [ISSUER], "servers": [SERVER]}
+
+
+@pytest.fixture(autouse=True)
+def given_environment(monkeypatch):
+    """Set the variables of a run; the tests' own border has removed everybody else's."""
+
+    def given_variables(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return given_variables
+
+
+def loaded(**changes: Any) -> Settings:
+    return settings.load(**(MINIMUM | changes))
+
+
+def refused(**changes: Any) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        loaded(**changes)
+    assert "\n" not in caught.value.detail
+    assert SECRET not in caught.value.detail
+    return caught.value.detail
+
+
+def file_of(folder: Path, text: str) -> str:
+    path = folder / "sidecar.toml"
+    path.write_text(text)
+    return str(path)
+
+
+# --- sources ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_environment_beats_the_file_and_the_file_beats_defaults(given_environment, tmp_path):
+    text = 'environment = "file"\nlisten = "127.0.0.1:1"\n[audit]\nstore = "file:/file"\non_failure = "allow"\n'
+    given_environment(
+        SIDECAR_CONFIG=file_of(tmp_path, text),
+        SIDECAR_ENVIRONMENT="variable",
+        SIDECAR_AUDIT__STORE="file:/variable",
+    )
+    found = loaded(environment="default", listen="127.0.0.1:3", admin_listen="127.0.0.1:4")
+    assert found.environment == "variable"
+    assert found.listen == "127.0.0.1:1"
+    assert found.admin_listen == "127.0.0.1:4"
+    assert found.audit.store == "file:/variable"
+    assert found.audit.on_failure == "allow", "one variable of a group leaves the file's others alone"
+    assert found.log_level == "INFO"
+
+
+def test_lists_of_groups_come_whole_from_a_variable(given_environment):
+    given_environment(SIDECAR_SERVERS=json.dumps([SERVER | {"name": "other"}]))
+    assert [server.name for server in loaded().servers] == ["other"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SIDECAR_LISTNE",
+        "SIDECAR_AUDIT_STORE",
+        "SIDECAR_LISTEN__PORT",
+        "SIDECAR_OPA__",
+        "SIDECAR_AUDIT__STORAGE",
+        "SIDECAR_AUDIT__STORE__PATH",
+        "sidecar_audit_store",
+        "SIDECAR_",
+    ],
+)
+def test_a_variable_that_is_not_a_setting_is_refused(given_environment, name):
+    given_environment(**{name: "127.0.0.1:9"})
+    refused()
+
+
+@pytest.mark.parametrize("name", ["SIDECAR_LISTEN", "SIDECARS_LISTNE", "SIDECAR_TEST_MONGODB_URI", "sidecar_listen"])
+def test_its_near_miss_is_not(given_environment, name):
+    given_environment(**{name: "127.0.0.1:9"})
+    expected = "127.0.0.1:9" if name.upper() == "SIDECAR_LISTEN" else "127.0.0.1:8080"
+    assert loaded().listen == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('listne = "127.0.0.1:1"', "listne"),
+        ('[audit]\nstorage = "file:x"', "audit.storage"),
+        ('[opa]\nurl = ""\nfail_open = true', "opa.fail_open"),
+        ('[[issuers]]\nissuer = "https://i"\nalgorithm = ["RS256"]', "issuers.0.algorithm"),
+        ('[[issuers]]\nissuer = "https://i"\n[issuers.claims]\nuser = "sub"', "issuers.0.claims.user"),
+        ('[[servers]]\nname = "a"\nreadonly = true\ncommand = ["x"]', "servers.0.readonly"),
+    ],
+)
+def test_a_misspelt_key_of_the_file_is_refused_and_named(given_environment, tmp_path, text, named):
+    given_environment(SIDECAR_CONFIG=file_of(tmp_path, text))
+    assert named in refused()
+
+
+@pytest.mark.parametrize(
+    "text", ["listen = ", "[audit\n", f'listen = "{SECRET}', f"connection_string = {SECRET}", "\udcff", "a = 1\na = 2"]
+)
+def test_a_file_that_is_not_toml_is_refused_without_its_text(given_environment, tmp_path, text):
+    path = tmp_path / "sidecar.toml"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    given_environment(SIDECAR_CONFIG=str(path))
+    refused()
+
+
+@pytest.mark.parametrize("name", ["absent.toml", "."])
+def test_a_file_that_is_not_there_is_refused(given_environment, tmp_path, name):
+    given_environment(SIDECAR_CONFIG=str(tmp_path / name))
+    assert "SIDECAR_CONFIG" in refused()
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("setting", ["listen", "admin_listen"])
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [
+        ("127.0.0.1", "127.0.0.1:80"),
+        (":8080", "[::1]:8080"),
+        ("127.0.0.1:", "127.0.0.1:0"),
+        ("127.0.0.1:65536", "127.0.0.1:65535"),
+        ("127.0.0.1:http", "localhost:8080"),
+        ("::1:8080:", "[::1]:1"),
+        ("127.0.0.1:80/mcp", "127.0.0.1:80"),
+        ("127.0.0.1:80?x", "127.0.0.1:80"),
+        ("127.0.0.1:80#x", "127.0.0.1:80"),
+        ("user@127.0.0.1:80", "127.0.0.1:80"),
+        ("http://127.0.0.1:80", "127.0.0.1:80"),
+        ("127.0.0.1:80\n", "127.0.0.1:80"),
+        ("127.0.0.1:+80", "127.0.0.1:80"),
+        ("", "0.0.0.0:8080"),
+    ],
+)
+def test_an_address_is_a_host_and_a_port(setting, bad, good):
+    assert setting in refused(**{setting: bad})
+    assert getattr(loaded(**{setting: good}), setting) == good
+
+
+@given(st.text())
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_address_however_odd_ends_in_another_error(text):
+    try:
+        host, port = settings.split_address(text)
+    except ValueError:
+        return
+    assert host
+    assert 0 <= port <= 65535
+
+
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [
+        ("mcp.example/mcp", "https://mcp.example/mcp"),
+        ("ftp://mcp.example/mcp", "http://mcp.example/mcp"),
+        ("https:///mcp", "https://mcp.example"),
+        ("https://mcp.example/mcp?x=1", "https://mcp.example/mcp"),
+        ("https://mcp.example/mcp#x", "https://mcp.example/mcp"),
+        ("https://MCP.example/mcp", "https://mcp.example/MCP"),
+        (f"https://user:{SECRET}@mcp.example/mcp", "https://mcp.example:8443/mcp"),
+    ],
+)
+def test_the_resource_is_a_plain_url(bad, good):
+    assert "resource_url" in refused(resource_url=bad)
+    assert loaded(resource_url=good).resource_url == good
+
+
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [
+        ({"issuer": ""}, {"issuer": "https://i"}),
+        ({"algorithms": []}, {"algorithms": ["ES256"]}),
+        ({"algorithms": ["none"]}, {"algorithms": ["RS256"]}),
+        ({"algorithms": ["HS256"]}, {"algorithms": ["PS256"]}),
+        ({"algorithms": "RS256"}, {"algorithms": ["EdDSA"]}),
+        ({"jwks_uri": "https://idp.example/jwks"}, {"jwks_uri": "https://idp.example/jwks", "jwks_file": None}),
+        ({"token_types": []}, {"token_types": ["at+jwt"]}),
+        ({"leeway_s": -1}, {"leeway_s": 0}),
+        ({"leeway_s": 301}, {"leeway_s": 300}),
+        ({"claims": {"agent": []}}, {"claims": {"agent": ["azp"]}}),
+        ({"claims": {"extras": ["region"]}}, {"claims": {"extra": ["region"]}}),
+    ],
+)
+def test_an_issuer_says_whose_keys_and_which_algorithms(bad, good):
+    assert "issuers.0" in refused(issuers=[ISSUER | bad])
+    loaded(issuers=[ISSUER | good])
+
+
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [
+        ({"name": "Sales"}, {"name": "sales"}),
+        ({"name": ""}, {"name": "s"}),
+        ({"name": "a" * 64}, {"name": "a" * 63}),
+        ({"name": "../x"}, {"name": "x-1"}),
+        ({"name": "sales\n"}, {"name": "sales"}),
+        ({"command": []}, {"command": ["node", "server.js"]}),
+        ({"url": "http://127.0.0.1:3000/mcp"}, {"url": ""}),
+        (
+            {"command": [], "url": "http://127.0.0.1:3000/mcp"},
+            {"command": [], "url": "http://127.0.0.1:3000/mcp", "connection_string_file": None},
+        ),
+        ({"connection_string": URI}, {"connection_string": URI, "connection_string_file": None}),
+        ({"connection_string_file": None}, {"connection_string_file": "/run/secrets/uri"}),
+        ({"headers_file": "/run/secrets/headers"}, {"headers_file": None}),
+        ({"timeout_ms": 0}, {"timeout_ms": 1}),
+        ({"read_only": "perhaps"}, {"read_only": False}),
+    ],
+)
+def test_a_server_has_one_transport_and_one_connection(bad, good):
+    assert "servers.0" in refused(servers=[SERVER | bad])
+    loaded(servers=[SERVER | good])
+
+
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [
+        ({"issuers": []}, {}),
+        ({"servers": []}, {}),
+        ({"issuers": [ISSUER, ISSUER]}, {"issuers": [ISSUER, ISSUER | {"issuer": "https://second"}]}),
+        ({"servers": [SERVER, SERVER]}, {"servers": [SERVER, SERVER | {"name": "demo-rw"}]}),
+        ({"opa": {"url": "ftp://opa:8181"}}, {"opa": {"url": "http://opa:8181"}}),
+        ({"opa": {"url": "opa:8181"}}, {"opa": {"url": "unix:///run/opa.sock"}}),
+        ({"opa": {"timeout_ms": 0}}, {"opa": {"timeout_ms": 1}}),
+        ({"opa": {"memory_mb": 255}}, {"opa": {"memory_mb": 256}}),
+        ({"opa": {"memo_ms": 1001}}, {"opa": {"memo_ms": 0}}),
+        ({"audit": {"store": "audit.jsonl"}}, {"audit": {"store": "file:audit.jsonl"}}),
+        ({"audit": {"store": "file:"}}, {"audit": {"store": "file:x"}}),
+        ({"audit": {"store": ""}}, {"audit": {"store": "file:/x"}}),
+        ({"audit": {"on_failure": "ignore"}}, {"audit": {"on_failure": "allow"}}),
+        ({"audit": {"arguments": "none"}}, {"audit": {"arguments": "full"}}),
+        ({"sessions": {"total": 0}}, {"sessions": {"total": 1}}),
+        ({"sessions": {"per_identity": 0}}, {"sessions": {"per_identity": 1}}),
+        ({"sessions": {"idle_s": 0}}, {"sessions": {"idle_s": 1}}),
+        ({"max_request_bytes": 1_000_001}, {"max_request_bytes": 1_000_000}),
+        ({"max_request_bytes": 1023}, {"max_request_bytes": 1024}),
+        ({"log_level": "LOUD"}, {"log_level": "DEBUG"}),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_and_its_near_miss_is_not(bad, good):
+    assert next(iter(bad)) in refused(**bad).replace("server names", "servers")
+    loaded(**good)
+
+
+def test_what_is_required_is_named():
+    with pytest.raises(ConfigurationError) as caught:
+        settings.load()
+    for name in ("resource_url", "issuers", "servers"):
+        assert name in caught.value.detail
+
+
+def test_settings_cannot_be_changed_afterwards():
+    found = loaded()
+    for group, name in ((found, "listen"), (found.audit, "on_failure"), (found.opa, "url")):
+        with pytest.raises(Exception, match="frozen"):
+            setattr(group, name, "x")
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+
+def secret_server(**more: Any) -> dict[str, Any]:
+    return {"name": "demo-ro", "command": ["mongodb-mcp-server"], "connection_string": URI, **more}
+
+
+def test_a_secret_is_used_and_never_shown():
+    found = loaded(servers=[secret_server()])
+    assert settings.secret(found.servers[0].connection_string, None) == URI
+    for shown in (repr(found), str(found), found.model_dump_json(), f"{found.servers[0]!r}"):
+        assert SECRET not in shown
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        [secret_server(url="http://127.0.0.1:1")],
+        [secret_server(connection_string_file="/x")],
+        [secret_server(surprise=1)],
+        [secret_server(name="NO")],
+        [secret_server(), secret_server()],
+        [secret_server(connection_string=[URI])],
+        {"0": secret_server()},
+        URI,
+    ],
+)
+def test_a_refusal_does_not_repeat_the_secret_beside_it(given_environment, broken):
+    refused(servers=broken)
+    given_environment(SIDECAR_SERVERS=json.dumps(broken))
+    refused()
+
+
+@pytest.mark.parametrize("text", [URI, f'[{{"connection_string": "{URI}"', f"[{URI}]"])
+def test_nor_where_the_variable_is_not_json(given_environment, text):
+    given_environment(SIDECAR_SERVERS=text)
+    refused()
+
+
+def test_a_secret_file_is_read_without_the_white_space_around_it(tmp_path):
+    file = tmp_path / "secret"
+    file.write_text(f"\n {URI} \n")
+    assert settings.secret(None, file) == URI
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe", None])
+def test_an_empty_unreadable_or_missing_secret_is_refused(tmp_path, content):
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigurationError):
+        settings.secret(None, file)
+
+
+def test_no_secret_at_all_is_refused():
+    with pytest.raises(ConfigurationError):
+        settings.secret(None, None)
+
+
+# --- what the settings name -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def complete(tmp_path):
+    """Settings whose every file is there; keys are settings, values are files that they need."""
+    for name in ("jwks.json", "uri", "headers", "ca", "token"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "policies").mkdir()
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o700)
+    return {
+        "policies": tmp_path / "policies",
+        "issuers": [ISSUER | {"jwks_file": tmp_path / "jwks.json"}],
+        "servers": [
+            SERVER | {"command": [str(program)], "connection_string_file": tmp_path / "uri"},
+            {"name": "far", "url": "https://mcp.example/mcp", "headers_file": tmp_path / "headers"},
+        ],
+        "opa": {"binary": str(program), "ca_file": tmp_path / "ca", "token_file": tmp_path / "token"},
+    }
+
+
+def test_settings_whose_files_are_there_are_fine(complete):
+    settings.require_files(loaded(**complete))
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("jwks.json", "issuers.0.jwks_file"),
+        ("uri", "servers.0.connection_string_file"),
+        ("headers", "servers.1.headers_file"),
+        ("ca", "opa.ca_file"),
+        ("token", "opa.token_file"),
+        ("program", "opa.binary"),
+        ("policies", "policies"),
+    ],
+)
+def test_a_file_that_is_missing_is_refused_by_the_name_of_its_setting(complete, tmp_path, name, named):
+    (tmp_path / name).rename(tmp_path / "moved")
+    with pytest.raises(ConfigurationError, match=f"^{named}: "):
+        settings.require_files(loaded(**complete))
+
+
+def test_an_outside_opa_needs_neither_program_nor_policies(complete, tmp_path):
+    complete["opa"] = {"url": "http://127.0.0.1:8181", "binary": "/nonexistent"}
+    (tmp_path / "policies").rmdir()
+    settings.require_files(loaded(**complete))
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_up_to_date_and_explains_every_setting():
+    page = settings_reference.render()
+    assert settings_reference.PAGE.read_text() == page
+    for name in Settings.model_fields:
+        assert f"`{name}`" in page or f"`[{name}]`" in page
+
+
+def test_every_secret_of_the_models_is_marked():
+    marked = {line.split("`")[1] for line in settings_reference.render().splitlines() if "🔑" in line and "| `" in line}
+    assert {"connection_string", "connection_string_file", "headers_file"} <= marked
+
+
+def test_telemetry_goes_nowhere_unless_told(given_environment):
+    assert settings.exporter("TRACES").endpoint == ""
+    given_environment(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:4318")
+    assert settings.exporter("TRACES").endpoint == "http://127.0.0.1:4318"
+    assert settings.exporter("METRICS").endpoint == "", "metrics are at /metrics; most collectors of traces take none"
+    given_environment(OTEL_METRICS_EXPORTER="otlp", OTEL_TRACES_EXPORTER="none")
+    assert settings.exporter("TRACES").endpoint == ""
+    assert settings.exporter("METRICS").endpoint == "http://127.0.0.1:4318"
+    given_environment(OTEL_SDK_DISABLED="true")
+    assert settings.exporter("METRICS").endpoint == ""
+
+
+def test_programs_are_found_where_the_environment_says():
+    assert settings.search_path() == os.environ["PATH"]  # noqa: TID251 - what the product must have read
