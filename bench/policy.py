@@ -133,7 +133,7 @@ async def main(questions: int) -> None:
             table.add_column(column, justify="right")
         try:
             for accesses in ACCESSES:
-                seen = {size: [] for size in SIZES}
+                seen: dict[tuple[int, int], list[float]] = {size: [] for size in SIZES}
                 for turn in range(5):
                     for size, opa in running.items():
                         found = await ask(opa, size, accesses, turn * questions, questions // 4)

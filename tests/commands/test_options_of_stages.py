@@ -4,11 +4,16 @@ import pytest
 
 from sidecar.commands.derive import derive
 from sidecar.errors import CommandNotDerivable
-from sidecar.model import ToolCall
+from sidecar.model import JsonObject, ToolCall
 
 
 def aggregate(stage):
-    arguments = {"connectionId": "preconfigured", "database": "shop", "collection": "orders", "pipeline": [stage]}
+    arguments: JsonObject = {
+        "connectionId": "preconfigured",
+        "database": "shop",
+        "collection": "orders",
+        "pipeline": [stage],
+    }
     return derive(ToolCall(name="aggregate", arguments=arguments))
 
 
@@ -50,7 +55,7 @@ def test_an_option_that_is_not_the_stages_own_is_refused(attack, near_miss):
     ],
 )
 def test_options_of_stages_that_run_on_a_database(attack, near_miss):
-    arguments = {"connectionId": "preconfigured", "database": "admin"}
+    arguments: JsonObject = {"connectionId": "preconfigured", "database": "admin"}
     with pytest.raises(CommandNotDerivable):
         derive(ToolCall(name="aggregate-db", arguments={**arguments, "pipeline": [attack]}))
     assert derive(ToolCall(name="aggregate-db", arguments={**arguments, "pipeline": [near_miss]})).accesses

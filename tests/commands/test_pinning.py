@@ -7,8 +7,10 @@ import pytest
 from sidecar.commands.catalog import CATALOG
 from sidecar.commands.pinning import Standing, compare, fingerprint
 from sidecar.commands.pins import PINS
+from sidecar.model import JsonObject
 
-FIND = {"name": "find", "description": "d", "inputSchema": {"type": "object", "properties": {"a": {"type": "string"}}}}
+SCHEMA: JsonObject = {"type": "object", "properties": {"a": {"type": "string"}}}
+FIND: JsonObject = {"name": "find", "description": "d", "inputSchema": SCHEMA}
 
 
 def test_every_tool_of_the_catalog_is_pinned_and_nothing_else():
@@ -44,7 +46,7 @@ def test_any_change_of_the_input_schema_changes_the_fingerprint(change):
 
 
 def test_the_order_of_keys_and_the_description_do_not():
-    other = {"inputSchema": dict(reversed(FIND["inputSchema"].items())), "name": "find", "description": "other"}
+    other: JsonObject = {"inputSchema": dict(reversed(SCHEMA.items())), "name": "find", "description": "other"}
     assert fingerprint(other) == fingerprint(FIND)
 
 
