@@ -157,7 +157,11 @@ def check_content(headers: Headers) -> None:
 
     Raises:
         MediaTypeRefused: as said.
+        InvalidRequest: a transfer coding beside chunked, which would be one more.
     """
+    if headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        # RFC 9112 section 6.1; llhttp would take "gzip, chunked" and leave the gzip in place
+        raise InvalidRequest("a transfer coding other than chunked")
     if not _JSON_TYPE.fullmatch(headers.get("Content-Type", "")):
         raise MediaTypeRefused("not application/json")
     if headers.get("Content-Encoding", "identity").lower() != "identity":

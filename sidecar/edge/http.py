@@ -87,10 +87,16 @@ def build_application(pep: EnforcementPoint, config: EdgeConfig) -> web.Applicat
     """
     edge = _Edge(pep, config)
     application = web.Application()
-    application.router.add_route("*", "/{tail:.*}", edge.dispatch)
+    application.router.add_route("*", "/{tail:.*}", edge.dispatch, expect_handler=_promise_nothing)
     application.on_response_prepare.append(_add_common_headers)
     application.on_shutdown.append(edge.close)
     return application
+
+
+async def _promise_nothing(request: web.Request) -> None:
+    """Leave ``100-continue`` to ``_read``, after the caller is known; aiohttp's own answer quotes any other value."""
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text="Unknown expectation\n")
 
 
 async def _add_common_headers(_request: web.Request, response: web.StreamResponse) -> None:
@@ -229,6 +235,9 @@ class _Edge:
         body = bytearray()
         try:
             async with asyncio.timeout(self._config.body_timeout_s):
+                if request.headers.get("Expect", "").lower() == "100-continue":
+                    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    request.writer.output_size = 0  # as aiohttp does: the answer itself has not begun
                 async for chunk in request.content.iter_any():
                     body += chunk
                     if len(body) > limit:

@@ -43,6 +43,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], int]] = {
     errors.ObligationNotSupported: 200,
     errors.DecisionUnavailable: 200,
     errors.AuditUnavailable: 200,
+    errors.ViewsUnavailable: 200,
     errors.UpstreamUnreachable: 200,
     errors.UpstreamTimedOut: 200,
     errors.UpstreamProtocolViolation: 200,

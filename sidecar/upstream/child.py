@@ -19,6 +19,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused, UpstreamUnreachable
+from sidecar.mcp.methods import Treatment, from_upstream
 from sidecar.model import JsonObject
 from sidecar.upstream.lines import LineFraming, OversizeLine
 from sidecar.upstream.messages import (
@@ -41,8 +42,8 @@ from sidecar.upstream.redaction import LogBudget, Redactor
 _READ_BYTES = 256 * 1024
 _MAX_LOG_LINE_BYTES = 8 * 1024
 _LOG_LINES_PER_SECOND = 50
-_LEVELS = {b"[DEBUG]": logging.DEBUG, b"[WARNING]": logging.WARNING, b"[ERROR]": logging.ERROR}
-"""How the server's own stderr logger marks a line (seen in 3.0.4); everything else counts as information."""
+_LEVELS = {b"[DEBUG]": logging.DEBUG, b"[INFO]": logging.INFO, b"[WARNING]": logging.WARNING, b"[ERROR]": logging.ERROR}
+"""How the server's own stderr logger marks a line (seen in 3.0.4)."""
 _MAX_UNREAD_BYTES = 16 * 1024 * 1024
 """Replies and cancellations are written without waiting; a child that lets this much pile up does not read."""
 _LAST_WORDS_S = 0.5
@@ -272,7 +273,7 @@ class Child:
                 self._settle(request_id, UpstreamRefused(f"error {code}: {text}"))
             case ServerRequest() as request:
                 self._tell(encode_reply(request))
-            case Notification(method="notifications/tools/list_changed"):
+            case Notification(method=method) if from_upstream(method) is Treatment.LOCAL:
                 self._on_tools_changed()
             case Notification():
                 # Progress, logs and resource updates: nobody subscribed to any.
@@ -312,7 +313,9 @@ class Child:
             # A cut could leave half a secret, which no pattern finds.
             self._budget.count_dropped()
             return
-        level = _LEVELS.get(line.partition(b" ")[0], logging.INFO)
+        # A line without a mark may go on with a value that had a line break in it; at the start it is a cause of death.
+        unmarked = logging.DEBUG if self.answers > 1 else logging.INFO
+        level = _LEVELS.get(line.partition(b" ")[0], unmarked)
         if not self._log.isEnabledFor(level):
             return
         if self._budget.admit(now):

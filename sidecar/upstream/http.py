@@ -24,6 +24,7 @@ from sidecar.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
+from sidecar.mcp.methods import Treatment, from_upstream
 from sidecar.model import JsonObject, Permit, UpstreamResult
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
@@ -308,7 +309,7 @@ class HttpUpstream:
                     case ServerRequest() as request:
                         asked += 1
                         await self._refuse(request, asked, session)
-                    case Notification(method="notifications/tools/list_changed"):
+                    case Notification(method=method) if from_upstream(method) is Treatment.LOCAL:
                         self._tools.changed()
                     case Notification():
                         # Progress and logs: nobody asked for any.

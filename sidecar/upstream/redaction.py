@@ -7,6 +7,9 @@ from urllib.parse import unquote
 _URI = re.compile(r"mongodb(?:\+srv)?(?::|%3a)(?://|%2f%2f|\\/\\/)[^\s\"'<>]*", re.IGNORECASE)
 _USERINFO = re.compile(r"\Amongodb(?:\+srv)?://(?P<userinfo>[^/?]*)@")
 _HIDDEN = "<redacted>"
+_FAILED_TOOL = re.compile(r"(\[[A-Z]+\] \d+ - tool: [^:]*: \w*).*", re.DOTALL)
+"""The server logs a failed call with MongoDB's words, which quote values of documents (reference, section 10.6). The
+tool and the class of the error are kept."""
 
 
 class Redactor:
@@ -26,7 +29,7 @@ class Redactor:
         text = line.decode("utf-8", "replace")
         if self._secrets is not None:
             text = self._secrets.sub(_HIDDEN, text)
-        text = _URI.sub(_HIDDEN, text)
+        text = _FAILED_TOOL.sub(rf"\1: {_HIDDEN}", _URI.sub(_HIDDEN, text))
         # Escape sequences and bidirectional marks would let the server draw in the terminal of whoever reads the log.
         return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
 
