@@ -6,6 +6,7 @@ The only module that knows every room.
 import asyncio
 import contextlib
 import logging
+import resource
 import secrets
 import signal
 import sys
@@ -151,9 +152,16 @@ async def serve(config: Settings) -> None:
         ConfigurationError: something does not come up.
     """
     logs.configure(config.log_level, json=not sys.stderr.isatty())
+    _allow_descriptors()
     async with sidecar(config) as running:
         _LOG.info("serving MCP", extra={"url": running.url, "admin": running.admin_url})
         await interrupted()
+
+
+def _allow_descriptors() -> None:
+    """Take all file descriptors that this process may have: each connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def interrupted() -> None:
@@ -297,6 +305,7 @@ def _rules(config: Settings) -> Rules:
         server_version=__version__,
         audit_required=config.audit.on_failure == "deny",
         audit_arguments=config.audit.arguments == "full",
+        calls_per_identity=config.sessions.calls_per_identity,
     )
 
 

@@ -138,6 +138,14 @@ class StreamConflict(SidecarError):
     code = -32600
 
 
+class TooManyCalls(SidecarError):
+    """This identity has as many tool calls under way as it may have."""
+
+    label = "too_many_calls"
+    public = "Too many calls under way; nothing was done. Wait for one to finish."
+    code = 1429
+
+
 class MethodRefused(SidecarError):
     """The closed method table has no entry for this method in this direction."""
 

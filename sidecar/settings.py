@@ -195,6 +195,8 @@ class SessionLimits(_Group):
     """Open sessions of one user through one agent."""
     idle_s: int = Field(default=3600, ge=1)
     """Seconds after which an unused session ends."""
+    calls_per_identity: int = Field(default=32, ge=1)
+    """Tool calls that one user through one agent may have under way."""
 
 
 class Views(_Group):

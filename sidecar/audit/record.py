@@ -165,6 +165,7 @@ def refusal(
     record_id: str,
     time_ns: int,
     duration_ms: float | None = None,
+    suppressed: int = 0,
 ) -> JsonObject:
     """Build the record of a request that was refused, by whichever step.
 
@@ -175,6 +176,7 @@ def refusal(
         record_id: this record's id.
         time_ns: now, nanoseconds since the epoch.
         duration_ms: from receipt to reply, milliseconds.
+        suppressed: like refusals of the same unknown address that have no record of their own.
 
     Raises:
         ValueError: no error is named; empty is an error (law 3).
@@ -184,6 +186,8 @@ def refusal(
         raise ValueError(msg)
     record = _record(facts, decision, event=Event.REFUSAL, record_id=record_id, time_ns=time_ns)
     record["outcome"] = _outcome(Status.REFUSED, error, None, None, duration_ms)
+    if suppressed:
+        record["suppressed"] = suppressed
     return record
 
 

@@ -1,6 +1,8 @@
 """The listener: aiohttp's server with limits, without a banner, and only on its C parser."""
 
+import asyncio
 import logging
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ssl import SSLContext
@@ -12,6 +14,9 @@ from typing_extensions import override
 from sidecar.errors import ConfigurationError
 
 _log = logging.getLogger(__name__)
+
+UNREAD_MS: Final = 30_000
+"""How long sent data may stay unacknowledged before the connection is cut (tcp(7), TCP_USER_TIMEOUT)."""
 
 COMMON_HEADERS: Final = {
     "Server": "mcp-sidecar",  # aiohttp would name itself, Python and both versions
@@ -42,6 +47,14 @@ class _Protocol(web.RequestHandler):
     """Answers malformed HTTP with a constant text; aiohttp's own answer quotes the request and names its versions."""
 
     __slots__ = ()
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        wire = transport.get_extra_info("socket")
+        if wire is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            # A client that stops reading its answer must not keep it in memory; it counts progress, not size.
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
 
     @override
     def handle_error(

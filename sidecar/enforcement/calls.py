@@ -5,6 +5,7 @@ builds a ``Permit`` (tests/architecture holds that), and an upstream takes nothi
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +24,7 @@ from sidecar.errors import (
     InvalidRequest,
     PolicyDenied,
     SidecarError,
+    TooManyCalls,
     UnknownTool,
     UpstreamError,
     UpstreamUnreachable,
@@ -57,6 +59,7 @@ class ToolCalls:
         self._rules = rules
         self._evidence = evidence
         self._in_flight: dict[tuple[str, RequestId], Flight] = {}
+        self._under_way: Counter[tuple[str, str, str]] = Counter()
         self._live = LiveTools(ports.upstreams)
         self._lists: dict[frozenset[str], tuple[list[JsonObject], bytes]] = {}
         self._visibility = Visibility(self._question, ports.clock, ports.upstreams.keys(), step_ns=rules.time_step_ns)
@@ -113,16 +116,24 @@ class ToolCalls:
 
         Raises:
             InvalidRequest: the id is in flight already (an id reused in flight loses evidence: threats 1, Aileron).
+            TooManyCalls: this identity has as many calls under way as it may have.
         """
         key = (turn.session.id if turn.session else "", request_id)
+        caller = turn.identity.key
         if key in self._in_flight:
             msg = "request id is in flight already"
             raise InvalidRequest(msg)
+        if self._under_way[caller] >= self._rules.calls_per_identity:
+            raise TooManyCalls
         self._in_flight[key] = turn.flight = Flight()
+        self._under_way[caller] += 1
         try:
             yield
         finally:
             del self._in_flight[key]
+            self._under_way[caller] -= 1
+            if not self._under_way[caller]:
+                del self._under_way[caller]
 
     async def _call(self, call: ToolCall, turn: Turn) -> UpstreamResult:
         """The enforcement sequence. A step yields its value or raises; nothing is forwarded without a permit."""
@@ -224,6 +235,8 @@ class ToolCalls:
         upstream = self._ports.upstreams.get(permit.server)
         if upstream is None or turn.flight is None:
             raise UpstreamUnreachable
+        if turn.flight.cancelled:
+            raise CancelledByClient  # it came while the intent was being stored
         with self._ports.tracer.step("forward", client=True) as span:
             task = turn.flight.task = asyncio.create_task(upstream.forward(permit))
             try:
@@ -246,12 +259,12 @@ class ToolCalls:
         return await self._visibility.tools(turn.identity, self._context(turn))
 
     async def _hidden(self, error: SidecarError, turn: Turn) -> bool:
-        """Whether the refused tool is one that this caller may not even see, and so must be answered as unknown."""
+        """Whether the refused tool is not on this caller's list, and so must be answered as unknown."""
         if isinstance(error, DependencyError | CancelledByClient):
             return False
         try:
-            return turn.tool not in await self._visible(turn)
-        except DecisionUnavailable:
+            return turn.tool not in await self._visible(turn) or not await self._live.offers(turn.tool)
+        except (DecisionUnavailable, UpstreamError):
             return False
 
     def _context(self, turn: Turn) -> RequestContext:

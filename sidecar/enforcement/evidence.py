@@ -9,6 +9,7 @@ import asyncio
 from typing import Final
 
 from sidecar.audit import record
+from sidecar.enforcement.budget import Budget
 from sidecar.enforcement.turn import CancelledByClient, OutcomeNotRecorded, Ports, Rules, Turn
 from sidecar.errors import (
     AuditUnavailable,
@@ -31,11 +32,12 @@ OWN_SOURCE: Final = "sidecar"
 
 
 class Evidence:
-    """Records what happens to messages; one instance for all of them, without state of its own."""
+    """Records what happens to messages; one instance for all of them."""
 
     def __init__(self, ports: Ports, rules: Rules) -> None:
         self._ports = ports
         self._rules = rules
+        self._strangers = Budget()
 
     async def intent(self, turn: Turn) -> str:
         """Store what is about to be forwarded, and return the record's id.
@@ -96,6 +98,11 @@ class Evidence:
         """Store and count a refusal; a refusal stands whether or not it can be recorded."""
         turn.span.fail(_label(error), error.public)
         self._ports.metrics.refused(stage, error.label)
+        suppressed: int | None = 0
+        if turn.caller is None:
+            suppressed = self._strangers.admit(turn.exchange.client_ip, self._ports.clock.monotonic())
+        if suppressed is None:
+            return
         refusal = record.refusal(
             self._facts(turn),
             _label(error),
@@ -103,6 +110,7 @@ class Evidence:
             record_id=self._ports.identifiers.request_id(),
             time_ns=turn.time_ns,
             duration_ms=self._milliseconds(turn),
+            suppressed=suppressed,
         )
         with self._ports.tracer.step("audit") as span:
             try:

@@ -47,6 +47,15 @@ class LiveTools:
                     "tool_changed", "The tool is not the one that was reviewed; tell the platform team."
                 )
 
+    async def offers(self, tool: str) -> bool:
+        """Return whether a server has the tool, reviewed or not.
+
+        Raises:
+            UpstreamError: a server cannot be asked.
+        """
+        standings = [(await self.comparison(name))[tool] for name in self._upstreams]
+        return any(standing in {Standing.PINNED, Standing.CHANGED} for standing in standings)
+
     async def pinned(self) -> list[JsonObject]:
         """Return the reviewed tools of all servers, each name once, in the servers' order.
 

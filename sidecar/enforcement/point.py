@@ -197,9 +197,9 @@ class EnforcementPoint:
         turn.rpc_id = message.id if isinstance(message, Request) else None
         revision.check_era(turn.exchange.protocol, message.params)
         treatment = methods.classify(message)
+        turn.method = message.method if message.method in methods.KNOWN else ""
         if treatment is methods.Treatment.REFUSE:
             raise MethodRefused
-        turn.method = message.method
         if isinstance(message, Request) and message.method == "initialize":
             return self._initialize(message, turn)
         turn.session = self._session(turn.exchange, turn.caller)

@@ -86,6 +86,8 @@ class Rules:
     """A call whose intent cannot be stored is refused (``audit.on_failure = "deny"``)."""
     audit_arguments: bool = False
     """Audit records carry the arguments, not only their digest (``audit.arguments = "full"``)."""
+    calls_per_identity: int = 32
+    """Tool calls that one user through one agent may have under way: nobody can keep a server from the others."""
     time_step_ns: int = 1_000_000_000
     """``time_ns`` in questions to policy is truncated to this, so that equal questions are equal."""
 
@@ -101,7 +103,7 @@ class CancelledByClient(SidecarError):
     """The client sent notifications/cancelled for this request."""
 
     label = "cancelled"
-    public = "The request was cancelled."
+    public = "The request was cancelled; had it been forwarded by then, a write may have taken effect."
     code = 1499
 
 

@@ -72,9 +72,17 @@ _NOTIFICATIONS: Final[Mapping[str, Treatment]] = MappingProxyType(
 KNOWN: Final = frozenset(_REQUESTS) | frozenset(_NOTIFICATIONS)
 """Every method of MCP that a client may send, served or not: the bound of a label set."""
 
-_FROM_UPSTREAM: Final[Mapping[str, Treatment]] = MappingProxyType(
+_UPSTREAM_REQUESTS: Final = MappingProxyType(
     {
         "ping": Treatment.LOCAL,
+        "sampling/createMessage": Treatment.REFUSE,
+        "elicitation/create": Treatment.REFUSE,
+        "roots/list": Treatment.REFUSE,
+    }
+)
+
+_UPSTREAM_NOTIFICATIONS: Final = MappingProxyType(
+    {
         "notifications/tools/list_changed": Treatment.LOCAL,
         "notifications/resources/list_changed": Treatment.REFUSE,
         "notifications/resources/updated": Treatment.REFUSE,
@@ -84,9 +92,6 @@ _FROM_UPSTREAM: Final[Mapping[str, Treatment]] = MappingProxyType(
         "notifications/message": Treatment.REFUSE,
         "notifications/elicitation/complete": Treatment.REFUSE,
         "notifications/tasks/status": Treatment.REFUSE,
-        "sampling/createMessage": Treatment.REFUSE,
-        "elicitation/create": Treatment.REFUSE,
-        "roots/list": Treatment.REFUSE,
     }
 )
 
@@ -110,11 +115,12 @@ def classify(message: Request | Notification) -> Treatment:
             return _NOTIFICATIONS.get(message.method, Treatment.REFUSE)
 
 
-def from_upstream(method: str) -> Treatment:
-    """Return what becomes of a message that the MongoDB MCP server sends of its own accord.
+def from_upstream(method: str, *, notification: bool) -> Treatment:
+    """Return what becomes of a message that the MongoDB MCP server sends of its own accord, by method and kind.
 
     Nothing is relayed to clients: elicitation and sampling would let the server ask the user in the sidecar's name,
     and progress and log messages carry data that no obligation has touched. ``ping`` is answered (MCP, utilities,
     ping: the receiver must respond promptly).
     """
-    return _FROM_UPSTREAM.get(method, Treatment.REFUSE)
+    table = _UPSTREAM_NOTIFICATIONS if notification else _UPSTREAM_REQUESTS
+    return table.get(method, Treatment.REFUSE)

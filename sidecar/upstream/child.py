@@ -273,7 +273,7 @@ class Child:
                 self._settle(request_id, UpstreamRefused(f"error {code}: {text}"))
             case ServerRequest() as request:
                 self._tell(encode_reply(request))
-            case Notification(method=method) if from_upstream(method) is Treatment.LOCAL:
+            case Notification(method=method) if from_upstream(method, notification=True) is Treatment.LOCAL:
                 self._on_tools_changed()
             case Notification():
                 # Progress, logs and resource updates: nobody subscribed to any.

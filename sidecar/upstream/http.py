@@ -309,7 +309,7 @@ class HttpUpstream:
                     case ServerRequest() as request:
                         asked += 1
                         await self._refuse(request, asked, session)
-                    case Notification(method=method) if from_upstream(method) is Treatment.LOCAL:
+                    case Notification(method=method) if from_upstream(method, notification=True) is Treatment.LOCAL:
                         self._tools.changed()
                     case Notification():
                         # Progress and logs: nobody asked for any.

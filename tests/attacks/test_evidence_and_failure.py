@@ -196,3 +196,13 @@ async def test_a_defect_of_ours_is_answered_without_its_text_and_leaves_evidence
         assert answer.status == 500
         assert b"canary" not in answer.body
         assert [refusal["error"] for refusal in endpoint.refusals] == ["internal"]
+
+
+async def test_strangers_cannot_fill_the_audit_disk(deployment):
+    before = len(deployment.records())
+    async with deployment.plain(None) as client:
+        statuses = {(await client.call("find", {})).status for _ in range(200)}
+    written = deployment.records()[before:]
+    assert statuses == {401}
+    assert len(written) <= 60, "at most two windows' worth"
+    assert {record["outcome"]["error"] for record in written} <= {"token_missing"}

@@ -35,6 +35,7 @@ from sidecar.errors import (
     SidecarError,
     TokenMissing,
     TokenRejected,
+    TooManyCalls,
     UpstreamProtocolViolation,
     UpstreamRefused,
     UpstreamTimedOut,
@@ -443,7 +444,7 @@ async def test_a_tool_that_is_not_the_reviewed_one_is_not_called(world, offered)
     ]
     assert code(await one.send(call(), await one.open())) == "tool_changed"
     one.upstream.offered = [tool for tool in offered if tool["name"] != "find"]
-    assert code(await one.send(call(), await one.open())) == "tool_absent"
+    assert code(await one.send(call(), await one.open())) == "-32602"
     assert one.upstream.permits == []
 
 
@@ -628,6 +629,28 @@ async def test_an_id_in_flight_cannot_be_used_again(world):
     assert [code(await task) for task in (first, elsewhere, as_text)] == ["ok", "ok", "ok"]
     assert code(await one.send(call(number=1), session)) == "ok", "afterwards it can"
     assert len([record for record in one.records() if record["event"] == "intent"]) == 4
+
+
+async def test_one_identity_cannot_keep_a_server_from_the_others(world):
+    answered = asyncio.Event()
+
+    async def late() -> UpstreamResult:
+        await answered.wait()
+        return await answers()
+
+    one = world(answer=late)
+    session = await one.open()
+    bound = Rules(environment="test", server_version="0").calls_per_identity
+    held = [asyncio.create_task(one.send(call(number=number), session)) for number in range(bound)]
+    async with asyncio.timeout(WAIT_S):
+        while len(one.upstream.permits) < bound:  # noqa: ASYNC110 - the upstream under test has no such event
+            await asyncio.sleep(0)
+    refused = await one.send(call(number=bound), session)
+    assert isinstance(refused.error, TooManyCalls)
+    assert len(one.upstream.permits) == bound
+    answered.set()
+    assert {code(await task) for task in held} == {"ok"}
+    assert code(await one.send(call(number=bound), session)) == "ok", "afterwards it can"
 
 
 async def test_each_call_of_a_batch_is_decided_alone(world):

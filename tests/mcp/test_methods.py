@@ -59,12 +59,15 @@ def test_an_unknown_method_is_refused(method):
 )
 def test_nothing_that_the_server_starts_reaches_a_client(method):
     if method not in {"ping", "notifications/tools/list_changed"}:
-        assert from_upstream(method) is Treatment.REFUSE
+        assert from_upstream(method, notification=True) is Treatment.REFUSE
+        assert from_upstream(method, notification=False) is Treatment.REFUSE
 
 
-@pytest.mark.parametrize("method", ["ping", "notifications/tools/list_changed"])
-def test_the_server_may_ping_and_say_that_its_tools_changed(method):
-    assert from_upstream(method) is Treatment.LOCAL
+def test_the_server_may_ping_and_say_that_its_tools_changed_and_not_the_other_way_round():
+    assert from_upstream("ping", notification=False) is Treatment.LOCAL
+    assert from_upstream("ping", notification=True) is Treatment.REFUSE
+    assert from_upstream("notifications/tools/list_changed", notification=True) is Treatment.LOCAL
+    assert from_upstream("notifications/tools/list_changed", notification=False) is Treatment.REFUSE
 
 
 def test_initialize_is_the_one_method_that_no_batch_may_hold():
