@@ -9,6 +9,7 @@ What does not live here: HTTP statuses (``sidecar.edge`` owns the one table) and
 (``sidecar.mcp.tools``).
 """
 
+from enum import StrEnum
 from typing import ClassVar
 
 
@@ -257,11 +258,33 @@ class DependencyError(SidecarError):
     code = 1503
 
 
+class PdpFault(StrEnum):
+    """In which way OPA failed to give a decision; each is counted and named in the refusal."""
+
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    STATUS = "status"
+    REDIRECT = "redirect"
+    MEDIA_TYPE = "media_type"
+    TOO_LARGE = "too_large"
+    MALFORMED = "malformed"
+    """Not strict JSON, or not an answer of OPA's API."""
+    UNDEFINED = "undefined"
+    CONTRACT = "contract"
+    """A value that is not exactly of the contract."""
+    QUESTION = "question"
+    """The question could not be sent as it is."""
+
+
 class DecisionUnavailable(DependencyError):
     """OPA did not give a decision: unreachable, slow, failed, or an answer that is not of the contract."""
 
     label = "decision_unavailable"
     public = "The policy decision point is not available; nothing was done. Try again shortly."
+
+    def __init__(self, detail: str = "", *, fault: PdpFault = PdpFault.CONTRACT) -> None:
+        super().__init__(detail)
+        self.fault = fault
 
 
 class AuditUnavailable(DependencyError):

@@ -229,6 +229,10 @@ class Metrics(Protocol):
         """One question to the PDP."""
         ...
 
+    def faulted(self, fault: str) -> None:
+        """One refusal because OPA gave no decision, by the way in which it failed (``sidecar.errors.PdpFault``)."""
+        ...
+
     def audited(self, seconds: float) -> None:
         """One audit record stored."""
         ...

@@ -98,6 +98,8 @@ class Evidence:
         """Store and count a refusal; a refusal stands whether or not it can be recorded."""
         turn.span.fail(_label(error), error.public)
         self._ports.metrics.refused(stage, error.label)
+        if isinstance(error, DecisionUnavailable):
+            self._ports.metrics.faulted(error.fault)
         suppressed: int | None = 0
         if turn.caller is None:
             suppressed = self._strangers.admit(turn.exchange.client_ip, self._ports.clock.monotonic())
@@ -141,6 +143,8 @@ class Evidence:
             case CallRefused():
                 reasons, path = (Reason(code=error.reason, source=OWN_SOURCE),), error.path
                 text = tools.unreadable(error.message, path)
+            case DecisionUnavailable():
+                reasons, text = (Reason(code=error.label, source=f"opa.{error.fault}"),), error.public
             case _:
                 reasons, text = (Reason(code=error.label, source=OWN_SOURCE),), error.public
         body: JsonObject = {

@@ -4,12 +4,13 @@ The strict decoding stands here and not in the client, so that it can be fuzzed 
 quotes a document: questions carry claims, and OPA's own error messages repeat values of the question.
 """
 
+import hashlib
 import json
 import math
 import re
 from typing import NoReturn
 
-from sidecar.errors import DecisionUnavailable
+from sidecar.errors import DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject, JsonValue
 from sidecar.ports import PdpAnswer
 
@@ -28,8 +29,8 @@ _FILE = re.compile(r"[\w./\-]{1,256}", re.ASCII)
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, check_circular=False, separators=(",", ":"))
 
 
-def encode_question(document: JsonObject) -> bytes:
-    """Render ``{"input": document}`` as compact UTF-8 JSON.
+def encode_question(document: JsonObject, beside: JsonObject | None = None) -> bytes:
+    """Render ``{"input": document}``, with what stands ``beside`` it, as compact UTF-8 JSON.
 
     The standard encoder and not msgspec's: msgspec writes NaN as ``null``, which would be another question than the
     one that was asked.
@@ -39,12 +40,14 @@ def encode_question(document: JsonObject) -> bytes:
             too large. Never sent.
     """
     try:
-        body = _ENCODER.encode({"input": document}).encode()
+        body = _ENCODER.encode({**(beside or {}), "input": document}).encode()
     except (ValueError, TypeError, RecursionError) as error:
         # Without the cause: its text repeats the offending value.
-        raise DecisionUnavailable(f"the question has no JSON form ({type(error).__name__})") from None
+        raise DecisionUnavailable(
+            f"the question has no JSON form ({type(error).__name__})", fault=PdpFault.QUESTION
+        ) from None
     if len(body) > MAX_QUESTION_BYTES:
-        raise DecisionUnavailable(f"the question is larger than {MAX_QUESTION_BYTES} bytes")
+        raise DecisionUnavailable(f"the question is larger than {MAX_QUESTION_BYTES} bytes", fault=PdpFault.QUESTION)
     return body
 
 
@@ -67,12 +70,12 @@ def decode_answer(body: bytes, *, revision: str | None = None) -> PdpAnswer:
     """
     envelope = _decode(body)
     if not isinstance(envelope, dict):
-        raise DecisionUnavailable("the answer is not a JSON object")
+        raise DecisionUnavailable("the answer is not a JSON object", fault=PdpFault.MALFORMED)
     if "warning" in envelope:
         # OPA says so when it took the body for something else than a question (api_usage_warning).
-        raise DecisionUnavailable("the answer carries an API usage warning")
+        raise DecisionUnavailable("the answer carries an API usage warning", fault=PdpFault.MALFORMED)
     if "result" not in envelope:
-        raise DecisionUnavailable("the result is undefined")
+        raise DecisionUnavailable("the result is undefined", fault=PdpFault.UNDEFINED)
     return PdpAnswer(
         result=envelope["result"],
         revision=_provenance_revision(envelope.get("provenance")) if revision is None else revision,
@@ -118,18 +121,25 @@ def _code(value: JsonValue) -> str:
 
 
 def _provenance_revision(provenance: JsonValue) -> str:
-    """Return the revisions of all bundles, sorted and joined with commas; empty if OPA does not say."""
+    """Return the revisions of all bundles, sorted and joined with commas (their digest, if long).
+
+    Empty if OPA does not say.
+    """
     if provenance is None:
         return ""
     if not isinstance(provenance, dict):
-        raise DecisionUnavailable("the provenance is not an object")
+        raise DecisionUnavailable("the provenance is not an object", fault=PdpFault.MALFORMED)
     bundles = provenance.get("bundles", {})
     if not isinstance(bundles, dict) or not all(isinstance(bundle, dict) for bundle in bundles.values()):
-        raise DecisionUnavailable("the provenance does not describe bundles")
+        raise DecisionUnavailable("the provenance does not describe bundles", fault=PdpFault.MALFORMED)
     revisions = {
         _label(bundle.get("revision", ""), "revision") for bundle in bundles.values() if isinstance(bundle, dict)
     }
-    return _label(",".join(sorted(revisions - {""})), "revision")
+    joined = ",".join(sorted(revisions - {""}))
+    if len(joined) > _MAX_LABEL:
+        # Some two dozen teams with a digest each; the name of the combination is then a digest too.
+        joined = f"sha256:{hashlib.sha256(joined.encode()).hexdigest()[:32]}"
+    return _label(joined, "revision")
 
 
 def _label(value: JsonValue, name: str) -> str:
@@ -147,7 +157,9 @@ def _decode(body: bytes) -> JsonValue:
             _ENCODER.encode(value).encode()
     except (ValueError, RecursionError) as error:
         # Without the cause: JSONDecodeError holds the whole document.
-        raise DecisionUnavailable(f"the answer is not strict JSON ({type(error).__name__})") from None
+        raise DecisionUnavailable(
+            f"the answer is not strict JSON ({type(error).__name__})", fault=PdpFault.MALFORMED
+        ) from None
     return value
 
 

@@ -22,17 +22,21 @@ import aiohttp
 from opa_client import AsyncOpaClient
 from opentelemetry import trace
 
-from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.answers import decode_answer, describe_failure, encode_question
 from sidecar.opa.memo import Memo
+from sidecar.policy.residual import COMPILE_QUERY, COMPILE_UNKNOWNS
 from sidecar.ports import PdpAnswer, Question
 
 _QUERY = "strict-builtin-errors=true&provenance=true"
 """Strict: without it a builtin error makes a ``deny`` rule undefined, and the deny silently disappears. Provenance:
 the revisions of the bundles that answered."""
 
+_COMPILED: JsonObject = {"query": COMPILE_QUERY, "unknowns": [*COMPILE_UNKNOWNS]}
+
 _HEALTH = "/health?bundles=true"
+_REDIRECTS = range(300, 400)
 _OK = 200
 _MAX_ANSWER_BYTES = 1_000_000
 _POOL = 256
@@ -143,13 +147,15 @@ class _Transport(AsyncOpaClient):  # type: ignore[misc]  # the library carries n
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     """Read the whole body, complete by its own framing and within the limit."""
     if "Content-Encoding" in response.headers:
-        raise DecisionUnavailable("OPA answered with a content encoding that was not asked for")
+        raise DecisionUnavailable(
+            "OPA answered with a content encoding that was not asked for", fault=PdpFault.MEDIA_TYPE
+        )
     chunks: list[bytes] = []
     size = 0
     async for chunk in response.content.iter_any():
         size += len(chunk)
         if size > _MAX_ANSWER_BYTES:
-            raise DecisionUnavailable(f"the answer is larger than {_MAX_ANSWER_BYTES} bytes")
+            raise DecisionUnavailable(f"the answer is larger than {_MAX_ANSWER_BYTES} bytes", fault=PdpFault.TOO_LARGE)
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -163,7 +169,7 @@ class OpaClient:
         ca_file: PEM file of the authority that OPA's certificate must chain to, instead of the system's (https only).
         token_file: file with a bearer token for OPA (``--authentication=token``); read when the client opens.
         revision: the policy set that is known to answer there; None takes what the answer's provenance says.
-        memo_s: seconds for which an answer stands for an equal question (``sidecar.opa.memo``); 0 asks every time.
+        memo: recent answers that stand for equal questions; None asks every time.
 
     Raises:
         ConfigurationError: the URL has another form, an option does not fit it, or a bearer token would travel in
@@ -178,10 +184,10 @@ class OpaClient:
         ca_file: Path | None = None,
         token_file: Path | None = None,
         revision: str | None = None,
-        memo_s: float = 0.0,
+        memo: Memo | None = None,
     ) -> None:
         self._endpoint = Endpoint.parse(url)
-        self._memo = Memo(memo_s)
+        self._memo = memo
         if timeout_s <= 0:
             raise ConfigurationError("the OPA timeout must be positive")
         if ca_file is not None and not self._endpoint.tls:
@@ -194,6 +200,7 @@ class OpaClient:
         self._revision = revision
         # Every path is a constant of the port; nothing of a question ever becomes part of one.
         self._urls = {question: f"{self._endpoint.base}/v1/data/{question.value}?{_QUERY}" for question in Question}
+        self._urls[Question.RESIDUAL] = f"{self._endpoint.base}/{Question.RESIDUAL.value}"
         self._health_url = self._endpoint.base + _HEALTH
         self._transport: _Transport | None = None
 
@@ -227,7 +234,9 @@ class OpaClient:
         Raises:
             DecisionUnavailable: everything but HTTP 200 with one strict JSON object that has a ``result``, in time.
         """
-        body = encode_question(document)
+        body = encode_question(document, _COMPILED if question is Question.RESIDUAL else None)
+        if self._memo is None:
+            return await self._evaluate(question, body)
         known = self._memo.recall(question, body)
         if known is not None:
             return known
@@ -243,9 +252,10 @@ class OpaClient:
     async def _evaluate(self, question: Question, body: bytes) -> PdpAnswer:
         status, media_type, answer = await self._exchange(self._urls[question], body)
         if status != _OK:
-            raise DecisionUnavailable(f"OPA answered {status} {describe_failure(answer)}".rstrip())
+            fault = PdpFault.REDIRECT if status in _REDIRECTS else PdpFault.STATUS
+            raise DecisionUnavailable(f"OPA answered {status} {describe_failure(answer)}".rstrip(), fault=fault)
         if media_type.partition(";")[0].strip().lower() != "application/json":
-            raise DecisionUnavailable("OPA's answer is not application/json")
+            raise DecisionUnavailable("OPA's answer is not application/json", fault=PdpFault.MEDIA_TYPE)
         return decode_answer(answer, revision=self._revision)
 
     async def healthy(self) -> bool:
@@ -275,15 +285,16 @@ class OpaClient:
                         raise
                 return await self._opened().post(url, body, headers)
         except TimeoutError:
-            raise DecisionUnavailable(f"no answer within {self._timeout_s:g} s") from None
+            raise DecisionUnavailable(f"no answer within {self._timeout_s:g} s", fault=PdpFault.TIMEOUT) from None
         except (aiohttp.ClientError, OSError) as error:
             # Without text and cause: a parse error quotes the bytes that OPA sent, and those may repeat the question.
             reason = error.strerror if isinstance(error, OSError) else None
-            raise DecisionUnavailable(": ".join(filter(None, (type(error).__name__, reason)))) from None
+            detail = ": ".join(filter(None, (type(error).__name__, reason)))
+            raise DecisionUnavailable(detail, fault=PdpFault.UNREACHABLE) from None
 
     def _opened(self) -> _Transport:
         if self._transport is None or not self._transport.open:
-            raise DecisionUnavailable("the client is not open")
+            raise DecisionUnavailable("the client is not open", fault=PdpFault.UNREACHABLE)
         return self._transport
 
     def _read_files(self) -> tuple[ssl.SSLContext | None, str | None]:

@@ -7,12 +7,12 @@ import logging
 import os
 import shutil
 import signal
-import sys
 import tempfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import msgspec
 
@@ -20,19 +20,25 @@ from sidecar.errors import ConfigurationError, DecisionUnavailable
 from sidecar.model import JsonObject
 from sidecar.opa.answers import MAX_QUESTION_BYTES
 from sidecar.opa.client import OpaClient
-from sidecar.opa.policies import CAPABILITIES, PolicySet
+from sidecar.opa.launch import tied
+from sidecar.opa.memo import Memo
+from sidecar.opa.policies import PolicySet
+from sidecar.opa.pulse import Pulse
 from sidecar.opa.selftest import self_test
+from sidecar.ports import PdpAnswer, Question
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
 
-_LAUNCHER = Path(__file__).with_name("launch.py")
 _MAX_SOCKET_PATH = 103
 """Bytes of ``sockaddr_un.sun_path`` without the NUL: 104 on macOS, 108 on Linux."""
 
 _GO_SHARE = 0.7
 """Of the hard limit, what Go's collector aims at (``GOMEMLIMIT``); the rest is stacks, fragments and code."""
 
-_TRACE_BATCH_MS = 1000
+_TRACE_BATCH_MS = 200
 _STOP_GRACE_S = 3
 _SELF_TESTS = 3
 _POLL_S = 0.02
@@ -72,8 +78,7 @@ class Launch:
 
     def command(self, *arguments: str) -> tuple[str, ...]:
         """Return the command of one OPA process, tied to this process and limited by ``launch.py``."""
-        own = (str(os.getpid()), str(self.memory_limit_bytes))
-        return (sys.executable, "-I", "-S", str(_LAUNCHER), *own, self.binary, *arguments)
+        return tied(self.memory_limit_bytes, self.binary, *arguments)
 
     def environment(self, home: Path) -> dict[str, str]:
         """Return the whole environment of an OPA process: nothing of ours, so ``opa.runtime()`` has nothing to leak."""
@@ -106,40 +111,28 @@ class Launch:
         return document
 
 
-async def check(launch: Launch, policies: PolicySet) -> None:
-    """Compile the set with ``opa check`` and its own list of capabilities.
-
-    ``opa run`` has no such list, so this is where ``http.send`` and its like are refused.
-
-    Raises:
-        ConfigurationError: the set does not compile; the detail names file and line as OPA prints them.
-    """
-    home = await _make_home(launch.directory, "check-")
-    try:
-        await asyncio.to_thread(_store, policies, home)
-        command = launch.command("check", "--capabilities", CAPABILITIES, "-b", *policies.bundles)
-        process = await _spawn(command, home, launch.environment(home))
-        try:
-            async with asyncio.timeout(launch.start_timeout_s):
-                output, _ = await process.communicate()
-        except TimeoutError:
-            raise ConfigurationError("opa check did not end in time") from None
-        finally:
-            await _kill(process)
-        if process.returncode != 0:
-            raise ConfigurationError(f"the policy set does not compile: {_printable(output)}")
-    finally:
-        await _remove(home)
-
-
 class Generation:
     """One running, self-tested OPA. Made by ``start``; never changes what it serves."""
 
-    def __init__(self, *, home: Path, process: asyncio.subprocess.Process, client: OpaClient, revision: str) -> None:
+    def __init__(
+        self,
+        *,
+        home: Path,
+        process: asyncio.subprocess.Process,
+        pulse: Pulse,
+        client: OpaClient,
+        revision: str,
+        linger_s: float,
+    ) -> None:
         self.home = home
+        self._linger_s = linger_s
+        self._pulse = pulse
         self.client = client
         self.revision = revision
         self._process = process
+        self._asked = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._pump = asyncio.create_task(self._forward_output(), name="opa-output")
 
@@ -151,17 +144,29 @@ class Generation:
             ConfigurationError: it does not start, does not become healthy, or fails the self-test.
             DecisionUnavailable: it became healthy and then gave no answer.
         """
-        home = await _make_home(launch.directory, "opa-")
+        home = make_home(launch.directory, "opa-")
         try:
-            arguments = await asyncio.to_thread(_prepare, home, launch, policies)
+            arguments = await in_thread(_prepare, home, launch, policies)
+            pulse = Pulse()
             client = OpaClient(
-                f"unix://{home / 's'}", timeout_s=launch.timeout_s, revision=policies.revision, memo_s=launch.memo_s
+                f"unix://{home / 's'}",
+                timeout_s=launch.timeout_s,
+                revision=policies.revision,
+                memo=Memo(launch.memo_s, pulse.alive),
             )
-            process = await _spawn(launch.command(*arguments), home / "policies", launch.environment(home))
+            process = await spawn(launch.command(*arguments), home / "policies", launch.environment(home))
         except BaseException:
-            await _remove(home)
+            await remove(home)
             raise
-        generation = cls(home=home, process=process, client=client, revision=policies.revision)
+        pulse.watch(process.pid)
+        generation = cls(
+            home=home,
+            process=process,
+            pulse=pulse,
+            client=client,
+            revision=policies.revision,
+            linger_s=0.0 if launch.otlp_endpoint is None else 2 * _TRACE_BATCH_MS / 1000,
+        )
         try:
             await client.open()
             await generation._become_ready(launch.start_timeout_s)
@@ -175,6 +180,27 @@ class Generation:
         """Process id of OPA."""
         return self._process.pid
 
+    async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
+        """Ask, counted as in flight until the answer is there.
+
+        Raises:
+            DecisionUnavailable: as for ``OpaClient.ask``.
+        """
+        self._asked += 1
+        self._idle.clear()
+        try:
+            return await self.client.ask(question, document)
+        finally:
+            self._asked -= 1
+            if not self._asked:
+                self._idle.set()
+
+    async def drained(self, *, within_s: float) -> None:
+        """Wait until no question is in flight; every question has a deadline, and so has this."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._idle.wait()
+
     async def ended(self) -> int:
         """Wait until the process has ended, for whatever reason, and return its status."""
         return await self._process.wait()
@@ -187,16 +213,19 @@ class Generation:
         """
         try:
             if grace_s and self._process.returncode is None:
+                # OPA 1.22.2 ends without sending the spans that it has not sent yet (seen in Jaeger).
+                await asyncio.sleep(self._linger_s)
                 with contextlib.suppress(ProcessLookupError):
                     self._process.terminate()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(grace_s):
                         await self._process.wait()
         finally:
-            await _kill(self._process)
+            await kill(self._process)
+            self._pulse.close()
             await self.client.close()
             await self._pump
-            await _remove(self.home)
+            await remove(self.home)
 
     async def _become_ready(self, timeout_s: float) -> None:
         try:
@@ -238,12 +267,12 @@ class Generation:
             entry = _ENTRY.decode(line)
         except msgspec.DecodeError:
             # A log line of OPA's that is cut off or of another form may name what a request held; a crash does not.
-            text = "(unreadable log line)" if line.startswith(b"{") else _printable(line)
+            text = "(unreadable log line)" if line.startswith(b"{") else printable(line)
             if text and not quiet:
                 self._tail.append(text)
                 _LOG.warning("opa: %s", text)
             return True
-        text = _printable(entry.msg.encode())
+        text = printable(entry.msg.encode())
         self._tail.append(text)
         _LOG.log(logging.ERROR if entry.level in {"error", "fatal", "panic"} else logging.WARNING, "opa: %s", text)
         return False
@@ -259,27 +288,48 @@ class _Entry(msgspec.Struct):
 _ENTRY = msgspec.json.Decoder(_Entry)
 
 
-def _printable(text: bytes) -> str:
+def printable(text: bytes, *, longest: int = _MAX_LINE) -> str:
     """Return the text as one short line that cannot forge another (CWE-117)."""
     words = " ".join(text.decode("utf-8", "replace").split())
-    return "".join(character if character.isprintable() else "?" for character in words)[:_MAX_LINE]
+    return "".join(character if character.isprintable() else "?" for character in words)[:longest]
 
 
-async def _make_home(directory: Path, prefix: str) -> Path:
-    """Make a folder that only this user can enter (``mkdtemp`` gives mode 0700)."""
+def make_home(directory: Path, prefix: str) -> Path:
+    """Make a folder that only this user can enter (``mkdtemp`` gives mode 0700).
+
+    Raises:
+        ConfigurationError: it cannot be made.
+    """
     try:
-        return Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=prefix, dir=directory))
+        # On the loop: one system call, and nothing that a cancellation could leave behind unnamed.
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=directory))
     except OSError as error:
         raise ConfigurationError(f"the runtime directory is not usable: {error}") from error
 
 
-async def _remove(home: Path) -> None:
-    await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
-
-
-def _store(policies: PolicySet, directory: Path) -> None:
+async def in_thread(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Run blocking work in a thread, and wait for its end even if cancelled: none may write into a removed folder."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **named))
     try:
-        policies.write(directory)
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
+
+
+async def remove(home: Path) -> None:
+    """Remove a folder with everything in it."""
+    await in_thread(shutil.rmtree, home, ignore_errors=True)
+
+
+def store(policies: PolicySet, directory: Path, *, aside: bool = False) -> None:
+    """Write a set below a folder of ours. Blocking file access.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+    try:
+        policies.write(directory, aside=aside)
     except OSError as error:
         raise ConfigurationError(f"the private copy of the policies cannot be written: {error}") from error
 
@@ -296,8 +346,8 @@ def _prepare(home: Path, launch: Launch, policies: PolicySet) -> Sequence[str]:
         ("managed/log.rego", _DROP_MODULE),
         ("config.json", _json(launch.configuration())),
     )
-    _store(policies, home / "policies")
-    _store(PolicySet(bundles=("managed",), files=own), home)
+    store(policies, home / "policies")
+    store(PolicySet(bundles=("managed",), files=own), home)
     return (
         *("run", "--server", "--addr", f"unix://{socket}", "--unix-socket-perm", "600", "--authorization=basic"),
         *("--config-file", str(home / "config.json"), "--log-level", "error", "--log-format", "json"),
@@ -310,13 +360,20 @@ def _json(document: JsonObject) -> bytes:
     return json.dumps(document).encode()
 
 
-async def _spawn(command: Sequence[str], cwd: Path, environment: dict[str, str]) -> asyncio.subprocess.Process:
+async def spawn(
+    command: Sequence[str], cwd: Path, environment: dict[str, str], *, stdin: bool = False
+) -> asyncio.subprocess.Process:
+    """Start one process with both outputs in one pipe.
+
+    Raises:
+        ConfigurationError: it cannot be started.
+    """
     try:
         return await asyncio.create_subprocess_exec(
             *command,
             cwd=cwd,
             env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             # Its own session: Ctrl-C on a terminal ends us first, and calls in flight still get their decision.
@@ -326,7 +383,8 @@ async def _spawn(command: Sequence[str], cwd: Path, environment: dict[str, str])
         raise ConfigurationError(f"OPA cannot be started: {error}") from error
 
 
-async def _kill(process: asyncio.subprocess.Process) -> None:
+async def kill(process: asyncio.subprocess.Process) -> None:
+    """End a process and what it started, at once; nothing where it has ended."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What runs between fork and exec of a managed OPA: the process ties itself down, then becomes OPA.
+"""What runs between fork and exec of a managed OPA: the process ties itself down, then becomes what it was meant to be.
 
 Run as a script by ``sidecar.opa.process`` (``python -I -S launch.py PARENT LIMIT COMMAND…``), never imported for its
 effects. A script of its own and not ``preexec_fn``: Python code between fork and exec of a process with threads (ours
@@ -41,6 +41,16 @@ def main(arguments: list[str]) -> NoReturn:
         os.execv(command[0], command)  # noqa: S606  # no shell is the point; sidecar.opa.generation builds the command
     except OSError as error:
         sys.exit(f"cannot execute {command[0]}: {error.strerror}")
+
+
+def tied(limit_bytes: int, *command: str) -> tuple[str, ...]:
+    """Return a command that runs ``command`` (an absolute path first) through this script.
+
+    Args:
+        limit_bytes: writable memory; ``resource.RLIM_INFINITY`` for no limit.
+        command: what is run.
+    """
+    return (sys.executable, "-I", "-S", __file__, str(os.getpid()), str(limit_bytes), *command)
 
 
 def _tie_to(parent: int) -> None:

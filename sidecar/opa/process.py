@@ -2,7 +2,11 @@
 
 One ``Generation`` is one process, one socket, one policy set and one client. ``ManagedOpa`` holds the current one in a
 single attribute: a switch is one assignment, so a question is answered by one set and labelled with that set's
-revision. A new generation takes the place only after the self-test.
+revision. A new generation takes the place only after the self-test; the old one answers what it was asked, and ends.
+
+Two tasks share that attribute: the supervisor puts the newest good set back after a crash, the reloader puts a newer
+set in its place. ``_switching`` is held while either starts a process to take the place, so that there are never more
+than two OPAs: one that serves, ends or is about to, and one that is being checked, tested or started.
 """
 
 import asyncio
@@ -10,14 +14,20 @@ import logging
 import os
 import shutil
 import stat
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject
-from sidecar.opa.generation import Generation, Launch, check
+from sidecar.opa.generation import Generation, Launch
 from sidecar.opa.policies import PolicySet
+from sidecar.opa.vetting import Vetting
+from sidecar.opa.watch import Snapshot, snapshot
 from sidecar.ports import PdpAnswer, Question
 
 _LOG = logging.getLogger(__name__)
@@ -31,6 +41,32 @@ _STABLE_S = 30.0
 """A generation that lived this long is restarted without delay; otherwise the delay doubles."""
 
 _MISSED_PROBES = 3
+
+_RETRY_S = 60.0
+"""A refused set is tried again after this long even if nothing changed: the reason may have been a busy machine."""
+
+_DRAIN_MARGIN_S = 1.0
+"""Beyond the deadline of a question, within which an old generation is free of questions."""
+
+
+class Load(StrEnum):
+    """How the last attempt to load a policy set ended."""
+
+    LOADED = "loaded"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyState:
+    """Which set serves, and what became of the newest one."""
+
+    revision: str
+    """Of the set that serves."""
+    since: float
+    """When it began to serve, in seconds since the epoch."""
+    result: Load
+    error: str = ""
+    """Why the folder's present content does not serve, with file and line; for logs, empty where it does."""
 
 
 class ManagedOpa:
@@ -46,6 +82,7 @@ class ManagedOpa:
         start_timeout_s: seconds that an OPA may take from start to healthy.
         probe_interval_s: seconds between health probes; three missed in a row count as hung, and it is restarted.
         memo_s: seconds for which an answer stands for an equal question; 0 asks every time.
+        reload_s: seconds between two looks at the folder; 0 never looks again after the start.
     """
 
     def __init__(
@@ -60,6 +97,7 @@ class ManagedOpa:
         start_timeout_s: float = 15.0,
         probe_interval_s: float = 5.0,
         memo_s: float = 0.0,
+        reload_s: float = 0.0,
     ) -> None:
         self._binary = binary
         self._folder = policies
@@ -70,14 +108,23 @@ class ManagedOpa:
         self._start_timeout_s = start_timeout_s
         self._probe_interval_s = probe_interval_s
         self._memo_s = memo_s
+        self._reload_s = reload_s
         self._current: Generation | None = None
+        self._good: PolicySet | None = None
+        self._state = PolicyState(revision="", since=0.0, result=Load.REFUSED)
+        self._switching = asyncio.Lock()
         self._supervisor: asyncio.Task[None] | None = None
-        self._revision = ""
+        self._reloader: asyncio.Task[None] | None = None
 
     @property
     def revision(self) -> str:
         """Digest of the policy set in force (also while its process is being restarted); empty before the start."""
-        return self._revision
+        return self._state.revision
+
+    @property
+    def policy_state(self) -> PolicyState:
+        """Which set serves, since when, and why the folder's present content does not, if it does not."""
+        return self._state
 
     @property
     def pid(self) -> int | None:
@@ -92,23 +139,28 @@ class ManagedOpa:
                 and line where OPA does.
         """
         launch = await asyncio.to_thread(self._launch)
+        vetting = Vetting(launch)
+        seen = await asyncio.to_thread(snapshot, self._folder)
         policies = await asyncio.to_thread(PolicySet.read, self._folder)
-        await check(launch, policies)
+        vetted = await vetting.vet(policies)
         try:
-            self._current = await Generation.start(launch, policies)
+            self._serve(await Generation.start(launch, policies), policies)
         except DecisionUnavailable as error:
             raise ConfigurationError(f"OPA does not answer the self-test: {error.detail}") from error
-        self._revision = policies.revision
-        self._supervisor = asyncio.create_task(self._supervise(launch, policies), name="opa-supervisor")
-        self._supervisor.add_done_callback(_report)
-        _LOG.info("opa serves policy set %s", policies.revision)
+        for warning in vetted.warnings:
+            _LOG.warning("policy: %s", warning)
+        self._supervisor = _begin(self._supervise(launch), "opa-supervisor")
+        if self._reload_s > 0:
+            self._reloader = _begin(self._follow(launch, vetting, seen), "opa-reloader")
 
     async def stop(self) -> None:
         """End the watch and the process; questions in flight end in ``DecisionUnavailable``."""
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            supervisor.cancel()
-            await asyncio.wait({supervisor})
+        tasks = {task for task in (self._reloader, self._supervisor) if task is not None}
+        self._reloader = self._supervisor = None
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         current, self._current = self._current, None
         if current is not None:
             await current.stop()
@@ -130,13 +182,19 @@ class ManagedOpa:
         """
         current = self._current
         if current is None:
-            raise DecisionUnavailable("the managed OPA is not running")
-        return await current.client.ask(question, document)
+            raise DecisionUnavailable("the managed OPA is not running", fault=PdpFault.UNREACHABLE)
+        return await current.ask(question, document)
 
     async def healthy(self) -> bool:
-        """Whether there is a generation, it is watched, and it answers its health probe."""
+        """Whether there is a generation, it is watched, and it answers its health probe.
+
+        A refused set does not count: what serves is the last good one, and taking every sidecar out of rotation
+        because of one team's typing error would be the outage that keeping it prevents. ``policy_state`` tells.
+        """
         current, supervisor = self._current, self._supervisor
         if current is None or supervisor is None or supervisor.done():
+            return False
+        if self._reloader is not None and self._reloader.done():
             return False
         return await current.client.healthy()
 
@@ -157,20 +215,92 @@ class ManagedOpa:
             memo_s=self._memo_s,
         )
 
-    async def _supervise(self, launch: Launch, policies: PolicySet) -> None:
-        """Put a new generation of the same set in the place of one that ended or hangs, until cancelled."""
+    def _serve(self, generation: Generation, policies: PolicySet) -> None:
+        """Let a generation answer from now on: the one assignment that a switch is."""
+        self._current = generation
+        self._good = policies
+        self._state = PolicyState(revision=policies.revision, since=time.time(), result=Load.LOADED)
+        _LOG.info("opa serves policy set %s", policies.revision)
+
+    def _keep(self, policies: PolicySet) -> None:
+        """Note that the folder holds what serves (again)."""
+        self._good = policies
+        self._state = replace(self._state, result=Load.LOADED, error="")
+
+    async def _supervise(self, launch: Launch) -> None:
+        """Put a new generation of the newest good set in the place of one that ended or hangs, until cancelled."""
         delay = 0.0
         loop = asyncio.get_running_loop()
         while (current := self._current) is not None:
             born = loop.time()
             why = await self._lost(current)
+            if self._current is not current:
+                continue  # a newer set has taken the place, and the reloader ends this one
             self._current = None
             _LOG.error("opa (pid %d) %s; calls are refused until it is back", current.pid, why)
             await current.stop(grace_s=0)
             if loop.time() - born >= _STABLE_S:
                 delay = 0.0
-            self._current, delay = await _restart(launch, policies, delay)
-            _LOG.warning("opa is back (pid %d)", self._current.pid)
+            delay = await self._restart(launch, delay)
+
+    async def _restart(self, launch: Launch, delay: float) -> float:
+        """Try until a generation serves; return the delay that the next restart starts from."""
+        while True:
+            await asyncio.sleep(delay)
+            delay = min(max(2 * delay, _FIRST_DELAY_S), _LAST_DELAY_S)
+            try:
+                async with self._switching:
+                    if self._current is None and self._good is not None:
+                        self._current = await Generation.start(launch, self._good)
+            except (ConfigurationError, DecisionUnavailable) as error:
+                _LOG.error("opa does not come back: %s", error.detail)
+            else:
+                _LOG.warning("opa is back (pid %d)", self.pid or 0)
+                return delay
+
+    async def _follow(self, launch: Launch, vetting: Vetting, seen: Snapshot) -> None:
+        """Load the folder's content whenever it has changed and come to rest, until cancelled."""
+        loop = asyncio.get_running_loop()
+        tried, again_at = seen, float("inf")
+        while True:
+            await asyncio.sleep(self._reload_s)
+            before, seen = seen, await asyncio.to_thread(snapshot, self._folder)
+            if seen != before or (seen == tried and loop.time() < again_at):
+                continue  # being written right now, or nothing new
+            tried = seen
+            await self._reload(launch, vetting)
+            again_at = loop.time() + _RETRY_S if self._state.result is Load.REFUSED else float("inf")
+
+    async def _reload(self, launch: Launch, vetting: Vetting) -> None:
+        """Serve the folder's content if it may be served; keep what serves if not."""
+        try:
+            policies = await asyncio.to_thread(PolicySet.read, self._folder)
+            if policies == self._good:
+                self._keep(policies)
+                return
+            vetted = await vetting.vet(policies)
+            if policies.revision == self.revision:
+                self._keep(policies)  # only tests or schemas differ
+            else:
+                await self._switch(launch, policies)
+        except (ConfigurationError, DecisionUnavailable) as error:
+            self._state = replace(self._state, result=Load.REFUSED, error=error.detail)
+            _LOG.error("the policy folder is not loaded, %s keeps serving: %s", self.revision, error.detail)
+        else:
+            for warning in vetted.warnings:
+                _LOG.warning("policy: %s", warning)
+
+    async def _switch(self, launch: Launch, policies: PolicySet) -> None:
+        """Start and self-test a generation beside the serving one, let it take the place, and end the old one."""
+        async with self._switching:
+            generation = await Generation.start(launch, policies)
+            old = self._current
+            self._serve(generation, policies)
+        if old is not None:
+            try:
+                await old.drained(within_s=self._timeout_s + _DRAIN_MARGIN_S)
+            finally:
+                await old.stop()
 
     async def _lost(self, generation: Generation) -> str:
         """Wait until the process has ended or has missed its probes; return which, in words."""
@@ -186,21 +316,16 @@ class ManagedOpa:
         return f"missed {missed} health probes"
 
 
-def _report(supervisor: asyncio.Task[None]) -> None:
+def _begin(work: Coroutine[None, None, None], name: str) -> "asyncio.Task[None]":
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_report)
+    return task
+
+
+def _report(task: "asyncio.Task[None]") -> None:
     """Say at once that nobody watches OPA any more; a task that is kept would keep its error to itself."""
-    if not supervisor.cancelled() and (error := supervisor.exception()) is not None:
-        _LOG.critical("the watch over opa failed", exc_info=error)
-
-
-async def _restart(launch: Launch, policies: PolicySet, delay: float) -> tuple[Generation, float]:
-    """Try until a generation is ready; return it and the delay that the next restart starts from."""
-    while True:
-        await asyncio.sleep(delay)
-        delay = min(max(2 * delay, _FIRST_DELAY_S), _LAST_DELAY_S)
-        try:
-            return await Generation.start(launch, policies), delay
-        except (ConfigurationError, DecisionUnavailable) as error:
-            _LOG.error("opa does not come back: %s", error.detail)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _LOG.critical("the watch over opa failed (%s)", task.get_name(), exc_info=error)
 
 
 def _make_private(directory: Path) -> None:

@@ -80,6 +80,7 @@ class OtelMetrics:
         self._reason, self._owner, self._stage, self._error = _Bounded(), _Bounded(), _Bounded(), _Bounded()
         self._component = _Bounded()
         self._difference = _Bounded()
+        self._fault = _Bounded()
         self._registry = CollectorRegistry()
         self._provider = MeterProvider(
             metric_readers=_readers(self._registry, endpoint_configured=endpoint_configured, protocol=protocol),
@@ -102,6 +103,7 @@ class OtelMetrics:
         self._shadow = meter.create_counter(
             "mcp_sidecar.shadow", description="Comparisons with a candidate policy set."
         )
+        self._faults = meter.create_counter("mcp_sidecar.opa.faults", description="Refusals without a decision of OPA.")
         self._refusals = meter.create_counter("mcp_sidecar.refusals", description="Refused requests.")
         self._sessions = meter.create_gauge("mcp_sidecar.sessions", description="Open sessions.")
         self._in_flight = meter.create_up_down_counter("mcp_sidecar.in_flight", description="Calls being handled.")
@@ -143,6 +145,10 @@ class OtelMetrics:
     def asked(self, seconds: float) -> None:
         """One question to the PDP."""
         self._opa.record(seconds)
+
+    def faulted(self, fault: str) -> None:
+        """Count a refusal because OPA gave no decision."""
+        self._faults.add(1, {"fault": self._fault(fault)})
 
     def audited(self, seconds: float) -> None:
         """One audit record stored."""

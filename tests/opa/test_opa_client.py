@@ -1,6 +1,7 @@
 """The client against a real HTTP server that answers properly, or in one of the wrong ways."""
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import TracerProvider
 
-from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.opa.client import Endpoint, OpaClient
 from sidecar.ports import Question
 
@@ -178,6 +179,73 @@ WRONG_ANSWERS: dict[str, Handler] = {
     "two lengths": raw(b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\nContent-Length: 2\r\n\r\n" + b'{"result":true}'),
     "a huge header": raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n"),
 }
+
+
+STATUS = r"OPA answered {}( internal_error)?"
+MEDIA_TYPE = r"OPA's answer is not application/json"
+NOT_JSON = r"the answer is not strict JSON \(\w+\)"
+
+REASONS = {
+    "undefined": "the result is undefined",
+    "duplicate keys": NOT_JSON,
+    "NaN": NOT_JSON,
+    "a list": "the answer is not a JSON object",
+    "an empty body": NOT_JSON,
+    "evaluation error": STATUS.format(500),
+    "not found": STATUS.format(404),
+    "unauthorized": STATUS.format(401),
+    "bad request": STATUS.format(400),
+    "unavailable": STATUS.format(503),
+    "created, with a proper body": STATUS.format(201),
+    "non-authoritative, with a proper body": STATUS.format(203),
+    "no content": STATUS.format(204),
+    "partial content": STATUS.format(206),
+    "HTML": MEDIA_TYPE,
+    "a proper body as HTML": MEDIA_TYPE,
+    "a proper body as text": MEDIA_TYPE,
+    "a proper body as JSON lines": MEDIA_TYPE,
+    "a content encoding": "OPA answered with a content encoding that was not asked for",
+    "a proper body that claims an encoding": "OPA answered with a content encoding that was not asked for",
+    "a truncated body": "ClientPayloadError",
+    "truncated chunks": "ClientPayloadError",
+    "a huge body": "the answer is larger than 1000000 bytes",
+    "an endless body": "the answer is larger than 1000000 bytes",
+    "a reset connection": r"(ServerDisconnectedError|ClientOSError.*)",
+    "not HTTP": "ClientResponseError",
+    "no media type": MEDIA_TYPE,
+    "two lengths": "ClientResponseError",
+    "a huge header": "ClientResponseError",
+}
+"""What the log says of each, so that an operator knows one from the other without seeing the answer."""
+
+
+FAULTS = {
+    PdpFault.UNDEFINED: {"undefined"},
+    PdpFault.MALFORMED: {"duplicate keys", "NaN", "a list", "an empty body"},
+    PdpFault.MEDIA_TYPE: {name for name in WRONG_ANSWERS if " as " in name or "encoding" in name}
+    | {"HTML", "no media type"},
+    PdpFault.TOO_LARGE: {"a huge body", "an endless body"},
+    PdpFault.UNREACHABLE: {"a truncated body", "truncated chunks", "a reset connection"}
+    | {"not HTTP", "two lengths", "a huge header"},
+    PdpFault.STATUS: {name for name in REASONS if REASONS[name].startswith("OPA answered")}
+    - {"a content encoding", "a proper body that claims an encoding"},
+}
+"""What the metric and the refusal call each."""
+
+
+def test_every_wrong_answer_has_one_fault():
+    named = [name for names in FAULTS.values() for name in names]
+    assert sorted(named) == sorted(WRONG_ANSWERS)
+
+
+@pytest.mark.parametrize("name", WRONG_ANSWERS)
+async def test_every_wrong_answer_has_its_reason(name: str) -> None:
+    async with peer(WRONG_ANSWERS[name]) as stand_in, OpaClient(stand_in.url, timeout_s=PATIENT_S) as client:
+        with pytest.raises(DecisionUnavailable) as caught:
+            await client.ask(Question.DECISION, {})
+    assert re.fullmatch(REASONS[name], caught.value.detail), caught.value.detail
+    assert caught.value.label == "decision_unavailable", "what the metric of refusals counts it as"
+    assert name in FAULTS[caught.value.fault]
 
 
 @pytest.mark.parametrize("handler", WRONG_ANSWERS.values(), ids=WRONG_ANSWERS.keys())

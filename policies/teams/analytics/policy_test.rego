@@ -73,7 +73,7 @@ test_weekday_loaders_insert_on_weekdays_only if {
 
 test_a_frozen_database_is_denied if {
 	asked := question(["analysts"], "read", "sales", "orders")
-	analytics.deny == set() with input as asked
+	analytics.deny == set() with input as asked with data.mcp.grants.analytics.frozen as []
 	analytics.deny == {"frozen"} with input as asked with data.mcp.grants.analytics.frozen as ["sales"]
 	analytics.deny == set() with input as asked with data.mcp.grants.analytics.frozen as ["staging"]
 	analytics.deny == {"frozen-unknown"} with input as asked with data.mcp.grants.analytics as {}
