@@ -116,6 +116,17 @@ async def test_a_stranger_sees_no_tool_and_can_call_none(deployment, samples):
     assert deployment.all_reached() == before
 
 
+async def test_a_tool_that_no_grant_opens_is_answered_as_one_that_does_not_exist(deployment, samples):
+    before = deployment.all_reached()
+    async with deployment.client(LOADER) as client:
+        with pytest.raises(mcp.MCPError) as hidden:
+            await client.call_tool("find", {**ORDERS, "filter": {}})
+        with pytest.raises(mcp.MCPError) as unknown:
+            await client.call_tool("no-such-tool", {**ORDERS, "filter": {}})
+    assert hidden.value.error == unknown.value.error
+    assert deployment.all_reached() == before
+
+
 async def test_the_list_of_tools_is_what_the_caller_could_use(deployment):
     async with deployment.client(ANALYST) as client:
         analyst = {tool.name for tool in (await client.list_tools()).tools}
@@ -123,6 +134,7 @@ async def test_the_list_of_tools_is_what_the_caller_could_use(deployment):
         loader = {tool.name for tool in (await client.list_tools()).tools}
     assert {"find", "count", "aggregate", "collection-schema"} <= analyst
     assert "insert-many" in loader - analyst
+    assert not {"find", "count", "aggregate", "collection-schema", "update-many"} & loader, "no grant of a loader reads"
     assert not {"mongodb-logs", "connect", "atlas-create-cluster"} & (analyst | loader)
 
 

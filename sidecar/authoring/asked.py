@@ -1,0 +1,119 @@
+"""What a person writes down to ask about a call, as the question that the sidecar would put to policy."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.commands.derive import derive
+from sidecar.errors import CallRefused, MessageError, TokenRejected, UnknownTool
+from sidecar.identity.claims import ClaimMap, identify
+from sidecar.mcp import jsonrpc, tools
+from sidecar.model import AccessRequest, Command, Identity, JsonObject, JsonValue, RequestContext
+from sidecar.policy.document import decision_document
+
+DEFAULT_ISSUER: Final = "https://issuer.example"
+_EXPIRY: Final = 253_402_300_799
+"""Claims that are written by hand do not expire."""
+
+_REGISTERED: Final = frozenset(
+    {"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "azp", "act", "scope", "scp", "groups", "roles"}
+)
+"""RFC 7519 section 4.1, RFC 8693 section 4, RFC 9068 section 2.2; what is not here may be meant for policies."""
+
+_BEFORE, _AFTER = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":', b"}"
+"""The text is read inside a message, so that it passes the very decoder that serves."""
+
+
+class Refused(Exception):
+    """What was asked is refused before policy is asked."""
+
+    def __init__(self, code: str, message: str, path: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.path = path
+
+    def document(self) -> JsonObject:
+        """Render it as ``inspect`` does."""
+        return {"refused": {"code": self.code, "message": self.message, "path": self.path}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One question, read and derived."""
+
+    identity: Identity
+    command: Command
+    question: JsonObject
+    notes: tuple[str, ...] = ()
+
+
+def read_object(text: bytes) -> JsonObject:
+    """Read one strict JSON object.
+
+    Raises:
+        Refused: it is none.
+    """
+    try:
+        message = jsonrpc.decode(_BEFORE + text.strip() + _AFTER)
+    except MessageError as error:
+        raise Refused(error.label, error.public, "") from None
+    if not isinstance(message, jsonrpc.Request):
+        raise Refused("invalid_request", "Not one JSON object.", "")
+    return message.params
+
+
+def read_identity(claims: JsonValue, claim_map: ClaimMap | None) -> tuple[Identity, tuple[str, ...]]:
+    """Return whom claims speak of, and what was assumed; ``iss`` and ``exp`` need not be there.
+
+    Args:
+        claims: the claims of a token.
+        claim_map: which claims mean what; None takes the usual ones and passes all others on to policy.
+
+    Raises:
+        Refused: no user, no agent, or a claim that is not of its form.
+    """
+    if not isinstance(claims, dict):
+        raise Refused("invalid_request", "claims is not an object.", "/claims")
+    notes: tuple[str, ...] = ()
+    if claim_map is None:
+        extra = tuple(sorted(name for name in claims if name and name not in _REGISTERED))
+        claim_map = ClaimMap(extra=extra)
+        if extra:
+            notes = (f"assumed to reach policies (issuers.claims.extra): {', '.join(extra)}",)
+    try:
+        return identify({"iss": DEFAULT_ISSUER, "exp": _EXPIRY, **claims}, claim_map), notes
+    except TokenRejected as error:
+        raise Refused(error.label, f"The token would be rejected: {error.detail}.", "/claims") from None
+
+
+def read_question(text: bytes, claim_map: ClaimMap | None, context: RequestContext) -> Asked:
+    """Read ``{"claims": {…}, "call": {"name", "arguments"}}``, or the two members of the call beside the claims.
+
+    Raises:
+        Refused: it is not of this form, or the call is refused before policy is asked.
+    """
+    document = read_object(text)
+    if document.keys() == {"claims", "call"}:
+        params, prefix = document["call"], "/call"
+    elif {"claims", "name"} <= document.keys() <= {"claims", "name", "arguments"}:
+        params, prefix = {key: value for key, value in document.items() if key != "claims"}, ""
+    else:
+        raise Refused("invalid_request", 'Not {"claims": {…}, "call": {"name": …, "arguments": {…}}}.', "")
+    if not isinstance(params, dict):
+        raise Refused("invalid_request", "call is not an object.", prefix)
+    identity, notes = read_identity(document["claims"], claim_map)
+    command = _derive(params, prefix)
+    request = AccessRequest(identity=identity, method="tools/call", command=command, context=context)
+    return Asked(identity=identity, command=command, question=decision_document(request), notes=notes)
+
+
+def _derive(params: JsonObject, prefix: str) -> Command:
+    try:
+        call, _ = tools.parse_call(params)
+        return derive(call)
+    except CallRefused as error:
+        raise Refused(error.reason, error.message, prefix + error.path) from None
+    except UnknownTool as error:
+        raise Refused(error.label, error.public, f"{prefix}/name") from None
+    except MessageError as error:
+        raise Refused(error.label, error.public, prefix) from None

@@ -1,0 +1,205 @@
+"""``mcp-sidecar policy check`` and ``policy test``: what is wrong with a policy folder, with file and line."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from sidecar.authoring.engine import Engine
+from sidecar.errors import ConfigurationError
+from sidecar.model import JsonObject
+from sidecar.opa.containment import Rule, Severity, Violation
+from sidecar.opa.generation import printable
+from sidecar.opa.policies import CAPABILITIES, SCHEMAS, TEAMS
+from sidecar.opa.vetting import examine
+
+_PLACE: Final = re.compile(r"^(?:\d+ errors? occurred: )?(\S+?):(\d+): (.*)$", re.MULTILINE)
+"""How ``opa check`` begins an error: ``file:line: code: message``."""
+
+_PLATFORM_SCHEMA: Final = f"{SCHEMAS}/platform.json"
+_PLATFORM_DATA: Final = "platform/data.json"
+_CASES: Final = "cases"
+_LOADED_CASES: Final = f"mcp.cases:{_CASES}"
+_ALL: Final = 100.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What ``policy check`` found."""
+
+    findings: tuple[Violation, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the set may be served."""
+        return all(finding.severity is Severity.WARNING for finding in self.findings)
+
+    def document(self) -> JsonObject:
+        """Render it as JSON."""
+        findings: list[JsonObject] = [
+            {
+                "file": one.file,
+                "line": one.line,
+                "severity": one.severity.value,
+                "rule": one.rule.value,
+                "message": one.message,
+            }
+            for one in self.findings
+        ]
+        return {"ok": self.ok, "findings": [*findings]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tested:
+    """What ``policy test`` found."""
+
+    passed: int
+    cases: int
+    """Golden cases among the passed."""
+    failures: tuple[Violation, ...]
+    coverage: dict[str, tuple[float, tuple[int, ...]]]
+    """By file: per cent of its lines, and the lines that no test reaches."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are tests and all of them pass."""
+        return bool(self.passed) and not self.failures
+
+    def document(self) -> JsonObject:
+        """Render it as JSON."""
+        failures: list[JsonObject] = [
+            {"file": one.file, "line": one.line, "message": one.message} for one in self.failures
+        ]
+        files: JsonObject = {
+            file: {"coverage": percent, "not_covered": [*lines]} for file, (percent, lines) in self.coverage.items()
+        }
+        return {
+            "ok": self.ok,
+            "passed": self.passed,
+            "cases": self.cases,
+            "failures": [*failures],
+            "coverage": files,
+        }
+
+
+async def check(engine: Engine, binary: str) -> Checked:
+    """Check containment, then, where that is sound, types and the platform's data.
+
+    Raises:
+        ConfigurationError: OPA cannot be run.
+    """
+    found = await examine(engine.folder, binary)
+    if Checked(findings=tuple(found)).ok:
+        found += await _compile(engine)
+    if Checked(findings=tuple(found)).ok:
+        found += await _platform_data(engine)
+    return Checked(findings=tuple(found))
+
+
+async def run_tests(engine: Engine) -> Tested:
+    """Run every test of the folder, its golden cases included, and measure what they reach.
+
+    Raises:
+        ConfigurationError: the tests do not compile.
+    """
+    options = ("--capabilities", CAPABILITIES)
+    cases = (_LOADED_CASES,) if (engine.folder / _CASES).is_dir() else ()
+    paths = (*engine.policies.bundles, *cases)
+    _, output = await engine.run("test", *options, "--format", "json", *paths)
+    results = _decoded(output)
+    if not isinstance(results, list):
+        raise ConfigurationError(f"the tests do not run: {printable(output)}")
+    _, report = await engine.run("test", *options, "--coverage", "--format", "json", *paths)
+    single = [one for result in results for one in _singly(result)]
+    return Tested(
+        passed=sum(not failed for _, failed, _ in single),
+        cases=sum(not failed for _, failed, golden in single if golden),
+        failures=tuple(violation for violation, failed, _ in single if failed),
+        coverage=_coverage(_decoded(report)),
+    )
+
+
+async def _compile(engine: Engine) -> list[Violation]:
+    schemas = ("--schema", SCHEMAS) if (engine.folder / SCHEMAS).is_dir() else ()
+    arguments = ("check", "--strict", "--capabilities", CAPABILITIES, *schemas, "-b", *engine.policies.bundles)
+    status, output = await engine.run(*arguments)
+    if status == 0:
+        return []
+    text = output.decode("utf-8", "replace")
+    places = [
+        Violation(file=match[1], line=int(match[2]), rule=Rule.COMPILE, message=match[3])
+        for match in _PLACE.finditer(text)
+    ]
+    return places or [Violation(file=".", line=1, rule=Rule.COMPILE, message=printable(output))]
+
+
+async def _platform_data(engine: Engine) -> list[Violation]:
+    """Hold the platform's data to its schema, with OPA's own validator."""
+    held = {**dict(engine.policies.files), **dict(engine.policies.aside)}
+    if _PLATFORM_SCHEMA not in held or _PLATFORM_DATA not in held:
+        return []
+    data = msgspec.json.decode(held[_PLATFORM_DATA])["mcp"]["platform"]
+    document = {"data": data, "schema": msgspec.json.decode(held[_PLATFORM_SCHEMA])}
+    answer = await engine.value("json.match_schema(input.data, input.schema)", document)
+    problems: Any = answer[1] if isinstance(answer, list) and answer[0] is not True else []
+    return [
+        Violation(
+            file=_PLATFORM_DATA,
+            line=_line_of(engine, str(problem.get("field", ""))),
+            rule=Rule.DATA,
+            message=f"{problem.get('field')}: {problem.get('desc')}",
+        )
+        for problem in problems
+    ]
+
+
+def _line_of(engine: Engine, path: str) -> int:
+    """Return the line of a member of the platform's data: each step is looked for below the one before."""
+    lines = engine.lines(_PLATFORM_DATA)
+    at = 0
+    for step in ("mcp", "platform", *path.split(".")):
+        found = next((number for number in range(at, len(lines)) if f'"{step}"' in lines[number]), None)
+        at = at if found is None else found
+    return at + 1
+
+
+def _singly(result: dict[str, Any]) -> list[tuple[Violation, bool, bool]]:
+    """Return each test with its place, whether it fails, and whether it is a golden case."""
+    location = result.get("location") or {}
+    file, line = str(location.get("file", "")), int(location.get("row", 1))
+
+    def one(name: str, outcome: dict[str, Any]) -> Violation:
+        error = outcome.get("error")
+        message = f"{name}: {error.get('message') if isinstance(error, dict) else error}" if error else f"{name} fails"
+        return Violation(file=file, line=line, rule=Rule.TEST, message=message)
+
+    parts = result.get("sub_results")
+    if isinstance(parts, dict) and parts:
+        golden = str(result.get("package", "")).startswith("data.mcp.cases")
+        return [(one(f"{result['name']}[{name}]", part), _failed(part), golden) for name, part in sorted(parts.items())]
+    return [(one(str(result["name"]), result), _failed(result), False)]
+
+
+def _failed(outcome: dict[str, Any]) -> bool:
+    return bool(outcome.get("fail") or outcome.get("error"))
+
+
+def _coverage(report: Any) -> dict[str, tuple[float, tuple[int, ...]]]:
+    files = report.get("files", {}) if isinstance(report, dict) else {}
+    return {
+        file: (float(numbers.get("coverage", _ALL)), tuple(_rows(numbers.get("not_covered", []))))
+        for file, numbers in sorted(files.items())
+        if not file.endswith("_test.rego") and file.startswith(("platform/", "system/", TEAMS))
+    }
+
+
+def _rows(ranges: list[Any]) -> list[int]:
+    return [row for one in ranges for row in range(one["start"]["row"], one["end"]["row"] + 1)]
+
+
+def _decoded(output: bytes) -> Any:
+    try:
+        return msgspec.json.decode(output)
+    except msgspec.DecodeError:
+        return None

@@ -1,0 +1,152 @@
+"""Why a call is decided as it is, access by access: which grant of whom, or which condition of which rule failed."""
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from sidecar.authoring.engine import Engine
+from sidecar.authoring.trace import Place, RuleRun, missing_of, read_trace, values_of
+from sidecar.model import JsonObject, JsonValue
+
+FACTS: Final = str(Path(__file__).with_name("facts.rego"))
+_TRACED: Final = ("--explain=full", "--disable-indexing")
+_REASONS: Final = "reasons.json"
+_SAID: Final = re.compile(r'^reasons contains \{"code": "([a-z_]+)"')
+
+
+async def explain(engine: Engine, question: JsonObject, decision: JsonObject) -> JsonObject:
+    """Return the explanation of a decision.
+
+    Args:
+        engine: OPA on the policy folder that decided.
+        question: the input of the decision.
+        decision: OPA's answer.
+
+    Raises:
+        ConfigurationError: OPA cannot evaluate the folder.
+    """
+    facts = await engine.value("data.authoring.facts", question, "-d", FACTS)
+    known: dict[str, Any] = facts if isinstance(facts, dict) else {}
+    accesses = question["accesses"] if isinstance(question["accesses"], list) else []
+    verdicts: Any = decision["accesses"] or [{} for _ in accesses]
+    holdings: list[Any] = known.get("holdings_of_call", [])
+    explained = []
+    for index, (access, verdict) in enumerate(zip(accesses, verdicts, strict=True)):
+        held = holdings[index] if index < len(holdings) and len(holdings) == len(accesses) else {}
+        explained.append(await _access(engine, question, access, verdict, held))
+    return {
+        "call": _call(known.get("routing_of_call", {}), question),
+        "reasons": [_reason(engine, reason) for reason in _listed(decision["reasons"])],
+        "accesses": [*explained],
+    }
+
+
+def _call(routing: dict[str, Any], question: JsonObject) -> JsonObject:
+    actor: Any = question["actor"]
+    return {
+        "kinds": routing.get("kinds", []),
+        "routes_of_caller": routing.get("routes", []),
+        "route": next(iter(routing.get("route", [])), None),
+        "server": routing.get("server", ""),
+        "deployment": next(iter(routing.get("deployment", [])), None),
+        "agent": {
+            "id": actor["id"],
+            "registered": routing.get("agent_registered", False),
+            "kinds": routing.get("agent_kinds", []),
+        },
+        "kinds_of_scopes": routing.get("scoped_kinds", []),
+    }
+
+
+def _reason(engine: Engine, reason: Any) -> JsonObject:
+    vocabulary = _vocabulary(engine).get(reason["code"], {})
+    return {
+        **reason,
+        "title": vocabulary.get("title", ""),
+        "remedy": vocabulary.get("remedy", ""),
+        "at": _rules_saying(engine, reason["code"]),
+    }
+
+
+def _vocabulary(engine: Engine) -> dict[str, Any]:
+    for path, content in engine.policies.aside:
+        if path.endswith(_REASONS):
+            reasons: dict[str, Any] = msgspec.json.decode(content).get("reasons", {})
+            return reasons
+    return {}
+
+
+def _rules_saying(engine: Engine, code: str) -> list[JsonValue]:
+    """Return the places of the platform's rules that give this reason."""
+    return [
+        f"{path}:{number}"
+        for path, content in engine.policies.files
+        if path.startswith("platform/") and path.endswith(".rego")
+        for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1)
+        if (said := _SAID.match(line)) and said.group(1) == code
+    ]
+
+
+async def _access(
+    engine: Engine, question: JsonObject, access: JsonValue, verdict: dict[str, Any], held: dict[str, Any]
+) -> JsonObject:
+    owner = verdict.get("owner") or held.get("owner", "")
+    asked = {key: value for key, value in question.items() if key != "accesses"} | {"access": access}
+    granted: list[str] = verdict.get("grants", [])
+    runs = await _runs(engine, owner, asked) if owner and held.get("covered") else []
+    grants = [run for run in runs if run.rule == "grant"]
+    return {
+        "access": access,
+        "owner": owner,
+        "delegated": held.get("delegated", []),
+        "covered": held.get("covered", False),
+        "granted": [_granted(name, grants) for name in granted],
+        "denied": [_held(run) for run in runs if run.rule == "deny" and run.held],
+        "not_granted": [_failed(run, asked) for run in sorted(grants, key=lambda run: -run.fulfilled) if not run.held],
+        "obligations": {key: verdict.get(key) for key in ("filter", "mask", "max_documents", "max_time_ms")},
+    }
+
+
+async def _runs(engine: Engine, owner: str, asked: JsonObject) -> list[RuleRun]:
+    if f"teams/{owner}" not in engine.policies.bundles:
+        return []
+    team = f"data.mcp.teams[{msgspec.json.encode(owner).decode()}]"
+    query = f"[[rules | rules := {team}.grant], [rules | rules := {team}.deny]]"
+    answer = await engine.evaluate(query, asked, *_TRACED)
+    return read_trace(answer.get("explanation", []), f"teams/{owner}/", engine.lines)
+
+
+def _granted(name: str, grants: list[RuleRun]) -> JsonObject:
+    places = [run.head.at for run in grants if run.held and run.label in {name, ""}]
+    return {"grant": name, "at": [*places]}
+
+
+def _held(run: RuleRun) -> JsonObject:
+    return {"code": run.label, "at": run.head.at, "text": run.head.text}
+
+
+def _failed(run: RuleRun, asked: JsonObject) -> JsonObject:
+    return {
+        "grant": run.label,
+        "at": run.head.at,
+        "conditions_held": run.fulfilled,
+        "failed": _condition(run.failed, asked),
+        "because": _condition(run.because, asked),
+    }
+
+
+def _condition(place: Place | None, asked: JsonObject) -> JsonObject | None:
+    if place is None:
+        return None
+    return {
+        "at": place.at,
+        "text": place.text,
+        "values": values_of(place, asked),
+        "missing": [*missing_of(place, asked)],
+    }
+
+
+def _listed(value: JsonValue) -> list[JsonValue]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,201 @@
+"""The authoring kit's answers for people: tables and sentences; ``--json`` prints what these are made of."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sidecar.authoring.checking import Checked, Tested
+from sidecar.model import JsonObject
+from sidecar.opa.containment import Severity
+
+_NEAREST: Final = 5
+"""Grants of which is said why they do not match, the nearest first."""
+
+_FULL: Final = 100.0
+
+
+def print_checked(checked: Checked, console: Console) -> None:
+    """Print findings as ``file:line``, as compilers do."""
+    for one in checked.findings:
+        colour = "red" if one.severity is Severity.ERROR else "yellow"
+        console.print(Text.assemble(f"{one.file}:{one.line}: ", (one.severity.value, colour), f": {one.message}"))
+    errors = sum(one.severity is Severity.ERROR for one in checked.findings)
+    verdict = "fine" if checked.ok else f"refused: {errors} error{'s' if errors != 1 else ''}"
+    console.print(Text(verdict, style="green" if checked.ok else "red"))
+
+
+def print_tested(tested: Tested, console: Console) -> None:
+    """Print failures, the coverage of each file, and a line that sums it up."""
+    for one in tested.failures:
+        console.print(Text.assemble(f"{one.file}:{one.line}: ", ("fails", "red"), f": {one.message}"))
+    table = Table("file", "coverage", "lines that no test reaches")
+    for file, (percent, lines) in tested.coverage.items():
+        style = "" if percent >= _FULL else "yellow"
+        table.add_row(file, Text(f"{percent:.1f} %", style=style), ", ".join(map(str, lines)))
+    if tested.coverage:
+        console.print(table)
+    summary = f"{tested.passed} passed ({tested.cases} golden cases), {len(tested.failures)} failed"
+    console.print(Text(summary, style="green" if tested.ok else "red"))
+
+
+def print_permissions(document: JsonObject, console: Console) -> None:
+    """Print effective permissions, one row per way to be granted something."""
+    subject: Any = document["subject"]
+    actor: Any = document["actor"]
+    rows: Any = document["permissions"]
+    console.print(Text(_plain(f"{subject['id']} via {actor['id']}; groups {', '.join(subject['groups']) or 'none'}")))
+    table = Table("database", "collections", "kinds", "conditions", "servers", "grant", "owner")
+    for row in rows:
+        cells = (
+            row["database"] or "(deployment)",
+            ", ".join(name or "(database)" for name in row["collections"]),
+            ", ".join(row["kinds"]),
+            "\n".join(_conditions(row)),
+            ", ".join(row["servers"]),
+            row["grant"],
+            row["owner"],
+        )
+        table.add_row(*(Text(_plain(cell)) for cell in cells))
+    console.print(table if rows else Text("nothing: no grant matches within what the platform leaves open"))
+    unreached: Any = document["unreached"]
+    for one in unreached:
+        what = (
+            f"{one['owner']}/{one['grant']} matches, and leads nowhere: no route, delegation, agent or scope covers it"
+        )
+        console.print(Text(_plain(what), style="yellow"))
+
+
+def print_decided(document: JsonObject, console: Console) -> None:
+    """Print a decision, and where it was asked for, why it is so."""
+    if "refused" in document:
+        refused: Any = document["refused"]
+        console.print(
+            Text.assemble(("refused", "red"), _plain(f" {refused['code']}: {refused['message']} {refused['path']}"))
+        )
+        return
+    for line, style in _decision_lines(document):
+        console.print(Text(_plain(line), style=style))
+
+
+def _decision_lines(document: JsonObject) -> Iterator[tuple[str, str]]:
+    question: Any = document["question"]
+    decision: Any = document["decision"]
+    who = f"{question['subject']['id']} via {question['actor']['id']}"
+    allow = decision.get("allow") is True and "error" not in document if isinstance(decision, dict) else False
+    server = f" on {decision['server']}" if allow else ""
+    yield f"{'ALLOW' if allow else 'DENY'}: {question['action']['tool']} by {who}{server}", "green" if allow else "red"
+    if "error" in document:
+        yield f"  {document['error']}", "red"
+        return
+    for note in _items(document.get("notes")):
+        yield f"  note: {note}", "dim"
+    explanation: Any = document.get("explanation")
+    if explanation is None:
+        yield from _plain_decision(question, decision)
+    else:
+        yield from _call_lines(explanation["call"])
+        for index, entry in enumerate(explanation["accesses"]):
+            yield from _access_lines(index, entry)
+        for reason in explanation["reasons"]:
+            yield from _reason_lines(reason)
+
+
+def _plain_decision(question: Any, decision: Any) -> Iterator[tuple[str, str]]:
+    for index, access in enumerate(question["accesses"]):
+        entries = decision["accesses"]
+        grants = [f"{entries[index]['owner']}/{grant}" for grant in entries[index]["grants"]] if entries else []
+        yield f"  {_access(index, access)}: {', '.join(grants) or 'no grant'}", ""
+    for reason in decision["reasons"]:
+        where = "" if reason["access"] is None else f", access {reason['access']}"
+        yield f"  {reason['code']} ({reason['source']}{where})", "yellow"
+    if decision["reasons"]:
+        yield "  --explain says which rule and why", "dim"
+
+
+def _call_lines(call: Any) -> Iterator[tuple[str, str]]:
+    kinds = ", ".join(call["kinds"])
+    if call["route"] is None:
+        routes = ", ".join(call["routes_of_caller"]) or "none"
+        yield f"  route: none covers {kinds}; routes open to this caller: {routes}", "yellow"
+    else:
+        yield f"  route: {call['route']} → server {call['server']}, deployment {call['deployment']}", ""
+    registered = "registered" if call["agent"]["registered"] else "not registered: the default ceiling"
+    yield f"  agent: {call['agent']['id']} ({registered}) may {', '.join(call['agent']['kinds']) or 'nothing'}", ""
+    yield f"  scopes: the token's open {', '.join(call['kinds_of_scopes']) or 'nothing'}", ""
+
+
+def _access_lines(index: int, entry: Any) -> Iterator[tuple[str, str]]:
+    yield f"  {_access(index, entry['access'])}: owner {entry['owner'] or 'nobody'}", "bold"
+    if entry["owner"] and not entry["covered"]:
+        delegated = "; ".join(f"{', '.join(one['kinds'])} on {_json(one['collections'])}" for one in entry["delegated"])
+        yield f"    not delegated; the platform delegates {delegated or 'nothing'}", "yellow"
+    for grant in entry["granted"]:
+        yield f"    granted by {grant['grant']} of {entry['owner']} {_at(grant['at'])}", "green"
+    for part, value in entry["obligations"].items():
+        if value not in (None, []):
+            yield f"      with {part} {_json(value)}", ""
+    for deny in entry["denied"]:
+        yield f"    denied by {deny['code']} of {entry['owner']} ({deny['at']}): {deny['text']}", "red"
+    if not entry["granted"]:
+        yield from _near_misses(entry)
+
+
+def _near_misses(entry: Any) -> Iterator[tuple[str, str]]:
+    for miss in entry["not_granted"][:_NEAREST]:
+        yield f"    not granted by {miss['grant'] or 'a computed grant'} ({miss['at']})", "yellow"
+        for word, condition in (("fails", miss["failed"]), ("because", miss["because"])):
+            if condition is not None:
+                yield f"      {word}: {condition['text']} ({condition['at']}){_values(condition)}", ""
+    if len(entry["not_granted"]) > _NEAREST:
+        yield f"    and {len(entry['not_granted']) - _NEAREST} more grants that are further off", "dim"
+
+
+def _reason_lines(reason: Any) -> Iterator[tuple[str, str]]:
+    where = "" if reason["access"] is None else f", access {reason['access']}"
+    yield (
+        f"  {reason['code']} ({reason['source']}{where}): {reason['title']} {reason['remedy']} {_at(reason['at'])}",
+        "red",
+    )
+
+
+def _access(index: int, access: Any) -> str:
+    target = access.get("target")
+    place = f"{access['database'] or '(deployment)'}.{access['collection'] or '(database)'}"
+    return f"access {index}: {access['kind']} {place if target is None else _json(target)} from {access['via']}"
+
+
+def _conditions(row: Any) -> Iterator[str]:
+    yield from row["conditions"]
+    for part in ("filter", "mask", "max_documents", "max_time_ms", "approval"):
+        if row[part] is not None:
+            yield f"{part} {_json(row[part])}"
+    for obligation in row["platform_obligations"]:
+        said = {key: value for key, value in obligation.items() if key not in {"id", "collections", "kinds"}}
+        yield f"platform, {', '.join(obligation['kinds'])}: {_json(said)}"
+
+
+def _values(condition: Any) -> str:
+    known = [f"{name} is {_json(value)}" for name, value in condition["values"].items()]
+    known += [f"{name} is not there" for name in condition["missing"]]
+    return f"; {', '.join(known)}" if known else ""
+
+
+def _at(places: Any) -> str:
+    return f"({', '.join(places)})" if places else ""
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _plain(text: str) -> str:
+    """Names come from callers: a control character would write over what the terminal shows (CWE-150)."""
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)

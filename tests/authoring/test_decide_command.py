@@ -1,0 +1,245 @@
+"""``mcp-sidecar decide``: derived, asked and answered by a real OPA, and explained with file and line."""
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests import parts
+
+POLICIES = parts.ROOT / "policies"
+ENVIRONMENT = {"PATH": str(parts.BIN), "PYTHONPATH": str(parts.ROOT), "COLUMNS": "200"}
+
+
+def asked(
+    *groups: str, tool: str = "find", database: str = "sales", collection: str = "orders", **claims: Any
+) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"connectionId": "preconfigured", "database": database, "collection": collection}
+    arguments |= {"documents": [{"a": 1}]} if tool == "insert-many" else {"filter": {}, "limit": 5}
+    caller = {
+        "sub": "larry",
+        "client_id": "claude-desktop",
+        "groups": list(groups),
+        "scope": "mongodb:read mongodb:write",
+    }
+    return {"claims": {**caller, **claims}, "call": {"name": tool, "arguments": arguments}}
+
+
+def run(document: Any, *options: str, policies: Path | None = POLICIES) -> subprocess.CompletedProcess[str]:
+    folder = ("--policies", str(policies)) if policies is not None else ()
+    return subprocess.run(
+        [sys.executable, "-m", "sidecar", "decide", *folder, *options],
+        env=ENVIRONMENT,
+        cwd=parts.ROOT,
+        input=document if isinstance(document, str) else json.dumps(document),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> Any:
+    assert done.returncode in {0, 1}, done.stderr
+    return msgspec.json.decode(done.stdout)
+
+
+def line_of(file: str, text: str) -> str:
+    """``file:line`` of the first line that holds a text."""
+    for number, line in enumerate((POLICIES / file).read_text().splitlines(), 1):
+        if text in line:
+            return f"{file}:{number}"
+    raise AssertionError(text)
+
+
+def test_an_allowed_call_is_status_zero_and_shows_command_question_and_decision() -> None:
+    done = run(asked("analysts"))
+    assert done.returncode == 0, done.stderr
+    document = answer(done)
+    assert document.keys() == {"command", "question", "decision"}
+    assert document["decision"]["allow"] is True
+    assert document["decision"]["server"] == "demo-ro"
+    assert document["decision"]["revision"].startswith("sha256:")
+    assert document["question"]["accesses"] == document["command"]["accesses"]
+
+
+def test_a_denied_call_is_status_one() -> None:
+    done = run(asked("loaders"))
+    assert done.returncode == 1
+    assert answer(done)["decision"]["reasons"] == [{"access": 0, "code": "not_granted", "source": "analytics"}]
+
+
+def test_the_call_may_stand_beside_the_claims() -> None:
+    document = asked("analysts")
+    flat = {"claims": document["claims"], **document["call"]}
+    assert answer(run(flat))["decision"] == answer(run(document))["decision"]
+
+
+def test_other_claims_reach_policies_and_that_is_said() -> None:
+    document = answer(run(asked("regional-analysts", region="EU")))
+    assert document["decision"]["accesses"][0]["filter"] == {"region": "EU"}
+    assert "region" in document["notes"][0]
+
+
+def test_the_moment_can_be_chosen() -> None:
+    call = asked("weekday-loaders", tool="insert-many", collection="returns")
+    assert run(call, "--at", "2026-01-05T09:00").returncode == 0
+    assert run(call, "--at", "2026-01-04T09:00").returncode == 1
+    assert run(call, "--at", "yesterday").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("document", "code", "path"),
+    [
+        ("", "parse_error", ""),
+        ("{", "parse_error", ""),
+        ('{"claims": {}, "claims": {}}', "parse_error", ""),
+        ({}, "invalid_request", ""),
+        ({"claims": {}}, "invalid_request", ""),
+        ({"claims": [], "call": {}}, "invalid_request", "/claims"),
+        ({"claims": {"sub": "a"}, "call": {"name": "find"}}, "token_rejected", "/claims"),
+        ({**asked("x"), "call": {"name": "nothing"}}, "unknown_tool", "/call/name"),
+        ({**asked("x"), "call": {"name": "find", "arguments": {}}}, "missing_argument", None),
+        ({**asked("x"), "call": []}, "invalid_request", "/call"),
+        ({**asked("x"), "extra": 1}, "invalid_request", ""),
+    ],
+)
+def test_what_is_refused_before_policy_is_asked_says_so(document: Any, code: str, path: str | None) -> None:
+    done = run(document)
+    assert done.returncode == 1, done.stderr
+    refused = answer(done)["refused"]
+    assert refused["code"] == code
+    assert path is None or refused["path"] == path
+    assert refused["message"]
+
+
+def test_without_a_folder_and_without_settings_it_is_a_configuration_error() -> None:
+    assert run(asked("analysts"), policies=None).returncode == 78
+
+
+# --- explained --------------------------------------------------------------------------------------------------------
+
+
+def explanation(document: Any, *, policies: Path = POLICIES) -> Any:
+    return answer(run(document, "--explain", policies=policies))["explanation"]
+
+
+def test_an_allow_names_the_grant_and_its_place() -> None:
+    access = explanation(asked("analysts"))["accesses"][0]
+    assert access["owner"] == "analytics"
+    place = line_of("teams/analytics/policy.rego", '"analysts-read-orders"')
+    assert access["granted"] == [{"grant": "analysts-read-orders", "at": [place]}]
+
+
+def test_a_deny_names_the_condition_that_failed_and_why() -> None:
+    why = explanation(asked("loaders"))
+    nearest = why["accesses"][0]["not_granted"][0]
+    assert nearest["grant"] == "analysts-read-orders"
+    assert nearest["failed"]["at"] == line_of("teams/analytics/policy.rego", 'lib.in_group("analysts")')
+    assert nearest["failed"]["text"] == 'lib.in_group("analysts")'
+    assert nearest["because"]["at"] == line_of("platform/lib/lib.rego", "in_group(group) if")
+    assert nearest["because"]["values"] == {"input.subject.groups": ["loaders"]}
+    (reason,) = why["reasons"]
+    assert reason["at"] == [line_of("platform/verdicts.rego", '"code": "not_granted"')]
+    assert reason["remedy"] == "Ask the owner for a grant."
+
+
+def test_a_claim_that_is_missing_is_named() -> None:
+    grants = explanation(asked("regional-analysts"))["accesses"][0]["not_granted"]
+    (regional,) = [grant for grant in grants if grant["grant"] == "regional-analysts-read-own-region"]
+    assert regional["failed"]["text"] == "region := input.subject.claims.region"
+    assert regional["failed"]["missing"] == ["input.subject.claims.region"]
+
+
+def test_a_teams_deny_is_named() -> None:
+    pipeline = [{"$lookup": {"from": "people", "localField": "a", "foreignField": "b", "as": "c"}}]
+    call = asked("hr-admins", database="hr", collection="salaries")
+    call["call"] = {
+        "name": "aggregate",
+        "arguments": {
+            "connectionId": "preconfigured",
+            "database": "hr",
+            "collection": "salaries",
+            "pipeline": pipeline,
+        },
+    }
+    entry = explanation(call)["accesses"][0]
+    assert [deny["code"] for deny in entry["denied"]] == ["salaries-in-a-pipeline"]
+    assert entry["denied"][0]["at"] == line_of("teams/people/policy.rego", '"salaries-in-a-pipeline"')
+
+
+def test_what_nobody_owns_and_what_is_not_delegated_is_said() -> None:
+    nobody = explanation(asked("analysts", database="elsewhere"))
+    assert (nobody["accesses"][0]["owner"], [one["code"] for one in nobody["reasons"]]) == ("", ["no_owner"])
+    beyond = explanation(asked("loaders", tool="insert-many", database="hr", collection="x"))
+    entry = beyond["accesses"][0]
+    assert (entry["owner"], entry["covered"]) == ("people", False)
+    assert entry["delegated"][0]["kinds"] == ["read", "metadata"]
+
+
+def test_the_route_the_agent_and_the_scopes_are_told() -> None:
+    call = explanation(asked("analysts", tool="insert-many"))["call"]
+    assert call["route"] is None
+    assert call["routes_of_caller"] == ["people-read-where-nothing-can-be-written"]
+    assert call["agent"] == {"id": "claude-desktop", "registered": False, "kinds": ["read", "metadata", "insert"]}
+    assert "insert" in call["kinds_of_scopes"]
+    assert explanation(asked("analysts"))["call"]["server"] == "demo-ro"
+
+
+def test_a_policy_that_ends_in_an_error_is_a_configuration_error_with_its_place(tmp_path: Path) -> None:
+    policies = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    policy = policies / "teams/analytics/policy.rego"
+    policy.write_text(policy.read_text() + '\ngrant contains {"id": "x"} if to_number("x") == 1\n')
+    done = run(asked("analysts"), policies=policies)
+    assert done.returncode == 78
+    assert "teams/analytics/policy.rego:" in done.stderr
+
+
+def test_a_grant_that_is_not_of_the_contract_is_a_deny(tmp_path: Path) -> None:
+    policies = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    policy = policies / "teams/analytics/policy.rego"
+    policy.write_text(policy.read_text() + '\ngrant contains {"id": "x", "mask": []} if lib.reads\n')
+    done = run(asked("analysts"), "--explain", policies=policies)
+    assert done.returncode == 1
+    assert [one["code"] for one in answer(done)["explanation"]["reasons"]] == ["team_policy_error"]
+
+
+def on_a_terminal(document: Any, *options: str) -> str:
+    """What a person sees: the command with a pseudo-terminal as its output."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "sidecar", "decide", "--policies", str(POLICIES), *options]
+    process = subprocess.Popen(command, env=ENVIRONMENT, cwd=parts.ROOT, stdin=subprocess.PIPE, stdout=theirs)
+    os.close(theirs)
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(document).encode())
+    process.stdin.close()
+    seen = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            seen += chunk
+    except OSError:  # Linux says EIO where the other side is closed
+        pass
+    finally:
+        os.close(ours)
+        process.wait(30)
+    return seen.decode()
+
+
+def test_on_a_terminal_the_answer_is_in_words() -> None:
+    seen = on_a_terminal(asked("loaders"), "--explain")
+    assert "DENY: find by larry via claude-desktop" in seen
+    assert "not granted by analysts-read-orders (teams/analytics/policy.rego:" in seen
+    assert 'input.subject.groups is ["loaders"]' in seen
+    assert on_a_terminal(asked("loaders"), "--json").lstrip().startswith("{")
+
+
+def test_a_name_cannot_write_over_the_terminal() -> None:
+    seen = on_a_terminal(asked("loaders", collection="orders\u202e\u0085x"), "--explain")
+    assert not {"\u202e", "\u0085"} & set(seen)

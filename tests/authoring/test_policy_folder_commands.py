@@ -1,0 +1,236 @@
+"""``mcp-sidecar policy check|test|new|show`` as their users run them: real OPA, a copy of the repository's policies."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests import parts
+
+POLICIES = parts.ROOT / "policies"
+OPA = str(parts.BIN / "opa")
+CALLER = {"sub": "mia", "client_id": "claude-desktop", "scope": "mongodb:read mongodb:write"}
+
+
+def run(*arguments: str, cwd: Path = parts.ROOT, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """The command line, without any setting in its environment."""
+    return subprocess.run(
+        [sys.executable, "-m", "sidecar", *arguments],
+        cwd=cwd,
+        env={"PATH": str(parts.BIN), "PYTHONPATH": str(parts.ROOT), "COLUMNS": "200"},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> Any:
+    return msgspec.json.decode(done.stdout)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the repository's policies that a test may spoil."""
+    return Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+
+
+# --- check ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_repositorys_policies_are_fine() -> None:
+    done = run("policy", "check", str(POLICIES), "--json")
+    assert (done.returncode, answer(done)) == (0, {"ok": True, "findings": []}), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "line", "rule"),
+    [
+        ("teams/people/more.rego", "package mcp.main\n\nallow if true\n", 1, "package"),
+        ("teams/people/more.rego", "package mcp.teams.people\n\nx := data.mcp.platform.routes\n", 3, "reference"),
+        ("teams/people/more.rego", "package mcp.teams.people\n\nx := time.now_ns()\n", 3, "builtin"),
+        ("teams/people/more.rego", "package mcp.teams.people\n\nx := {\n", 4, "syntax"),
+        ("teams/people/more.rego", "package mcp.teams.people\n\nx := nowhere\n", 3, "compile"),
+        ("teams/people/data.json", '{"mcp": {"platform": {}}}', 1, "data"),
+    ],
+)
+def test_a_problem_has_a_file_and_a_line(folder: Path, file: str, text: str, line: int, rule: str) -> None:
+    (folder / file).write_text(text)
+    done = run("policy", "check", str(folder), "--json")
+    assert done.returncode == 1, done.stderr
+    found = answer(done)["findings"]
+    assert {"file": file, "line": line, "rule": rule}.items() <= found[0].items()
+    assert f"{file}:{line}: error: " in run("policy", "check", str(folder)).stdout
+
+
+def test_the_platforms_data_is_held_to_its_schema(folder: Path) -> None:
+    data = folder / "platform/data.json"
+    data.write_text(data.read_text().replace('"id": "writers"', '"idd": "writers"'))
+    done = run("policy", "check", str(folder), "--json")
+    assert done.returncode == 1
+    found = answer(done)["findings"]
+    assert {one["message"] for one in found} == {
+        "routes.1: id is required",
+        "routes.1: Additional property idd is not allowed",
+    }
+    assert {one["file"] for one in found} == {"platform/data.json"}
+
+
+def test_what_is_no_policy_folder_is_a_configuration_error(tmp_path: Path) -> None:
+    done = run("policy", "check", str(tmp_path))
+    assert done.returncode == 78
+    assert "the policy folder has no platform/.manifest" in done.stderr
+    assert run("policy", "check", str(tmp_path / "nowhere")).returncode == 2
+    assert run("policy", "check", str(POLICIES), "--opa", "no-such-opa").returncode == 78
+
+
+# --- test -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_repositorys_tests_pass_and_reach_every_line() -> None:
+    done = run("policy", "test", str(POLICIES), "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = answer(done)
+    assert found["failures"] == []
+    assert found["cases"] > 40
+    assert {file["coverage"] for file in found["coverage"].values()} == {100}
+    assert "teams/analytics/policy.rego" in found["coverage"]
+
+
+def test_a_failing_test_and_a_failing_case_are_named_and_uncovered_lines_shown(folder: Path) -> None:
+    policy = folder / "teams/people/policy.rego"
+    policy.write_text(policy.read_text().replace('lib.in_group("hr-admins")', 'lib.in_group("nobody")', 1))
+    done = run("policy", "test", str(folder), "--json")
+    assert done.returncode == 1
+    found = answer(done)
+    messages = {one["message"] for one in found["failures"]}
+    assert "test_hr_admins_read fails" in messages
+    assert any(message.startswith("test_case[") for message in messages)
+    assert {one["file"] for one in found["failures"]} >= {"teams/people/policy_test.rego", "cases/cases_test.rego"}
+    text = run("policy", "test", str(folder)).stdout
+    assert "teams/people/policy_test.rego:" in text
+
+
+def test_a_line_that_no_test_reaches_is_shown(folder: Path) -> None:
+    with (folder / "teams/people/policy.rego").open("a") as policy:
+        policy.write(
+            '\ngrant contains {"id": "untested"} if {\n\tlib.reads\n\tinput.access.database == "untested"\n}\n'
+        )
+    done = run("policy", "test", str(folder), "--json")
+    assert answer(done)["coverage"]["teams/people/policy.rego"]["not_covered"]
+
+
+# --- new --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_team_passes_check_and_tests_and_is_shown_to_its_readers(folder: Path) -> None:
+    done = run("policy", "new", "shop", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert '"owner": "shop"' in done.stdout
+    assert run("policy", "check", str(folder), "--json").returncode == 0
+    tested = run("policy", "test", str(folder), "--json")
+    assert tested.returncode == 0, tested.stdout
+    assert answer(tested)["coverage"]["teams/shop/policy.rego"]["coverage"] == 100
+    formatted = subprocess.run(
+        [OPA, "fmt", "--list", "teams/shop"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert formatted.stdout == ""
+    data = msgspec.json.decode((folder / "platform/data.json").read_bytes())
+    platform = data["mcp"]["platform"]
+    platform["deployments"]["demo"]["databases"]["shop"] = {
+        "owner": "shop",
+        "delegated": [{"kinds": ["read", "metadata"], "collections": ["", "*"]}],
+        "obligations": [],
+    }
+    platform["routes"].append({**platform["routes"][0], "id": "shop-readers", "groups": ["shop-readers"]})
+    (folder / "platform/data.json").write_bytes(msgspec.json.encode(data))
+    shown = show(folder, {**CALLER, "groups": ["shop-readers"]})
+    assert {row["grant"] for row in shown["permissions"]} == {"readers-read-documents", "readers-see-the-catalogue"}
+
+
+@pytest.mark.parametrize("name", ["Shop", "shop-1", "platform", "if", "../shop", "1shop", "", "a" * 64, "shop\n"])
+def test_a_name_that_cannot_be_a_teams_is_refused(folder: Path, name: str) -> None:
+    before = sorted((folder / "teams").iterdir())
+    assert run("policy", "new", name, str(folder)).returncode == 78
+    assert sorted((folder / "teams").iterdir()) == before
+
+
+def test_a_team_that_is_there_is_left_alone(folder: Path) -> None:
+    before = (folder / "teams/people/policy.rego").read_bytes()
+    assert run("policy", "new", "people", str(folder)).returncode == 78
+    assert (folder / "teams/people/policy.rego").read_bytes() == before
+
+
+def test_a_folder_without_a_platform_is_refused(tmp_path: Path) -> None:
+    assert run("policy", "new", "shop", str(tmp_path)).returncode == 78
+
+
+# --- show -------------------------------------------------------------------------------------------------------------
+
+
+def show(folder: Path, claims: dict[str, Any]) -> Any:
+    file = folder / "claims.json"
+    file.write_text(json.dumps(claims))
+    done = run("policy", "show", str(folder), "--claims", str(file), "--json")
+    assert done.returncode == 0, done.stderr
+    return answer(done)
+
+
+def rows(shown: Any, grant: str) -> list[dict[str, Any]]:
+    return [row for row in shown["permissions"] if row["grant"] == grant]
+
+
+def test_a_filter_is_shown_with_the_callers_own_value(folder: Path) -> None:
+    shown = show(folder, {**CALLER, "groups": ["regional-analysts"], "region": "EU"})
+    (row,) = rows(shown, "regional-analysts-read-own-region")
+    assert (row["database"], row["collections"], row["kinds"]) == ("sales", ["orders", "returns"], ["read"])
+    assert (row["filter"], row["owner"], row["servers"]) == ({"region": "EU"}, "analytics", ["demo-ro"])
+    assert not rows(show(folder, {**CALLER, "groups": ["regional-analysts"]}), "regional-analysts-read-own-region")
+
+
+def test_masks_limits_and_the_platforms_obligations_are_shown(folder: Path) -> None:
+    (row,) = rows(show(folder, {**CALLER, "groups": ["support"]}), "support-reads-tickets")
+    assert row["mask"] == ["customer.email", "customer.phone", "customer.address"]
+    assert row["max_documents"] == 100
+    assert row["platform_obligations"][0]["max_time_ms"] == 5000
+
+
+def test_what_cannot_be_told_beforehand_stands_as_a_condition(folder: Path) -> None:
+    (row,) = rows(show(folder, {**CALLER, "groups": ["weekday-loaders"]}), "weekday-loaders-insert-returns")
+    assert any("time.weekday" in condition for condition in row["conditions"])
+    assert row["servers"] == ["demo-rw"]
+
+
+def test_the_catalogue_is_one_row_with_the_database_as_a_whole(folder: Path) -> None:
+    (row,) = rows(show(folder, {**CALLER, "groups": ["analysts"]}), "readers-see-the-catalogue")
+    assert (row["collections"], row["conditions"]) == (["", "*"], [])
+
+
+def test_a_grant_that_leads_nowhere_is_said(folder: Path) -> None:
+    shown = show(folder, {**CALLER, "groups": ["support"]})
+    assert shown["unreached"] == [{"owner": "support", "grant": "support-updates-tickets"}]
+
+
+def test_a_stranger_is_shown_nothing(folder: Path) -> None:
+    assert show(folder, {**CALLER, "groups": []})["permissions"] == []
+
+
+def test_the_table_is_for_people_and_has_no_control_characters(folder: Path) -> None:
+    (folder / "claims.json").write_text(json.dumps({**CALLER, "groups": ["analysts"]}))
+    done = run("policy", "show", str(folder), "--claims", str(folder / "claims.json"))
+    assert done.returncode == 0
+    assert "analysts-read-orders" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_claims_that_no_token_would_have_are_refused(folder: Path) -> None:
+    (folder / "claims.json").write_text(json.dumps({"sub": "x", "client_id": "x"}))
+    done = run("policy", "show", str(folder), "--claims", str(folder / "claims.json"))
+    assert done.returncode == 78
+    assert "token has no user" in done.stderr
