@@ -25,7 +25,8 @@ def shadowed(tmp_path_factory, database):
         "package mcp.teams.people\n\nimport data.mcp.lib\n\n"
         'grant contains {"id": "everybody-reads"} if {\n\tlib.reads\n\tlib.on("hr", ["*"])\n}\n\ndeny := set()\n'
     )
-    (folder / "candidate" / "teams" / "people" / "policy_test.rego").unlink()
+    for team in ("analytics", "people"):
+        (folder / "candidate" / "teams" / team / "policy_test.rego").unlink()
     extra = f'policies_candidate = "{folder / "candidate"}"\n'
     with deployed(folder, database, extra=extra) as deployment:
         yield deployment

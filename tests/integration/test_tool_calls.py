@@ -161,7 +161,7 @@ async def test_equal_request_ids_of_many_sessions_get_their_own_answers(deployme
             answer = await client.call("find", {**ORDERS, "filter": {}, "sort": {"_id": 1}, "limit": limit})
             return len(answer.result["structuredContent"]["documents"])
 
-    limits = [1 + number % 8 for number in range(40)]
+    limits = [1 + number % 8 for number in range(30)]  # one identity may have 32 under way
     assert await asyncio.gather(*(ask(limit) for limit in limits)) == limits
 
 
