@@ -127,7 +127,8 @@ class Access:
     kind: AccessKind
     namespace: Namespace
     via: str
-    """JSON pointer into the ``tools/call`` params that this access was derived from."""
+    """JSON pointer into the ``tools/call`` params: the value that this access was derived from, or where that pointer
+    would be long, a value that encloses it. ``/name`` where the tool alone says it."""
     target: Target | None = None
     via_view: Namespace | None = None
     """The view through which this namespace is reached, if the caller named the view and not the namespace."""

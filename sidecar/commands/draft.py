@@ -90,6 +90,6 @@ class Draft:
             return
         if len(self._accesses) == MAX_ACCESSES:
             raise CommandNotDerivable("too_many_accesses", f"The command has more than {MAX_ACCESSES} accesses.", via)
-        if len(via) > 2 * MAX_VIA:
-            via = f"{via[:MAX_VIA]}…{via[-MAX_VIA:]}"
+        if len(via) > MAX_VIA:
+            via = via[: via.rfind("/", 0, MAX_VIA)]
         self._accesses[key] = Access(kind=kind, namespace=namespace, via=via, target=target)

@@ -295,11 +295,13 @@ def _change_stream(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequ
     draft.traits.add(Trait.CHANGE_STREAM)
     draft.fields.use(ROOT)
     place.flow.joined = True
-    if known.get("allChangesForCluster", False) is False:
-        draft.touch(AccessKind.READ, Namespace(database=place.database, collection=place.collection), at)
-    else:
+    watched, via = Namespace(database=place.database, collection=place.collection), at
+    if known.get("allChangesForCluster", False) is not False:
         draft.traits.add(Trait.CROSS_DATABASE)
-        draft.touch(AccessKind.READ, Namespace(), f"{at}/allChangesForCluster")
+        watched, via = Namespace(), f"{at}/allChangesForCluster"
+    # A standing look at everything that others do there is more than reading documents.
+    draft.touch(AccessKind.READ, watched, via)
+    draft.touch(AccessKind.ADMIN, watched, via)
     return NONE
 
 

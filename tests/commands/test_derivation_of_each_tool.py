@@ -165,13 +165,13 @@ DERIVED: list[tuple[tuple[str, dict], set[str], set[str]]] = [
     (aggregate({"$rerank": {"query": "t"}}), {READ, "external:service:reranking"}, {"external_service"}),
     (aggregate({"$search": {"text": {"query": "t", "path": "p"}}}), {READ}, set()),
     (aggregate({"$collStats": {"count": {}}}), {READ, "metadata:sales.orders"}, set()),
-    (aggregate({"$changeStream": {}}), {READ}, {"change_stream"}),
+    (aggregate({"$changeStream": {}}), {READ, "admin:sales.orders"}, {"change_stream"}),
     (
         ("aggregate-db", {**DB, "pipeline": [{"$changeStream": {"allChangesForCluster": 1}}]}),
-        {"read:."},
+        {"read:.", "admin:."},
         {"change_stream", "cross_database"},
     ),
-    (("aggregate-db", {**DB, "pipeline": [{"$changeStream": {}}]}), {"read:sales."}, {"change_stream"}),
+    (("aggregate-db", {**DB, "pipeline": [{"$changeStream": {}}]}), {"read:sales.", "admin:sales."}, {"change_stream"}),
     (("aggregate-db", {**DB, "pipeline": [{"$currentOp": {"allUsers": True}}]}), {"admin:."}, set()),
     (
         ("aggregate-db", {**DB, "pipeline": [DOCUMENTS, {"$lookup": {"from": "c", "as": "c"}}]}),

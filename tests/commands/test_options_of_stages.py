@@ -59,3 +59,10 @@ def test_options_of_stages_that_run_on_a_database(attack, near_miss):
     with pytest.raises(CommandNotDerivable):
         derive(ToolCall(name="aggregate-db", arguments={**arguments, "pipeline": [attack]}))
     assert derive(ToolCall(name="aggregate-db", arguments={**arguments, "pipeline": [near_miss]})).accesses
+
+
+def test_a_pointer_that_would_be_long_is_that_of_an_enclosing_value():
+    pipeline = [{"$facet": {"f" * 200: [{"$lookup": {"from": "customers", "as": "c", "pipeline": []}}]}}]
+    arguments: JsonObject = {"connectionId": "preconfigured", "database": "shop", "collection": "orders"}
+    command = derive(ToolCall(name="aggregate", arguments={**arguments, "pipeline": pipeline}))
+    assert [access.via for access in command.accesses] == ["/arguments/collection", "/arguments/pipeline/0/$facet"]
