@@ -271,6 +271,15 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Visible:
+    """What a caller may see at all: these tools, of these servers."""
+
+    tools: frozenset[str]
+    servers: frozenset[str]
+    """The configured MCP server instances that the caller's calls can be routed to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Permit:
     """The only thing that lets a call be forwarded. Built in one place: ``sidecar.enforcement``."""
 

@@ -42,6 +42,7 @@ from sidecar.model import (
     RequestContext,
     ToolCall,
     UpstreamResult,
+    Visible,
 )
 from sidecar.obligations.plan import plan
 from sidecar.policy import document, verdict
@@ -61,17 +62,17 @@ class ToolCalls:
         self._in_flight: dict[tuple[str, RequestId], Flight] = {}
         self._under_way: Counter[tuple[str, str, str]] = Counter()
         self._live = LiveTools(ports.upstreams)
-        self._lists: dict[frozenset[str], tuple[list[JsonObject], bytes]] = {}
+        self._lists: dict[Visible, tuple[list[JsonObject], bytes]] = {}
         self._visibility = Visibility(self._question, ports.clock, ports.upstreams.keys(), step_ns=rules.time_step_ns)
 
     async def list_tools(self, message: Request, turn: Turn) -> bytes:
         """Answer with the tools that this caller may see, in the server's order (MCP: deterministic order)."""
         tools.parse_list(message.params)
         visible = await self._visible(turn)
-        offered = await self._live.pinned()
+        offered = await self._live.pinned(visible.servers)
         known = self._lists.get(visible)
         if known is None or known[0] != offered:
-            result = tools.tools_list_result([tool for tool in offered if tool["name"] in visible])
+            result = tools.tools_list_result([tool for tool in offered if tool["name"] in visible.tools])
             if len(self._lists) >= MAX_LISTS:
                 self._lists.clear()
             known = self._lists[visible] = (offered, result)
@@ -250,20 +251,21 @@ class ToolCalls:
                     raise CancelledByClient from None
                 raise
 
-    async def _visible(self, turn: Turn) -> frozenset[str]:
-        """Ask which tools this caller may see at all.
+    async def _visible(self, turn: Turn) -> Visible:
+        """Ask what this caller may see at all.
 
         Raises:
             DecisionUnavailable: it cannot be told.
         """
-        return await self._visibility.tools(turn.identity, self._context(turn))
+        return await self._visibility.of(turn.identity, self._context(turn))
 
     async def _hidden(self, error: SidecarError, turn: Turn) -> bool:
         """Whether the refused tool is not on this caller's list, and so must be answered as unknown."""
         if isinstance(error, DependencyError | CancelledByClient):
             return False
         try:
-            return turn.tool not in await self._visible(turn) or not await self._live.offers(turn.tool)
+            visible = await self._visible(turn)
+            return turn.tool not in visible.tools or not await self._live.offers(turn.tool, visible.servers)
         except (DecisionUnavailable, UpstreamError):
             return False
 

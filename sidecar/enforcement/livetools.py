@@ -1,6 +1,6 @@
 """The tools that the configured servers offer right now, held against the pins."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from sidecar.commands.pinning import Comparison, Standing, compare
 from sidecar.errors import CommandNotDerivable, UpstreamError, UpstreamUnreachable
@@ -47,25 +47,27 @@ class LiveTools:
                     "tool_changed", "The tool is not the one that was reviewed; tell the platform team."
                 )
 
-    async def offers(self, tool: str) -> bool:
-        """Return whether a server has the tool, reviewed or not.
+    async def offers(self, tool: str, servers: Collection[str]) -> bool:
+        """Return whether one of the servers has the tool, reviewed or not.
 
         Raises:
             UpstreamError: a server cannot be asked.
         """
-        standings = [(await self.comparison(name))[tool] for name in self._upstreams]
+        standings = [(await self.comparison(name))[tool] for name in self._upstreams if name in servers]
         return any(standing in {Standing.PINNED, Standing.CHANGED} for standing in standings)
 
-    async def pinned(self) -> list[JsonObject]:
-        """Return the reviewed tools of all servers, each name once, in the servers' order.
+    async def pinned(self, servers: Collection[str]) -> list[JsonObject]:
+        """Return the reviewed tools of the servers, each name once, in the servers' order.
 
         Raises:
             UpstreamError: no server could be asked.
         """
         found: dict[str, JsonObject] = {}
         failure: UpstreamError = UpstreamUnreachable()
-        asked = False
+        asked = not servers
         for name in self._upstreams:
+            if name not in servers:
+                continue
             try:
                 standing = await self.comparison(name)
             except UpstreamError as error:

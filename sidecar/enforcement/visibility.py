@@ -16,7 +16,7 @@ import rfc8785
 
 from sidecar.commands.catalog import CATALOG
 from sidecar.errors import DecisionUnavailable
-from sidecar.model import Identity, JsonObject, JsonValue, RequestContext
+from sidecar.model import Identity, JsonObject, JsonValue, RequestContext, Visible
 from sidecar.policy.document import ToolKinds, visibility_document
 from sidecar.policy.residual import possible_document, read_residual, residual_document
 from sidecar.policy.verdict import read_visibility
@@ -69,14 +69,14 @@ class Visibility:
         self._step_ns = step_ns
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
 
-    async def tools(self, identity: Identity, context: RequestContext) -> frozenset[str]:
-        """Return the names of the tools that this caller may see.
+    async def of(self, identity: Identity, context: RequestContext) -> Visible:
+        """Return what this caller may see.
 
         Raises:
             DecisionUnavailable: it cannot be told.
         """
         open_now, revision = await self._visible(identity, context, None)
-        if not open_now:
+        if not open_now.tools:
             return open_now
         caller = residual_document(identity)
         key = rfc8785.dumps(caller)
@@ -87,7 +87,9 @@ class Visibility:
             self._known[key] = known
             if len(self._known) > MAX_CALLERS:
                 self._known.popitem(last=False)
-        return open_now if known.tools is None else open_now & known.tools
+        if known.tools is None:
+            return open_now
+        return Visible(tools=open_now.tools & known.tools, servers=open_now.servers)
 
     async def _look(self, identity: Identity, context: RequestContext, caller: JsonObject, revision: str) -> _Known:
         """Ask what some grant could still allow; what cannot be told hides nothing."""
@@ -95,18 +97,18 @@ class Visibility:
         try:
             grants = possible_document(read_residual((await self._ask(Question.RESIDUAL, caller)).result))
             if len(grants) <= MAX_POSSIBLE:
-                tools, answered = await self._visible(identity, context, grants)
+                visible, answered = await self._visible(identity, context, grants)
                 # A policy set that changed meanwhile gave one half of the answer: neither half is kept.
                 kept = (KEPT_S if revision else UNNAMED_S) if answered == revision else 0.0
-                tools = tools if answered == revision else None
+                tools = visible.tools if answered == revision else None
         except DecisionUnavailable:
             tools = None
         return _Known(revision=revision, until=self._clock.monotonic() + kept, tools=tools)
 
     async def _visible(
         self, identity: Identity, context: RequestContext, possible: list[JsonValue] | None
-    ) -> tuple[frozenset[str], str]:
-        """Return the tools that show and the revision that says so."""
+    ) -> tuple[Visible, str]:
+        """Return what shows and the revision that says so."""
         question = visibility_document(identity, context, TOOLS, possible=possible, step_ns=self._step_ns)
         answer = await self._ask(Question.VISIBILITY, question)
         return read_visibility(answer.result, tools=TOOLS.keys(), servers=self._servers), answer.revision

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from sidecar.errors import DecisionUnavailable
-from sidecar.model import AccessVerdict, Decision, JsonObject, JsonValue, Reason
+from sidecar.model import AccessVerdict, Decision, JsonObject, JsonValue, Reason, Visible
 
 _ANSWER_KEYS = frozenset({"v", "allow", "reasons", "server", "accesses", "approval", "revision"})
 _ACCESS_KEYS = frozenset({"owner", "grants", "filter", "mask", "max_documents", "max_time_ms"})
@@ -84,8 +84,8 @@ def read_decision(
     return decision
 
 
-def read_visibility(result: JsonValue, *, tools: Collection[str], servers: Collection[str]) -> frozenset[str]:
-    """Accept OPA's answer on the list of tools: the names that the caller may see.
+def read_visibility(result: JsonValue, *, tools: Collection[str], servers: Collection[str]) -> Visible:
+    """Accept OPA's answer on the list of tools: what the caller may see, and of which servers.
 
     Args:
         result: the value of ``data.mcp.main.visibility``.
@@ -102,7 +102,7 @@ def read_visibility(result: JsonValue, *, tools: Collection[str], servers: Colle
     _demand(set(visible) <= set(tools), "a tool that was not asked about")
     _demand(set(reached) <= set(servers), "a server that is not configured")
     _demand(bool(reached) or not visible, "tools without a server")
-    return frozenset(visible)
+    return Visible(tools=frozenset(visible), servers=frozenset(reached))
 
 
 def read_selftest(result: JsonValue, *, nonce: str) -> None:

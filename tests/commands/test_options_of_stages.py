@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.commands.derive import derive
 from sidecar.errors import CommandNotDerivable
-from sidecar.model import JsonObject, ToolCall
+from sidecar.model import JsonObject, JsonValue, ToolCall
 
 
 def aggregate(stage):
@@ -62,7 +62,7 @@ def test_options_of_stages_that_run_on_a_database(attack, near_miss):
 
 
 def test_a_pointer_that_would_be_long_is_that_of_an_enclosing_value():
-    pipeline = [{"$facet": {"f" * 200: [{"$lookup": {"from": "customers", "as": "c", "pipeline": []}}]}}]
+    pipeline: JsonValue = [{"$facet": {"f" * 200: [{"$lookup": {"from": "customers", "as": "c", "pipeline": []}}]}}]
     arguments: JsonObject = {"connectionId": "preconfigured", "database": "shop", "collection": "orders"}
     command = derive(ToolCall(name="aggregate", arguments={**arguments, "pipeline": pipeline}))
     assert [access.via for access in command.accesses] == ["/arguments/collection", "/arguments/pipeline/0/$facet"]

@@ -60,7 +60,7 @@ class Stage:
 
 async def test_what_no_grant_could_allow_does_not_show() -> None:
     stage = Stage()
-    assert await stage.visibility().tools(caller(), CONTEXT) == {"find"}
+    assert (await stage.visibility().of(caller(), CONTEXT)).tools == {"find"}
     assert stage.asked == ["open", "residual", "granted"]
 
 
@@ -68,7 +68,7 @@ async def test_the_second_list_of_a_caller_costs_one_question() -> None:
     stage = Stage()
     visibility = stage.visibility()
     for _ in range(3):
-        assert await visibility.tools(caller(), CONTEXT) == {"find"}
+        assert (await visibility.of(caller(), CONTEXT)).tools == {"find"}
     assert stage.asked == ["open", "residual", "granted", "open", "open"]
 
 
@@ -76,51 +76,51 @@ async def test_the_second_list_of_a_caller_costs_one_question() -> None:
 async def test_another_caller_is_asked_about_anew(other: Identity) -> None:
     stage = Stage()
     visibility = stage.visibility()
-    await visibility.tools(caller(), CONTEXT)
+    await visibility.of(caller(), CONTEXT)
     stage.granted = ["count"]
-    assert await visibility.tools(other, CONTEXT) == {"count"}
-    assert await visibility.tools(caller(), CONTEXT) == {"find"}
+    assert (await visibility.of(other, CONTEXT)).tools == {"count"}
+    assert (await visibility.of(caller(), CONTEXT)).tools == {"find"}
 
 
 async def test_another_revision_is_asked_about_anew() -> None:
     stage = Stage()
     visibility = stage.visibility()
-    await visibility.tools(caller(), CONTEXT)
+    await visibility.of(caller(), CONTEXT)
     stage.revision, stage.granted = "r2", ["count"]
-    assert await visibility.tools(caller(), CONTEXT) == {"count"}
+    assert (await visibility.of(caller(), CONTEXT)).tools == {"count"}
 
 
 async def test_what_is_kept_does_not_outlive_its_time() -> None:
     stage = Stage()
     visibility = stage.visibility()
-    await visibility.tools(caller(), CONTEXT)
+    await visibility.of(caller(), CONTEXT)
     stage.granted, stage.now = ["count"], KEPT_S - 1
-    assert await visibility.tools(caller(), CONTEXT) == {"find"}
+    assert (await visibility.of(caller(), CONTEXT)).tools == {"find"}
     stage.now = KEPT_S
-    assert await visibility.tools(caller(), CONTEXT) == {"count"}
+    assert (await visibility.of(caller(), CONTEXT)).tools == {"count"}
 
 
 async def test_without_a_revision_a_list_is_kept_for_a_moment_only() -> None:
     stage = Stage(revision="")
     visibility = stage.visibility()
-    await visibility.tools(caller(), CONTEXT)
+    await visibility.of(caller(), CONTEXT)
     stage.granted = ["count"]
-    assert await visibility.tools(caller(), CONTEXT) == {"find"}
+    assert (await visibility.of(caller(), CONTEXT)).tools == {"find"}
     stage.now = UNNAMED_S
-    assert await visibility.tools(caller(), CONTEXT) == {"count"}
+    assert (await visibility.of(caller(), CONTEXT)).tools == {"count"}
 
 
 async def test_what_the_platform_closes_is_hidden_at_once() -> None:
     stage = Stage()
     visibility = stage.visibility()
-    await visibility.tools(caller(), CONTEXT)
+    await visibility.of(caller(), CONTEXT)
     stage.open_now = ["count"]
-    assert await visibility.tools(caller(), CONTEXT) == frozenset()
+    assert (await visibility.of(caller(), CONTEXT)).tools == frozenset()
 
 
 async def test_who_may_do_nothing_costs_no_partial_evaluation() -> None:
     stage = Stage(open_now=[])
-    assert await stage.visibility().tools(caller(), CONTEXT) == frozenset()
+    assert (await stage.visibility().of(caller(), CONTEXT)).tools == frozenset()
     assert stage.asked == ["open"]
 
 
@@ -129,21 +129,21 @@ async def test_where_it_cannot_be_told_nothing_is_hidden_and_it_is_not_tried_at_
     stage = Stage(failing=frozenset({failing}))
     visibility = stage.visibility()
     for _ in range(2):
-        assert await visibility.tools(caller(), CONTEXT) == {"count", "find", "insert-many"}
+        assert (await visibility.of(caller(), CONTEXT)).tools == {"count", "find", "insert-many"}
     assert stage.asked.count(failing) == 1
     stage.failing, stage.now = frozenset(), RETRY_S
-    assert await visibility.tools(caller(), CONTEXT) == {"find"}
+    assert (await visibility.of(caller(), CONTEXT)).tools == {"find"}
 
 
 async def test_where_the_platform_cannot_be_asked_nothing_is_told() -> None:
     with pytest.raises(DecisionUnavailable):
-        await Stage(failing=frozenset({"open"})).visibility().tools(caller(), CONTEXT)
+        await Stage(failing=frozenset({"open"})).visibility().of(caller(), CONTEXT)
 
 
 @pytest.mark.parametrize("residual", [None, {"queries": [[]]}, {"queries": "x"}])
 async def test_a_residual_that_is_not_of_its_form_hides_nothing(residual: JsonValue) -> None:
     stage = Stage(residual=residual)
-    assert await stage.visibility().tools(caller(), CONTEXT) == {"count", "find", "insert-many"}
+    assert (await stage.visibility().of(caller(), CONTEXT)).tools == {"count", "find", "insert-many"}
 
 
 async def test_too_many_ways_to_a_grant_hide_nothing() -> None:
@@ -159,9 +159,9 @@ async def test_too_many_ways_to_a_grant_hide_nothing() -> None:
         return [OWNER, {"terms": [equals, database, text(name)]}]
 
     stage = Stage(residual={"queries": [named(str(number)) for number in range(MAX_POSSIBLE + 1)]})
-    assert await stage.visibility().tools(caller(), CONTEXT) == {"count", "find", "insert-many"}
+    assert (await stage.visibility().of(caller(), CONTEXT)).tools == {"count", "find", "insert-many"}
     stage = Stage(residual={"queries": [named(str(number)) for number in range(MAX_POSSIBLE)]})
-    assert await stage.visibility().tools(caller(), CONTEXT) == {"find"}
+    assert (await stage.visibility().of(caller(), CONTEXT)).tools == {"find"}
 
 
 async def test_a_set_that_changes_between_the_questions_is_not_believed_by_halves() -> None:
@@ -175,19 +175,19 @@ async def test_a_set_that_changes_between_the_questions_is_not_believed_by_halve
 
     stage = Switching()
     visibility = stage.visibility()
-    assert await visibility.tools(caller(), CONTEXT) == {"count", "find", "insert-many"}
-    assert await visibility.tools(caller(), CONTEXT) == {"find"}
+    assert (await visibility.of(caller(), CONTEXT)).tools == {"count", "find", "insert-many"}
+    assert (await visibility.of(caller(), CONTEXT)).tools == {"find"}
 
 
 async def test_the_number_of_callers_that_are_kept_is_bounded() -> None:
     stage = Stage()
     visibility = stage.visibility()
     for number in range(MAX_CALLERS + 1):
-        await visibility.tools(caller(str(number)), CONTEXT)
+        await visibility.of(caller(str(number)), CONTEXT)
     stage.asked.clear()
-    await visibility.tools(caller(str(MAX_CALLERS)), CONTEXT)
+    await visibility.of(caller(str(MAX_CALLERS)), CONTEXT)
     assert stage.asked == ["open"]
-    await visibility.tools(caller("0"), CONTEXT)
+    await visibility.of(caller("0"), CONTEXT)
     assert stage.asked == ["open", "open", "residual", "granted"]
 
 

@@ -205,3 +205,13 @@ async def test_what_a_client_adds_to_a_call_does_not_travel_on(deployment, sampl
     assert not answer.result.get("isError")
     assert set(deployment.reached("demo-ro")[-1]["_meta"]) == {"traceparent"}
     assert "canary-meta" not in str(deployment.all_reached())
+
+
+async def test_a_list_holds_only_what_the_servers_of_the_caller_offer(deployment):
+    """``demo-rw`` offers tools that ``demo-ro``, which is all that an analyst can be routed to, does not have."""
+    async with deployment.client(ANALYST) as client:
+        analyst = {tool.name for tool in (await client.list_tools()).tools}
+    async with deployment.client(LOADER) as client:
+        loader = {tool.name for tool in (await client.list_tools()).tools}
+    assert {"insert-many", "drop-collection"} <= loader
+    assert not {"insert-many", "drop-collection", "rename-collection", "create-index"} & analyst
