@@ -101,8 +101,17 @@ def _obligations(row: dict[str, Any]) -> list[JsonValue]:
 def _conditions(way: Possible) -> list[JsonValue]:
     """Return what could not be turned into a column; a pattern matches no empty name, so that need not be said."""
     patterned = bool(_globs(way))
-    said = [render_expression(one) for one in way.conditions if not _is_glob(one)]
-    return [one for one in said if not (patterned and one == f'{_COLLECTION} != ""')]
+    said = [_readable(render_expression(one)) for one in way.conditions if not _is_glob(one)]
+    return [one for one in dict.fromkeys(said) if not (patterned and one == f'{_COLLECTION} != ""')]
+
+
+def _readable(condition: str) -> str:
+    """Say a negated condition in words: what partial evaluation leaves of it is a name that it made up."""
+    return "unless what the rule excludes holds" if _MADE_UP in condition else condition
+
+
+_MADE_UP = "data.partial."
+"""Where OPA puts the rules that it makes while it evaluates partially."""
 
 
 def _merged(rows: list[JsonObject]) -> list[JsonObject]:

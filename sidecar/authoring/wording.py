@@ -15,6 +15,9 @@ from sidecar.opa.containment import Severity
 _NEAREST: Final = 5
 """Grants of which is said why they do not match, the nearest first."""
 
+PLAIN_WIDTH: Final = 140
+"""Columns of a table where nobody says how wide the output is."""
+
 _FULL: Final = 100.0
 
 
@@ -48,13 +51,18 @@ def print_permissions(document: JsonObject, console: Console) -> None:
     actor: Any = document["actor"]
     rows: Any = document["permissions"]
     console.print(Text(_plain(f"{subject['id']} via {actor['id']}; groups {', '.join(subject['groups']) or 'none'}")))
-    table = Table("database", "collections", "kinds", "conditions", "servers", "grant", "owner")
+    if not console.is_terminal:
+        console.width = max(console.width, PLAIN_WIDTH)
+    table = Table()
+    for column in ("database", "collections", "kinds", "conditions", "limits", "servers", "grant", "owner"):
+        table.add_column(column, overflow="fold")
     for row in rows:
         cells = (
             row["database"] or "(deployment)",
             ", ".join(name or "(database)" for name in row["collections"]),
             ", ".join(row["kinds"]),
             "\n".join(_conditions(row)),
+            "\n".join(_limits(row)),
             ", ".join(row["servers"]),
             row["grant"],
             row["owner"],
@@ -170,12 +178,20 @@ def _access(index: int, access: Any) -> str:
 
 def _conditions(row: Any) -> Iterator[str]:
     yield from row["conditions"]
-    for part in ("filter", "mask", "max_documents", "max_time_ms", "approval"):
+    for part in ("filter", "mask", "approval"):
         if row[part] is not None:
             yield f"{part} {_json(row[part])}"
+
+
+def _limits(row: Any) -> Iterator[str]:
+    for part in ("max_documents", "max_time_ms"):
+        if row[part] is not None:
+            yield f"{part} {row[part]}"
     for obligation in row["platform_obligations"]:
-        said = {key: value for key, value in obligation.items() if key not in {"id", "collections", "kinds"}}
-        yield f"platform, {', '.join(obligation['kinds'])}: {_json(said)}"
+        said = [
+            f"{key} {_json(value)}" for key, value in obligation.items() if key not in {"id", "collections", "kinds"}
+        ]
+        yield f"platform, {', '.join(obligation['kinds'])}: {', '.join(said)}"
 
 
 def _values(condition: Any) -> str:
