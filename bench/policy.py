@@ -23,6 +23,7 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from sidecar.errors import DecisionUnavailable  # noqa: E402
 from sidecar.model import (  # noqa: E402
     Access,
     AccessKind,
@@ -109,6 +110,34 @@ async def ask(opa: ManagedOpa, size: tuple[int, int], accesses: int, first: int,
     return seen
 
 
+async def reload(folder: Path, size: tuple[int, int]) -> tuple[float, int]:
+    """Edit one team's policy while somebody keeps asking; return seconds until it serves, and failed questions."""
+    policies, runtime = folder / "reloaded", folder / "rr"
+    write_policies(policies, *size)
+    runtime.mkdir(mode=0o700)
+    opa = ManagedOpa(
+        str(parts.installed("opa")),
+        policies,
+        directory=runtime,
+        timeout_s=2,
+        memory_limit_bytes=2 * 2**30,
+        start_timeout_s=120,
+        reload_s=0.2,
+    )
+    async with opa:
+        serving, number, failed = opa.revision, 0, 0
+        policy = policies / "teams" / "team0" / "policy.rego"
+        policy.write_text(policy.read_text() + "\n# edited\n")
+        began = time.perf_counter()
+        while opa.revision == serving:
+            number += 1
+            try:
+                await opa.ask(Question.DECISION, question(number, 1, *size))
+            except DecisionUnavailable:
+                failed += 1
+        return time.perf_counter() - began, failed
+
+
 async def main(questions: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         running = {}
@@ -154,6 +183,8 @@ async def main(questions: int) -> None:
             for opa in running.values():
                 await opa.stop()
         Console(width=100).print(table)
+        seconds, failed = await reload(Path(folder), SIZES[-1])
+        print(f"reload of {SIZES[-1][0]} x {SIZES[-1][1]} under questions: {seconds:.1f} s, {failed} failed")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Parts that die: calls are refused or answered with an error, never lost, and all is well again by itself."""
 
 import asyncio
+import shutil
 
 import psutil
 
 from sidecar.demo import database as demo_database
 from sidecar.demo.identities import ANALYST
+from tests import parts
 from tests.integration.deployment import deployed, wait_until
 
 META = "mcp-sidecar/decision"
@@ -32,21 +34,30 @@ def code(answer):
     return answer.decision.get("reasons", [{}])[0].get("code")
 
 
-async def test_without_opa_calls_are_refused_until_it_is_back(deployment, samples):
-    async with deployment.plain(ANALYST) as client:
-        await client.initialize()
-        assert not (await find(client)).result.get("isError")
-        before = deployment.all_reached()
-        processes = deployment.children("/opa")
-        assert processes
-        for opa in processes:
-            opa.kill()
-        wait_until(lambda: all(gone(opa) for opa in processes), "OPA to end")
-        refused = await find(client)
-        assert code(refused) == "decision_unavailable"
-        assert deployment.all_reached() == before
-        wait_until(deployment.ready, "OPA to be back")
-        assert not (await find(client)).result.get("isError")
+async def test_without_opa_calls_are_refused_until_it_is_back(tmp_path, database):
+    """OPA comes back within a moment, so its program is taken away for as long as the test looks."""
+    program = tmp_path / "bin" / "opa"
+    program.parent.mkdir()
+    shutil.copy(parts.installed("opa"), program)
+    with deployed(tmp_path, database, environment={"SIDECAR_OPA__BINARY": str(program)}) as deployment:
+        await demo_database.seed(database)
+        async with deployment.plain(ANALYST) as client:
+            await client.initialize()
+            assert not (await find(client)).result.get("isError")
+            before = deployment.all_reached()
+            processes = deployment.children("/opa")
+            assert processes
+            away = program.rename(tmp_path / "away")
+            for opa in processes:
+                opa.kill()
+            wait_until(lambda: all(gone(opa) for opa in processes), "OPA to end")
+            for _ in range(3):
+                assert code(await find(client)) == "decision_unavailable"
+            assert deployment.all_reached() == before
+            assert not deployment.ready()
+            away.rename(program)
+            wait_until(deployment.ready, "OPA to be back")
+            assert not (await find(client)).result.get("isError")
 
 
 async def test_calls_in_flight_when_the_server_dies_are_answered_and_the_next_ones_work(deployment, samples):
