@@ -165,7 +165,8 @@ async def serve(config: Settings) -> None:
 def _allow_descriptors() -> None:
     """Take all file descriptors that this process may have: each connection is one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with contextlib.suppress(ValueError, OSError):  # some systems name a hard limit that they do not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def interrupted() -> None:

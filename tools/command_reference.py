@@ -4,7 +4,6 @@
 (exit status 1 if it is not). Everything on the page comes from the rows of ``sidecar.commands.catalog``.
 """
 
-import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from sidecar.commands.catalog import CATALOG
 from sidecar.commands.names import SYSTEM_COLLECTIONS, SYSTEM_DATABASES, SYSTEM_PREFIXES
 from sidecar.commands.stages import STAGES
 from sidecar.commands.tool import Category, Tool
+from tools.generated_page import write_or_check
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "reference" / "tools.md"
 
@@ -49,18 +49,7 @@ Pipelines may use these stages; any other is refused: {stages}.
 
 def main() -> int:
     """Write the page, or check it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether the page is up to date")
-    check = parser.parse_args().check
-    page = render()
-    if check:
-        if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page:
-            return 0
-        print("docs/reference/tools.md is out of date; run python tools/command_reference.py", file=sys.stderr)
-        return 1
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(page, encoding="utf-8")
-    return 0
+    return write_or_check(PAGE, render, described=__doc__, script="tools/command_reference.py")
 
 
 def render() -> str:

@@ -4,13 +4,14 @@
 (exit status 1 if it is not). A part without a description is an error.
 """
 
-import argparse
 import json
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+
+from tools.generated_page import write_or_check
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PAGE: Final = ROOT / "docs" / "reference" / "policy.md"
@@ -54,18 +55,7 @@ answer an error, because an obligation that was meant must never vanish.
 
 def main() -> int:
     """Write the page, or check it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether the page is up to date")
-    check = parser.parse_args().check
-    page = render()
-    if check:
-        if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page:
-            return 0
-        print("docs/reference/policy.md is out of date; run python tools/policy_reference.py", file=sys.stderr)
-        return 1
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(page, encoding="utf-8")
-    return 0
+    return write_or_check(PAGE, render, described=__doc__, script="tools/policy_reference.py")
 
 
 def render() -> str:

@@ -4,7 +4,6 @@
 (exit status 1 if it is not). A setting without a docstring is an error.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from sidecar.settings import CONFIG_VARIABLE, PREFIX, Settings
+from tools.generated_page import write_or_check
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "reference" / "settings.md"
 
@@ -54,18 +54,7 @@ TYPES: Final[dict[Any, str]] = {
 
 def main() -> int:
     """Write the page, or check it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether the page is up to date")
-    check = parser.parse_args().check
-    page = render()
-    if check:
-        if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page:
-            return 0
-        print("docs/reference/settings.md is out of date; run python tools/settings_reference.py", file=sys.stderr)
-        return 1
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(page, encoding="utf-8")
-    return 0
+    return write_or_check(PAGE, render, described=__doc__, script="tools/settings_reference.py")
 
 
 def render() -> str:
