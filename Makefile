@@ -12,7 +12,7 @@ ARGS ?=
 # Test processes. Each starts its own real parts, so more of them than this gains little.
 WORKERS ?= 2
 
-.PHONY: help setup run test check fmt lock jaeger bench clean
+.PHONY: help setup run test check mutants fmt lock jaeger bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -29,6 +29,9 @@ test: setup ## every test, on real parts (ARGS='-k name' for a few; WORKERS=n pr
 
 check: setup ## format, lint, types, import contracts, policies, documents, compose, locks (ARGS=name for one)
 	@scripts/check $(ARGS)
+
+mutants: setup ## change every rule of the policies, one at a time: some test has to notice (minutes; ARGS='teams/…/policy.rego')
+	@exec python tools/mutate_policies.py $(ARGS)
 
 fmt: setup ## format Python and Rego
 	@ruff format --quiet . && ruff check --quiet --fix-only . && opa fmt --write policies

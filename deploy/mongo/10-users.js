@@ -10,7 +10,7 @@ const reads = ["sales", "staging", "hr", "support"].map((database) => ({ role: "
 admin.createRole({ role: "sidecarReader", privileges: [], roles: reads });
 admin.createRole({
   role: "sidecarWriter",
-  privileges: [on("sales", "insert"), on("staging", "insert", "createCollection"), on("support", "update")],
+  privileges: [on("staging", "insert"), on("support", "update")],
   roles: reads,
 });
 

@@ -8,11 +8,13 @@ const samples = {
     total: 25 + 7.5 * number,
   })),
   "sales.customers": ["Ada", "Boole", "Curie", "Dijkstra"].map((name, number) => ({ _id: number, name })),
+  "staging.orders": [0, 1].map((number) => ({ _id: number, region: "EU", status: "open", customer: number, total: 12.5 })),
   "hr.salaries": [0, 1, 2, 3].map((number) => ({ _id: number, employee: `e${number}`, salary: 50000 + 5000 * number })),
-  "support.tickets": [
-    { _id: 1, customer: 0, subject: "where is my order", email: "ada@example.org" },
-    { _id: 2, customer: 2, subject: "refund", email: "curie@example.org" },
-  ],
+  "support.tickets": [["where is my order", "Ada"], ["refund", "Curie"]].map(([subject, name], number) => ({
+    _id: number + 1,
+    subject,
+    customer: { name, email: `${name.toLowerCase()}@example.org`, phone: "555-0100", address: "Main St 1" },
+  })),
 };
 
 for (const [namespace, documents] of Object.entries(samples)) {

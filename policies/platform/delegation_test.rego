@@ -151,3 +151,13 @@ test_and_on_no_other_kind_or_collection if {
 		decision.accesses[0].max_documents == null
 	}
 }
+
+test_a_database_without_a_name_is_not_in_the_table_of_databases if {
+	access := {"kind": "metadata", "database": "", "collection": "", "via": ""}
+	changed := json.patch(fixture.tables.deployments, [
+		{"op": "remove", "path": "/east/whole"},
+		{"op": "add", "path": "/east/databases/", "value": fixture.holding("red", [""], [])},
+	])
+	decision := fixture.decide(fixture.about([access]), {"deployments": changed}, fixture.teams)
+	fixture.refused(decision, [fixture.reason("no_owner", 0)])
+}

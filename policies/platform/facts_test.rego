@@ -16,6 +16,26 @@ test_a_demanded_error_that_does_not_come_is_no_pass if {
 	answer.ok == false
 }
 
+test_no_error_comes_where_none_is_demanded if {
+	every asked in [{"nonce": "x"}, {"nonce": "x", "fail": false}] {
+		answer := facts.answer with input as asked with facts.no_number as "7"
+		answer.ok == true
+	}
+}
+
+test_a_question_without_a_text_to_echo_has_no_answer if {
+	every asked in [{}, {"nonce": 7}, {"nonce": null}] {
+		answer := facts.answer with input as asked
+		answer == {"v": 1, "ok": false, "echo": "", "known": {}}
+	}
+}
+
+# Strict mode is what makes it an error; that it is none of a number can be said without.
+test_the_demanded_error_is_about_no_number if {
+	is_string(facts.no_number)
+	not regex.match(`[0-9]`, facts.no_number)
+}
+
 test_what_holds_of_nothing_is_told_from_what_holds_of_something if {
 	facts.every_of_undefined == false
 	facts.every_of_undefined with data.mcp.platform.no_such_table as [1]

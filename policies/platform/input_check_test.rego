@@ -11,6 +11,14 @@ patched(operation, path, value) := json.patch(fixture.question, [{"op": operatio
 
 listing(operation, path, value) := json.patch(fixture.listing, [{"op": operation, "path": path, "value": value}])
 
+# METADATA
+# title: A read of a source behind a view
+through_view := object.union(fixture.read("shop", "orders"), {"via_view": {"database": "shop", "collection": "v"}})
+
+# METADATA
+# title: A read of what is no namespace
+targeted := object.union(fixture.read("", ""), {"target": {"kind": "cluster", "id": ""}})
+
 test_the_fixture_is_well_formed if {
 	input_check.valid with input as fixture.question
 	input_check.valid_visibility with input as fixture.listing
@@ -29,12 +37,9 @@ test_what_the_contract_allows_is_well_formed if {
 		["/command/traits", ["upsert", "cost"]],
 		["/context/approval", {"id": "a"}],
 		["/accesses/0/collection", ""],
-		["/accesses/0/via_view", {"database": "shop", "collection": "v"}],
+		["/accesses/0", through_view],
 		["/accesses/0", {"kind": "metadata", "database": "", "collection": "", "via": ""}],
-		["/accesses/0", {
-			"kind": "metadata", "database": "", "collection": "", "via": "",
-			"target": {"kind": "cluster", "id": ""},
-		}],
+		["/accesses/0", targeted],
 	] {
 		input_check.valid with input as patched("add", change[0], change[1])
 	}
@@ -49,24 +54,34 @@ test_what_differs_in_one_place_is_not if {
 		["/subject/id", ""],
 		["/subject/id", 7],
 		["/subject/issuer", ""],
+		["/subject/issuer", 7],
 		["/subject/groups", "staff"],
 		["/subject/groups", [1]],
 		["/subject/roles", null],
 		["/subject/scopes", {"read": true}],
+		["/subject/scopes", "read"],
 		["/subject/claims", []],
 		["/subject/extra", 1],
 		["/actor/type", "user"],
 		["/actor/id", ""],
+		["/actor/id", 7],
 		["/actor/chain", [null]],
+		["/actor/chain", "outer"],
 		["/actor/extra", 1],
 		["/action/method", ""],
+		["/action/method", 7],
 		["/action/tool", ""],
+		["/action/tool", 7],
 		["/action/extra", 1],
 		["/accesses", []],
 		["/accesses", {}],
 		["/accesses", {"0": fixture.read("shop", "orders")}],
 		["/accesses/0", "x"],
 		["/accesses/0/via_view", {"database": "shop", "collection": "v", "x": 1}],
+		["/accesses/0", object.union(through_view, {"x": 1})],
+		["/accesses/0", object.union(through_view, {"kind": "reads"})],
+		["/accesses/0", object.union(targeted, {"x": 1})],
+		["/accesses/0", object.union(targeted, {"kind": "reads"})],
 		["/command/fields/extra", 1],
 		["/accesses/0", {
 			"kind": "read",
@@ -98,6 +113,7 @@ test_what_differs_in_one_place_is_not if {
 		["/command/traits", ["harmless"]],
 		["/command/traits", "upsert"],
 		["/command/stages", [1]],
+		["/command/stages", "$match"],
 		["/command/fields", {}],
 		["/command/fields/filtered", "all"],
 		["/command/fields/returned", "some"],

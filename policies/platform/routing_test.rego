@@ -3,6 +3,7 @@
 package mcp.platform.routing_test
 
 import data.mcp.platform.fixture_test as fixture
+import data.mcp.platform.routing
 
 insert := {"kind": "insert", "database": "shop", "collection": "orders", "via": ""}
 
@@ -23,6 +24,13 @@ test_a_kind_that_no_route_covers_has_no_route if {
 	decision.server == ""
 	fixture.reason("no_route", null) in decision.reasons
 	decision.accesses[0].owner == ""
+}
+
+test_a_call_that_does_nothing_has_no_route if {
+	routes := routing.routes with input as fixture.about([]) with data.mcp.platform.routes as fixture.tables.routes
+	routes == []
+	some_routes := routing.routes with input as fixture.question with data.mcp.platform.routes as fixture.tables.routes
+	count(some_routes) == 2
 }
 
 test_a_stranger_has_no_route if {

@@ -2,6 +2,7 @@
 # title: Tests of mcp.platform.verdicts and terms
 package mcp.platform.verdicts_test
 
+import data.mcp.platform.combination
 import data.mcp.platform.fixture_test as fixture
 import data.mcp.platform.terms
 import data.mcp.platform.verdicts
@@ -111,4 +112,38 @@ test_a_team_sees_its_own_access_and_no_other if {
 	question := verdicts.question(asked.accesses[1]) with input as asked
 	question.access == asked.accesses[1]
 	object.keys(question) == {"v", "subject", "actor", "action", "access", "command", "context"}
+}
+
+test_what_is_not_granted_obliges_to_nothing if {
+	obligation := {"id": "o", "kinds": ["read"], "collections": ["*"], "mask": ["ssn"], "max_documents": 5}
+	path := "/east/databases/shop/obligations"
+	changed := json.patch(fixture.tables.deployments, [{"op": "replace", "path": path, "value": [obligation]}])
+	authors := object.union(fixture.teams, {"red": {"grant": set()}})
+	decision := fixture.decide(fixture.question, {"deployments": changed}, authors)
+	fixture.refused(decision, [red("not_granted")])
+	decision.accesses == [object.union({"owner": "red", "grants": []}, verdicts.free)]
+}
+
+test_a_plain_grant_says_at_once_what_it_comes_to_beside_any_others if {
+	others := [
+		{"id": "b", "filter": {"region": "EU"}},
+		{"id": "c", "filter": {"region": "US"}, "mask": {"ssn"}},
+		{"id": "d", "mask": ["a.b", "ssn"]},
+		{"id": "e", "max_documents": 5, "max_time_ms": 100},
+		{"id": "f", "filter": {"live": true}, "max_documents": 7},
+		{"id": "g", "approval": "lead"},
+		{"id": "h", "filter": {"live": true}, "mask": {"a"}, "max_documents": 1, "max_time_ms": 1, "approval": "two"},
+	]
+	offers := [{{"id": "a"}}, {{"id": "a"}, {"id": "plain"}}, ({{"id": "a"}} | {other | some other in others})]
+	pairs := [{{"id": "a"}, one, other} | some one in others; some other in others]
+	every grants in array.concat(offers, pairs) {
+		decision := says({"grant": grants})
+		decision.accesses == [object.union(
+			{"owner": "red", "grants": sort({grant.id | some grant in grants})},
+			combination.combined(grants, []),
+		)]
+		combination.combined(grants, []) == verdicts.free
+		decision.approval == null
+		combination.approvals(grants, []) == set()
+	}
 }

@@ -85,7 +85,8 @@ test_nor_the_view_itself if {
 
 test_it_is_enough_to_export_what_the_view_shows if {
 	every kind in ["read", "export"] {
-		views.alone(behind(kind, "blue", "orders")) with data.mcp.platform.deployments as {"east": {"views": declared(true)}}
+		views.alone == {0} with input.accesses as [behind(kind, "blue", "orders")]
+			with data.mcp.platform.deployments as {"east": {"views": declared(true)}}
 			with data.mcp.platform.routing.deployment as "east"
 	}
 }
@@ -104,6 +105,7 @@ test_nor_against_the_owners_deny_or_the_platforms_limits if {
 	fixture.refused(with_views_and_authors(accesses, declared(true), says), [blue("team_denied", 1)])
 	beyond := with_views([summary, behind("read", "blue", "customers")], declared(true))
 	fixture.refused(beyond, [fixture.reason("not_delegated", 1)])
+	beyond.accesses[1].grants == []
 	nobody := with_views([summary, behind("read", "gone", "orders")], declared(true))
 	fixture.refused(nobody, [fixture.reason("no_owner", 1)])
 	system := with_views([summary, behind("read", "shop", "system.profile")], declared(true))
@@ -182,6 +184,12 @@ test_sources_that_are_views_are_followed if {
 	with_views([summary], enough).allow == true
 }
 
+test_sources_of_views_that_it_does_not_read_are_not if {
+	other := {"shop": {"summary": {"sources": [at("shop", "returns")], "alone": false}, "other": declared(false).shop.summary}}
+	with_views([summary], other).allow == true
+	fixture.refused(with_views([fixture.read("shop", "other")], other), [blue("not_granted", 0)])
+}
+
 test_what_is_declared_and_what_was_found_are_both_asked_about if {
 	found := behind("read", "shop", "returns")
 	fixture.refused(with_views([summary, found], declared(false)), [blue("not_granted", 0)])
@@ -195,6 +203,12 @@ test_a_found_source_that_is_declared_as_a_view_leads_on_under_the_callers_view i
 	accesses := [summary, behind("read", "shop", "middle")]
 	fixture.refused(with_views(accesses, middle), [blue("not_granted", 1)])
 	with_views(accesses, object.union(middle, declared(true))).allow == true
+}
+
+test_a_grant_on_each_source_is_none_on_the_view if {
+	says := object.union(fixture.teams, {"red": {"grant": set()}})
+	decision := with_views_and_authors([summary], declared(false), says)
+	fixture.refused(decision, [{"code": "not_granted", "source": "red", "access": 0}])
 }
 
 test_reasons_of_the_whole_call_stay_so if {
@@ -215,6 +229,16 @@ test_a_filter_or_mask_of_a_source_means_nothing_on_a_view if {
 	fixture.refused(blue_grants({"mask": {"ssn"}}), [blue("not_granted", 1)])
 	fixture.refused(blue_grants({"mask": {"ssn"}, "approval": "lead"}), [blue("not_granted", 1)])
 	blue_grants({}).allow == true
+}
+
+test_the_view_itself_is_granted_under_what_its_own_grant_says if {
+	grant := {"id": "all", "filter": {"region": "EU"}, "mask": {"ssn"}, "max_documents": 7, "max_time_ms": 9, "approval": "lead"}
+	decision := with_views_and_authors([summary], declared(false), object.union(fixture.teams, {"red": {"grant": {grant}}}))
+	decision.allow == true
+	decision.accesses == [{
+		"owner": "red", "grants": ["all"], "filter": {"region": "EU"}, "mask": ["ssn"], "max_documents": 7, "max_time_ms": 9,
+	}]
+	decision.approval == {"accesses": [{"access": 0, "codes": ["lead"]}]}
 }
 
 test_its_numbers_and_approvals_are_put_on_the_view if {
@@ -248,11 +272,13 @@ test_a_declaration_must_be_sound if {
 		{"sources": [at("blue", "orders")], "alone": "true"},
 		{"sources": [], "alone": true},
 		{"sources": {}, "alone": true},
+		{"sources": "blue.orders", "alone": true},
 		{"sources": ["blue.orders"], "alone": false},
 		{"sources": [{"database": "blue"}], "alone": false},
 		{"sources": [at("", "orders")], "alone": false},
 		{"sources": [at("blue", "")], "alone": false},
 		{"sources": [at("blue", 7)], "alone": false},
+		{"sources": [object.union(at("blue", "orders"), {"note": "x"})], "alone": false},
 		{"sources": [at("blue", "orders")], "alone": true, "note": "x"},
 	] {
 		fixture.refused(
@@ -260,6 +286,11 @@ test_a_declaration_must_be_sound if {
 			[fixture.reason("platform_data_invalid", 0)],
 		)
 	}
+}
+
+test_a_declaration_that_is_not_sound_is_not_enough if {
+	unsound := {"shop": {"summary": {"sources": [], "alone": true}}}
+	fixture.refused(with_views([behind("read", "blue", "orders")], unsound), [blue("not_granted", 0)])
 }
 
 test_also_where_another_view_leads_there if {

@@ -3,6 +3,7 @@
 package mcp.platform.visible_test
 
 import data.mcp.platform.fixture_test as fixture
+import data.mcp.platform.visible
 
 # METADATA
 # title: The fixture's listing with one place changed
@@ -63,11 +64,32 @@ test_a_route_to_an_unknown_server_shows_nothing if {
 	fixture.list(fixture.listing, {"routes": [route]}) == nothing
 }
 
+# METADATA
+# title: A deployment of which the platform holds the whole, and nobody anything else
+whole_alone := {"east": {
+	"whole": {"owner": "platform", "delegated": [{"kinds": ["metadata"], "collections": [""]}], "obligations": []},
+	"databases": {}, "prefixes": {}, "targets": {},
+}}
+
+# METADATA
+# title: The platform lists databases
+list_databases := {"list-databases": fixture.needing(["metadata"])}
+
 test_what_is_delegated_on_the_whole_deployment_shows if {
-	whole := {"owner": "platform", "delegated": [{"kinds": ["metadata"], "collections": [""]}], "obligations": []}
-	deployments := {"east": {"whole": whole, "databases": {}, "prefixes": {}, "targets": {}}}
-	asked := patched("/tools", {"list-databases": fixture.needing(["metadata"]), "find": fixture.needing(["read"])})
-	fixture.list(asked, {"deployments": deployments}).tools == ["list-databases"]
+	asked := patched("/tools", object.union(list_databases, {"find": fixture.needing(["read"])}))
+	fixture.list(asked, {"deployments": whole_alone}).tools == ["list-databases"]
+}
+
+test_what_the_platform_holds_and_does_not_grant_does_not_show if {
+	every possible in [null, [fixture.possible("platform", null, null, null)]] {
+		asked := json.patch(patched("/tools", list_databases), [{"op": "replace", "path": "/possible", "value": possible}])
+		fixture.list(asked, {"deployments": whole_alone, "grants": []}).tools == []
+	}
+}
+
+test_a_view_is_no_holding if {
+	views := {"shop": {"owner": {"sources": [{"database": "blue", "collection": "orders"}], "alone": false}}}
+	visible.holdings("east") == set() with data.mcp.platform.deployments as {"east": {"databases": {}, "views": views}}
 }
 
 # METADATA
@@ -112,14 +134,22 @@ test_a_grant_counts_only_on_what_its_owner_holds if {
 	shown([fixture.possible("blue", ["read"], [""], null)]) == []
 }
 
+test_the_rest_of_the_databases_a_whole_and_a_target_are_no_database if {
+	shown([fixture.possible("red", ["read"], ["elsewhere"], null)]) == []
+	shown([fixture.possible("red", ["read"], ["cluster"], null)]) == []
+}
+
+test_the_name_of_a_database_is_no_prefix if {
+	shown([fixture.possible("blue", ["read"], ["blue2"], null)]) == []
+}
+
 test_a_grant_counts_only_on_collections_that_are_delegated if {
 	shown([fixture.possible("blue", ["read"], ["blue"], ["orders_1"])]) == ["aggregate", "find"]
 	shown([fixture.possible("blue", ["read"], ["blue"], ["returns"])]) == []
 }
 
 test_what_the_platform_grants_shows_whatever_the_teams_grant if {
-	tools := {"list-databases": fixture.needing(["metadata"])}
-	asked := json.patch(patched("/possible", []), [{"op": "replace", "path": "/tools", "value": tools}])
+	asked := json.patch(patched("/possible", []), [{"op": "replace", "path": "/tools", "value": list_databases}])
 	fixture.list(asked, {}).tools == ["list-databases"]
 	fixture.list(asked, {"grants": []}).tools == []
 	fixture.list(asked, {"grants": [object.union(fixture.tables.grants[0], {"groups": ["x"]})]}).tools == []

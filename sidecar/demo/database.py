@@ -33,10 +33,22 @@ SAMPLES: Final[dict[tuple[str, str], list[dict[str, Any]]]] = {
         for number in range(12)
     ],
     ("sales", "customers"): [{"_id": n, "name": name} for n, name in enumerate(("Ada", "Boole", "Curie", "Dijkstra"))],
+    ("staging", "orders"): [
+        {"_id": n, "region": "EU", "status": "open", "customer": n, "total": 12.5} for n in range(2)
+    ],
     ("hr", "salaries"): [{"_id": n, "employee": f"e{n}", "salary": 50_000 + 5_000 * n} for n in range(4)],
     ("support", "tickets"): [
-        {"_id": 1, "customer": 0, "subject": "where is my order", "email": "ada@example.org"},
-        {"_id": 2, "customer": 2, "subject": "refund", "email": "curie@example.org"},
+        {
+            "_id": number,
+            "subject": subject,
+            "customer": {
+                "name": name,
+                "email": f"{name.lower()}@example.org",
+                "phone": "555-0100",
+                "address": "Main St 1",
+            },
+        }
+        for number, (subject, name) in enumerate((("where is my order", "Ada"), ("refund", "Curie")), 1)
     ],
 }
 

@@ -36,7 +36,7 @@ class Person:
 
 ANALYST: Final = Person(user="alice", agent="claude-desktop", groups=("analysts",), scopes=("mongodb:read",))
 LOADER: Final = Person(
-    user="larry", agent="nightly-loader", groups=("loaders",), scopes=("mongodb:read", "mongodb:write", "mongodb:admin")
+    user="larry", agent="nightly-loader", groups=("loaders",), scopes=("mongodb:read", "mongodb:write")
 )
 STRANGER: Final = Person(user="mallory", agent="claude-desktop", groups=(), scopes=("mongodb:read",))
 EVERYBODY: Final = (ANALYST, LOADER, STRANGER)

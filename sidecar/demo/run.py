@@ -15,9 +15,9 @@ from typing import Any, Final
 from rich.console import Console
 
 from sidecar import app, settings
-from sidecar.demo import database
+from sidecar.demo import database, hours
 from sidecar.demo.identities import ANALYST, EVERYBODY, ISSUER, DemoIssuer, Person
-from sidecar.demo.tour import MARK, Tour
+from sidecar.demo.tour import MARK, Tour, steps
 from sidecar.errors import ConfigurationError
 from sidecar.settings import Settings
 from sidecar.telemetry import logs
@@ -58,10 +58,17 @@ async def demo(*, once: bool, write: bool) -> bool:
             tour = Tour(
                 running.url,
                 tokens,
-                inserted=lambda: database.count(stage.uri, "sales", "orders", {"by": MARK}),
+                inserted=lambda namespace: database.count(
+                    stage.uri, namespace.database, namespace.collection, {"by": MARK}
+                ),
                 evidence=stage.config.audit.path,
             )
-            as_announced = await tour.play(console, may_write=stage.may_write)
+            config = stage.config
+            loading = await hours.are_on(config.opa.binary, config.policies, time.time_ns())
+            announced = [step for step in steps(loading=loading) if stage.may_write or not step.writes]
+            as_announced = await tour.play(console, announced)
+            if stage.may_write and not loading:
+                console.print("It is outside of the loading team's hours, so its insert was to be refused.")
             if not stage.may_write:
                 console.print("Steps that write were left out: this database is yours. `--write` plays them too.")
             if not once:

@@ -1,8 +1,8 @@
 """The tour: a few calls of a few people, what is announced of each, and what really happened."""
 
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ from sidecar.commands.derive import derive
 from sidecar.demo.client import Answer, DemoClient
 from sidecar.demo.identities import ANALYST, LOADER, STRANGER, Person
 from sidecar.errors import SidecarError
-from sidecar.model import Access, ToolCall
+from sidecar.model import Access, Namespace, ToolCall
 
 LIST: Final = "tools/list"
 """Stands in place of a tool where the step asks for the list of tools."""
@@ -46,12 +46,19 @@ class Step:
     tool: str
     arguments: dict[str, Any]
     expected: Expected
+    outside_hours: Expected | None = None
+    """What is announced outside of the loading team's hours, where that is something else."""
     failing_access: int | None = None
     """The index of the access that a refusal must name."""
     writes: bool = False
     """Needs leave to write: left out on a database that is not the demo's own."""
     documents: bool = False
     """Must come back with at least one document."""
+
+    @property
+    def namespace(self) -> Namespace:
+        """The collection that the call names."""
+        return Namespace(database=self.arguments["database"], collection=self.arguments["collection"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +79,19 @@ class Outcome:
 
 def _arguments(database: str, collection: str, **rest: object) -> dict[str, Any]:
     return {"connectionId": "preconfigured", "database": database, "collection": collection, **rest}
+
+
+def _load(database: str, expected: Expected, *, outside_hours: Expected | None = None) -> Step:
+    order = {"region": "EU", "status": "open", "customer": 1, "total": 9.5, "by": MARK}
+    return Step(
+        person=LOADER,
+        tool="insert-many",
+        arguments=_arguments(database, "orders", documents=[order]),
+        expected=expected,
+        outside_hours=outside_hours,
+        failing_access=0,
+        writes=True,
+    )
 
 
 STEPS: Final = (
@@ -115,22 +135,14 @@ STEPS: Final = (
         expected=Expected.REFUSED,
         failing_access=1,
     ),
+    _load("staging", Expected.ALLOWED, outside_hours=Expected.REFUSED),
     Step(
         person=LOADER,
-        tool="insert-many",
-        arguments=_arguments(
-            "sales", "orders", documents=[{"region": "EU", "status": "open", "customer": 1, "total": 9.5, "by": MARK}]
-        ),
+        tool="count",
+        arguments=_arguments("staging", "orders", query={}),
         expected=Expected.ALLOWED,
-        writes=True,
     ),
-    Step(
-        person=LOADER,
-        tool="drop-collection",
-        arguments=_arguments("sales", "orders"),
-        expected=Expected.REFUSED,
-        failing_access=0,
-    ),
+    _load("sales", Expected.REFUSED),
     Step(person=STRANGER, tool=LIST, arguments={}, expected=Expected.NO_TOOLS),
     Step(
         person=STRANGER,
@@ -153,12 +165,12 @@ class Tour:
     Args:
         url: the sidecar's MCP endpoint.
         tokens: one access token per person.
-        inserted: counts the tour's own documents in the database itself.
+        inserted: counts the tour's own documents of a collection in the database itself.
         evidence: the audit file; who granted what stands there, not in the replies.
     """
 
     def __init__(
-        self, url: str, tokens: dict[Person, str], *, inserted: Callable[[], Awaitable[int]], evidence: Path
+        self, url: str, tokens: dict[Person, str], *, inserted: Callable[[Namespace], Awaitable[int]], evidence: Path
     ) -> None:
         self._url = url
         self._tokens = tokens
@@ -166,15 +178,13 @@ class Tour:
         self._evidence = evidence
         self._clients: dict[Person | None, DemoClient] = {}
 
-    async def play(self, console: Console, *, may_write: bool) -> bool:
-        """Play all steps; return whether every one went as announced."""
+    async def play(self, console: Console, announced: Iterable[Step]) -> bool:
+        """Play the steps; return whether every one went as announced."""
         outcomes: list[Outcome] = []
         table = _table()
         try:
             with Live(table, console=console, auto_refresh=False, vertical_overflow="visible") as live:
-                for step in STEPS:
-                    if step.writes and not may_write:
-                        continue
+                for step in announced:
                     outcome = await self._take(step)
                     outcomes.append(outcome)
                     table.add_row(*_cells(outcome))
@@ -187,7 +197,7 @@ class Tour:
         return bool(outcomes) and all(outcome.as_announced for outcome in outcomes)
 
     async def _take(self, step: Step) -> Outcome:
-        before = await self._inserted() if step.writes else 0
+        before = await self._inserted(step.namespace) if step.writes else 0
         client = await self._client(step.person)
         began = time.perf_counter()
         try:
@@ -209,10 +219,13 @@ class Tour:
 
     async def _kept(self, step: Step, answer: Answer, before: int) -> bool:
         """Whether what was announced beyond the decision holds too."""
-        if step.failing_access is not None:
-            return step.failing_access in _failed(answer)
+        allowed = step.expected is Expected.ALLOWED
         if step.writes:
-            return await self._inserted() == before + len(step.arguments["documents"])
+            added = len(step.arguments["documents"]) if allowed else 0
+            if await self._inserted(step.namespace) != before + added:
+                return False
+        if step.failing_access is not None and not allowed:
+            return step.failing_access in _failed(answer)
         content = answer.result.get("structuredContent", {})
         return not step.documents or bool(content.get("documents") or content.get("count"))
 
@@ -232,6 +245,13 @@ class Tour:
             if person is not None:
                 await client.initialize()
         return client
+
+
+def steps(*, loading: bool) -> tuple[Step, ...]:
+    """Return the tour as it is announced, within the loading team's hours (``loading``) or outside of them."""
+    return tuple(
+        step if loading or step.outside_hours is None else replace(step, expected=step.outside_hours) for step in STEPS
+    )
 
 
 def touches(step: Step) -> tuple[Access, ...]:

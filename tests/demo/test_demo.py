@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,31 +11,38 @@ import pytest
 from pymongo import MongoClient
 
 from tests import parts
+from tests.hours import policies_on
 from tests.parts import ROOT
 
 TOUR = [
     ("alice", "find", "allowed", "analytics/analysts-read-orders"),
     ("alice", "count", "allowed", "analytics/analysts-read-orders"),
     ("alice", "aggregate", "refused", "people"),
-    ("larry", "insert-many", "allowed", "analytics/loaders-insert-orders"),
-    ("larry", "drop-collection", "refused", "analytics"),
+    ("larry", "insert-many", "allowed", "loading/loader-inserts-on-weekdays"),
+    ("larry", "count", "allowed", "loading/loader-reads-what-it-loaded"),
+    ("larry", "insert-many", "refused", "not_delegated · analytics"),
     ("mallory", "tools/list", "no tools", ""),
     ("mallory", "find", "unknown tool", "Unknown tool."),
     ("nobody", "find", "401", "A bearer token is required."),
+]
+ON_ANOTHER_DAY = [
+    (who, tool, "refused", "not_granted · loading") if "on-weekdays" in why else (who, tool, decision, why)
+    for who, tool, decision, why in TOUR
 ]
 WRITING = {"insert-many"}
 
 
 def demo(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Play the tour in a folder of its own: whatever it writes by default lands there."""
+    """Play the tour in a folder of its own, where what it writes lands; on a loader's day unless told otherwise."""
+    policies = {} if "SIDECAR_POLICIES" in environment else {"SIDECAR_POLICIES": str(policies_on(folder / "copy"))}
     return subprocess.run(
         [sys.executable, "-m", "sidecar", "demo", "--once", *words],
         cwd=folder,
         env={
             "PATH": f"{parts.BIN}:{os.environ['PATH']}",  # noqa: TID251 - the tests' own environment
             "PYTHONPATH": str(ROOT),
-            "SIDECAR_POLICIES": str(ROOT / "policies"),
             "SIDECAR_OPA__TIMEOUT_MS": "5000",
+            **policies,
             **environment,
         },
         capture_output=True,
@@ -77,7 +83,7 @@ def assert_as_announced(output: str, steps: list[tuple[str, str, str, str]]) -> 
 
 def collections(uri: str) -> set[str]:
     with MongoClient[dict[str, object]](uri) as client:
-        names = [name for name in client.list_database_names() if name in {"sales", "hr", "support"}]
+        names = [name for name in client.list_database_names() if name in {"sales", "staging", "hr", "support"}]
         return {f"{name}.{collection}" for name in names for collection in client[name].list_collection_names()}
 
 
@@ -88,16 +94,22 @@ def test_the_tour_goes_as_announced_and_leaves_its_evidence_where_it_was_told(tm
     assert_as_announced(done.stdout, TOUR)
     assert "✗ read hr.salaries" in done.stdout, "the access that failed is named"
     records = [json.loads(line) for line in store.read_bytes().splitlines()]  # noqa: TID251 - our own file
-    assert [r["tool"] for r in records if r["event"] == "intent"] == ["find", "count", "insert-many"]
+    assert [r["tool"] for r in records if r["event"] == "intent"] == ["find", "count", "insert-many", "count"]
     assert {r["subject"]["id"] for r in records if r["subject"]} == {"alice", "larry", "mallory"}
-    assert {path.name for path in tmp_path.iterdir()} == {"evidence.jsonl"}, "nothing else is left"
+    assert {path.name for path in tmp_path.iterdir()} == {"copy", "evidence.jsonl"}, "nothing else is left"
     assert not [line for line in done.stderr.splitlines() if "Traceback" in line or "eyJ" in line]
     assert "eyJ" not in done.stdout, "with --once no token is shown"
 
 
+def test_outside_of_the_loaders_hours_its_insert_is_announced_as_refused(tmp_path):
+    done = demo(tmp_path, SIDECAR_POLICIES=str(policies_on(tmp_path / "closed", days=[])))
+    assert done.returncode == 0, done.stderr
+    assert_as_announced(done.stdout, ON_ANOTHER_DAY)
+    assert "outside of the loading team's hours" in done.stdout
+
+
 def without_the_analysts_grants(folder: Path) -> Path:
-    policies = folder / "policies"
-    shutil.copytree(ROOT / "policies", policies)
+    policies = policies_on(folder)
     policy = policies / "teams" / "analytics" / "policy.rego"
     text = policy.read_text()
     assert '"analysts"' in text

@@ -46,7 +46,8 @@ def test_the_set_is_formatted(run_opa: Run) -> None:
 
 
 def test_every_line_is_covered_by_the_sets_own_tests_and_cases(run_opa: Run) -> None:
-    flags = ["--capabilities=capabilities.json", "--coverage", "--threshold=100"]
+    # All golden cases are one test, which on a busy machine takes longer than the 5 s that OPA gives to each.
+    flags = ["--capabilities=capabilities.json", "--coverage", "--threshold=100", "--timeout=90s"]
     done = run_opa("test", *flags, *BUNDLES, "mcp.cases:cases")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
 
@@ -171,13 +172,13 @@ def test_the_platforms_data_hangs_together() -> None:
     assert owners == {"platform", *(team.removeprefix("teams/") for team in TEAMS)}
 
 
-def test_dropping_is_delegated_for_staging_only() -> None:
+def test_dropping_is_delegated_to_nobody() -> None:
     demo = load(POLICIES / "platform/data.json")["mcp"]["platform"]["deployments"]["demo"]
     named = {name: entry["delegated"] for name, entry in demo["databases"].items()}
     entries = {"whole": demo["whole"]["delegated"], **named}
     assert demo["prefixes"] == demo["targets"] == {}
     dropping = {name for name, delegated in entries.items() if any("drop" in entry["kinds"] for entry in delegated)}
-    assert dropping == {"staging"}
+    assert dropping == set()
 
 
 def rules() -> list[tuple[Path, str]]:

@@ -99,7 +99,7 @@ def test_policy_routes_only_to_servers_that_the_settings_have() -> None:
 def test_no_database_user_may_drop_or_manage() -> None:
     granted = re.findall(r'on\("\w+", ([^)]*)\)', (ROOT / "deploy/mongo/10-users.js").read_text())
     actions = {action.strip(' "') for group in granted for action in group.split(",")}
-    assert actions == {"insert", "update", "createCollection"}
+    assert actions == {"insert", "update"}
     assert not re.search(
         r"readWrite|dbOwner|dbAdmin|\broot\b|AnyDatabase", (ROOT / "deploy/mongo/10-users.js").read_text()
     )

@@ -1,6 +1,6 @@
 # METADATA
-# title: The analytics team's databases, sales and staging
-# description: Analysts read orders, regional analysts those of their own region, loaders put rows in.
+# title: The analytics team's database, sales
+# description: Analysts read orders; regional analysts read the rows of their own region, which is a claim of their token.
 # schemas:
 #   - input: schema.question
 package mcp.teams.analytics
@@ -30,31 +30,6 @@ grant contains {"id": "regional-analysts-read-own-region", "filter": {"region": 
 	lib.in_group("regional-analysts")
 	region := input.subject.claims.region
 	is_string(region)
-}
-
-grant contains {"id": "loaders-insert-orders"} if {
-	lib.inserts
-	lib.on("sales", ["orders"])
-	lib.in_group("loaders")
-}
-
-grant contains {"id": "loaders-fill-staging"} if {
-	lib.inserts
-	lib.on("staging", ["*"])
-	lib.in_group("loaders")
-}
-
-grant contains {"id": "loaders-clear-staging"} if {
-	lib.drops
-	lib.on("staging", ["*"])
-	lib.in_group("loaders")
-}
-
-grant contains {"id": "weekday-loaders-insert-returns"} if {
-	lib.inserts
-	lib.on("sales", ["returns"])
-	lib.in_group("weekday-loaders")
-	lib.during(data.mcp.grants.analytics.loading_hours)
 }
 
 # METADATA

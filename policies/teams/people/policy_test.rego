@@ -32,6 +32,8 @@ test_nobody_else_does_and_nobody_writes if {
 	ids(question(["analysts"], "metadata", "")) == set()
 	ids(question(["hr-admins"], "insert", "salaries")) == set()
 	ids(patched("/access/database", "sales")) == set()
+	elsewhere := json.patch(question(["hr-admins"], "metadata", ""), [{"op": "replace", "path": "/access/database", "value": "sales"}])
+	ids(elsewhere) == set()
 }
 
 test_nothing_is_denied_to_a_plain_read if {
@@ -41,6 +43,11 @@ test_nothing_is_denied_to_a_plain_read if {
 test_salaries_are_not_joined if {
 	people.deny == {"salaries-in-a-pipeline"} with input as patched("/command/stages", ["$match", "$lookup"])
 	people.deny == set() with input as patched("/command/stages", ["$match", "$group"])
+}
+
+test_other_collections_may_be_joined if {
+	joined := json.patch(patched("/command/stages", ["$lookup"]), [{"op": "replace", "path": "/access/collection", "value": "teams"}])
+	people.deny == set() with input as joined
 }
 
 test_an_agent_of_an_agent_is_denied if {

@@ -56,4 +56,17 @@ test_support_sees_the_catalogue if {
 test_others_and_other_collections_get_nothing if {
 	ids(question(["analysts"], "read", "tickets")) == set()
 	ids(question(["support"], "read", "invoices")) == set()
+	ids(question(["support"], "update", "invoices")) == set()
+	ids(question(["support-leads"], "read", "invoices")) == set()
+}
+
+test_other_databases_are_not_theirs if {
+	every asked in [
+		question(["support"], "read", "tickets"),
+		question(["support"], "update", "tickets"),
+		question(["support"], "metadata", "tickets"),
+		question(["support-leads"], "read", "tickets"),
+	] {
+		ids(json.patch(asked, [{"op": "replace", "path": "/access/database", "value": "sales"}])) == set()
+	}
 }

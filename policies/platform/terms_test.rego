@@ -1,0 +1,96 @@
+# METADATA
+# title: Tests of mcp.platform.terms
+package mcp.platform.terms_test
+
+import data.mcp.platform.terms
+
+# METADATA
+# title: An obligation with every part
+whole := {
+	"id": "o",
+	"kinds": ["read"],
+	"collections": ["*"],
+	"filter": {"live": true},
+	"mask": ["a.b"],
+	"max_documents": 1,
+	"max_time_ms": 2147483647,
+	"approval": "lead",
+}
+
+# METADATA
+# title: A grant with every part
+grant := object.remove(whole, ["kinds", "collections"])
+
+test_grants_and_obligations_with_every_part_are_sound if {
+	terms.sound_grant(grant)
+	terms.sound_grant({"id": "g"})
+	terms.sound_obligation(whole)
+	terms.sound_obligation({"id": "o", "kinds": ["read"], "collections": ["*"]})
+}
+
+test_a_grant_has_no_places_of_its_own if {
+	not terms.sound_grant(whole)
+	not terms.sound_grant(object.union(grant, {"kinds": ["read"]}))
+}
+
+test_an_obligation_says_where_it_holds if {
+	every part in ["id", "kinds", "collections"] {
+		not terms.sound_obligation(object.remove(whole, [part]))
+	}
+	every change in [{"kinds": []}, {"kinds": ["reed"]}, {"collections": []}, {"collections": [1]}] {
+		not terms.sound_obligation(object.union(whole, change))
+	}
+}
+
+test_every_part_is_of_its_type if {
+	every change in [
+		{"filter": {}},
+		{"filter": ["live"]},
+		{"mask": []},
+		{"mask": set()},
+		{"mask": {"a": 1}},
+		{"mask": ["a", ""]},
+		{"mask": ["$a"]},
+		{"mask": ["a..b"]},
+		{"mask": ["a", 1]},
+		{"max_documents": 0},
+		{"max_documents": 1.5},
+		{"max_documents": 2147483648},
+		{"max_documents": "1"},
+		{"max_time_ms": 0},
+		{"approval": ""},
+		{"approval": 1},
+		{"note": "x"},
+		{"id": ""},
+	] {
+		not terms.sound_grant(object.union(object.remove(grant, object.keys(change)), change))
+	}
+	not terms.sound_grant([])
+}
+
+test_a_mask_is_a_set_or_an_array if {
+	terms.sound("mask", {"a", "b"})
+	terms.sound("mask", ["a", "b"])
+	not terms.sound("mask", "a")
+}
+
+test_identifiers_are_short_and_plain if {
+	every value in ["g", "0", "g.1_a-b", sprintf("g%063d", [0])] {
+		terms.identifier(value)
+	}
+	every value in ["", "G", "-g", "g g", "g\n", sprintf("g%064d", [0])] {
+		not terms.identifier(value)
+	}
+}
+
+test_an_offer_is_a_set_of_so_many_sound_grants if {
+	terms.sound_offer(set())
+	terms.sound_offer({{"id": "a"}, {"id": "b"}})
+	not terms.sound_offer([{"id": "a"}])
+	not terms.sound_offer({{"id": "a"}, {"id": "b", "mask": []}})
+	digits := split("0123456789abcdef", "")
+	most := {{"id": concat("", [high, low])} | some high in digits; some low in digits}
+	count(most) == terms.most_grants
+	terms.sound_offer(most)
+	not terms.sound_offer(most | {{"id": "one-more"}})
+}

@@ -1,0 +1,44 @@
+"""Whether the loading team's hours are on: what the tour announces of the loader depends on it."""
+
+import asyncio
+import resource
+import shutil
+from pathlib import Path
+from typing import Final
+
+from sidecar.errors import ConfigurationError
+from sidecar.opa.launch import tied
+
+_QUERY: Final = "data.mcp.platform.calendar.during(data.mcp.grants.loading.hours, {time_ns})"
+
+
+async def are_on(binary: str, policies: Path, time_ns: int) -> bool:
+    """Ask the team's data; nothing of the rules that use it.
+
+    It is OPA that is asked, because it has the time zones built in and a machine need not have them.
+
+    Args:
+        binary: OPA's executable.
+        policies: the policy folder; without such a team, or its hours, they are never on.
+        time_ns: the moment, in nanoseconds since the epoch.
+
+    Raises:
+        ConfigurationError: there is no such executable.
+    """
+    opa = await asyncio.to_thread(_executable, binary)
+    arguments = ("eval", "--fail", "--bundle", "platform", "--bundle", "teams/loading")
+    process = await asyncio.create_subprocess_exec(
+        *tied(resource.RLIM_INFINITY, opa, *arguments, _QUERY.format(time_ns=time_ns)),
+        cwd=policies,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    return await process.wait() == 0
+
+
+def _executable(binary: str) -> str:
+    path = shutil.which(binary)
+    if path is None:
+        raise ConfigurationError(f"{binary} is not on PATH: run `make setup`")
+    return str(Path(path).resolve())
