@@ -37,8 +37,9 @@ agent_reaches(server) if {
 # custom:
 #   code: agent_ceiling
 reasons contains {"code": "agent_ceiling", "source": "platform", "access": index} if {
+	beyond := routing.kinds - {kind | some kind in agent.kinds}
 	some index, access in input.accesses
-	not access.kind in {kind | some kind in agent.kinds}
+	access.kind in beyond
 }
 
 # METADATA
@@ -57,6 +58,7 @@ reasons contains {"code": "agent_ceiling", "source": "platform", "access": null}
 # custom:
 #   code: scope_missing
 reasons contains {"code": "scope_missing", "source": "platform", "access": index} if {
+	beyond := routing.kinds - scoped_kinds
 	some index, access in input.accesses
-	not access.kind in scoped_kinds
+	access.kind in beyond
 }

@@ -24,14 +24,14 @@ sound if {
 	is_array(data.mcp.platform.routes)
 	is_array(data.mcp.platform.grants)
 	is_array(data.mcp.platform.break_glass)
-	sound_refusals
-	sound_views
+	refusals
+	views
 }
 
 # METADATA
 # title: The tables of views can be looked into; a name that is not found there is no view
 # description: Each declaration is looked at when a call goes through it.
-sound_views if {
+views if {
 	count([name | some name; table := data.mcp.platform.deployments[name].views; not is_object(table)]) == 0
 	count([name |
 		some name, database
@@ -42,9 +42,11 @@ sound_views if {
 
 # METADATA
 # title: The tables that refuse say what they refuse
-sound_refusals if {
-	input_check.kind_list(data.mcp.platform.refused_kinds)
-	input_check.strings(data.mcp.platform.suspended.agents)
+refusals if {
+	is_array(data.mcp.platform.refused_kinds)
+	count({kind | some kind in data.mcp.platform.refused_kinds} - input_check.kinds) == 0
+	is_array(data.mcp.platform.suspended.agents)
+	count([agent | some agent in data.mcp.platform.suspended.agents; not is_string(agent)]) == 0
 	is_array(data.mcp.platform.suspended.subjects)
 	count([entry |
 		some entry in data.mcp.platform.suspended.subjects

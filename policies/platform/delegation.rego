@@ -12,30 +12,47 @@ import data.mcp.platform.routing
 import data.mcp.platform.terms
 
 # METADATA
-# title: Everything that is owned in the deployment of the call
-estate := data.mcp.platform.deployments[routing.deployment]
+# title: The databases that the call touches
+databases := {access.database | some access in input.accesses} - {""}
 
 # METADATA
-# title: What the access touches, as the platform's data holds it
+# title: A database, as the platform's data holds it
 # scope: document
-holding(access) := estate.targets[access.target.kind]
+owned(database) := data.mcp.platform.deployments[routing.deployment].databases[database]
 
-holding(access) := estate.whole if {
-	not access.target
-	access.database == ""
+owned(database) := data.mcp.platform.deployments[routing.deployment].prefixes[prefix(database)] if {
+	not data.mcp.platform.deployments[routing.deployment].databases[database]
 }
 
-holding(access) := estate.databases[access.database] if access.database != ""
+# METADATA
+# title: What is no database, as the platform's data holds it
+# scope: document
+outside(access) := data.mcp.platform.deployments[routing.deployment].targets[access.target.kind]
 
-holding(access) := estate.prefixes[prefix(access.database)] if {
-	access.database != ""
-	not estate.databases[access.database]
-}
+outside(access) := data.mcp.platform.deployments[routing.deployment].whole if not access.target
+
+# METADATA
+# title: What each access touches, as the platform's data holds it, by the access's index
+# description: Each database is looked up once; calls with many accesses touch few databases.
+holding := object.union(
+	{index: found |
+		some database in databases
+		found := owned(database)
+		some index, access in input.accesses
+		access.database == database
+	},
+	{index: found |
+		some index, access in input.accesses
+		access.database == ""
+		found := outside(access)
+	},
+)
 
 # METADATA
 # title: The longest declared prefix of a database's name
 prefix(database) := longest if {
-	declared := [name | some name, _ in estate.prefixes; name != ""; startswith(database, name)]
+	prefixes := data.mcp.platform.deployments[routing.deployment].prefixes
+	declared := [name | some name, _ in prefixes; name != ""; startswith(database, name)]
 	length := max([count(name) | some name in declared])
 	some longest in declared
 	count(longest) == length
@@ -55,27 +72,17 @@ sound(held) if {
 
 # METADATA
 # title: The sound holding of each access, by its index
-held[index] := found if {
-	some index, access in input.accesses
-	found := holding(access)
-	sound(found)
-}
+held := {index: found | some index, found in holding; sound(found)}
 
 # METADATA
-# title: The platform lets the owner decide this access
-covered(found, access) if {
+# title: The accesses that the platform lets their owner decide
+covered contains index if {
+	some index, found in held
+	access := input.accesses[index]
 	some delegated in found.delegated
 	access.kind in delegated.kinds
 	names.matches(delegated.collections, access.collection)
 }
-
-# METADATA
-# title: The platform's own obligations on an access
-obligations(found, access) := [obligation |
-	some obligation in found.obligations
-	access.kind in obligation.kinds
-	names.matches(obligation.collections, access.collection)
-]
 
 # METADATA
 # title: Nobody owns what the access touches
@@ -84,8 +91,8 @@ obligations(found, access) := [obligation |
 #   code: no_owner
 reasons contains {"code": "no_owner", "source": "platform", "access": index} if {
 	routing.deployment
-	some index, access in input.accesses
-	not holding(access)
+	some index, _ in input.accesses
+	not holding[index]
 }
 
 # METADATA
@@ -94,8 +101,7 @@ reasons contains {"code": "no_owner", "source": "platform", "access": index} if 
 # custom:
 #   code: platform_data_invalid
 reasons contains {"code": "platform_data_invalid", "source": "platform", "access": index} if {
-	some index, access in input.accesses
-	holding(access)
+	some index, _ in holding
 	not held[index]
 }
 
@@ -105,7 +111,6 @@ reasons contains {"code": "platform_data_invalid", "source": "platform", "access
 # custom:
 #   code: not_delegated
 reasons contains {"code": "not_delegated", "source": "platform", "access": index} if {
-	some index, access in input.accesses
-	found := held[index]
-	not covered(found, access)
+	some index, _ in held
+	not index in covered
 }

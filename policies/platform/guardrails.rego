@@ -9,37 +9,38 @@ package mcp.platform.guardrails
 
 import data.mcp.platform.calendar
 import data.mcp.platform.names
+import data.mcp.platform.routing
 
 # METADATA
 # title: MongoDB's own databases
 system_databases := {"admin", "config", "local"}
 
 # METADATA
-# title: A namespace that belongs to MongoDB itself
-# description: Compared without case; MongoDB refuses two databases whose names differ in case only.
+# title: The namespaces that each access names, its own and that of the view that it goes through
 # scope: document
-system(namespace) if lower(namespace.database) in system_databases
+named contains [index, access.database, access.collection] if some index, access in input.accesses
 
-system(namespace) if startswith(lower(namespace.collection), "system.")
+named contains [index, access.via_view.database, access.via_view.collection] if some index, access in input.accesses
 
 # METADATA
-# title: The access reaches a namespace of MongoDB itself
+# title: The access names a database of MongoDB itself
+# description: Compared without case; MongoDB refuses two databases whose names differ in case only.
 # scope: rule
 # custom:
 #   code: system_namespace
 reasons contains {"code": "system_namespace", "source": "platform", "access": index} if {
-	some index, access in input.accesses
-	system(access)
+	some [index, database, _] in named
+	lower(database) in system_databases
 }
 
 # METADATA
-# title: The access goes through a view that is MongoDB's own
+# title: The access names a collection of MongoDB itself
 # scope: rule
 # custom:
 #   code: system_namespace
 reasons contains {"code": "system_namespace", "source": "platform", "access": index} if {
-	some index, access in input.accesses
-	system(access.via_view)
+	some [index, _, collection] in named
+	startswith(lower(collection), "system.")
 }
 
 # METADATA
@@ -63,8 +64,9 @@ trait_open(trait) if names.any_of(data.mcp.platform.traits[trait].groups, input.
 # custom:
 #   code: kind_refused
 reasons contains {"code": "kind_refused", "source": "platform", "access": index} if {
+	closed := routing.kinds & {kind | some kind in data.mcp.platform.refused_kinds}
 	some index, access in input.accesses
-	access.kind in data.mcp.platform.refused_kinds
+	access.kind in closed
 }
 
 # METADATA

@@ -34,17 +34,20 @@ most_accesses := 256
 default valid := false
 
 valid if {
-	exactly(input, {"v", "subject", "actor", "action", "accesses", "command", "context"})
-	input.v == 1
-	subject(input.subject)
-	actor(input.actor)
-	action(input.action)
+	is_object(input)
+	object.keys(input) == {"v", "subject", "actor", "action", "accesses", "command", "context"}
+	asked
+	is_object(input.action)
+	object.keys(input.action) == {"method", "tool"}
+	is_string(input.action.method)
+	input.action.method != ""
+	is_string(input.action.tool)
+	input.action.tool != ""
 	is_array(input.accesses)
 	count(input.accesses) > 0
 	count(input.accesses) <= most_accesses
 	count([access | some access in input.accesses; not well_formed_access(access)]) == 0
-	command(input.command)
-	context(input.context)
+	command
 }
 
 # METADATA
@@ -53,15 +56,63 @@ valid if {
 default valid_visibility := false
 
 valid_visibility if {
-	exactly(input, {"v", "subject", "actor", "action", "tools", "possible", "context"})
-	input.v == 1
-	subject(input.subject)
-	actor(input.actor)
+	is_object(input)
+	object.keys(input) == {"v", "subject", "actor", "action", "tools", "possible", "context"}
+	asked
 	input.action == {"method": "tools/list"}
 	is_object(input.tools)
 	count([name | some name, tool in input.tools; not tool_kinds(tool)]) == 0
 	possible(input.possible)
-	context(input.context)
+}
+
+# METADATA
+# title: Who asks, through whom, when and from where
+# description: One long rule on purpose. A call of a function costs OPA ten times what a comparison does, on every question.
+asked if {
+	input.v == 1
+	is_object(input.subject)
+	object.keys(input.subject) == {"type", "id", "issuer", "groups", "roles", "scopes", "claims"}
+	input.subject.type == "user"
+	is_string(input.subject.id)
+	input.subject.id != ""
+	is_string(input.subject.issuer)
+	input.subject.issuer != ""
+	is_array(input.subject.groups)
+	is_array(input.subject.roles)
+	is_array(input.subject.scopes)
+	is_object(input.subject.claims)
+	is_object(input.actor)
+	object.keys(input.actor) == {"type", "id", "chain"}
+	input.actor.type == "agent"
+	is_string(input.actor.id)
+	input.actor.id != ""
+	is_array(input.actor.chain)
+	lists := [input.subject.groups, input.subject.roles, input.subject.scopes, input.actor.chain]
+	count([item | some list in lists; some item in list; not is_string(item)]) == 0
+	is_object(input.context)
+	object.keys(input.context) == {"time_ns", "client_ip", "protocol", "environment", "approval"}
+	natural(input.context.time_ns)
+	is_string(input.context.client_ip)
+	is_string(input.context.protocol)
+	is_string(input.context.environment)
+	type_name(input.context.approval) in {"null", "object"}
+}
+
+# METADATA
+# title: What the call would do, apart from its accesses
+command if {
+	is_object(input.command)
+	object.keys(input.command) == {"traits", "stages", "fields", "limit"}
+	is_array(input.command.traits)
+	count({trait | some trait in input.command.traits} - traits) == 0
+	is_object(input.command.fields)
+	object.keys(input.command.fields) == {"filtered", "returned"}
+	is_array(input.command.stages)
+	is_array(input.command.fields.filtered)
+	lists := [input.command.stages, input.command.fields.filtered]
+	count([item | some list in lists; some item in list; not is_string(item)]) == 0
+	count([value | value := input.command.fields.returned; value != "all"; not strings(value)]) == 0
+	count([value | value := input.command.limit; value != null; not natural(value)]) == 0
 }
 
 # METADATA
@@ -137,128 +188,47 @@ natural(value) if {
 }
 
 # METADATA
-# title: Who the token speaks for
-subject(value) if {
-	exactly(value, {"type", "id", "issuer", "groups", "roles", "scopes", "claims"})
-	value.type == "user"
-	named(value.id)
-	named(value.issuer)
-	strings(value.groups)
-	strings(value.roles)
-	strings(value.scopes)
-	is_object(value.claims)
-}
-
-# METADATA
-# title: Who acts for the subject
-actor(value) if {
-	exactly(value, {"type", "id", "chain"})
-	value.type == "agent"
-	named(value.id)
-	strings(value.chain)
-}
-
-# METADATA
-# title: What was called
-action(value) if {
-	exactly(value, {"method", "tool"})
-	named(value.method)
-	named(value.tool)
-}
-
-# METADATA
-# title: One kind of use of one namespace or target
+# title: One kind of use of one namespace, of one target, or of one namespace through a view
+# scope: document
 well_formed_access(value) if {
 	is_object(value)
-	keys := object.keys(value)
-	object.keys(object.remove(value, ["target", "via_view"])) == {"kind", "database", "collection", "via"}
-	value.kind in kinds
-	is_string(value.via)
-	place(value)
-	target(value, keys)
-	view(value, keys)
+	object.keys(value) == {"kind", "database", "collection", "via"}
+	used(value)
 }
 
-# METADATA
-# title: A namespace; a collection belongs to a database
-# scope: document
-place(value) if {
-	named(value.database)
-	is_string(value.collection)
-}
-
-place(value) if {
+well_formed_access(value) if {
+	is_object(value)
+	object.keys(value) == {"kind", "database", "collection", "via", "target"}
+	used(value)
 	value.database == ""
-	value.collection == ""
-}
-
-# METADATA
-# title: No target, or one of a known kind and then no namespace
-# scope: document
-target(_, keys) if not "target" in keys
-
-target(value, keys) if {
-	"target" in keys
 	exactly(value.target, {"kind", "id"})
 	value.target.kind in target_kinds
 	is_string(value.target.id)
-	value.database == ""
 }
 
-# METADATA
-# title: No view, or the whole name of one
-# scope: document
-view(_, keys) if not "via_view" in keys
-
-view(value, keys) if {
-	"via_view" in keys
+well_formed_access(value) if {
+	is_object(value)
+	object.keys(value) == {"kind", "database", "collection", "via", "via_view"}
+	used(value)
+	value.database != ""
 	exactly(value.via_view, {"database", "collection"})
 	named(value.via_view.database)
 	named(value.via_view.collection)
-	value.database != ""
 }
 
 # METADATA
-# title: What the call would do, apart from its accesses
-command(value) if {
-	exactly(value, {"traits", "stages", "fields", "limit"})
-	is_array(value.traits)
-	count([trait | some trait in value.traits; not trait in traits]) == 0
-	strings(value.stages)
-	exactly(value.fields, {"filtered", "returned"})
-	strings(value.fields.filtered)
-	returned(value.fields.returned)
-	limit(value.limit)
+# title: A known kind of use, of a database, a collection in a database, or neither
+used(value) if {
+	value.kind in kinds
+	is_string(value.via)
+	is_string(value.database)
+	is_string(value.collection)
+	in_database(value.database, value.collection)
 }
 
 # METADATA
-# title: The fields that come back, or all of them
+# title: A collection belongs to a database
 # scope: document
-returned("all") := true
+in_database(database, _) if database != ""
 
-returned(value) if strings(value)
-
-# METADATA
-# title: How many documents were asked for; null where the call does not say
-# scope: document
-limit(null) := true
-
-limit(value) if natural(value)
-
-# METADATA
-# title: What is true of the request
-context(value) if {
-	exactly(value, {"time_ns", "client_ip", "protocol", "environment", "approval"})
-	natural(value.time_ns)
-	is_string(value.client_ip)
-	is_string(value.protocol)
-	is_string(value.environment)
-	approval(value.approval)
-}
-
-# METADATA
-# title: No approval yet, or the one that was given
-# scope: document
-approval(null) := true
-
-approval(value) if is_object(value)
+in_database("", "") := true

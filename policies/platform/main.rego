@@ -32,29 +32,16 @@ revision := data.mcp.revision if is_string(data.mcp.revision)
 # description: Allow or deny with reasons, the server to forward to, and one verdict per access with its obligations.
 # scope: document
 # entrypoint: true
-decision := direct if {
-	input_check.valid
-	count(views.implied) == 0
-}
-
-decision := views.folded(answer) if {
-	input_check.valid
-	count(views.implied) > 0
-	answer := direct with input as views.asked
-}
-
 decision := closed("invalid_input") if {
-	input_check.valid
-	configuration.sound
-	count(views.implied) > 0
-	not input_check.valid with input as views.asked
-}
-
-decision := closed("invalid_input") if not input_check.valid
-
-decision := closed("platform_data_invalid") if {
-	input_check.valid
+	not input_check.valid
+} else := closed("platform_data_invalid") if {
 	not configuration.sound
+} else := direct if {
+	count(views.implied) == 0
+} else := closed("invalid_input") if {
+	not input_check.valid with input as views.asked
+} else := views.folded(answer) if {
+	answer := direct with input as views.asked
 }
 
 # METADATA
@@ -67,9 +54,6 @@ direct := {
 	"accesses": verdicts.answers,
 	"approval": approval,
 	"revision": revision,
-} if {
-	input_check.valid
-	configuration.sound
 }
 
 # METADATA
@@ -98,9 +82,7 @@ allow if {
 	count(reasons) == 0
 	routing.server != ""
 	count(input.accesses) > 0
-	every index, _ in input.accesses {
-		count(verdicts.granted[index]) > 0
-	}
+	count([index | some index, _ in input.accesses; count(verdicts.granted[index]) > 0]) == count(input.accesses)
 }
 
 # METADATA

@@ -24,10 +24,10 @@ caller_fits(route) if {
 # METADATA
 # title: The routes that this caller may take for this call, in order
 routes := [route |
-	some route in data.mcp.platform.routes
-	caller_fits(route)
 	count(kinds) > 0
+	some route in data.mcp.platform.routes
 	count(kinds - {kind | some kind in route.kinds}) == 0
+	caller_fits(route)
 ]
 
 # METADATA

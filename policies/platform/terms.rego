@@ -79,6 +79,13 @@ sound_object(value, further) if {
 
 # METADATA
 # title: A grant of a team
+# scope: document
+sound_grant(value) if {
+	is_object(value)
+	object.keys(value) == {"id"}
+	identifier(value.id)
+}
+
 sound_grant(value) if sound_object(value, set())
 
 # METADATA

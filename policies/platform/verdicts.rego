@@ -20,33 +20,33 @@ import data.mcp.platform.views
 question(access) := object.union(object.remove(input, ["accesses"]), {"access": access})
 
 # METADATA
-# title: What a team grants; an array of none or one
+# title: What the owner says of the one access that the input is about
+# description: Both answers are arrays of none or one, so that one that is not defined is still seen.
+heard(team) := {
+	"offers": [offer | offer := data.mcp.teams[team].grant],
+	"objections": [objection | objection := data.mcp.teams[team].deny],
+}
+
+# METADATA
+# title: What the owner of each access says of it, by index
 # description: >-
 #   The owner "platform" is not a team: what belongs to the platform is granted by its own data, and a team folder of that
 #   name is never read.
 # scope: document
-offers("platform", access) := [own_grants(access)]
-
-offers(owner, access) := [offer | offer := data.mcp.teams[owner].grant with input as question(access)] if {
-	owner != "platform"
+said := {index: answer |
+	some index in delegation.covered
+	answer := statement(delegation.held[index].owner, input.accesses[index])
 }
 
 # METADATA
-# title: What there is to allow an access with; where the view alone is enough, the platform's word instead of the owner's grants
-# description: The grant goes by a name of the platform's, so that the evidence does not say that the team granted it.
+# title: What an owner says of an access
 # scope: document
-offered(_, access) := [{{"id": "platform.view-alone"}}] if views.alone(access)
-
-offered(owner, access) := offers(owner, access) if not views.alone(access)
-
-# METADATA
-# title: What a team denies; an array of none or one
-# scope: document
-objections("platform", _) := []
-
-objections(owner, access) := [objection | objection := data.mcp.teams[owner].deny with input as question(access)] if {
+statement(owner, access) := answer if {
 	owner != "platform"
+	answer := heard(owner) with input as question(access)
 }
+
+statement("platform", access) := {"offers": [own_grants(access)], "objections": []}
 
 # METADATA
 # title: What the platform's data grants on what the platform itself owns
@@ -60,84 +60,104 @@ own_grants(access) := {{"id": grant.id} |
 }
 
 # METADATA
-# title: The accesses that the owner is asked about, by index
-asked[index] := {
-	"owner": found.owner,
-	"obligations": delegation.obligations(found, access),
-	"offers": offered(found.owner, access),
-	"objections": objections(found.owner, access),
-} if {
-	some index, access in input.accesses
-	found := delegation.held[index]
-	delegation.covered(found, access)
-}
+# title: What there is to allow each access with, by index
+# description: >-
+#   Where a view alone is enough, that is the platform's word instead of the owner's grants, and it goes by a name of the
+#   platform's, so that the evidence does not say that the team granted it.
+offers := object.union(
+	{index: answer.offers | some index, answer in said},
+	{index: [{{"id": "platform.view-alone"}}] | some index in views.alone; said[index]},
+)
 
 # METADATA
 # title: The grants that match, of owners whose answer has the right form, by index
-granted[index] := {grant | some offer in asked[index].offers; some grant in offer} if {
-	some index, _ in asked
+granted := {index: grants |
+	some index, offered in offers
 	not index in malformed
+	grants := {grant | some offer in offered; some grant in offer}
+}
+
+# METADATA
+# title: The platform's own obligations on each access, by index
+obligations := {index: obliging |
+	some index in delegation.covered
+	access := input.accesses[index]
+	obliging := [obligation |
+		some obligation in delegation.held[index].obligations
+		access.kind in obligation.kinds
+		names.matches(obligation.collections, access.collection)
+	]
+}
+
+# METADATA
+# title: The accesses that somebody granted without any condition, and on which the platform lays none
+# description: Most of them; there is nothing to combine. A grant that says only what it is called stands above all others.
+unconditional contains index if {
+	some index, grants in granted
+	count(obligations[index]) == 0
+	some grant in grants
+	object.keys(grant) == {"id"}
 }
 
 # METADATA
 # title: Accesses whose owner's answer is not of the contract
 # scope: document
 malformed contains index if {
-	some index, answer in asked
-	some offer in answer.offers
+	some index, offered in offers
+	some offer in offered
 	not terms.sound_offer(offer)
 }
 
 malformed contains index if {
-	some index, answer in asked
+	some index, answer in said
 	some objection in answer.objections
 	not is_set(objection)
 }
 
 # METADATA
 # title: The approvals that each access asks for
-approvals[index] := combination.approvals(granted[index], asked[index].obligations) if some index, _ in granted
+approvals := {index: codes |
+	some index, grants in granted
+	not index in unconditional
+	codes := combination.approvals(grants, obligations[index])
+}
 
 # METADATA
 # title: One entry per access, in order
 answers := [answer |
 	some index, _ in input.accesses
-	answer := object.union_n([unspoken, owned(index), obliged(index)])
+	owner := object.get(delegation.held, [index, "owner"], "")
+	grants := sort({grant.id | some grant in granted[index]})
+	answer := object.union({"owner": owner, "grants": grants}, object.get(obliged, index, free))
 ]
 
 # METADATA
-# title: An access of which nothing is known
-unspoken := {"owner": "", "grants": [], "filter": null, "mask": [], "max_documents": null, "max_time_ms": null}
+# title: Nothing that an allow obliges to
+free := {"filter": null, "mask": [], "max_documents": null, "max_time_ms": null}
 
 # METADATA
-# title: The owner of an access, where there is one
-owned(index) := {"owner": delegation.held[index].owner} if {
-	delegation.held[index]
-} else := {}
-
-# METADATA
-# title: The grants of an access and what they oblige to, where there are any
-obliged(index) := object.union(
-	combination.combined(granted[index], asked[index].obligations),
-	{"grants": sort({grant.id | some grant in granted[index]})},
-) if {
-	count(granted[index]) > 0
-} else := {}
+# title: What the accesses that are granted under conditions oblige to
+obliged := {index: combined |
+	some index, grants in granted
+	count(grants) > 0
+	not index in unconditional
+	combined := combination.combined(grants, obligations[index])
+}
 
 # METADATA
 # title: The owner's answer is not of the contract
 # scope: rule
 # custom:
 #   code: team_policy_error
-reasons contains {"code": "team_policy_error", "source": asked[index].owner, "access": index} if some index in malformed
+reasons contains {"code": "team_policy_error", "source": delegation.held[index].owner, "access": index} if some index in malformed
 
 # METADATA
 # title: The owner denies
 # scope: rule
 # custom:
 #   code: team_denied
-reasons contains {"code": "team_denied", "source": answer.owner, "access": index} if {
-	some index, answer in asked
+reasons contains {"code": "team_denied", "source": delegation.held[index].owner, "access": index} if {
+	some index, answer in said
 	some objection in answer.objections
 	is_set(objection)
 	count(objection) > 0
@@ -148,7 +168,7 @@ reasons contains {"code": "team_denied", "source": answer.owner, "access": index
 # scope: rule
 # custom:
 #   code: not_granted
-reasons contains {"code": "not_granted", "source": asked[index].owner, "access": index} if {
+reasons contains {"code": "not_granted", "source": delegation.held[index].owner, "access": index} if {
 	some index, grants in granted
 	count(grants) == 0
 }

@@ -25,11 +25,7 @@ showing := {"read", "export"}
 
 # METADATA
 # title: The views that are declared in the deployment of the call
-estate := data.mcp.platform.deployments[routing.deployment].views
-
-# METADATA
-# title: The declaration of a view, by its place
-declaration(place) := estate[place[0]][place[1]]
+declarations := data.mcp.platform.deployments[routing.deployment].views
 
 # METADATA
 # title: A declaration that is of the form that the rules were written for
@@ -50,10 +46,11 @@ sound_source(source) if {
 }
 
 # METADATA
-# title: This access is one for which the platform holds the view to be enough
-alone(access) if {
+# title: The accesses for which the platform holds the view that they go through to be enough
+alone contains index if {
+	some index, access in input.accesses
 	access.kind in showing
-	declared := declaration([access.via_view.database, access.via_view.collection])
+	declared := declarations[access.via_view.database][access.via_view.collection]
 	sound(declared)
 	declared.alone == true
 }
@@ -62,15 +59,11 @@ alone(access) if {
 # title: What each declared view is made of, where the view alone is not enough
 # description: A declaration that is not sound is no edge; whoever reaches it is refused (`reasons`).
 edges[[database, name]] := {[source.database, source.collection] | some source in declared.sources} if {
-	some database, declarations in estate
-	some name, declared in declarations
+	some database, collections in declarations
+	some name, declared in collections
 	sound(declared)
 	declared.alone == false
 }
-
-# METADATA
-# title: The place that an access names
-place(access) := [access.database, access.collection]
 
 # METADATA
 # title: Everything that a declared view reads, through other declared views too
@@ -79,7 +72,7 @@ behind(view) := {source | some reached in graph.reachable(edges, {view}); some s
 # METADATA
 # title: The view that the caller named
 # scope: document
-named(access) := access.via_view if access.via_view
+named(access) := access.via_view
 
 named(access) := {"database": access.database, "collection": access.collection} if not access.via_view
 
@@ -87,9 +80,9 @@ named(access) := {"database": access.database, "collection": access.collection} 
 # title: The accesses that the question leaves out, each with the index of the access that it comes of
 implied := [{"of": index, "access": source_access} |
 	some index, access in input.accesses
-	declaration(place(access))
+	declarations[access.database][access.collection]
 	access.kind in passing
-	some source in behind(place(access))
+	some source in behind([access.database, access.collection])
 	source_access := {
 		"kind": access.kind,
 		"database": source[0],
@@ -161,10 +154,7 @@ bounded(answer, index) := object.union(
 # scope: document
 agreed(null, _) := null
 
-agreed(approval, reasons) := null if {
-	is_object(approval)
-	count(reasons) > 0
-}
+agreed(_, reasons) := null if count(reasons) > 0
 
 agreed(approval, reasons) := {"accesses": asking} if {
 	is_object(approval)
@@ -183,6 +173,6 @@ agreed(approval, reasons) := {"accesses": asking} if {
 #   code: platform_data_invalid
 reasons contains {"code": "platform_data_invalid", "source": "platform", "access": index} if {
 	some index, access in input.accesses
-	declared := declaration(place(access))
+	declared := declarations[access.database][access.collection]
 	not sound(declared)
 }

@@ -6,7 +6,6 @@ import data.mcp.platform.ceilings
 import data.mcp.platform.delegation
 import data.mcp.platform.names
 import data.mcp.platform.routing
-import data.mcp.platform.verdicts
 import data.mcp.platform.visible
 
 routing_of_call := {
@@ -18,15 +17,14 @@ routing_of_call := {
 	"agent_kinds": [kind | some kind in ceilings.agent.kinds],
 	"agent_registered": count([true | data.mcp.platform.agents.registered[input.actor.id]]) > 0,
 	"scoped_kinds": sort(ceilings.scoped_kinds),
-	"servers": [name | some name, _ in data.mcp.platform.servers],
 }
 
 holdings_of_call := [found |
-	some access in input.accesses
+	some index, _ in input.accesses
 	found := {
-		"owner": concat("", [held.owner | held := delegation.holding(access)]),
-		"delegated": [entry | held := delegation.holding(access); some entry in held.delegated],
-		"covered": count([true | held := delegation.holding(access); delegation.covered(held, access)]) > 0,
+		"owner": concat("", [held.owner | held := delegation.holding[index]]),
+		"delegated": [entry | some entry in delegation.holding[index].delegated],
+		"covered": index in delegation.covered,
 	}
 ]
 
