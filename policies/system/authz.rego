@@ -1,8 +1,8 @@
 # METADATA
 # title: Who may ask OPA what
 # description: >-
-#   Three questions, each by POST to one fixed path, one fixed query for partial evaluation, and two probes. Everything else of
-#   OPA's API is closed: policies, data, any other query, configuration, the v0 API. In force with
+#   Three questions, each by POST to one fixed path, one fixed query for partial evaluation, two probes, and two lists of what
+#   runs. Everything else of OPA's API is closed: data, any other query, configuration, changes, the v0 API. In force with
 #   `opa run --authorization=basic`.
 # related_resources:
 #   - description: "CVE-2025-46569: a path built from input reached other rules; here no other path is open"
@@ -46,4 +46,16 @@ allow if {
 allow if {
 	input.method == "GET"
 	input.path in [["health"], ["metrics"]]
+}
+
+# METADATA
+# title: What this OPA runs
+# description: >-
+#   The text of all modules and the manifests of all bundles: a sidecar that did not start this OPA lints the one and holds the
+#   other to its roots before it believes an answer. Neither holds data, so no grant's values, only how they are used. Whoever
+#   reaches this OPA can read them, as whoever reaches it can ask it.
+allow if {
+	input.method == "GET"
+	input.path in [["v1", "policies"], ["v1", "data", "system", "bundles"]]
+	input.params == {}
 }

@@ -50,8 +50,43 @@ test_every_other_path_is_closed if {
 	}
 }
 
-test_reading_what_is_loaded_is_closed if {
-	every path in [["v1", "policies"], ["v1", "data"], ["v1", "config"], ["v1", "status"], ["health", "live"], ["debug"]] {
+test_what_runs_can_be_listed if {
+	every path in [["v1", "policies"], ["v1", "data", "system", "bundles"]] {
+		authz.allow with input as asked("GET", path)
+	}
+}
+
+test_what_runs_cannot_be_changed_or_asked_about_otherwise if {
+	every path in [["v1", "policies"], ["v1", "data", "system", "bundles"]] {
+		every method in ["POST", "PUT", "PATCH", "DELETE", "HEAD", "get"] {
+			not authz.allow with input as asked(method, path)
+		}
+		every params in [{"explain": ["full"]}, {"input": ["{}"]}, {"pretty": ["true"]}] {
+			not authz.allow with input as object.union(asked("GET", path), {"params": params})
+		}
+		not authz.allow with input as object.remove(asked("GET", path), ["params"])
+	}
+}
+
+test_reading_anything_else_is_closed if {
+	every path in [
+		["v1", "data"],
+		["v1", "data", ""],
+		["v1", "data", "mcp"],
+		["v1", "data", "mcp", "grants"],
+		["v1", "data", "system"],
+		["v1", "data", "system", "bundles", ""],
+		["v1", "data", "system", "bundles", "platform"],
+		["v1", "data", "system", "authz"],
+		["v0", "data", "system", "bundles"],
+		["v1", "policies", ""],
+		["v1", "policies", "platform/platform/main.rego"],
+		["v1", "config"],
+		["v1", "status"],
+		["v1", "query"],
+		["health", "live"],
+		["debug"],
+	] {
 		not authz.allow with input as asked("GET", path)
 	}
 }

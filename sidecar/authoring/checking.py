@@ -1,27 +1,35 @@
 """``mcp-sidecar policy check`` and ``policy test``: what is wrong with a policy folder, with file and line."""
 
-import re
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
-from sidecar.authoring.engine import Engine
+from sidecar.authoring.engine import Engine, engine_on
 from sidecar.errors import ConfigurationError
 from sidecar.model import JsonObject
+from sidecar.opa.archives import Archives
+from sidecar.opa.complaints import complaints
 from sidecar.opa.containment import Rule, Severity, Violation
 from sidecar.opa.generation import printable
 from sidecar.opa.policies import CAPABILITIES, SCHEMAS, TEAMS
-from sidecar.opa.vetting import examine
-
-_PLACE: Final = re.compile(r"^(?:\d+ errors? occurred: )?(\S+?):(\d+): (.*)$", re.MULTILINE)
-"""How ``opa check`` begins an error: ``file:line: code: message``."""
+from sidecar.opa.vetting import examine_set
 
 _PLATFORM_SCHEMA: Final = f"{SCHEMAS}/platform.json"
 _PLATFORM_DATA: Final = "platform/data.json"
 _CASES: Final = "cases"
 _LOADED_CASES: Final = f"mcp.cases:{_CASES}"
 _ALL: Final = 100.0
+_TEST_LIMIT: Final = "90s"
+"""For each test. All golden cases are one, and OPA's own limit of 5 s would fail them on a busy machine."""
+
+_NOT_COMPILED: Final = Violation(
+    file=".",
+    line=1,
+    rule=Rule.COMPILE,
+    message="not compiled: name platform.tar.gz too, the teams' modules use what is in it",
+    severity=Severity.WARNING,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +97,29 @@ async def check(engine: Engine, binary: str) -> Checked:
     Raises:
         ConfigurationError: OPA cannot be run.
     """
-    found = await examine(engine.folder, binary)
+    found = await examine_set(engine.policies, binary)
     if Checked(findings=tuple(found)).ok:
         found += await _compile(engine)
     if Checked(findings=tuple(found)).ok:
         found += await _platform_data(engine)
     return Checked(findings=tuple(found))
+
+
+async def check_archives(archives: Archives, binary: str) -> Checked:
+    """Check archives like the folder that they were made of; without the platform's, containment only.
+
+    What is read is refused as a whole where a member cannot be read: nobody knows what it would be beside the others.
+
+    Raises:
+        ConfigurationError: OPA cannot be run.
+    """
+    found = archives.findings
+    if not found and archives.whole:
+        async with engine_on(binary, archives.policies) as engine:
+            found = (await check(engine, binary)).findings
+    elif not found:
+        found = (*await examine_set(archives.policies, binary), _NOT_COMPILED)
+    return Checked(findings=tuple(archives.located(finding) for finding in found))
 
 
 async def run_tests(engine: Engine) -> Tested:
@@ -103,13 +128,14 @@ async def run_tests(engine: Engine) -> Tested:
     Raises:
         ConfigurationError: the tests do not compile.
     """
-    options = ("--capabilities", CAPABILITIES)
+    options = ("--capabilities", CAPABILITIES, "--timeout", _TEST_LIMIT)
     cases = (_LOADED_CASES,) if (engine.folder / _CASES).is_dir() else ()
     paths = (*engine.policies.bundles, *cases)
     _, output = await engine.run("test", *options, "--format", "json", *paths)
     results = _decoded(output)
     if not isinstance(results, list):
-        raise ConfigurationError(f"the tests do not run: {printable(output)}")
+        said = "; ".join(map(str, await _compile(engine))) or printable(output)
+        raise ConfigurationError(f"the tests do not run: {said}")
     _, report = await engine.run("test", *options, "--coverage", "--format", "json", *paths)
     single = [one for result in results for one in _singly(result)]
     return Tested(
@@ -122,16 +148,12 @@ async def run_tests(engine: Engine) -> Tested:
 
 async def _compile(engine: Engine) -> list[Violation]:
     schemas = ("--schema", SCHEMAS) if (engine.folder / SCHEMAS).is_dir() else ()
-    arguments = ("check", "--strict", "--capabilities", CAPABILITIES, *schemas, "-b", *engine.policies.bundles)
-    status, output = await engine.run(*arguments)
+    flags = ("--strict", "--capabilities", CAPABILITIES, *schemas, "--format", "json")
+    status, output = await engine.run("check", *flags, "-b", *engine.policies.bundles)
     if status == 0:
         return []
-    text = output.decode("utf-8", "replace")
-    places = [
-        Violation(file=match[1], line=int(match[2]), rule=Rule.COMPILE, message=match[3])
-        for match in _PLACE.finditer(text)
-    ]
-    return places or [Violation(file=".", line=1, rule=Rule.COMPILE, message=printable(output))]
+    found = complaints(output, engine.policies)
+    return found or [Violation(file=".", line=1, rule=Rule.COMPILE, message=printable(output))]
 
 
 async def _platform_data(engine: Engine) -> list[Violation]:
@@ -139,7 +161,11 @@ async def _platform_data(engine: Engine) -> list[Violation]:
     held = {**dict(engine.policies.files), **dict(engine.policies.aside)}
     if _PLATFORM_SCHEMA not in held or _PLATFORM_DATA not in held:
         return []
-    data = msgspec.json.decode(held[_PLATFORM_DATA])["mcp"]["platform"]
+    try:
+        data = msgspec.json.decode(held[_PLATFORM_DATA])["mcp"]["platform"]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        message = "there is no mcp.platform"
+        return [Violation(file=_PLATFORM_DATA, line=1, rule=Rule.DATA, message=message)]
     document = {"data": data, "schema": msgspec.json.decode(held[_PLATFORM_SCHEMA])}
     answer = await engine.value("json.match_schema(input.data, input.schema)", document)
     problems: Any = answer[1] if isinstance(answer, list) and answer[0] is not True else []

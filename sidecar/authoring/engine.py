@@ -12,9 +12,9 @@ import msgspec
 
 from sidecar.errors import ConfigurationError
 from sidecar.model import JsonValue
-from sidecar.opa.generation import Launch, kill, printable, spawn
+from sidecar.opa.generation import Launch, in_thread, kill, printable, spawn, store
 from sidecar.opa.policies import PolicySet
-from sidecar.opa.vetting import CHECK_MEMORY_BYTES
+from sidecar.opa.vetting import CHECK_MEMORY_BYTES, converse
 
 _LIMIT_S: Final = 120.0
 
@@ -44,7 +44,7 @@ class Engine:
         )
         try:
             async with asyncio.timeout(_LIMIT_S):
-                output, _ = await process.communicate(stdin)
+                output = await converse(process, stdin)
         except TimeoutError:
             raise ConfigurationError(f"opa {arguments[0]} did not end within {_LIMIT_S:g} s") from None
         finally:
@@ -116,13 +116,38 @@ async def engine(binary: str, folder: Path) -> AsyncIterator[Engine]:
     path = await asyncio.to_thread(_found, binary)
     policies = await asyncio.to_thread(PolicySet.read, folder)
     with tempfile.TemporaryDirectory(prefix="mcp-sidecar-author-") as directory:
-        launch = Launch(
-            binary=path,
-            directory=Path(directory),
-            timeout_s=1.0,
-            start_timeout_s=_LIMIT_S,
-            memo_s=0.0,
-            memory_limit_bytes=CHECK_MEMORY_BYTES,
-            otlp_endpoint=None,
-        )
-        yield Engine(launch, folder, policies)
+        yield Engine(_launch(path, directory), folder, policies)
+
+
+@asynccontextmanager
+async def engine_on(binary: str, policies: PolicySet) -> AsyncIterator[Engine]:
+    """Hold an OPA ready for a set that is in no folder, on a private copy of it.
+
+    Raises:
+        ConfigurationError: there is no such executable, or the copy cannot be written.
+    """
+    path = await asyncio.to_thread(_found, binary)
+    with tempfile.TemporaryDirectory(prefix="mcp-sidecar-author-") as directory:
+        folder = Path(directory) / "policies"
+        folder.mkdir()
+        await in_thread(store, policies, folder, aside=True)
+        yield Engine(_launch(path, directory), folder, policies)
+
+
+def _launch(binary: str, directory: str) -> Launch:
+    return Launch(
+        binary=binary,
+        directory=Path(directory),
+        timeout_s=1.0,
+        start_timeout_s=_LIMIT_S,
+        memo_s=0.0,
+        memory_limit_bytes=CHECK_MEMORY_BYTES,
+        otlp_endpoint=None,
+    )
+
+
+def shipped() -> Path:
+    """Return the policy folder that came with this version: in the package, or beside it in its source."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "_policies"
+    return inside if inside.is_dir() else package.parent / "policies"

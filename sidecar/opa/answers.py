@@ -78,7 +78,7 @@ def decode_answer(body: bytes, *, revision: str | None = None) -> PdpAnswer:
         raise DecisionUnavailable("the result is undefined", fault=PdpFault.UNDEFINED)
     return PdpAnswer(
         result=envelope["result"],
-        revision=_provenance_revision(envelope.get("provenance")) if revision is None else revision,
+        revision=provenance_revision(envelope.get("provenance")) if revision is None else revision,
         decision_id=_label(envelope.get("decision_id", ""), "decision id"),
     )
 
@@ -120,10 +120,13 @@ def _code(value: JsonValue) -> str:
     return value if isinstance(value, str) and _CODE.fullmatch(value) else ""
 
 
-def _provenance_revision(provenance: JsonValue) -> str:
+def provenance_revision(provenance: JsonValue) -> str:
     """Return the revisions of all bundles, sorted and joined with commas (their digest, if long).
 
     Empty if OPA does not say.
+
+    Raises:
+        DecisionUnavailable: what is said is no provenance.
     """
     if provenance is None:
         return ""
@@ -144,7 +147,7 @@ def _provenance_revision(provenance: JsonValue) -> str:
 
 def _label(value: JsonValue, name: str) -> str:
     if not isinstance(value, str) or len(value) > _MAX_LABEL or not _LABEL.fullmatch(value):
-        raise DecisionUnavailable(f"the {name} is not a short visible ASCII string")
+        raise DecisionUnavailable(f"the {name} is not a short visible ASCII string", fault=PdpFault.MALFORMED)
     return value
 
 

@@ -19,6 +19,7 @@ from typing import Final
 
 from sidecar.errors import ConfigurationError
 from sidecar.opa.generation import in_thread
+from sidecar.opa.manifests import LISTING, listing
 from sidecar.opa.policies import MANIFEST, TEAMS, PolicySet
 from sidecar.opa.vetting import workshop
 
@@ -38,7 +39,7 @@ class Bundle:
     name: str
     """``platform``, or ``teams/<team>``; the archive is ``<name>.tar.gz``."""
     revision: str
-    """Digest of the content, as the revision of a set is."""
+    """Digest of the content, as the revision of a set is. The manifest also has the digest of each module."""
     files: tuple[tuple[str, bytes], ...]
 
 
@@ -72,7 +73,8 @@ def _trusted_files(policies: PolicySet) -> list[tuple[str, bytes]]:
 def _bundle(name: str, files: list[tuple[str, bytes]], manifests: Sequence[bytes]) -> Bundle:
     roots = [root for manifest in manifests for root in json.JSONDecoder().decode(manifest.decode())["roots"]]
     revision = PolicySet(bundles=(), files=tuple(sorted(files))).revision
-    manifest = {"revision": revision, "roots": sorted(roots), "rego_version": 1}
+    modules = listing([(path, content) for path, content in sorted(files) if path.endswith(".rego")])
+    manifest = {"revision": revision, "roots": sorted(roots), "rego_version": 1, "metadata": {LISTING: modules}}
     return Bundle(
         name=name, revision=revision, files=tuple(sorted([*files, (MANIFEST, json.dumps(manifest).encode())]))
     )

@@ -29,9 +29,12 @@ from sidecar.opa.memo import Memo
 from sidecar.policy.residual import COMPILE_QUERY, COMPILE_UNKNOWNS
 from sidecar.ports import PdpAnswer, Question
 
-_QUERY = "strict-builtin-errors=true&provenance=true"
-"""Strict: without it a builtin error makes a ``deny`` rule undefined, and the deny silently disappears. Provenance:
-the revisions of the bundles that answered."""
+_STRICT = "strict-builtin-errors=true"
+"""Without it a builtin error makes a ``deny`` rule undefined, and the deny silently disappears."""
+
+_PROVENANCE = "&provenance=true"
+"""Asks for the revisions of the bundles that answered: 2.8 kB of an answer's 3.9 kB with a hundred teams (measured), so
+only where the revision is not known."""
 
 _COMPILED: JsonObject = {"query": COMPILE_QUERY, "unknowns": [*COMPILE_UNKNOWNS]}
 
@@ -138,13 +141,18 @@ class _Transport(AsyncOpaClient):  # type: ignore[misc]  # the library carries n
         async with self._request("POST", url, data=body, headers=headers, allow_redirects=False) as response:
             return response.status, response.headers.get("Content-Type", ""), await _read(response)
 
+    async def get(self, url: str, longest: int) -> tuple[int, bytes]:
+        """Return status and body of a GET."""
+        async with self._request("GET", url, allow_redirects=False) as response:
+            return int(response.status), await _read(response, longest)
+
     async def status(self, url: str) -> int:
         """Return the status of a GET."""
         async with self._request("GET", url, allow_redirects=False) as response:
             return int(response.status)
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(response: aiohttp.ClientResponse, longest: int = _MAX_ANSWER_BYTES) -> bytes:
     """Read the whole body, complete by its own framing and within the limit."""
     if "Content-Encoding" in response.headers:
         raise DecisionUnavailable(
@@ -154,8 +162,8 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     size = 0
     async for chunk in response.content.iter_any():
         size += len(chunk)
-        if size > _MAX_ANSWER_BYTES:
-            raise DecisionUnavailable(f"the answer is larger than {_MAX_ANSWER_BYTES} bytes", fault=PdpFault.TOO_LARGE)
+        if size > longest:
+            raise DecisionUnavailable(f"the answer is larger than {longest} bytes", fault=PdpFault.TOO_LARGE)
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -199,7 +207,8 @@ class OpaClient:
         self._token_file = token_file
         self._revision = revision
         # Every path is a constant of the port; nothing of a question ever becomes part of one.
-        self._urls = {question: f"{self._endpoint.base}/v1/data/{question.value}?{_QUERY}" for question in Question}
+        query = _STRICT + (_PROVENANCE if revision is None else "")
+        self._urls = {question: f"{self._endpoint.base}/v1/data/{question.value}?{query}" for question in Question}
         self._urls[Question.RESIDUAL] = f"{self._endpoint.base}/{Question.RESIDUAL.value}"
         self._health_url = self._endpoint.base + _HEALTH
         self._transport: _Transport | None = None
@@ -287,10 +296,24 @@ class OpaClient:
         except TimeoutError:
             raise DecisionUnavailable(f"no answer within {self._timeout_s:g} s", fault=PdpFault.TIMEOUT) from None
         except (aiohttp.ClientError, OSError) as error:
-            # Without text and cause: a parse error quotes the bytes that OPA sent, and those may repeat the question.
-            reason = error.strerror if isinstance(error, OSError) else None
-            detail = ": ".join(filter(None, (type(error).__name__, reason)))
-            raise DecisionUnavailable(detail, fault=PdpFault.UNREACHABLE) from None
+            raise _unreachable(error) from None
+
+    async def look(self, path: str, *, timeout_s: float, longest: int) -> bytes:
+        """Return the body of a GET of ``path``, a constant of the caller's, of at most ``longest`` bytes.
+
+        Raises:
+            DecisionUnavailable: everything but HTTP 200 in time.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                status, body = await self._opened().get(f"{self._endpoint.base}/{path}", longest)
+        except TimeoutError:
+            raise DecisionUnavailable(f"no answer within {timeout_s:g} s", fault=PdpFault.TIMEOUT) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unreachable(error) from None
+        if status != _OK:
+            raise DecisionUnavailable(f"OPA answered {status} to GET /{path}", fault=PdpFault.STATUS)
+        return body
 
     def _opened(self) -> _Transport:
         if self._transport is None or not self._transport.open:
@@ -306,6 +329,14 @@ class OpaClient:
         if token is not None and not (token and token.isprintable() and " " not in token):
             raise ConfigurationError("the token file for OPA does not hold one bearer token")
         return tls, token
+
+
+def _unreachable(error: Exception) -> DecisionUnavailable:
+    """Without text and cause: a parse error quotes the bytes that OPA sent, and those may repeat the question."""
+    reason = error.strerror if isinstance(error, OSError) else None
+    detail = ": ".join(filter(None, (type(error).__name__, reason)))
+    cut = isinstance(error, aiohttp.ClientPayloadError)
+    return DecisionUnavailable(detail, fault=PdpFault.INCOMPLETE if cut else PdpFault.UNREACHABLE)
 
 
 def _dropped(error: aiohttp.ClientConnectionError) -> bool:

@@ -7,17 +7,18 @@ parse tree (OPA's own, ``rego.parse_module``) refers to nothing but ``input``, t
 
 Closed on purpose: a node, a file or a manifest member that is not known here is refused, so that new syntax has to be
 looked at before a team can use it. The platform's and the system's folders are trusted, and must be where they belong.
+The same rules judge a folder, archives (``sidecar.opa.archives``) and what an OPA runs (``sidecar.opa.running``).
 """
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from typing_extensions import override
 
+from sidecar.opa.manifests import TRUSTED, is_team, listed, listing, strict_json, team_fault, trusted_fault
 from sidecar.opa.policies import MANIFEST, TEAMS, PolicySet
 
 MAX_MODULE_BYTES: Final = 256 * 2**10
@@ -29,12 +30,6 @@ MAX_TEAM_FILES: Final = 256
 MAX_TREE_DEPTH: Final = 200
 """Nodes from a module's root to a leaf. The repository's own modules, compiled by people, stay below 40."""
 MAX_DATA_DEPTH: Final = 32
-
-_TEAM: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-"""The owners of ``schema/platform.json``."""
-
-_NO_TEAM: Final = frozenset({"platform"})
-"""``platform`` is the owner of what is nobody's; a folder of that name is never asked (``verdicts.rego``)."""
 
 
 class Rule(StrEnum):
@@ -89,33 +84,41 @@ def misplaced(policies: PolicySet) -> Iterator[Violation]:
     """Find what is in the wrong place, by names, manifests and data alone."""
     for path, fault in policies.strays:
         yield Violation(file=path, line=1, rule=Rule.FILE, message=f"{path.rpartition('/')[2]} {fault}")
-    for bundle in ("platform", "system"):
-        yield from _trusted(bundle, dict(policies.files).get(f"{bundle}/{MANIFEST}", b""))
+    for bundle in policies.bundles:
+        if bundle in TRUSTED:
+            yield from _trusted(policies, bundle)
     for team in policies.teams:
-        if not _TEAM.fullmatch(team) or team in _NO_TEAM:
+        if not is_team(team):
             message = f"{team!r} cannot be a team's name"
             yield Violation(file=f"{TEAMS}{team}/{MANIFEST}", line=1, rule=Rule.TEAM_NAME, message=message)
         yield from _team_files(policies, team)
 
 
-def _trusted(bundle: str, content: bytes) -> Iterator[Violation]:
-    """Keep the platform's own folders where they belong: a root of the teams' there would be nobody's to contain."""
+def _trusted(policies: PolicySet, bundle: str) -> Iterator[Violation]:
     file = f"{bundle}/{MANIFEST}"
-    roots = _roots(content)
-    ours = ("mcp/main", "mcp/platform", "mcp/lib") if bundle == "platform" else ("system",)
-    allowed = [root for root in roots if any(f"{root.removesuffix('_test')}/".startswith(f"{own}/") for own in ours)]
-    if not roots or len(allowed) != len(roots):
-        message = f"the roots of {bundle} must lie in {', '.join(ours)}"
+    try:
+        manifest = strict_json(dict(policies.files).get(file, b""))
+    except ValueError as error:
+        message = str(error)
+    else:
+        message = trusted_fault(manifest, bundle, policies.bundles)
+        if not message and not _as_listed(policies, bundle, manifest):
+            message = _OTHER_MODULES
+    if message:
         yield Violation(file=file, line=1, rule=Rule.MANIFEST, message=message)
 
 
-def _roots(content: bytes) -> list[str]:
-    try:
-        document = _strict(content)
-    except ValueError:
-        return []
-    roots = document.get("roots") if isinstance(document, dict) else None
-    return roots if isinstance(roots, list) and all(isinstance(root, str) for root in roots) else []
+_OTHER_MODULES: Final = "the bundle holds other modules than its manifest lists"
+
+
+def _as_listed(policies: PolicySet, bundle: str, manifest: Any) -> bool:
+    said = listed(manifest)
+    files = [(path.removeprefix(f"{bundle}/"), content) for path, content in policies.files if _is_in(path, bundle)]
+    return said is None or said == listing([(path, content) for path, content in files if path.endswith(".rego")])
+
+
+def _is_in(path: str, bundle: str) -> bool:
+    return path.startswith(f"{bundle}/")
 
 
 def _team_files(policies: PolicySet, team: str) -> Iterator[Violation]:
@@ -133,13 +136,13 @@ def _team_files(policies: PolicySet, team: str) -> Iterator[Violation]:
         message = f"the team has {len(files)} files, {MAX_TEAM_FILES} are allowed"
         yield Violation(file=f"{folder}{MANIFEST}", line=1, rule=Rule.SIZE, message=message)
     for path, content in files:
-        yield from _team_file(team, path, content)
+        yield from _team_file(policies, team, path, content)
 
 
-def _team_file(team: str, path: str, content: bytes) -> Iterator[Violation]:
+def _team_file(policies: PolicySet, team: str, path: str, content: bytes) -> Iterator[Violation]:
     match path.rpartition("/")[2]:
         case ".manifest":
-            yield from _team_manifest(team, path, content)
+            yield from _team_manifest(policies, team, path, content)
         case "data.json":
             yield from _team_data(team, path, content)
         case name if name.endswith(".rego"):
@@ -152,23 +155,17 @@ def _team_file(team: str, path: str, content: bytes) -> Iterator[Violation]:
             yield Violation(file=path, line=1, rule=Rule.FILE, message=message)
 
 
-def _team_manifest(team: str, path: str, content: bytes) -> Iterator[Violation]:
-    """Hold a team to exactly its two roots, and to the Rego version that the lint reads."""
-    roots = [f"mcp/grants/{team}", f"mcp/teams/{team}"]
-    message = ""
+def _team_manifest(policies: PolicySet, team: str, path: str, content: bytes) -> Iterator[Violation]:
     try:
-        manifest = _strict(content)
+        manifest = strict_json(content)
     except ValueError as error:
         message = str(error)
     else:
+        message = team_fault(manifest, team)
         if path != f"{TEAMS}{team}/{MANIFEST}":
             message = "a manifest belongs at the top of the team's folder"
-        elif not isinstance(manifest, dict) or not set(manifest) <= {"roots", "rego_version", "revision"}:
-            message = "a team's manifest has the members roots, rego_version and revision, and no others"
-        elif sorted(_roots(content)) != roots:
-            message = f"the team's roots must be {' and '.join(roots)}"
-        elif manifest.get("rego_version", 1) != 1 or not isinstance(manifest.get("revision", ""), str):
-            message = "a team's modules are Rego v1, and a revision is a text"
+        elif not message and not _as_listed(policies, f"{TEAMS}{team}", manifest):
+            message = _OTHER_MODULES
     if message:
         yield Violation(file=path, line=1, rule=Rule.MANIFEST, message=message)
 
@@ -176,7 +173,7 @@ def _team_manifest(team: str, path: str, content: bytes) -> Iterator[Violation]:
 def _team_data(team: str, path: str, content: bytes) -> Iterator[Violation]:
     """Hold data to ``mcp.grants.<team>``; a file in a subfolder is data at that path (OPA's bundle format)."""
     try:
-        document = _strict(content)
+        document = strict_json(content)
     except ValueError as error:
         yield Violation(file=path, line=1, rule=Rule.DATA, message=str(error))
         return
@@ -206,29 +203,6 @@ def _depth(value: Any) -> int:
         children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
         stack += [(child, depth + 1) for child in children]
     return deepest
-
-
-def _strict(content: bytes) -> Any:
-    """Read JSON in one way only: the last of two equal names wins in Go, and could hide what was checked."""
-    try:
-        return _DECODER.decode(content.decode("utf-8", "strict"))
-    except (ValueError, RecursionError) as error:
-        line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise ValueError(f"not strict JSON{line}: duplicate names, NaN and bad nesting included") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("duplicate name")
-    return members
-
-
-def _refuse_constant(_: str) -> NoReturn:
-    raise ValueError("not JSON")
-
-
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
 # --- modules ----------------------------------------------------------------------------------------------------------
@@ -268,24 +242,25 @@ _Node = tuple[Any, int, int, bool]
 """A node, the line that it is on, its depth, and whether it is inside a ``deny``."""
 
 
-def lint(tree: Any, *, team: str, file: str) -> Iterator[Violation]:
+def lint(tree: Any, *, team: str, file: str, served: bool = True) -> Iterator[Violation]:
     """Judge the parse tree of one module of a team.
 
     Args:
         tree: OPA's tree as JSON; with locations the findings have lines, without they are all on line 1.
         team: the name of the team's folder.
-        file: POSIX path below the policy folder. A ``…_test.rego`` is never served: it may use ``with`` and refer to
-            everything, and is held to the rest.
+        file: POSIX path below the policy folder, for the findings.
+        served: whether OPA will serve it. A test that stays behind may use ``with`` and refer to everything, and is
+            held to the rest. No name makes a test: an OPA that loads an archive serves ``…_test.rego`` like any other.
     """
-    return _Module(team, file).judge(tree)
+    return _Module(team, file, served=served).judge(tree)
 
 
 class _Module:
     """The lint of one module."""
 
-    def __init__(self, team: str, file: str) -> None:
+    def __init__(self, team: str, file: str, *, served: bool) -> None:
         self._file = file
-        self._test = file.endswith("_test.rego")
+        self._test = not served
         self._own = ("mcp", "teams", team)
         self._open = (self._own, ("mcp", "grants", team), ("mcp", "lib"))
 

@@ -45,6 +45,9 @@ _MISSED_PROBES = 3
 _RETRY_S = 60.0
 """A refused set is tried again after this long even if nothing changed: the reason may have been a busy machine."""
 
+_CANDIDATE_S = 10.0
+"""How long a start waits for the first look at a candidate."""
+
 _DRAIN_MARGIN_S = 1.0
 """Beyond the deadline of a question, within which an old generation is free of questions."""
 
@@ -109,6 +112,7 @@ class ManagedOpa:
         self._probe_interval_s = probe_interval_s
         self._memo_s = memo_s
         self._reload_s = reload_s
+        self._candidate = False
         self._current: Generation | None = None
         self._good: PolicySet | None = None
         self._state = PolicyState(revision="", since=0.0, result=Load.REFUSED)
@@ -131,27 +135,47 @@ class ManagedOpa:
         """Process id of the OPA that answers now, or None while there is none."""
         return self._current.pid if self._current is not None else None
 
-    async def start(self) -> None:
+    async def start(self, *, candidate: bool = False) -> None:
         """Check the policies, start OPA, self-test it, and begin to watch it.
 
+        Args:
+            candidate: the set serves nobody and is only compared, so one that is refused is no reason not to start:
+                ``policy_state`` tells, and nothing is answered until the folder holds one that is usable.
+
         Raises:
-            ConfigurationError: the binary, the runtime folder or the policy set is not usable. The detail names file
-                and line where OPA does.
+            ConfigurationError: the binary, the runtime folder or, unless it is a candidate, the policy set is not
+                usable. The detail names file and line where OPA does.
         """
+        self._candidate = candidate
         launch = await asyncio.to_thread(self._launch)
         vetting = Vetting(launch)
         seen = await asyncio.to_thread(snapshot, self._folder)
-        policies = await asyncio.to_thread(PolicySet.read, self._folder)
-        vetted = await vetting.vet(policies)
+        if candidate:
+            await self._begin_to_compare(launch, vetting, seen)
+            return
         try:
-            self._serve(await Generation.start(launch, policies), policies)
+            await self._load(launch, vetting, await asyncio.to_thread(PolicySet.read, self._folder))
         except DecisionUnavailable as error:
             raise ConfigurationError(f"OPA does not answer the self-test: {error.detail}") from error
-        for warning in vetted.warnings:
-            _LOG.warning("policy: %s", warning)
-        self._supervisor = _begin(self._supervise(launch), "opa-supervisor")
         if self._reload_s > 0:
             self._reloader = _begin(self._follow(launch, vetting, seen), "opa-reloader")
+
+    async def _begin_to_compare(self, launch: Launch, vetting: Vetting, seen: Snapshot) -> None:
+        """Load a candidate, and go on without it where that takes long: its tests must not keep others from serving."""
+        looked = asyncio.Event()
+
+        async def follow() -> None:
+            await self._reload(launch, vetting)
+            looked.set()
+            if self._reload_s > 0:
+                await self._follow(launch, vetting, seen)
+
+        self._reloader = _begin(follow(), "opa-reloader")
+        try:
+            async with asyncio.timeout(_CANDIDATE_S):
+                await looked.wait()
+        except TimeoutError:
+            _LOG.warning("the candidate policy folder is still being checked, nothing is compared until then")
 
     async def stop(self) -> None:
         """End the watch and the process; questions in flight end in ``DecisionUnavailable``."""
@@ -194,7 +218,7 @@ class ManagedOpa:
         current, supervisor = self._current, self._supervisor
         if current is None or supervisor is None or supervisor.done():
             return False
-        if self._reloader is not None and self._reloader.done():
+        if self._reload_s > 0 and self._reloader is not None and self._reloader.done():
             return False
         return await current.client.healthy()
 
@@ -220,7 +244,7 @@ class ManagedOpa:
         self._current = generation
         self._good = policies
         self._state = PolicyState(revision=policies.revision, since=time.time(), result=Load.LOADED)
-        _LOG.info("opa serves policy set %s", policies.revision)
+        _LOG.info("opa %s policy set %s", "compares with" if self._candidate else "serves", policies.revision)
 
     def _keep(self, policies: PolicySet) -> None:
         """Note that the folder holds what serves (again)."""
@@ -261,7 +285,7 @@ class ManagedOpa:
     async def _follow(self, launch: Launch, vetting: Vetting, seen: Snapshot) -> None:
         """Load the folder's content whenever it has changed and come to rest, until cancelled."""
         loop = asyncio.get_running_loop()
-        tried, again_at = seen, float("inf")
+        tried, again_at = seen, self._again_at()
         while True:
             await asyncio.sleep(self._reload_s)
             before, seen = seen, await asyncio.to_thread(snapshot, self._folder)
@@ -269,7 +293,11 @@ class ManagedOpa:
                 continue  # being written right now, or nothing new
             tried = seen
             await self._reload(launch, vetting)
-            again_at = loop.time() + _RETRY_S if self._state.result is Load.REFUSED else float("inf")
+            again_at = self._again_at()
+
+    def _again_at(self) -> float:
+        """Return when the folder is tried again though nothing changed, on the loop's clock."""
+        return asyncio.get_running_loop().time() + _RETRY_S if self._state.result is Load.REFUSED else float("inf")
 
     async def _reload(self, launch: Launch, vetting: Vetting) -> None:
         """Serve the folder's content if it may be served; keep what serves if not."""
@@ -277,18 +305,36 @@ class ManagedOpa:
             policies = await asyncio.to_thread(PolicySet.read, self._folder)
             if policies == self._good:
                 self._keep(policies)
-                return
-            vetted = await vetting.vet(policies)
-            if policies.revision == self.revision:
-                self._keep(policies)  # only tests or schemas differ
             else:
-                await self._switch(launch, policies)
+                await self._load(launch, vetting, policies)
         except (ConfigurationError, DecisionUnavailable) as error:
             self._state = replace(self._state, result=Load.REFUSED, error=error.detail)
-            _LOG.error("the policy folder is not loaded, %s keeps serving: %s", self.revision, error.detail)
+            _LOG.error("%s: %s", self._refusal(), error.detail)
+
+    def _refusal(self) -> str:
+        """Say which folder is not loaded, and what stands in its place."""
+        match self._candidate, self.revision:
+            case False, revision:
+                return f"the policy folder is not loaded, {revision} keeps serving"
+            case True, "":
+                return "the candidate policy folder is not loaded, nothing is compared"
+            case _, revision:
+                return f"the candidate policy folder is not loaded, {revision} stays the one that is compared"
+
+    async def _load(self, launch: Launch, vetting: Vetting, policies: PolicySet) -> None:
+        """Vet a set and let it serve.
+
+        Raises:
+            ConfigurationError: it must not serve, or OPA does not start on it.
+            DecisionUnavailable: OPA starts and does not answer.
+        """
+        vetted = await vetting.vet(policies)
+        if policies.revision == self.revision:
+            self._keep(policies)  # only tests or schemas differ
         else:
-            for warning in vetted.warnings:
-                _LOG.warning("policy: %s", warning)
+            await self._switch(launch, policies)
+        for warning in vetted.warnings:
+            _LOG.warning("policy: %s", warning)
 
     async def _switch(self, launch: Launch, policies: PolicySet) -> None:
         """Start and self-test a generation beside the serving one, let it take the place, and end the old one."""
@@ -296,6 +342,8 @@ class ManagedOpa:
             generation = await Generation.start(launch, policies)
             old = self._current
             self._serve(generation, policies)
+            if self._supervisor is None:
+                self._supervisor = _begin(self._supervise(launch), "opa-supervisor")
         if old is not None:
             try:
                 await old.drained(within_s=self._timeout_s + _DRAIN_MARGIN_S)

@@ -8,18 +8,18 @@ trusted with the machine either. What passed is what is served: all of it works 
 import asyncio
 import contextlib
 import hashlib
-import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from sidecar.errors import ConfigurationError
+from sidecar.opa.complaints import complaints
 from sidecar.opa.containment import MAX_MODULE_BYTES, Rule, Severity, Violation, lint, misplaced
 from sidecar.opa.generation import Launch, in_thread, kill, make_home, printable, remove, spawn, store
 from sidecar.opa.policies import CAPABILITIES, SCHEMAS, TEAMS, PolicySet
@@ -35,9 +35,6 @@ _ONE_TEST_S: Final = 5
 _TEAM_TESTS: Final = r"^data\.mcp\.teams\."
 _MOST_FINDINGS: Final = 10
 _MAX_TEXT: Final = 2000
-
-_PLACE: Final = re.compile(r"^(?:\d+ errors? occurred[^:]*: )?(\S+?):(\d+): (.*)$", re.MULTILINE)
-"""How ``opa check`` says an error: ``file:line: code: message``, the only one of its kind behind a count."""
 
 CHECK_MEMORY_BYTES: Final = 1024 * 2**20
 """Of one check outside a sidecar, where no OPA serves beside it."""
@@ -113,16 +110,19 @@ class Vetting:
         if any(finding.rule in {Rule.SIZE, Rule.TEAM_NAME} for finding in found):
             return found  # what is too large is not given to OPA, and a bad name is no path
         modules = {path: content for path, content in (*policies.files, *policies.aside) if _is_team_module(path)}
-        keys = {path: hashlib.sha256(f"{path}\n".encode() + content).digest() for path, content in modules.items()}
+        served = frozenset(path for path, _ in policies.files)
+        keys = {path: _key(path, content, served=path in served) for path, content in modules.items()}
         known = {key: self._known[key] for key in keys.values() if key in self._known}
         unseen = {path: modules[path] for path, key in keys.items() if key not in known}
         for batch in _batches(unseen):
-            for path, findings in (await self._judge(batch, home)).items():
+            for path, findings in (await self._judge(batch, home, served)).items():
                 known[keys[path]] = findings
         self._known = {key: findings for key, findings in known.items() if not _errors(findings)}
         return found + [finding for path in sorted(modules) for finding in known[keys[path]]]
 
-    async def _judge(self, modules: dict[str, bytes], home: Path) -> dict[str, tuple[Violation, ...]]:
+    async def _judge(
+        self, modules: dict[str, bytes], home: Path, served: frozenset[str]
+    ) -> dict[str, tuple[Violation, ...]]:
         """Parse all at once without locations; whatever is not clean is parsed again by itself, with them."""
         texts = {path: text for path, content in modules.items() if (text := _text(content)) is not None}
         arguments = ("eval", "--format", "raw", "--stdin-input", _PARSE)
@@ -135,19 +135,30 @@ class Vetting:
             if path not in texts:
                 message = "the module is not UTF-8 text"
                 findings: tuple[Violation, ...] = (Violation(file=path, line=1, rule=Rule.SYNTAX, message=message),)
-            elif tree is None or tuple(lint(tree, team=_team(path), file=path)):
-                findings = await self._locate(path, home)
+            elif tree is None or tuple(lint(tree, team=_team(path), file=path, served=path in served)):
+                findings = await self._locate(path, home, team=_team(path), served=path in served)
             else:
                 findings = ()
             judged[path] = findings
         return judged
 
-    async def _locate(self, path: str, home: Path) -> tuple[Violation, ...]:
+    async def locate(self, text: str, *, team: str, file: str) -> tuple[Violation, ...]:
+        """Return the findings of one served module of a team with their lines, whatever its name is.
+
+        Raises:
+            ConfigurationError: OPA cannot be run.
+        """
+        module = PolicySet(bundles=(), files=(("module.rego", text.encode("utf-8", "replace")),))
+        async with self._workplace(module) as home:
+            found = await self._locate("module.rego", home, team=team, served=True)
+        return tuple(replace(finding, file=file) for finding in found)
+
+    async def _locate(self, path: str, home: Path, *, team: str, served: bool) -> tuple[Violation, ...]:
         arguments = ("parse", "--format", "json", "--json-include", "locations,-comments", path)
         status, output = await self._run(home, *arguments)
         document = _decoded(output)
         if status == 0 and isinstance(document, dict):
-            return tuple(lint(document, team=_team(path), file=path))
+            return tuple(lint(document, team=team, file=path, served=served))
         errors = document.get("errors") if isinstance(document, dict) else None
         if not isinstance(errors, list) or not errors:
             message = f"OPA cannot parse this: {printable(output)}"
@@ -158,13 +169,11 @@ class Vetting:
         """``opa run`` has no list of capabilities, so this is where builtins that are not on it are refused."""
         schemas = any(path.startswith(f"{SCHEMAS}/") for path, _ in policies.aside)
         options = ("--schema", SCHEMAS) if schemas else ()
-        arguments = ("check", "--strict", "--capabilities", CAPABILITIES, *options, "-b", *policies.bundles)
-        status, output = await self._run(home, *arguments)
+        flags = ("--strict", "--capabilities", CAPABILITIES, *options, "--format", "json")
+        status, output = await self._run(home, "check", *flags, "-b", *policies.bundles)
         if status == 0:
             return []
-        text = output.decode("utf-8", "replace")
-        found = [_compiled(*match.groups()) for match in _PLACE.finditer(text)]
-        if found:
+        if found := complaints(output, policies):
             return found
         raise ConfigurationError(f"the policy set does not compile: {printable(output, longest=_MAX_TEXT)}")
 
@@ -186,15 +195,29 @@ class Vetting:
     ) -> tuple[int, bytes]:
         limit = self._launch.start_timeout_s if timeout_s is None else timeout_s
         command, environment = self._launch.command(*arguments), self._launch.environment(home)
-        process = await spawn(command, home / "policies", environment, stdin=True)
+        process = await spawn(command, home / "policies", environment, stdin=bool(stdin))
         try:
             async with asyncio.timeout(limit):
-                output, _ = await process.communicate(stdin)
+                output = await converse(process, stdin)
         except TimeoutError:
             raise ConfigurationError(f"opa {arguments[0]} did not end within {limit:g} s") from None
         finally:
             await kill(process)
         return process.returncode or 0, output
+
+
+async def converse(process: asyncio.subprocess.Process, stdin: bytes) -> bytes:
+    """Give a process its input, if it takes any, and return all that it prints.
+
+    Where the process ended before it was given anything, ``communicate`` alone loses the output and raises
+    ``RuntimeError`` under uvloop; asyncio's own loop passes over it.
+    """
+    if process.stdin is not None:
+        with contextlib.suppress(RuntimeError):
+            process.stdin.write(stdin)
+        process.stdin.close()
+    output, _ = await process.communicate()
+    return output
 
 
 async def examine(folder: Path, binary: str) -> list[Violation]:
@@ -207,8 +230,17 @@ async def examine(folder: Path, binary: str) -> list[Violation]:
     Raises:
         ConfigurationError: it is no policy folder, or OPA cannot be run.
     """
+    return await examine_set(await asyncio.to_thread(PolicySet.read, folder), binary)
+
+
+async def examine_set(policies: PolicySet, binary: str) -> list[Violation]:
+    """Return what is wrong with the containment of a set that was read from wherever.
+
+    Raises:
+        ConfigurationError: OPA cannot be run.
+    """
     async with workshop(binary) as vetting:
-        return await vetting.violations(await asyncio.to_thread(PolicySet.read, folder))
+        return await vetting.violations(policies)
 
 
 @asynccontextmanager
@@ -278,6 +310,10 @@ def _team(path: str) -> str:
     return path.split("/", 2)[1]
 
 
+def _key(path: str, content: bytes, *, served: bool) -> bytes:
+    return hashlib.sha256(f"{path}\n{served}\n".encode() + content).digest()
+
+
 def _text(content: bytes) -> str | None:
     try:
         return content.decode("utf-8", "strict")
@@ -296,10 +332,6 @@ def _syntax(path: str, error: Any) -> Violation:
     row = location.get("row") if isinstance(location, dict) else None
     message = f"rego_parse_error: {error.get('message')}" if isinstance(error, dict) else "rego_parse_error"
     return Violation(file=path, line=max(1, row) if isinstance(row, int) else 1, rule=Rule.SYNTAX, message=message)
-
-
-def _compiled(file: str, line: str, message: str) -> Violation:
-    return Violation(file=file, line=int(line), rule=Rule.COMPILE, message=message)
 
 
 def _is_failure(result: Any) -> bool:

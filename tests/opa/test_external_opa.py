@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
@@ -24,7 +25,7 @@ from sidecar.opa.policies import PolicySet
 from sidecar.opa.selftest import self_test
 from sidecar.ports import Question
 from tests import parts
-from tests.integration.deployment import deployed
+from tests.integration.deployment import Deployment, deployed
 
 pytestmark = pytest.mark.real
 
@@ -84,7 +85,7 @@ def run_opa(opa_binary: str, tmp_path: Path) -> Iterator[Run]:
         if public_key:
             config["keys"] = {KEY_ID: {"algorithm": "RS256", "key": public_key}}
             entry["signing"] = {"keyid": KEY_ID}
-        names = ["platform", *(f"teams/{team}" for team in ("analytics", "people", "support"))]
+        names = ["platform", *(f"teams/{team.name}" for team in sorted((parts.ROOT / "policies/teams").iterdir()))]
         config["bundles"] = {name: {**entry, "resource": f"{name}.tar.gz"} for name in names}
         port = parts.free_port()
         file = tmp_path / f"opa-{port}.json"
@@ -192,12 +193,8 @@ async def test_the_same_set_gives_the_same_bytes_and_no_tests(policies: Path, tm
     for out in ("one", "two"):
         await bundles.build(policies, tmp_path / out, opa_binary)
     archives = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.tar.gz"))
-    assert [str(path) for path in archives] == [
-        "platform.tar.gz",
-        "teams/analytics.tar.gz",
-        "teams/people.tar.gz",
-        "teams/support.tar.gz",
-    ]
+    teams = sorted(folder.name for folder in (policies / "teams").iterdir())
+    assert [str(path) for path in archives] == ["platform.tar.gz", *(f"teams/{team}.tar.gz" for team in teams)]
     for path in archives:
         assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
         with tarfile.open(tmp_path / "one" / path) as tar:
@@ -255,3 +252,73 @@ async def test_a_sidecar_serves_with_it_and_records_its_revision(
             assert revisions == {joined(built)}
         finally:
             await asyncio.to_thread(running.__exit__, None, None, None)
+
+
+BAD = "package mcp.teams.people\n\nenvironment := opa.runtime()\n"
+COUNT = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
+
+
+async def test_a_bundle_that_is_not_contained_stops_every_decision_until_it_is_mended(
+    policies: Path, tmp_path: Path, opa_binary: str, run_opa: Run, database: str
+) -> None:
+    """A team's key holder switches a bundle in while a sidecar serves; nobody is decided about under it."""
+    out, folder = tmp_path / "out", tmp_path / "deployment"
+    folder.mkdir()
+    built = await bundles.build(policies, out, opa_binary)
+    archive = out / "teams" / "people.tar.gz"
+    whole = archive.read_bytes()
+    forged = bundles.archive(
+        [
+            (".manifest", b'{"revision": "forged", "roots": ["mcp/grants/people", "mcp/teams/people"]}'),
+            ("policy.rego", BAD.encode()),
+        ]
+    )
+    async with served(out) as source:
+        url = run_opa(source)
+        async with OpaClient(url, timeout_s=PATIENT_S) as client:
+
+            async def answers_as(revision: str) -> bool:
+                return await revision_of(client) == revision
+
+            await eventually(lambda: answers_as(joined(built)))
+            environment = {"SIDECAR_OPA__URL": url, "SIDECAR_OPA__TIMEOUT_MS": "5000"}
+            running = deployed(folder, database, environment=environment)
+            deployment = await asyncio.to_thread(running.__enter__)
+            try:
+                await demo_database.seed(database)
+                assert (await reason(deployment), await state(deployment)) == ("", (200, [], "loaded"))
+                replace(archive, forged)
+                others = {bundle.revision for bundle in built if bundle.name != "teams/people"}
+                await eventually(lambda: answers_as(",".join(sorted({*others, "forged"}))))
+                assert await reason(deployment) == "opa.policies_refused"
+                assert await state(deployment) == (503, ["policies"], "refused")
+                assert "teams/people/policy.rego:3: opa.runtime is not open to teams" in deployment.log_file.read_text()
+                assert 'mcp_sidecar_opa_faults_total{fault="policies_refused"}' in deployment.admin("/metrics")[1]
+                replace(archive, whole)
+                await eventually(lambda: answers_as(joined(built)))
+                assert (await reason(deployment), await state(deployment)) == ("", (200, [], "loaded"))
+            finally:
+                await asyncio.to_thread(running.__exit__, None, None, None)
+
+
+def replace(archive: Path, content: bytes) -> None:
+    fresh = archive.with_suffix(".fresh")
+    fresh.write_bytes(content)
+    fresh.replace(archive)
+
+
+async def reason(deployment: Deployment) -> str:
+    """Why a call that the policies allow is refused, as its caller is told; empty where it is not."""
+    async with deployment.plain(ANALYST) as client:
+        await client.initialize()
+        result = (await client.call("count", COUNT)).result
+    decision = result.get("_meta", {}).get("mcp-sidecar/decision", {})
+    return str(decision["reasons"][0]["source"]) if result.get("isError") else ""
+
+
+async def state(deployment: Deployment) -> tuple[int, list[str], str]:
+    """Status and concerns of ``/readyz``, and what the metric says."""
+    status, body = await asyncio.to_thread(deployment.admin, "/readyz")
+    metrics = (await asyncio.to_thread(deployment.admin, "/metrics"))[1]
+    results = [each for each in ("loaded", "refused") if f'mcp_sidecar_policy_load{{result="{each}"}} 1.0' in metrics]
+    return status, msgspec.json.decode(body).get("degraded", []), ",".join(results)

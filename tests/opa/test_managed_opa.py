@@ -158,13 +158,22 @@ async def test_nothing_of_a_question_is_logged(
     assert SECRET not in caplog.text
 
 
-async def test_only_the_questions_and_the_probes_are_open(
+async def test_only_the_questions_the_probes_and_the_lists_are_open(
     make_policies: Policies, managed: Managed, runtime: Path
 ) -> None:
     async with managed(make_policies()) as opa, raw_session(runtime) as session:
         closed = [
-            ("GET", "/v1/policies"),
+            ("POST", "/v1/policies"),
+            ("GET", "/v1/policies?pretty=true"),
+            ("GET", "/v1/policies/platform/platform/main.rego"),
             ("PUT", "/v1/policies/x"),
+            ("PUT", "/v1/policies/platform/main.rego"),
+            ("GET", "/v1/data/system"),
+            ("GET", "/v1/data/system/bundles?explain=full"),
+            ("GET", "/v1/data/system/bundles/platform"),
+            ("POST", "/v1/data/system/bundles"),
+            ("PUT", "/v1/data/system/bundles"),
+            ("GET", "/v0/data/system/bundles"),
             ("DELETE", "/v1/policies/platform/main.rego"),
             ("GET", "/v1/data"),
             ("GET", "/v1/data/mcp/main/decision"),
@@ -192,6 +201,9 @@ async def test_only_the_questions_and_the_probes_are_open(
             async with session.request(method, path, json={}) as response:
                 open_answers += [(method, path)] if response.status < 400 else []
         assert open_answers == []
+        for path in ("/v1/policies", "/v1/data/system/bundles"):
+            async with session.get(path) as response:
+                assert response.status == 200
         async with session.post("/v1/data/mcp/main/decision", json={"input": {}}) as response:
             assert response.status == 200
         assert await answers(opa)

@@ -225,8 +225,8 @@ FAULTS = {
     PdpFault.MEDIA_TYPE: {name for name in WRONG_ANSWERS if " as " in name or "encoding" in name}
     | {"HTML", "no media type"},
     PdpFault.TOO_LARGE: {"a huge body", "an endless body"},
-    PdpFault.UNREACHABLE: {"a truncated body", "truncated chunks", "a reset connection"}
-    | {"not HTTP", "two lengths", "a huge header"},
+    PdpFault.INCOMPLETE: {"a truncated body", "truncated chunks"},
+    PdpFault.UNREACHABLE: {"a reset connection", "not HTTP", "two lengths", "a huge header"},
     PdpFault.STATUS: {name for name in REASONS if REASONS[name].startswith("OPA answered")}
     - {"a content encoding", "a proper body that claims an encoding"},
 }

@@ -1,0 +1,354 @@
+"""An OPA that somebody else runs: no answer is believed before the set that gave it was looked at.
+
+Its bundles come from whoever holds a signing key, and change while it runs. So every revision that provenance names is
+examined once, before the first answer under it counts: what OPA runs is read from OPA (``sidecar.opa.running``), the
+self-test is taken, and it is read again, so that the three belong to one set. There is no last good set to fall back
+on: under a set that is refused nothing is decided.
+
+A revision is what a bundle says of itself, and an author can say the same of two contents. So OPA is looked at again
+with the health probe, whatever the revision.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Final, Self
+
+from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
+from sidecar.model import JsonObject
+from sidecar.opa.client import OpaClient
+from sidecar.opa.containment import Severity, Violation
+from sidecar.opa.process import Load, PolicyState
+from sidecar.opa.running import BUNDLES, MODULES, Running, owner, read_bundles, read_running, violations
+from sidecar.opa.selftest import self_test
+from sidecar.opa.vetting import refuse, workshop
+from sidecar.ports import PdpAnswer, Question
+
+_LOG = logging.getLogger(__name__)
+
+_LOOK_S: Final = 10.0
+"""For one listing: no question is asked that long, but a set of a hundred teams is 15 MB of trees."""
+_EXAMINATION_S: Final = 60.0
+_MAX_LISTING_BYTES: Final = 64 * 2**20
+"""About 7 MB of Rego: its trees have nine times its size (measured on this repository's policies)."""
+
+_LOOKS: Final = 3
+"""How often a set that changes while it is looked at is looked at anew, before that is a refusal."""
+_SELF_TESTS: Final = 3
+"""The first question to a new set pays for what OPA prepares lazily, which can exceed the deadline of one."""
+
+_RETRY_S: Final = 5.0
+"""A refused set is examined again after this long: the reason may have been a busy machine."""
+_PROBE_S: Final = 2.0
+"""Between two looks without a question, however often health is asked for."""
+_DUTY: Final = 20
+"""Modules are read without a reason for at most one part in this many of the time; manifests with every probe."""
+
+_AWAY: Final = PdpFault.UNREACHABLE
+_REMEMBERED: Final = 64
+_LOCATED: Final = 5
+"""Modules for which the line of a finding is looked up."""
+_LOCATE_S: Final = 10.0
+
+
+class ExternalOpa:
+    """A ``DecisionPoint`` over an OPA that somebody else runs.
+
+    Args:
+        client: asks that OPA, without a revision of its own and without a memo; opened and closed with this.
+        binary: an OPA executable on this machine, for the lines of findings; without one they are all on line 1.
+        timeout_s: seconds for one question, the examination of a new set included.
+    """
+
+    def __init__(self, client: OpaClient, *, binary: str, timeout_s: float) -> None:
+        self._client = client
+        self._binary = binary
+        self._timeout_s = timeout_s
+        self._accepted: OrderedDict[str, str] = OrderedDict()
+        self._refused: set[str] = set()
+        self._state = PolicyState(revision="", since=0.0, result=Load.REFUSED)
+        self._failure = DecisionUnavailable("the policy set was not looked at yet", fault=PdpFault.POLICIES_REFUSED)
+        self._examination: asyncio.Task[None] | None = None
+        self._seen = ""
+        self._again_at = self._probe_at = 0.0
+
+    @property
+    def policy_state(self) -> PolicyState:
+        """Which set was last accepted, and why the present one is not, if it is not."""
+        return self._state
+
+    async def start(self) -> None:
+        """Connect, and examine what runs there.
+
+        Raises:
+            ConfigurationError: OPA does not answer, does not say what it runs, or runs what must not be believed. The
+                detail names file and line.
+        """
+        await self._client.open()
+        try:
+            await self._examined("")
+        finally:
+            if self._state.result is Load.REFUSED:
+                await self.stop()
+        if self._state.result is Load.REFUSED:
+            raise ConfigurationError(self._failure.detail)
+
+    async def stop(self) -> None:
+        """Close all connections; questions in flight and later ones end in ``DecisionUnavailable``."""
+        if self._examination is not None:
+            self._examination.cancel()
+            await asyncio.wait({self._examination})
+        await self._client.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
+        """Ask, and believe the answer of an accepted set only.
+
+        Raises:
+            DecisionUnavailable: as for ``OpaClient.ask``; or the set is refused, or not examined within the deadline.
+        """
+        if question is Question.RESIDUAL:
+            # Has no provenance. It narrows a list between two answers that have it, and decides nothing.
+            if self._state.result is Load.REFUSED:
+                raise self._why()
+            return await self._client.ask(question, document)
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        answer = await self._client.ask(question, document)
+        if not self._believes(answer.revision):
+            await self._admit(answer.revision, deadline)
+        return answer
+
+    async def _admit(self, revision: str, deadline: float) -> None:
+        """Examine the set that gave an answer, or see that it was just refused."""
+        if revision in self._refused and not self._due(self._again_at):
+            raise self._why()
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._examined(revision)
+        except TimeoutError:
+            what = f"policy set {revision} is still being examined"
+            raise DecisionUnavailable(what, fault=PdpFault.POLICIES_REFUSED) from None
+        if not self._believes(revision):
+            raise self._why()
+
+    def _believes(self, revision: str) -> bool:
+        return self._state.result is Load.LOADED and revision in self._accepted
+
+    def _why(self) -> DecisionUnavailable:
+        return DecisionUnavailable(self._failure.detail, fault=self._failure.fault)
+
+    async def healthy(self) -> bool:
+        """Whether OPA answers, and what it runs is accepted; looks for a change that no question has met yet."""
+        if not await self._client.healthy():
+            return False
+        if self._due(self._probe_at):
+            self._probe_at = asyncio.get_running_loop().time() + _PROBE_S
+            await self._probe()
+        return self._state.result is Load.LOADED
+
+    async def _probe(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                if not self._due(self._again_at) and await self._unchanged():
+                    return
+        # Outside of the first deadline: what makes itself slow to look at is not left alone for that.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                await self._examined("")
+
+    async def _unchanged(self) -> bool:
+        """Whether OPA has the manifests, and as far as it knows the downloads, that were last examined."""
+        try:
+            return read_bundles(await self._listing(BUNDLES))[2] == self._seen
+        except (ConfigurationError, DecisionUnavailable):
+            return False
+
+    def _due(self, moment: float) -> bool:
+        return asyncio.get_running_loop().time() >= moment
+
+    async def _examined(self, revision: str) -> None:
+        """Wait for the one examination that is under way, or begin it; a waiter that gives up does not end it."""
+        if self._examination is None or self._examination.done():
+            self._examination = asyncio.create_task(self._examine(revision), name="opa-examination")
+        await asyncio.shield(self._examination)
+
+    async def _examine(self, revision: str) -> None:
+        """Accept or refuse what OPA runs now. ``revision`` is that of the answer that asks for it."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        seen: set[str] = set()
+        try:
+            running = await self._settled(seen)
+        except (ConfigurationError, DecisionUnavailable) as error:
+            if await self._is_away(error):
+                # That says nothing about what it runs; what was refused stays refused.
+                self._failure = self._failure if self._state.error else DecisionUnavailable(error.detail, fault=_AWAY)
+            else:
+                self._refuse(seen or {revision}, error.detail)
+            self._again_at = loop.time() + _RETRY_S
+        else:
+            self._accept(running)
+            self._failure = DecisionUnavailable("OPA runs another policy set now", fault=PdpFault.POLICIES_REFUSED)
+            self._again_at = loop.time() + max(_PROBE_S, _DUTY * (loop.time() - began))
+
+    async def _is_away(self, error: ConfigurationError | DecisionUnavailable) -> bool:
+        """Whether OPA as a whole does not answer; one that answers everything but this is not away."""
+        unreachable = isinstance(error, DecisionUnavailable) and error.fault is _AWAY
+        return unreachable and not await self._client.healthy()
+
+    async def _settled(self, seen: set[str]) -> Running:
+        """Return what OPA runs, if that may be believed: seen alike before and after a self-test that it passed.
+
+        Args:
+            seen: takes the revision that was looked at last.
+
+        Raises:
+            ConfigurationError: it must not be believed, or OPA does not say what it runs.
+            DecisionUnavailable: OPA does not answer.
+        """
+        try:
+            async with asyncio.timeout(_EXAMINATION_S):
+                for _ in range(_LOOKS):
+                    if (running := await self._settled_once(seen)) is not None:
+                        return running
+        except TimeoutError:
+            raise ConfigurationError(f"the policy set is not examined within {_EXAMINATION_S:g} s") from None
+        raise ConfigurationError("the policy set changes while it is looked at, or OPA's answers are of another one")
+
+    async def _settled_once(self, seen: set[str]) -> Running | None:
+        """Return what OPA runs, or None where that was not the same all along."""
+        before = await self._look()
+        seen.clear()
+        seen.add(before.revision)
+        if self._accepted.get(before.revision) == before.fingerprint:
+            return before
+        witness = _Witness(self._client)
+        failure = await _self_tested(witness)
+        after = await self._look()
+        if after.fingerprint != before.fingerprint or not witness.revisions <= {after.revision}:
+            return None
+        await self._judge(after)
+        if failure is not None:
+            raise failure
+        return after
+
+    async def _look(self) -> Running:
+        bundles = await self._listing(BUNDLES)
+        running = read_running(bundles, await self._listing(MODULES))
+        self._seen = running.downloads
+        return running
+
+    async def _listing(self, path: str) -> bytes:
+        try:
+            return await self._client.look(path, timeout_s=_LOOK_S, longest=_MAX_LISTING_BYTES)
+        except DecisionUnavailable as error:
+            if error.fault is PdpFault.STATUS:
+                raise ConfigurationError(
+                    f"{error.detail}: it must be open to the sidecar, which believes no OPA that does not say what it "
+                    "runs; policies/system/authz.rego of this version opens it"
+                ) from error
+            raise
+
+    async def _judge(self, running: Running) -> None:
+        """Let a set through.
+
+        Raises:
+            ConfigurationError: with file and line, and the lines of the modules' text where there is an OPA here.
+        """
+        findings = await asyncio.to_thread(violations, running)
+        if any(finding.severity is Severity.ERROR for finding in findings):
+            refuse(await self._located(findings, running))
+        for warning in findings:
+            _LOG.warning("policy: %s", warning)
+
+    async def _located(self, findings: list[Violation], running: Running) -> list[Violation]:
+        """Put the findings of modules on their lines, by parsing their text here."""
+        texts = {module.id: module.raw for module in running.modules}
+        files = list(dict.fromkeys(finding.file for finding in findings if finding.file in texts))[:_LOCATED]
+        located: dict[str, tuple[Violation, ...]] = {}
+        try:
+            async with asyncio.timeout(_LOCATE_S), workshop(self._binary) as vetting:
+                for file in files:
+                    if (team := owner(file, running)) is not None:
+                        located[file] = await vetting.locate(texts[file], team=team, file=file)
+        except (ConfigurationError, TimeoutError) as error:
+            _LOG.info("findings have no lines: %s", error)
+        return list(dict.fromkeys(_placed(finding, located.get(finding.file, ())) for finding in findings))
+
+    def _accept(self, running: Running) -> None:
+        known = self._accepted.pop(running.revision, running.fingerprint)
+        if known != running.fingerprint:
+            _LOG.warning(
+                "revision %s is the name of two policy sets: evidence cannot tell them apart", running.revision
+            )
+        self._accepted[running.revision] = running.fingerprint
+        if len(self._accepted) > _REMEMBERED:
+            self._accepted.popitem(last=False)
+        self._refused.clear()
+        if (running.revision, Load.LOADED) != (self._state.revision, self._state.result):
+            self._state = PolicyState(revision=running.revision, since=time.time(), result=Load.LOADED)
+            _LOG.info("the external opa serves policy set %s", running.revision or "without a revision")
+
+    def _refuse(self, revisions: set[str], detail: str) -> None:
+        for revision in revisions:
+            self._accepted.pop(revision, None)
+        if len(self._refused) > _REMEMBERED:
+            self._refused.clear()
+        self._refused |= revisions
+        if (self._state.result, self._state.error) != (Load.REFUSED, detail):
+            _LOG.error("the policies that the external opa runs are refused, nothing is decided: %s", detail)
+        self._state = replace(self._state, result=Load.REFUSED, error=detail)
+        self._failure = DecisionUnavailable(detail, fault=PdpFault.POLICIES_REFUSED)
+
+
+class _Witness:
+    """Asks, and keeps which sets have answered."""
+
+    def __init__(self, client: OpaClient) -> None:
+        self._client = client
+        self.revisions: set[str] = set()
+
+    async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
+        """Ask the OPA behind the client.
+
+        Raises:
+            DecisionUnavailable: as for ``OpaClient.ask``.
+        """
+        answer = await self._client.ask(question, document)
+        self.revisions.add(answer.revision)
+        return answer
+
+
+def _placed(finding: Violation, located: Sequence[Violation]) -> Violation:
+    """Take the line of the like finding in the text; what OPA evaluates decides, the text only says where."""
+    alike = [one for one in located if one.rule is finding.rule]
+    same = [one for one in alike if one.message == finding.message]
+    return replace(finding, line=(same or alike or [finding])[0].line)
+
+
+async def _self_tested(pdp: _Witness) -> ConfigurationError | DecisionUnavailable | None:
+    """Take the self-test; an answer that is wrong is final, one that is late is asked for again."""
+    failure: ConfigurationError | DecisionUnavailable | None = None
+    for _ in range(_SELF_TESTS):
+        try:
+            await self_test(pdp)
+        except ConfigurationError as error:
+            return error
+        except DecisionUnavailable as error:
+            failure = error
+        else:
+            return None
+    return failure

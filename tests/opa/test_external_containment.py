@@ -1,0 +1,432 @@
+"""What an OPA runs that somebody else runs: judged before it is believed, while it changes, and by whoever holds a key.
+
+Real OPAs poll a real file server for archives that the holder of red's signing key could have made.
+"""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
+from sidecar.opa import bundles
+from sidecar.opa.client import OpaClient
+from sidecar.opa.containment import MAX_MODULE_BYTES, lint
+from sidecar.opa.external import ExternalOpa
+from sidecar.opa.manifests import listing
+from sidecar.opa.process import Load
+from sidecar.opa.running import MODULES
+from sidecar.ports import Question
+from tests import parts
+from tests.containment.test_refused_at_load import ALLOWED_MODULES, REFUSED_MODULES
+from tests.opa.outside import (
+    HEAD,
+    HONEST,
+    ROOTS,
+    Outside,
+    by_hand,
+    file_server,
+    process,
+    replaced,
+    running_opa,
+    unpacked,
+    wait_until,
+)
+
+Built = dict[str, bytes]
+"""Archives by the name of their bundle."""
+
+pytestmark = pytest.mark.real
+
+PATIENT_S = 20.0
+MAIN = "platform/main.rego"
+BLUE = 'package mcp.teams.blue\n\ngrant contains {"id": "blue"} if "blues" in input.subject.groups\n'
+
+
+@pytest.fixture(scope="module")
+def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository's platform with the teams red and blue."""
+    root = tmp_path_factory.mktemp("set") / "policies"
+    shutil.copytree(parts.ROOT / "policies", root, ignore=shutil.ignore_patterns("teams", "cases", "*_test.rego"))
+    for team, text in (("red", HONEST), ("blue", BLUE)):
+        folder = root / "teams" / team
+        folder.mkdir(parents=True)
+        roots = [f"mcp/teams/{team}", f"mcp/grants/{team}"]
+        (folder / ".manifest").write_text(json.dumps({"roots": roots, "rego_version": 1}))
+        (folder / "policy.rego").write_text(text)
+    return root
+
+
+@pytest.fixture(scope="module")
+def built(policies: Path, opa_binary: str) -> Built:
+    """What ``policy bundle`` writes."""
+    out = policies.parent / "built"
+    asyncio.run(bundles.build(policies, out, opa_binary))
+    names = ("platform", "teams/red", "teams/blue")
+    return {name: (out / f"{name}.tar.gz").read_bytes() for name in names}
+
+
+@pytest.fixture(scope="module")
+def outside(built: Built, tmp_path_factory: pytest.TempPathFactory, opa_binary: str) -> Iterator[Outside]:
+    """One OPA for all attacks; each test leaves it in whatever state it likes."""
+    served = tmp_path_factory.mktemp("served") / "bundles"
+    (served / "teams").mkdir(parents=True)
+    for name, content in built.items():
+        (served / f"{name}.tar.gz").write_bytes(content)
+    with file_server(served) as source, running_opa(opa_binary, source, served, ("red", "blue")) as found:
+        yield found
+
+
+@pytest.fixture
+def honest(outside: Outside, built: Built) -> Outside:
+    """The same OPA with the set as it was built."""
+    for name, content in built.items():
+        outside.serve(name, content)
+    revisions = {name: revision_of(content) for name, content in built.items()}
+    wait_until(lambda: outside.revisions() == revisions, "the honest set")
+    return outside
+
+
+def revision_of(archive: bytes) -> str:
+    manifest = dict(unpacked(archive))[".manifest"]
+    return str(json.loads(manifest)["revision"])  # noqa: TID251 - our own archive
+
+
+def external(url: str, binary: str, *, timeout_s: float = PATIENT_S) -> ExternalOpa:
+    return ExternalOpa(OpaClient(url, timeout_s=timeout_s), binary=binary, timeout_s=timeout_s)
+
+
+async def decides(opa: ExternalOpa) -> bool:
+    """Whether a question is answered; the only fault that may keep it from that is the one that says so."""
+    try:
+        await opa.ask(Question.DECISION, {})
+    except DecisionUnavailable as error:
+        if error.fault is not PdpFault.POLICIES_REFUSED:
+            raise
+        return False
+    return True
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(60):
+        while not await condition():  # noqa: ASYNC110 - the condition is another process's, there is no event
+            await asyncio.sleep(0.05)
+
+
+# --- attacks ----------------------------------------------------------------------------------------------------------
+
+GHOST = "mcp/teams/ghost"
+FORGED = {"revision": "", "roots": [*ROOTS], "rego_version": 1}
+FORGED_MORE = {"revision": "", "roots": ["system/bundles"], "rego_version": 1}
+
+
+def forging(bundle: str, manifest: dict[str, Any]) -> str:
+    """A module whose rule is the manifest of a bundle, as far as whoever asks OPA can see."""
+    return f'package system.bundles["{bundle}"]\n\nmanifest := {json.dumps(manifest)}\n'
+
+
+ATTACKS: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
+    "with": (
+        {"policy.rego": HEAD + 'grant contains {"id": "x"} if input.x with input as {"x": 1}\n'},
+        {},
+        "red/policy.rego:3: with",
+    ),
+    "the network": (
+        {"more.rego": HEAD + '\np := http.send({"url": "http://127.0.0.1", "method": "get"})\n'},
+        {},
+        "red/more.rego:4: http.send",
+    ),
+    "the clock": ({"policy.rego": HEAD + "p := time.now_ns()\n"}, {}, "red/policy.rego:3: time.now_ns"),
+    "the environment": ({"policy.rego": HEAD + "p := opa.runtime()\n"}, {}, "red/policy.rego:3: opa.runtime"),
+    "the platform's data": (
+        {"policy.rego": HEAD + "p := data.mcp.platform.routes\n"},
+        {},
+        "red/policy.rego:3: data.mcp.platform",
+    ),
+    "another team": (
+        {"policy.rego": HEAD + "import data.mcp.teams.blue\n\np := blue.grant\n"},
+        {},
+        "red/policy.rego:3: data.mcp.teams.blue",
+    ),
+    "a test that is served": (
+        {"policy_test.rego": HEAD + "p if data.mcp.platform.routes with input as {}\n"},
+        {},
+        "red/policy_test.rego:3: ",
+    ),
+    "a hidden module": ({".policy.rego": HEAD + "p := data.mcp.main\n"}, {}, r"red/\.policy.rego:3: data.mcp.main"),
+    "a huge module": ({"policy.rego": HONEST + "#" + "x" * MAX_MODULE_BYTES}, {}, "red/policy.rego:1: a module has"),
+    "the guard of another system package": (
+        {"policy.rego": "package system.more\n\np := 1\n"},
+        {"roots": [*ROOTS, "system/more"]},
+        r"teams/red/\.manifest:1: the team's roots must be",
+    ),
+    "a package of our own": (
+        {"policy.rego": "package sidecar.x\n\np := 1\n"},
+        {"roots": [*ROOTS, "sidecar"]},
+        r"red/\.manifest:1: ",
+    ),
+    "a new package of the platform": (
+        {"policy.rego": "package mcp.more\n\np := 1\n"},
+        {"roots": [*ROOTS, "mcp/more"]},
+        r"red/\.manifest:1: ",
+    ),
+    "a team whose bundle is not there": (
+        {"policy.rego": 'package mcp.teams.ghost\n\ngrant contains {"id": "x"}\n'},
+        {"roots": [GHOST, "mcp/grants/ghost"]},
+        r"red/\.manifest:1: the team's roots",
+    ),
+    "its data alone": (
+        {"data.json": '{"mcp": {"teams": {"ghost": {"grant": [{"id": "x"}]}}}}'},
+        {"roots": [*ROOTS, GHOST]},
+        r"red/\.manifest:1: ",
+    ),
+    "another revision for the evidence": (
+        {"data.json": '{"mcp": {"revision": "forged"}}'},
+        {"roots": [*ROOTS, "mcp/revision"]},
+        r"red/\.manifest:1: ",
+    ),
+    "nothing of its own": (
+        {"policy.rego": "package elsewhere\n\np := 1\n"},
+        {"roots": ["elsewhere"]},
+        r"red/\.manifest:1: ",
+    ),
+    "manifests as data": (
+        {"policy.rego": HONEST, "data.json": json.dumps({"system": {"bundles": {"teams/red": {"manifest": FORGED}}}})},
+        {"roots": [*ROOTS, "system/bundles"]},
+        r"red/\.manifest:1: ",
+    ),
+    "manifests as rules": (
+        {"system/a.rego": forging("teams/red", FORGED), "system/b.rego": forging("teams/red/system", FORGED_MORE)},
+        {"roots": [*ROOTS, "system/bundles"]},
+        r"red/system/[ab]\.rego:1: a rule at data.system.bundles would say itself what OPA runs",
+    ),
+    "old Rego": (
+        {"policy.rego": "package mcp.teams.red\n\np { input.x }\n"},
+        {"rego_version": 0},
+        r"red/\.manifest:1: ",
+    ),
+    "old Rego for one file": (
+        {"policy.rego": "package mcp.teams.red\n\np { input.x }\n"},
+        {"file_rego_versions": {"*.rego": 0}},
+        r"red/\.manifest:1: ",
+    ),
+    "another name for a module": (
+        {"../more/policy.rego": HONEST},
+        {},
+        "teams/more/policy.rego:1: package mcp.teams.red is in no",
+    ),
+    "a module more than listed": (
+        {"policy.rego": HONEST},
+        {"metadata": {"modules": {}}},
+        "red/policy.rego:1: the module is not among",
+    ),
+    "a module less than listed": (
+        {"policy.rego": HONEST},
+        {"metadata": {"modules": {**listing([("policy.rego", HONEST.encode())]), "gone.rego": "sha256:00"}}},
+        "red/gone.rego:1: OPA does not run",
+    ),
+    "another module than listed": (
+        {"policy.rego": HONEST},
+        {"metadata": {"modules": listing([("policy.rego", b"package x")])}},
+        "red/policy.rego:1: the module is not the one",
+    ),
+    "other metadata": ({"policy.rego": HONEST}, {"metadata": {"x": 1}}, r"red/\.manifest:1: the metadata"),
+}
+"""Members of red's archive and of its manifest, and what is said of them."""
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+async def test_what_a_key_holder_makes_opa_run_is_not_believed(outside: Outside, opa_binary: str, name: str) -> None:
+    files, manifest, message = ATTACKS[name]
+    await asyncio.to_thread(outside.switch, f"attack: {name}".replace(" ", "-"), files, **manifest)
+    with pytest.raises(ConfigurationError, match=message):
+        await external(outside.url, opa_binary).start()
+
+
+MISSES: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
+    "made by hand": ({"policy.rego": HONEST}, {}),
+    "made by hand and listed": (
+        {"policy.rego": HONEST},
+        {"metadata": {"modules": listing([("policy.rego", HONEST.encode())])}},
+    ),
+    "with data of its own": ({"policy.rego": HONEST, "data.json": '{"mcp": {"grants": {"red": {"x": 1}}}}'}, {}),
+    "without a module": ({}, {}),
+    "in a folder, under a test's name": ({"below/policy_test.rego": HONEST}, {}),
+}
+
+
+@pytest.mark.parametrize("name", MISSES)
+async def test_the_near_miss_is_believed(outside: Outside, opa_binary: str, name: str) -> None:
+    files, manifest = MISSES[name]
+    await asyncio.to_thread(outside.switch, f"miss: {name}".replace(" ", "-").replace(",", ""), files, **manifest)
+    async with external(outside.url, opa_binary) as opa:
+        assert opa.policy_state.result is Load.LOADED
+        assert await decides(opa)
+
+
+async def test_a_member_that_takes_the_place_of_the_platforms_module_is_seen(honest: Outside, opa_binary: str) -> None:
+    """Which of the two modules wins is the order of a map in OPA: intact, or refused; never believed without it."""
+    victim = "platform/platform/guardrails.rego"
+    for number in range(6):
+        text = f"{HONEST}# {number}\n"
+        await asyncio.to_thread(honest.switch, f"victim-{number}", {f"../../{victim}": text})
+        running = {module["id"]: module["raw"] for module in honest.get(MODULES)["result"]}
+        opa = external(honest.url, opa_binary)
+        if running.get(victim, "").startswith("# METADATA"):
+            async with opa:
+                assert await decides(opa)
+        else:
+            with pytest.raises(ConfigurationError, match=f"{victim}:1: "):
+                await opa.start()
+
+
+async def test_the_tree_of_a_running_opa_is_judged_like_that_of_a_file(opa_binary: str, tmp_path: Path) -> None:
+    """What OPA compiles has other names and no imports; nothing that is refused at load may be hidden by that."""
+    harmless = {"Rego to come", "the metadata of others", "print"}  # gone from the tree, and so from what is evaluated
+    port = parts.free_port()
+    with process(opa_binary, port, "--authorization=off", cwd=tmp_path) as url:
+        opa = Outside(url=url, folder=tmp_path)
+        wait_until(opa.listens, "OPA to answer")
+        for library in ("names.rego", "calendar.rego", "lib/lib.rego"):
+            assert put(opa, library, (parts.ROOT / "policies/platform" / library).read_text())
+        for name, (text, _, rule) in REFUSED_MODULES.items():
+            if put(opa, "x.rego", text):
+                found = [one.rule for one in lint(tree(opa, "x.rego"), team="red", file="x.rego")]
+                assert found or name in harmless, name
+                assert rule in found or name in {*harmless, "logical or"}, (name, found)
+        for name, text in ALLOWED_MODULES.items():
+            assert put(opa, "x.rego", text), name
+            assert list(lint(tree(opa, "x.rego"), team="red", file="x.rego")) == [], name
+
+
+def put(opa: Outside, name: str, text: str) -> bool:
+    request = Request(f"{opa.url}/{MODULES}/{name}", data=text.encode(), method="PUT")  # noqa: S310 - our own process
+    try:
+        with urlopen(request, timeout=10):  # noqa: S310 - our own process
+            return True
+    except HTTPError as error:
+        error.close()
+        return False
+
+
+def tree(opa: Outside, name: str) -> Any:
+    return next(module["ast"] for module in opa.get(MODULES)["result"] if module["id"] == name)
+
+
+# --- while it runs ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_set_that_is_switched_in_is_refused_and_a_mended_one_serves(
+    honest: Outside, opa_binary: str, built: Built
+) -> None:
+    async with external(honest.url, opa_binary) as opa:
+        assert await decides(opa)
+        first = opa.policy_state.revision
+        await asyncio.to_thread(honest.switch, "bad", {"policy.rego": HEAD + "p := time.now_ns()\n"})
+        assert not await decides(opa)
+        assert opa.policy_state.result is Load.REFUSED
+        assert "teams/red/policy.rego:3: time.now_ns" in opa.policy_state.error
+        assert not await opa.healthy()
+        with pytest.raises(DecisionUnavailable, match=r"time\.now_ns"):
+            await opa.ask(Question.RESIDUAL, {})
+        await asyncio.to_thread(honest.switch, "good", {"policy.rego": HONEST})
+        assert await decides(opa)
+        assert await opa.healthy()
+        assert "good" in opa.policy_state.revision
+        honest.serve("teams/red", built["teams/red"])
+        await asyncio.to_thread(honest.runs, "teams/red", revision_of(built["teams/red"]))
+        assert await decides(opa)
+        await until(lambda: has_revision(opa, first))
+
+
+async def has_revision(opa: ExternalOpa, revision: str) -> bool:
+    await opa.healthy()
+    return opa.policy_state.revision == revision
+
+
+async def test_a_change_is_noticed_without_a_question(honest: Outside, opa_binary: str) -> None:
+    async with external(honest.url, opa_binary) as opa:
+        await asyncio.to_thread(honest.switch, "quiet", {"policy.rego": HEAD + "p := opa.runtime()\n"})
+
+        async def refused() -> bool:
+            return not await opa.healthy()
+
+        await until(refused)
+        assert "opa.runtime" in opa.policy_state.error
+
+
+async def test_another_content_under_an_accepted_revision_is_noticed(honest: Outside, opa_binary: str) -> None:
+    """The revision is what the key holder writes into the manifest."""
+    await asyncio.to_thread(honest.switch, "again", {"policy.rego": HONEST})
+    async with external(honest.url, opa_binary) as opa:
+        assert await decides(opa)
+        honest.serve("teams/red", by_hand("again", {"policy.rego": HEAD + "p := time.now_ns()\n"}))
+
+        async def refused() -> bool:
+            return not await opa.healthy()
+
+        await until(refused)
+        assert not await decides(opa)
+        assert "time.now_ns" in opa.policy_state.error
+
+
+async def test_a_set_that_fails_the_self_test_is_refused(
+    honest: Outside, opa_binary: str, tmp_path: Path, built: Built
+) -> None:
+    """The near miss is the same archive with nothing but a comment changed."""
+    archive = tmp_path / "platform.tar.gz"
+    archive.write_bytes(built["platform"])
+
+    def changed(change: Callable[[str], str], revision: str) -> bytes:
+        text = next(text.decode() for path, text in unpacked(archive) if path == MAIN)
+        content = replaced(archive, MAIN, change)
+        (tmp_path / "next.tar.gz").write_bytes(content)
+        manifest = json.loads(dict(unpacked(archive))[".manifest"])  # noqa: TID251 - our own archive
+        manifest["metadata"]["modules"][MAIN] = listing([("", change(text).encode())])[""]
+        manifest["revision"] = revision
+        return replaced(tmp_path / "next.tar.gz", ".manifest", lambda _: json.dumps(manifest))
+
+    async with external(honest.url, opa_binary) as opa:
+        honest.serve("platform", changed(lambda text: text.replace("selftest := ", "selftest := 1 # "), "wrong"))
+        await asyncio.to_thread(honest.runs, "platform", "wrong")
+        assert not await decides(opa)
+        assert "self-test" in opa.policy_state.error
+        honest.serve("platform", changed(lambda text: f"{text}\n# the same", "right"))
+        await asyncio.to_thread(honest.runs, "platform", "right")
+        assert await decides(opa)
+
+
+async def test_an_opa_that_does_not_say_what_it_runs_is_not_believed(
+    policies: Path, opa_binary: str, tmp_path: Path
+) -> None:
+    """The platform's bundle is of an older version, whose guard has the listings closed."""
+    root = shutil.copytree(policies, tmp_path / "old")
+    guard = root / "system" / "authz.rego"
+    guard.write_text(guard.read_text().replace('["v1", "policies"], ', ""))
+    flags = ("-b", "platform", "system", "teams/red", "teams/blue")
+    with process(opa_binary, port := parts.free_port(), *flags, cwd=root) as url:
+        await asyncio.to_thread(wait_until, lambda: bool(Outside(url=url, folder=root).revisions()), "OPA to answer")
+        with pytest.raises(ConfigurationError, match=f"GET /{MODULES}.*must be open.*authz.rego"):
+            await external(url, opa_binary).start()
+    assert port
+
+
+async def test_folders_that_opa_was_started_on_are_judged_too(policies: Path, opa_binary: str, tmp_path: Path) -> None:
+    root = shutil.copytree(policies, tmp_path / "folders")
+    flags = ("-b", "platform", "system", "teams/red", "./teams/blue")
+    with process(opa_binary, parts.free_port(), *flags, cwd=root) as url:
+        await asyncio.to_thread(wait_until, lambda: bool(Outside(url=url, folder=root).revisions()), "OPA to answer")
+        async with external(url, opa_binary) as opa:
+            assert await decides(opa)
+            assert opa.policy_state.revision == ""
+    (root / "teams" / "red" / "policy.rego").write_text(HEAD + "p := time.now_ns()\n")
+    with process(opa_binary, parts.free_port(), *flags, cwd=root) as url:
+        await asyncio.to_thread(wait_until, lambda: bool(Outside(url=url, folder=root).revisions()), "OPA to answer")
+        with pytest.raises(ConfigurationError, match=r"teams/red/policy\.rego:1: time\.now_ns"):
+            await external(url, "no-such-opa").start()
