@@ -17,7 +17,7 @@ _ENCODER = JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False
 # Where ECMAScript's number text (RFC 8785 section 3.2.2.3) may differ from Python's: fractions, exponents, and integers
 # of 16 digits and more, which may exceed 2**53. A string that looks like one costs time, never correctness. One pattern
 # per place where a number can begin, since a search for a literal prefix is five times as fast as one for a class.
-_NUMBERS = tuple(re.compile(place + "-?(?:[0-9]+[.eE]|[0-9]{16})") for place in ('":', ",", r"\["))
+_KEYED, *_LISTED = (re.compile(place + "-?(?:[0-9]+[.eE]|[0-9]{16})") for place in ('":', ",", r"\["))
 
 # Keys sort by UTF-16 code units (section 3.2.3) but Python sorts by code points: the same order below the surrogates.
 # Lone surrogates themselves must be refused (section 3.2.2.2).
@@ -35,6 +35,21 @@ def canonical(value: JsonObject) -> bytes:
         text = _ENCODER.encode(value)
     except (TypeError, ValueError):
         return rfc8785.dumps(value)  # which says what is wrong
-    if any(number.search(text) for number in _NUMBERS) or (not text.isascii() and _BEYOND.search(text)):
+    if _has_numbers(text) or (not text.isascii() and _BEYOND.search(text)):
         return rfc8785.dumps(value)
     return text.encode()
+
+
+def _has_numbers(text: str) -> bool:
+    """Whether there may be a number that is to be written by the rules of ECMAScript."""
+    return any(number.search(text) for number in _LISTED) or any(
+        _ends_key(text, found.start()) for found in _KEYED.finditer(text)
+    )
+
+
+def _ends_key(text: str, quote: int) -> bool:
+    """Whether a quote ends a string, and is not one inside it: a question to OPA is JSON in a string."""
+    escapes = 0
+    while text[quote - 1 - escapes] == "\\":
+        escapes += 1
+    return escapes % 2 == 0

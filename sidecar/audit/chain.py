@@ -105,6 +105,11 @@ def read(line: bytes) -> Link:
     Raises:
         BrokenRecord: it is not a record that ``link`` could have written.
     """
+    return _opened(line)[0]
+
+
+def _opened(line: bytes) -> tuple[Link, JsonObject]:
+    """Check one line on its own; return its place and the record without its hash."""
     record = _parse(line)
     missing = FIELDS - record.keys()
     if missing:
@@ -120,7 +125,7 @@ def read(line: bytes) -> Link:
     # Equal values in another spelling (spaces, escapes, order, a key twice) were not written by us.
     if line != _seal(body, digest):
         raise BrokenRecord(_misspelt(line))
-    return _place(record, digest)
+    return _place(record, digest), record
 
 
 def verify(lines: Iterable[bytes], *, head: str | None = None) -> Verification:
@@ -131,7 +136,7 @@ def verify(lines: Iterable[bytes], *, head: str | None = None) -> Verification:
         head: a remembered hash that must be among the records, where there is one; without it, records cut off the end
             cannot be noticed.
     """
-    walk = _Walk(awaited=head)
+    walk = Walk(awaited=head)
     number = 0
     for number, line in enumerate(lines, start=1):
         fault = walk.step(line)
@@ -142,11 +147,17 @@ def verify(lines: Iterable[bytes], *, head: str | None = None) -> Verification:
     return walk.verdict(None)
 
 
-class _Walk:
-    """Where a verification stands."""
+class Walk:
+    """Where a verification stands, for those who use the records while they prove the chain; else ``verify``.
 
-    def __init__(self, *, awaited: str | None) -> None:
+    Args:
+        awaited: a remembered hash; None again once it was met.
+    """
+
+    def __init__(self, *, awaited: str | None = None) -> None:
         self.awaited = awaited
+        self.record: JsonObject = {}
+        """The last record that holds, without its hash."""
         self._records = 0
         self._head = GENESIS
         self._open: dict[str, None] = {}
@@ -156,12 +167,12 @@ class _Walk:
         if not line.endswith(b"\n"):
             return "truncated: the last line does not end"
         try:
-            entry = read(line[:-1])
+            entry, record = _opened(line[:-1])
         except BrokenRecord as broken:
             return str(broken)
         fault = self._out_of_place(entry) or self._out_of_turn(entry)
         if not fault:
-            self._records, self._head = entry.seq, entry.hash
+            self._records, self._head, self.record = entry.seq, entry.hash, record
             if entry.hash == self.awaited:
                 self.awaited = None
         return fault
@@ -188,6 +199,7 @@ class _Walk:
         return ""
 
     def verdict(self, fault: Fault | None) -> Verification:
+        """Return what was proven so far, with the fault that ended it."""
         return Verification(records=self._records, head=self._head, fault=fault, unfinished=tuple(self._open))
 
 

@@ -4,8 +4,9 @@ Every record has every field of the contract, null where nothing is known, so th
 to tell "absent" from "empty". ``seq``, ``prev`` and ``hash`` are added by ``sidecar.audit.chain`` when the record is
 stored.
 
-What a record never holds: tokens, claims, session ids, documents, and (unless ``arguments`` is asked for) argument
-values; the hash of the arguments ties it to the exact call.
+What a record never holds: tokens, session ids, documents, and (unless ``arguments`` is asked for) argument values; the
+hash of the arguments ties it to the exact call. Claims only where ``question`` is asked for: the question that was put
+to OPA is decided anew by ``mcp-sidecar replay``.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
-from json import dumps
+from json import JSONEncoder, dumps
 
 from sidecar.audit.canonical import canonical
 from sidecar.model import Access, AccessVerdict, Command, Decision, Identity, JsonObject, JsonValue
@@ -23,6 +24,10 @@ VERSION = 1
 TEXT_LIMIT = 256
 """Characters of a name that the caller chose (method, tool, client); a longer one is cut and ends in ``…``, so that a
 refused request cannot write a megabyte of evidence."""
+
+QUESTION_LIMIT = 1_000_000
+"""Bytes of a question, UTF-8; what is larger is not put to OPA (``sidecar.opa.answers``). As a text inside a record it
+can double: far from the 16 MiB beyond which ``sidecar.store.file`` takes a line for somebody else's."""
 
 _SESSION_DIGITS = 16
 
@@ -78,6 +83,8 @@ class Facts:
     """What a candidate policy set would have said, where one is compared."""
     arguments: JsonObject | None = None
     """The arguments themselves, only with ``audit.arguments = "full"``."""
+    question: str | None = None
+    """``question_text`` of what OPA was asked, only with ``audit.question``."""
 
 
 def session_digest(session_id: str) -> str:
@@ -96,6 +103,26 @@ def arguments_digest(arguments: JsonObject) -> str:
     except ValueError:
         text = dumps(arguments, sort_keys=True, separators=(",", ":"))
         return "raw-" + sha256(text.encode("ascii")).hexdigest()
+
+
+def question_text(document: JsonObject) -> str | None:
+    """Return a question to OPA as a record holds it: its JSON, byte for byte what OPA reads as ``input``.
+
+    A text and not an object, because canonical JSON has no integers beyond 2**53 (RFC 8785 section 3.2.2.3): the time
+    in nanoseconds is one, and a claim may be. It must be the same question when it is read again.
+
+    Returns:
+        None where there is no such JSON, or too much of it, which means that OPA was not asked either.
+    """
+    try:
+        text = _QUESTION.encode(document)
+        size = len(text.encode())
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return text if size <= QUESTION_LIMIT else None
+
+
+_QUESTION = JSONEncoder(allow_nan=False, ensure_ascii=False, check_circular=False, separators=(",", ":"))
 
 
 def rfc3339(time_ns: int) -> str:
@@ -150,6 +177,7 @@ def outcome(
         raise ValueError(msg)
     record = dict(intended)
     record.pop("arguments", None)  # the intent holds them; the hash is in both
+    record.pop("question", None)  # asked once, recorded once
     record["id"] = record_id
     record["time"] = rfc3339(time_ns)
     record["event"] = Event.OUTCOME.value
@@ -212,13 +240,15 @@ def _record(facts: Facts, decision: Decision | None, *, event: Event, record_id:
         "traits": None if command is None else [*sorted(trait.value for trait in command.traits)],
         "arguments_sha256": facts.arguments_sha256,
         "decision": None if decision is None else _decision(decision),
-        "obligations": None if decision is None else _obligations(decision.accesses),
+        "obligations": None if decision is None else obligations(decision.accesses),
         "outcome": None,
     }
     if facts.shadow is not None:
         record["shadow"] = facts.shadow
     if facts.arguments is not None:
         record["arguments"] = facts.arguments
+    if facts.question is not None:
+        record["question"] = facts.question
     return record
 
 
@@ -258,7 +288,8 @@ def _decision(decision: Decision) -> JsonObject:
     }
 
 
-def _obligations(verdicts: tuple[AccessVerdict, ...]) -> list[JsonValue]:
+def obligations(verdicts: tuple[AccessVerdict, ...]) -> list[JsonValue]:
+    """Return what a decision obliges to, an entry per access that obliges to something."""
     return [
         {
             "access": index,

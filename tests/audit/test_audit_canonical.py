@@ -29,6 +29,23 @@ def test_the_bytes_are_those_of_the_reference(value):
     assert canonical(value) == rfc8785.dumps(value)
 
 
+# Keys and texts out of the very characters by which the fast text is judged: ends of strings, and numbers beside them.
+TRICKY = st.text('\\":1.e,[{9', max_size=24)
+
+
+@given(st.dictionaries(TRICKY, st.one_of(TRICKY, NUMBERS, st.lists(NUMBERS, max_size=2)), max_size=4))
+@example({"a\\": 1.5})
+@example({'a\\"': 1e16})
+@example({'a\\\\"': "b", 'c":1.5': 2.5})
+@example({"question": '{"time_ns":1795000000000000000}', "b": 1e-7})
+def test_a_text_that_looks_like_json_hides_no_number_beside_it(value):
+    assert canonical(value) == rfc8785.dumps(value)
+
+
+def test_a_text_full_of_what_looks_like_numbers_is_read_once():
+    canonical({"a": '\\":1.5' * 200_000, "b": "\\" * 1_000_000})
+
+
 @pytest.mark.parametrize(
     "value",
     [2**53, -(2**53), 10**30, float("nan"), float("inf"), "\ud800", b"bytes", {1, 2}, [2**53], {"deep": [[2**60]]}],

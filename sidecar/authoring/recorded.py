@@ -1,0 +1,237 @@
+"""What an audit record says of a decision: what was asked, of whom, and what it came to.
+
+Read for ``mcp-sidecar replay``. A record whose hash holds can still say anything (whoever writes the file can compute
+hashes), so every member that is used is checked; the others are left where they are.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from json import JSONDecoder, dumps
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from sidecar.audit import record
+from sidecar.audit.canonical import canonical
+from sidecar.enforcement.evidence import OWN_SOURCE
+from sidecar.errors import ObligationNotSupported
+from sidecar.model import Decision, JsonObject, JsonValue, Reason
+from sidecar.obligations.plan import plan
+
+MAX_ACCESSES: Final = 256
+"""Of one question (``policies/schema/input.json``)."""
+
+
+class Unreadable(ValueError):
+    """A record is not of the form that ``sidecar.audit.record`` writes. The message never repeats what it holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a decision comes to: policy's answer, after the plan for its obligations."""
+
+    allow: bool
+    reasons: frozenset[Reason]
+    server: str
+    grants: frozenset[str]
+    obligations: frozenset[tuple[int, str, str]]
+    """Access, part, and the part's value as JSON; values may come from claims, so they are compared and never shown."""
+
+    @classmethod
+    def of(cls, decision: Decision) -> "Standing":
+        """Return what enforcement makes of an answer: its own plan is asked, so that both agree."""
+        allow, reasons = decision.allow, frozenset(decision.reasons)
+        if allow:
+            try:
+                plan(decision)
+            except ObligationNotSupported as error:
+                allow, reasons = False, frozenset({_unsupported(error.label)})
+        return cls(
+            allow=allow,
+            reasons=reasons,
+            server=decision.server,
+            grants=frozenset(decision.grants),
+            obligations=_parts(record.obligations(decision.accesses)),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The question that was put to OPA."""
+
+    text: str
+    document: JsonObject
+    accesses: int
+    shown: JsonObject
+    """Who asked for what, as reports name it: nothing of claims, groups, roles and scopes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """An intent or a refusal."""
+
+    time: str
+    request_id: str
+    asked: Asked | None
+    """None where the question was not recorded, or policy was not asked."""
+    standing: Standing | None
+    """None where there was no decision."""
+
+
+def read_record(entry: JsonObject) -> Recorded | None:
+    """Read one record; None for an outcome, whose decision is that of its intent.
+
+    Raises:
+        Unreadable: it is not of the form that is written.
+    """
+    try:
+        found = msgspec.convert(entry, _Record)
+    except (msgspec.ValidationError, RecursionError):
+        raise Unreadable("the record is not of its form") from None
+    if found.event == record.Event.OUTCOME:
+        return None
+    return Recorded(
+        time=found.time,
+        request_id=found.request_id,
+        asked=None if found.question is None else read_question(found.question),
+        standing=None if found.decision is None else _standing(found, found.decision),
+    )
+
+
+def read_question(text: str) -> Asked:
+    """Read the question of a record.
+
+    Raises:
+        Unreadable: it is not the JSON that was written, or not of the form of a question.
+    """
+    try:
+        document: JsonValue = _DECODER.decode(text)
+        question = msgspec.convert(document, _Question)
+    except (ValueError, RecursionError):
+        raise Unreadable("the question is not of its form") from None
+    # Written again it must be the same text: what is asked now is what was asked then, no key twice, no NaN.
+    if not isinstance(document, dict) or record.question_text(document) != text:
+        raise Unreadable("the question is not as it was written")
+    return Asked(text=text, document=document, accesses=len(question.accesses), shown=_shown(question))
+
+
+class _Reason(msgspec.Struct):
+    code: str
+    source: str
+    access: Annotated[int, msgspec.Meta(ge=0)] | None
+
+
+class _Decision(msgspec.Struct):
+    allow: bool
+    reasons: list[_Reason]
+    grants: list[str]
+
+
+class _Outcome(msgspec.Struct):
+    error: str | None
+
+
+class _Record(msgspec.Struct):
+    event: str
+    time: str
+    request_id: str
+    server: str | None
+    decision: _Decision | None
+    obligations: list[dict[str, Any]] | None
+    outcome: _Outcome | None
+    question: str | None = None
+
+
+class _Caller(msgspec.Struct):
+    id: str
+    issuer: str
+
+
+class _Agent(msgspec.Struct):
+    id: str
+
+
+class _Action(msgspec.Struct):
+    tool: str
+
+
+class _Target(msgspec.Struct):
+    kind: str
+    id: str
+
+
+class _Access(msgspec.Struct, omit_defaults=True):
+    kind: str
+    database: str
+    collection: str
+    target: _Target | None = None
+
+
+class _Question(msgspec.Struct):
+    subject: _Caller
+    actor: _Agent
+    action: _Action
+    accesses: Annotated[list[_Access], msgspec.Meta(min_length=1, max_length=MAX_ACCESSES)]
+
+
+_DECODER: Final = JSONDecoder()
+
+
+def _shown(question: _Question) -> JsonObject:
+    parts = {
+        "subject": question.subject,
+        "actor": question.actor,
+        "tool": question.action.tool,
+        "accesses": question.accesses,
+    }
+    shown: JsonObject = msgspec.to_builtins(parts)
+    return shown
+
+
+def _standing(found: _Record, decision: _Decision) -> Standing:
+    """Return what a recorded decision came to.
+
+    The decision of a record is OPA's own answer, also where the call was refused afterwards. Of these refusals only
+    that for an obligation follows from policy; a server that was away or a client that gave up says nothing about it.
+    """
+    error = found.outcome.error if found.outcome is not None else None
+    stood = error != ObligationNotSupported.label
+    reasons = (Reason(code=reason.code, source=reason.source, access=reason.access) for reason in decision.reasons)
+    return Standing(
+        allow=decision.allow and stood,
+        reasons=frozenset(reasons) if stood or not decision.allow else frozenset({_unsupported(str(error))}),
+        server=found.server or "",
+        grants=frozenset(decision.grants),
+        obligations=_parts(found.obligations or []),
+    )
+
+
+def _unsupported(label: str) -> Reason:
+    return Reason(code=label, source=OWN_SOURCE)
+
+
+def _parts(entries: Iterable[Any]) -> frozenset[tuple[int, str, str]]:
+    """Return the obligations of a record, part by part.
+
+    Raises:
+        Unreadable: an entry is not about an access.
+    """
+    found = set()
+    for entry in entries:
+        access = entry.get("access")
+        if type(access) is not int:
+            raise Unreadable("an obligation of no access")
+        found |= {
+            (access, part, _value(value))
+            for part, value in entry.items()
+            if part != "access" and value not in (None, [])
+        }
+    return frozenset(found)
+
+
+def _value(value: JsonValue) -> str:
+    """Write a value in the one form in which records hold it; what has no such form, in another that is its own."""
+    try:
+        return canonical({"": value}).decode()
+    except ValueError:
+        return dumps(value, sort_keys=True)

@@ -1,0 +1,409 @@
+"""``mcp-sidecar replay``: recorded traffic decided anew under a candidate policy set, and how that differs.
+
+The file is read once, record by record, and proven on the way; nothing of it is kept but the differences. What follows
+the first line that does not hold is not looked at: it proves nothing, and a comparison with it would say nothing.
+"""
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from typing import BinaryIO, Final, Protocol, TypeAlias
+
+import msgspec
+
+from sidecar.audit.chain import BEGINNING, Fault, Verification, Walk
+from sidecar.authoring.recorded import Asked, Recorded, Standing, Unreadable, read_record
+from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
+from sidecar.model import JsonObject, JsonValue, Reason
+from sidecar.policy.verdict import read_decision
+from sidecar.ports import DecisionPoint, PdpAnswer, Question
+
+LONGEST_LINE: Final = 1 << 24
+"""Bytes, as in ``sidecar.store.file``."""
+
+BATCH: Final = 32
+"""Records that are decided at the same time at most; more than OPA has threads gains nothing."""
+
+BATCH_CHARACTERS: Final = 4_000_000
+"""Of the questions of a batch."""
+
+MEMO: Final = 4096
+"""Answers that are remembered. A question holds its second, so equal ones are near each other."""
+
+KEPT_BYTES: Final = 4 << 20
+"""Of distinct differences as JSON, some ten thousand. A file can be made of nothing but differences."""
+
+LONGEST_NAME: Final = 256
+"""Characters of a name in a report, as in a record (``sidecar.audit.record``)."""
+
+RECOVERY_POLLS: Final = 200
+_POLL_S: Final = 0.05
+"""An OPA that a question ended has this long to be back."""
+
+HINT: Final = (
+    "decisions have no question and cannot be replayed: set audit.question (SIDECAR_AUDIT__QUESTION=true) "
+    "where they are recorded"
+)
+
+
+class Candidate(DecisionPoint, Protocol):
+    """The candidate set's decision point."""
+
+    @property
+    def revision(self) -> str:
+        """The policy set that answers."""
+        ...
+
+    async def healthy(self) -> bool:
+        """Whether it answers."""
+        ...
+
+
+class Comparison(StrEnum):
+    """How the candidate's decision stands to the recorded one."""
+
+    SAME = "same"
+    WOULD_ALLOW = "would_allow"
+    WOULD_DENY = "would_deny"
+    CHANGED = "changed"
+    """Allowed or denied as before, but with another server, other grants, reasons or obligations."""
+    UNAVAILABLE = "unavailable"
+    """The candidate gives no answer that counts; enforcement would refuse."""
+    UNDECIDED = "undecided"
+    """OPA gave no decision then, so there is nothing to compare with."""
+    NOT_RECORDED = "not_recorded"
+    """There was a decision, and its question was not recorded."""
+    NOT_ASKED = "not_asked"
+    """Refused before policy was asked."""
+
+
+_DIFFERENT: Final = (Comparison.WOULD_ALLOW, Comparison.WOULD_DENY, Comparison.UNAVAILABLE, Comparison.CHANGED)
+"""In the order in which they are listed: what a mistake would cost most comes first."""
+
+_COMPARED: Final = (Comparison.SAME, *_DIFFERENT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unavailable:
+    """The candidate gives no decision."""
+
+    detail: str
+
+
+Answer: TypeAlias = Standing | Unavailable
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """One distinct difference."""
+
+    comparison: Comparison
+    document: JsonObject
+    first: JsonObject
+    """Where the first such call is: line, time, request id."""
+    calls: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """What a replay found."""
+
+    revision: str
+    """Of the candidate set."""
+    proof: Verification
+    unfinished_line: bool
+    """The file ends in the beginning of a record, as one does that is being written."""
+    counts: Mapping[Comparison, int]
+    questions: int
+    """How many distinct questions were put to the candidate."""
+    rows: tuple[Row, ...]
+    """Distinct differences, those of one kind with the most frequent first."""
+    not_listed: int
+    """Calls that differ and are in no row."""
+
+    @property
+    def compared(self) -> int:
+        """How many decisions could be compared."""
+        return sum(self.counts[comparison] for comparison in _COMPARED)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the chain holds and nothing differs; nothing compared is nothing shown (law 3)."""
+        return self.proof.holds and bool(self.compared) and not any(self.counts[each] for each in _DIFFERENT)
+
+    def document(self) -> JsonObject:
+        """Render it as JSON."""
+        fault = self.proof.fault
+        document: JsonObject = {
+            "ok": self.ok,
+            "audit": {
+                "records": self.proof.records,
+                "head": self.proof.head,
+                "broken": None if fault is None else {"line": fault.line, "what": fault.what},
+                "unfinished_line": self.unfinished_line,
+            },
+            "revision": self.revision,
+            "compared": self.compared,
+            "questions": self.questions,
+            "counts": {comparison.value: self.counts[comparison] for comparison in Comparison},
+            "differences": [{**row.document, "calls": row.calls, "first": row.first} for row in self.rows],
+            "not_listed": self.not_listed,
+        }
+        if self.counts[Comparison.NOT_RECORDED]:
+            document["notes"] = [f"{self.counts[Comparison.NOT_RECORDED]} {HINT}"]
+        return document
+
+
+async def replay(
+    file: BinaryIO, candidate: Candidate, *, servers: Collection[str], titles: Mapping[str, str], limit: int
+) -> Replayed:
+    """Decide the questions of an audit file anew.
+
+    Args:
+        file: the records, from the first one of a chain on.
+        candidate: asked each distinct question once.
+        servers: the names of servers that an allow may go to.
+        titles: what reason codes mean.
+        limit: how many distinct differences are listed.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    tape, decisions, tally = _Tape(file), _Decisions(candidate, servers), _Tally(titles)
+    for batch in _batches(tape.records()):
+        answers = await decisions.of(
+            one.asked for _, one in batch if one.asked is not None and one.standing is not None
+        )
+        for line, one in batch:
+            tally.add(line, one, answers)
+    rows = sorted(tally.rows.values(), key=lambda row: (_DIFFERENT.index(row.comparison), -row.calls))[:limit]
+    return Replayed(
+        revision=candidate.revision,
+        proof=tape.proof(),
+        unfinished_line=tape.unfinished,
+        counts=tally.counts,
+        questions=decisions.asked,
+        rows=tuple(rows),
+        not_listed=sum(tally.counts[each] for each in _DIFFERENT) - sum(row.calls for row in rows),
+    )
+
+
+class _Tape:
+    """Reads an audit file from its beginning to its end or its first fault."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._walk = Walk()
+        self._fault: Fault | None = None
+        self.unfinished = False
+
+    def proof(self) -> Verification:
+        """Return what the lines read so far prove."""
+        return self._walk.verdict(self._fault)
+
+    def records(self) -> Iterator[tuple[int, Recorded]]:
+        """Yield the number of each line that holds an intent or a refusal, with what it says."""
+        number = 0
+        while line := self._line():
+            number += 1
+            if not line.endswith(b"\n") and len(line) < LONGEST_LINE and BEGINNING.startswith(line[: len(BEGINNING)]):
+                self.unfinished = True
+                return
+            what, one = self._read(line)
+            if what:
+                self._fault = Fault(line=number, what=what)
+                return
+            if one is not None:
+                yield number, one
+
+    def _line(self) -> bytes:
+        try:
+            return self._file.readline(LONGEST_LINE)
+        except OSError as error:
+            raise ConfigurationError(f"the audit file cannot be read: {error.strerror or error}") from error
+
+    def _read(self, line: bytes) -> tuple[str, Recorded | None]:
+        """Return what is wrong with a line, or what it says."""
+        if len(line) == LONGEST_LINE:
+            return "longer than any record", None
+        if what := self._walk.step(line):
+            return what, None
+        try:
+            return "", read_record(self._walk.record)
+        except Unreadable as error:
+            return str(error), None
+
+
+def _batches(records: Iterable[tuple[int, Recorded]]) -> Iterator[list[tuple[int, Recorded]]]:
+    batch: list[tuple[int, Recorded]] = []
+    size = 0
+    for line, one in records:
+        batch.append((line, one))
+        size += len(one.asked.text) if one.asked is not None else 0
+        if len(batch) >= BATCH or size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+class _Decisions:
+    """Asks the candidate, and remembers its answers.
+
+    A question is a pure value (docs/adr/0007), so equal ones have equal answers; unlike the memo that serves, this one
+    may keep an answer for as long as it has room, because the candidate set does not change.
+    """
+
+    def __init__(self, candidate: Candidate, servers: Collection[str]) -> None:
+        self._candidate = candidate
+        self._servers = servers
+        self._known: OrderedDict[bytes, Answer] = OrderedDict()
+        self.asked = 0
+
+    async def of(self, questions: Iterable[Asked]) -> Mapping[str, Answer]:
+        """Return the answer to each question, by its text."""
+        different = {asked.text: asked for asked in questions}
+        answers = await asyncio.gather(*map(self._answer, different.values()))
+        return dict(zip(different, answers, strict=True))
+
+    async def _answer(self, asked: Asked) -> Answer:
+        key = sha256(asked.text.encode()).digest()
+        known = self._known.get(key)
+        if known is not None:
+            self._known.move_to_end(key)
+            return known
+        self.asked += 1
+        answer = self._known[key] = await self._decide(asked)
+        if len(self._known) > MEMO:
+            self._known.popitem(last=False)
+        return answer
+
+    async def _decide(self, asked: Asked) -> Answer:
+        try:
+            answer = await self._ask(asked.document)
+            return Standing.of(read_decision(answer.result, accesses=asked.accesses, servers=self._servers))
+        except DecisionUnavailable as error:
+            return Unavailable(detail=error.detail)
+
+    async def _ask(self, document: JsonObject) -> PdpAnswer:
+        """Ask, and once more if OPA was not there: another question may have ended it."""
+        try:
+            return await self._candidate.ask(Question.DECISION, document)
+        except DecisionUnavailable as error:
+            if error.fault is not PdpFault.UNREACHABLE:
+                raise
+        for _ in range(RECOVERY_POLLS):
+            if await self._candidate.healthy():
+                break
+            await asyncio.sleep(_POLL_S)
+        return await self._candidate.ask(Question.DECISION, document)
+
+
+class _Tally:
+    """Counts, and gathers like differences in one row."""
+
+    def __init__(self, titles: Mapping[str, str]) -> None:
+        self._titles = titles
+        self._kept = 0
+        self.counts: Counter[Comparison] = Counter()
+        self.rows: dict[bytes, Row] = {}
+
+    def add(self, line: int, one: Recorded, answers: Mapping[str, Answer]) -> None:
+        """Take one record."""
+        comparison, after = _compare(one, answers)
+        self.counts[comparison] += 1
+        if comparison not in _DIFFERENT or one.asked is None or one.standing is None or after is None:
+            return
+        document = self._document(comparison, one.asked, one.standing, after)
+        text = msgspec.json.encode(document)
+        key = sha256(text).digest()
+        if key in self.rows:
+            self.rows[key].calls += 1
+        elif self._kept + len(text) <= KEPT_BYTES:
+            self._kept += len(text)
+            first: JsonObject = {"line": line, "time": _cut(one.time), "request_id": _cut(one.request_id)}
+            self.rows[key] = Row(comparison=comparison, document=document, first=first)
+
+    def _document(self, comparison: Comparison, asked: Asked, before: Standing, after: Answer) -> JsonObject:
+        differs = [] if isinstance(after, Unavailable) else _differing(before, after)
+        return {
+            "difference": comparison.value,
+            **{name: _short(value) for name, value in asked.shown.items()},
+            "differs": [*differs],
+            "before": self._shown(before),
+            "after": {"unavailable": after.detail} if isinstance(after, Unavailable) else self._shown(after),
+        }
+
+    def _shown(self, standing: Standing) -> JsonObject:
+        reasons = sorted(
+            standing.reasons, key=lambda one: (one.code, one.source, -1 if one.access is None else one.access)
+        )
+        return {
+            "allow": standing.allow,
+            "server": _cut(standing.server),
+            "grants": [_cut(grant) for grant in sorted(standing.grants)],
+            "reasons": [self._reason(reason) for reason in reasons],
+            "obligations": [*sorted({f"{_cut(part)} of access {access}" for access, part, _ in standing.obligations})],
+        }
+
+    def _reason(self, reason: Reason) -> JsonObject:
+        return {
+            "code": _cut(reason.code),
+            "source": _cut(reason.source),
+            "access": reason.access,
+            "title": self._titles.get(reason.code, ""),
+        }
+
+
+def _compare(one: Recorded, answers: Mapping[str, Answer]) -> tuple[Comparison, Answer | None]:
+    """Compare like with like: what policy said then, and what it would say now."""
+    match one.asked, one.standing:
+        case None, None:
+            return Comparison.NOT_ASKED, None
+        case None, _:
+            return Comparison.NOT_RECORDED, None
+        case _, None:
+            return Comparison.UNDECIDED, None
+        case asked, before:
+            after = answers[asked.text]
+            return _between(before, after), after
+
+
+def _between(before: Standing, after: Answer) -> Comparison:
+    if isinstance(after, Unavailable):
+        return Comparison.UNAVAILABLE
+    if before.allow != after.allow:
+        return Comparison.WOULD_ALLOW if after.allow else Comparison.WOULD_DENY
+    return Comparison.SAME if before == after else Comparison.CHANGED
+
+
+def _differing(before: Standing, after: Standing) -> list[str]:
+    """Name the parts in which two decisions differ, obligations by access and part."""
+    parts = {
+        "allow": before.allow != after.allow,
+        "server": before.server != after.server,
+        "grants": before.grants != after.grants,
+        "reasons": before.reasons != after.reasons,
+    }
+    obliged = {f"{_cut(part)} of access {access}" for access, part, _ in before.obligations ^ after.obligations}
+    return [*(name for name, differs in parts.items() if differs), *sorted(obliged)]
+
+
+def _short(value: JsonValue) -> JsonValue:
+    """Cut every text inside a value."""
+    match value:
+        case str():
+            return _cut(value)
+        case list():
+            return [_short(each) for each in value]
+        case dict():
+            return {name: _short(each) for name, each in value.items()}
+        case _:
+            return value
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…"

@@ -1,0 +1,365 @@
+"""What ``replay`` believes of an audit file: what is proven and of its form, to the first line that is not."""
+
+import io
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typing_extensions import override
+
+from sidecar.audit.chain import GENESIS, link
+from sidecar.authoring.recorded import Unreadable, read_question, read_record
+from sidecar.authoring.replaying import BATCH, KEPT_BYTES, LONGEST_LINE, Comparison, Replayed, replay
+from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
+from sidecar.model import Decision, JsonObject, Reason
+from sidecar.ports import PdpAnswer, Question
+from tests.authoring.traffic import ANALYST, CANARY, STRANGER, Book, text
+
+DENY = Decision(
+    allow=False,
+    reasons=(Reason(code="not_granted", source="analytics", access=0),),
+    server="demo-ro",
+    accesses=(),
+    revision="r",
+)
+
+
+@dataclass
+class Refusing:
+    """A candidate that answers everything with the recorded deny, and counts; or fails as staged."""
+
+    asked: list[JsonObject] = field(default_factory=list)
+    faults: list[PdpFault] = field(default_factory=list)
+    down: int = 0
+    revision: str = "candidate"
+
+    async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
+        assert question is Question.DECISION
+        self.asked.append(document)
+        if self.faults:
+            raise DecisionUnavailable("staged", fault=self.faults.pop())
+        return PdpAnswer(
+            result={
+                "v": 1,
+                "allow": False,
+                "reasons": [{"code": "not_granted", "source": "analytics", "access": 0}],
+                "server": "demo-ro",
+                "accesses": [],
+                "approval": None,
+                "revision": "",
+            },
+            revision="candidate",
+        )
+
+    async def healthy(self) -> bool:
+        self.down -= 1
+        return self.down < 0
+
+
+async def replayed(content: bytes, candidate: Refusing | None = None, limit: int = 100) -> Replayed:
+    return await replay(
+        io.BytesIO(content),
+        candidate or Refusing(),
+        servers=["demo-ro"],
+        titles={"not_granted": "Nobody."},
+        limit=limit,
+    )
+
+
+def book(*calls: Any) -> Book:
+    written = Book()
+    for call in calls or (STRANGER, ANALYST, STRANGER):
+        written.call(call, DENY)
+    return written
+
+
+def broken(found: Replayed) -> tuple[int, str]:
+    assert found.proof.fault is not None
+    assert not found.ok
+    return found.proof.fault.line, found.proof.fault.what
+
+
+async def test_a_whole_chain_without_differences_is_fine() -> None:
+    found = await replayed(book().content)
+    assert found.ok
+    assert found.counts == {Comparison.SAME: 3}
+    assert (found.proof.records, found.questions, found.revision) == (3, 2, "candidate")
+
+
+# --- the chain --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("edit", "line", "what"),
+    [
+        (lambda lines: [lines[0], lines[1].replace(b"alice", b"Alice"), lines[2]], 2, "hash"),
+        (lambda lines: [lines[0], lines[2]], 2, "sequence gap"),
+        (lambda lines: lines[1:], 1, "sequence gap"),
+        (lambda lines: [lines[0], lines[0], lines[2]], 2, "sequence gap"),
+        (lambda lines: [lines[0], b"\n", *lines[1:]], 2, "not JSON"),
+        (lambda lines: [lines[0], b"\xff\xfe\n", *lines[1:]], 2, "not JSON"),
+        (lambda lines: [*lines, b"no record"], 4, "truncated"),
+        (lambda lines: [b"#!/bin/sh"], 1, "truncated"),
+        (lambda lines: [b"[" * 200_000 + b"\n"], 1, "not JSON"),
+        (lambda lines: [b'{"accesses":' + b"9" * 10_000 + b"}\n"], 1, "not JSON"),
+    ],
+    ids=[
+        "edited",
+        "removed",
+        "beginning-cut",
+        "repeated",
+        "empty-line",
+        "bytes",
+        "foreign-end",
+        "script",
+        "deep",
+        "digits",
+    ],
+)
+async def test_reading_ends_at_the_first_line_that_does_not_hold(edit: Any, line: int, what: str) -> None:
+    found = await replayed(b"".join(edit(book().lines)))
+    at, said = broken(found)
+    assert at == line
+    assert what in said
+    assert found.compared == line - 1, "what holds before is compared, what follows is not"
+
+
+async def test_the_unfinished_end_of_a_file_that_is_being_written_is_no_error() -> None:
+    whole = book()
+    for cut in (1, 12, 13, len(whole.lines[2]) - 1):
+        found = await replayed(b"".join(whole.lines[:2]) + whole.lines[2][:cut])
+        assert found.ok
+        assert found.unfinished_line
+        assert found.compared == 2
+
+
+async def test_a_line_longer_than_any_record_is_not_read_to_its_end() -> None:
+    class Endless(io.BytesIO):
+        @override
+        def readline(self, size: int | None = -1) -> bytes:
+            assert size is not None
+            assert 0 < size <= LONGEST_LINE
+            return b'{"accesses":' + b"x" * (size - 12)
+
+    found = await replay(Endless(), Refusing(), servers=[], titles={}, limit=1)
+    assert broken(found) == (1, "longer than any record")
+
+
+async def test_an_empty_file_shows_nothing_and_is_not_fine() -> None:
+    found = await replayed(b"")
+    assert found.proof.holds
+    assert not found.ok
+
+
+async def test_a_file_that_cannot_be_read_is_a_configuration_error() -> None:
+    class Failing(io.BytesIO):
+        @override
+        def readline(self, _size: int | None = -1) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    with pytest.raises(ConfigurationError, match="Input/output"):
+        await replay(Failing(), Refusing(), servers=[], titles={}, limit=1)
+
+
+# --- what a record says -----------------------------------------------------------------------------------------------
+
+
+async def test_only_what_has_question_and_decision_is_compared() -> None:
+    written = book(STRANGER)
+    written.call(STRANGER, DENY, question=False)
+    written.refusal(STRANGER, "decision_unavailable", question=True)
+    written.refusal(STRANGER, "not_derivable", question=False)
+    candidate = Refusing()
+    found = await replayed(written.content, candidate)
+    assert found.ok
+    assert found.counts == {
+        Comparison.SAME: 1,
+        Comparison.NOT_RECORDED: 1,
+        Comparison.UNDECIDED: 1,
+        Comparison.NOT_ASKED: 1,
+    }
+    assert len(candidate.asked) == 1
+    assert "SIDECAR_AUDIT__QUESTION" in str(found.document()["notes"])
+
+
+async def test_a_file_without_any_question_is_not_fine() -> None:
+    written = Book()
+    written.call(STRANGER, DENY, question=False)
+    assert not (await replayed(written.content)).ok
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"question": 1},
+        {"question": {"v": 1}},
+        {"question": ""},
+        {"question": "{}"},
+        {"question": "null"},
+        {"question": "[" * 100_000},
+        {"question": text(STRANGER).replace("{", "{ ", 1)},
+        {"question": text(STRANGER).replace('"v":1', '"v":1,"v":1', 1)},
+        {"question": text(STRANGER).replace('"limit":5', '"limit":NaN', 1)},
+        {"question": text(STRANGER).replace('"mallory"', '"\\ud800"', 1)},
+        {"question": text(STRANGER).replace('"limit":5', f'"limit":{"9" * 5000}', 1)},
+        {"question": json.dumps({**STRANGER.question, "accesses": []}, separators=(",", ":"))},
+        {"question": json.dumps({**STRANGER.question, "accesses": [1]}, separators=(",", ":"))},
+        {"question": json.dumps({**STRANGER.question, "subject": None}, separators=(",", ":"))},
+        {"decision": []},
+        {"decision": {"allow": "yes", "reasons": [], "grants": []}},
+        {"decision": {"allow": 1, "reasons": [], "grants": []}},
+        {"decision": {"allow": True, "reasons": [{}], "grants": []}},
+        {"obligations": {}},
+        {"obligations": [1]},
+        {"obligations": [{}]},
+        {"obligations": [{"access": True}]},
+        {"outcome": "refused"},
+        {"server": 1},
+        {"time": None},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+async def test_a_record_of_another_form_ends_the_reading_as_a_broken_chain_does(changes: JsonObject) -> None:
+    written = book(STRANGER)
+    written.call(STRANGER, DENY, edit=changes)
+    candidate = Refusing()
+    found = await replayed(written.content, candidate)
+    line, what = broken(found)
+    assert line == 2
+    assert "form" in what or "written" in what or "access" in what
+    assert candidate.asked == [STRANGER.question]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.lists(st.binary(max_size=60) | json_values.map(lambda value: json.dumps(value).encode()), max_size=4))
+async def test_arbitrary_lines_never_raise(lines: list[bytes]) -> None:
+    await replayed(b"".join(line + b"\n" for line in lines))
+
+
+MEMBERS = ("question", "decision", "obligations", "outcome", "server", "time", "accesses", "subject", "v", "tool")
+
+
+@given(st.dictionaries(st.sampled_from(MEMBERS), json_values, max_size=4))
+async def test_a_chain_of_arbitrary_members_never_raises(changes: JsonObject) -> None:
+    written = book(STRANGER)
+    entry = json.JSONDecoder().decode(written.lines[0].decode())
+    body = {key: value for key, value in entry.items() if key not in {"seq", "prev", "hash"}} | changes
+    try:
+        line, _ = link(body, 1, GENESIS)
+    except ValueError:
+        return
+    await replayed(line + b"\n")
+
+
+@given(json_values)
+def test_an_arbitrary_record_is_read_or_refused(value: Any) -> None:
+    entries: list[Any] = [{"event": value}, {"event": "intent", "question": json.dumps(value)}, value]
+    for entry in entries:
+        try:
+            read_record(entry)
+        except Unreadable:
+            continue
+
+
+@given(st.text() | json_values.map(json.dumps))
+def test_an_arbitrary_question_is_read_as_it_stands_or_refused(said: str) -> None:
+    try:
+        asked = read_question(said)
+    except Unreadable:
+        return
+    assert asked.text == said
+
+
+# --- how often the candidate is asked ---------------------------------------------------------------------------------
+
+
+async def test_each_distinct_question_is_asked_once() -> None:
+    calls = [replace(STRANGER, second=STRANGER.second + number // 40) for number in range(400)]
+    candidate = Refusing()
+    found = await replayed(book(*calls).content, candidate)
+    assert found.counts == {Comparison.SAME: 400}
+    assert len(candidate.asked) == found.questions == 10
+
+
+async def test_the_file_is_read_as_far_as_is_decided() -> None:
+    written = book(*(replace(STRANGER, second=STRANGER.second + number) for number in range(10 * BATCH)))
+    file, positions = io.BytesIO(written.content), []
+
+    class Watching(Refusing):
+        @override
+        async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
+            positions.append(file.tell())
+            return await super().ask(question, document)
+
+    await replay(file, Watching(), servers=["demo-ro"], titles={}, limit=1)
+    assert positions[0] <= BATCH * len(max(written.lines, key=len))
+    assert len(positions) == 10 * BATCH
+
+
+# --- when the candidate does not answer -------------------------------------------------------------------------------
+
+
+async def test_no_answer_is_a_difference_of_its_own() -> None:
+    found = await replayed(book(STRANGER).content, Refusing(faults=[PdpFault.STATUS]))
+    assert found.counts == {Comparison.UNAVAILABLE: 1}
+    assert not found.ok
+    assert found.rows[0].document["after"] == {"unavailable": "staged"}
+
+
+async def test_an_opa_that_went_away_is_waited_for_and_asked_again() -> None:
+    candidate = Refusing(faults=[PdpFault.UNREACHABLE], down=2)
+    found = await replayed(book(STRANGER).content, candidate)
+    assert found.ok
+    assert len(candidate.asked) == 2
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+async def test_differences_are_gathered_counted_and_limited() -> None:
+    allowed = replace(DENY, reasons=(Reason(code="no_route", source="platform"),))
+    written = Book()
+    for number in range(6):
+        written.call(replace(STRANGER, subject=f"user-{number % 3}"), allowed)
+    written.call(replace(STRANGER, subject="user-2"), allowed)
+    found = await replayed(written.content, limit=2)
+    assert found.counts == {Comparison.CHANGED: 7}
+    assert [(row.calls, row.document["subject"]) for row in found.rows] == [
+        (3, {"id": "user-2", "issuer": "https://idp.example"}),
+        (2, {"id": "user-0", "issuer": "https://idp.example"}),
+    ]
+    assert found.not_listed == 2
+    assert found.rows[0].first["line"] == 3
+    assert found.rows[0].document["differs"] == ["reasons"]
+    assert (await replayed(written.content, limit=0)).not_listed == 7
+
+
+async def test_a_file_of_nothing_but_differences_is_counted_and_not_kept() -> None:
+    before = replace(DENY, server="x" * 256)
+    written = book()
+    for number in range(6000):
+        written.call(replace(STRANGER, subject=f"{number}{'x' * 400}"), before)
+    found = await replayed(written.content, limit=10**6)
+    assert found.counts[Comparison.CHANGED] == 6000
+    assert sum(len(str(row.document)) for row in found.rows) < 2 * KEPT_BYTES
+    assert found.not_listed == 6000 - len(found.rows) > 0
+
+
+async def test_long_names_are_cut_and_claims_are_not_there() -> None:
+    written = Book()
+    written.call(replace(STRANGER, subject="x" * 5000), replace(DENY, server=""))
+    document = str((await replayed(written.content)).document())
+    assert "x" * 256 + "…" in document
+    assert "x" * 257 not in document
+    assert CANARY not in document
+    assert "canary" not in document
+    assert "nobodies" not in document
