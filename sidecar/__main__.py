@@ -95,6 +95,7 @@ _AT: Final = click.option(
 )
 _ENVIRONMENT: Final = click.option("--environment", metavar="NAME", help="What policies see as the environment.")
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
+_PATH: Final = click.Path(exists=True, path_type=Path)
 _CONSOLE: Final = Console(soft_wrap=True)
 
 
@@ -142,15 +143,16 @@ def policy() -> None:
 
 
 @policy.command("check")
-@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_PATH)
 @_OPA
 @_JSON
-def policy_check(folder: Path, *, opa: str | None, as_json: bool) -> None:
-    """Check the policy folder DIR as the sidecar does before it serves it: containment, types, the platform's data.
+def policy_check(paths: tuple[Path, ...], *, opa: str | None, as_json: bool) -> None:
+    """Check policies as the sidecar does before it serves them: containment, types, the platform's data.
 
-    Status 1 if it would be refused.
+    PATH is a policy folder; or bundle archives (platform.tar.gz, TEAM.tar.gz), or folders of them as `policy bundle`
+    writes. Archives without the platform's are held to containment only. Status 1 if they would be refused.
     """
-    checked = app.run(commands.check_folder(folder, opa))
+    checked = app.run(commands.check_paths(paths, opa))
     if as_json:
         click.echo(json.dumps(checked.document(), indent=2, ensure_ascii=False))
     else:
@@ -227,6 +229,30 @@ def policy_new(team: str, folder: Path) -> None:
         click.echo(path)
     click.echo(f"\nThe platform team adds to platform/data.json,\n{scaffold.platform_data(team)}")
     click.echo(f"Then: mcp-sidecar policy check {folder} && mcp-sidecar policy test {folder}")
+
+
+@cli.command()
+@click.option("--audit", "records", type=click.File("rb"), required=True, help="The audit file; - for standard input.")
+@click.option("--policies", type=_FOLDER, required=True, help="The policy folder to decide with.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="Distinct differences to list."
+)
+@_OPA
+@_JSON
+def replay(records: BinaryIO, *, policies: Path, limit: int, opa: str | None, as_json: bool) -> None:
+    """Decide recorded traffic anew under the policy folder of --policies, and print what would be decided otherwise.
+
+    Records need their question (the setting audit.question). The hash chain is proven on the way. Nothing is forwarded,
+    and no claims are printed. Status 1 if a decision differs, the chain is broken, or nothing could be compared.
+    """
+    replayed = app.run(commands.replay_file(records, policies, opa, limit=limit))
+    if as_json:
+        # ASCII: the names come from callers, and a terminal acts on some characters that JSON leaves as they are.
+        click.echo(json.dumps(replayed.document(), indent=2))
+    else:
+        wording.print_replayed(replayed.document(), _CONSOLE)
+    if not replayed.ok:
+        sys.exit(NO)
 
 
 @cli.group()

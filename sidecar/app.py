@@ -29,15 +29,15 @@ from sidecar import __version__, settings
 from sidecar.commands.catalog import CATALOG
 from sidecar.edge import admin, admission, http, server
 from sidecar.enforcement import EnforcementPoint, Ports, Rules
-from sidecar.errors import ConfigurationError, SidecarError, UpstreamError
+from sidecar.errors import ConfigurationError, SidecarError
 from sidecar.identity.claims import ClaimMap
 from sidecar.mcp import methods
 from sidecar.mcp.session import Sessions
 from sidecar.oauth.keys import Discovery, FileKeySet, KeySet, RemoteKeySet, at
 from sidecar.oauth.verifier import Issuer, JwtVerifier
 from sidecar.opa.client import OpaClient
-from sidecar.opa.process import Load, ManagedOpa
-from sidecar.opa.selftest import self_test
+from sidecar.opa.external import ExternalOpa
+from sidecar.opa.process import Load, ManagedOpa, PolicyState
 from sidecar.ports import Clock, DecisionPoint, Upstream, ViewCatalog
 from sidecar.settings import Settings
 from sidecar.store.file import FileAuditSink
@@ -87,7 +87,12 @@ class RandomIdentifiers:
 
 
 class Decider(DecisionPoint, Protocol):
-    """A decision point whose health can be asked for."""
+    """A decision point whose health and policies can be asked for."""
+
+    @property
+    def policy_state(self) -> PolicyState:
+        """Which policy set is in force, and why a newer one is not."""
+        ...
 
     async def healthy(self) -> bool:
         """Whether it answers."""
@@ -197,6 +202,7 @@ async def sidecar(config: Settings) -> AsyncIterator[Running]:
             audit = FileAuditSink(config.audit.path, sync=config.audit.sync)
         stack.push_async_callback(audit.close)
         decisions = await _decisions(config, stack)
+        candidate = await _candidate(config, stack)
         upstreams = await connect_servers(config, stack)
         ports = Ports(
             verifier=await _verifier(config, clock, stack),
@@ -207,13 +213,13 @@ async def sidecar(config: Settings) -> AsyncIterator[Running]:
             identifiers=RandomIdentifiers(),
             tracer=tracer,
             metrics=metrics,
-            candidate=await _candidate(config, stack),
+            candidate=candidate,
             views=_views(config, clock, stack),
         )
         pep = EnforcementPoint(ports, _rules(config), _sessions(config))
         for upstream in upstreams.values():
             upstream.on_tools_changed(pep.tools_changed)
-        readiness = Readiness(decisions, upstreams, metrics, pep)
+        readiness = Readiness(decisions, upstreams, metrics, pep, candidate)
         stack.push_async_callback(cancelled, asyncio.create_task(readiness.watch(), name="readiness"))
         with naming("listen"):
             url = await _listen(http.build_application(pep, _edge(config)), config.listen, stack)
@@ -236,9 +242,15 @@ class Readiness:
     """Whether the parts that a call needs are there."""
 
     def __init__(
-        self, decisions: Decider, upstreams: Mapping[str, Server], metrics: OtelMetrics, pep: EnforcementPoint
+        self,
+        decisions: Decider,
+        upstreams: Mapping[str, Server],
+        metrics: OtelMetrics,
+        pep: EnforcementPoint,
+        candidate: ManagedOpa | None,
     ) -> None:
         self._decisions = decisions
+        self._candidate = candidate
         self._upstreams = upstreams
         self._metrics = metrics
         self._pep = pep
@@ -250,31 +262,34 @@ class Readiness:
         found |= {f"server:{name}": upstream.healthy for name, upstream in self._upstreams.items()}
         for component, up in found.items():
             self._metrics.health(component, up=up)
-        if isinstance(self._decisions, ManagedOpa):
-            self._metrics.policy_load(self._decisions.policy_state.result)
+        self._metrics.policy_load(self._decisions.policy_state.result)
+        if self._candidate is not None:
+            self._metrics.candidate_load(self._candidate.policy_state.result)
         return found
 
     def degraded(self) -> Sequence[str]:
-        """Name what is not as it should be and takes nothing out of rotation: ``policies``, a refused policy set."""
-        refused = isinstance(self._decisions, ManagedOpa) and self._decisions.policy_state.result is Load.REFUSED
-        return ["policies"] if refused else []
+        """Name what is not as it should be and takes nothing out of rotation.
+
+        ``policies`` is a refused policy set, ``candidate`` a refused candidate.
+        """
+        sets = {"policies": self._decisions, "candidate": self._candidate}
+        return [name for name, opa in sets.items() if opa is not None and opa.policy_state.result is Load.REFUSED]
 
     async def watch(self) -> None:
         """Keep the health gauges fresh for those who only read metrics."""
         while True:
             await self.check()
-            with contextlib.suppress(UpstreamError):
-                await self._report_tools()
+            await self._report_tools()
             await asyncio.sleep(HEALTH_PERIOD_S)
 
     async def _report_tools(self) -> None:
         """Say once of each change which live tools are refused because the catalog was not written for them."""
         found = await self._pep.unreviewed_tools()
-        if found != self._unreviewed:
-            for server_name, tools in found.items():
-                if tools:
-                    _LOG.warning("refusing tools that were not reviewed", extra={"server": server_name, "tools": tools})
-            self._unreviewed = found
+        for server_name, tools in found.items():
+            self._metrics.unreviewed_tools(server_name, tools.values())
+            if tools and tools != self._unreviewed.get(server_name):
+                _LOG.warning("refusing tools that were not reviewed", extra={"server": server_name, "tools": tools})
+        self._unreviewed |= found
 
 
 async def cancelled(task: "asyncio.Task[None]") -> None:
@@ -310,6 +325,7 @@ def _rules(config: Settings) -> Rules:
         server_version=__version__,
         audit_required=config.audit.on_failure == "deny",
         audit_arguments=config.audit.arguments == "full",
+        audit_question=config.audit.question,
         calls_per_identity=config.sessions.calls_per_identity,
     )
 
@@ -341,27 +357,24 @@ async def _listen(application: web.Application, address: str, stack: AsyncExitSt
 
 
 async def _decisions(config: Settings, stack: AsyncExitStack) -> Decider:
-    """Start the managed OPA, or connect to the configured one; either must pass the self-test."""
+    """Start the managed OPA, or connect to the configured one; what either runs must be fit to be believed."""
     with naming("opa"):
         if not config.opa.url:
             return await stack.enter_async_context(_managed_opa(config, config.policies, stack))
-        client = OpaClient(
-            config.opa.url,
-            timeout_s=config.opa.timeout_ms / 1000,
-            ca_file=config.opa.ca_file,
-            token_file=config.opa.token_file,
-        )
-        await stack.enter_async_context(client)
-        await self_test(client)
-        return client
+        opa, timeout_s = config.opa, config.opa.timeout_ms / 1000
+        client = OpaClient(opa.url, timeout_s=timeout_s, ca_file=opa.ca_file, token_file=opa.token_file)
+        return await stack.enter_async_context(ExternalOpa(client, binary=opa.binary, timeout_s=timeout_s))
 
 
-async def _candidate(config: Settings, stack: AsyncExitStack) -> DecisionPoint | None:
-    """Start an OPA of its own for the candidate policies, if there are any."""
+async def _candidate(config: Settings, stack: AsyncExitStack) -> ManagedOpa | None:
+    """Start an OPA of its own for the candidate policies, if there are any; what is refused is not compared."""
     if config.policies_candidate is None:
         return None
     with naming("policies_candidate"):
-        return await stack.enter_async_context(_managed_opa(config, config.policies_candidate, stack))
+        opa = _managed_opa(config, config.policies_candidate, stack)
+        stack.push_async_callback(opa.stop)
+        await opa.start(candidate=True)
+        return opa
 
 
 def _views(config: Settings, clock: Clock, stack: AsyncExitStack) -> ViewCatalog | None:

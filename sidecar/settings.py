@@ -169,6 +169,9 @@ class Audit(_Group):
     """What becomes of a call whose record cannot be stored: refused, or carried out without evidence."""
     arguments: Literal["digest", "full"] = "digest"
     """Whether records carry the SHA-256 of a call's arguments, or the arguments too."""
+    question: bool = False
+    """Whether records carry the question that OPA was asked, which is what `mcp-sidecar replay` decides anew. It holds
+    the caller's groups, roles, scopes, and the claims that `issuers.claims.extra` names."""
     sync: bool = False
     """Wait for the disk at every record (group commit), not only for the operating system."""
 

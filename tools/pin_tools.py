@@ -2,7 +2,9 @@
 
     python tools/pin_tools.py TOOLS.json     # {"version": …, "tools": [{"name", "inputSchema", …}, …]}
 
-Pin again only together with the catalog: a new schema means that somebody has read what the tool now does.
+Pin again only together with the catalog: a new schema means that somebody has read what the tool now does, a new
+description that somebody has read what a model is told. Members whose names begin with ``x-`` are notes of whoever
+wrote the file down.
 """
 
 import json
@@ -30,7 +32,8 @@ PINS: Final[Mapping[str, str]] = {{
 def main() -> None:
     """Read the tools, write the module."""
     found = json.loads(Path(sys.argv[1]).read_text("utf-8"))  # noqa: TID251 - a file that the maintainer names
-    pins = {tool["name"]: fingerprint(tool) for tool in found["tools"]}
+    tools = [{key: value for key, value in tool.items() if not key.startswith("x-")} for tool in found["tools"]]
+    pins = {tool["name"]: fingerprint(tool) for tool in tools}
     lines = [f'    "{name}": "{pins[name]}",\n' for name in sorted(pins)]
     TARGET.write_text(HEADER.format(version=found["version"]) + "".join(lines) + "}\n", "utf-8")
     subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(TARGET)], check=True)

@@ -1,19 +1,31 @@
 """The authoring kit as the command line calls it: settings, one policy folder, one answer."""
 
+import asyncio
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, Final
 
 from sidecar import settings
-from sidecar.authoring import deciding, permissions
+from sidecar.authoring import deciding, permissions, replaying
 from sidecar.authoring.asked import Refused, read_identity, read_object
-from sidecar.authoring.checking import Checked, Tested, check, run_tests
+from sidecar.authoring.checking import Checked, Tested, check, check_archives, run_tests
 from sidecar.authoring.deciding import Decided
-from sidecar.authoring.engine import engine
-from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.authoring.engine import engine, shipped
+from sidecar.authoring.explain import vocabulary
+from sidecar.authoring.replaying import Replayed
+from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
 from sidecar.identity.claims import ClaimMap
 from sidecar.model import JsonObject, RequestContext
+from sidecar.opa.archives import PLATFORM, archives_in, read_archives
 from sidecar.opa.client import OpaClient
-from sidecar.settings import Settings
+from sidecar.opa.policies import MANIFEST
+from sidecar.opa.process import ManagedOpa
+from sidecar.settings import Opa, Settings
+
+REPLAY_TIMEOUT_S: Final = 5.0
+"""For one question of a replay: what is asked is what would be decided, not how fast on a machine like this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,15 +38,26 @@ class Circumstances:
     """None takes the configured one."""
 
 
-async def check_folder(folder: Path, opa: str | None) -> Checked:
-    """Check a policy folder.
+async def check_paths(paths: Sequence[Path], opa: str | None) -> Checked:
+    """Check a policy folder, or archives of bundles.
+
+    Args:
+        paths: one policy folder; or archives, and folders of them as ``policy bundle`` writes.
+        opa: the OPA executable; None takes the configured one.
 
     Raises:
-        ConfigurationError: it is no policy folder, or OPA cannot be run.
+        ConfigurationError: it is neither, or OPA cannot be run.
     """
     binary = settings.opa_binary(opa)
-    async with engine(binary, folder) as held:
-        return await check(held, binary)
+    if len(paths) == 1 and await asyncio.to_thread(_is_policy_folder, paths[0]):
+        async with engine(binary, paths[0]) as held:
+            return await check(held, binary)
+    return await check_archives(await asyncio.to_thread(read_archives, paths, shipped()), binary)
+
+
+def _is_policy_folder(path: Path) -> bool:
+    """Whether a path is a policy folder, or is at least none of archives."""
+    return path.is_dir() and ((path / PLATFORM / MANIFEST).is_file() or not archives_in(path))
 
 
 async def test_folder(folder: Path, opa: str | None) -> Tested:
@@ -87,7 +110,48 @@ async def decide(
     if where is None:
         raise ConfigurationError("name a policy folder with --policies")
     async with engine(settings.opa_binary(opa), where) as held:
-        return await deciding.decide_with_folder(held, text, claim_map, context, explained=explained)
+        servers = None if config is None else [server.name for server in config.servers]
+        return await deciding.decide_with_folder(held, text, claim_map, context, servers, explained=explained)
+
+
+async def replay_file(records: BinaryIO, folder: Path, opa: str | None, *, limit: int) -> Replayed:
+    """Decide the recorded questions of an audit file anew with a policy folder.
+
+    An allow may go to the servers that are configured; where nothing is, to those that the platform's data knows.
+
+    Args:
+        records: the audit file.
+        folder: the policy folder.
+        opa: the OPA executable; None takes the configured one.
+        limit: how many distinct differences are listed.
+
+    Raises:
+        ConfigurationError: the folder would not be served, the file cannot be read, or OPA cannot be run.
+    """
+    config = settings.load() if settings.given() else None
+    binary = settings.opa_binary(opa)
+    memory = (config.opa if config is not None else Opa()).memory_mb * 2**20
+    with tempfile.TemporaryDirectory(prefix="mcp-sidecar-replay-") as directory:
+        managed = ManagedOpa(
+            binary, folder, directory=Path(directory), timeout_s=REPLAY_TIMEOUT_S, memory_limit_bytes=memory
+        )
+        # The set is vetted before anything of it is evaluated.
+        async with managed, engine(binary, folder) as held:
+            known = await held.value("object.keys(data.mcp.platform.servers)", {})
+            servers = [str(name) for name in known] if isinstance(known, list) else []
+            return await replaying.replay(
+                records,
+                managed,
+                servers=servers if config is None else [server.name for server in config.servers],
+                titles=_titles(vocabulary(held)),
+                limit=limit,
+            )
+
+
+def _titles(said: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Return what reason codes mean, in words: the set's own, and that of the enforcement point."""
+    own = {ObligationNotSupported.label: ObligationNotSupported.public}
+    return own | {code: str(entry.get("title", "")) for code, entry in said.items()}
 
 
 async def _ask_service(config: Settings, text: bytes, claim_map: ClaimMap | None, context: RequestContext) -> Decided:

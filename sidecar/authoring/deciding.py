@@ -1,14 +1,21 @@
-"""``mcp-sidecar decide``: one question put to a policy folder, or to the OPA that is configured."""
+"""``mcp-sidecar decide``: one question put to a policy folder, or to the OPA that is configured.
+
+``decision`` is what OPA answers, ``enforcement`` what a sidecar that serves would make of it: an answer that is not of
+the contract, and an allow under an obligation that it cannot discharge, are refusals with a reason of its own. What is
+left out is what only a running deployment knows: views, and whether the server's tool is the reviewed one.
+"""
 
 from dataclasses import dataclass
 from typing import Final
 
 from sidecar.authoring.asked import Asked, Refused, read_question
 from sidecar.authoring.engine import Engine
-from sidecar.authoring.explain import FACTS, explain
-from sidecar.errors import DecisionUnavailable
+from sidecar.authoring.explain import explain
+from sidecar.enforcement.evidence import OWN_SOURCE
+from sidecar.errors import DecisionUnavailable, ObligationNotSupported
 from sidecar.identity.claims import ClaimMap
-from sidecar.model import Decision, JsonObject, JsonValue, RequestContext
+from sidecar.model import Decision, JsonObject, JsonValue, Reason, RequestContext
+from sidecar.obligations.plan import plan
 from sidecar.policy.document import command_document
 from sidecar.policy.verdict import read_decision
 from sidecar.ports import DecisionPoint, Question
@@ -25,9 +32,23 @@ class Decided:
 
 
 async def decide_with_folder(
-    engine: Engine, text: bytes, claim_map: ClaimMap | None, context: RequestContext, *, explained: bool
+    engine: Engine,
+    text: bytes,
+    claim_map: ClaimMap | None,
+    context: RequestContext,
+    servers: list[str] | None = None,
+    *,
+    explained: bool,
 ) -> Decided:
     """Decide one question with a policy folder.
+
+    Args:
+        engine: over the folder.
+        text: the question, as it was given.
+        claim_map: which claims mean what; None takes the usual ones.
+        context: what is true of the request.
+        servers: those that are configured; None where nothing is, and all that the platform's data knows will do.
+        explained: say which grant or why none.
 
     Raises:
         ConfigurationError: OPA cannot evaluate the folder.
@@ -37,9 +58,10 @@ async def decide_with_folder(
     except Refused as refused:
         return Decided(allow=False, document=refused.document())
     answer = await engine.value(_DECISION, asked.question)
-    servers = await engine.value("data.authoring.facts.routing_of_call.servers", asked.question, "-d", FACTS)
-    names = [str(name) for name in servers] if isinstance(servers, list) else []
-    decided = _decided(asked, answer, names, engine.policies.revision)
+    if servers is None:
+        known = await engine.value("object.keys(data.mcp.platform.servers)", {})
+        servers = [str(name) for name in known] if isinstance(known, list) else []
+    decided = _decided(asked, answer, servers, engine.policies.revision)
     if explained and isinstance(answer, dict) and "error" not in decided.document:
         why = await explain(engine, asked.question, answer)
         return Decided(allow=decided.allow, document={**decided.document, "explanation": why})
@@ -69,12 +91,25 @@ def _decided(asked: Asked, answer: JsonValue, servers: list[str], revision: str)
     if asked.notes:
         document["notes"] = [*asked.notes]
     try:
-        decision = _read(asked, answer, servers)
+        decision = read_decision(answer, accesses=len(asked.command.accesses), servers=servers)
     except DecisionUnavailable as error:
         # What the sidecar would not believe is a deny, and the author should hear why.
-        return Decided(allow=False, document={**document, "error": f"not of the contract: {error.detail}"})
-    return Decided(allow=decision.allow, document=document)
+        document["error"] = f"not of the contract: {error.detail}"
+        reasons: tuple[Reason, ...] = (Reason(code=error.label, source=f"opa.{error.fault}"),)
+    else:
+        reasons = _enforced(decision)
+    document["enforcement"] = {
+        "allow": not reasons,
+        "reasons": [{"code": one.code, "source": one.source, "access": one.access} for one in reasons],
+    }
+    return Decided(allow=not reasons, document=document)
 
 
-def _read(asked: Asked, answer: JsonValue, servers: list[str]) -> Decision:
-    return read_decision(answer, accesses=len(asked.command.accesses), servers=servers)
+def _enforced(decision: Decision) -> tuple[Reason, ...]:
+    """Return why the sidecar refuses after this decision; nothing if it forwards (a deny always has a reason)."""
+    if decision.allow:
+        try:
+            plan(decision)
+        except ObligationNotSupported as error:
+            return (Reason(code=error.label, source=OWN_SOURCE),)
+    return decision.reasons

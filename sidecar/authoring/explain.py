@@ -61,21 +61,28 @@ def _call(routing: dict[str, Any], question: JsonObject) -> JsonObject:
 
 
 def _reason(engine: Engine, reason: Any) -> JsonObject:
-    vocabulary = _vocabulary(engine).get(reason["code"], {})
+    said = vocabulary(engine).get(reason["code"], {})
     return {
         **reason,
-        "title": vocabulary.get("title", ""),
-        "remedy": vocabulary.get("remedy", ""),
+        "title": said.get("title", ""),
+        "remedy": said.get("remedy", ""),
         "at": _rules_saying(engine, reason["code"]),
     }
 
 
-def _vocabulary(engine: Engine) -> dict[str, Any]:
+def vocabulary(engine: Engine) -> dict[str, dict[str, Any]]:
+    """Return what the set's reason codes mean, as ``schema/reasons.json`` says; nothing where it does not."""
     for path, content in engine.policies.aside:
         if path.endswith(_REASONS):
-            reasons: dict[str, Any] = msgspec.json.decode(content).get("reasons", {})
-            return reasons
+            try:
+                return msgspec.json.decode(content, type=_Vocabulary).reasons
+            except msgspec.DecodeError:
+                return {}
     return {}
+
+
+class _Vocabulary(msgspec.Struct):
+    reasons: dict[str, dict[str, Any]] = {}
 
 
 def _rules_saying(engine: Engine, code: str) -> list[JsonValue]:

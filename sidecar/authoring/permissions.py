@@ -6,13 +6,19 @@ a deny, a closed hour or another part of the same call can still refuse it, and 
 could not turn into a database, a collection or a kind is written beside the row.
 """
 
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from sidecar.authoring.engine import Engine
 from sidecar.authoring.explain import FACTS
-from sidecar.authoring.terms import render_expression, value_of
+from sidecar.authoring.terms import Writing, resolved, unfolded, variables
 from sidecar.errors import ConfigurationError
 from sidecar.model import Identity, JsonObject, JsonValue, RequestContext
+from sidecar.opa.policies import CAPABILITIES
 from sidecar.policy.document import visibility_document
 from sidecar.policy.residual import (
     COMPILE_QUERY,
@@ -23,8 +29,31 @@ from sidecar.policy.residual import (
     residual_document,
 )
 
-_COLLECTION: Final = "input.access.collection"
+_COLLECTION: Final = "access.collection"
+_EVERY: Final = frozenset({f"is_string({_COLLECTION})", f'{_COLLECTION} != ""'})
+"""How the library asks for the pattern ``*``; other patterns are globs, which match no empty name either."""
+
+_COMPUTED: Final = "(computed)"
+"""A grant whose parts are not known before there is a call."""
+
 _GRANT_PARTS: Final = ("filter", "mask", "max_documents", "max_time_ms", "approval")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Way:
+    """One way to a grant, in words."""
+
+    possible: Possible
+    grant: JsonObject
+    """What of it is known."""
+    globs: list[JsonValue]
+    """Patterns that the collection must match one of, as the library's ``on`` asks them."""
+    conditions: list[JsonValue]
+    """What could not be turned into a column."""
+
+    @property
+    def identifier(self) -> str:
+        return str(self.grant.get("id", _COMPUTED))
 
 
 async def show(engine: Engine, identity: Identity, context: RequestContext) -> JsonObject:
@@ -33,9 +62,11 @@ async def show(engine: Engine, identity: Identity, context: RequestContext) -> J
     Raises:
         ConfigurationError: OPA cannot evaluate the folder.
     """
-    ways = await _ways(engine, identity)
-    question = visibility_document(identity, context, {}, possible=possible_document(ways))
-    facts = await _facts(engine, question, [possible_document([way])[0] for way in ways])
+    possible = await _ways(engine, identity)
+    writing = Writing(_arities(engine))
+    ways = [_told(one, writing) for one in possible]
+    question = visibility_document(identity, context, {}, possible=possible_document(possible))
+    facts = await _facts(engine, question, [possible_document([one])[0] for one in possible])
     rows = [_row(row, ways[row["way"]]) for row in facts.get("rows", [])]
     rows += [_own_row(row) for row in facts.get("own_rows", [])]
     ordered = sorted(_merged(rows), key=_order)
@@ -61,20 +92,50 @@ async def _facts(engine: Engine, question: JsonObject, ways: list[JsonValue]) ->
     return facts
 
 
-def _row(row: dict[str, Any], way: Possible) -> JsonObject:
-    grant = value_of(way.grant)
-    parts = grant if isinstance(grant, dict) else {}
-    collections = sorted(way.collections) if way.collections is not None else None
+def _arities(engine: Engine) -> dict[str, int]:
+    """Return how many arguments each builtin takes that a policy may use."""
+    capabilities = msgspec.json.decode(dict(engine.policies.files)[CAPABILITIES])
+    return {one["name"]: len(one["decl"].get("args", [])) for one in capabilities["builtins"]}
+
+
+def _told(way: Possible, writing: Writing) -> _Way:
+    conditions, known = unfolded(way.conditions)
+    grant = resolved(way.grant, known)
+    globs = [writing.value(one["terms"][1]) for one in conditions if _is_glob(one, writing)]
+    said = [writing.expression(one) for one in conditions if not _is_glob(one, writing) and not _is_grant(one)]
+    said += _needed(way, grant, known, writing)
+    globs += ["*"] if {*said} >= _EVERY else []
+    implied = _EVERY if globs else frozenset()
+    value = writing.value(grant)
+    return _Way(
+        possible=way,
+        grant=value if isinstance(value, dict) else {},
+        globs=globs,
+        conditions=[one for one in dict.fromkeys(said) if one not in implied],
+    )
+
+
+def _needed(way: Possible, grant: Any, known: dict[str, Any], writing: Writing) -> Iterator[str]:
+    """Say what only has to be there: the compiler has a name for it, which nothing else uses."""
+    times = Counter(variables([way.grant, *way.conditions]))
+    for name, meaning in known.items():
+        whole = resolved(meaning, known)
+        if times[name] == 1 and whole != grant and whole.get("type") in {"ref", "call"}:
+            yield f"{writing.term(whole)} is there"
+
+
+def _row(row: dict[str, Any], way: _Way) -> JsonObject:
+    collections = way.possible.collections
     return {
-        "owner": way.owner,
-        "grant": parts.get("id", str(grant)),
+        "owner": way.possible.owner,
+        "grant": way.identifier,
         "deployment": row["deployment"],
         "servers": [row["server"]],
-        "database": _database(row, way),
-        "collections": collections if collections is not None else _globs(way) or row["delegated"],
+        "database": _database(row, way.possible),
+        "collections": sorted(collections) if collections is not None else way.globs or row["delegated"],
         "kinds": row["kinds"],
-        "conditions": _conditions(way),
-        **{part: parts.get(part) for part in _GRANT_PARTS},
+        "conditions": way.conditions,
+        **{part: way.grant.get(part) for part in _GRANT_PARTS},
         "platform_obligations": _obligations(row),
     }
 
@@ -96,22 +157,6 @@ def _own_row(row: dict[str, Any]) -> JsonObject:
 
 def _obligations(row: dict[str, Any]) -> list[JsonValue]:
     return [one for one in row["obligations"] if set(one["kinds"]) & set(row["kinds"])]
-
-
-def _conditions(way: Possible) -> list[JsonValue]:
-    """Return what could not be turned into a column; a pattern matches no empty name, so that need not be said."""
-    patterned = bool(_globs(way))
-    said = [_readable(render_expression(one)) for one in way.conditions if not _is_glob(one)]
-    return [one for one in dict.fromkeys(said) if not (patterned and one == f'{_COLLECTION} != ""')]
-
-
-def _readable(condition: str) -> str:
-    """Say a negated condition in words: what partial evaluation leaves of it is a name that it made up."""
-    return "unless what the rule excludes holds" if _MADE_UP in condition else condition
-
-
-_MADE_UP = "data.partial."
-"""Where OPA puts the rules that it makes while it evaluates partially."""
 
 
 def _merged(rows: list[JsonObject]) -> list[JsonObject]:
@@ -143,32 +188,30 @@ def _database(row: dict[str, Any], way: Possible) -> str:
             return name
 
 
-def _globs(way: Possible) -> list[JsonValue]:
-    """Return the patterns that the collection must match one of, as the library's ``on`` asks them."""
-    conditions: tuple[Any, ...] = way.conditions
-    return [value_of(one["terms"][1]) for one in conditions if _is_glob(one)]
-
-
-def _is_glob(expression: Any) -> bool:
+def _is_glob(expression: Any, writing: Writing) -> bool:
     """Whether an expression is ``glob.match(<pattern>, null, input.access.collection)``."""
     match expression:
-        case {"terms": [operator, {"type": "string"}, {"type": "null"}, name, *_], **rest} if not rest.get("negated"):
-            return render_expression({"terms": [operator, name]}) == f"glob.match({_COLLECTION})"
+        case {"terms": [operator, {"type": "string"}, {"type": "null"}, name], **rest} if not rest.get("negated"):
+            return (writing.term(operator), writing.term(name)) == ("glob.match", _COLLECTION)
         case _:
             return False
 
 
-def _unreached(ways: tuple[Possible, ...], rows: list[Any]) -> list[JsonValue]:
+def _is_grant(expression: Any) -> bool:
+    """Whether an expression is the query's own ``grant``: that there is one."""
+    match expression:
+        case {"terms": {"type": "var", "value": "grant"}, **rest}:
+            return not rest.get("negated")
+        case _:
+            return False
+
+
+def _unreached(ways: list[_Way], rows: list[Any]) -> list[JsonValue]:
     """Return the grants that match this identity and lead nowhere: no route, no delegation, or a ceiling."""
     used = {row["way"] for row in rows}
-    reached = {(way.owner, _identifier(way)) for index, way in enumerate(ways) if index in used}
-    every = {(way.owner, _identifier(way)) for way in ways}
+    reached = {(way.possible.owner, way.identifier) for index, way in enumerate(ways) if index in used}
+    every = {(way.possible.owner, way.identifier) for way in ways}
     return [{"owner": owner, "grant": grant} for owner, grant in sorted(every - reached)]
-
-
-def _identifier(way: Possible) -> str:
-    grant = value_of(way.grant)
-    return str(grant.get("id", "")) if isinstance(grant, dict) else str(grant)
 
 
 def _order(row: JsonObject) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ import data.mcp.lib
 # METADATA
 # title: What the team grants
 # scope: document
-grant contains {"id": "readers-read-documents", "max_documents": 100} if {
+grant contains {"id": "readers-read-documents"} if {
 	lib.reads
 	lib.on("TEAM", ["*"])
 	lib.in_any_group(data.mcp.grants.TEAM.readers)

@@ -1,5 +1,11 @@
-"""OPA's syntax tree as text that its author would recognise; for reading, never for evaluation."""
+"""OPA's syntax tree as text that its author would recognise; for reading, never for evaluation.
 
+Partial evaluation leaves names that no author wrote: variables of the compiler (``__local12__3``), results in the place
+of a last argument, rules below ``data.partial``. They are put back into what they stand for, or said in words. What the
+question holds is written without ``input.`` before it: there is nothing else that a condition could be about.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -7,6 +13,7 @@ import msgspec
 _INFIX: Final = {
     "eq": "==",
     "equal": "==",
+    "assign": ":=",
     "neq": "!=",
     "lt": "<",
     "lte": "<=",
@@ -17,71 +24,239 @@ _INFIX: Final = {
     "mul": "*",
     "div": "/",
     "rem": "%",
+    "and": "&",
+    "or": "|",
     "internal.member_2": "in",
 }
 
+_WORDS: Final = {"internal.member_3": "member", "internal.template_string": "text"}
+"""Builtins that have no name in Rego: ``some k, v in …`` and ``$"…"``."""
 
-def render_expression(expression: Any) -> str:
-    """Write one expression; what this page does not know is written as an ellipsis."""
-    match expression:
-        case {"with": list()}:
-            return "… with …"
-        case {"terms": terms, **rest}:
-            return ("not " if rest.get("negated") else "") + _terms(terms)
+_QUESTION: Final = "question"
+"""The whole of ``input``."""
+
+_COMPREHENSIONS: Final = {
+    "arraycomprehension": ("[", "]"),
+    "setcomprehension": ("{", "}"),
+    "objectcomprehension": ("{", "}"),
+}
+
+EXCLUDED: Final = "unless what the rule excludes holds"
+ASKED: Final = "if what the rule asks holds"
+"""Of rules that partial evaluation made up; which part of which rule they stand for cannot be told."""
+
+
+class Writing:
+    """Writes terms and expressions.
+
+    Args:
+        arities: how many arguments each builtin takes. In an expression, one more is what its result must be.
+    """
+
+    def __init__(self, arities: Mapping[str, int]) -> None:
+        self._arities = arities
+
+    def expression(self, expression: Any) -> str:
+        """Write one expression; what this page does not know is written as an ellipsis."""
+        match expression:
+            case {"with": list()}:
+                return "… with …"
+            case {"terms": terms, **rest} if _made_up_rule(terms):
+                return EXCLUDED if rest.get("negated") else ASKED
+            case {"terms": terms, **rest}:
+                return ("not " if rest.get("negated") else "") + self._terms(terms)
+            case _:
+                return "…"
+
+    def term(self, term: Any) -> str:
+        """Write one term."""
+        match term:
+            case {"type": "ref", "value": [_, *_]}:
+                return self._reference(term["value"])
+            case {"type": "var", "value": str(name)}:
+                return _variable(name)
+            case {"type": "call", "value": list(terms)}:
+                return self._terms(terms)
+            case {"type": str(kind), "value": dict(parts)} if kind in _COMPREHENSIONS:
+                return self._comprehension(_COMPREHENSIONS[kind], parts)
+            case {"type": "string" | "number" | "boolean" | "null"}:
+                return msgspec.json.encode(self.value(term)).decode()
+            case _:
+                return self._collection(term)
+
+    def value(self, term: Any) -> Any:
+        """Return a constant term as a value; what is not constant stands as its text in angle brackets."""
+        match term:
+            case {"type": "object", "value": list(members)}:
+                return {str(self.value(key)): self.value(value) for key, value in members}
+            case {"type": "array" | "set", "value": list(items)}:
+                return [self.value(item) for item in items]
+            case {"type": "null"}:
+                return None  # its value is an object, in OPA's JSON
+            case {"type": "string" | "number" | "boolean"}:
+                return term.get("value")
+            case _:
+                return f"<{self.term(term)}>"
+
+    def _collection(self, term: Any) -> str:
+        match term:
+            case {"type": "array", "value": list(items)}:
+                return f"[{', '.join(map(self.term, items))}]"
+            case {"type": "set", "value": list(items)}:
+                return f"{{{', '.join(map(self.term, items))}}}" if items else "set()"
+            case {"type": "object", "value": list(members)}:
+                return f"{{{', '.join(f'{self.term(key)}: {self.term(value)}' for key, value in members)}}}"
+            case _:
+                return "…"
+
+    def _reference(self, parts: list[Any]) -> str:
+        head, *rest = parts
+        names = [part["value"] if part.get("type") == "string" else None for part in rest]
+        if head == _var("input"):
+            if not rest:
+                return _QUESTION
+            first, *rest = rest
+            start = str(first["value"]) if _is_name(first) else f"{_QUESTION}[{self.term(first)}]"
+        elif head == _var("data"):
+            start, rest = _rule(names, rest)
+        else:
+            start = self.term(head)
+        return start + "".join(map(self._step, rest))
+
+    def _step(self, part: Any) -> str:
+        return f".{part['value']}" if _is_name(part) else f"[{self.term(part)}]"
+
+    def _comprehension(self, brackets: tuple[str, str], parts: dict[str, Any]) -> str:
+        key, head = parts.get("key"), parts.get("term", parts.get("value"))
+        body, known = unfolded(parts.get("body", []))
+        said = self.term(resolved(head, known))
+        if key is not None:
+            said = f"{self.term(resolved(key, known))}: {said}"
+        conditions = "; ".join(map(self.expression, body))
+        return f"{brackets[0]}{said} | {conditions or 'true'}{brackets[1]}"
+
+    def _terms(self, terms: Any) -> str:
+        match terms:
+            case [operator, *arguments]:
+                return self._call(self.term(operator), arguments)
+            case {"type": _}:
+                return self.term(terms)
+            case {"domain": domain, "body": list(body), **names}:
+                each = ", ".join(self.term(names[name]) for name in ("key", "value") if _is_written(names.get(name)))
+                return f"every {each or '_'} in {self.term(domain)} {{ {'; '.join(map(self.expression, body))} }}"
+            case _:
+                return "…"
+
+    def _call(self, name: str, arguments: list[Any]) -> str:
+        if name not in _INFIX and self._arities.get(name) == len(arguments) - 1:
+            *arguments, result = arguments
+            return f"{self._call(name, arguments)} == {self.term(result)}"
+        if name in _INFIX and len(arguments) >= 2:  # noqa: PLR2004 - both sides of an operator
+            left, right, *result = map(self.term, arguments)
+            return f"{left} {_INFIX[name]} {right}" + (f" == {result[0]}" if result else "")
+        return f"{_WORDS.get(name, name)}({', '.join(map(self.term, arguments))})"
+
+
+def unfolded(expressions: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Put what the compiler's variables stand for in their place.
+
+    Returns:
+        The expressions that are more than such a variable's meaning, with all of them in it; and the meanings.
+    """
+    known: dict[str, Any] = {}
+    rest = []
+    for one in expressions:
+        name, meaning = _meaning(one)
+        if name and name not in known:
+            known[name] = meaning
+        else:
+            rest.append(one)
+    return [resolved(one, known) for one in rest], known
+
+
+def resolved(node: Any, known: Mapping[str, Any]) -> Any:
+    """Return a part of the tree with what its variables stand for; a meaning that contains itself stays a name."""
+    match node:
+        case {"type": "var", "value": str(name)} if name in known:
+            return resolved(known[name], {other: meaning for other, meaning in known.items() if other != name})
+        case dict():
+            return {key: resolved(value, known) for key, value in node.items()}
+        case list():
+            return [resolved(value, known) for value in node]
         case _:
-            return "…"
+            return node
 
 
-def render_term(term: Any) -> str:
-    """Write one term."""
-    match term:
-        case {"type": "ref", "value": [head, *rest]}:
-            return render_term(head) + "".join(_step(part) for part in rest)
+def variables(node: Any) -> Iterator[str]:
+    """Name every variable in a part of the tree, as often as it is there."""
+    match node:
         case {"type": "var", "value": str(name)}:
-            return "_" if name.startswith(("$", "__")) else name
-        case {"type": "array", "value": list(items)}:
-            return f"[{', '.join(map(render_term, items))}]"
-        case {"type": "set", "value": list(items)}:
-            return f"{{{', '.join(map(render_term, items))}}}"
-        case {"type": "object", "value": list(members)}:
-            return f"{{{', '.join(f'{render_term(key)}: {render_term(value)}' for key, value in members)}}}"
-        case {"type": "call", "value": list(terms)}:
-            return _terms(terms)
-        case {"type": "string" | "number" | "boolean" | "null"}:
-            return msgspec.json.encode(term.get("value")).decode()
+            yield name
+        case dict():
+            for value in node.values():
+                yield from variables(value)
+        case list():
+            for value in node:
+                yield from variables(value)
         case _:
-            return "…"
+            return
 
 
-def value_of(term: Any) -> Any:
-    """Return a constant term as a value; what is not constant stands as its text in angle brackets."""
-    match term:
-        case {"type": "object", "value": list(members)}:
-            return {str(value_of(key)): value_of(value) for key, value in members}
-        case {"type": "array" | "set", "value": list(items)}:
-            return [value_of(item) for item in items]
-        case {"type": "string" | "number" | "boolean" | "null"}:
-            return term.get("value")
+def _meaning(expression: Any) -> tuple[str, Any]:
+    """Return the variable of the compiler that an expression says the meaning of, and the meaning."""
+    match expression:
+        case {"terms": [operator, left, right], **rest} if not rest.keys() - {"index"} and operator in _EQUALITY:
+            for one, other in ((left, right), (right, left)):
+                if one.get("type") == "var" and _made_up(str(one.get("value"))):
+                    return one["value"], other
         case _:
-            return f"<{render_term(term)}>"
+            pass
+    return "", None
 
 
-def _terms(terms: Any) -> str:
-    match terms:
-        case [operator, *arguments]:
-            name = render_term(operator)
-            if name in _INFIX and len(arguments) == 2:  # noqa: PLR2004 - both sides of an operator
-                return f"{render_term(arguments[0])} {_INFIX[name]} {render_term(arguments[1])}"
-            return f"{name.removeprefix('data.partial.')}({', '.join(map(render_term, arguments))})"
-        case {"type": _}:
-            return render_term(terms)
+def _var(name: str) -> dict[str, str]:
+    return {"type": "var", "value": name}
+
+
+_EQUALITY: Final = tuple({"type": "ref", "value": [_var(name)]} for name in ("eq", "equal", "assign"))
+
+
+def _variable(name: str) -> str:
+    if name in {"input", "data"}:
+        return _QUESTION if name == "input" else name
+    return "_" if _made_up(name) else name
+
+
+def _made_up(name: str) -> bool:
+    return name.startswith(("$", "__"))
+
+
+def _made_up_rule(terms: Any) -> bool:
+    """Whether an expression asks a rule that partial evaluation made up (``data.partial.__not1_2_3__``)."""
+    head = terms[0] if isinstance(terms, list) and terms else terms
+    match head:
+        case {"type": "ref", "value": [root, {"value": "partial"}, *rest]} if root == _var("data"):
+            return any(isinstance(part.get("value"), str) and "__" in part["value"] for part in rest)
         case _:
-            return "…"
+            return False
 
 
-def _step(part: Any) -> str:
-    match part:
-        case {"type": "string", "value": str(name)} if name.isidentifier():
-            return f".{name}"
+def _rule(names: list[str | None], rest: list[Any]) -> tuple[str, list[Any]]:
+    """Return how a reference to a rule begins, and the steps behind it: a team's own rules need no package."""
+    if names[:1] == ["partial"]:
+        names, rest = names[1:], rest[1:]
+    match names:
+        case ["mcp", "teams", str(), str(rule), *_]:
+            return rule, rest[4:]
+        case ["mcp", "lib", *_]:
+            return "lib", rest[2:]
         case _:
-            return f"[{render_term(part)}]"
+            return "data", rest
+
+
+def _is_written(variable: Any) -> bool:
+    return variable is not None and not _made_up(str(variable.get("value")))
+
+
+def _is_name(part: Any) -> bool:
+    return part.get("type") == "string" and str(part["value"]).isidentifier()

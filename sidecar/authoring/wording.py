@@ -20,6 +20,8 @@ PLAIN_WIDTH: Final = 140
 
 _FULL: Final = 100.0
 
+_REPLAYED: Final = {"would_allow": "yellow", "would_deny": "yellow", "changed": "yellow", "unavailable": "red"}
+
 
 def print_checked(checked: Checked, console: Console) -> None:
     """Print findings as ``file:line``, as compilers do."""
@@ -89,11 +91,72 @@ def print_decided(document: JsonObject, console: Console) -> None:
         console.print(Text(_plain(line), style=style))
 
 
+def print_replayed(document: JsonObject, console: Console) -> None:
+    """Print how a replay went: what was proven, the counts, and a row for each distinct difference."""
+    audit: Any = document["audit"]
+    console.print(Text(f"{audit['records']} records hold; {document['compared']} decisions compared"))
+    if audit["unfinished_line"]:
+        console.print(Text("the last line is not finished yet and was left out", style="dim"))
+    if audit["broken"]:
+        where = f" at line {audit['broken']['line']}: {audit['broken']['what']}; nothing after it was compared"
+        console.print(Text.assemble(("broken", "red"), where))
+    counts: Any = document["counts"]
+    for name, count in counts.items():
+        if count:
+            console.print(Text(f"  {count:>8}  {name}", style=_REPLAYED.get(name, "")))
+    for note in _items(document.get("notes")):
+        console.print(Text(note, style="yellow"))
+    rows: Any = document["differences"]
+    if rows:
+        console.print(_differences(rows, console))
+    if document["not_listed"]:
+        console.print(Text(f"and {document['not_listed']} calls that differ and are not listed"))
+    if not document["compared"]:
+        console.print(Text("nothing was compared, so nothing is shown", style="red"))
+    elif document["ok"]:
+        console.print(Text("no differences", style="green"))
+
+
+def _differences(rows: Any, console: Console) -> Table:
+    if not console.is_terminal:
+        console.width = max(console.width, PLAIN_WIDTH)
+    table = Table()
+    for column in ("calls", "difference", "who", "tool", "accesses", "recorded", "candidate"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        differs = [f"({part})" for part in row["differs"]] if "allow" not in row["differs"] else []
+        cells = (
+            str(row["calls"]),
+            "\n".join((row["difference"], *differs)),
+            f"{row['subject']['id']} via {row['actor']['id']}",
+            row["tool"],
+            "\n".join(_place(access) for access in row["accesses"]),
+            "\n".join(_standing(row["before"])),
+            "\n".join(_standing(row["after"])),
+        )
+        table.add_row(*(Text(_plain(cell)) for cell in cells))
+    return table
+
+
+def _standing(decided: Any) -> Iterator[str]:
+    if "unavailable" in decided:
+        yield f"no answer that counts: {decided['unavailable']}"
+        return
+    if decided["allow"]:
+        yield f"allowed on {decided['server']} by {', '.join(decided['grants'])}"
+    for reason in decided["reasons"]:
+        access = "" if reason["access"] is None else f", access {reason['access']}"
+        yield f"{reason['code']} ({reason['source']}{access}) {reason['title']}".rstrip()
+    for obligation in decided["obligations"]:
+        yield f"with {obligation}"
+
+
 def _decision_lines(document: JsonObject) -> Iterator[tuple[str, str]]:
     question: Any = document["question"]
     decision: Any = document["decision"]
     who = f"{question['subject']['id']} via {question['actor']['id']}"
-    allow = decision.get("allow") is True and "error" not in document if isinstance(decision, dict) else False
+    enforcement: Any = document["enforcement"]
+    allow = enforcement["allow"]
     server = f" on {decision['server']}" if allow else ""
     yield f"{'ALLOW' if allow else 'DENY'}: {question['action']['tool']} by {who}{server}", "green" if allow else "red"
     if "error" in document:
@@ -101,6 +164,9 @@ def _decision_lines(document: JsonObject) -> Iterator[tuple[str, str]]:
         return
     for note in _items(document.get("notes")):
         yield f"  note: {note}", "dim"
+    if decision["allow"] and not allow:
+        codes = ", ".join(reason["code"] for reason in enforcement["reasons"])
+        yield f"  {codes}: policy allows it under a condition that the sidecar cannot apply to this call", "red"
     explanation: Any = document.get("explanation")
     if explanation is None:
         yield from _plain_decision(question, decision)
@@ -171,9 +237,13 @@ def _reason_lines(reason: Any) -> Iterator[tuple[str, str]]:
 
 
 def _access(index: int, access: Any) -> str:
+    return f"access {index}: {_place(access)} from {access['via']}"
+
+
+def _place(access: Any) -> str:
     target = access.get("target")
     place = f"{access['database'] or '(deployment)'}.{access['collection'] or '(database)'}"
-    return f"access {index}: {access['kind']} {place if target is None else _json(target)} from {access['via']}"
+    return f"{access['kind']} {place if target is None else _json(target)}"
 
 
 def _conditions(row: Any) -> Iterator[str]:

@@ -2,6 +2,11 @@
 
 A derivation is only as good as the knowledge of what the tool does with its arguments. A tool whose name is new or
 whose input schema changed since has not been read by anybody, so it is refused; the others work on (threats, ideas 9).
+
+The same holds for what is written for the model. A description is read as instructions, so one that changes behind
+everybody's back ("tool poisoning") makes a model do what no schema shows; annotations decide whether a client asks a
+person first. So a pin is over everything that a client is shown, and nothing is shown that is not pinned
+(docs/adr/0013).
 """
 
 import hashlib
@@ -20,7 +25,7 @@ class Standing(StrEnum):
 
     PINNED = "pinned"
     CHANGED = "changed"
-    """Its input schema is not the one that the catalog was written for."""
+    """It is not what the catalog was written for: its schemas, its description or its annotations differ."""
     UNKNOWN = "unknown"
     """The catalog has no such tool."""
     ABSENT = "absent"
@@ -46,13 +51,23 @@ class Comparison:
         }
 
 
+def shown(tool: JsonObject) -> JsonObject:
+    """Return what clients are shown of a live tool: all that it says, without ``_meta``.
+
+    The server puts its own transport and limits there (3.0.4: ``com.mongodb/transport``,
+    ``com.mongodb/maxRequestPayloadBytes``). They differ between deployments of the same server, so they cannot be
+    pinned, and they are not true of the sidecar.
+    """
+    return {key: value for key, value in tool.items() if key != "_meta"}
+
+
 def fingerprint(tool: JsonObject) -> str:
-    """Return the SHA-256 over the canonical JSON (RFC 8785) of a tool's name and input schema, hexadecimal.
+    """Return the SHA-256 over the canonical JSON (RFC 8785) of what clients are shown of a tool, hexadecimal.
 
     Raises:
         ValueError: the tool has no canonical form.
     """
-    return hashlib.sha256(rfc8785.dumps({"name": tool.get("name"), "inputSchema": tool.get("inputSchema")})).hexdigest()
+    return hashlib.sha256(rfc8785.dumps(shown(tool))).hexdigest()
 
 
 def compare(live: Sequence[JsonObject]) -> Comparison:

@@ -7,7 +7,7 @@ builds a ``Permit`` (tests/architecture holds that), and an upstream takes nothi
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final
 
@@ -104,12 +104,12 @@ class ToolCalls:
                 flight.cancel()
 
     async def unreviewed(self) -> dict[str, dict[str, str]]:
-        """Return, by server, the live tools that are refused because nobody reviewed them, with their standing.
-
-        Raises:
-            UpstreamError: a server cannot be asked.
-        """
-        return {name: (await self._live.comparison(name)).suspicious() for name in self._ports.upstreams}
+        """Return, by server that can be asked, the live tools that are refused because nobody reviewed them."""
+        found = {}
+        for name in self._ports.upstreams:
+            with suppress(UpstreamError):
+                found[name] = (await self._live.comparison(name)).suspicious()
+        return found
 
     @contextmanager
     def _flying(self, request_id: RequestId, turn: Turn) -> Iterator[None]:
@@ -156,7 +156,7 @@ class ToolCalls:
         request = AccessRequest(
             identity=turn.identity, method="tools/call", command=command, context=self._context(turn)
         )
-        question = document.decision_document(request, step_ns=self._rules.time_step_ns)
+        question = turn.question = document.decision_document(request, step_ns=self._rules.time_step_ns)
         read = partial(_read, accesses=len(command.accesses), servers=self._ports.upstreams.keys())
         decision = turn.decision = await self._decide(question, read, turn)
         self._evidence.decided(turn)
@@ -185,7 +185,7 @@ class ToolCalls:
             try:
                 return await ports.decisions.ask(question, content)
             except DecisionUnavailable as error:
-                span.fail(error.label)
+                span.fail(error.label, error.detail)
                 raise
             finally:
                 ports.metrics.asked(ports.clock.monotonic() - began)

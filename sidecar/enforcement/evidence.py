@@ -215,7 +215,13 @@ class Evidence:
             arguments_sha256=record.arguments_digest(call.arguments) if call is not None else None,
             shadow=turn.opinion.record() if turn.opinion is not None else None,
             arguments=call.arguments if call is not None and self._rules.audit_arguments else None,
+            question=self._question(turn),
         )
+
+    def _question(self, turn: Turn) -> str | None:
+        if turn.question is None or not self._rules.audit_question:
+            return None
+        return record.question_text(turn.question)
 
 
 async def settled(work: asyncio.Task[None]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from sidecar.commands.pinning import Comparison, Standing, compare
+from sidecar.commands.pinning import Comparison, Standing, compare, shown
 from sidecar.errors import CommandNotDerivable, UpstreamError, UpstreamUnreachable
 from sidecar.model import JsonObject
 from sidecar.ports import Upstream
@@ -57,7 +57,7 @@ class LiveTools:
         return any(standing in {Standing.PINNED, Standing.CHANGED} for standing in standings)
 
     async def pinned(self, servers: Collection[str]) -> list[JsonObject]:
-        """Return the reviewed tools of the servers, each name once, in the servers' order.
+        """Return the reviewed tools of the servers as they are shown, each name once, in the servers' order.
 
         Raises:
             UpstreamError: no server could be asked.
@@ -76,7 +76,7 @@ class LiveTools:
             asked = True
             for tool in self._compared[name][0]:
                 if standing[str(tool.get("name"))] is Standing.PINNED:
-                    found.setdefault(str(tool["name"]), tool)
+                    found.setdefault(str(tool["name"]), shown(tool))
         if not asked:
             raise failure
         return list(found.values())

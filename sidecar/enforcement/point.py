@@ -135,11 +135,7 @@ class EnforcementPoint:
                 queue.put_nowait(message)
 
     async def unreviewed_tools(self) -> dict[str, dict[str, str]]:
-        """Return, by server, the live tools that are refused because nobody reviewed them.
-
-        Raises:
-            UpstreamError: a server cannot be asked.
-        """
+        """Return, by server that can be asked, the live tools that are refused because nobody reviewed them."""
         return await self._calls.unreviewed()
 
     async def _batch(self, batch: Batch, exchange: Exchange, caller: Caller) -> Reply:

@@ -86,6 +86,8 @@ class Rules:
     """A call whose intent cannot be stored is refused (``audit.on_failure = "deny"``)."""
     audit_arguments: bool = False
     """Audit records carry the arguments, not only their digest (``audit.arguments = "full"``)."""
+    audit_question: bool = False
+    """Audit records carry the question that OPA was asked, claims included (``audit.question``)."""
     calls_per_identity: int = 32
     """Tool calls that one user through one agent may have under way: nobody can keep a server from the others."""
     time_step_ns: int = 1_000_000_000
@@ -137,6 +139,8 @@ class Turn:
     session: Session | None = None
     call: ToolCall | None = None
     command: Command | None = None
+    question: JsonObject | None = None
+    """The document that OPA is asked about, once it is."""
     decision: Decision | None = None
     opinion: Opinion | None = None
     """What a candidate policy set would have said."""

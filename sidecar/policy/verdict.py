@@ -9,7 +9,7 @@ obligation that got lost on the way must never read as "no obligation".
 import re
 from collections.abc import Collection, Mapping
 
-from sidecar.errors import DecisionUnavailable
+from sidecar.errors import DecisionUnavailable, PdpFault
 from sidecar.model import AccessVerdict, Decision, JsonObject, JsonValue, Reason, Visible
 
 _ANSWER_KEYS = frozenset({"v", "allow", "reasons", "server", "accesses", "approval", "revision"})
@@ -68,7 +68,7 @@ def read_decision(
     answer = _object(result, _ANSWER_KEYS, "answer")
     _version(answer)
     allow = answer["allow"]
-    _demand(isinstance(allow, bool), "allow is not a boolean")
+    _demand(isinstance(allow, bool), "allow is not a boolean", PdpFault.WRONG_TYPE)
     reasons = tuple(_reason(item, accesses) for item in _array(answer["reasons"], "reasons"))
     verdicts = tuple(_access(item) for item in _array(answer["accesses"], "accesses"))
     decision = Decision(
@@ -126,27 +126,29 @@ def read_selftest(result: JsonValue, *, nonce: str) -> None:
 
 def _demand_allow(decision: Decision, accesses: int, servers: Collection[str]) -> None:
     """Hold an allow to its own rules; law 3: nothing asked, nothing granted, is never an allow."""
-    _demand(not decision.reasons, "an allow with reasons")
-    _demand(accesses > 0 and len(decision.accesses) == accesses, "an allow without one entry per access")
-    _demand(all(verdict.owner and verdict.grants for verdict in decision.accesses), "an allow without owner or grant")
-    _demand(decision.server in servers, "an allow without a configured server")
+    _demand(not decision.reasons, "an allow with reasons", PdpFault.CONTRADICTION)
+    one_each = accesses > 0 and len(decision.accesses) == accesses
+    _demand(one_each, "an allow without one entry per access", PdpFault.WRONG_ACCESSES)
+    granted = all(verdict.owner and verdict.grants for verdict in decision.accesses)
+    _demand(granted, "an allow without owner or grant", PdpFault.CONTRADICTION)
+    _demand(decision.server in servers, "an allow without a configured server", PdpFault.UNKNOWN_SERVER)
 
 
 def _demand_deny(decision: Decision, accesses: int, servers: Collection[str]) -> None:
     """Hold a deny to its own rules: it says why, and its server, where it names one, is configured."""
-    _demand(bool(decision.reasons), "a deny without a reason")
-    _demand(decision.approval is None, "a deny with an approval")
-    _demand(len(decision.accesses) in {0, accesses}, "a deny with entries for some accesses")
-    _demand(not decision.server or decision.server in servers, "a deny with an unknown server")
+    _demand(bool(decision.reasons), "a deny without a reason", PdpFault.CONTRADICTION)
+    _demand(decision.approval is None, "a deny with an approval", PdpFault.CONTRADICTION)
+    some = len(decision.accesses) not in {0, accesses}
+    _demand(not some, "a deny with entries for some accesses", PdpFault.WRONG_ACCESSES)
+    known = not decision.server or decision.server in servers
+    _demand(known, "a deny with an unknown server", PdpFault.UNKNOWN_SERVER)
 
 
 def _reason(value: JsonValue, accesses: int) -> Reason:
     fields = _object(value, _REASON_KEYS, "reason")
-    code, source, access = fields["code"], fields["source"], fields["access"]
-    if not (isinstance(code, str) and _CODE.fullmatch(code)):
-        raise DecisionUnavailable("a reason's code is not an identifier")
-    if not (isinstance(source, str) and _SOURCE.fullmatch(source)):
-        raise DecisionUnavailable("a reason's source is not an identifier")
+    code, source, access = _text(fields["code"], "code"), _text(fields["source"], "source"), fields["access"]
+    _demand(_CODE.fullmatch(code) is not None, "a reason's code is not an identifier")
+    _demand(_SOURCE.fullmatch(source) is not None, "a reason's source is not an identifier")
     return Reason(code=code, source=source, access=None if access is None else _index(access, accesses))
 
 
@@ -165,17 +167,18 @@ def _access(value: JsonValue) -> AccessVerdict:
 def _filter(value: JsonValue) -> JsonObject | None:
     if value is None:
         return None
-    if not isinstance(value, dict) or not value or not all(value):
-        raise DecisionUnavailable("a filter is not an object with conditions")
+    if not isinstance(value, dict):
+        raise DecisionUnavailable("a filter is not an object", fault=PdpFault.WRONG_TYPE)
+    _demand(bool(value) and all(value), "a filter without conditions")
     return value
 
 
 def _limit(value: JsonValue, name: str) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST:
-        raise DecisionUnavailable(f"{name} is not a whole number from 1")
-    return value
+    number = _integer(value, name)
+    _demand(1 <= number <= _MOST, f"{name} is not a whole number from 1")
+    return number
 
 
 def _approval(value: JsonValue, accesses: int) -> JsonObject | None:
@@ -193,31 +196,38 @@ def _approval(value: JsonValue, accesses: int) -> JsonObject | None:
 
 
 def _index(value: JsonValue, accesses: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < accesses:
-        raise DecisionUnavailable("an index of no access")
-    return value
+    index = _integer(value, "an index")
+    _demand(0 <= index < accesses, "an index of no access")
+    return index
 
 
 def _version(answer: JsonObject) -> None:
-    version = answer["v"]
-    _demand(isinstance(version, int) and not isinstance(version, bool) and version == 1, "another version")
+    _demand(_integer(answer["v"], "v") == 1, "another version")
 
 
 def _object(value: JsonValue, keys: frozenset[str], name: str) -> JsonObject:
-    if not isinstance(value, dict) or value.keys() != keys:
-        raise DecisionUnavailable(f"{name}: not an object of exactly the known keys")
+    if not isinstance(value, dict):
+        raise DecisionUnavailable(f"{name}: not an object", fault=PdpFault.WRONG_TYPE)
+    _demand(value.keys() <= keys, f"{name}: a key that is not known", PdpFault.UNKNOWN_KEY)
+    _demand(value.keys() == keys, f"{name}: a key is missing", PdpFault.MISSING_KEY)
     return value
 
 
 def _array(value: JsonValue, name: str) -> list[JsonValue]:
     if not isinstance(value, list):
-        raise DecisionUnavailable(f"{name}: not an array")
+        raise DecisionUnavailable(f"{name}: not an array", fault=PdpFault.WRONG_TYPE)
+    return value
+
+
+def _integer(value: JsonValue, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise DecisionUnavailable(f"{name}: not a whole number", fault=PdpFault.WRONG_TYPE)
     return value
 
 
 def _text(value: JsonValue, name: str) -> str:
     if not isinstance(value, str):
-        raise DecisionUnavailable(f"{name}: not a string")
+        raise DecisionUnavailable(f"{name}: not a string", fault=PdpFault.WRONG_TYPE)
     return value
 
 
@@ -239,6 +249,6 @@ def _same(left: JsonValue, right: JsonValue) -> bool:
     return left == right
 
 
-def _demand(condition: bool, what: str) -> None:  # noqa: FBT001 - the condition is the point, as in assert
+def _demand(condition: bool, what: str, fault: PdpFault = PdpFault.CONTRACT) -> None:  # noqa: FBT001 - as in assert
     if not condition:
-        raise DecisionUnavailable(what)
+        raise DecisionUnavailable(what, fault=fault)

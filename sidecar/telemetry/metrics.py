@@ -5,6 +5,7 @@ Every label set is bounded. Labels whose values are known at start (methods, too
 taxonomy (stages, errors) are not known here; they are taken as they come, up to a number of distinct values.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final, Literal
 
@@ -21,6 +22,8 @@ from sidecar.telemetry.exporting import SCHEMA_URL, SCOPE, require_http_protobuf
 OTHER: Final = "_OTHER"
 
 POLICY_LOADS: Final = ("loaded", "refused")
+
+TOOL_STATES: Final = ("changed", "unknown")
 
 OPERATION_BOUNDARIES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 """Seconds; prescribed by the MCP conventions for ``mcp.server.operation.duration``."""
@@ -114,6 +117,13 @@ class OtelMetrics:
         self._policy_load = meter.create_gauge(
             "mcp_sidecar.policy.load", description="1 for how the last attempt to load the policies ended."
         )
+        self._candidate_load = meter.create_gauge(
+            "mcp_sidecar.policy.candidate.load",
+            description="1 for how the last attempt to load the candidate policies ended.",
+        )
+        self._unreviewed = meter.create_gauge(
+            "mcp_sidecar.tools.unreviewed", description="Live tools that are refused because nobody reviewed them."
+        )
         self._health = meter.create_gauge("mcp_sidecar.health", description="1 where a component answers, else 0.")
 
     def operation(self, method: str, tool: str, error: str, seconds: float) -> None:
@@ -178,6 +188,20 @@ class OtelMetrics:
         """How the last attempt to load the policies ended: ``loaded`` or ``refused`` (the last good set serves)."""
         for each in POLICY_LOADS:
             self._policy_load.set(int(each == result), {"result": each})
+
+    def candidate_load(self, result: str) -> None:
+        """How the last attempt to load the candidate policies ended: ``loaded`` or ``refused``.
+
+        A gauge of its own, so that who is woken by a refused serving set is not woken by somebody's draft.
+        """
+        for each in POLICY_LOADS:
+            self._candidate_load.set(int(each == result), {"result": each})
+
+    def unreviewed_tools(self, server: str, states: Iterable[str]) -> None:
+        """How many of a server's live tools are ``changed``, and how many ``unknown``; the log has their names."""
+        found = Counter(states)
+        for each in TOOL_STATES:
+            self._unreviewed.set(found[each], {"server": self._server(server), "state": each})
 
     def render(self) -> tuple[bytes, str]:
         """Return the body and the content type of ``/metrics``, Prometheus text format."""

@@ -10,6 +10,7 @@ from sidecar.demo.identities import Person
 from tests.integration.deployment import Deployment
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
+STAGING = {**ORDERS, "database": "staging"}
 SALARIES = {**ORDERS, "database": "hr", "collection": "salaries"}
 HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
 

@@ -17,7 +17,7 @@ from typing_extensions import override
 from sidecar.audit.chain import verify
 from sidecar.demo.identities import ANALYST, LOADER, STRANGER
 from sidecar.enforcement import EnforcementPoint, point
-from tests.attacks.attacker import ORDERS, rpc
+from tests.attacks.attacker import ORDERS, STAGING, rpc
 from tests.edge.endpoint import PING, encoded, running
 from tests.integration.deployment import wait_until
 
@@ -33,9 +33,9 @@ def test_a_call_withdrawn_at_any_moment_leaves_an_outcome_for_every_intent(attac
     records, before = len(attacker.deployment.records()), attacker.reached()
     dice = random.Random(7)  # noqa: S311 - moments, not secrets
     with attacker.deployment.database() as client:
-        documents = client["sales"]["orders"].count_documents({})
+        documents = client["staging"]["orders"].count_documents({})
         for number in range(40):
-            arguments = {**ORDERS, "documents": [{"race": number}]}
+            arguments = {**STAGING, "documents": [{"race": number}]}
             thread = threading.Thread(target=attacker.call, args=(LOADER, session, "insert-many", arguments, number))
             thread.start()
             time.sleep(dice.choice([0, 0.001, 0.002, 0.004]))
@@ -43,7 +43,7 @@ def test_a_call_withdrawn_at_any_moment_leaves_an_outcome_for_every_intent(attac
             attacker.send(LOADER, withdrawal, session=session)
             thread.join()
         time.sleep(0.5)
-        inserted = client["sales"]["orders"].count_documents({}) - documents
+        inserted = client["staging"]["orders"].count_documents({}) - documents
     found = recorded_since(attacker, records)
     intents = {record["request_id"] for record in found if record["event"] == "intent"}
     outcomes = [record["request_id"] for record in found if record["event"] == "outcome"]

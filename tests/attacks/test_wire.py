@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.commands.catalog import CATALOG
 from sidecar.demo.identities import ANALYST, LOADER, STRANGER, Person
-from tests.attacks.attacker import ORDERS, SALARIES, head, rpc
+from tests.attacks.attacker import ORDERS, SALARIES, STAGING, head, rpc
 from tests.integration.deployment import HR_ADMIN
 
 CALL = json.dumps(rpc("tools/call", {"name": "find", "arguments": ORDERS})).encode()
@@ -241,7 +241,7 @@ def test_equal_request_ids_of_different_callers_never_cross(attacker):
 def test_a_request_id_that_is_in_flight_cannot_be_used_again(attacker):
     session, before = attacker.open(LOADER), attacker.reached()
     replies = []
-    arguments = {**ORDERS, "documents": [{"note": "twice"}] * 2_000}
+    arguments = {**STAGING, "documents": [{"note": "twice"}] * 2_000}
     threads = [
         threading.Thread(target=lambda: replies.append(attacker.call(LOADER, session, "insert-many", arguments, 7)))
         for _ in range(6)

@@ -63,7 +63,8 @@ def test_an_allowed_call_is_status_zero_and_shows_command_question_and_decision(
     done = run(asked("analysts"))
     assert done.returncode == 0, done.stderr
     document = answer(done)
-    assert document.keys() == {"command", "question", "decision"}
+    assert document.keys() == {"command", "question", "decision", "enforcement"}
+    assert document["enforcement"] == {"allow": True, "reasons": []}
     assert document["decision"]["allow"] is True
     assert document["decision"]["server"] == "demo-ro"
     assert document["decision"]["revision"].startswith("sha256:")
@@ -73,7 +74,22 @@ def test_an_allowed_call_is_status_zero_and_shows_command_question_and_decision(
 def test_a_denied_call_is_status_one() -> None:
     done = run(asked("loaders"))
     assert done.returncode == 1
-    assert answer(done)["decision"]["reasons"] == [{"access": 0, "code": "not_granted", "source": "analytics"}]
+    reasons = [{"access": 0, "code": "not_granted", "source": "analytics"}]
+    assert answer(done)["decision"]["reasons"] == reasons
+    assert answer(done)["enforcement"] == {"allow": False, "reasons": reasons}
+
+
+def test_an_allow_that_the_sidecar_cannot_carry_out_is_a_refusal() -> None:
+    """What ``serve`` makes of it is in tests/integration/test_decide_agrees.py."""
+    masked = asked("support", database="support", collection="tickets")
+    done = run(masked)
+    assert done.returncode == 1
+    document = answer(done)
+    assert document["decision"]["allow"] is True
+    assert document["decision"]["accesses"][0]["mask"]
+    reasons = [{"code": "obligation_unsupported", "source": "sidecar", "access": None}]
+    assert document["enforcement"] == {"allow": False, "reasons": reasons}
+    assert answer(run(masked, "--explain"))["enforcement"] == document["enforcement"]
 
 
 def test_the_call_may_stand_beside_the_claims() -> None:
@@ -89,7 +105,7 @@ def test_other_claims_reach_policies_and_that_is_said() -> None:
 
 
 def test_the_moment_can_be_chosen() -> None:
-    call = asked("weekday-loaders", tool="insert-many", collection="returns")
+    call = asked("loaders", tool="insert-many", database="staging", client_id="nightly-loader")
     assert run(call, "--at", "2026-01-05T09:00").returncode == 0
     assert run(call, "--at", "2026-01-04T09:00").returncode == 1
     assert run(call, "--at", "yesterday").returncode == 2
@@ -188,7 +204,7 @@ def test_the_route_the_agent_and_the_scopes_are_told() -> None:
     call = explanation(asked("analysts", tool="insert-many"))["call"]
     assert call["route"] is None
     assert call["routes_of_caller"] == ["people-read-where-nothing-can-be-written"]
-    assert call["agent"] == {"id": "claude-desktop", "registered": False, "kinds": ["read", "metadata", "insert"]}
+    assert call["agent"] == {"id": "claude-desktop", "registered": False, "kinds": ["read", "metadata"]}
     assert "insert" in call["kinds_of_scopes"]
     assert explanation(asked("analysts"))["call"]["server"] == "demo-ro"
 

@@ -23,6 +23,7 @@ from pymongo import MongoClient
 from sidecar.demo.client import DemoClient
 from sidecar.demo.identities import ANALYST, ISSUER, LOADER, STRANGER, DemoIssuer, Person
 from tests import parts
+from tests.hours import policies_on
 
 START_DEADLINE_S = 60.0
 PIPE = Path(__file__).with_name("recording_pipe.py")
@@ -138,11 +139,12 @@ def deployed(
     record: bool = True,
     server: Sequence[str] = (),
     of_servers: str = "",
-    policies: Path = parts.ROOT / "policies",
+    policies: Path | None = None,
 ) -> Iterator[Deployment]:
     """Write the settings, start the sidecar, and take it down again; ``server`` wraps the MCP server's command.
 
-    ``extra`` and ``of_servers`` are further settings as TOML: at the top, and of each server.
+    ``extra`` and ``of_servers`` are further settings as TOML: at the top, and of each server. The policies are the
+    shipped ones, with a loader that inserts on every day, unless others are named.
     """
     deployment = Deployment(
         folder=folder,
@@ -155,7 +157,7 @@ def deployed(
     deployment.issuer.write_keys(folder / "jwks.json")
     (folder / "mongodb").write_text(uri)
     servers = _servers(deployment, of_servers, record=record, wrapper=server)
-    (folder / "sidecar.toml").write_text(_settings(deployment, extra, servers, policies))
+    (folder / "sidecar.toml").write_text(_settings(deployment, extra, servers, policies or policies_on(folder)))
     deployment.start()
     try:
         yield deployment

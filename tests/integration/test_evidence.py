@@ -9,6 +9,8 @@ from tests import parts
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 
+STAGING = {**ORDERS, "database": "staging"}
+
 
 async def play(deployment):
     async with deployment.client(ANALYST) as client:
@@ -21,7 +23,7 @@ async def play(deployment):
             },
         )
     async with deployment.client(LOADER) as client:
-        await client.call_tool("insert-many", {**ORDERS, "documents": [{"note": "canary-document"}]})
+        await client.call_tool("insert-many", {**STAGING, "documents": [{"note": "canary-document"}]})
     async with deployment.plain(None) as client:
         await client.call("find", ORDERS)
 

@@ -103,6 +103,25 @@ def test_labels_that_come_from_policy_are_taken_as_they_come_up_to_a_number():
     assert len(samples(metrics)["mcp_sidecar_health"]) == 65
 
 
+def test_refused_candidates_and_unreviewed_tools_are_gauges_of_their_own():
+    metrics = some_metrics()
+    metrics.policy_load("loaded")
+    metrics.candidate_load("refused")
+    metrics.unreviewed_tools("sales-ro", ["changed", "unknown", "changed"])
+    metrics.unreviewed_tools("elsewhere", [])
+    found = samples(metrics)
+    assert found["mcp_sidecar_policy_load"] == [({"result": "loaded"}, 1.0), ({"result": "refused"}, 0.0)]
+    assert found["mcp_sidecar_policy_candidate_load"] == [({"result": "loaded"}, 0.0), ({"result": "refused"}, 1.0)]
+    assert found["mcp_sidecar_tools_unreviewed"] == [
+        ({"server": "sales-ro", "state": "changed"}, 2.0),
+        ({"server": "sales-ro", "state": "unknown"}, 1.0),
+        ({"server": OTHER, "state": "changed"}, 0.0),
+        ({"server": OTHER, "state": "unknown"}, 0.0),
+    ]
+    metrics.unreviewed_tools("sales-ro", [])
+    assert {value for _, value in samples(metrics)["mcp_sidecar_tools_unreviewed"]} == {0.0}, "reviewed since"
+
+
 def test_two_of_them_share_nothing_and_leave_the_global_registry_alone():
     before = {family.name for family in REGISTRY.collect()}
     one, two = some_metrics(), some_metrics()

@@ -1,0 +1,284 @@
+"""``policy show`` speaks the language of those who write policies: nothing that OPA's compiler makes of them shows."""
+
+import io
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from sidecar.authoring.asked import read_identity
+from sidecar.authoring.engine import engine
+from sidecar.authoring.permissions import show
+from sidecar.authoring.terms import ASKED, EXCLUDED, Writing, resolved, unfolded, variables
+from sidecar.authoring.wording import print_permissions
+from sidecar.model import JsonObject, RequestContext
+from tests.parts import ROOT
+
+pytestmark = pytest.mark.real
+
+POLICIES = ROOT / "policies"
+CONTEXT = RequestContext(time_ns=0, client_ip="127.0.0.1", protocol="2025-11-25", environment="test")
+
+TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
+"""What an author wrote between quotes may say anything."""
+
+INTERNAL = re.compile(r"data\.partial|__|\$_|\binput\b|internal\.")
+
+
+def internal(shown: JsonObject) -> list[str]:
+    """Every name of OPA's own in the table, wherever it is; rows are one line each."""
+    out = io.StringIO()
+    print_permissions(shown, Console(file=out, width=4000, force_terminal=False))
+    return INTERNAL.findall(TEXT.sub('""', out.getvalue()))
+
+
+async def permissions(folder: Path, opa: str, groups: list[str], agent: str = "claude-desktop") -> Any:
+    claims: JsonObject = {
+        "sub": "mia",
+        "client_id": agent,
+        "groups": [*groups],
+        "region": "EU",
+        "branch": "x",
+    }
+    identity, _ = read_identity({**claims, "scope": "mongodb:read mongodb:write"}, None)
+    async with engine(opa, folder) as held:
+        return await show(held, identity, CONTEXT)
+
+
+def words_of_teams() -> list[str]:
+    """Every text in the shipped teams' policies and data: all groups are among them."""
+    texts = [path.read_text() for path in sorted((POLICIES / "teams").glob("*/*")) if path.suffix in {".rego", ".json"}]
+    return sorted({word for text in texts for word in re.findall(r'"([a-z][a-z-]{2,60})"', text)})
+
+
+async def test_the_shipped_teams_are_shown_without_a_name_of_opas_own(opa_binary: str) -> None:
+    owners = set()
+    for agent in ("claude-desktop", "nightly-loader"):
+        shown = await permissions(POLICIES, opa_binary, words_of_teams(), agent)
+        owners |= {row["owner"] for row in shown["permissions"]} | {one["owner"] for one in shown["unreached"]}
+        assert internal(shown) == []
+    assert owners == {team.name for team in (POLICIES / "teams").iterdir()} | {"platform"}
+
+
+HOSTILE = """package mcp.teams.people
+
+import data.mcp.lib
+
+deny := set()
+
+base if {
+	lib.reads
+	lib.on("hr", ["*"])
+}
+
+all_of(x, y) if {
+	startswith(x, y)
+	not endswith(x, "secret")
+}
+
+pick(x) := "yes" if startswith(x, "y")
+else := "no"
+
+default flag := false
+
+flag if input.command.limit > 3
+
+deeper if {
+	not flag
+	input.action.tool == "find"
+}
+
+none_of if {
+	every stage in input.command.stages {
+		stage != "$out"
+	}
+}
+"""
+
+CONDITIONS: dict[str, tuple[str, list[str]]] = {
+    # what a team writes, and every condition that is shown of it
+    "not": ('not input.access.collection == "x"', ['not access.collection == "x"']),
+    "not of a function": (
+        'not all_of(input.access.collection, "q")',
+        ['not startswith(access.collection, "q")', 'endswith(access.collection, "secret")'],
+    ),
+    "not of every": ("not none_of", [EXCLUDED]),
+    "every": ('every s in input.command.stages { s != "$out" }', ['every _ in command.stages { _ != "$out" }']),
+    "some": ('some s in input.command.stages; s == "$match"', ['"$match" == command.stages[_]']),
+    "a list of what fits": (
+        'count([s | some s in input.command.stages; s != "$x"]) > 3',
+        ['count([command.stages[_] | command.stages[_] != "$x"]) > 3'],
+    ),
+    "a set of what fits": (
+        '{s | some s in input.command.traits} == {"x"}',
+        ['{command.traits[_] | true} == {"x"}'],
+    ),
+    "an object of what fits": (
+        "{k: v | some k, v in input.command.fields} != {}",
+        ["{_: command.fields[_] | true} != {}"],
+    ),
+    "an index": ('input.command.stages[0] == "$match"', ['command.stages[0] == "$match"']),
+    "any index": ('input.command.stages[_] == "$match"', ['command.stages[_] == "$match"']),
+    "a name that is none": ('input.command["odd key"].x == 1', ['command["odd key"].x == 1']),
+    "numbers": ("input.command.limit * 2 < 100 + 1", ["command.limit * 2 < 101"]),
+    "a large number": ("input.context.time_ns > 1700000000000000000", ["context.time_ns > 1700000000000000000"]),
+    "a function's value": (
+        'time.weekday(input.context.time_ns) == "Monday"',
+        ['time.weekday(context.time_ns) == "Monday"'],
+    ),
+    "null": (
+        'object.get(input.access, "via_view", null) == null',
+        ['object.get(access, "via_view", null) == null'],
+    ),
+    "sets": (
+        'count({"a"} & {t | some t in input.command.traits}) == 0',
+        ['count({"a"} & {command.traits[_] | true}) == 0'],
+    ),
+    "a text with a value in it": (
+        '$"x{input.access.collection}y" == "xay"',
+        ['text(["x", {access.collection | true}, "y"]) == "xay"'],
+    ),
+    "a rule with a default": ("flag", ["flag"]),
+    "not a rule with a default": ("not flag", ["not flag"]),
+    "not a rule that asks not": ("not deeper", ["flag", 'not action.tool == "find"']),
+    "a function with else": ('pick(input.access.collection) == "yes"', ['pick(access.collection, "yes")']),
+    "walk": ('walk(input.command, [_, v]); v == "x"', ['walk(command) == [_, "x"]']),
+    "the whole access": ("count(input.access) > 2", ["count(access) > 2"]),
+    "what only has to be there": ("[1, input.command.limit][0] == 1", ["command.limit is there"]),
+    "texts that look like names of OPA's": (
+        'input.access.collection != "input.x data.partial.y __local3__"',
+        ['access.collection != "input.x data.partial.y __local3__"'],
+    ),
+}
+
+GRANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    # a grant of which not everything is known, and what is shown of its parts
+    "a filter": ('{"id": "g", "filter": {"t": input.context.time_ns}}', {"filter": {"t": "<context.time_ns>"}}),
+    "a filter for null": ('{"id": "g", "filter": {"gone": null}}', {"filter": {"gone": None}}),
+    "a limit": ('{"id": "g", "max_documents": input.command.limit}', {"max_documents": "<command.limit>"}),
+    "a mask": (
+        '{"id": "g", "mask": {f | some f in input.command.fields.filtered}}',
+        {"mask": "<{command.fields.filtered[_] | true}>"},
+    ),
+    "a name": ('{"id": sprintf("g-%s", [input.access.kind])}', {"grant": '<sprintf("g-%s", [access.kind])>'}),
+    "all of it": (
+        'object.union({"id": "g"}, {"max_documents": input.command.limit})',
+        {"grant": "(computed)", "conditions": ['object.union({"id": "g"}, {"max_documents": command.limit}) == grant']},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository's platform, with one team that writes whatever it can."""
+    folder = tmp_path_factory.mktemp("hostile") / "policies"
+    shutil.copytree(
+        POLICIES, folder, ignore=shutil.ignore_patterns("cases", "*_test.rego", "analytics", "support", "loading")
+    )
+    rules = [
+        f'grant contains {{"id": "{name}"}} if {{\n\tbase\n\t{body}\n}}\n' for name, (body, _) in CONDITIONS.items()
+    ]
+    rules += [
+        f"grant contains {grant} if {{\n\tbase\n\tlib.in_group({name!r})\n}}\n" for name, (grant, _) in GRANTS.items()
+    ]
+    text = "\n".join([HOSTILE, *rules]).replace("; ", "\n\t").replace("in_group('", 'in_group("').replace("')", '")')
+    (folder / "teams" / "people" / "policy.rego").write_text(text)
+    return folder
+
+
+async def test_a_hostile_set_of_conditions_is_shown_in_words(hostile: Path, opa_binary: str) -> None:
+    shown = await permissions(hostile, opa_binary, ["hr-admins", *GRANTS])
+    assert internal(shown) == []
+    found: dict[str, list[str]] = {name: [] for name in CONDITIONS}
+    for row in shown["permissions"]:
+        if row["grant"] in found:
+            found[row["grant"]] += row["conditions"]
+    assert {name: sorted(said) for name, said in found.items()} == {
+        name: sorted(said) for name, (_, said) in CONDITIONS.items()
+    }
+
+
+@pytest.mark.parametrize("name", GRANTS)
+async def test_the_parts_of_a_grant_that_are_not_known_yet_are_shown(hostile: Path, opa_binary: str, name: str) -> None:
+    shown = await permissions(hostile, opa_binary, ["hr-admins", name])
+    expected = GRANTS[name][1]
+    rows = [row for row in shown["permissions"] if row["owner"] == "people" and row["grant"] not in CONDITIONS]
+    assert [{key: row[key] for key in expected} for row in rows] == [expected]
+    assert internal(shown) == []
+
+
+# --- any tree at all --------------------------------------------------------------------------------------------------
+
+names = st.sampled_from(["input", "data", "x", "__local1__2", "$_term_0", "glob", "owner", "grant"])
+variable = names.map(lambda name: {"type": "var", "value": name})
+plain = st.sampled_from(["mcp", "teams", "x", "a b", ""]).map(lambda text: {"type": "string", "value": text})
+constant = st.one_of(
+    plain,
+    st.integers(-5, 5).map(lambda number: {"type": "number", "value": number}),
+    st.booleans().map(lambda truth: {"type": "boolean", "value": truth}),
+    st.just({"type": "null", "value": {}}),
+)
+
+
+PARTIAL = [{"type": "var", "value": "data"}, {"type": "string", "value": "partial"}]
+
+
+def larger(term: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    several = st.lists(term, max_size=3)
+    body = st.lists(several.filter(bool).map(lambda terms: {"index": 0, "terms": terms}), max_size=2)
+    return st.one_of(
+        st.tuples(variable, several).map(lambda parts: {"type": "ref", "value": [parts[0], *parts[1]]}),
+        st.lists(plain, min_size=1, max_size=5).map(lambda path: {"type": "ref", "value": [*PARTIAL, *path]}),
+        st.tuples(st.sampled_from(["array", "set", "call"]), several).map(
+            lambda parts: {"type": parts[0], "value": parts[1]}
+        ),
+        st.lists(st.tuples(term, term).map(list), max_size=2).map(lambda pairs: {"type": "object", "value": pairs}),
+        st.tuples(term, body).map(
+            lambda parts: {"type": "setcomprehension", "value": {"term": parts[0], "body": parts[1]}}
+        ),
+    )
+
+
+terms = st.recursive(variable | constant, larger, max_leaves=8)
+expressions = st.one_of(
+    terms.map(lambda one: {"index": 0, "terms": one}),
+    st.lists(terms, min_size=1, max_size=4).map(lambda several: {"index": 0, "terms": several}),
+    st.lists(terms, min_size=1, max_size=3).map(lambda several: {"index": 0, "negated": True, "terms": several}),
+    st.tuples(terms, terms).map(
+        lambda both: {"terms": [{"type": "ref", "value": [{"type": "var", "value": "eq"}]}, *both]}
+    ),
+)
+
+
+@given(st.lists(expressions, max_size=4))
+def test_no_tree_makes_a_name_of_opas_own_appear(conditions: list[Any]) -> None:
+    rest, known = unfolded(conditions)
+    writing = Writing({"glob": 1})
+    for one in [*rest, *({"terms": meaning} for meaning in resolved([*known.values()], known))]:
+        said = writing.expression(one)
+        assert not re.search(r"__|\$_|data\.partial", TEXT.sub('""', said)), said
+    assert len(rest) + len(known) == len(conditions)
+    assert all(isinstance(name, str) for name in variables(conditions))
+
+
+@pytest.mark.parametrize(
+    ("negated", "words"), [(True, EXCLUDED), (False, ASKED)], ids=["what is excluded", "what is asked"]
+)
+def test_a_rule_that_partial_evaluation_made_up_is_said_in_words(negated: bool, words: str) -> None:
+    path = [{"type": "string", "value": name} for name in ("partial", "__not1_2_3__")]
+    rule = {"type": "ref", "value": [{"type": "var", "value": "data"}, *path]}
+    for asked in (rule, [rule, {"type": "var", "value": "__local1__"}]):
+        assert Writing({}).expression({"index": 0, "negated": negated, "terms": asked}) == words
+
+
+def test_the_capabilities_name_every_builtin_with_its_arguments() -> None:
+    """What ``Writing`` is told; one argument more in an expression is then the result."""
+    builtins = msgspec.json.decode((POLICIES / "capabilities.json").read_bytes())["builtins"]
+    arities = {one["name"]: len(one["decl"].get("args", [])) for one in builtins}
+    assert (arities["concat"], arities["glob.match"], arities["time.weekday"]) == (2, 3, 1)
