@@ -13,6 +13,7 @@ from typing_extensions import override
 from sidecar import __version__, app, inspection, settings
 from sidecar.audit.chain import verify
 from sidecar.authoring import commands, scaffold, wording
+from sidecar.authoring.deciding import golden_case
 from sidecar.demo import run as demo_run
 from sidecar.errors import ConfigurationError
 from sidecar.opa import bundles
@@ -108,6 +109,7 @@ def _about(at: datetime | None, environment: str | None) -> commands.Circumstanc
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--policies", type=_FOLDER, help="The policy folder to ask, instead of what is configured.")
 @click.option("--explain", is_flag=True, help="Say why: which grant, or which condition of which rule failed.")
+@click.option("--as-case", metavar="TITLE", help="Print a golden case with this title: a file of policies/cases.")
 @_AT
 @_ENVIRONMENT
 @_OPA
@@ -117,6 +119,7 @@ def decide(  # one parameter per option
     *,
     policies: Path | None,
     explain: bool,
+    as_case: str | None,
     at: datetime | None,
     environment: str | None,
     opa: str | None,
@@ -125,10 +128,15 @@ def decide(  # one parameter per option
     """Decide one call: {"claims": {…}, "call": {"name": …, "arguments": {…}}} from FILE (or standard input).
 
     Prints what the call derives to, the question to OPA and its answer; as JSON where the output is no terminal.
-    Nothing is forwarded. Status 1 if the call is refused or denied.
+    Nothing is forwarded. Status 1 if the call is refused or denied; a case is printed either way, with status 0.
     """
     about = _about(at, environment)
+    if as_case is not None and explain:
+        raise click.UsageError("--as-case prints a case and nothing else: leave --explain out")
     decided = app.run(commands.decide(file.read(), policies, about, opa, explained=explain))
+    if as_case is not None:
+        click.echo(json.dumps(golden_case(decided, as_case), indent=1, ensure_ascii=False))
+        return
     if as_json or not sys.stdout.isatty():
         click.echo(json.dumps(decided.document, indent=2, ensure_ascii=False))
     else:
@@ -191,7 +199,7 @@ def policy_show(
 ) -> None:
     """Show everything that one identity could be granted under the policy folder DIR.
 
-    Each row is a way to a grant: a deny or a closed hour can still refuse the call.
+    Each row is a way to a grant. Denies and closed hours that could still refuse it stand beside it as conditions.
     """
     about = _about(at, environment)
     document = app.run(commands.show_permissions(folder, claims.read(), about, opa))

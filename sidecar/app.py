@@ -360,7 +360,10 @@ async def _decisions(config: Settings, stack: AsyncExitStack) -> Decider:
     """Start the managed OPA, or connect to the configured one; what either runs must be fit to be believed."""
     with naming("opa"):
         if not config.opa.url:
-            return await stack.enter_async_context(_managed_opa(config, config.policies, stack))
+            managed = _managed_opa(config, config.policies, stack)
+            stack.push_async_callback(managed.stop)
+            await managed.start(standby=config.opa.standby)
+            return managed
         opa, timeout_s = config.opa, config.opa.timeout_ms / 1000
         client = OpaClient(opa.url, timeout_s=timeout_s, ca_file=opa.ca_file, token_file=opa.token_file)
         return await stack.enter_async_context(ExternalOpa(client, binary=opa.binary, timeout_s=timeout_s))

@@ -284,6 +284,8 @@ class PdpFault(StrEnum):
     """Any other value that the contract does not have."""
     POLICIES_REFUSED = "policies_refused"
     """The policy set that answered is not accepted: not contained, failing the self-test, or not examined yet."""
+    SET_ASIDE = "set_aside"
+    """An OPA ended over a question about the same databases, and the next one is not put to the test for now."""
     QUESTION = "question"
     """The question could not be sent as it is."""
 

@@ -99,7 +99,9 @@ class Opa(_Group):
     token_file: Path | None = None
     """The bearer token that `url` asks for. A secret, given as a file only."""
     memory_mb: int = Field(default=512, ge=256, le=65536)
-    """Memory limit of the managed process; an idle one takes about 135."""
+    """Memory limit of each managed process; an idle one takes about 135."""
+    standby: bool = True
+    """Keep a second managed process, so that a team's policy that ends one ends nobody else's decisions."""
     memo_ms: int = Field(default=1000, ge=0, le=1000)
     """How long an answer of the managed process stands for an equal question; 0 asks for every call."""
     reload_ms: int = Field(default=1000, ge=0, le=3_600_000)

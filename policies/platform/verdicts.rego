@@ -22,10 +22,11 @@ question(access) := object.union(object.remove(input, ["accesses"]), {"access": 
 # METADATA
 # title: What the owner says of the one access that the input is about
 # description: Both answers are arrays of none or one, so that one that is not defined is still seen.
-heard(team) := {
-	"offers": [offer | offer := data.mcp.teams[team].grant],
-	"objections": [objection | objection := data.mcp.teams[team].deny],
-}
+heard(team) := {"offers": [offer | offer := data.mcp.teams[team].grant], "objections": objected(team)}
+
+# METADATA
+# title: What the owner denies of the one access that the input is about
+objected(team) := [objection | objection := data.mcp.teams[team].deny]
 
 # METADATA
 # title: What the owner of each access says of it, by index
@@ -35,18 +36,32 @@ heard(team) := {
 # scope: document
 said := {index: answer |
 	some index in delegation.covered
-	answer := statement(delegation.held[index].owner, input.accesses[index])
+	answer := statement(delegation.held[index].owner, input.accesses[index], index in views.alone)
 }
 
 # METADATA
-# title: What an owner says of an access
+# title: What there is to allow an access with, and what the owner says against it
+# description: >-
+#   Where a view alone is enough, that is the platform's word and not the owner's grants, which are not even looked at. It goes
+#   by a name of the platform's, so that the evidence does not say that the team granted it.
 # scope: document
-statement(owner, access) := answer if {
+statement(owner, access, false) := answer if {
 	owner != "platform"
 	answer := heard(owner) with input as question(access)
 }
 
-statement("platform", access) := {"offers": [own_grants(access)], "objections": []}
+statement(owner, access, true) := {"offers": [vouched], "objections": objections} if {
+	owner != "platform"
+	objections := objected(owner) with input as question(access)
+}
+
+statement("platform", access, false) := {"offers": [own_grants(access)], "objections": []}
+
+statement("platform", _, true) := {"offers": [vouched], "objections": []}
+
+# METADATA
+# title: The grant that stands for a view that is enough alone
+vouched := {{"id": "platform.view-alone"}}
 
 # METADATA
 # title: What the platform's data grants on what the platform itself owns
@@ -60,21 +75,11 @@ own_grants(access) := {{"id": grant.id} |
 }
 
 # METADATA
-# title: What there is to allow each access with, by index
-# description: >-
-#   Where a view alone is enough, that is the platform's word instead of the owner's grants, and it goes by a name of the
-#   platform's, so that the evidence does not say that the team granted it.
-offers := object.union(
-	{index: answer.offers | some index, answer in said},
-	{index: [{{"id": "platform.view-alone"}}] | some index in views.alone; said[index]},
-)
-
-# METADATA
 # title: The grants that match, of owners whose answer has the right form, by index
 granted := {index: grants |
-	some index, offered in offers
+	some index, answer in said
 	not index in malformed
-	grants := {grant | some offer in offered; some grant in offer}
+	grants := {grant | some offer in answer.offers; some grant in offer}
 }
 
 # METADATA
@@ -103,8 +108,8 @@ unconditional contains index if {
 # title: Accesses whose owner's answer is not of the contract
 # scope: document
 malformed contains index if {
-	some index, offered in offers
-	some offer in offered
+	some index, answer in said
+	some offer in answer.offers
 	not terms.sound_offer(offer)
 }
 

@@ -57,6 +57,17 @@ test_the_platform_can_say_that_the_view_alone_is_enough if {
 	decision.accesses[1].grants == ["platform.view-alone"]
 }
 
+test_nor_does_the_platform_ask_its_own_grants_where_it_says_so if {
+	sources := {"shop": {"summary": {"sources": [at("common", "orders")], "alone": true}}}
+	accesses := [summary, behind("read", "common", "orders")]
+	impostor := object.union(authors, {"platform": {"grant": set(), "deny": {"no"}}})
+	decision := with_views_and_authors(accesses, sources, impostor)
+	decision.allow == true
+	decision.accesses[1] == object.union(decision.accesses[1], {"owner": "platform", "grants": ["platform.view-alone"]})
+	needed := json.patch(sources, [{"op": "replace", "path": "/shop/summary/alone", "value": false}])
+	fixture.refused(with_views(accesses, needed), [{"code": "not_granted", "source": "platform", "access": 1}])
+}
+
 test_a_view_that_is_declared_without_being_enough_is_not if {
 	fixture.refused(with_views([summary, behind("read", "blue", "orders")], declared(false)), [blue("not_granted", 1)])
 }

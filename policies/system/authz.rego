@@ -1,7 +1,7 @@
 # METADATA
 # title: Who may ask OPA what
 # description: >-
-#   Three questions, each by POST to one fixed path, one fixed query for partial evaluation, two probes, and two lists of what
+#   Three questions, each by POST to one fixed path, one fixed query for partial evaluation, one probe, and two lists of what
 #   runs. Everything else of OPA's API is closed: data, any other query, configuration, changes, the v0 API. In force with
 #   `opa run --authorization=basic`.
 # related_resources:
@@ -42,10 +42,10 @@ allow if {
 }
 
 # METADATA
-# title: Health and metrics
+# title: Health
 allow if {
 	input.method == "GET"
-	input.path in [["health"], ["metrics"]]
+	input.path == ["health"]
 }
 
 # METADATA

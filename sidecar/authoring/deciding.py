@@ -5,14 +5,15 @@ the contract, and an allow under an obligation that it cannot discharge, are ref
 left out is what only a running deployment knows: views, and whether the server's tool is the reviewed one.
 """
 
+import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sidecar.authoring.asked import Asked, Refused, read_question
 from sidecar.authoring.engine import Engine
 from sidecar.authoring.explain import explain
 from sidecar.enforcement.evidence import OWN_SOURCE
-from sidecar.errors import DecisionUnavailable, ObligationNotSupported
+from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
 from sidecar.identity.claims import ClaimMap
 from sidecar.model import Decision, JsonObject, JsonValue, Reason, RequestContext
 from sidecar.obligations.plan import plan
@@ -20,6 +21,7 @@ from sidecar.policy.document import command_document
 from sidecar.policy.verdict import read_decision
 from sidecar.ports import DecisionPoint, Question
 
+_NOT_IN_A_NAME: Final = re.compile(r"[\W_]+")
 _DECISION: Final = "data.mcp.main.decision"
 
 
@@ -82,6 +84,26 @@ async def decide_with_service(
         return Decided(allow=False, document=refused.document())
     answer = await pdp.ask(Question.DECISION, asked.question)
     return _decided(asked, answer.result, servers, answer.revision)
+
+
+def golden_case(decided: Decided, title: str) -> JsonObject:
+    """Return what was decided as the content of one file of ``policies/cases``: ``{name: case}``.
+
+    The name is made of the title. ``revision`` is empty, as it is where cases are decided again.
+
+    Raises:
+        ConfigurationError: policy was not asked, or its answer is not of the contract.
+    """
+    document = decided.document
+    decision = document.get("decision")
+    if "refused" in document or "error" in document or not isinstance(decision, dict):
+        why: Any = document.get("refused") or document.get("error")
+        said = f"{why['code']}: {why['message']}" if isinstance(why, dict) else why
+        raise ConfigurationError(f"this is no case for policy: {said}")
+    name = _NOT_IN_A_NAME.sub("-", title.lower()).strip("-")
+    if not name:
+        raise ConfigurationError("a case needs a title with letters or digits")
+    return {name: {"title": title, "input": document["question"], "data": {}, "decision": {**decision, "revision": ""}}}
 
 
 def _decided(asked: Asked, answer: JsonValue, servers: list[str], revision: str) -> Decided:

@@ -13,6 +13,7 @@ from sidecar.model import JsonObject, JsonValue
 FACTS: Final = str(Path(__file__).with_name("facts.rego"))
 _TRACED: Final = ("--explain=full", "--disable-indexing")
 _REASONS: Final = "reasons.json"
+_OBLIGATIONS: Final = ("filter", "mask", "max_documents", "max_time_ms", "approval")
 _SAID: Final = re.compile(r'^reasons contains \{"code": "([a-z_]+)"')
 
 
@@ -35,7 +36,8 @@ async def explain(engine: Engine, question: JsonObject, decision: JsonObject) ->
     explained = []
     for index, (access, verdict) in enumerate(zip(accesses, verdicts, strict=True)):
         held = holdings[index] if index < len(holdings) and len(holdings) == len(accesses) else {}
-        explained.append(await _access(engine, question, access, verdict, held))
+        verdict_and_approvals = {**verdict, "approval": _approvals(decision, index, held)}
+        explained.append(await _access(engine, question, access, verdict_and_approvals, held))
     return {
         "call": _call(known.get("routing_of_call", {}), question),
         "reasons": [_reason(engine, reason) for reason in _listed(decision["reasons"])],
@@ -112,8 +114,19 @@ async def _access(
         "granted": [_granted(name, grants) for name in granted],
         "denied": [_held(run) for run in runs if run.rule == "deny" and run.held],
         "not_granted": [_failed(run, asked) for run in sorted(grants, key=lambda run: -run.fulfilled) if not run.held],
-        "obligations": {key: verdict.get(key) for key in ("filter", "mask", "max_documents", "max_time_ms")},
+        "obligations": {key: verdict.get(key) for key in _OBLIGATIONS},
     }
+
+
+def _approvals(decision: JsonObject, index: int, held: dict[str, Any]) -> list[JsonValue]:
+    """Return the codes of the approvals that an access waits for.
+
+    A decision says them where it allows. Where it does not, they are what the access's own grants would ask for.
+    """
+    if decision["allow"] is not True:
+        return [*held.get("approvals", [])]
+    approval: Any = decision.get("approval") or {}
+    return [code for one in approval.get("accesses", []) if one["access"] == index for code in one["codes"]]
 
 
 async def _runs(engine: Engine, owner: str, asked: JsonObject) -> list[RuleRun]:

@@ -4,8 +4,10 @@ package authoring.facts
 
 import data.mcp.platform.ceilings
 import data.mcp.platform.delegation
+import data.mcp.platform.guardrails
 import data.mcp.platform.names
 import data.mcp.platform.routing
+import data.mcp.platform.verdicts
 import data.mcp.platform.visible
 
 routing_of_call := {
@@ -25,13 +27,61 @@ holdings_of_call := [found |
 		"owner": concat("", [held.owner | held := delegation.holding[index]]),
 		"delegated": [entry | some entry in delegation.holding[index].delegated],
 		"covered": index in delegation.covered,
+		"approvals": sort({code | some code in verdicts.approvals[index]}),
 	}
 ]
 
 # Asked with {"question": …, "ways": […]}, because the platform's rules take no question with a key more.
 permissions := answer if {
 	ways := input.ways
-	answer := {"rows": rows(ways), "own_rows": own_rows} with input as input.question
+	answer := {"rows": rows(ways), "own_rows": own_rows, "suspended": sort(suspended)} with input as input.question
+}
+
+# As platform/guardrails.rego says it, and who it is.
+suspended contains concat(" ", ["person", input.subject.id]) if {
+	some subject in data.mcp.platform.suspended.subjects
+	subject.issuer == input.subject.issuer
+	subject.id == input.subject.id
+}
+
+suspended contains concat(" ", ["agent", agent]) if {
+	some agent in array.concat([input.actor.id], input.actor.chain)
+	names.matches(data.mcp.platform.suspended.agents, agent)
+}
+
+# The windows that bound one of the kinds in a database, or in one whose name begins so.
+windows(table, name, kinds) := [entry |
+	some window in data.mcp.platform.windows
+	shared := {kind | some kind in window.kinds; kind in kinds}
+	count(shared) > 0
+	bounds(window.databases, table, name)
+	entry := {
+		"id": window.id,
+		"kinds": sort(shared),
+		"hours": window.hours,
+		"lifted": count([true | guardrails.glass_broken(window.id)]) > 0,
+	}
+]
+
+bounds(patterns, table, name) if {
+	table in {"databases", "prefixes"}
+	names.matches(patterns, name)
+}
+
+# What follows the prefix is not known: a pattern that could fit is one that fits.
+bounds(patterns, "prefixes", name) if {
+	some pattern in patterns
+	startswith(pattern, name)
+}
+
+bounds(patterns, "prefixes", _) if {
+	some pattern in patterns
+	regex.match(`[*?\[{\\]`, pattern)
+}
+
+bounds(patterns, table, _) if {
+	not table in {"databases", "prefixes"}
+	names.matches(patterns, "")
 }
 
 rows(ways) := [row |
@@ -55,6 +105,7 @@ rows(ways) := [row |
 		"kinds": sort(kinds),
 		"delegated": entry.collections,
 		"obligations": held.obligations,
+		"windows": windows(table, name, kinds),
 	}
 ]
 
@@ -80,5 +131,6 @@ own_rows := [row |
 		"name": name,
 		"kinds": sort(kinds),
 		"obligations": held.obligations,
+		"windows": windows(table, name, kinds),
 	}
 ]

@@ -2,8 +2,9 @@
 
 OPA's partial evaluation of the teams' grants (``sidecar.policy.residual``, the same that the list of tools stands on)
 joined with what the platform delegates, routes and leaves open. A row is a way to be granted something, not a promise:
-a deny, a closed hour or another part of the same call can still refuse it, and a condition that partial evaluation
-could not turn into a database, a collection or a kind is written beside the row.
+another part of the same call can still refuse it. What partial evaluation could not turn into a database, a collection
+or a kind is written beside the row as a condition; so are the owner's denies that could hold for this caller in it,
+which are evaluated like the grants, and the platform's windows on its databases and kinds.
 """
 
 from collections import Counter
@@ -15,6 +16,7 @@ import msgspec
 
 from sidecar.authoring.engine import Engine
 from sidecar.authoring.explain import FACTS
+from sidecar.authoring.hours import hours_in_words
 from sidecar.authoring.terms import Writing, resolved, unfolded, variables
 from sidecar.errors import ConfigurationError
 from sidecar.model import Identity, JsonObject, JsonValue, RequestContext
@@ -35,6 +37,12 @@ _EVERY: Final = frozenset({f"is_string({_COLLECTION})", f'{_COLLECTION} != ""'})
 
 _COMPUTED: Final = "(computed)"
 """A grant whose parts are not known before there is a call."""
+
+_DENY_QUERY: Final = "data.mcp.platform.visible.owners[owner]; data.mcp.teams[owner].deny[grant]"
+"""``COMPILE_QUERY`` about denies; the code stands where the grant does. Only the authoring kit asks it."""
+
+_PATTERN: Final = frozenset("*?[{\\")
+"""What makes a glob more than a name."""
 
 _GRANT_PARTS: Final = ("filter", "mask", "max_documents", "max_time_ms", "approval")
 
@@ -62,25 +70,31 @@ async def show(engine: Engine, identity: Identity, context: RequestContext) -> J
     Raises:
         ConfigurationError: OPA cannot evaluate the folder.
     """
-    possible = await _ways(engine, identity)
-    writing = Writing(_arities(engine))
-    ways = [_told(one, writing) for one in possible]
+    arities = _arities(engine)
+    possible, modules = await _ways(engine, identity, COMPILE_QUERY)
+    ways = [_told(one, Writing(arities, modules)) for one in possible]
+    denied, modules = await _ways(engine, identity, _DENY_QUERY)
+    denies = [_deny(one, Writing(arities, modules)) for one in denied]
     question = visibility_document(identity, context, {}, possible=possible_document(possible))
     facts = await _facts(engine, question, [possible_document([one])[0] for one in possible])
     rows = [_row(row, ways[row["way"]]) for row in facts.get("rows", [])]
     rows += [_own_row(row) for row in facts.get("own_rows", [])]
-    ordered = sorted(_merged(rows), key=_order)
+    ordered = sorted((_under_denies(row, denies) for row in _merged(rows)), key=_order)
     return {"subject": residual_document(identity)["subject"], "actor": residual_document(identity)["actor"]} | {
         "permissions": [*ordered],
+        "denies": _denies_document(denies, {row["owner"] for row in rows}),
         "unreached": _unreached(ways, facts.get("rows", [])),
+        "suspended": facts.get("suspended", []),
     }
 
 
-async def _ways(engine: Engine, identity: Identity) -> tuple[Possible, ...]:
+async def _ways(engine: Engine, identity: Identity, query: str) -> tuple[tuple[Possible, ...], list[Any]]:
+    """Return what partial evaluation leaves, and the modules that it made up for it."""
     unknowns = [part for unknown in COMPILE_UNKNOWNS for part in ("--unknowns", unknown)]
-    answer = await engine.evaluate(COMPILE_QUERY, residual_document(identity), "--partial", *unknowns)
+    answer = await engine.evaluate(query, residual_document(identity), "--partial", *unknowns)
     # What the Compile API calls "support" is "modules" on the command line (OPA, presentation/v1).
-    return read_residual({"queries": answer.get("partial", {}).get("queries", [])})
+    partial = answer.get("partial", {})
+    return read_residual({"queries": partial.get("queries", [])}), partial.get("modules") or []
 
 
 async def _facts(engine: Engine, question: JsonObject, ways: list[JsonValue]) -> dict[str, Any]:
@@ -102,7 +116,7 @@ def _told(way: Possible, writing: Writing) -> _Way:
     conditions, known = unfolded(way.conditions)
     grant = resolved(way.grant, known)
     globs = [writing.value(one["terms"][1]) for one in conditions if _is_glob(one, writing)]
-    said = [writing.expression(one) for one in conditions if not _is_glob(one, writing) and not _is_grant(one)]
+    said = writing.conditions([one for one in conditions if not _is_glob(one, writing) and not _is_grant(one)])
     said += _needed(way, grant, known, writing)
     globs += ["*"] if {*said} >= _EVERY else []
     implied = _EVERY if globs else frozenset()
@@ -113,6 +127,113 @@ def _told(way: Possible, writing: Writing) -> _Way:
         globs=globs,
         conditions=[one for one in dict.fromkeys(said) if one not in implied],
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Deny:
+    """One way to a deny, in words."""
+
+    way: _Way
+    code: str
+    constant: bool
+    """Whether the code is a text of its author; one that is computed may not be there."""
+
+    @property
+    def collections(self) -> list[str] | None:
+        """The patterns that the collection must match one of; None is every collection."""
+        named = self.way.possible.collections
+        return sorted(named) if named is not None else [str(one) for one in self.way.globs] or None
+
+    @property
+    def always(self) -> bool:
+        """Whether it holds for every call of this caller."""
+        way = self.way.possible
+        return (
+            self.constant
+            and not self.way.conditions
+            and (way.kinds, way.databases, self.collections) == (None, None, None)
+        )
+
+    def meets(self, row: dict[str, Any]) -> bool:
+        """Whether it could hold in a row; what cannot be told could."""
+        way = self.way.possible
+        collections = row["collections"]
+        return (
+            way.owner == row["owner"]
+            and (way.kinds is None or not way.kinds.isdisjoint(row["kinds"]))
+            and (way.databases is None or any(_lies_in(one, row["place"]) for one in way.databases))
+            and (
+                self.collections is None
+                or any(one == other or _PATTERN & {*one, *other} for one in self.collections for other in collections)
+            )
+        )
+
+
+def _deny(way: Possible, writing: Writing) -> _Deny:
+    code: Any = resolved(way.grant, unfolded(way.conditions)[1])
+    constant = isinstance(code, dict) and code.get("type") == "string"
+    said = _COMPUTED if code is None else str(writing.value(code))
+    return _Deny(way=_told(way, writing), code=said, constant=constant)
+
+
+def _under_denies(row: JsonObject, denies: list[_Deny]) -> JsonObject:
+    """Return a row with the denies of its owner among its conditions, and without where it lies."""
+    conditions = [*_listed(row["conditions"]), *_denied(row, denies)]
+    return {key: conditions if key == "conditions" else value for key, value in row.items() if key != "place"}
+
+
+def _denied(row: JsonObject, denies: list[_Deny]) -> Iterator[str]:
+    """Say which denies of the owner could still take a row away."""
+    found = [deny for deny in denies if deny.meets(row)]
+    always = sorted({deny.code for deny in found if deny.always})
+    if always:
+        yield f"never: {row['owner']} denies it ({', '.join(always)})"
+    elif found:
+        yield f"unless {row['owner']} denies it ({', '.join(sorted({deny.code for deny in found}))})"
+
+
+def _lies_in(database: str, place: dict[str, str]) -> bool:
+    match place["table"]:
+        case "databases":
+            return database == place["name"]
+        case "prefixes":
+            return database.startswith(place["name"])
+        case _:
+            return not database
+
+
+def _denies_document(denies: list[_Deny], owners: set[JsonValue]) -> list[JsonValue]:
+    """Return the denies of those who own something in the table, with what each asks; each once."""
+    merged: dict[str, dict[str, Any]] = {}
+    for deny in denies:
+        way = deny.way.possible
+        one = {
+            "owner": way.owner,
+            "code": deny.code,
+            "kinds": sorted(way.kinds) if way.kinds is not None else None,
+            "databases": sorted(way.databases) if way.databases is not None else None,
+            "conditions": deny.way.conditions,
+        }
+        known = merged.setdefault(repr(one), {**one, "collections": deny.collections})
+        known["collections"] = _either(known["collections"], deny.collections)
+    return [one for _, one in sorted(merged.items()) if one["owner"] in owners]
+
+
+def _either(some: list[str] | None, others: list[str] | None) -> list[str] | None:
+    return None if some is None or others is None else sorted({*some, *others})
+
+
+def _windows(row: dict[str, Any]) -> Iterator[str]:
+    """Say the hours that the platform sets to a row."""
+    for window in row["windows"]:
+        match window["hours"]:
+            case {"days": list(days), "from": str(start), "to": str(end), "timezone": str(zone)}:
+                when = f"only {hours_in_words(days, start, end, zone)}"
+            case _:
+                when = "never"
+        kinds = "" if set(window["kinds"]) >= set(row["kinds"]) else f"{', '.join(window['kinds'])} "
+        lifted = ", lifted for this person now" if window["lifted"] else ""
+        yield f"{kinds}{when} (window {window['id']}{lifted})"
 
 
 def _needed(way: Possible, grant: Any, known: dict[str, Any], writing: Writing) -> Iterator[str]:
@@ -127,6 +248,7 @@ def _needed(way: Possible, grant: Any, known: dict[str, Any], writing: Writing) 
 def _row(row: dict[str, Any], way: _Way) -> JsonObject:
     collections = way.possible.collections
     return {
+        "place": {"table": row["table"], "name": row["name"]},
         "owner": way.possible.owner,
         "grant": way.identifier,
         "deployment": row["deployment"],
@@ -134,7 +256,7 @@ def _row(row: dict[str, Any], way: _Way) -> JsonObject:
         "database": _database(row, way.possible),
         "collections": sorted(collections) if collections is not None else way.globs or row["delegated"],
         "kinds": row["kinds"],
-        "conditions": way.conditions,
+        "conditions": [*way.conditions, *_windows(row)],
         **{part: way.grant.get(part) for part in _GRANT_PARTS},
         "platform_obligations": _obligations(row),
     }
@@ -142,6 +264,7 @@ def _row(row: dict[str, Any], way: _Way) -> JsonObject:
 
 def _own_row(row: dict[str, Any]) -> JsonObject:
     return {
+        "place": {"table": row["table"], "name": row["name"]},
         "owner": "platform",
         "grant": row["grant"],
         "deployment": row["deployment"],
@@ -149,7 +272,7 @@ def _own_row(row: dict[str, Any]) -> JsonObject:
         "database": row["name"] + ("*" if row["table"] == "prefixes" else ""),
         "collections": row["collections"],
         "kinds": row["kinds"],
-        "conditions": [],
+        "conditions": [*_windows(row)],
         **dict.fromkeys(_GRANT_PARTS),
         "platform_obligations": _obligations(row),
     }

@@ -7,7 +7,7 @@ hashes), so every member that is used is checked; the others are left where they
 from collections.abc import Iterable
 from dataclasses import dataclass
 from json import JSONDecoder, dumps
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
@@ -20,6 +20,13 @@ from sidecar.obligations.plan import plan
 
 MAX_ACCESSES: Final = 256
 """Of one question (``policies/schema/input.json``)."""
+
+MAX_NAMED: Final = 1 << 15
+"""Reasons, and grants, of one decision: more reasons than an answer of OPA can hold (1 MB, ``sidecar.opa.client``).
+Without a bound, eight of the longest lines, made of nothing but these or obligations, took 2.7 GB (measured)."""
+
+MAX_PARTS: Final = 16
+"""Members of one access's obligations; ``sidecar.audit.record`` writes six."""
 
 
 class Unreadable(ValueError):
@@ -82,12 +89,15 @@ def read_record(entry: JsonObject) -> Recorded | None:
     """Read one record; None for an outcome, whose decision is that of its intent.
 
     Raises:
-        Unreadable: it is not of the form that is written.
+        Unreadable: it is not of the form that is written, or nested too deep to be compared.
     """
     try:
-        found = msgspec.convert(entry, _Record)
+        return _recorded(msgspec.convert(entry, _Record))
     except (msgspec.ValidationError, RecursionError):
         raise Unreadable("the record is not of its form") from None
+
+
+def _recorded(found: "_Record") -> Recorded | None:
     if found.event == record.Event.OUTCOME:
         return None
     return Recorded(
@@ -123,12 +133,15 @@ class _Reason(msgspec.Struct):
 
 class _Decision(msgspec.Struct):
     allow: bool
-    reasons: list[_Reason]
-    grants: list[str]
+    reasons: Annotated[list[_Reason], msgspec.Meta(max_length=MAX_NAMED)]
+    grants: Annotated[list[str], msgspec.Meta(max_length=MAX_NAMED)]
 
 
 class _Outcome(msgspec.Struct):
     error: str | None
+
+
+_Obligations: TypeAlias = Annotated[dict[str, Any], msgspec.Meta(max_length=MAX_PARTS)]
 
 
 class _Record(msgspec.Struct):
@@ -137,7 +150,7 @@ class _Record(msgspec.Struct):
     request_id: str
     server: str | None
     decision: _Decision | None
-    obligations: list[dict[str, Any]] | None
+    obligations: Annotated[list[_Obligations], msgspec.Meta(max_length=MAX_ACCESSES)] | None
     outcome: _Outcome | None
     question: str | None = None
 

@@ -27,8 +27,8 @@ LONGEST_LINE: Final = 1 << 24
 BATCH: Final = 32
 """Records that are decided at the same time at most; more than OPA has threads gains nothing."""
 
-BATCH_CHARACTERS: Final = 4_000_000
-"""Of the questions of a batch."""
+BATCH_BYTES: Final = 4_000_000
+"""Of the lines of a batch; a line more may begin it or end it."""
 
 MEMO: Final = 4096
 """Answers that are remembered. A question holds its second, so equal ones are near each other."""
@@ -204,8 +204,8 @@ class _Tape:
         """Return what the lines read so far prove."""
         return self._walk.verdict(self._fault)
 
-    def records(self) -> Iterator[tuple[int, Recorded]]:
-        """Yield the number of each line that holds an intent or a refusal, with what it says."""
+    def records(self) -> Iterator[tuple[int, int, Recorded]]:
+        """Yield the number of each line that holds an intent or a refusal, its bytes, and what it says."""
         number = 0
         while line := self._line():
             number += 1
@@ -217,7 +217,7 @@ class _Tape:
                 self._fault = Fault(line=number, what=what)
                 return
             if one is not None:
-                yield number, one
+                yield number, len(line), one
 
     def _line(self) -> bytes:
         try:
@@ -237,13 +237,13 @@ class _Tape:
             return str(error), None
 
 
-def _batches(records: Iterable[tuple[int, Recorded]]) -> Iterator[list[tuple[int, Recorded]]]:
+def _batches(records: Iterable[tuple[int, int, Recorded]]) -> Iterator[list[tuple[int, Recorded]]]:
     batch: list[tuple[int, Recorded]] = []
     size = 0
-    for line, one in records:
+    for line, length, one in records:
         batch.append((line, one))
-        size += len(one.asked.text) if one.asked is not None else 0
-        if len(batch) >= BATCH or size >= BATCH_CHARACTERS:
+        size += length
+        if len(batch) >= BATCH or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0
     if batch:
@@ -287,6 +287,8 @@ class _Decisions:
             return Standing.of(read_decision(answer.result, accesses=asked.accesses, servers=self._servers))
         except DecisionUnavailable as error:
             return Unavailable(detail=error.detail)
+        except RecursionError:
+            return Unavailable(detail="an obligation is nested too deep to be recorded")
 
     async def _ask(self, document: JsonObject) -> PdpAnswer:
         """Ask, and once more if OPA was not there: another question may have ended it."""

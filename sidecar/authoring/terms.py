@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
+from sidecar.authoring.hours import read_hours
+
 _INFIX: Final = {
     "eq": "==",
     "equal": "==",
@@ -32,6 +34,9 @@ _INFIX: Final = {
 _WORDS: Final = {"internal.member_3": "member", "internal.template_string": "text"}
 """Builtins that have no name in Rego: ``some k, v in …`` and ``$"…"``."""
 
+_MEMBER: Final = ("in", "internal.member_2")
+_TRAITS: Final = "command.traits"
+
 _QUESTION: Final = "question"
 """The whole of ``input``."""
 
@@ -43,7 +48,10 @@ _COMPREHENSIONS: Final = {
 
 EXCLUDED: Final = "unless what the rule excludes holds"
 ASKED: Final = "if what the rule asks holds"
-"""Of rules that partial evaluation made up; which part of which rule they stand for cannot be told."""
+"""Of rules that partial evaluation made up, where it did not say of what."""
+
+_DEEPEST: Final = 8
+"""Rules of the compiler within one another that are put in words."""
 
 
 class Writing:
@@ -51,10 +59,20 @@ class Writing:
 
     Args:
         arities: how many arguments each builtin takes. In an expression, one more is what its result must be.
+        modules: those that partial evaluation made up, in OPA's JSON; their rules are said where they are asked.
     """
 
-    def __init__(self, arities: Mapping[str, int]) -> None:
+    def __init__(self, arities: Mapping[str, int], modules: Sequence[Any] = ()) -> None:
         self._arities = arities
+        self._rules: dict[str, list[Any]] = {}
+        self._depth = 0
+        for rule in (rule for module in modules for rule in module.get("rules", [])):
+            self._rules.setdefault(str(rule.get("head", {}).get("name", "")), []).append(rule)
+
+    def conditions(self, expressions: Sequence[Any]) -> list[str]:
+        """Write what must hold together; hours of the week are one condition."""
+        said, rest = read_hours(expressions)
+        return [*map(self.expression, rest), *said]
 
     def expression(self, expression: Any) -> str:
         """Write one expression; what this page does not know is written as an ellipsis."""
@@ -62,7 +80,14 @@ class Writing:
             case {"with": list()}:
                 return "… with …"
             case {"terms": terms, **rest} if _made_up_rule(terms):
-                return EXCLUDED if rest.get("negated") else ASKED
+                said = self._made_up(terms)
+                if rest.get("negated"):
+                    return f"unless {said}" if said else EXCLUDED
+                return said or ASKED
+            case {"terms": [operator, {"type": "string"} as trait, traits], **rest} if (
+                self.term(operator) in _MEMBER and self.term(traits) == _TRAITS
+            ):
+                return f"the command has {'not ' if rest.get('negated') else ''}the trait {self.term(trait)}"
             case {"terms": terms, **rest}:
                 return ("not " if rest.get("negated") else "") + self._terms(terms)
             case _:
@@ -97,6 +122,22 @@ class Writing:
                 return term.get("value")
             case _:
                 return f"<{self.term(term)}>"
+
+    def _made_up(self, terms: Any) -> str:
+        """Write what a rule that partial evaluation made up asks; empty where that is not known."""
+        head, *arguments = terms if isinstance(terms, list) else [terms]
+        rules = self._rules.get(str(head["value"][-1].get("value")), [])
+        if self._depth >= _DEEPEST or not all(_is_asked(rule, len(arguments)) for rule in rules):
+            return ""
+        self._depth += 1
+        ways = [" and ".join(self._body(rule, arguments)) for rule in rules]
+        self._depth -= 1
+        return " or ".join(dict.fromkeys(ways)) if all(ways) else ""
+
+    def _body(self, rule: Any, arguments: list[Any]) -> list[str]:
+        names = [one["value"] for one in rule["head"].get("args", [])]
+        body, _ = unfolded(resolved(rule["body"], dict(zip(names, arguments, strict=True))))
+        return self.conditions(body)
 
     def _collection(self, term: Any) -> str:
         match term:
@@ -205,7 +246,9 @@ def variables(node: Any) -> Iterator[str]:
 def _meaning(expression: Any) -> tuple[str, Any]:
     """Return the variable of the compiler that an expression says the meaning of, and the meaning."""
     match expression:
-        case {"terms": [operator, left, right], **rest} if not rest.keys() - {"index"} and operator in _EQUALITY:
+        case {"terms": [operator, left, right], **rest} if (
+            not rest.keys() - {"index", "generated"} and operator in _EQUALITY
+        ):
             for one, other in ((left, right), (right, left)):
                 if one.get("type") == "var" and _made_up(str(one.get("value"))):
                     return one["value"], other
@@ -239,6 +282,17 @@ def _made_up_rule(terms: Any) -> bool:
             return any(isinstance(part.get("value"), str) and "__" in part["value"] for part in rest)
         case _:
             return False
+
+
+def _is_asked(rule: Any, arguments: int) -> bool:
+    """Whether a rule is only ever true, of so many arguments, and has no other branch."""
+    head = rule.get("head", {})
+    taken = head.get("args", [])
+    truth = head.get("value", _TRUE) == _TRUE
+    return truth and "else" not in rule and len(taken) == arguments and all(one.get("type") == "var" for one in taken)
+
+
+_TRUE: Final = {"type": "boolean", "value": True}
 
 
 def _rule(names: list[str | None], rest: list[Any]) -> tuple[str, list[Any]]:

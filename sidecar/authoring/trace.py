@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from sidecar.authoring.terms import resolved, unfolded
 from sidecar.model import JsonObject, JsonValue
 
 Lines = Callable[[str], list[str]]
@@ -119,9 +120,13 @@ def _name(node: dict[str, Any]) -> str:
 
 
 def _run(node: dict[str, Any], event: dict[str, Any], lines: Lines) -> RuleRun:
-    return RuleRun(
-        rule=_name(node), label=_label(node["head"].get("key")), head=_place(event, lines), _query=event["QueryID"]
-    )
+    return RuleRun(rule=_name(node), label=_label(_key(node)), head=_place(event, lines), _query=event["QueryID"])
+
+
+def _key(node: dict[str, Any]) -> Any:
+    """Return the head's key as it is written: OPA moves one that holds data into the body, behind a name of its own."""
+    body = node.get("body")
+    return resolved(node["head"].get("key"), unfolded(body if isinstance(body, list) else [])[1])
 
 
 def _label(key: Any) -> str:

@@ -27,7 +27,8 @@ def print_checked(checked: Checked, console: Console) -> None:
     """Print findings as ``file:line``, as compilers do."""
     for one in checked.findings:
         colour = "red" if one.severity is Severity.ERROR else "yellow"
-        console.print(Text.assemble(f"{one.file}:{one.line}: ", (one.severity.value, colour), f": {one.message}"))
+        where, message = f"{_line(one.file)}:{one.line}: ", f": {_line(one.message)}"
+        console.print(Text.assemble(where, (one.severity.value, colour), message), soft_wrap=True)
     errors = sum(one.severity is Severity.ERROR for one in checked.findings)
     verdict = "fine" if checked.ok else f"refused: {errors} error{'s' if errors != 1 else ''}"
     console.print(Text(verdict, style="green" if checked.ok else "red"))
@@ -36,11 +37,12 @@ def print_checked(checked: Checked, console: Console) -> None:
 def print_tested(tested: Tested, console: Console) -> None:
     """Print failures, the coverage of each file, and a line that sums it up."""
     for one in tested.failures:
-        console.print(Text.assemble(f"{one.file}:{one.line}: ", ("fails", "red"), f": {one.message}"))
+        where, message = f"{_line(one.file)}:{one.line}: ", f": {_line(one.message)}"
+        console.print(Text.assemble(where, ("fails", "red"), message), soft_wrap=True)
     table = Table("file", "coverage", "lines that no test reaches")
     for file, (percent, lines) in tested.coverage.items():
         style = "" if percent >= _FULL else "yellow"
-        table.add_row(file, Text(f"{percent:.1f} %", style=style), ", ".join(map(str, lines)))
+        table.add_row(Text(_line(file)), Text(f"{percent:.1f} %", style=style), ", ".join(map(str, lines)))
     if tested.coverage:
         console.print(table)
     summary = f"{tested.passed} passed ({tested.cases} golden cases), {len(tested.failures)} failed"
@@ -70,13 +72,28 @@ def print_permissions(document: JsonObject, console: Console) -> None:
             row["owner"],
         )
         table.add_row(*(Text(_plain(cell)) for cell in cells))
-    console.print(table if rows else Text("nothing: no grant matches within what the platform leaves open"))
-    unreached: Any = document["unreached"]
-    for one in unreached:
-        what = (
-            f"{one['owner']}/{one['grant']} matches, and leads nowhere: no route, delegation, agent or scope covers it"
-        )
-        console.print(Text(_plain(what), style="yellow"))
+    nothing = "nothing: no grant matches within what the platform leaves open"
+    console.print(table if rows else Text("nothing" if document["suspended"] else nothing))
+    for line, style in _beside_the_table(document):
+        console.print(Text(_plain(line), style=style))
+
+
+def _beside_the_table(document: JsonObject) -> Iterator[tuple[str, str]]:
+    for deny in _items(document["denies"]):
+        yield f"{deny['owner']} denies {deny['code']}: {'; '.join(_asked_of(deny)) or 'always'}", ""
+    suspended = ", ".join(map(str, _items(document["suspended"])))
+    if suspended:
+        yield f"suspended by the platform: {suspended}; every call is refused", "red"
+    why = "the caller is suspended" if suspended else "no route, delegation, agent or scope covers it"
+    for one in _items(document["unreached"]):
+        yield f"{one['owner']}/{one['grant']} matches, and leads nowhere: {why}", "yellow"
+
+
+def _asked_of(deny: Any) -> Iterator[str]:
+    for part in ("kinds", "databases", "collections"):
+        if deny[part] is not None:
+            yield f"{part} {', '.join(name or '(none)' for name in deny[part])}"
+    yield from deny["conditions"]
 
 
 def print_decided(document: JsonObject, console: Console) -> None:
@@ -285,3 +302,8 @@ def _json(value: Any) -> str:
 def _plain(text: str) -> str:
     """Names come from callers: a control character would write over what the terminal shows (CWE-150)."""
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+
+
+def _line(text: str) -> str:
+    """Put what an archive or a file says on one line that cannot forge another (CWE-117, CWE-150)."""
+    return _plain(" ".join(text.split()))

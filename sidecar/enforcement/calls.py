@@ -62,20 +62,24 @@ class ToolCalls:
         self._in_flight: dict[tuple[str, RequestId], Flight] = {}
         self._under_way: Counter[tuple[str, str, str]] = Counter()
         self._live = LiveTools(ports.upstreams)
-        self._lists: dict[Visible, tuple[list[JsonObject], bytes]] = {}
+        self._lists: dict[Visible, tuple[tuple[str, ...], bytes]] = {}
         self._visibility = Visibility(self._question, ports.clock, ports.upstreams.keys(), step_ns=rules.time_step_ns)
 
     async def list_tools(self, message: Request, turn: Turn) -> bytes:
-        """Answer with the tools that this caller may see, in the server's order (MCP: deterministic order)."""
+        """Answer with the tools that this caller may see, in the server's order (MCP: deterministic order).
+
+        An encoded list is known by the names in it: whatever else is shown of a tool is fixed by its pin.
+        """
         tools.parse_list(message.params)
         visible = await self._visible(turn)
         offered = await self._live.pinned(visible.servers)
         known = self._lists.get(visible)
-        if known is None or known[0] != offered:
+        names = tuple(str(tool["name"]) for tool in offered)
+        if known is None or known[0] != names:
             result = tools.tools_list_result([tool for tool in offered if tool["name"] in visible.tools])
             if len(self._lists) >= MAX_LISTS:
                 self._lists.clear()
-            known = self._lists[visible] = (offered, result)
+            known = self._lists[visible] = (names, result)
         return jsonrpc.encode_result(message.id, known[1])
 
     async def call_tool(self, message: Request, turn: Turn) -> bytes:

@@ -1,11 +1,23 @@
 """The tools that the configured servers offer right now, held against the pins."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import msgspec
 
 from sidecar.commands.pinning import Comparison, Standing, compare, shown
-from sidecar.errors import CommandNotDerivable, UpstreamError, UpstreamUnreachable
+from sidecar.errors import CommandNotDerivable, UpstreamError, UpstreamProtocolViolation, UpstreamUnreachable
 from sidecar.model import JsonObject
 from sidecar.ports import Upstream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Compared:
+    """One list of a server's tools and how they stand; valid for the text, not for what Python takes to be equal."""
+
+    text: bytes
+    tools: list[JsonObject]
+    comparison: Comparison
 
 
 class LiveTools:
@@ -13,22 +25,32 @@ class LiveTools:
 
     def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
         self._upstreams = upstreams
-        self._compared: dict[str, tuple[list[JsonObject], Comparison]] = {}
+        self._compared: dict[str, _Compared] = {}
 
     async def comparison(self, server: str) -> Comparison:
         """Return how a server's tools stand to the pins.
 
+        Lists are told apart by their JSON: in Python ``True == 1`` and ``0 == False``, so a tool that changed from one
+        to the other would keep the standing of the tool that was reviewed (70 µs for the real server's 80 kB).
+
         Raises:
-            UpstreamError: the server cannot be asked.
+            UpstreamError: the server cannot be asked, or offers what cannot be compared.
         """
         upstream = self._upstreams.get(server)
         if upstream is None:
             raise UpstreamUnreachable
         live = await upstream.tools()
         known = self._compared.get(server)
-        if known is None or known[0] != live:
-            known = self._compared[server] = (live, compare(live))
-        return known[1]
+        if known is not None and known.tools is live:
+            return known.comparison
+        try:
+            text = msgspec.json.encode(live)
+            unchanged = known is not None and known.text == text
+            comparison = known.comparison if known is not None and unchanged else compare(live)
+        except RecursionError:
+            raise UpstreamProtocolViolation("a tool is nested too deep to be compared") from None
+        self._compared[server] = _Compared(text=text, tools=live, comparison=comparison)
+        return comparison
 
     async def require_pinned(self, server: str, tool: str) -> None:
         """Return if the server's tool is the one that the call was derived for.
@@ -74,7 +96,7 @@ class LiveTools:
                 failure = error
                 continue
             asked = True
-            for tool in self._compared[name][0]:
+            for tool in self._compared[name].tools:
                 if standing[str(tool.get("name"))] is Standing.PINNED:
                     found.setdefault(str(tool["name"]), shown(tool))
         if not asked:

@@ -204,6 +204,9 @@ def _header(header: bytes) -> tuple[str, bytes, int]:
     for begin, end in _NUMBERS:
         if header[begin:end].strip(b"\0 "):
             _number(header[begin:end])
+    if header[500:].strip(b"\0"):
+        # With ``tar`` at its end it is one of STAR, and Go (so OPA) ends the prefix after 131 characters.
+        raise _Unreadable("has a header with something behind its end")
     parts = [part.partition(b"\0") for part in (prefix, header[:100])]
     if any(rest.strip(b"\0") for _, _, rest in parts):
         raise _Unreadable("has a name with something behind its end")

@@ -6,7 +6,7 @@ self-test is taken, and it is read again, so that the three belong to one set. T
 on: under a set that is refused nothing is decided.
 
 A revision is what a bundle says of itself, and an author can say the same of two contents. So OPA is looked at again
-with the health probe, whatever the revision.
+with the health probe, whatever the revision, and no look is believed for longer than ``_FRESH_S``.
 """
 
 import asyncio
@@ -15,21 +15,22 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.client import OpaClient
 from sidecar.opa.containment import Severity, Violation
 from sidecar.opa.process import Load, PolicyState
-from sidecar.opa.running import BUNDLES, MODULES, Running, owner, read_bundles, read_running, violations
+from sidecar.opa.running import BUNDLES, MODULES, Running, owner, read_running, violations
 from sidecar.opa.selftest import self_test
 from sidecar.opa.vetting import refuse, workshop
 from sidecar.ports import PdpAnswer, Question
 
 _LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 _LOOK_S: Final = 10.0
 """For one listing: no question is asked that long, but a set of a hundred teams is 15 MB of trees."""
@@ -46,11 +47,15 @@ _RETRY_S: Final = 5.0
 """A refused set is examined again after this long: the reason may have been a busy machine."""
 _PROBE_S: Final = 2.0
 """Between two looks without a question, however often health is asked for."""
-_DUTY: Final = 20
-"""Modules are read without a reason for at most one part in this many of the time; manifests with every probe."""
+_FRESH_S: Final = 10.0
+"""How old a look may be: two of the 5 s between health probes. After that a question looks first."""
+_DISHONOUR_S: Final = 60.0
+"""How long a revision is refused after content under it was: without ETags OPA activates an archive with every poll,
+and which of two modules of a name wins may change with each, so what is looked at next may be the harmless side."""
 
 _AWAY: Final = PdpFault.UNREACHABLE
 _REMEMBERED: Final = 64
+_NAMES: Final = 1024
 _LOCATED: Final = 5
 """Modules for which the line of a finding is looked up."""
 _LOCATE_S: Final = 10.0
@@ -69,12 +74,14 @@ class ExternalOpa:
         self._client = client
         self._binary = binary
         self._timeout_s = timeout_s
-        self._accepted: OrderedDict[str, str] = OrderedDict()
+        self._accepted: OrderedDict[str, _Look] = OrderedDict()
+        self._names: OrderedDict[str, str] = OrderedDict()
+        self._verdicts: OrderedDict[str, str] = OrderedDict()
+        self._dishonoured: OrderedDict[str, float] = OrderedDict()
         self._refused: set[str] = set()
         self._state = PolicyState(revision="", since=0.0, result=Load.REFUSED)
         self._failure = DecisionUnavailable("the policy set was not looked at yet", fault=PdpFault.POLICIES_REFUSED)
         self._examination: asyncio.Task[None] | None = None
-        self._seen = ""
         self._again_at = self._probe_at = 0.0
 
     @property
@@ -145,7 +152,8 @@ class ExternalOpa:
             raise self._why()
 
     def _believes(self, revision: str) -> bool:
-        return self._state.result is Load.LOADED and revision in self._accepted
+        look = self._accepted.get(revision)
+        return self._state.result is Load.LOADED and look is not None and not self._due(look.began + _FRESH_S)
 
     def _why(self) -> DecisionUnavailable:
         return DecisionUnavailable(self._failure.detail, fault=self._failure.fault)
@@ -162,19 +170,7 @@ class ExternalOpa:
     async def _probe(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._timeout_s):
-                if not self._due(self._again_at) and await self._unchanged():
-                    return
-        # Outside of the first deadline: what makes itself slow to look at is not left alone for that.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._timeout_s):
                 await self._examined("")
-
-    async def _unchanged(self) -> bool:
-        """Whether OPA has the manifests, and as far as it knows the downloads, that were last examined."""
-        try:
-            return read_bundles(await self._listing(BUNDLES))[2] == self._seen
-        except (ConfigurationError, DecisionUnavailable):
-            return False
 
     def _due(self, moment: float) -> bool:
         return asyncio.get_running_loop().time() >= moment
@@ -187,29 +183,26 @@ class ExternalOpa:
 
     async def _examine(self, revision: str) -> None:
         """Accept or refuse what OPA runs now. ``revision`` is that of the answer that asks for it."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         seen: set[str] = set()
         try:
-            running = await self._settled(seen)
+            look = await self._settled(seen)
         except (ConfigurationError, DecisionUnavailable) as error:
             if await self._is_away(error):
                 # That says nothing about what it runs; what was refused stays refused.
                 self._failure = self._failure if self._state.error else DecisionUnavailable(error.detail, fault=_AWAY)
             else:
                 self._refuse(seen or {revision}, error.detail)
-            self._again_at = loop.time() + _RETRY_S
+            self._again_at = asyncio.get_running_loop().time() + _RETRY_S
         else:
-            self._accept(running)
+            self._accept(look)
             self._failure = DecisionUnavailable("OPA runs another policy set now", fault=PdpFault.POLICIES_REFUSED)
-            self._again_at = loop.time() + max(_PROBE_S, _DUTY * (loop.time() - began))
 
     async def _is_away(self, error: ConfigurationError | DecisionUnavailable) -> bool:
         """Whether OPA as a whole does not answer; one that answers everything but this is not away."""
         unreachable = isinstance(error, DecisionUnavailable) and error.fault is _AWAY
         return unreachable and not await self._client.healthy()
 
-    async def _settled(self, seen: set[str]) -> Running:
+    async def _settled(self, seen: set[str]) -> "_Look":
         """Return what OPA runs, if that may be believed: seen alike before and after a self-test that it passed.
 
         Args:
@@ -222,34 +215,64 @@ class ExternalOpa:
         try:
             async with asyncio.timeout(_EXAMINATION_S):
                 for _ in range(_LOOKS):
-                    if (running := await self._settled_once(seen)) is not None:
-                        return running
+                    if (look := await self._settled_once(seen)) is not None:
+                        return look
         except TimeoutError:
             raise ConfigurationError(f"the policy set is not examined within {_EXAMINATION_S:g} s") from None
         raise ConfigurationError("the policy set changes while it is looked at, or OPA's answers are of another one")
 
-    async def _settled_once(self, seen: set[str]) -> Running | None:
+    async def _settled_once(self, seen: set[str]) -> "_Look | None":
         """Return what OPA runs, or None where that was not the same all along."""
         before = await self._look()
+        revision = before.running.revision
         seen.clear()
-        seen.add(before.revision)
-        if self._accepted.get(before.revision) == before.fingerprint:
+        seen.add(revision)
+        if (known := self._accepted.get(revision)) is not None and known.fingerprint == before.fingerprint:
             return before
+        # Whatever this turns out to be, it is not what was accepted; nothing is believed of it until that is known.
+        self._accepted.pop(revision, None)
         witness = _Witness(self._client)
         failure = await _self_tested(witness)
+        fault = await self._judged(before)
         after = await self._look()
-        if after.fingerprint != before.fingerprint or not witness.revisions <= {after.revision}:
+        if after.fingerprint != before.fingerprint or not witness.revisions <= {revision}:
             return None
-        await self._judge(after)
-        if failure is not None:
+        if failure is not None and not fault:
             raise failure
+        self._hold_to_its_name(after.running, fault)
         return after
 
-    async def _look(self) -> Running:
+    async def _look(self) -> "_Look":
+        began = asyncio.get_running_loop().time()
         bundles = await self._listing(BUNDLES)
         running = read_running(bundles, await self._listing(MODULES))
-        self._seen = running.downloads
-        return running
+        return _Look(running=running, fingerprint=running.fingerprint, began=began)
+
+    def _hold_to_its_name(self, running: Running, fault: str) -> None:
+        """Let a set through if neither it nor another of its name is at fault.
+
+        A folder that is edited has the name that it had; what is made of archives has its digest for a name.
+
+        Raises:
+            ConfigurationError: it is at fault itself; or bears a name under which something else was looked at.
+        """
+        revision, now = running.revision, asyncio.get_running_loop().time()
+        if fault:
+            if running.archived:
+                _remember(self._dishonoured, revision, now + _DISHONOUR_S, _NAMES)
+            raise ConfigurationError(fault)
+        if running.archived and now < self._dishonoured.get(revision, now):
+            raise ConfigurationError(
+                f"something else under revision {revision} was refused less than {_DISHONOUR_S:g} s ago: "
+                "wait that long, or give the bundle another revision"
+            )
+        ours = running.ours
+        if self._names.get(revision, ours) != ours:
+            what = f"revision {revision} is the name of two policy sets: evidence cannot tell them apart"
+            if running.archived:
+                raise ConfigurationError(f"{what}; give the bundle another revision, as policy bundle does")
+            _LOG.warning("%s", what)
+        _remember(self._names, revision, ours, _NAMES)
 
     async def _listing(self, path: str) -> bytes:
         try:
@@ -262,17 +285,23 @@ class ExternalOpa:
                 ) from error
             raise
 
-    async def _judge(self, running: Running) -> None:
-        """Let a set through.
+    async def _judged(self, look: "_Look") -> str:
+        """Return what is wrong with a set, with file and line; an empty text is nothing. The same is judged once."""
+        if (verdict := self._verdicts.get(look.fingerprint)) is None:
+            verdict = await self._judgement(look.running)
+            _remember(self._verdicts, look.fingerprint, verdict, _REMEMBERED)
+        return verdict
 
-        Raises:
-            ConfigurationError: with file and line, and the lines of the modules' text where there is an OPA here.
-        """
+    async def _judgement(self, running: Running) -> str:
         findings = await asyncio.to_thread(violations, running)
         if any(finding.severity is Severity.ERROR for finding in findings):
-            refuse(await self._located(findings, running))
+            try:
+                refuse(await self._located(findings, running))
+            except ConfigurationError as error:
+                return error.detail
         for warning in findings:
             _LOG.warning("policy: %s", warning)
+        return ""
 
     async def _located(self, findings: list[Violation], running: Running) -> list[Violation]:
         """Put the findings of modules on their lines, by parsing their text here."""
@@ -288,15 +317,9 @@ class ExternalOpa:
             _LOG.info("findings have no lines: %s", error)
         return list(dict.fromkeys(_placed(finding, located.get(finding.file, ())) for finding in findings))
 
-    def _accept(self, running: Running) -> None:
-        known = self._accepted.pop(running.revision, running.fingerprint)
-        if known != running.fingerprint:
-            _LOG.warning(
-                "revision %s is the name of two policy sets: evidence cannot tell them apart", running.revision
-            )
-        self._accepted[running.revision] = running.fingerprint
-        if len(self._accepted) > _REMEMBERED:
-            self._accepted.popitem(last=False)
+    def _accept(self, look: "_Look") -> None:
+        running = look.running
+        _remember(self._accepted, running.revision, replace(look, running=_NOTHING), _REMEMBERED)
         self._refused.clear()
         if (running.revision, Load.LOADED) != (self._state.revision, self._state.result):
             self._state = PolicyState(revision=running.revision, since=time.time(), result=Load.LOADED)
@@ -312,6 +335,27 @@ class ExternalOpa:
             _LOG.error("the policies that the external opa runs are refused, nothing is decided: %s", detail)
         self._state = replace(self._state, result=Load.REFUSED, error=detail)
         self._failure = DecisionUnavailable(detail, fault=PdpFault.POLICIES_REFUSED)
+
+
+_NOTHING: Final = Running(bundles={}, modules=(), revision="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """One reading of what OPA runs."""
+
+    running: Running
+    """Empty where only the rest is remembered."""
+    fingerprint: str
+    began: float
+    """On the loop's clock; what OPA ran later is not in it."""
+
+
+def _remember(memory: OrderedDict[str, _T], name: str, what: _T, longest: int) -> None:
+    memory.pop(name, None)
+    memory[name] = what
+    if len(memory) > longest:
+        memory.popitem(last=False)
 
 
 class _Witness:

@@ -39,7 +39,8 @@ _GO_SHARE = 0.7
 """Of the hard limit, what Go's collector aims at (``GOMEMLIMIT``); the rest is stacks, fragments and code."""
 
 _TRACE_BATCH_MS = 200
-_STOP_GRACE_S = 3
+_STOP_GRACE_S = 3.0
+_MISSED_PROBES = 3
 _SELF_TESTS = 3
 _POLL_S = 0.02
 _TAIL_LINES = 12
@@ -205,12 +206,34 @@ class Generation:
         """Wait until the process has ended, for whatever reason, and return its status."""
         return await self._process.wait()
 
-    async def stop(self, *, grace_s: float = _STOP_GRACE_S) -> None:
+    async def healthy(self) -> bool:
+        """Whether OPA answers its health probe."""
+        return await self.client.healthy()
+
+    async def lost(self, probe_interval_s: float) -> str:
+        """Wait until the process has ended or has missed its probes; return which, in words.
+
+        Args:
+            probe_interval_s: seconds between two probes.
+        """
+        missed = 0
+        while missed < _MISSED_PROBES:
+            try:
+                async with asyncio.timeout(probe_interval_s):
+                    status = await self.ended()
+            except TimeoutError:
+                missed = 0 if await self.healthy() else missed + 1
+            else:
+                return f"ended with status {status}"
+        return f"missed {missed} health probes"
+
+    async def stop(self, *, grace_s: float | None = None) -> None:
         """Let OPA answer what it is asked, end it, and remove its folder. Can be called in any state.
 
         Args:
-            grace_s: seconds that OPA may take; 0 kills it at once.
+            grace_s: seconds that OPA may take, three by default; 0 kills it at once.
         """
+        grace_s = _STOP_GRACE_S if grace_s is None else grace_s
         try:
             if grace_s and self._process.returncode is None:
                 # OPA 1.22.2 ends without sending the spans that it has not sent yet (seen in Jaeger).

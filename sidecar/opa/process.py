@@ -25,6 +25,7 @@ from typing import Self
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.generation import Generation, Launch
+from sidecar.opa.pair import Pair
 from sidecar.opa.policies import PolicySet
 from sidecar.opa.vetting import Vetting
 from sidecar.opa.watch import Snapshot, snapshot
@@ -40,13 +41,14 @@ _LAST_DELAY_S = 5.0
 _STABLE_S = 30.0
 """A generation that lived this long is restarted without delay; otherwise the delay doubles."""
 
-_MISSED_PROBES = 3
-
 _RETRY_S = 60.0
 """A refused set is tried again after this long even if nothing changed: the reason may have been a busy machine."""
 
 _CANDIDATE_S = 10.0
 """How long a start waits for the first look at a candidate."""
+
+Serving = Generation | Pair
+"""What one policy set runs as."""
 
 _DRAIN_MARGIN_S = 1.0
 """Beyond the deadline of a question, within which an old generation is free of questions."""
@@ -113,7 +115,8 @@ class ManagedOpa:
         self._memo_s = memo_s
         self._reload_s = reload_s
         self._candidate = False
-        self._current: Generation | None = None
+        self._standby = False
+        self._current: Serving | None = None
         self._good: PolicySet | None = None
         self._state = PolicyState(revision="", since=0.0, result=Load.REFUSED)
         self._switching = asyncio.Lock()
@@ -135,18 +138,19 @@ class ManagedOpa:
         """Process id of the OPA that answers now, or None while there is none."""
         return self._current.pid if self._current is not None else None
 
-    async def start(self, *, candidate: bool = False) -> None:
+    async def start(self, *, candidate: bool = False, standby: bool = False) -> None:
         """Check the policies, start OPA, self-test it, and begin to watch it.
 
         Args:
             candidate: the set serves nobody and is only compared, so one that is refused is no reason not to start:
                 ``policy_state`` tells, and nothing is answered until the folder holds one that is usable.
+            standby: keep a second process of the set, so that what ends one ends nobody else's decisions.
 
         Raises:
             ConfigurationError: the binary, the runtime folder or, unless it is a candidate, the policy set is not
                 usable. The detail names file and line where OPA does.
         """
-        self._candidate = candidate
+        self._candidate, self._standby = candidate, standby
         launch = await asyncio.to_thread(self._launch)
         vetting = Vetting(launch)
         seen = await asyncio.to_thread(snapshot, self._folder)
@@ -220,7 +224,7 @@ class ManagedOpa:
             return False
         if self._reload_s > 0 and self._reloader is not None and self._reloader.done():
             return False
-        return await current.client.healthy()
+        return await current.healthy()
 
     def _launch(self) -> Launch:
         binary = shutil.which(self._binary)
@@ -239,7 +243,7 @@ class ManagedOpa:
             memo_s=self._memo_s,
         )
 
-    def _serve(self, generation: Generation, policies: PolicySet) -> None:
+    def _serve(self, generation: Serving, policies: PolicySet) -> None:
         """Let a generation answer from now on: the one assignment that a switch is."""
         self._current = generation
         self._good = policies
@@ -257,7 +261,7 @@ class ManagedOpa:
         loop = asyncio.get_running_loop()
         while (current := self._current) is not None:
             born = loop.time()
-            why = await self._lost(current)
+            why = await current.lost(self._probe_interval_s)
             if self._current is not current:
                 continue  # a newer set has taken the place, and the reloader ends this one
             self._current = None
@@ -275,7 +279,7 @@ class ManagedOpa:
             try:
                 async with self._switching:
                     if self._current is None and self._good is not None:
-                        self._current = await Generation.start(launch, self._good)
+                        self._current = await self._begin_serving(launch, self._good)
             except (ConfigurationError, DecisionUnavailable) as error:
                 _LOG.error("opa does not come back: %s", error.detail)
             else:
@@ -339,7 +343,7 @@ class ManagedOpa:
     async def _switch(self, launch: Launch, policies: PolicySet) -> None:
         """Start and self-test a generation beside the serving one, let it take the place, and end the old one."""
         async with self._switching:
-            generation = await Generation.start(launch, policies)
+            generation = await self._begin_serving(launch, policies)
             old = self._current
             self._serve(generation, policies)
             if self._supervisor is None:
@@ -350,18 +354,16 @@ class ManagedOpa:
             finally:
                 await old.stop()
 
-    async def _lost(self, generation: Generation) -> str:
-        """Wait until the process has ended or has missed its probes; return which, in words."""
-        missed = 0
-        while missed < _MISSED_PROBES:
-            try:
-                async with asyncio.timeout(self._probe_interval_s):
-                    status = await generation.ended()
-            except TimeoutError:
-                missed = 0 if await generation.client.healthy() else missed + 1
-            else:
-                return f"ended with status {status}"
-        return f"missed {missed} health probes"
+    async def _begin_serving(self, launch: Launch, policies: PolicySet) -> Serving:
+        """Start one process of a set, or two.
+
+        Raises:
+            ConfigurationError: it does not start, does not become healthy, or fails the self-test.
+            DecisionUnavailable: it became healthy and then gave no answer.
+        """
+        if self._standby:
+            return await Pair.start(launch, policies, self._probe_interval_s)
+        return await Generation.start(launch, policies)
 
 
 def _begin(work: Coroutine[None, None, None], name: str) -> "asyncio.Task[None]":

@@ -75,22 +75,48 @@ class Running:
     modules: tuple[Module, ...]
     revision: str
     """Of the bundles together, as the provenance of an answer has it."""
-    downloads: str
-    """Changes with the manifests, and with every download that the file server has a new name (ETag) for."""
+    downloaded: frozenset[str] = frozenset()
+    """Names of the bundles that a file server had a name (ETag) for; others may have come from one all the same."""
 
     @property
     def fingerprint(self) -> str:
         """Digest of all manifests and the text of all modules; a tree has other names after each compilation."""
-        manifests = msgspec.json.encode(self.bundles, order="deterministic")
-        modules = msgspec.json.encode(sorted((module.id, module.raw) for module in self.modules))
-        return hashlib.sha256(b"%d\n%b%b" % (len(manifests), manifests, modules)).hexdigest()
+        return _digest(self.bundles, self.modules)
+
+    @property
+    def ours(self) -> str:
+        """The same of what decisions are made of, without whatever else this OPA runs."""
+        bundles = {name: manifest for name, manifest in self.bundles.items() if _is_reserved(manifest)}
+        prefixes = tuple(f"{_prefix(name)}/" for name in bundles)
+        return _digest(bundles, [module for module in self.modules if module.id.startswith(prefixes)])
+
+    @property
+    def archived(self) -> bool:
+        """Whether any of our bundles came as an archive, and not as a folder that OPA was started on.
+
+        OPA 1.22.2 does not say so. An archive of ``policy bundle`` lists its modules, most file servers name what they
+        serve, and in a folder a module is named after the folder twice. One team can give its archive the look of a
+        folder, but not the platform's.
+        """
+        ours = {name for name, manifest in self.bundles.items() if _lists(name, manifest)}
+        if any(listed(self.bundles[name]) is not None for name in ours) or ours & self.downloaded:
+            return True
+        beside = tuple(f"{_prefix(name)}/" for name in ours)
+        folders = tuple(f"{posixpath.normpath(f'{name}/{name}')}/" for name in ours)
+        return any(module.id.startswith(beside) and not module.id.startswith(folders) for module in self.modules)
 
 
-def read_bundles(body: bytes) -> tuple[dict[str, Any], str, str]:
+def _digest(bundles: dict[str, Any], modules: Sequence[Module]) -> str:
+    manifests = msgspec.json.encode(bundles, order="deterministic")
+    texts = msgspec.json.encode(sorted((module.id, module.raw) for module in modules))
+    return hashlib.sha256(b"%d\n%b%b" % (len(manifests), manifests, texts)).hexdigest()
+
+
+def _read_bundles(body: bytes) -> tuple[dict[str, Any], str, frozenset[str]]:
     """Read ``GET /v1/data/system/bundles``.
 
     Returns:
-        The manifests by bundle, the revision of all, and a text that changes with every download.
+        The manifests by bundle, the revision of all, and which bundles have an ETag.
 
     Raises:
         DecisionUnavailable: it is something else.
@@ -104,8 +130,8 @@ def read_bundles(body: bytes) -> tuple[dict[str, Any], str, str]:
         raise DecisionUnavailable("the list of bundles has another form than OPA's", fault=PdpFault.MALFORMED)
     manifests = {name: entry.get("manifest") for name, entry in found.items()}
     named: JsonObject = {name: {"revision": _revision(manifest)} for name, manifest in manifests.items()}
-    downloads = msgspec.json.encode(found, order="deterministic").decode()
-    return manifests, provenance_revision({"bundles": named}), downloads
+    downloaded = frozenset(name for name, entry in found.items() if entry.get("etag"))
+    return manifests, provenance_revision({"bundles": named}), downloaded
 
 
 def read_running(bundles: bytes, modules: bytes) -> Running:
@@ -114,20 +140,20 @@ def read_running(bundles: bytes, modules: bytes) -> Running:
     Raises:
         DecisionUnavailable: one of them is something else.
     """
-    manifests, revision, downloads = read_bundles(bundles)
+    manifests, revision, downloaded = _read_bundles(bundles)
     try:
         found = _MODULES.decode(modules).result
     except (msgspec.DecodeError, RecursionError) as error:
         # Without the cause: it may quote what it read.
         what = f"the list of modules has another form than OPA's ({type(error).__name__})"
         raise DecisionUnavailable(what, fault=PdpFault.MALFORMED) from None
-    return Running(bundles=manifests, modules=tuple(found), revision=revision, downloads=downloads)
+    return Running(bundles=manifests, modules=tuple(found), revision=revision, downloaded=downloaded)
 
 
 def violations(running: Running) -> list[Violation]:
     """Return everything that keeps a set from being believed; each on line 1, because these trees have no lines."""
     # Where manifests may be forged, nothing that follows from them is worth saying.
-    return [*_impostors(running)] or [*_bundles(running), *_modules(running)]
+    return [*_impostors(running)] or [*_bundles(running), *_unlisted(running), *_modules(running)]
 
 
 def team_of(bundle: str) -> str | None:
@@ -161,6 +187,21 @@ def _bundles(running: Running) -> Iterator[Violation]:
     for name, manifest in running.bundles.items():
         if message := _bundle_fault(name, manifest, names):
             yield Violation(file=f"{name}/{MANIFEST}", line=1, rule=Rule.MANIFEST, message=message)
+
+
+def _unlisted(running: Running) -> Iterator[Violation]:
+    """Find archives that do not say what is in them, without which a lost or an added module is not seen."""
+    if not running.archived:
+        return
+    for name, manifest in running.bundles.items():
+        if _lists(name, manifest) and listed(manifest) is None:
+            message = "the archive does not list its modules (metadata.modules): make it with policy bundle"
+            yield Violation(file=f"{name}/{MANIFEST}", line=1, rule=Rule.MANIFEST, message=message)
+
+
+def _lists(bundle: str, manifest: Any) -> bool:
+    """Whether ``policy bundle`` writes bundles like this; it writes none that only names the set."""
+    return team_of(bundle) is not None or (_is_reserved(manifest) and tuple(manifest_roots(manifest)) != _REVISION)
 
 
 def _name(bundle: str) -> str:

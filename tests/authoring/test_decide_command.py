@@ -227,6 +227,62 @@ def test_a_grant_that_is_not_of_the_contract_is_a_deny(tmp_path: Path) -> None:
     assert [one["code"] for one in answer(done)["explanation"]["reasons"]] == ["team_policy_error"]
 
 
+LEAD: dict[str, Any] = {"database": "support", "collection": "tickets"}
+
+
+def test_an_approval_stands_beside_the_other_obligations() -> None:
+    (entry,) = explanation(asked("support-leads", **LEAD))["accesses"]
+    assert entry["obligations"]["approval"] == ["personal-data"]
+    assert 'with approval ["personal-data"]' in on_a_terminal(asked("support-leads", **LEAD), "--explain")
+    (both,) = explanation(asked("support", "support-leads", **LEAD))["accesses"]
+    assert both["obligations"]["approval"] == []
+
+
+def test_the_approval_of_a_grant_is_said_where_something_else_denies() -> None:
+    why = explanation(asked("support-leads", **LEAD, scope="nothing"))
+    assert why["accesses"][0]["obligations"]["approval"] == ["personal-data"]
+
+
+def test_a_grant_with_data_in_its_head_is_named_by_its_id() -> None:
+    place = line_of("teams/support/policy.rego", '"support-reads-tickets"')
+    (entry,) = explanation(asked("analysts", **LEAD))["accesses"]
+    assert {"support-reads-tickets"} == {one["grant"] for one in entry["not_granted"] if one["at"] == place}
+    assert "a computed grant" not in on_a_terminal(asked("analysts", **LEAD), "--explain")
+    (granted,) = explanation(asked("support", **LEAD))["accesses"]
+    assert granted["granted"] == [{"grant": "support-reads-tickets", "at": [place]}]
+
+
+# --- kept -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("groups", [("analysts",), ("loaders",)], ids=["allowed", "denied"])
+def test_a_case_is_decided_again_as_it_was_printed(tmp_path: Path, groups: tuple[str, ...]) -> None:
+    policies = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    done = run(asked(*groups), "--as-case", "Orders, read by Ärzte!", policies=policies)
+    assert done.returncode == 0, done.stderr
+    document = msgspec.json.decode(done.stdout)
+    (case,) = document.values()
+    assert list(document) == ["orders-read-by-ärzte"]
+    assert list(case) == ["title", "input", "data", "decision"]
+    assert (case["title"], case["data"], case["decision"]["revision"]) == ("Orders, read by Ärzte!", {}, "")
+    (policies / "cases/kept.json").write_text(done.stdout)
+    paths = ["platform", "system", *sorted(f"teams/{team.name}" for team in (policies / "teams").iterdir())]
+    command = [str(parts.BIN / "opa"), "test", "--run", "test_case", *paths, "mcp.cases:cases"]
+    tested = subprocess.run(command, cwd=policies, capture_output=True, text=True, timeout=60, check=False)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    case["decision"]["allow"] = not case["decision"]["allow"]
+    (policies / "cases/kept.json").write_text(json.dumps(document))
+    assert subprocess.run(command, cwd=policies, capture_output=True, timeout=60, check=False).returncode != 0
+
+
+def test_what_policy_is_not_asked_about_is_no_case() -> None:
+    done = run({"claims": {}}, "--as-case", "x")
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "invalid_request" in done.stderr
+    assert run(asked("analysts"), "--as-case", "!").returncode == 78
+    assert run(asked("analysts"), "--as-case", "x", "--explain").returncode == 2
+
+
 def on_a_terminal(document: Any, *options: str) -> str:
     """What a person sees: the command with a pseudo-terminal as its output."""
     ours, theirs = pty.openpty()

@@ -90,5 +90,13 @@ def test_the_page_can_be_followed_to_its_end(tmp_path: Path) -> None:
     assert shown.returncode == 0, shown.stderr
     assert 'filter {"branch": "Jena"}' in shown.stdout
     assert "clerks-read-own-branch" in shown.stdout
+
+    kept = desk.run()
+    assert kept.returncode == 0, kept.stdout + kept.stderr
+    cases = len(msgspec.json.decode((desk.policies / "cases/shop.json").read_bytes()))
+    shipped = sum(
+        len(msgspec.json.decode(path.read_bytes())) for path in (parts.ROOT / "policies/cases").glob("*.json")
+    )
+    assert (cases, f"({shipped + 1} golden cases), 0 failed" in kept.stdout) == (1, True), kept.stdout
     assert next(desk.shells, None) is None
     assert next(desk.rego, None) is None

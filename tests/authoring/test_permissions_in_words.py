@@ -14,6 +14,7 @@ from rich.console import Console
 
 from sidecar.authoring.asked import read_identity
 from sidecar.authoring.engine import engine
+from sidecar.authoring.hours import hours_in_words
 from sidecar.authoring.permissions import show
 from sidecar.authoring.terms import ASKED, EXCLUDED, Writing, resolved, unfolded, variables
 from sidecar.authoring.wording import print_permissions
@@ -108,7 +109,27 @@ CONDITIONS: dict[str, tuple[str, list[str]]] = {
         'not all_of(input.access.collection, "q")',
         ['not startswith(access.collection, "q")', 'endswith(access.collection, "secret")'],
     ),
-    "not of every": ("not none_of", [EXCLUDED]),
+    "not of every": ("not none_of", ['unless every _ in command.stages { _ != "$out" }']),
+    "a trait": ('lib.has_trait("upsert")', ['the command has the trait "upsert"']),
+    "not of a call of the library": (
+        'not lib.has_trait("whole_collection")',
+        ['unless the command has the trait "whole_collection"'],
+    ),
+    "hours": (
+        'lib.during({"days": lib.weekdays, "from": "00:00", "to": "24:00", "timezone": "Europe/Berlin"})',
+        ["Monday to Friday, 00:00 to 24:00 Europe/Berlin"],
+    ),
+    "not of hours": (
+        'not lib.during({"days": {"Sunday", "Monday"}, "from": "08:00", "to": "09:30", "timezone": "UTC"})',
+        ["unless Monday, Sunday, 08:00 to 09:30 UTC"],
+    ),
+    "a clock that is not of hours": (
+        'clock := time.clock([input.context.time_ns, "UTC"]); "08:00" <= sprintf("%02d:%02d", [clock[0], clock[1]])',
+        [
+            'time.clock([context.time_ns, "UTC"]) == _',
+            '"08:00" <= sprintf("%02d:%02d", [_[0], _[1]])',
+        ],
+    ),
     "every": ('every s in input.command.stages { s != "$out" }', ['every _ in command.stages { _ != "$out" }']),
     "some": ('some s in input.command.stages; s == "$match"', ['"$match" == command.stages[_]']),
     "a list of what fits": (
@@ -211,6 +232,200 @@ async def test_the_parts_of_a_grant_that_are_not_known_yet_are_shown(hostile: Pa
     rows = [row for row in shown["permissions"] if row["owner"] == "people" and row["grant"] not in CONDITIONS]
     assert [{key: row[key] for key in expected} for row in rows] == [expected]
     assert internal(shown) == []
+
+
+# --- what could still refuse ------------------------------------------------------------------------------------------
+
+PLAIN = """package mcp.teams.people
+
+import data.mcp.lib
+
+grant contains {"id": "reads"} if {
+	lib.reads
+	lib.on("hr", ["*"])
+}
+
+grant contains {"id": "reads-one"} if {
+	lib.reads
+	lib.on("hr", ["rooms"])
+	lib.in_group("one")
+}
+
+"""
+
+DENIES: dict[str, tuple[str, list[str]]] = {
+    # a deny, and what stands beside the grant of everything in hr
+    "of a collection": (
+        'deny contains "frozen" if lib.named(["orders"], input.access.collection)',
+        ["unless people denies it (frozen)"],
+    ),
+    "of the database": (
+        'deny contains "closed" if input.access.database in {"hr", "x"}',
+        ["unless people denies it (closed)"],
+    ),
+    "of a call": (
+        'deny contains "piped" if count(input.command.stages) > 0',
+        ["unless people denies it (piped)"],
+    ),
+    "of two": (
+        'deny contains "b" if input.command.limit > 3\n\ndeny contains "a" if input.command.limit > 4',
+        ["unless people denies it (a, b)"],
+    ),
+    "of this caller": (
+        'deny contains "blocked" if input.actor.id == "claude-desktop"',
+        ["never: people denies it (blocked)"],
+    ),
+    "of everything": (
+        'deny contains "data-gone" if not data.mcp.grants.people.gone',
+        ["never: people denies it (data-gone)"],
+    ),
+    "of a code that is computed": (
+        "deny contains input.command.stages[0]",
+        ["unless people denies it (<command.stages[0]>)"],
+    ),
+    "of another caller": ('deny contains "blocked" if input.actor.id == "other"', []),
+    "of another database": ('deny contains "closed" if input.access.database == "sales"', []),
+    "of another kind": ('deny contains "closed" if lib.inserts', []),
+    "of nothing": ('deny contains "frozen" if lib.named([], input.access.collection)', []),
+    "of none": ("", []),
+}
+
+
+def with_team(folder: Path, text: str, platform: dict[str, Any] | None = None) -> Path:
+    """A policy folder in which the people team has this policy, and the platform this data."""
+    policies = Path(
+        shutil.copytree(POLICIES, folder / "policies", ignore=shutil.ignore_patterns("cases", "*_test.rego"))
+    )
+    (policies / "teams/people/policy.rego").write_text(text)
+    path = policies / "platform/data.json"
+    data = msgspec.json.decode(path.read_bytes())
+    data["mcp"]["platform"] |= platform or {}
+    path.write_bytes(msgspec.json.encode(data))
+    return policies
+
+
+def in_words(shown: JsonObject) -> str:
+    out = io.StringIO()
+    print_permissions(shown, Console(file=out, width=4000, force_terminal=False))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", DENIES)
+async def test_a_deny_that_could_hold_for_the_caller_stands_beside_the_grant(
+    tmp_path: Path, opa_binary: str, name: str
+) -> None:
+    deny, expected = DENIES[name]
+    shown = await permissions(with_team(tmp_path, f"{PLAIN}{deny}\n"), opa_binary, ["hr-admins"])
+    (row,) = [row for row in shown["permissions"] if row["owner"] == "people"]
+    assert row["conditions"] == expected
+    assert "place" not in row
+    assert not [one for one in shown["permissions"] if one["owner"] != "people" and one["conditions"]]
+    assert internal(shown) == []
+
+
+async def test_a_deny_of_another_collection_does_not_stand_beside_a_grant_of_one(
+    tmp_path: Path, opa_binary: str
+) -> None:
+    deny = 'deny contains "frozen" if lib.on("hr", ["salaries"])\n'
+    shown = await permissions(with_team(tmp_path, PLAIN + deny), opa_binary, ["hr-admins", "one"])
+    said = {row["grant"]: row["conditions"] for row in shown["permissions"] if row["owner"] == "people"}
+    assert said == {"reads": ["unless people denies it (frozen)"], "reads-one": []}
+    assert shown["denies"] == [
+        {
+            "owner": "people",
+            "code": "frozen",
+            "kinds": None,
+            "databases": ["hr"],
+            "collections": ["salaries"],
+            "conditions": [],
+        }
+    ]
+    assert "people denies frozen: databases hr; collections salaries" in in_words(shown)
+
+
+HOURS = {"days": ["Monday", "Tuesday"], "from": "08:00", "to": "18:00", "timezone": "UTC"}
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [
+        ({"kinds": ["read"], "databases": ["hr"]}, ["only Monday, Tuesday, 08:00 to 18:00 UTC (window closed-hours)"]),
+        ({"kinds": ["read"], "databases": ["*"]}, ["only Monday, Tuesday, 08:00 to 18:00 UTC (window closed-hours)"]),
+        ({"kinds": ["read"], "databases": ["h*"], "hours": "none"}, ["never (window closed-hours)"]),
+        ({"kinds": ["insert"], "databases": ["hr"]}, []),
+        ({"kinds": ["read"], "databases": ["sales"]}, []),
+    ],
+)
+async def test_a_window_on_a_rows_database_and_kinds_stands_beside_it(
+    tmp_path: Path, opa_binary: str, window: dict[str, Any], expected: list[str]
+) -> None:
+    windows = [{"id": "closed-hours", "hours": HOURS, **window}]
+    shown = await permissions(with_team(tmp_path, PLAIN, {"windows": windows}), opa_binary, ["hr-admins"])
+    (row,) = [row for row in shown["permissions"] if row["owner"] == "people"]
+    assert row["conditions"] == expected
+
+
+@pytest.mark.parametrize(
+    ("databases", "bound"),
+    [(["tmp_*"], True), (["tmp_a"], True), (["*"], True), (["?m*"], True), (["other", "tmp"], False)],
+)
+async def test_a_window_that_could_meet_a_prefix_stands_beside_it(
+    tmp_path: Path, opa_binary: str, databases: list[str], bound: bool
+) -> None:
+    delegated = [{"kinds": ["read"], "collections": ["*"]}]
+    demo = {"prefixes": {"tmp_": {"owner": "people", "delegated": delegated, "obligations": []}}}
+    nothing = {"databases": {}, "targets": {}, "whole": {"owner": "platform", "delegated": [], "obligations": []}}
+    windows = [{"id": "w", "hours": HOURS, "kinds": ["read"], "databases": databases}]
+    grant = 'package mcp.teams.people\n\ngrant contains {"id": "g"} if startswith(input.access.database, "tmp_")\n'
+    platform = {"windows": windows, "deployments": {"demo": demo | nothing}}
+    shown = await permissions(with_team(tmp_path, grant, platform), opa_binary, ["hr-admins"])
+    (row,) = shown["permissions"]
+    assert any("(window w)" in one for one in row["conditions"]) is bound
+
+
+@pytest.mark.parametrize(
+    ("days", "words"),
+    [
+        ([], "on no day"),
+        (["nothing"], "on no day"),
+        (["Sunday", "Monday"], "Monday, Sunday"),
+        (["Saturday", "Sunday", "Friday", "Monday"], "Monday, Friday to Sunday"),
+        (["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"], "every day"),
+    ],
+)
+def test_days_are_said_in_the_order_of_the_week(days: list[str], words: str) -> None:
+    assert hours_in_words(days, "08:00", "24:00", "UTC") == f"{words}, 08:00 to 24:00 UTC"
+
+
+async def test_a_window_that_is_lifted_for_the_person_says_so(tmp_path: Path, opa_binary: str) -> None:
+    identity, _ = read_identity({"sub": "mia", "client_id": "x", "groups": ["hr-admins"]}, None)
+    glass = {"issuer": identity.principal.issuer, "subject": "mia", "windows": ["w"], "until": "1970-01-02T00:00:00Z"}
+    windows = [{"id": "w", "hours": HOURS, "kinds": ["read"], "databases": ["hr"]}]
+    platform = {"windows": windows, "break_glass": [{**glass, "reason": "x"}]}
+    shown = await permissions(with_team(tmp_path, PLAIN, platform), opa_binary, ["hr-admins"])
+    (row,) = [row for row in shown["permissions"] if row["owner"] == "people"]
+    assert row["conditions"] == ["only Monday, Tuesday, 08:00 to 18:00 UTC (window w, lifted for this person now)"]
+
+
+@pytest.mark.parametrize("who", ["person mia", "agent claude-desktop"])
+async def test_who_is_suspended_is_told_so(tmp_path: Path, opa_binary: str, who: str) -> None:
+    identity, _ = read_identity({"sub": "mia", "client_id": "x"}, None)
+    person = {"issuer": identity.principal.issuer, "id": "mia"}
+    agents = {"subjects": [], "agents": ["claude-*"]}
+    suspended = {"subjects": [person], "agents": []} if who.startswith("person") else agents
+    shown = await permissions(with_team(tmp_path, PLAIN, {"suspended": suspended}), opa_binary, ["hr-admins"])
+    assert (shown["permissions"], shown["suspended"]) == ([], [who])
+    words = in_words(shown)
+    assert f"suspended by the platform: {who}; every call is refused" in words
+    assert "people/reads matches, and leads nowhere: the caller is suspended" in words
+    assert "no route, delegation" not in words
+
+
+async def test_who_is_not_suspended_is_not_told_so(tmp_path: Path, opa_binary: str) -> None:
+    suspended = {"subjects": [{"issuer": "https://other.example", "id": "mia"}], "agents": ["other"]}
+    shown = await permissions(with_team(tmp_path, PLAIN, {"suspended": suspended}), opa_binary, ["hr-admins"])
+    assert shown["suspended"] == []
+    assert shown["permissions"]
 
 
 # --- any tree at all --------------------------------------------------------------------------------------------------

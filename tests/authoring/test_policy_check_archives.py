@@ -1,13 +1,25 @@
 """``mcp-sidecar policy check`` on archives, as a pipeline runs it before it puts them on a file server."""
 
+import io
 import json
+import os
+import pty
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
 
+from sidecar.authoring import checking
+from sidecar.authoring.wording import print_checked, print_tested
 from sidecar.opa import bundles
+from sidecar.opa.containment import Rule, Violation
+from tests import parts
 from tests.authoring.test_policy_folder_commands import POLICIES, answer, run
 from tests.opa.outside import replaced, unpacked
 
@@ -130,3 +142,81 @@ def test_wrong_usage_and_what_cannot_be_read_have_their_own_status(out: Path, tm
     broken = tmp_path / "red.tar.gz"
     broken.write_bytes(b"\x1f\x8b")
     assert findings(broken, cwd=out) == (1, [(str(broken), 1, "file")])
+
+
+# --- hostile archives -------------------------------------------------------------------------------------------------
+
+FORGED = r"red\u001b[2K\u001b[1A\r\nfine\u001b[8m\u009b31m\u202e\u2028fine\n\u001b]0;owned\u0007"
+HOSTILE = {
+    "package": f'package mcp.teams["{FORGED}"]\n',
+    "reference": f'package mcp.teams.people\n\nx := data["{FORGED}"]\n',
+}
+
+
+def on_a_terminal(*arguments: str) -> str:
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sidecar", "policy", "check", *arguments],
+        env={"PATH": str(parts.BIN), "PYTHONPATH": str(parts.ROOT), "TERM": "xterm", "COLUMNS": "60"},
+        cwd=parts.ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=follower,
+        stderr=subprocess.STDOUT,
+    )
+    os.close(follower)
+    shown = b""
+    try:
+        while chunk := os.read(leader, 65536):
+            shown += chunk
+    except OSError:  # Linux says so when the last writer is gone
+        pass
+    finally:
+        os.close(leader)
+    assert process.wait(60) == 1
+    return shown.decode()
+
+
+@pytest.mark.parametrize("module", HOSTILE.values(), ids=HOSTILE.keys())
+def test_names_of_a_hostile_archive_do_nothing_to_a_terminal_and_forge_no_line(out: Path, module: str) -> None:
+    archive = out / "teams/people.tar.gz"
+    spoil(archive, more_rego=module)
+    shown = on_a_terminal(str(archive))
+    assert "owned" in shown, "the name is there"
+    for sequence in ("\x1b[2K", "\x1b[1A", "\x1b[8m", "\x1b]", "\x07", "\x9b", "\u202e", "\u2028"):
+        assert sequence not in shown
+    assert "\x1b[31merror\x1b[0m" in shown, "the colours are our own"
+    piped = run("policy", "check", str(archive)).stdout
+    assert "\x1b" not in piped
+    for lines in (shown.split("\r\n"), piped.split("\n")):
+        assert [line for line in lines if line.startswith("fine")] == []
+        assert len(lines) == 4, "a finding, the warning, the verdict, and the end"
+    assert "refused: 1 error" in piped
+
+
+def test_an_honest_archive_in_other_letters_is_shown_as_it_is_written(out: Path) -> None:
+    archive = out / "teams/people.tar.gz"
+    spoil(archive, more_rego='package mcp.teams["größe 東京 [bold]x[/bold]"]\n')
+    assert "größe 東京 [bold]x[/bold]" in run("policy", "check", str(archive)).stdout
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1), st.text(st.characters(codec="utf-8")))
+def test_a_finding_is_one_line_of_printable_characters(file: str, message: str) -> None:
+    found = (Violation(file=file, line=1, rule=Rule.TEST, message=f"{message} {'x' * 70} fine"),)
+    tested = checking.Tested(passed=1, cases=0, failures=found, coverage={})
+    for show in (lambda to: print_checked(checking.Checked(findings=found), to), lambda to: print_tested(tested, to)):
+        shown = io.StringIO()
+        show(Console(file=shown, width=80))
+        lines = shown.getvalue().split("\n")
+        assert len(lines) == 3
+        assert all(line.isprintable() for line in lines)
+        assert lines[0].endswith(f"{'x' * 70} fine")
+
+
+def test_a_file_of_the_coverage_table_is_a_name_and_no_markup() -> None:
+    shown = io.StringIO()
+    name = "teams/red/[bold]\x1b[2K\nfine.rego"
+    print_tested(
+        checking.Tested(passed=1, cases=0, failures=(), coverage={name: (50.0, (1,))}), Console(file=shown, width=120)
+    )
+    assert "teams/red/[bold]?[2K fine.rego" in shown.getvalue()
+    assert "\x1b" not in shown.getvalue()

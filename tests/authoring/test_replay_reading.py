@@ -2,6 +2,8 @@
 
 import io
 import json
+import sys
+from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,10 +13,10 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from sidecar.audit.chain import GENESIS, link
-from sidecar.authoring.recorded import Unreadable, read_question, read_record
-from sidecar.authoring.replaying import BATCH, KEPT_BYTES, LONGEST_LINE, Comparison, Replayed, replay
+from sidecar.authoring.recorded import MAX_ACCESSES, MAX_NAMED, MAX_PARTS, Unreadable, read_question, read_record
+from sidecar.authoring.replaying import BATCH, BATCH_BYTES, KEPT_BYTES, LONGEST_LINE, Comparison, Replayed, replay
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
-from sidecar.model import Decision, JsonObject, Reason
+from sidecar.model import Decision, JsonObject, JsonValue, Reason
 from sidecar.ports import PdpAnswer, Question
 from tests.authoring.traffic import ANALYST, CANARY, STRANGER, Book, text
 
@@ -233,6 +235,117 @@ async def test_a_record_of_another_form_ends_the_reading_as_a_broken_chain_does(
     assert candidate.asked == [STRANGER.question]
 
 
+def nested(depth: int, leaf: JsonValue) -> JsonValue:
+    value = leaf
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+DEPTHS = range(1, 1200)
+
+
+@pytest.mark.parametrize("leaf", [1, 1.5, "\U0001f600", 10**15], ids=["integer", "fraction", "beyond", "digits"])
+def test_an_obligation_however_deep_is_read_or_refused(leaf: JsonValue) -> None:
+    """Numbers and some characters are written by an encoder that goes less deep (``sidecar.audit.canonical``)."""
+    entry = json.JSONDecoder().decode(book(STRANGER).lines[0].decode())
+
+    def refused(depth: int) -> bool:
+        try:
+            read_record({**entry, "obligations": [{"access": 0, "filter": nested(depth, leaf)}]})
+        except Unreadable:
+            return True
+        return False
+
+    first = DEPTHS[bisect_left(DEPTHS, 1, key=refused)]
+    assert first > 100, "no filter that a person writes"
+    # Every depth around it is one or the other; a frame more or less on the stack moves the edge itself.
+    around = [refused(depth) for depth in range(first - 20, first + 20)]
+    assert not any(around[:16])
+    assert all(around[24:])
+
+
+async def test_a_record_too_deep_to_be_compared_ends_the_reading() -> None:
+    """Whoever writes the file has as much stack as they like; some depths prove well and cannot be compared."""
+    entry = json.JSONDecoder().decode(book(STRANGER).lines[0].decode())
+    body = {key: value for key, value in entry.items() if key not in {"seq", "prev", "hash"}}
+
+    async def said(depth: int) -> str:
+        usual = sys.getrecursionlimit()
+        sys.setrecursionlimit(20_000)
+        try:
+            line, _ = link({**body, "obligations": [{"access": 0, "filter": nested(depth, 1.5)}]}, 1, GENESIS)
+        finally:
+            sys.setrecursionlimit(usual)
+        fault = (await replayed(line + b"\n")).proof.fault
+        return "" if fault is None else fault.what
+
+    low, high = DEPTHS[0], DEPTHS[-1]
+    assert not await said(low)
+    assert await said(high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if await said(middle) else (middle, high)
+    around = {await said(depth) for depth in range(high - 10, high + 10)}
+    assert {"", "the record is not of its form"} <= around
+
+
+async def test_a_candidate_whose_obligation_is_too_deep_gives_no_answer_that_counts() -> None:
+    class Deep(Refusing):
+        depth = 1
+
+        @override
+        async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
+            access: JsonObject = {"owner": "o", "grants": ["g"], "mask": [], "max_documents": None, "max_time_ms": None}
+            return PdpAnswer(
+                result={
+                    "v": 1,
+                    "allow": True,
+                    "reasons": [],
+                    "server": "demo-ro",
+                    "accesses": [{**access, "filter": nested(self.depth, 1.5)}],
+                    "approval": None,
+                    "revision": "",
+                },
+                revision="candidate",
+            )
+
+    candidate = Deep()
+    assert (await replayed(book(STRANGER).content, candidate)).counts == {Comparison.CHANGED: 1}
+    candidate.depth = 2000
+    assert (await replayed(book(STRANGER).content, candidate)).counts == {Comparison.UNAVAILABLE: 1}
+
+
+REASON: JsonValue = {"code": "c", "source": "s", "access": 0}
+
+
+def decision(reasons: int, grants: int) -> JsonObject:
+    return {"allow": False, "reasons": [REASON] * reasons, "grants": [str(number) for number in range(grants)]}
+
+
+@pytest.mark.parametrize(
+    ("most", "beyond"),
+    [
+        ({"decision": decision(MAX_NAMED, 0)}, {"decision": decision(MAX_NAMED + 1, 0)}),
+        ({"decision": decision(0, MAX_NAMED)}, {"decision": decision(0, MAX_NAMED + 1)}),
+        (
+            {"obligations": [{"access": index, "owner": "o"} for index in range(MAX_ACCESSES)]},
+            {"obligations": [{"access": index, "owner": "o"} for index in range(MAX_ACCESSES + 1)]},
+        ),
+        (
+            {"obligations": [{"access": 0, **{str(number): 1 for number in range(MAX_PARTS - 1)}}]},
+            {"obligations": [{"access": 0, **{str(number): 1 for number in range(MAX_PARTS)}}]},
+        ),
+    ],
+    ids=["reasons", "grants", "obligations", "parts"],
+)
+def test_a_record_has_as_much_as_a_decision_can_have_and_no_more(most: JsonObject, beyond: JsonObject) -> None:
+    entry = json.JSONDecoder().decode(book(STRANGER).lines[0].decode())
+    assert read_record(entry | most) is not None
+    with pytest.raises(Unreadable, match="form"):
+        read_record(entry | beyond)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -303,6 +416,25 @@ async def test_the_file_is_read_as_far_as_is_decided() -> None:
     await replay(file, Watching(), servers=["demo-ro"], titles={}, limit=1)
     assert positions[0] <= BATCH * len(max(written.lines, key=len))
     assert len(positions) == 10 * BATCH
+
+
+@pytest.mark.parametrize(("characters", "ahead"), [(10, BATCH), (BATCH_BYTES // 4, 4)], ids=["short", "long"])
+async def test_long_lines_make_a_batch_of_fewer_records_whatever_they_are_long_of(characters: int, ahead: int) -> None:
+    written = Book()
+    for number in range(2 * BATCH if characters < BATCH_BYTES // BATCH else 8):
+        call = replace(STRANGER, second=STRANGER.second + number)
+        written.call(call, DENY, edit={"request_id": f"{number}{'x' * characters}"})
+    file, positions = io.BytesIO(written.content), []
+
+    class Watching(Refusing):
+        @override
+        async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
+            positions.append(file.tell())
+            return await super().ask(question, document)
+
+    found = await replay(file, Watching(), servers=["demo-ro"], titles={}, limit=1)
+    assert found.compared == len(written.lines)
+    assert positions[0] == sum(map(len, written.lines[:ahead]))
 
 
 # --- when the candidate does not answer -------------------------------------------------------------------------------

@@ -150,6 +150,11 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     ),
     "no magic": (patched(put(257, b"\0" * 8)), "is not a plain tar"),
     "a name behind the name": (patched(put(11, b"\0policy.rego")), "with something behind its end"),
+    "a prefix of STAR": (
+        patched(lambda plain: (put(345, b"a" * 65 + b"/" + b"b" * 65 + b"0" * 24)(plain), put(508, b"tar\0")(plain))),
+        "with something behind its end",
+    ),
+    "something behind the prefix": (patched(put(500, b"x")), "with something behind its end"),
     "a size in binary": (patched(put(124, b"\x80" + b"\0" * 10 + b"\x05")), "not octal"),
     "a negative size": (patched(put(124, b"-0000000001\0")), "not octal"),
     "no size": (patched(put(124, b"\0" * 12)), "not octal"),
@@ -195,6 +200,9 @@ FINE: dict[str, bytes] = {
     "as it is built": bundles.archive(HONEST),
     "of GNU tar": gzip.compress(tarred(honest(), tarfile.GNU_FORMAT)),
     "with a prefix": gzip.compress(tarred([*honest(), entry(f"{'a' * 90}/{'b' * 60}.rego", MODULE)])),
+    "with a prefix of full length": gzip.compress(
+        tarred([*honest(), entry(f"{'a' * 77}/{'b' * 77}/{'c' * 60}.rego", MODULE)])
+    ),
     "with names from a folder": gzip.compress(tarred([entry(f"./{name}", content) for name, content in HONEST])),
     "with names of opa build": gzip.compress(tarred([entry(f"/{name}", content) for name, content in HONEST])),
     "with folders": gzip.compress(

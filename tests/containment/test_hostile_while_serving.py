@@ -14,6 +14,7 @@ import pytest
 
 from sidecar.errors import ConfigurationError
 from sidecar.opa.process import ManagedOpa
+from tests import parts
 from tests.containment.questions import ALLOWED_BLUE, BOTH, FORBIDDEN, allows, question
 
 pytestmark = pytest.mark.real
@@ -143,3 +144,22 @@ async def test_a_takeover_refuses_to_start_with_file_and_line(
         team_file(file, text)
         with pytest.raises(ConfigurationError, match=rf"teams/red/{file}:\d+: "):
             await ManagedOpa(opa_binary, policies, directory=runtime).start()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_where_a_view_is_enough_the_broken_grants_of_its_source_are_not_looked_at(
+    policies: Path, team_file: Callable[[str, str], Path], runtime: Path, *, alone: bool
+):
+    """The view is blue's and its source is red's; red's own word is not asked for where the platform's is enough."""
+    team_file("more.rego", HEAD + 'grant contains {"id": "x"} if to_number(input.actor.id) == 1')
+    file = policies / "platform" / "data.json"
+    data = json.loads(file.read_text())  # noqa: TID251 - a copy of the repository's own file
+    views = {"blue": {"orders": {"sources": [{"database": "red", "collection": "stock"}], "alone": alone}}}
+    data["mcp"]["platform"]["deployments"]["demo"]["views"] = views
+    file.write_text(json.dumps(data))
+    asked = question(("blue", "orders", "read"), ("red", "stock", "read"))
+    asked["accesses"][1]["via_view"] = {"database": "blue", "collection": "orders"}
+    async with ManagedOpa(
+        str(parts.installed("opa")), policies, directory=runtime, timeout_s=DEADLINE_S, start_timeout_s=60
+    ) as opa:
+        assert await allows(opa, asked) is alone

@@ -281,6 +281,31 @@ async def world(opa, offered, tmp_path):
             assert verify(lines).fault is None
 
 
+# --- a server whose tools change --------------------------------------------------------------------------------------
+
+
+async def test_a_tool_that_changes_to_what_python_takes_to_be_equal_is_neither_shown_nor_called(world, offered):
+    """``True == 1``: the kept comparison and the kept list are both of the reviewed tool."""
+    staged = world(decide=says(ALLOW))
+    session = await staged.open()
+    listed = body(await staged.send(request("tools/list"), session))["result"]["tools"]
+    assert "find" in {tool["name"] for tool in listed}
+    assert code(await staged.send(call(), session)) == "ok"
+    changed = [
+        {**tool, "annotations": {**tool["annotations"], "readOnlyHint": 1}} if tool["name"] == "find" else tool
+        for tool in offered
+    ]
+    assert changed == offered
+    staged.upstream.offered = changed
+    after = body(await staged.send(request("tools/list"), session))["result"]["tools"]
+    assert after == [tool for tool in listed if tool["name"] != "find"]
+    assert code(await staged.send(call(), session)) == "tool_changed"
+    assert len(staged.upstream.permits) == 1
+    staged.upstream.offered = [dict(tool) for tool in offered]
+    assert body(await staged.send(request("tools/list"), session))["result"]["tools"] == listed
+    assert code(await staged.send(call(), session)) == "ok"
+
+
 # --- the matrix -------------------------------------------------------------------------------------------------------
 
 ALLOW: dict[str, Any] = {

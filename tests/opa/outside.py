@@ -20,6 +20,7 @@ import msgspec
 from typing_extensions import override
 
 from sidecar.opa import bundles
+from sidecar.opa.manifests import listing
 from tests import parts
 
 DEADLINE_S = 60.0
@@ -98,8 +99,12 @@ def decoded(response: Any) -> Any:
 
 
 def by_hand(revision: str, files: Mapping[str, str], **manifest: Any) -> bytes:
-    """An archive of red's key holder: whatever names, whatever manifest."""
-    said = {"revision": revision, "roots": [*ROOTS], "rego_version": 1, **manifest}
+    """An archive of red's key holder: whatever names, whatever manifest; lists what OPA will call red's."""
+    own = [(name, text.encode()) for name, text in files.items() if name.endswith(".rego") and ".." not in name]
+    metadata = {"modules": listing(own)}
+    said = {"revision": revision, "roots": [*ROOTS], "rego_version": 1, "metadata": metadata, **manifest}
+    if said["metadata"] is None:
+        del said["metadata"]
     listed = [(".manifest", json.dumps(said).encode()), *((name, text.encode()) for name, text in files.items())]
     return bundles.archive(listed)
 

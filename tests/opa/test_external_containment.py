@@ -236,6 +236,16 @@ ATTACKS: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
         {"metadata": {"modules": listing([("policy.rego", b"package x")])}},
         "red/policy.rego:1: the module is not the one",
     ),
+    "no list of modules": (
+        {"policy.rego": HONEST},
+        {"metadata": None},
+        r"red/\.manifest:1: the archive does not list its modules",
+    ),
+    "no list of modules, dressed as a folder": (
+        {"teams/red/policy.rego": HONEST},
+        {"metadata": None},
+        r"red/\.manifest:1: the archive does not list its modules",
+    ),
     "other metadata": ({"policy.rego": HONEST}, {"metadata": {"x": 1}}, r"red/\.manifest:1: the metadata"),
 }
 """Members of red's archive and of its manifest, and what is said of them."""
@@ -250,11 +260,7 @@ async def test_what_a_key_holder_makes_opa_run_is_not_believed(outside: Outside,
 
 
 MISSES: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
-    "made by hand": ({"policy.rego": HONEST}, {}),
-    "made by hand and listed": (
-        {"policy.rego": HONEST},
-        {"metadata": {"modules": listing([("policy.rego", HONEST.encode())])}},
-    ),
+    "made by hand and listed": ({"policy.rego": HONEST}, {}),
     "with data of its own": ({"policy.rego": HONEST, "data.json": '{"mcp": {"grants": {"red": {"x": 1}}}}'}, {}),
     "without a module": ({}, {}),
     "in a folder, under a test's name": ({"below/policy_test.rego": HONEST}, {}),
@@ -374,6 +380,57 @@ async def test_another_content_under_an_accepted_revision_is_noticed(honest: Out
         await until(refused)
         assert not await decides(opa)
         assert "time.now_ns" in opa.policy_state.error
+
+
+async def test_a_revision_is_the_name_of_one_content(honest: Outside, opa_binary: str) -> None:
+    """Both are contained; the evidence could not say which of them decided."""
+    await asyncio.to_thread(honest.switch, "twice", {"policy.rego": HONEST})
+    async with external(honest.url, opa_binary) as opa:
+        assert await decides(opa)
+        honest.serve("teams/red", by_hand("twice", {"policy.rego": f"{HONEST}# other\n"}))
+
+        async def refused() -> bool:
+            return not await opa.healthy()
+
+        await until(refused)
+        assert "twice" in opa.policy_state.error
+        assert "is the name of two policy sets" in opa.policy_state.error
+        assert not await decides(opa)
+        honest.serve("teams/red", by_hand("twice", {"policy.rego": HONEST}))
+        await until(opa.healthy)
+        assert await decides(opa)
+
+
+async def test_a_module_that_comes_and_goes_with_every_poll_is_not_believed(honest: Outside, opa_binary: str) -> None:
+    """Without ETags OPA activates the archive anew with each poll, and red's member wins or loses each time.
+
+    Whichever side is looked at first: once the other was seen, neither is believed under that revision.
+    """
+    large = {
+        f"m{each}.rego": HEAD + "".join(f"r{each}_{n} if input.a == {{{n},[1,2]}}\n" for n in range(500))
+        for each in range(2)
+    }
+    await asyncio.to_thread(honest.switch, "flips", {**large, "policy.rego": HONEST})
+    async with external(honest.url, opa_binary) as opa:
+        assert await decides(opa)
+        victim = "../../platform/platform/guardrails.rego"
+        own = listing([(name, text.encode()) for name, text in {**large, "policy.rego": HONEST}.items()])
+        files = {**large, "policy.rego": HONEST, victim: f"{HEAD}x := 1\n"}
+        honest.serve("teams/red", by_hand("flips", files, metadata={"modules": own}))
+
+        async def refused() -> bool:
+            return not await opa.healthy()
+
+        await until(refused)
+        assert "platform/platform/guardrails.rego:1: " in opa.policy_state.error
+
+        async def harmless_side() -> bool:
+            modules = (await asyncio.to_thread(honest.get, MODULES))["result"]
+            return any(each["id"] == victim[6:] and each["raw"].startswith("# METADATA") for each in modules)
+
+        await until(harmless_side)
+        assert not await opa.healthy()
+        assert not await decides(opa)
 
 
 async def test_a_set_that_fails_the_self_test_is_refused(

@@ -9,7 +9,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
@@ -124,6 +124,82 @@ async def test_a_known_set_is_asked_and_not_looked_at(opa: str) -> None:
         assert [await fault(pdp) for _ in range(20)] == [None] * 20
         assert proxy.asked[MODULES] == looked
         assert proxy.asked["v1/data/mcp/main/decision"] >= 20, "and nothing is answered from memory"
+
+
+@real
+async def test_no_look_is_believed_for_long(opa: str) -> None:
+    """The near miss is a question before that. Nobody asks for health; the clock is the loop's, moved on."""
+    async with proxied(opa) as proxy, external(proxy) as pdp:
+        looked = proxy.asked[MODULES]
+        assert await fault(pdp) is None
+        assert proxy.asked[MODULES] == looked
+        with later(11):
+            assert await fault(pdp) is None
+            assert proxy.asked[MODULES] == looked + 1, "one look: what is known is not examined again"
+            assert await fault(pdp) is None
+            assert proxy.asked[MODULES] == looked + 1
+
+
+@real
+async def test_a_look_that_is_overdue_is_waited_for_or_the_answer_is_refused(opa: str) -> None:
+    async with proxied(opa) as proxy, external(proxy, timeout_s=IMPATIENT_S) as pdp:
+        open_again = asyncio.Event()
+
+        async def late(_: Proxy, body: bytes) -> web.Response:
+            await open_again.wait()
+            return said(body)
+
+        proxy.changes[MODULES] = late
+        with later(11):
+            assert await fault(pdp) is PdpFault.POLICIES_REFUSED
+            open_again.set()
+
+            async def answered() -> bool:
+                return await fault(pdp) is None
+
+            await until(answered)
+
+
+@real
+async def test_another_content_under_an_accepted_name_is_not_believed_while_it_is_looked_at(opa: str) -> None:
+    async with proxied(opa) as proxy, external(proxy, timeout_s=IMPATIENT_S) as pdp:
+        open_again, asked = asyncio.Event(), "v1/data/mcp/main/selftest"
+
+        async def late(_: Proxy, body: bytes) -> web.Response:
+            await open_again.wait()
+            return said(body)
+
+        async def other(_: Proxy, body: bytes) -> web.Response:
+            return said(edited(body, MODULES, 1))
+
+        assert await fault(pdp) is None
+        proxy.changes = {MODULES: other, asked: late}
+        probe = asyncio.create_task(pdp.healthy())
+
+        async def examined() -> bool:
+            return await fault(pdp) is PdpFault.POLICIES_REFUSED
+
+        await until(examined)
+        assert pdp.policy_state.result is Load.LOADED, "it is not refused, it is looked at"
+        open_again.set()
+        await probe
+
+        async def answered() -> bool:
+            return await fault(pdp) is None
+
+        await until(answered)
+
+
+@contextmanager
+def later(seconds: float) -> Iterator[None]:
+    """Let the loop's clock be that much ahead."""
+    loop = asyncio.get_running_loop()
+    true = loop.time
+    loop.time = lambda: true() + seconds  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del loop.time
 
 
 @real
@@ -332,6 +408,11 @@ def module(identifier: str, package: str, text: str = "x") -> dict[str, Any]:
 PLATFORM = {"manifest": {"revision": "p", "roots": ["mcp/main", "mcp/platform", "mcp/lib", "system/authz"]}}
 RED = {"manifest": {"revision": "r", "roots": ["mcp/grants/red", "mcp/teams/red"], "rego_version": 1}}
 BASE = {"platform": PLATFORM, "teams/red": RED}
+FOLDERS = [
+    module("platform/platform/main.rego", "mcp.main"),
+    module("teams/red/teams/red/policy.rego", "mcp.teams.red"),
+]
+"""As OPA names them where it was started on folders."""
 OURS = [module("platform/main.rego", "mcp.main"), module("teams/red/policy.rego", "mcp.teams.red")]
 
 
@@ -349,26 +430,38 @@ def listed(bundle: dict[str, Any], **modules: str) -> dict[str, Any]:
     return {"manifest": {**bundle["manifest"], "metadata": {"modules": names}}}
 
 
+LISTED = {"platform": listed(PLATFORM, main_rego="x"), "teams/red": listed(RED, policy_rego="x")}
+
+
 FINE: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
-    "a platform and a team": (BASE, OURS),
-    "a platform alone": ({"platform": PLATFORM}, OURS[:1]),
+    "a platform and a team": (BASE, FOLDERS),
+    "a platform alone": ({"platform": PLATFORM}, FOLDERS[:1]),
     "bundles of paths": (
-        {"/policies/platform": PLATFORM, "../policies/teams/red": RED, "/revision": roots("mcp/revision")},
-        [module("/policies/platform/main.rego", "mcp.main"), module("../policies/teams/red/p.rego", "mcp.teams.red")],
+        {"/policies/platform": PLATFORM, "./teams/red": RED, "/revision": roots("mcp/revision")},
+        [module("/policies/platform/policies/platform/main.rego", "mcp.main"), FOLDERS[1]],
     ),
     "system in a bundle of its own": (
         {"platform": roots("mcp/main", "mcp/platform"), "system": roots("system/authz"), "teams/red": RED},
-        [*OURS, module("system/authz.rego", "system.authz")],
+        [*FOLDERS, module("system/system/authz.rego", "system.authz")],
     ),
     "somebody else's bundle": (
         {**BASE, "corp": roots("istio", "corp/x")},
-        [*OURS, module("corp/x.rego", "istio.authz")],
+        [*FOLDERS, module("corp/x.rego", "istio.authz")],
     ),
-    "somebody else's module without a bundle": (BASE, [*OURS, module("x.rego", "istio.authz")]),
+    "somebody else's module without a bundle": (BASE, [*FOLDERS, module("x.rego", "istio.authz")]),
     "modules as listed": (
-        {"platform": listed(PLATFORM, main_rego="x"), "teams/red": listed(RED, policy_rego="x")},
+        LISTED,
         OURS,
     ),
+    "somebody else's archive beside modules as listed": (
+        {**LISTED, "corp": {**roots("istio"), "etag": "1"}},
+        [*OURS, module("corp/x.rego", "istio.authz")],
+    ),
+    "somebody else's archive beside folders": (
+        {**BASE, "corp": {**roots("istio"), "etag": "1"}},
+        [*FOLDERS, module("corp/x.rego", "istio.authz")],
+    ),
+    "the name of the set beside modules as listed": ({**LISTED, "revision": roots("mcp/revision")}, OURS),
 }
 
 
@@ -378,7 +471,40 @@ def test_what_may_run_may_run(name: str) -> None:
     assert judged(bundles, *modules) == []
 
 
+UNLISTED = "the archive does not list its modules"
+
 FAULTS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
+    "a platform's archive without a list": (
+        {**BASE, "teams/red": LISTED["teams/red"]},
+        [FOLDERS[0], OURS[1]],
+        f"platform/.manifest:1: {UNLISTED}",
+    ),
+    "a team's archive without a list": ({**LISTED, "teams/red": RED}, OURS, f"teams/red/.manifest:1: {UNLISTED}"),
+    "a system's archive without a list": (
+        {**LISTED, "system": roots("system/log")},
+        OURS,
+        f"system/.manifest:1: {UNLISTED}",
+    ),
+    "a team's archive without modules or a list": (
+        {**LISTED, "teams/red": RED},
+        OURS[:1],
+        f"teams/red/.manifest:1: {UNLISTED}",
+    ),
+    "an archive that dresses as a folder": (
+        {**LISTED, "teams/red": RED},
+        [OURS[0], FOLDERS[1]],
+        f"teams/red/.manifest:1: {UNLISTED}",
+    ),
+    "a download without a list": (
+        {**BASE, "teams/red": {**RED, "etag": "1"}},
+        FOLDERS,
+        f"platform/.manifest:1: {UNLISTED}",
+    ),
+    "an archive without a list, by the names of its modules": (
+        BASE,
+        [OURS[0], FOLDERS[1]],
+        f"teams/red/.manifest:1: {UNLISTED}",
+    ),
     "no bundle at all": ({}, [], "no bundle or more than one has the root mcp/main"),
     "no platform": ({"teams/red": RED}, OURS[1:], "no bundle or more than one"),
     "everything": ({"platform": roots("")}, [], "the roots of platform"),
@@ -466,7 +592,7 @@ def test_the_listing_of_somebody_else_says_nothing_of_our_modules() -> None:
     other = {
         "manifest": {"revision": "", "roots": ["istio"], "metadata": {"modules": listing([("red/policy.rego", b"x")])}}
     }
-    bundles = {**BASE, "teams/red": listed(RED, policy_rego="x"), "teams": other}
+    bundles = {**LISTED, "teams": other}
     assert judged(bundles, OURS[0], module("teams/red/policy.rego", "istio"))
 
 

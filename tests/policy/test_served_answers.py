@@ -359,6 +359,7 @@ def test_a_demanded_builtin_error_is_an_error_because_the_question_is_strict(ask
         ("GET", "/v1/data/system"),
         ("GET", "/v1/data/system/bundles/platform"),
         ("GET", "/v1/config"),
+        ("GET", "/metrics"),
         ("PUT", "/v1/policies/x"),
         ("PUT", "/v1/data/mcp/platform/refused_kinds"),
         ("DELETE", "/v1/data/mcp/platform"),
@@ -369,6 +370,6 @@ def test_the_rest_of_opas_api_is_closed(ask: Ask, method: str, path: str) -> Non
     assert ask(path, {}, method=method)[0] in {301, 401}
 
 
-@pytest.mark.parametrize("path", ["/health", "/metrics", "/v1/policies", "/v1/data/system/bundles"])
+@pytest.mark.parametrize("path", ["/health", "/v1/policies", "/v1/data/system/bundles"])
 def test_the_probes_and_the_lists_of_what_runs_are_open(ask: Ask, path: str) -> None:
     assert ask(path, method="GET")[0] == 200
