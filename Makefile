@@ -12,7 +12,7 @@ ARGS ?=
 # Test processes. Each starts its own real parts, so more of them than this gains little.
 WORKERS ?= 2
 
-.PHONY: help setup run test check mutants fmt lock jaeger bench clean
+.PHONY: help setup run test check mutants fmt lock jaeger bench bench-policy clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -44,6 +44,9 @@ jaeger: ## build Jaeger once and run it on loopback, for the traces of a run
 
 bench: setup ## measure the sidecar against the MCP server alone
 	@exec python bench/overhead.py $(ARGS)
+
+bench-policy: setup ## measure decisions and reloads, at 10 teams of 30 grants and 100 of 100
+	@exec python bench/policy.py $(ARGS)
 
 clean: ## remove everything that setup, tests and demos made
 	@rm -rf .venv .parts .demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
