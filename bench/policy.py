@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import uvloop
@@ -152,68 +153,69 @@ async def reload(folder: Path, size: tuple[int, int]) -> tuple[float, int, int, 
         return seconds, number, failed, wrong
 
 
+Size = tuple[int, int]
+
+
+async def started(folder: Path, stack: AsyncExitStack) -> tuple[dict[Size, ManagedOpa], dict[Size, float]]:
+    """Start one OPA for each size; return them, and the seconds that each took."""
+    running, starts = {}, {}
+    for size in SIZES:
+        policies, directory = folder / f"p{size[0]}", folder / f"r{size[0]}"
+        write_policies(policies, *size)
+        directory.mkdir(mode=0o700)
+        opa = ManagedOpa(
+            str(parts.installed("opa")),
+            policies,
+            directory=directory,
+            timeout_s=10,
+            memory_limit_bytes=2 * 2**30,
+            start_timeout_s=120,
+        )
+        began = time.perf_counter()
+        running[size] = await stack.enter_async_context(opa)
+        starts[size] = time.perf_counter() - began
+    return running, starts
+
+
+async def measured(running: dict[Size, ManagedOpa], accesses: int, questions: int) -> dict[Size, tuple[float, float]]:
+    """Ask both sizes in turn; return p50 and p99 of each in milliseconds. The first turn is for warming up."""
+    seen: dict[Size, list[float]] = {size: [] for size in running}
+    for turn in range(5):
+        for size, opa in running.items():
+            found = await ask(opa, size, accesses, turn * questions, questions // 4)
+            if turn:
+                seen[size] += found
+    cuts = {size: statistics.quantiles(times, n=100) for size, times in seen.items()}
+    return {size: (cut[49], cut[98]) for size, cut in cuts.items()}
+
+
 async def main(questions: int) -> bool:
     """Measure and print; return whether every bar is met."""
     bars = {}
+    table = Table(title="one decision through the sidecar's client, ms")
+    for column in ("teams x grants", "accesses", "p50", "p99", "start s"):
+        table.add_column(column, justify="right")
     with tempfile.TemporaryDirectory() as folder:
-        running = {}
-        starts = {}
-        for teams, grants in SIZES:
-            policies = Path(folder) / f"p{teams}"
-            write_policies(policies, teams, grants)
-            (Path(folder) / f"r{teams}").mkdir(mode=0o700)
-            opa = ManagedOpa(
-                str(parts.installed("opa")),
-                policies,
-                directory=Path(folder) / f"r{teams}",
-                timeout_s=10,
-                memory_limit_bytes=2 * 2**30,
-                start_timeout_s=120,
-            )
-            began = time.perf_counter()
-            await opa.start()
-            starts[teams, grants] = time.perf_counter() - began
-            running[teams, grants] = opa
-        table = Table(title="one decision through the sidecar's client, ms")
-        for column in ("teams x grants", "accesses", "p50", "p99", "start s"):
-            table.add_column(column, justify="right")
-        try:
+        async with AsyncExitStack() as stack:
+            running, starts = await started(Path(folder), stack)
             for accesses in ACCESSES:
-                seen: dict[tuple[int, int], list[float]] = {size: [] for size in SIZES}
-                for turn in range(5):
-                    for size, opa in running.items():
-                        found = await ask(opa, size, accesses, turn * questions, questions // 4)
-                        if turn:
-                            seen[size] += found
-                cut = {size: statistics.quantiles(seen[size], n=100) for size in SIZES}
-                growth = cut[SIZES[-1]][98] / cut[SIZES[0]][98]
+                found = await measured(running, accesses, questions)
+                growth = found[SIZES[-1]][1] / found[SIZES[0]][1]
                 bars[f"p99 grows at most twice ({growth:.1f}), {accesses} accesses"] = growth <= GROWTH
-                for size in SIZES:
-                    cuts = cut[size]
-                    bars[f"p50 of at most {P50_MS:g} ms, {size[0]} x {size[1]}, {accesses} accesses"] = (
-                        cuts[49] <= P50_MS
-                    )
-                    row = (
-                        f"{size[0]} x {size[1]}",
-                        accesses,
-                        f"{cuts[49]:.2f}",
-                        f"{cuts[98]:.2f}",
-                        f"{starts[size]:.1f}",
-                    )
-                    table.add_row(*(str(cell) for cell in row))
-        finally:
-            for opa in running.values():
-                await opa.stop()
+                for size, (p50, p99) in found.items():
+                    name = f"{size[0]} x {size[1]}"
+                    bars[f"p50 of at most {P50_MS:g} ms, {name}, {accesses} accesses"] = p50 <= P50_MS
+                    table.add_row(name, str(accesses), f"{p50:.2f}", f"{p99:.2f}", f"{starts[size]:.1f}")
         Console(width=100).print(table)
         seconds, asked, failed, wrong = await reload(Path(folder), SIZES[-1])
-        print(
-            f"reload of {SIZES[-1][0]} x {SIZES[-1][1]}: taken after {seconds:.1f} s; "
-            f"of {asked} questions {failed} had no answer, and {wrong} an answer of another revision"
-        )
-        bars["every question is answered while a set is reloaded, by the set that it names"] = not failed and not wrong
-        for bar, met in bars.items():
-            print("met    " if met else "NOT MET", bar)
-        return all(bars.values())
+    print(
+        f"reload of {SIZES[-1][0]} x {SIZES[-1][1]}: taken after {seconds:.1f} s; "
+        f"of {asked} questions {failed} had no answer, and {wrong} an answer of another revision"
+    )
+    bars["every question is answered while a set is reloaded, by the set that it names"] = not failed and not wrong
+    for bar, met in bars.items():
+        print("met    " if met else "NOT MET", bar)
+    return all(bars.values())
 
 
 if __name__ == "__main__":
