@@ -4,15 +4,26 @@ Usage: ``recording_pipe.py FILE COMMAND…``. Every line of standard input goes 
 server answers on the standard output that it inherits. When the server ends, so does this.
 """
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
 
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent() -> None:
+    """Have Linux end the server with this, as the sidecar has it done with a server of its own."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
 
 def main() -> int:
     with open(sys.argv[1], "ab", buffering=0) as record:  # noqa: PTH123 - read by the test while it grows
-        child = subprocess.Popen(sys.argv[2:], stdin=subprocess.PIPE)
+        # No thread yet, so nothing can be held that the child would wait for.
+        child = subprocess.Popen(sys.argv[2:], stdin=subprocess.PIPE, preexec_fn=end_with_parent)  # noqa: PLW1509
         threading.Thread(target=lambda: os._exit(child.wait() & 0xFF), daemon=True).start()
         assert child.stdin is not None
         for line in sys.stdin.buffer:
