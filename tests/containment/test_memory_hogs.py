@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+def one_is_gone(opa: ManagedOpa, before: tuple[int, ...]) -> bool:
+    return not set(before) <= set(pair(opa).pids)
+
+
 async def two_of_them(opa: ManagedOpa) -> None:
     await until(lambda: len(pair(opa).pids) == 2)
 
@@ -89,6 +94,27 @@ async def test_the_next_one_ends_only_the_one_that_stands_by_and_then_no_more(op
     assert await fault_of(opa.ask(Question.DECISION, question(("blue", "orders", "read"), ("red", "orders", "read"))))
     await two_of_them(opa)
     assert pair(opa).pid == second
+
+
+async def test_nobody_is_set_aside_for_being_named_beside_it(opa: ManagedOpa):
+    """Whoever writes such a policy can name another team's database in the same call."""
+    both = question(("blue", "orders", "read"), ("red", "hog", "read"))
+    for _ in range(2):
+        before = pair(opa).pids
+        await fault_of(opa.ask(Question.DECISION, both))
+        await until(partial(one_is_gone, opa, before))
+        await two_of_them(opa)
+    assert await fault_of(opa.ask(Question.DECISION, HARMLESS_RED)) is PdpFault.SET_ASIDE
+    assert await fault_of(opa.ask(Question.DECISION, both)) is PdpFault.SET_ASIDE
+    assert await allows(opa, ALLOWED_BLUE)
+
+
+async def test_a_call_on_two_suspected_databases_that_harms_nobody_is_answered(opa: ManagedOpa):
+    first, _ = pair(opa).pids
+    await fault_of(opa.ask(Question.DECISION, question(("blue", "orders", "read"), ("red", "hog", "read"))))
+    await until(lambda: first not in pair(opa).pids)
+    await two_of_them(opa)
+    assert await allows(opa, question(("blue", "orders", "read"), ("red", "orders", "read")))
 
 
 async def test_who_is_only_suspected_is_answered_by_the_one_that_stands_by(opa: ManagedOpa):
