@@ -12,9 +12,9 @@ import msgspec
 
 from sidecar.errors import ConfigurationError
 from sidecar.model import JsonValue
-from sidecar.opa.generation import Launch, in_thread, kill, printable, spawn, store
+from sidecar.opa.generation import Launch, in_thread, printable, spawn, store
 from sidecar.opa.policies import PolicySet
-from sidecar.opa.vetting import CHECK_MEMORY_BYTES, converse
+from sidecar.opa.vetting import CHECK_MEMORY_BYTES, finished
 
 _LIMIT_S: Final = 120.0
 
@@ -42,14 +42,7 @@ class Engine:
         process = await spawn(
             self._launch.command(*arguments), self.folder, self._launch.environment(self._launch.directory), stdin=True
         )
-        try:
-            async with asyncio.timeout(_LIMIT_S):
-                output = await converse(process, stdin)
-        except TimeoutError:
-            raise ConfigurationError(f"opa {arguments[0]} did not end within {_LIMIT_S:g} s") from None
-        finally:
-            await kill(process)
-        return process.returncode or 0, output
+        return await finished(process, stdin, name=arguments[0], limit_s=_LIMIT_S)
 
     async def evaluate(self, query: str, document: JsonValue, *options: str) -> dict[str, Any]:
         """Evaluate a query under strict builtin errors; return OPA's whole answer.

@@ -196,14 +196,31 @@ class Vetting:
         limit = self._launch.start_timeout_s if timeout_s is None else timeout_s
         command, environment = self._launch.command(*arguments), self._launch.environment(home)
         process = await spawn(command, home / "policies", environment, stdin=bool(stdin))
-        try:
-            async with asyncio.timeout(limit):
-                output = await converse(process, stdin)
-        except TimeoutError:
-            raise ConfigurationError(f"opa {arguments[0]} did not end within {limit:g} s") from None
-        finally:
-            await kill(process)
-        return process.returncode or 0, output
+        return await finished(process, stdin, name=arguments[0], limit_s=limit)
+
+
+async def finished(
+    process: asyncio.subprocess.Process, stdin: bytes, *, name: str, limit_s: float
+) -> tuple[int, bytes]:
+    """Return the status of one OPA command and all that it printed; it does not outlive this.
+
+    Args:
+        process: the command, with its input in a pipe if it takes any.
+        stdin: its input.
+        name: of the command, for the error.
+        limit_s: seconds that it may take.
+
+    Raises:
+        ConfigurationError: it takes longer.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            output = await converse(process, stdin)
+    except TimeoutError:
+        raise ConfigurationError(f"opa {name} did not end within {limit_s:g} s") from None
+    finally:
+        await kill(process)
+    return process.returncode or 0, output
 
 
 async def converse(process: asyncio.subprocess.Process, stdin: bytes) -> bytes:

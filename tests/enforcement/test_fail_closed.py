@@ -6,7 +6,6 @@ upstream writes down what reached it.
 
 import asyncio
 import json
-import os
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -49,7 +48,6 @@ from sidecar.ports import AuditReceipt, PdpAnswer, Question
 from sidecar.store.file import FileAuditSink
 from sidecar.telemetry.metrics import OtelMetrics
 from sidecar.telemetry.tracing import OtelTracer
-from sidecar.upstream.process import StdioUpstream
 from tests import parts
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
@@ -166,22 +164,6 @@ async def opa(opa_binary):
     with tempfile.TemporaryDirectory(prefix="opa-") as folder:
         async with ManagedOpa(opa_binary, parts.ROOT / "policies", directory=Path(folder), timeout_s=10.0) as running:
             yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def offered(mcp_server_command):
-    """The real server's own list of tools."""
-    environment = {
-        "PATH": os.environ["PATH"],  # noqa: TID251 - the tests' own environment
-        "MDB_MCP_CONNECTION_STRING": "mongodb://127.0.0.1:1/",
-        "MDB_MCP_TELEMETRY": "disabled",
-    }
-    server = StdioUpstream("demo-ro", mcp_server_command, environment, timeout_s=30.0)
-    await server.start()
-    try:
-        return await server.tools()
-    finally:
-        await server.stop()
 
 
 class World:

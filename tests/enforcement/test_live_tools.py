@@ -1,37 +1,18 @@
 """A live tool is compared again whenever its JSON is another one, whatever Python takes to be equal."""
 
 import copy
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from sidecar.commands.pinning import Standing
 from sidecar.enforcement.livetools import LiveTools
 from sidecar.errors import CommandNotDerivable, UpstreamProtocolViolation
 from sidecar.model import JsonObject, JsonValue, Permit, UpstreamResult
-from sidecar.upstream.process import StdioUpstream
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def reviewed(mcp_server_command: Any) -> Any:
-    """The real server's own list of tools, which the pins are of."""
-    environment = {
-        "PATH": os.environ["PATH"],  # noqa: TID251 - the tests' own environment
-        "MDB_MCP_CONNECTION_STRING": "mongodb://127.0.0.1:1/",
-        "MDB_MCP_TELEMETRY": "disabled",
-    }
-    server = StdioUpstream("demo-ro", mcp_server_command, environment, timeout_s=30.0)
-    await server.start()
-    try:
-        return await server.tools()
-    finally:
-        await server.stop()
 
 
 @dataclass
@@ -65,17 +46,17 @@ def in_disguise(value: Any) -> Iterator[Any]:
             pass
 
 
-async def test_what_only_python_takes_to_be_equal_is_another_tool(reviewed: list[JsonObject]) -> None:
-    server = Offering(reviewed)
+async def test_what_only_python_takes_to_be_equal_is_another_tool(offered: list[JsonObject]) -> None:
+    server = Offering(offered)
     live = LiveTools({"s": server})
     await live.require_pinned("s", "find")
     tried = 0
-    for index, tool in enumerate(reviewed):
+    for index, tool in enumerate(offered):
         name = str(tool["name"])
         shown = {key: value for key, value in tool.items() if key != "_meta"}
         for changed in in_disguise(shown):
             assert changed == shown, "Python takes them to be equal"
-            server.now = [*reviewed[:index], changed, *reviewed[index + 1 :]]
+            server.now = [*offered[:index], changed, *offered[index + 1 :]]
             assert (await live.comparison("s"))[name] is Standing.CHANGED
             with pytest.raises(CommandNotDerivable, match="not the one that was reviewed"):
                 await live.require_pinned("s", name)
@@ -85,7 +66,7 @@ async def test_what_only_python_takes_to_be_equal_is_another_tool(reviewed: list
             tried += 1
             if tried % 4 == 0:
                 break  # a few of each tool; each costs a comparison with every pin
-    assert tried > len(reviewed)
+    assert tried > len(offered)
 
 
 @pytest.mark.parametrize(
@@ -98,14 +79,14 @@ async def test_what_only_python_takes_to_be_equal_is_another_tool(reviewed: list
     ],
     ids=["a copy", "another order of members", "another order of tools", "another _meta"],
 )
-async def test_a_list_that_says_the_same_stays_pinned(reviewed: list[JsonObject], again: Any) -> None:
-    server = Offering(reviewed)
+async def test_a_list_that_says_the_same_stays_pinned(offered: list[JsonObject], again: Any) -> None:
+    server = Offering(offered)
     live = LiveTools({"s": server})
     before = dict((await live.comparison("s")).standings)
-    server.now = again(reviewed)
+    server.now = again(offered)
     assert (await live.comparison("s")).standings == before
     assert (await live.comparison("s")) is (await live.comparison("s")), "compared once"
-    assert len(await live.pinned({"s"})) == len(reviewed)
+    assert len(await live.pinned({"s"})) == len(offered)
 
 
 def nested(depth: int) -> JsonValue:
@@ -117,13 +98,13 @@ def nested(depth: int) -> JsonValue:
 
 @pytest.mark.parametrize("name", ["find", "run-anything"])
 async def test_a_tool_too_deep_to_compare_is_a_fault_of_its_server_and_forgotten_with_it(
-    reviewed: list[JsonObject], name: str
+    offered: list[JsonObject], name: str
 ) -> None:
-    server = Offering(reviewed)
+    server = Offering(offered)
     live = LiveTools({"s": server})
     await live.require_pinned("s", "count")
-    server.now = [*reviewed[1:], {"name": name, "inputSchema": nested(2000)}]
+    server.now = [*offered[1:], {"name": name, "inputSchema": nested(2000)}]
     with pytest.raises(UpstreamProtocolViolation):
         await live.require_pinned("s", "count")
-    server.now = [*reviewed[1:], {"name": "run-anything", "inputSchema": nested(20)}]
+    server.now = [*offered[1:], {"name": "run-anything", "inputSchema": nested(20)}]
     await live.require_pinned("s", "count")
