@@ -4,7 +4,7 @@ Two policy sets are served side by side and asked in turn: 10 teams of 30 grants
 asked twice (the memo is off). Also: how long the large set takes to start, and a reload of it under
 questions. The status is 1 where an aim is missed.
 
-    python bench/policy.py [--questions 400]
+    python bench/policy.py [--questions 2000]
 """
 
 import argparse
@@ -220,6 +220,6 @@ async def main(questions: int) -> bool:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--questions", type=int, default=400)
+    parser.add_argument("--questions", type=int, default=2000)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         sys.exit(0 if runner.run(main(parser.parse_args().questions)) else 1)

@@ -9,6 +9,7 @@ package mcp.platform.ceilings
 
 import data.mcp.platform.names
 import data.mcp.platform.routing
+import data.mcp.platform.touched
 
 # METADATA
 # title: The ceiling of the agent that acts
@@ -37,9 +38,9 @@ agent_reaches(server) if {
 # custom:
 #   code: agent_ceiling
 reasons contains {"code": "agent_ceiling", "source": "platform", "access": index} if {
-	beyond := routing.kinds - {kind | some kind in agent.kinds}
+	some kind in (touched.kinds - {kind | some kind in touched.kinds; kind in agent.kinds})
 	some index, access in input.accesses
-	access.kind in beyond
+	access.kind == kind
 }
 
 # METADATA
@@ -58,7 +59,7 @@ reasons contains {"code": "agent_ceiling", "source": "platform", "access": null}
 # custom:
 #   code: scope_missing
 reasons contains {"code": "scope_missing", "source": "platform", "access": index} if {
-	beyond := routing.kinds - scoped_kinds
+	some kind in (touched.kinds - scoped_kinds)
 	some index, access in input.accesses
-	access.kind in beyond
+	access.kind == kind
 }

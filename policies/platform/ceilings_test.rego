@@ -46,3 +46,13 @@ test_the_scopes_must_open_the_kind if {
 		[fixture.reason("scope_missing", 0)],
 	)
 }
+
+test_of_several_kinds_the_one_that_no_scope_opens_is_named if {
+	asked := json.patch(fixture.about([fixture.read("shop", "orders"), insert]), [{
+		"op": "replace",
+		"path": "/subject/scopes",
+		"value": ["read"],
+	}])
+	routes := [object.union(fixture.tables.routes[1], {"scopes": ["*"]})]
+	fixture.refused(fixture.decide(asked, {"routes": routes}, fixture.teams), [fixture.reason("scope_missing", 1)])
+}

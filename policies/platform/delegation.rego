@@ -10,10 +10,7 @@ package mcp.platform.delegation
 import data.mcp.platform.names
 import data.mcp.platform.routing
 import data.mcp.platform.terms
-
-# METADATA
-# title: The databases that the call touches
-databases := {access.database | some access in input.accesses} - {""}
+import data.mcp.platform.touched
 
 # METADATA
 # title: A database, as the platform's data holds it
@@ -32,21 +29,27 @@ outside(access) := data.mcp.platform.deployments[routing.deployment].targets[acc
 outside(access) := data.mcp.platform.deployments[routing.deployment].whole if not access.target
 
 # METADATA
+# title: The databases of the call, each as the platform's data holds it
+estates := {database: found |
+	some database in touched.databases
+	database != ""
+	found := owned(database)
+}
+
+# METADATA
+# title: What the accesses touch that is no database, by the access's index
+abroad := {index: found |
+	some index, access in input.accesses
+	access.database == ""
+	found := outside(access)
+}
+
+# METADATA
 # title: What each access touches, as the platform's data holds it, by the access's index
-# description: Each database is looked up once; calls with many accesses touch few databases.
-holding := object.union(
-	{index: found |
-		some database in databases
-		found := owned(database)
-		some index, access in input.accesses
-		access.database == database
-	},
-	{index: found |
-		some index, access in input.accesses
-		access.database == ""
-		found := outside(access)
-	},
-)
+holding := object.union(abroad, {index: found |
+	some index, access in input.accesses
+	found := estates[access.database]
+})
 
 # METADATA
 # title: The longest declared prefix of a database's name
@@ -71,18 +74,48 @@ sound(held) if {
 }
 
 # METADATA
+# title: The databases of the call whose holding is sound
+sound_estates := {database: found | some database, found in estates; sound(found)}
+
+# METADATA
 # title: The sound holding of each access, by its index
-held := {index: found | some index, found in holding; sound(found)}
+held := object.union({index: found | some index, found in abroad; sound(found)}, {index: found |
+	some index, access in input.accesses
+	found := sound_estates[access.database]
+})
+
+# METADATA
+# title: The kinds that the platform delegated on every collection of a database
+throughout := {database: kinds |
+	some database, found in sound_estates
+	kinds := {kind |
+		some delegated in found.delegated
+		"*" in delegated.collections
+		some kind in delegated.kinds
+	}
+}
+
+# METADATA
+# title: The accesses of which that can be told without looking at patterns; not the database as a whole
+at_once := {index |
+	some index, access in input.accesses
+	access.collection != ""
+	access.kind in throughout[access.database]
+}
 
 # METADATA
 # title: The accesses that the platform lets their owner decide
-covered contains index if {
-	some index, found in held
+covered := at_once | {index |
+	some index in (object.keys(held) - at_once)
 	access := input.accesses[index]
-	some delegated in found.delegated
+	some delegated in held[index].delegated
 	access.kind in delegated.kinds
 	names.matches(delegated.collections, access.collection)
 }
+
+# METADATA
+# title: The accesses without a sound holding
+unheld := touched.indexes - object.keys(held)
 
 # METADATA
 # title: Nobody owns what the access touches
@@ -91,7 +124,7 @@ covered contains index if {
 #   code: no_owner
 reasons contains {"code": "no_owner", "source": "platform", "access": index} if {
 	routing.deployment
-	some index, _ in input.accesses
+	some index in unheld
 	not holding[index]
 }
 
@@ -101,8 +134,8 @@ reasons contains {"code": "no_owner", "source": "platform", "access": index} if 
 # custom:
 #   code: platform_data_invalid
 reasons contains {"code": "platform_data_invalid", "source": "platform", "access": index} if {
-	some index, _ in holding
-	not held[index]
+	some index in unheld
+	holding[index]
 }
 
 # METADATA
@@ -111,6 +144,5 @@ reasons contains {"code": "platform_data_invalid", "source": "platform", "access
 # custom:
 #   code: not_delegated
 reasons contains {"code": "not_delegated", "source": "platform", "access": index} if {
-	some index, _ in held
-	not index in covered
+	some index in (object.keys(held) - covered)
 }

@@ -161,3 +161,30 @@ test_a_database_without_a_name_is_not_in_the_table_of_databases if {
 	decision := fixture.decide(fixture.about([access]), {"deployments": changed}, fixture.teams)
 	fixture.refused(decision, [fixture.reason("no_owner", 0)])
 }
+
+test_who_owns_the_whole_deployment_owns_no_database_by_it if {
+	whole := {"kind": "metadata", "database": "", "collection": "", "via": ""}
+	accesses := [whole, {"kind": "metadata", "database": "nobodys", "collection": "", "via": ""}]
+	decision := fixture.decide(fixture.about(accesses), {}, fixture.teams)
+	fixture.refused(decision, [fixture.reason("no_owner", 1)])
+	decision.accesses[1].owner == ""
+}
+
+test_so_must_the_holding_of_what_is_no_database if {
+	whole := {"kind": "metadata", "database": "", "collection": "", "via": ""}
+	cluster := object.union(whole, {"target": {"kind": "cluster", "id": "c"}})
+	unsound := object.union(fixture.holding("platform", [""], []), {"note": "x"})
+	every change in [[whole, "/east/whole"], [cluster, "/east/targets/cluster"]] {
+		changed := json.patch(fixture.tables.deployments, [{"op": "replace", "path": change[1], "value": unsound}])
+		decision := fixture.decide(fixture.about([change[0]]), {"deployments": changed}, fixture.teams)
+		fixture.refused(decision, [fixture.reason("platform_data_invalid", 0)])
+	}
+}
+
+test_a_team_of_the_platforms_name_is_not_asked if {
+	access := {"kind": "metadata", "database": "", "collection": "", "via": ""}
+	says := object.union(fixture.teams, {"platform": {"grant": "broken", "deny": {"no"}}})
+	decision := fixture.decide(fixture.about([access]), {}, says)
+	decision.allow == true
+	decision.accesses[0].grants == ["list"]
+}

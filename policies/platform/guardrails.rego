@@ -9,18 +9,36 @@ package mcp.platform.guardrails
 
 import data.mcp.platform.calendar
 import data.mcp.platform.names
-import data.mcp.platform.routing
+import data.mcp.platform.touched
 
 # METADATA
 # title: MongoDB's own databases
 system_databases := {"admin", "config", "local"}
 
 # METADATA
+# title: The views that accesses go through, by index
+views := {index: access.via_view | some index, access in input.accesses}
+
+# METADATA
 # title: The namespaces that each access names, its own and that of the view that it goes through
 # scope: document
 named contains [index, access.database, access.collection] if some index, access in input.accesses
 
-named contains [index, access.via_view.database, access.via_view.collection] if some index, access in input.accesses
+named contains [index, view.database, view.collection] if some index, view in views
+
+# METADATA
+# title: The names of databases that are MongoDB's own
+own_databases := {name |
+	some name in (touched.databases | {view.database | some view in views})
+	lower(name) in system_databases
+}
+
+# METADATA
+# title: The names of collections that are MongoDB's own
+own_collections := {name |
+	some name in ({access.collection | some access in input.accesses} | {view.collection | some view in views})
+	startswith(lower(name), "system.")
+}
 
 # METADATA
 # title: The access names a database of MongoDB itself
@@ -29,8 +47,9 @@ named contains [index, access.via_view.database, access.via_view.collection] if 
 # custom:
 #   code: system_namespace
 reasons contains {"code": "system_namespace", "source": "platform", "access": index} if {
-	some [index, database, _] in named
-	lower(database) in system_databases
+	some database in own_databases
+	some [index, named_database, _] in named
+	named_database == database
 }
 
 # METADATA
@@ -39,8 +58,9 @@ reasons contains {"code": "system_namespace", "source": "platform", "access": in
 # custom:
 #   code: system_namespace
 reasons contains {"code": "system_namespace", "source": "platform", "access": index} if {
-	some [index, _, collection] in named
-	startswith(lower(collection), "system.")
+	some collection in own_collections
+	some [index, _, named_collection] in named
+	named_collection == collection
 }
 
 # METADATA
@@ -64,9 +84,10 @@ trait_open(trait) if names.any_of(data.mcp.platform.traits[trait].groups, input.
 # custom:
 #   code: kind_refused
 reasons contains {"code": "kind_refused", "source": "platform", "access": index} if {
-	closed := routing.kinds & {kind | some kind in data.mcp.platform.refused_kinds}
+	some kind in touched.kinds
+	kind in data.mcp.platform.refused_kinds
 	some index, access in input.accesses
-	access.kind in closed
+	access.kind == kind
 }
 
 # METADATA
@@ -81,22 +102,14 @@ reasons contains {"code": "suspended", "source": "platform", "access": null} if 
 }
 
 # METADATA
-# title: The agent is suspended
+# title: The agent, or one earlier in the chain, is suspended
 # scope: rule
 # custom:
 #   code: suspended
 reasons contains {"code": "suspended", "source": "platform", "access": null} if {
-	names.matches(data.mcp.platform.suspended.agents, input.actor.id)
-}
-
-# METADATA
-# title: An agent earlier in the chain is suspended
-# scope: rule
-# custom:
-#   code: suspended
-reasons contains {"code": "suspended", "source": "platform", "access": null} if {
-	some agent in input.actor.chain
-	names.matches(data.mcp.platform.suspended.agents, agent)
+	some pattern in data.mcp.platform.suspended.agents
+	some agent in array.concat([input.actor.id], input.actor.chain)
+	names.matches([pattern], agent)
 }
 
 # METADATA

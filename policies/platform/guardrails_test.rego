@@ -64,6 +64,8 @@ test_a_closed_kind_is_closed_to_everybody if {
 	decision := fixture.decide(fixture.question, {"refused_kinds": ["read"]}, fixture.teams)
 	fixture.refused(decision, [fixture.reason("kind_refused", 0)])
 	fixture.decide(fixture.question, {"refused_kinds": ["insert"]}, fixture.teams).allow == true
+	both := fixture.decide(fixture.about([fixture.read("shop", "orders"), insert]), {"refused_kinds": ["insert"]}, fixture.teams)
+	fixture.refused(both, [fixture.reason("kind_refused", 1)])
 }
 
 test_a_suspended_person_does_nothing if {

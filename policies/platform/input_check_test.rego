@@ -80,6 +80,14 @@ test_what_differs_in_one_place_is_not if {
 		["/accesses/0/via_view", {"database": "shop", "collection": "v", "x": 1}],
 		["/accesses/0", object.union(through_view, {"x": 1})],
 		["/accesses/0", object.union(through_view, {"kind": "reads"})],
+		["/accesses/0", object.union(through_view, {"via": 1})],
+		["/accesses/0", object.union(through_view, {"database": 1})],
+		["/accesses/0", object.union(through_view, {"collection": 1})],
+		["/accesses/0", object.union(through_view, {"target": {"kind": "cluster", "id": ""}})],
+		["/accesses/0", object.union(fixture.read("", ""), {"kind": "reads"})],
+		["/accesses/0", object.union(fixture.read("", ""), {"via": 1})],
+		["/accesses/0", object.union(targeted, {"via": 1})],
+		["/accesses/0", object.union(targeted, {"database": "shop"})],
 		["/accesses/0", object.union(targeted, {"x": 1})],
 		["/accesses/0", object.union(targeted, {"kind": "reads"})],
 		["/command/fields/extra", 1],
@@ -132,6 +140,15 @@ test_what_differs_in_one_place_is_not if {
 		["/context/extra", 1],
 	] {
 		not input_check.valid with input as patched("add", change[0], change[1])
+	}
+}
+
+test_one_of_several_that_is_not_is_enough if {
+	good := [fixture.read("shop", "orders"), through_view, targeted, fixture.read("", "")]
+	input_check.valid with input as fixture.about(good)
+	every index, _ in good {
+		bad := json.patch(good, [{"op": "add", "path": sprintf("/%d/extra", [index]), "value": 1}])
+		not input_check.valid with input as fixture.about(bad)
 	}
 }
 

@@ -82,24 +82,21 @@ allow if {
 	count(reasons) == 0
 	routing.server != ""
 	count(input.accesses) > 0
-	count([index | some index, _ in input.accesses; count(verdicts.granted[index]) > 0]) == count(input.accesses)
+	count([index | some index, grants in verdicts.granted; count(grants) > 0]) == count(input.accesses)
 }
 
 # METADATA
 # title: Everything that speaks against the call
 # description: Objects `{code, source, access}`; the codes are those of schema/reasons.json, the source is "platform" or a team.
 # scope: document
-reasons contains reason if some reason in routing.reasons
-
-reasons contains reason if some reason in ceilings.reasons
-
-reasons contains reason if some reason in guardrails.reasons
-
-reasons contains reason if some reason in delegation.reasons
-
-reasons contains reason if some reason in verdicts.reasons
-
-reasons contains reason if some reason in views.reasons
+reasons := union({
+	routing.reasons,
+	ceilings.reasons,
+	guardrails.reasons,
+	delegation.reasons,
+	verdicts.reasons,
+	views.reasons,
+})
 
 # METADATA
 # title: Whose consent the call waits for
@@ -108,13 +105,9 @@ reasons contains reason if some reason in views.reasons
 default approval := null
 
 approval := {"accesses": asking} if {
+	verdicts.approvals != {}
 	allow
-	asking := [{"access": index, "codes": sort(codes)} |
-		some index, _ in input.accesses
-		codes := verdicts.approvals[index]
-		count(codes) > 0
-	]
-	count(asking) > 0
+	asking := [{"access": index, "codes": sort(codes)} | some index, codes in verdicts.approvals]
 }
 
 # METADATA

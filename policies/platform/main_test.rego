@@ -85,9 +85,11 @@ test_reasons_are_sorted_and_each_once if {
 }
 
 test_allow_is_never_without_a_grant_even_without_reasons if {
-	decision := fixture.decide(fixture.question, {}, fixture.teams) with data.mcp.platform.verdicts.granted as {}
-		with data.mcp.platform.verdicts.reasons as set()
-	decision.allow == false
+	every granted in [{}, {0: set()}] {
+		decision := fixture.decide(fixture.question, {}, fixture.teams) with data.mcp.platform.verdicts.granted as granted
+			with data.mcp.platform.verdicts.reasons as set()
+		decision.allow == false
+	}
 }
 
 test_an_approval_is_asked_if_every_grant_asks if {

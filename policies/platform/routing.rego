@@ -8,10 +8,7 @@
 package mcp.platform.routing
 
 import data.mcp.platform.names
-
-# METADATA
-# title: All kinds of the call
-kinds := {access.kind | some access in input.accesses}
+import data.mcp.platform.touched
 
 # METADATA
 # title: A route that this caller may take
@@ -24,9 +21,9 @@ caller_fits(route) if {
 # METADATA
 # title: The routes that this caller may take for this call, in order
 routes := [route |
-	count(kinds) > 0
+	count(touched.kinds) > 0
 	some route in data.mcp.platform.routes
-	count(kinds - {kind | some kind in route.kinds}) == 0
+	count([kind | some kind in touched.kinds; kind in route.kinds]) == count(touched.kinds)
 	caller_fits(route)
 ]
 

@@ -16,10 +16,14 @@ parts := {"filter", "mask", "max_documents", "max_time_ms", "approval"}
 most_grants := 256
 
 # METADATA
+# title: The form of identifiers
+identifiers := `^[a-z0-9][a-z0-9._-]{0,63}$`
+
+# METADATA
 # title: Identifiers of grants and codes of approvals
 identifier(value) if {
 	is_string(value)
-	regex.match(`^[a-z0-9][a-z0-9._-]{0,63}$`, value)
+	regex.match(identifiers, value)
 }
 
 # METADATA
@@ -79,14 +83,16 @@ sound_object(value, further) if {
 
 # METADATA
 # title: A grant of a team
-# scope: document
-sound_grant(value) if {
-	is_object(value)
-	object.keys(value) == {"id"}
-	identifier(value.id)
-}
-
 sound_grant(value) if sound_object(value, set())
+
+# METADATA
+# title: The grants that say what they are called and nothing else; sound, and told without looking at parts
+plain(grants) := {grant |
+	some grant in grants
+	{"id": id} = grant
+	is_string(id)
+	regex.match(identifiers, id)
+}
 
 # METADATA
 # title: An obligation of the platform
@@ -96,12 +102,4 @@ sound_obligation(value) if {
 	input_check.kind_list(value.kinds)
 	count(value.collections) > 0
 	input_check.strings(value.collections)
-}
-
-# METADATA
-# title: What a team offers for one access
-sound_offer(offer) if {
-	is_set(offer)
-	count(offer) <= most_grants
-	count([grant | some grant in offer; not sound_grant(grant)]) == 0
 }

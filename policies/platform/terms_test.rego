@@ -83,14 +83,11 @@ test_identifiers_are_short_and_plain if {
 	}
 }
 
-test_an_offer_is_a_set_of_so_many_sound_grants if {
-	terms.sound_offer(set())
-	terms.sound_offer({{"id": "a"}, {"id": "b"}})
-	not terms.sound_offer([{"id": "a"}])
-	not terms.sound_offer({{"id": "a"}, {"id": "b", "mask": []}})
-	digits := split("0123456789abcdef", "")
-	most := {{"id": concat("", [high, low])} | some high in digits; some low in digits}
-	count(most) == terms.most_grants
-	terms.sound_offer(most)
-	not terms.sound_offer(most | {{"id": "one-more"}})
+test_plain_grants_are_the_sound_ones_that_say_only_what_they_are_called if {
+	terms.plain({{"id": "a"}, {"id": "g.1_a-b"}}) == {{"id": "a"}, {"id": "g.1_a-b"}}
+	others := {{"id": "A"}, {"id": ""}, {"id": 7}, {"id": "a", "x": 1}, {"id": "a", "max_documents": 5}, {"name": "a"}, {}, "a", 7, null}
+	terms.plain(others) == set()
+	every grant in terms.plain({{"id": "a"}} | others) {
+		terms.sound_grant(grant)
+	}
 }

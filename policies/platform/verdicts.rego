@@ -17,54 +17,65 @@ import data.mcp.platform.views
 
 # METADATA
 # title: The question as a team sees it
-question(access) := object.union(object.remove(input, ["accesses"]), {"access": access})
+question(access) := {
+	"v": input.v,
+	"subject": input.subject,
+	"actor": input.actor,
+	"action": input.action,
+	"access": access,
+	"command": input.command,
+	"context": input.context,
+}
 
 # METADATA
-# title: What the owner says of the one access that the input is about
-# description: Both answers are arrays of none or one, so that one that is not defined is still seen.
-heard(team) := {"offers": [offer | offer := data.mcp.teams[team].grant], "objections": objected(team)}
-
-# METADATA
-# title: What the owner denies of the one access that the input is about
-objected(team) := [objection | objection := data.mcp.teams[team].deny]
-
-# METADATA
-# title: What the owner of each access says of it, by index
+# title: What the owner of each access says of it, by index, as `{grant, deny}`; what is not defined is not there
 # description: >-
 #   The owner "platform" is not a team: what belongs to the platform is granted by its own data, and a team folder of that
-#   name is never read.
-# scope: document
-said := {index: answer |
-	some index in delegation.covered
-	answer := statement(delegation.held[index].owner, input.accesses[index], index in views.alone)
+#   name is never read. Where a view alone is enough, that is the platform's word and not the owner's grants, which are not even
+#   looked at; it goes by a name of the platform's, so that the evidence does not say that the team granted it.
+said := object.union_n([heard, vouched, objected, own])
+
+# METADATA
+# title: What the teams say
+heard := {index: answer |
+	some index in (delegation.covered - views.alone)
+	team := delegation.held[index].owner
+	team != "platform"
+	asked := question(input.accesses[index])
+	answer := statement(team) with input as asked
 }
 
 # METADATA
-# title: What there is to allow an access with, and what the owner says against it
-# description: >-
-#   Where a view alone is enough, that is the platform's word and not the owner's grants, which are not even looked at. It goes
-#   by a name of the platform's, so that the evidence does not say that the team granted it.
-# scope: document
-statement(owner, access, false) := answer if {
-	owner != "platform"
-	answer := heard(owner) with input as question(access)
+# title: What a team says of the one access that the input is about
+# description: By the names of its two rules, so that OPA knows that no other rule of the team's is ever evaluated here.
+statement(team) := object.union(granting, denying) if {
+	granting := {"grant": value | value := data.mcp.teams[team].grant}
+	denying := {"deny": value | value := data.mcp.teams[team].deny}
 }
-
-statement(owner, access, true) := {"offers": [vouched], "objections": objections} if {
-	owner != "platform"
-	objections := objected(owner) with input as question(access)
-}
-
-statement("platform", access, false) := {"offers": [own_grants(access)], "objections": []}
-
-statement("platform", _, true) := {"offers": [vouched], "objections": []}
 
 # METADATA
-# title: The grant that stands for a view that is enough alone
-vouched := {{"id": "platform.view-alone"}}
+# title: What the platform says of views that are enough alone
+vouched := {index: {"grant": {{"id": "platform.view-alone"}}} | some index in (delegation.covered & views.alone)}
+
+# METADATA
+# title: What the teams that own the sources of such views say against it
+objected := {index: {"deny": value} |
+	some index in (delegation.covered & views.alone)
+	team := delegation.held[index].owner
+	team != "platform"
+	asked := question(input.accesses[index])
+	value := data.mcp.teams[team].deny with input as asked
+}
 
 # METADATA
 # title: What the platform's data grants on what the platform itself owns
+own := {index: {"grant": own_grants(input.accesses[index])} |
+	some index in (delegation.covered - views.alone)
+	delegation.held[index].owner == "platform"
+}
+
+# METADATA
+# title: The grants of the platform's data that fit an access
 own_grants(access) := {{"id": grant.id} |
 	some grant in data.mcp.platform.grants
 	access.kind in grant.kinds
@@ -75,56 +86,87 @@ own_grants(access) := {{"id": grant.id} |
 }
 
 # METADATA
-# title: The grants that match, of owners whose answer has the right form, by index
-granted := {index: grants |
+# title: The sets of grants, of owners whose answer is one; empty where there is none
+offers := {index: grants |
 	some index, answer in said
-	not index in malformed
-	grants := {grant | some offer in answer.offers; some grant in offer}
+	grants := object.get(answer, "grant", set())
+	is_set(grants)
+	count(grants) <= terms.most_grants
 }
 
 # METADATA
-# title: The platform's own obligations on each access, by index
-obligations := {index: obliging |
-	some index in delegation.covered
-	access := input.accesses[index]
-	obliging := [obligation |
-		some obligation in delegation.held[index].obligations
-		access.kind in obligation.kinds
-		names.matches(obligation.collections, access.collection)
-	]
-}
+# title: All that was granted on any access
+offered := union({grants | some grants in offers})
 
 # METADATA
-# title: The accesses that somebody granted without any condition, and on which the platform lays none
-# description: Most of them; there is nothing to combine. A grant that says only what it is called stands above all others.
-unconditional contains index if {
-	some index, grants in granted
-	count(obligations[index]) == 0
-	some grant in grants
-	object.keys(grant) == {"id"}
-}
+# title: The grants that say only what they are called
+plain := terms.plain(offered)
+
+# METADATA
+# title: The grants that are not of the contract
+unsound := {grant | some grant in (offered - plain); not terms.sound_grant(grant)}
+
+# METADATA
+# title: What was denied, of the accesses whose owner denies anything, by index
+denied := {index: answer.deny | some index, answer in said; answer.deny != set()}
 
 # METADATA
 # title: Accesses whose owner's answer is not of the contract
 # scope: document
+malformed contains index if some index in (object.keys(said) - object.keys(offers))
+
 malformed contains index if {
-	some index, answer in said
-	some offer in answer.offers
-	not terms.sound_offer(offer)
+	some grant in unsound
+	some index, grants in offers
+	grant in grants
 }
 
 malformed contains index if {
-	some index, answer in said
-	some objection in answer.objections
-	not is_set(objection)
+	some index, denial in denied
+	not is_set(denial)
+}
+
+# METADATA
+# title: The grants that match, of owners whose answer has the right form, by index
+granted := object.remove(offers, malformed)
+
+# METADATA
+# title: The accesses of which no grant speaks
+ungranted := {index | some index, grants in granted; grants == set()}
+
+# METADATA
+# title: The platform's own obligations on each access, by index
+obligations[index] contains obligation if {
+	some index in delegation.covered
+	some obligation in delegation.held[index].obligations
+	access := input.accesses[index]
+	access.kind in obligation.kinds
+	names.matches(obligation.collections, access.collection)
+}
+
+# METADATA
+# title: The accesses that somebody granted under conditions only, or on which the platform lays one
+# description: >-
+#   Few; on the others there is nothing to combine. A grant that says only what it is called stands above all others.
+# scope: document
+conditional contains index if {
+	some index, _ in obligations
+	granted[index] != set()
+}
+
+conditional contains index if {
+	some grant in (offered - plain)
+	some index, grants in granted
+	grant in grants
+	grants & plain == set()
 }
 
 # METADATA
 # title: The approvals that each access asks for
 approvals := {index: codes |
-	some index, grants in granted
-	not index in unconditional
-	codes := combination.approvals(grants, obligations[index])
+	some index in conditional
+	codes := combination.approvals(granted[index], object.get(obligations, index, set()))
+	codes != set()
 }
 
 # METADATA
@@ -143,10 +185,8 @@ free := {"filter": null, "mask": [], "max_documents": null, "max_time_ms": null}
 # METADATA
 # title: What the accesses that are granted under conditions oblige to
 obliged := {index: combined |
-	some index, grants in granted
-	count(grants) > 0
-	not index in unconditional
-	combined := combination.combined(grants, obligations[index])
+	some index in conditional
+	combined := combination.combined(granted[index], object.get(obligations, index, set()))
 }
 
 # METADATA
@@ -162,10 +202,8 @@ reasons contains {"code": "team_policy_error", "source": delegation.held[index].
 # custom:
 #   code: team_denied
 reasons contains {"code": "team_denied", "source": delegation.held[index].owner, "access": index} if {
-	some index, answer in said
-	some objection in answer.objections
-	is_set(objection)
-	count(objection) > 0
+	some index, denial in denied
+	is_set(denial)
 }
 
 # METADATA
@@ -173,7 +211,4 @@ reasons contains {"code": "team_denied", "source": delegation.held[index].owner,
 # scope: rule
 # custom:
 #   code: not_granted
-reasons contains {"code": "not_granted", "source": delegation.held[index].owner, "access": index} if {
-	some index, grants in granted
-	count(grants) == 0
-}
+reasons contains {"code": "not_granted", "source": delegation.held[index].owner, "access": index} if some index in ungranted

@@ -86,12 +86,34 @@ test_an_error_of_one_team_is_nothing_to_another if {
 	fixture.decide(fixture.question, {}, authors).allow == true
 }
 
+test_nor_is_it_where_both_are_asked_in_one_call if {
+	says_of := object.union(fixture.teams, {"blue": {"grant": {{"id": "all", "mask": []}}, "deny": set()}})
+	both := fixture.about([fixture.read("shop", "orders"), fixture.read("blue", "orders")])
+	decision := fixture.decide(both, {}, says_of)
+	fixture.refused(decision, [{"code": "team_policy_error", "source": "blue", "access": 1}])
+	decision.accesses[0].grants == ["all"]
+}
+
+test_what_is_granted_under_a_condition_obliges_no_other_access if {
+	says_of := {"red": {"grant": {{"id": "eu", "filter": {"region": "EU"}}}, "deny": set()}, "blue": {"grant": set()}}
+	both := fixture.about([fixture.read("shop", "orders"), fixture.read("blue", "orders")])
+	obligation := {"id": "o", "kinds": ["read"], "collections": ["*"], "max_documents": 5}
+	path := "/east/databases/blue/obligations"
+	changed := json.patch(fixture.tables.deployments, [{"op": "replace", "path": path, "value": [obligation]}])
+	decision := fixture.decide(both, {"deployments": changed}, says_of)
+	fixture.refused(decision, [{"code": "not_granted", "source": "blue", "access": 1}])
+	decision.accesses == [
+		object.union({"owner": "red", "grants": ["eu"]}, object.union(verdicts.free, {"filter": {"region": "EU"}})),
+		object.union({"owner": "blue", "grants": []}, verdicts.free),
+	]
+}
+
 test_too_many_grants_are_an_error_of_the_team if {
-	most := {{"id": "g", "max_documents": n} | some n, _ in array.slice(split(sprintf("%0300d", [0]), ""), 0, 256); n > 0}
-	count(most) == 255
-	terms.sound_offer(most)
-	terms.sound_offer(most | {{"id": "a"}})
-	not terms.sound_offer(most | {{"id": "a"}, {"id": "b"}})
+	digits := split("0123456789abcdef", "")
+	most := {{"id": concat("", [high, low])} | some high in digits; some low in digits}
+	count(most) == terms.most_grants
+	says({"grant": most, "deny": set()}).allow == true
+	fixture.refused(says({"grant": (most | {{"id": "one-more"}}), "deny": set()}), [red("team_policy_error")])
 }
 
 test_every_part_of_a_grant_may_be_there if {

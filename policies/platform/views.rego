@@ -12,6 +12,7 @@ package mcp.platform.views
 import data.mcp.platform.combination
 import data.mcp.platform.input_check
 import data.mcp.platform.routing
+import data.mcp.platform.touched
 
 # METADATA
 # title: The kinds of access that go through a view to its sources
@@ -26,6 +27,11 @@ showing := {"read", "export"}
 # METADATA
 # title: The views that are declared in the deployment of the call
 declarations := data.mcp.platform.deployments[routing.deployment].views
+
+# METADATA
+# title: The declared views in the databases of the call, by database and name
+# description: None in most calls, and then there is nothing to look for.
+nearby := {database: declarations[database] | some database in touched.databases}
 
 # METADATA
 # title: A declaration that is of the form that the rules were written for
@@ -49,8 +55,8 @@ sound_source(source) if {
 # title: The accesses for which the platform holds the view that they go through to be enough
 alone contains index if {
 	some index, access in input.accesses
-	access.kind in showing
 	declared := declarations[access.via_view.database][access.via_view.collection]
+	access.kind in showing
 	sound(declared)
 	declared.alone == true
 }
@@ -79,8 +85,10 @@ named(access) := {"database": access.database, "collection": access.collection} 
 # METADATA
 # title: The accesses that the question leaves out, each with the index of the access that it comes of
 implied := [{"of": index, "access": source_access} |
+	some database, declared in nearby
 	some index, access in input.accesses
-	declarations[access.database][access.collection]
+	access.database == database
+	declared[access.collection]
 	access.kind in passing
 	some source in behind([access.database, access.collection])
 	source_access := {
@@ -172,7 +180,9 @@ agreed(approval, reasons) := {"accesses": asking} if {
 # custom:
 #   code: platform_data_invalid
 reasons contains {"code": "platform_data_invalid", "source": "platform", "access": index} if {
+	some database, views in nearby
 	some index, access in input.accesses
-	declared := declarations[access.database][access.collection]
+	access.database == database
+	declared := views[access.collection]
 	not sound(declared)
 }

@@ -318,3 +318,11 @@ test_tables_of_views_must_be_tables if {
 	}
 	with_views_and_authors([summary], {"shop": {}}, fixture.teams).allow == true
 }
+
+test_a_declaration_of_the_same_name_in_another_database_is_another if {
+	elsewhere := {"blue": {"orders": {"sources": []}}}
+	accesses := [fixture.read("shop", "orders"), {"kind": "metadata", "database": "blue", "collection": "orders2", "via": ""}]
+	with_views_and_authors(accesses, elsewhere, fixture.teams).allow == true
+	beside := array.concat(accesses, [fixture.read("blue", "orders")])
+	fixture.refused(with_views_and_authors(beside, elsewhere, fixture.teams), [fixture.reason("platform_data_invalid", 2)])
+}

@@ -7,6 +7,7 @@ import data.mcp.platform.delegation
 import data.mcp.platform.guardrails
 import data.mcp.platform.names
 import data.mcp.platform.routing
+import data.mcp.platform.touched
 import data.mcp.platform.verdicts
 import data.mcp.platform.visible
 
@@ -15,7 +16,7 @@ routing_of_call := {
 	"route": [route.id | route := routing.routes[0]],
 	"server": routing.server,
 	"deployment": [deployment | deployment := routing.deployment],
-	"kinds": sort(routing.kinds),
+	"kinds": sort(touched.kinds),
 	"agent_kinds": [kind | some kind in ceilings.agent.kinds],
 	"agent_registered": count([true | data.mcp.platform.agents.registered[input.actor.id]]) > 0,
 	"scoped_kinds": sort(ceilings.scoped_kinds),

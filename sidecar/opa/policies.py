@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sidecar.errors import ConfigurationError
@@ -54,6 +54,12 @@ class PolicySet:
     def teams(self) -> tuple[str, ...]:
         """The names of the team folders."""
         return tuple(bundle.removeprefix(TEAMS) for bundle in self.bundles if bundle.startswith(TEAMS))
+
+    @property
+    def loaded(self) -> "PolicySet":
+        """The modules and data alone, without manifests, signatures and whatever else says how a bundle is loaded."""
+        files = tuple((path, content) for path, content in self.files if not Path(path).name.startswith("."))
+        return replace(self, files=files)
 
     @property
     def revision(self) -> str:
