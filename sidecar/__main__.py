@@ -8,6 +8,7 @@ from typing import BinaryIO, Final, NoReturn
 
 import click
 from rich.console import Console
+from rich.text import Text
 from typing_extensions import override
 
 from sidecar import __version__, app, inspection, settings
@@ -16,7 +17,9 @@ from sidecar.authoring import commands, scaffold, wording
 from sidecar.authoring.deciding import golden_case
 from sidecar.demo import run as demo_run
 from sidecar.errors import ConfigurationError
+from sidecar.model import JsonObject
 from sidecar.opa import bundles
+from sidecar.printing import escaped
 
 EX_CONFIG: Final = 78
 NO: Final = 1
@@ -30,7 +33,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ConfigurationError as error:
-            click.echo(f"mcp-sidecar: {error}", err=True)
+            click.echo(f"mcp-sidecar: {escaped(str(error))}", err=True)
             ctx.exit(EX_CONFIG)
 
 
@@ -79,7 +82,7 @@ def inspect(file: BinaryIO, *, lines: bool, tools: bool) -> None:
         ok = inspection.inspect_lines(file, sys.stdout)
     else:
         found = inspection.inspect(file.read())
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        _echo_json(found)
         ok = "refused" not in found
     if not ok:
         sys.exit(NO)
@@ -98,6 +101,11 @@ _ENVIRONMENT: Final = click.option("--environment", metavar="NAME", help="What p
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 _PATH: Final = click.Path(exists=True, path_type=Path)
 _CONSOLE: Final = Console(soft_wrap=True)
+
+
+def _echo_json(document: JsonObject, *, indent: int = 2) -> None:
+    """Print JSON whose names come from others: a terminal acts on some characters that JSON leaves as they are."""
+    click.echo(escaped(json.dumps(document, indent=indent, ensure_ascii=False), keep="\n"))
 
 
 def _about(at: datetime | None, environment: str | None) -> commands.Circumstances:
@@ -135,10 +143,10 @@ def decide(  # one parameter per option
         raise click.UsageError("--as-case prints a case and nothing else: leave --explain out")
     decided = app.run(commands.decide(file.read(), policies, about, opa, explained=explain))
     if as_case is not None:
-        click.echo(json.dumps(golden_case(decided, as_case), indent=1, ensure_ascii=False))
+        _echo_json(golden_case(decided, as_case), indent=1)
         return
     if as_json or not sys.stdout.isatty():
-        click.echo(json.dumps(decided.document, indent=2, ensure_ascii=False))
+        _echo_json(decided.document)
     else:
         wording.print_decided(decided.document, _CONSOLE)
     if not decided.allow:
@@ -162,7 +170,7 @@ def policy_check(paths: tuple[Path, ...], *, opa: str | None, as_json: bool) -> 
     """
     checked = app.run(commands.check_paths(paths, opa))
     if as_json:
-        click.echo(json.dumps(checked.document(), indent=2, ensure_ascii=False))
+        _echo_json(checked.document())
     else:
         wording.print_checked(checked, _CONSOLE)
     if not checked.ok:
@@ -180,7 +188,7 @@ def policy_test(folder: Path, *, opa: str | None, as_json: bool) -> None:
     """
     tested = app.run(commands.test_folder(folder, opa))
     if as_json:
-        click.echo(json.dumps(tested.document(), indent=2, ensure_ascii=False))
+        _echo_json(tested.document())
     else:
         wording.print_tested(tested, _CONSOLE)
     if not tested.ok:
@@ -204,7 +212,7 @@ def policy_show(
     about = _about(at, environment)
     document = app.run(commands.show_permissions(folder, claims.read(), about, opa))
     if as_json:
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        _echo_json(document)
     else:
         wording.print_permissions(document, _CONSOLE)
 
@@ -255,8 +263,7 @@ def replay(records: BinaryIO, *, policies: Path, limit: int, opa: str | None, as
     """
     replayed = app.run(commands.replay_file(records, policies, opa, limit=limit))
     if as_json:
-        # ASCII: the names come from callers, and a terminal acts on some characters that JSON leaves as they are.
-        click.echo(json.dumps(replayed.document(), indent=2))
+        _echo_json(replayed.document())
     else:
         wording.print_replayed(replayed.document(), _CONSOLE)
     if not replayed.ok:
@@ -281,11 +288,11 @@ def audit_verify(file: Path, *, head: str | None, as_json: bool) -> None:
         result = verify(lines, head=head)
     console = Console(soft_wrap=True)
     if as_json:
-        click.echo(app.dump(result))
+        click.echo(escaped(app.dump(result)))
     elif result.fault is None:
         console.print(f"[green]intact[/]: {result.records} records, head {result.head}")
         for request in result.unfinished:
-            console.print(f"[yellow]no outcome[/] for request {request}")
+            console.print(Text.assemble(("no outcome", "yellow"), f" for request {escaped(request)}"))
     else:
         console.print(f"[red]broken[/] at line {result.fault.line}: {result.fault.what}", highlight=False)
     if result.fault is not None:

@@ -16,6 +16,7 @@ from sidecar.errors import CallRefused, MessageError, UnknownTool, UpstreamError
 from sidecar.mcp import jsonrpc, tools
 from sidecar.model import JsonObject
 from sidecar.policy.document import command_document
+from sidecar.printing import escaped
 from sidecar.settings import Settings
 
 _BEFORE, _AFTER = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":', b"}"
@@ -45,7 +46,7 @@ def inspect_lines(lines: Iterable[bytes], out: TextIO) -> bool:
         if line.strip():
             found = inspect(line)
             ok = ok and "refused" not in found
-            out.write(json.dumps(found, ensure_ascii=False) + "\n")
+            out.write(escaped(json.dumps(found, ensure_ascii=False)) + "\n")
     return ok
 
 

@@ -8,15 +8,15 @@ import msgspec
 from sidecar.authoring.engine import Engine, engine_on
 from sidecar.errors import ConfigurationError
 from sidecar.model import JsonObject
+from sidecar.opa import tables
 from sidecar.opa.archives import Archives
 from sidecar.opa.complaints import complaints
 from sidecar.opa.containment import Rule, Severity, Violation
 from sidecar.opa.generation import printable
+from sidecar.opa.places import has_data
 from sidecar.opa.policies import CAPABILITIES, SCHEMAS, TEAMS
 from sidecar.opa.vetting import examine_set
 
-_PLATFORM_SCHEMA: Final = f"{SCHEMAS}/platform.json"
-_PLATFORM_DATA: Final = "platform/data.json"
 _CASES: Final = "cases"
 _LOADED_CASES: Final = f"mcp.cases:{_CASES}"
 _ALL: Final = 100.0
@@ -157,37 +157,10 @@ async def _compile(engine: Engine) -> list[Violation]:
 
 
 async def _platform_data(engine: Engine) -> list[Violation]:
-    """Hold the platform's data to its schema, with OPA's own validator."""
-    held = {**dict(engine.policies.files), **dict(engine.policies.aside)}
-    if _PLATFORM_SCHEMA not in held or _PLATFORM_DATA not in held:
+    if not has_data(engine.policies):
         return []
-    try:
-        data = msgspec.json.decode(held[_PLATFORM_DATA])["mcp"]["platform"]
-    except (msgspec.DecodeError, KeyError, TypeError):
-        message = "there is no mcp.platform"
-        return [Violation(file=_PLATFORM_DATA, line=1, rule=Rule.DATA, message=message)]
-    document = {"data": data, "schema": msgspec.json.decode(held[_PLATFORM_SCHEMA])}
-    answer = await engine.value("json.match_schema(input.data, input.schema)", document)
-    problems: Any = answer[1] if isinstance(answer, list) and answer[0] is not True else []
-    return [
-        Violation(
-            file=_PLATFORM_DATA,
-            line=_line_of(engine, str(problem.get("field", ""))),
-            rule=Rule.DATA,
-            message=f"{problem.get('field')}: {problem.get('desc')}",
-        )
-        for problem in problems
-    ]
-
-
-def _line_of(engine: Engine, path: str) -> int:
-    """Return the line of a member of the platform's data: each step is looked for below the one before."""
-    lines = engine.lines(_PLATFORM_DATA)
-    at = 0
-    for step in ("mcp", "platform", *path.split(".")):
-        found = next((number for number in range(at, len(lines)) if f'"{step}"' in lines[number]), None)
-        at = at if found is None else found
-    return at + 1
+    status, output = await engine.run(*tables.ARGUMENTS, stdin=tables.schema_of(engine.policies))
+    return tables.findings(status, output, engine.policies)
 
 
 def _singly(result: dict[str, Any]) -> list[tuple[Violation, bool, bool]]:

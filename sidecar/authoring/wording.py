@@ -11,6 +11,7 @@ from rich.text import Text
 from sidecar.authoring.checking import Checked, Tested
 from sidecar.model import JsonObject
 from sidecar.opa.containment import Severity
+from sidecar.printing import escaped
 
 _NEAREST: Final = 5
 """Grants of which is said why they do not match, the nearest first."""
@@ -54,7 +55,7 @@ def print_permissions(document: JsonObject, console: Console) -> None:
     subject: Any = document["subject"]
     actor: Any = document["actor"]
     rows: Any = document["permissions"]
-    console.print(Text(_plain(f"{subject['id']} via {actor['id']}; groups {', '.join(subject['groups']) or 'none'}")))
+    console.print(Text(escaped(f"{subject['id']} via {actor['id']}; groups {', '.join(subject['groups']) or 'none'}")))
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
     table = Table()
@@ -71,11 +72,11 @@ def print_permissions(document: JsonObject, console: Console) -> None:
             row["grant"],
             row["owner"],
         )
-        table.add_row(*(Text(_plain(cell)) for cell in cells))
+        table.add_row(*(Text(_cell(cell)) for cell in cells))
     nothing = "nothing: no grant matches within what the platform leaves open"
     console.print(table if rows else Text("nothing" if document["suspended"] else nothing))
     for line, style in _beside_the_table(document):
-        console.print(Text(_plain(line), style=style))
+        console.print(Text(escaped(line), style=style))
 
 
 def _beside_the_table(document: JsonObject) -> Iterator[tuple[str, str]]:
@@ -101,11 +102,11 @@ def print_decided(document: JsonObject, console: Console) -> None:
     if "refused" in document:
         refused: Any = document["refused"]
         console.print(
-            Text.assemble(("refused", "red"), _plain(f" {refused['code']}: {refused['message']} {refused['path']}"))
+            Text.assemble(("refused", "red"), escaped(f" {refused['code']}: {refused['message']} {refused['path']}"))
         )
         return
     for line, style in _decision_lines(document):
-        console.print(Text(_plain(line), style=style))
+        console.print(Text(escaped(line), style=style))
 
 
 def print_replayed(document: JsonObject, console: Console) -> None:
@@ -151,7 +152,7 @@ def _differences(rows: Any, console: Console) -> Table:
             "\n".join(_standing(row["before"])),
             "\n".join(_standing(row["after"])),
         )
-        table.add_row(*(Text(_plain(cell)) for cell in cells))
+        table.add_row(*(Text(_cell(cell)) for cell in cells))
     return table
 
 
@@ -299,11 +300,11 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _plain(text: str) -> str:
-    """Names come from callers: a control character would write over what the terminal shows (CWE-150)."""
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+def _cell(text: str) -> str:
+    """Several lines are one cell; a name from a caller leaves the table no more than our own line breaks do."""
+    return escaped(text, keep="\n")
 
 
 def _line(text: str) -> str:
-    """Put what an archive or a file says on one line that cannot forge another (CWE-117, CWE-150)."""
-    return _plain(" ".join(text.split()))
+    """Put what an archive or a file says on one line that cannot forge another."""
+    return escaped(" ".join(text.split()))

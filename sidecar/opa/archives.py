@@ -17,6 +17,7 @@ from sidecar.errors import ConfigurationError
 from sidecar.opa.containment import Rule, Violation
 from sidecar.opa.manifests import is_team
 from sidecar.opa.policies import CAPABILITIES, MANIFEST, SCHEMAS, TEAMS, PolicySet
+from sidecar.printing import escaped
 
 SUFFIX: Final = ".tar.gz"
 PLATFORM: Final = "platform"
@@ -211,8 +212,7 @@ def _header(header: bytes) -> tuple[str, bytes, int]:
     if any(rest.strip(b"\0") for _, _, rest in parts):
         raise _Unreadable("has a name with something behind its end")
     raw = b"/".join(part for part, _, _ in parts if part)
-    text = "".join(each if each.isprintable() else "?" for each in raw.decode("ascii", "backslashreplace"))
-    name = text.removeprefix("./").removeprefix("/")
+    name = escaped(raw.decode("ascii", "backslashreplace")).removeprefix("./").removeprefix("/")
     # The size of a link says nothing about what follows it (POSIX), and readers differ.
     size = _number(header[124:136])
     if kind in _KINDS and size:

@@ -36,6 +36,7 @@ class Rule(StrEnum):
     """What can be wrong with a policy set."""
 
     TEAM_NAME = "team_name"
+    FILE_NAME = "file_name"
     FILE = "file"
     SIZE = "size"
     MANIFEST = "manifest"
@@ -84,6 +85,11 @@ def misplaced(policies: PolicySet) -> Iterator[Violation]:
     """Find what is in the wrong place, by names, manifests and data alone."""
     for path, fault in policies.strays:
         yield Violation(file=path, line=1, rule=Rule.FILE, message=f"{path.rpartition('/')[2]} {fault}")
+    for path, _ in (*policies.files, *policies.aside):
+        if not path.isprintable():
+            # One that is not UTF-8 is read with half surrogate pairs in it (``os.fsdecode``), which no text may have.
+            message = "the name of the file or of its folder has characters that do not print"
+            yield Violation(file=path, line=1, rule=Rule.FILE_NAME, message=message)
     for bundle in policies.bundles:
         if bundle in TRUSTED:
             yield from _trusted(policies, bundle)

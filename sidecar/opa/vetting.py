@@ -1,8 +1,9 @@
 """What a policy set goes through before an OPA may serve it; used at start, at reload, and by ``policy check``.
 
-Containment, then OPA's own strict check against capabilities and schemas, then the teams' own tests: each in a process
-of its own that is limited in time and memory like the OPA that serves, because the author of a team's policy is not
-trusted with the machine either. What passed is what is served: all of it works on one ``PolicySet`` that was read once.
+Containment, then OPA's own strict check against capabilities and schemas, the form of the platform's data, then the
+teams' own tests: each in a process of its own that is limited in time and memory like the OPA that serves, because the
+author of a team's policy is not trusted with the machine either. What passed is what is served: all of it works on one
+``PolicySet`` that was read once.
 """
 
 import asyncio
@@ -19,9 +20,11 @@ from typing import Any, Final
 import msgspec
 
 from sidecar.errors import ConfigurationError
+from sidecar.opa import tables
 from sidecar.opa.complaints import complaints
 from sidecar.opa.containment import MAX_MODULE_BYTES, Rule, Severity, Violation, lint, misplaced
 from sidecar.opa.generation import Launch, in_thread, kill, make_home, printable, remove, spawn, store
+from sidecar.opa.places import has_data
 from sidecar.opa.policies import CAPABILITIES, SCHEMAS, TEAMS, PolicySet
 
 _PARSE: Final = 'x := {f: object.remove(m, ["comments"]) | some f, s in input; m := rego.parse_module(f, s)}; x'
@@ -69,6 +72,7 @@ class Vetting:
             findings = await self._findings(policies, home)
             refuse(findings)
             refuse(await self._compile(policies, home))
+            refuse(await self._tables(policies, home))
             refuse(await self._test(policies, home))
         return Vetted(policies=policies, warnings=tuple(findings))
 
@@ -107,7 +111,7 @@ class Vetting:
 
     async def _findings(self, policies: PolicySet, home: Path) -> list[Violation]:
         found = list(misplaced(policies))
-        if any(finding.rule in {Rule.SIZE, Rule.TEAM_NAME} for finding in found):
+        if any(finding.rule in {Rule.SIZE, Rule.TEAM_NAME, Rule.FILE_NAME} for finding in found):
             return found  # what is too large is not given to OPA, and a bad name is no path
         modules = {path: content for path, content in (*policies.files, *policies.aside) if _is_team_module(path)}
         served = frozenset(path for path, _ in policies.files)
@@ -176,6 +180,13 @@ class Vetting:
         if found := complaints(output, policies):
             return found
         raise ConfigurationError(f"the policy set does not compile: {printable(output, longest=_MAX_TEXT)}")
+
+    async def _tables(self, policies: PolicySet, home: Path) -> list[Violation]:
+        """Hold the platform's data to its schema: what is not of its form would be refused question by question."""
+        if not has_data(policies):
+            return []
+        status, output = await self._run(home, *tables.ARGUMENTS, stdin=tables.schema_of(policies))
+        return tables.findings(status, output, policies)
 
     async def _test(self, policies: PolicySet, home: Path) -> list[Violation]:
         """Run the teams' own tests; the platform's are run where the platform is built."""
@@ -296,7 +307,7 @@ def refuse(findings: Sequence[Violation]) -> None:
         ConfigurationError: with file and line of the first of them.
     """
     if errors := _errors(findings):
-        lines = [printable(str(error).encode()) for error in errors[:_MOST_FINDINGS]]
+        lines = [printable(str(error).encode("utf-8", "replace")) for error in errors[:_MOST_FINDINGS]]
         if len(errors) > _MOST_FINDINGS:
             lines.append(f"and {len(errors) - _MOST_FINDINGS} more")
         raise ConfigurationError(f"the policy set is refused: {'; '.join(lines)}")

@@ -18,6 +18,7 @@ from rich.logging import RichHandler
 from typing_extensions import override
 
 from sidecar.errors import ConfigurationError, SidecarError
+from sidecar.printing import escaped, whole
 from sidecar.telemetry.redaction import redact
 
 _ENCODER = JSONEncoder(ensure_ascii=True, separators=(",", ":"))
@@ -29,13 +30,6 @@ _QUIET: Final = ("urllib3", "asyncio", "aiohttp.access")
 """Libraries that log each request or connection below WARNING, with URLs."""
 
 _DEPTH = 4
-
-# C0 and C1 controls and the line separators: a caller's text must neither start a line of its own nor drive a terminal
-# (CWE-117). Tabs and line breaks of our own tracebacks are kept apart.
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
-    0x2028: "\\u2028",
-    0x2029: "\\u2029",
-}
 
 
 class JsonFormatter(logging.Formatter):
@@ -55,7 +49,7 @@ class JsonFormatter(logging.Formatter):
             .replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": redact(_message(record)),
+            "message": _safe(_message(record)),
             **_span(),
         }
         error = _error(record)
@@ -72,13 +66,14 @@ class TextFormatter(logging.Formatter):
         """Render one record."""
         extra = {key: _plain(value, _DEPTH) for key, value in vars(record).items() if key not in _STANDARD}
         pairs = "".join(f" {key}={value}" for key, value in extra.items())
-        text = redact(_message(record) + pairs).translate(_CONTROLS)
+        # A caller's text begins no line of its own; the line breaks of our own tracebacks are put in behind this.
+        text = escaped(_safe(_message(record) + pairs))
         error = _error(record)
         if error is None:
             return text
         told = _told(error)
-        lines = "\n".join(line.translate(_CONTROLS) for line in str(told.pop("stack", "")).splitlines())
-        summary = " ".join(f"{key}={value}" for key, value in told.items()).translate(_CONTROLS)
+        lines = "\n".join(escaped(line) for line in str(told.pop("stack", "")).splitlines())
+        summary = escaped(" ".join(f"{key}={value}" for key, value in told.items()))
         return f"{text} {summary}" + (f"\n{lines}" if lines else "")
 
 
@@ -127,12 +122,12 @@ def _error(record: logging.LogRecord) -> BaseException | None:
 def _told(error: BaseException) -> dict[str, str]:
     """Say what went wrong. Frames without source lines or values; the messages of a chain without their tracebacks."""
     if isinstance(error, SidecarError):
-        return {"type": type(error).__name__, "label": error.label, "detail": redact(error.detail)}
+        return {"type": type(error).__name__, "label": error.label, "detail": _safe(error.detail)}
     frames = traceback.extract_tb(error.__traceback__)
     stack = "\n".join(f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames)
-    told = {"type": type(error).__qualname__, "detail": redact(_text(error)), "stack": redact(stack)}
+    told = {"type": type(error).__qualname__, "detail": _safe(_text(error)), "stack": _safe(stack)}
     if error.__cause__ is not None:
-        told["cause"] = redact(f"{type(error.__cause__).__qualname__}: {_text(error.__cause__)}")
+        told["cause"] = _safe(f"{type(error.__cause__).__qualname__}: {_text(error.__cause__)}")
     return told
 
 
@@ -151,11 +146,16 @@ def _plain(value: object, depth: int) -> object:
         case float():
             return value if value - value == 0 else str(value)  # NaN and infinities are not JSON
         case Mapping() if depth:
-            return {redact(_text(key)): _plain(item, depth - 1) for key, item in value.items()}
+            return {_safe(_text(key)): _plain(item, depth - 1) for key, item in value.items()}
         case list() | tuple() | set() | frozenset() if depth:
             return [_plain(item, depth - 1) for item in value]
         case _:
-            return redact(_text(value))
+            return _safe(_text(value))
+
+
+def _safe(text: str) -> str:
+    """Return text without secrets that every reader of JSON takes."""
+    return whole(redact(text))
 
 
 def _text(value: object) -> str:

@@ -1,8 +1,6 @@
 """``mcp-sidecar decide``: derived, asked and answered by a real OPA, and explained with file and line."""
 
 import json
-import os
-import pty
 import shutil
 import subprocess
 import sys
@@ -13,6 +11,7 @@ import msgspec
 import pytest
 
 from tests import parts
+from tests.terminal import ACTS, on_a_terminal
 
 POLICIES = parts.ROOT / "policies"
 ENVIRONMENT = {"PATH": str(parts.BIN), "PYTHONPATH": str(parts.ROOT), "COLUMNS": "200"}
@@ -233,7 +232,7 @@ LEAD: dict[str, Any] = {"database": "support", "collection": "tickets"}
 def test_an_approval_stands_beside_the_other_obligations() -> None:
     (entry,) = explanation(asked("support-leads", **LEAD))["accesses"]
     assert entry["obligations"]["approval"] == ["personal-data"]
-    assert 'with approval ["personal-data"]' in on_a_terminal(asked("support-leads", **LEAD), "--explain")
+    assert 'with approval ["personal-data"]' in shown(asked("support-leads", **LEAD), "--explain")
     (both,) = explanation(asked("support", "support-leads", **LEAD))["accesses"]
     assert both["obligations"]["approval"] == []
 
@@ -247,7 +246,7 @@ def test_a_grant_with_data_in_its_head_is_named_by_its_id() -> None:
     place = line_of("teams/support/policy.rego", '"support-reads-tickets"')
     (entry,) = explanation(asked("analysts", **LEAD))["accesses"]
     assert {"support-reads-tickets"} == {one["grant"] for one in entry["not_granted"] if one["at"] == place}
-    assert "a computed grant" not in on_a_terminal(asked("analysts", **LEAD), "--explain")
+    assert "a computed grant" not in shown(asked("analysts", **LEAD), "--explain")
     (granted,) = explanation(asked("support", **LEAD))["accesses"]
     assert granted["granted"] == [{"grant": "support-reads-tickets", "at": [place]}]
 
@@ -283,35 +282,20 @@ def test_what_policy_is_not_asked_about_is_no_case() -> None:
     assert run(asked("analysts"), "--as-case", "x", "--explain").returncode == 2
 
 
-def on_a_terminal(document: Any, *options: str) -> str:
-    """What a person sees: the command with a pseudo-terminal as its output."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "sidecar", "decide", "--policies", str(POLICIES), *options]
-    process = subprocess.Popen(command, env=ENVIRONMENT, cwd=parts.ROOT, stdin=subprocess.PIPE, stdout=theirs)
-    os.close(theirs)
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(document).encode())
-    process.stdin.close()
-    seen = b""
-    try:
-        while chunk := os.read(ours, 65536):
-            seen += chunk
-    except OSError:  # Linux says EIO where the other side is closed
-        pass
-    finally:
-        os.close(ours)
-        process.wait(30)
-    return seen.decode()
+def shown(document: Any, *options: str) -> str:
+    """What a person sees."""
+    stdin = json.dumps(document).encode()
+    return on_a_terminal("decide", "--policies", str(POLICIES), *options, stdin=stdin)[1]
 
 
 def test_on_a_terminal_the_answer_is_in_words() -> None:
-    seen = on_a_terminal(asked("loaders"), "--explain")
+    seen = shown(asked("loaders"), "--explain")
     assert "DENY: find by larry via claude-desktop" in seen
     assert "not granted by analysts-read-orders (teams/analytics/policy.rego:" in seen
     assert 'input.subject.groups is ["loaders"]' in seen
-    assert on_a_terminal(asked("loaders"), "--json").lstrip().startswith("{")
+    assert shown(asked("loaders"), "--json").lstrip().startswith("{")
 
 
 def test_a_name_cannot_write_over_the_terminal() -> None:
-    seen = on_a_terminal(asked("loaders", collection="orders\u202e\u0085x"), "--explain")
-    assert not {"\u202e", "\u0085"} & set(seen)
+    seen = shown(asked("loaders", collection="orders\u202e\u0085x"), "--explain")
+    assert [sequence for sequence in ACTS if sequence in seen] == []

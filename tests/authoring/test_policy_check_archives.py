@@ -2,11 +2,7 @@
 
 import io
 import json
-import os
-import pty
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +15,9 @@ from sidecar.authoring import checking
 from sidecar.authoring.wording import print_checked, print_tested
 from sidecar.opa import bundles
 from sidecar.opa.containment import Rule, Violation
-from tests import parts
 from tests.authoring.test_policy_folder_commands import POLICIES, answer, run
 from tests.opa.outside import replaced, unpacked
+from tests.terminal import ACTS, on_a_terminal
 
 pytestmark = pytest.mark.real
 
@@ -129,6 +125,14 @@ def test_the_platforms_archive_is_held_to_its_roots_its_listing_and_the_schema_o
     assert findings(archive, cwd=out) == (1, [(f"{archive}/.manifest", 1, "manifest")])
 
 
+@pytest.mark.parametrize(("pattern", "lines"), [("{a", [12]), ("{a}", [])])
+def test_the_globs_of_the_platforms_archive_are_tried(out: Path, pattern: str, lines: list[int]) -> None:
+    archive = out / "platform.tar.gz"
+    agents = f'"agents": ["{pattern}"]'
+    archive.write_bytes(replaced(archive, "data.json", lambda text: text.replace('"agents": ["*"]', agents, 1)))
+    assert findings(archive, cwd=out) == (len(lines), [(f"{archive}/data.json", line, "data") for line in lines])
+
+
 def test_wrong_usage_and_what_cannot_be_read_have_their_own_status(out: Path, tmp_path: Path) -> None:
     assert run("policy", "check").returncode == 2
     assert run("policy", "check", str(tmp_path / "nowhere.tar.gz")).returncode == 2
@@ -153,37 +157,13 @@ HOSTILE = {
 }
 
 
-def on_a_terminal(*arguments: str) -> str:
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sidecar", "policy", "check", *arguments],
-        env={"PATH": str(parts.BIN), "PYTHONPATH": str(parts.ROOT), "TERM": "xterm", "COLUMNS": "60"},
-        cwd=parts.ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=follower,
-        stderr=subprocess.STDOUT,
-    )
-    os.close(follower)
-    shown = b""
-    try:
-        while chunk := os.read(leader, 65536):
-            shown += chunk
-    except OSError:  # Linux says so when the last writer is gone
-        pass
-    finally:
-        os.close(leader)
-    assert process.wait(60) == 1
-    return shown.decode()
-
-
 @pytest.mark.parametrize("module", HOSTILE.values(), ids=HOSTILE.keys())
 def test_names_of_a_hostile_archive_do_nothing_to_a_terminal_and_forge_no_line(out: Path, module: str) -> None:
     archive = out / "teams/people.tar.gz"
     spoil(archive, more_rego=module)
-    shown = on_a_terminal(str(archive))
-    assert "owned" in shown, "the name is there"
-    for sequence in ("\x1b[2K", "\x1b[1A", "\x1b[8m", "\x1b]", "\x07", "\x9b", "\u202e", "\u2028"):
-        assert sequence not in shown
+    status, shown = on_a_terminal("policy", "check", str(archive), columns=60)
+    assert (status, "owned" in shown) == (1, True), "the name is there"
+    assert [sequence for sequence in ACTS if sequence in shown] == []
     assert "\x1b[31merror\x1b[0m" in shown, "the colours are our own"
     piped = run("policy", "check", str(archive)).stdout
     assert "\x1b" not in piped
@@ -218,5 +198,5 @@ def test_a_file_of_the_coverage_table_is_a_name_and_no_markup() -> None:
     print_tested(
         checking.Tested(passed=1, cases=0, failures=(), coverage={name: (50.0, (1,))}), Console(file=shown, width=120)
     )
-    assert "teams/red/[bold]?[2K fine.rego" in shown.getvalue()
+    assert r"teams/red/[bold]\u001b[2K fine.rego" in shown.getvalue()
     assert "\x1b" not in shown.getvalue()

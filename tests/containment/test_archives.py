@@ -97,7 +97,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     ),
     "a name that acts on a terminal": (
         gzip.compress(tarred([*honest(), entry("\x1b[2Jx.rego", MODULE)])),
-        "?[2Jx.rego is no name",
+        r"\u001b[2Jx.rego is no name",
     ),
     "a name in another script": (
         gzip.compress(tarred([*honest(), entry("p\N{LATIN SMALL LETTER E WITH ACUTE}.rego", MODULE)])),

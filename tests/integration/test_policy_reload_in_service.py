@@ -1,17 +1,20 @@
 """A policy edit under a running sidecar: taken, or refused and said at /readyz and /metrics."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sidecar.demo.identities import ANALYST
 from sidecar.opa.policies import PolicySet
 from tests import parts
 from tests.integration.deployment import deployed, search_path, wait_until
+from tests.terminal import ACTS, on_a_terminal
 
 pytestmark = pytest.mark.real
 
@@ -58,6 +61,84 @@ async def test_an_edit_takes_effect_and_a_bad_one_is_said_without_leaving_the_ro
             wait_until(lambda: f"opa serves policy set {revision}" in running.log_file.read_text(), "the edit")
             assert (await client.call_tool("count", COUNT)).is_error
         assert running.records()[-1]["decision"]["revision"] == revision
+
+
+BAD_GLOB = ('"agents": ["*"]', '"agents": ["claude-*", "{claude"]')
+EVIL = "x\x1b[2J\u202e\x9b31m\nowned"
+HOSTILE = {
+    "the name of a file": lambda team: (team / f"{EVIL}.rego").write_text("package mcp.teams.people\n"),
+    "no text": lambda team: (team / os.fsdecode(b"\xffowned.rego")).write_text("package mcp.teams.people\n"),
+    "a package": lambda team: (team / "more.rego").write_text(f"package mcp.teams[{json.dumps(EVIL)}]\n"),
+    "a link": lambda team: (team / EVIL).symlink_to("/"),
+}
+
+
+@pytest.mark.parametrize(
+    ("bad", "where"),
+    [
+        (BAD_GLOB, 'platform/data.json:12: /mcp/platform/routes/0/agents/1: OPA cannot read \\"{claude\\" as a glob'),
+        (('"id": "writers"', '"idd": "writers"'), "routes.1: id is required"),
+    ],
+    ids=["a glob that OPA cannot read", "what is not of the schema"],
+)
+async def test_platform_data_that_is_not_of_its_form_is_not_taken_and_everybody_is_decided_as_before(
+    policies: Path, tmp_path: Path, database: str, bad: tuple[str, str], where: str
+) -> None:
+    folder = tmp_path / "deployment"
+    folder.mkdir()
+    data = policies / "platform" / "data.json"
+    good = data.read_text()
+    environment = {"SIDECAR_OPA__RELOAD_MS": "100", "SIDECAR_OPA__TIMEOUT_MS": "5000", "SIDECAR_OPA__MEMO_MS": "0"}
+    with deployed(folder, database, policies=policies, environment=environment, record=False) as running:
+        before = PolicySet.read(policies).revision
+        data.write_text(good.replace(*bad, 1))
+        wait_until(lambda: where in running.log_file.read_text(), "the refusal to be said")
+        async with running.client(ANALYST) as client:
+            assert not (await client.call_tool("count", COUNT)).is_error, "the last good set serves"
+            assert running.records()[-1]["decision"]["revision"] == before
+            data.write_text(good.replace(BAD_GLOB[0], BAD_GLOB[1].replace("{claude", r"\\{claude"), 1))
+            after = PolicySet.read(policies).revision
+            wait_until(lambda: f"opa serves policy set {after}" in running.log_file.read_text(), "the near miss")
+            assert not (await client.call_tool("count", COUNT)).is_error
+        assert running.records()[-1]["decision"]["revision"] == after != before
+
+
+def test_names_in_a_teams_folder_write_nothing_into_the_log_and_stop_no_reload(
+    policies: Path, tmp_path: Path, database: str
+) -> None:
+    folder = tmp_path / "deployment"
+    folder.mkdir()
+    team, kept = policies / "teams" / "people", tmp_path / "kept"
+    shutil.copytree(team, kept)
+    with deployed(
+        folder, database, policies=policies, environment={"SIDECAR_OPA__RELOAD_MS": "100"}, record=False
+    ) as running:
+        for spoil in [spoil for name, spoil in HOSTILE.items() if name != "a link"]:  # is no change that a look sees
+            told = running.log_file.stat().st_size
+            spoil(team)
+            wait_until(lambda told=told: b"owned" in running.log_file.read_bytes()[told:], "the refusal to be said")
+            status, body = running.admin("/readyz")
+            assert (status, json.JSONDecoder().decode(body)) == (
+                200,
+                {"ready": True, "failing": [], "degraded": ["policies"]},
+            )
+            shutil.rmtree(team)
+            shutil.copytree(kept, team)
+            wait_until(lambda: "degraded" not in running.admin("/readyz")[1], "the good set to be taken again")
+        shown = running.log_file.read_text("utf-8", "strict")
+        assert shown.replace("\n", "").isprintable()
+        for line in shown.splitlines():
+            assert "keeps serving" not in line or msgspec.json.decode(line)["level"] == "error", "a line of our own"
+        running.stop()
+        for spoil in HOSTILE.values():
+            spoil(team)
+            status, shown = on_a_terminal(
+                "serve", environment={"PATH": search_path(), "SIDECAR_CONFIG": str(folder / "sidecar.toml")}
+            )
+            assert (status, "owned" in shown) == (78, True), shown
+            assert [sequence for sequence in ACTS if sequence in shown] == []
+            shutil.rmtree(team)
+            shutil.copytree(kept, team)
 
 
 def test_a_bad_set_at_the_start_is_status_78_with_file_and_line(policies: Path, tmp_path: Path, database: str) -> None:

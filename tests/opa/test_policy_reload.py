@@ -131,6 +131,13 @@ BAD = {
     ),
     "self-test": ("platform/main.rego", MAIN.replace('"allow": false', '"allow": true'), "self-test"),
     "unreadable": ("teams/red/.manifest", "{", r"teams/red/.manifest:1: "),
+    "a glob": (
+        "platform/data.json",
+        '{"mcp": {"platform": {"windows": [{}],\n"suspended": {"agents": ["{a"]}}}}',
+        "platform/data.json:2: /mcp/platform/suspended/agents/0: ",
+    ),
+    "a name that is no text": (os.fsdecode(b"teams/red/\xff.rego"), TEAM, "teams/red/?.rego:1: "),
+    "a name that does not print": ("teams/red/\u202e\x1b[2J.rego", TEAM, r"teams/red/\u202e\u001b[2J.rego:1: "),
 }
 
 
