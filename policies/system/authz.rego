@@ -1,8 +1,8 @@
 # METADATA
 # title: Who may ask OPA what
 # description: >-
-#   Three questions, each by POST to one fixed path, one fixed query for partial evaluation, one probe, and two lists of what
-#   runs. Everything else of OPA's API is closed: data, any other query, configuration, changes, the v0 API. In force with
+#   Three questions, each by POST to one fixed path, one fixed query for partial evaluation, one probe, two lists of what runs,
+#   and what does not. Everything else of OPA's API is closed: data, any other query, configuration, changes, the v0 API. In force with
 #   `opa run --authorization=basic`.
 # related_resources:
 #   - description: "CVE-2025-46569: a path built from input reached other rules; here no other path is open"
@@ -57,5 +57,16 @@ allow if {
 allow if {
 	input.method == "GET"
 	input.path in [["v1", "policies"], ["v1", "data", "system", "bundles"]]
+	input.params == {}
+}
+
+# METADATA
+# title: What this OPA does not run
+# description: >-
+#   Why the newest content of a bundle is not activated. Nothing else says so: what ran before runs on. It also has OPA's labels and
+#   metrics, and quotes the line of a module that does not parse and the URL of a download that fails.
+allow if {
+	input.method == "GET"
+	input.path == ["v1", "status"]
 	input.params == {}
 }

@@ -50,14 +50,14 @@ test_every_other_path_is_closed if {
 	}
 }
 
-test_what_runs_can_be_listed if {
-	every path in [["v1", "policies"], ["v1", "data", "system", "bundles"]] {
+test_what_runs_and_what_does_not_can_be_read if {
+	every path in [["v1", "policies"], ["v1", "data", "system", "bundles"], ["v1", "status"]] {
 		authz.allow with input as asked("GET", path)
 	}
 }
 
 test_what_runs_cannot_be_changed_or_asked_about_otherwise if {
-	every path in [["v1", "policies"], ["v1", "data", "system", "bundles"]] {
+	every path in [["v1", "policies"], ["v1", "data", "system", "bundles"], ["v1", "status"]] {
 		every method in ["POST", "PUT", "PATCH", "DELETE", "HEAD", "get"] {
 			not authz.allow with input as asked(method, path)
 		}
@@ -82,8 +82,13 @@ test_reading_anything_else_is_closed if {
 		["v1", "policies", ""],
 		["v1", "policies", "platform/platform/main.rego"],
 		["v1", "config"],
-		["v1", "status"],
+		["v1", "status", ""],
+		["v1", "status", "bundles"],
+		["", "v1", "status"],
+		["v0", "status"],
+		["status"],
 		["v1", "query"],
+		["metrics"],
 		["health", "live"],
 		["debug"],
 	] {

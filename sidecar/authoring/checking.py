@@ -5,17 +5,15 @@ from typing import Any, Final
 
 import msgspec
 
-from sidecar.authoring.engine import Engine, engine_on
+from sidecar.authoring.engine import Engine
 from sidecar.errors import ConfigurationError
 from sidecar.model import JsonObject
-from sidecar.opa import tables
 from sidecar.opa.archives import Archives
 from sidecar.opa.complaints import complaints
 from sidecar.opa.containment import Rule, Severity, Violation
 from sidecar.opa.generation import printable
-from sidecar.opa.places import has_data
-from sidecar.opa.policies import CAPABILITIES, SCHEMAS, TEAMS
-from sidecar.opa.vetting import examine_set
+from sidecar.opa.policies import CAPABILITIES, SCHEMAS, TEAMS, PolicySet
+from sidecar.opa.vetting import examine_set, workshop
 
 _CASES: Final = "cases"
 _LOADED_CASES: Final = f"mcp.cases:{_CASES}"
@@ -91,18 +89,14 @@ class Tested:
         }
 
 
-async def check(engine: Engine, binary: str) -> Checked:
-    """Check containment, then, where that is sound, types and the platform's data.
+async def check(policies: PolicySet, binary: str) -> Checked:
+    """Put a set through what it goes through before an OPA serves it.
 
     Raises:
         ConfigurationError: OPA cannot be run.
     """
-    found = await examine_set(engine.policies, binary)
-    if Checked(findings=tuple(found)).ok:
-        found += await _compile(engine)
-    if Checked(findings=tuple(found)).ok:
-        found += await _platform_data(engine)
-    return Checked(findings=tuple(found))
+    async with workshop(binary) as vetting:
+        return Checked(findings=tuple(await vetting.examine(policies)))
 
 
 async def check_archives(archives: Archives, binary: str) -> Checked:
@@ -115,8 +109,7 @@ async def check_archives(archives: Archives, binary: str) -> Checked:
     """
     found = archives.findings
     if not found and archives.whole:
-        async with engine_on(binary, archives.policies) as engine:
-            found = (await check(engine, binary)).findings
+        found = (await check(archives.policies, binary)).findings
     elif not found:
         found = (*await examine_set(archives.policies, binary), _NOT_COMPILED)
     return Checked(findings=tuple(archives.located(finding) for finding in found))
@@ -154,13 +147,6 @@ async def _compile(engine: Engine) -> list[Violation]:
         return []
     found = complaints(output, engine.policies)
     return found or [Violation(file=".", line=1, rule=Rule.COMPILE, message=printable(output))]
-
-
-async def _platform_data(engine: Engine) -> list[Violation]:
-    if not has_data(engine.policies):
-        return []
-    status, output = await engine.run(*tables.ARGUMENTS, stdin=tables.schema_of(engine.policies))
-    return tables.findings(status, output, engine.policies)
 
 
 def _singly(result: dict[str, Any]) -> list[tuple[Violation, bool, bool]]:

@@ -20,7 +20,7 @@ from sidecar.identity.claims import ClaimMap
 from sidecar.model import JsonObject, RequestContext
 from sidecar.opa.archives import PLATFORM, archives_in, read_archives
 from sidecar.opa.client import OpaClient
-from sidecar.opa.policies import MANIFEST
+from sidecar.opa.policies import MANIFEST, PolicySet
 from sidecar.opa.process import ManagedOpa
 from sidecar.settings import Opa, Settings
 
@@ -50,8 +50,7 @@ async def check_paths(paths: Sequence[Path], opa: str | None) -> Checked:
     """
     binary = settings.opa_binary(opa)
     if len(paths) == 1 and await asyncio.to_thread(_is_policy_folder, paths[0]):
-        async with engine(binary, paths[0]) as held:
-            return await check(held, binary)
+        return await check(await asyncio.to_thread(PolicySet.read, paths[0]), binary)
     return await check_archives(await asyncio.to_thread(read_archives, paths, shipped()), binary)
 
 

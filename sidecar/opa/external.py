@@ -7,6 +7,8 @@ on: under a set that is refused nothing is decided.
 
 A revision is what a bundle says of itself, and an author can say the same of two contents. So OPA is looked at again
 with the health probe, whatever the revision, and no look is believed for longer than ``_FRESH_S``.
+
+What OPA itself does not activate never runs. That is said (``sidecar.opa.activation``), and decides nothing.
 """
 
 import asyncio
@@ -21,6 +23,7 @@ from typing import Final, Self, TypeVar
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject
+from sidecar.opa.activation import Activation
 from sidecar.opa.client import OpaClient
 from sidecar.opa.containment import Severity, Violation
 from sidecar.opa.process import Load, PolicyState
@@ -74,6 +77,7 @@ class ExternalOpa:
         self._client = client
         self._binary = binary
         self._timeout_s = timeout_s
+        self._activation = Activation(client, timeout_s=timeout_s)
         self._accepted: OrderedDict[str, _Look] = OrderedDict()
         self._names: OrderedDict[str, str] = OrderedDict()
         self._verdicts: OrderedDict[str, str] = OrderedDict()
@@ -86,7 +90,12 @@ class ExternalOpa:
 
     @property
     def policy_state(self) -> PolicyState:
-        """Which set was last accepted, and why the present one is not, if it is not."""
+        """Which set was last accepted, and why the newest is not, if it is not: refused here, or not activated by OPA.
+
+        In the second case the set that is named serves on, as the last good one of a managed OPA does.
+        """
+        if self._state.result is Load.LOADED and (failure := self._activation.failure):
+            return replace(self._state, result=Load.REFUSED, error=failure)
         return self._state
 
     async def start(self) -> None:
@@ -160,12 +169,12 @@ class ExternalOpa:
 
     async def healthy(self) -> bool:
         """Whether OPA answers, and what it runs is accepted; looks for a change that no question has met yet."""
-        if not await self._client.healthy():
-            return False
+        answers = await self._client.healthy()
         if self._due(self._probe_at):
             self._probe_at = asyncio.get_running_loop().time() + _PROBE_S
-            await self._probe()
-        return self._state.result is Load.LOADED
+            # Also of one that is not healthy: a bundle that was never activated is why.
+            await asyncio.gather(self._activation.look(), *([self._probe()] if answers else []))
+        return answers and self._state.result is Load.LOADED
 
     async def _probe(self) -> None:
         with contextlib.suppress(TimeoutError):

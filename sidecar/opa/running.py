@@ -49,6 +49,8 @@ _RESERVED: Final = frozenset({"mcp", "system", "sidecar"})
 
 _REVISION: Final = ("mcp/revision",)
 """The one root of a bundle that only names the set (``policies/README.md``)."""
+_NAMING: Final = "revision"
+"""The name of that bundle."""
 
 
 class Module(msgspec.Struct):
@@ -162,6 +164,11 @@ def team_of(bundle: str) -> str | None:
     return parts[-1] if parts[-2:-1] == [TEAMS.rstrip("/")] else None
 
 
+def is_ours(bundle: str) -> bool:
+    """Whether this is the name of a bundle that decisions are made of."""
+    return team_of(bundle) is not None or _kind(bundle) in {*TRUSTED, _NAMING}
+
+
 def owner(module: str, running: Running) -> str | None:
     """Return the team whose bundle a module is named after."""
     teams = (team_of(name) for name in running.bundles if module.startswith(f"{_prefix(name)}/"))
@@ -221,7 +228,7 @@ def _bundle_fault(name: str, manifest: Any, names: Sequence[str]) -> str:
         return team_fault(manifest, team) if is_team(team) else f"{team!r} cannot be a team's name"
     if _kind(name) in TRUSTED:
         return trusted_fault(manifest, _kind(name), names)
-    if tuple(roots) == _REVISION and _kind(name) == "revision":
+    if tuple(roots) == _REVISION and _kind(name) == _NAMING:
         return ""
     if not roots or any(root.split("/")[0] in _RESERVED | {""} for root in roots):
         return (
@@ -271,7 +278,7 @@ def _misplaced(
     if said is not None and said[1] != listing([("", module.raw.encode())])[""]:
         return _found(module.id, Rule.FILE, "the module is not the one that its bundle's manifest lists")
     if home is None or (said is not None and said[0] != home):
-        if said is None and package[:1] and package[0] not in _RESERVED and not _is_ours(module.id, bundles):
+        if said is None and package[:1] and package[0] not in _RESERVED and not _is_module_of_ours(module.id, bundles):
             return None  # somebody else's, who shares this OPA
         message = f"package {'.'.join(package)} is in no bundle that may hold it"
         return _found(module.id, Rule.PACKAGE, message)
@@ -309,7 +316,7 @@ def _covers(root: str, package: tuple[str, ...]) -> bool:
     return package[: len(parts)] == parts
 
 
-def _is_ours(identifier: str, bundles: dict[str, Any]) -> bool:
+def _is_module_of_ours(identifier: str, bundles: dict[str, Any]) -> bool:
     """Whether a module bears the name of a bundle that decisions are made of."""
     reserved = [name for name, manifest in bundles.items() if _is_reserved(manifest)]
     return any(identifier.startswith(f"{_prefix(name)}/") for name in reserved)

@@ -1,4 +1,4 @@
-"""What OPA itself says of the platform's data, as it loads it: held to its schema, and every glob in it tried.
+"""What OPA itself says of the platform's data, as it loads it: held to its schema, its globs and times tried.
 
 One evaluation without any module, wherever a set is checked: at start, at reload, and by ``policy check``.
 """
@@ -12,15 +12,22 @@ from sidecar.errors import ConfigurationError
 from sidecar.opa import globs
 from sidecar.opa.containment import Rule, Violation
 from sidecar.opa.generation import printable
-from sidecar.opa.places import MOST_PROBLEMS, PLATFORM, where
+from sidecar.opa.places import MOST_PROBLEMS, PLATFORM, pointer, where
 from sidecar.opa.policies import SCHEMAS, PolicySet
 
 _SCHEMA: Final = f"{SCHEMAS}/platform.json"
 _DATA: Final = "platform/data.json"
+_LONGEST: Final = 80
+"""Characters of a value in a finding."""
+
 _QUERY: Final = (
     '{"there": [1 | _ = data.mcp.platform], '
     '"held": [answer | answer := json.match_schema(data.mcp.platform, input)], '
-    f'"globs": {globs.QUERY}}}'
+    f'"globs": {globs.QUERY}, '
+    '"zones": [[index, zone] | some index, window in data.mcp.platform.windows; zone := window.hours.timezone; '
+    "not time.clock([0, zone])], "
+    '"moments": [[index, moment] | some index, glass in data.mcp.platform.break_glass; moment := glass.until; '
+    "not time.parse_rfc3339_ns(moment)]}"
 )
 
 ARGUMENTS: Final = ("eval", "--format", "raw", "--ignore", "*.rego", "--stdin-input", "-b", PLATFORM[-1], _QUERY)
@@ -47,7 +54,21 @@ def findings(status: int, output: bytes, policies: PolicySet) -> list[Violation]
         raise ConfigurationError(f"the platform's data cannot be held to {_SCHEMA}")
     _, problems = answer.held[0]
     found = [_problem(one.field, one.desc, policies) for one in problems[:MOST_PROBLEMS]]
+    found += [_unread(("windows", index, "hours", "timezone"), zone, policies) for index, zone in answer.zones]
+    found += [_unread(("break_glass", index, "until"), moment, policies) for index, moment in answer.moments]
     return found + globs.unusable(answer.globs, policies)
+
+
+def _unread(place: tuple[str | int, ...], value: Any, policies: PolicySet) -> Violation:
+    """Return the finding on a zone or a moment that OPA's clock cannot read: a question that reaches it fails."""
+    file, line = where((*PLATFORM, *place), policies)
+    text = msgspec.json.encode(value).decode()
+    return Violation(
+        file=file,
+        line=line,
+        rule=Rule.DATA,
+        message=f"{pointer((*PLATFORM, *place))}: OPA's clock cannot read {text[:_LONGEST]}",
+    )
 
 
 class _Problem(msgspec.Struct):
@@ -60,6 +81,8 @@ class _Answer(msgspec.Struct):
     held: list[tuple[bool, list[_Problem]]]
     """What ``json.match_schema`` answers; empty where the schema is none."""
     globs: Any
+    zones: list[tuple[int, Any]]
+    moments: list[tuple[int, Any]]
 
 
 _ANSWER: Final = msgspec.json.Decoder(_Answer)

@@ -68,13 +68,22 @@ class Vetting:
         Raises:
             ConfigurationError: it must not be served; the detail names file and line.
         """
-        async with self._workplace(policies) as home:
-            findings = await self._findings(policies, home)
-            refuse(findings)
-            refuse(await self._compile(policies, home))
-            refuse(await self._tables(policies, home))
-            refuse(await self._test(policies, home))
+        findings = await self.examine(policies)
+        refuse(findings)
         return Vetted(policies=policies, warnings=tuple(findings))
+
+    async def examine(self, policies: PolicySet) -> list[Violation]:
+        """Return what is wrong with a set, warnings included, up to the first step that refuses it.
+
+        Raises:
+            ConfigurationError: OPA cannot be run, or gives no answer that says what is wrong.
+        """
+        async with self._workplace(policies) as home:
+            found = await self._findings(policies, home)
+            for step in (self._compile, self._tables, self._test):
+                if not _errors(found):
+                    found += await step(policies, home)
+        return found
 
     async def violations(self, policies: PolicySet) -> list[Violation]:
         """Return everything that is wrong with the containment of a set, warnings included.

@@ -69,6 +69,22 @@ def test_a_problem_has_a_file_and_a_line(folder: Path, file: str, text: str, lin
     assert f"{file}:{line}: error: " in run("policy", "check", str(folder)).stdout
 
 
+def test_a_team_whose_own_test_fails_is_refused_as_it_would_be_at_the_start(folder: Path) -> None:
+    test = folder / "teams/people/more_test.rego"
+    test.write_text("package mcp.teams.people.more_test\n\ntest_two if 1 + 1 == 3\n")
+    done = run("policy", "check", str(folder), "--json")
+    assert done.returncode == 1, done.stderr
+    (found,) = answer(done)["findings"]
+    assert {
+        "file": "teams/people/more_test.rego",
+        "line": 3,
+        "rule": "test",
+        "severity": "error",
+    }.items() <= found.items()
+    test.write_text("package mcp.teams.people.more_test\n\ntest_two if 1 + 1 == 2\n")
+    assert run("policy", "check", str(folder)).returncode == 0
+
+
 def test_the_platforms_data_is_held_to_its_schema(folder: Path) -> None:
     data = folder / "platform/data.json"
     data.write_text(data.read_text().replace('"id": "writers"', '"idd": "writers"'))

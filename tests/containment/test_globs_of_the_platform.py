@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from sidecar.authoring.checking import check
-from sidecar.authoring.engine import engine
 from sidecar.errors import ConfigurationError
 from sidecar.opa import globs, tables
 from sidecar.opa.containment import Rule, Violation
@@ -68,8 +67,7 @@ def write(policies: Path, platform: Any) -> None:
 
 
 async def findings(policies: Path, opa_binary: str) -> list[Violation]:
-    async with engine(opa_binary, policies) as held:
-        return list((await check(held, opa_binary)).findings)
+    return list((await check(PolicySet.read(policies), opa_binary)).findings)
 
 
 def expected(place: tuple[str, ...], steps: dict[str, str]) -> str:
@@ -193,3 +191,36 @@ def test_no_answer_is_no_acquittal(status: int, output: bytes) -> None:
 def test_an_answer_of_another_form_is_no_acquittal(answer: Any) -> None:
     with pytest.raises(ConfigurationError, match="were not tried"):
         globs.unusable(answer, PolicySet(bundles=(), files=()))
+
+
+@pytest.mark.parametrize(
+    ("timezone", "until", "expected"),
+    [
+        ("Europe/Berlin", "2027-01-01T00:00:00Z", []),
+        (
+            "Europe/Berlim",
+            "2027-01-01T00:00:00+01:00",
+            ['/windows/0/hours/timezone: OPA\'s clock cannot read "Europe/Berlim"'],
+        ),
+        ("UTC", "2027-01-01", ['/break_glass/0/until: OPA\'s clock cannot read "2027-01-01"']),
+        (
+            3,
+            None,
+            [
+                "/windows/0/hours/timezone: OPA's clock cannot read 3",
+                "/break_glass/0/until: OPA's clock cannot read null",
+            ],
+        ),
+    ],
+    ids=["as they should be", "a zone that is not there", "a day", "no text"],
+)
+async def test_zones_and_moments_are_tried_too(
+    policies: Path, opa_binary: str, timezone: Any, until: Any, expected: list[str]
+) -> None:
+    platform = data_with("*")
+    hours = {"days": ["Monday"], "from": "08:00", "to": "18:00", "timezone": timezone}
+    platform["windows"] = [{"id": "w", "kinds": ["read"], "databases": ["*"], "hours": hours}]
+    platform["break_glass"] = [{"issuer": "https://i", "subject": "s", "until": until, "windows": ["w"]}]
+    write(policies, platform)
+    found = [one.message for one in await findings(policies, opa_binary) if "clock" in one.message]
+    assert sorted(found) == sorted(f"/mcp/platform{one}" for one in expected)

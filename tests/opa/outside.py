@@ -132,11 +132,28 @@ def tarred(entries: Sequence[tuple[tarfile.TarInfo, bytes]], form: int = tarfile
 
 
 @contextmanager
-def running_opa(binary: str, source: str, served: Path, teams: Sequence[str], *flags: str) -> Iterator[Outside]:
-    """OPA on the bundles of a file server, as docs/policy-rollout.md says; polls every second."""
-    entry = {"service": "files", "polling": {"min_delay_seconds": 1, "max_delay_seconds": 1}}
+def running_opa(
+    binary: str,
+    source: str,
+    served: Path,
+    teams: Sequence[str],
+    *flags: str,
+    public_key: str = "",
+    awaited: Sequence[str] = (),
+    **more: Any,
+) -> Iterator[Outside]:
+    """OPA on the bundles of a file server, as docs/policy-rollout.md says; polls every second.
+
+    With a ``public_key`` it takes signed bundles only; ``awaited`` are the bundles that must be active, all unless
+    named; ``more`` is beside that in its configuration.
+    """
+    entry: dict[str, Any] = {"service": "files", "polling": {"min_delay_seconds": 1, "max_delay_seconds": 1}}
+    if public_key:
+        more["keys"] = {"merged": {"algorithm": "RS256", "key": public_key}}
+        entry["signing"] = {"keyid": "merged"}
     names = ["platform", *(f"teams/{team}" for team in teams)]
     config = {
+        **more,
         "services": {"files": {"url": source}},
         "bundles": {name: {**entry, "resource": f"{name}.tar.gz"} for name in names},
     }
@@ -145,7 +162,7 @@ def running_opa(binary: str, source: str, served: Path, teams: Sequence[str], *f
     file.write_text(json.dumps(config))
     with process(binary, port, f"--config-file={file}", *flags, cwd=served.parent) as url:
         found = Outside(url=url, folder=served)
-        wait_until(lambda: all(found.revisions().get(name) for name in names), "all bundles to be active")
+        wait_until(lambda: all(found.revisions().get(name) for name in awaited or names), "all bundles to be active")
         yield found
 
 

@@ -169,8 +169,7 @@ async def test_all_errors_are_said_and_the_same_set_without_them_loads(folder: P
 
 async def test_the_limit_of_errors_is_no_error_of_its_own(folder: Path, opa_binary: str) -> None:
     spoil(folder, OURS, OURS_IS + "".join(f"x{number} := nowhere{number}\n" for number in range(15)))
-    async with engine(opa_binary, folder) as held:
-        found = (await check(held, opa_binary)).findings
+    found = (await check(PolicySet.read(folder), opa_binary)).findings
     assert [one.line for one in found] == [*range(3, 13)]
 
 

@@ -78,10 +78,10 @@ def run_opa(opa_binary: str, tmp_path: Path) -> Iterator[Run]:
     """Starts an OPA that polls a file server for the platform's bundle and the teams'; returns its URL."""
     running: list[subprocess.Popen[bytes]] = []
 
-    def run(source: str, *, public_key: str = "") -> str:
+    def run(source: str, *, public_key: str = "", **more: Any) -> str:
         polling = {"min_delay_seconds": 1, "max_delay_seconds": 1}
         entry: dict[str, Any] = {"service": "files", "polling": polling}
-        config: dict[str, Any] = {"services": {"files": {"url": source}}}
+        config: dict[str, Any] = {**more, "services": {"files": {"url": source}}}
         if public_key:
             config["keys"] = {KEY_ID: {"algorithm": "RS256", "key": public_key}}
             entry["signing"] = {"keyid": KEY_ID}
@@ -299,6 +299,58 @@ async def test_a_bundle_that_is_not_contained_stops_every_decision_until_it_is_m
                 assert (await reason(deployment), await state(deployment)) == ("", (200, [], "loaded"))
             finally:
                 await asyncio.to_thread(running.__exit__, None, None, None)
+
+
+async def test_a_bundle_that_opa_does_not_activate_is_said_and_stops_nobody(
+    policies: Path, tmp_path: Path, opa_binary: str, run_opa: Run, database: str
+) -> None:
+    """As a refused edit is of a managed OPA: the last good set serves, readiness and a metric say so."""
+    out, folder = tmp_path / "out", tmp_path / "deployment"
+    folder.mkdir()
+    built = await bundles.build(policies, out, opa_binary)
+    archive = out / "teams" / "people.tar.gz"
+    whole = archive.read_bytes()
+    broken = bundles.archive(
+        [
+            (".manifest", b'{"revision": "broken", "roots": ["mcp/grants/people", "mcp/teams/people"]}'),
+            ("policy.rego", b"package mcp.teams.people\n\nenvironment := nosuch(1)\n"),
+        ]
+    )
+    async with served(out) as source:
+        url = run_opa(source, status={"console": True, "trigger": "manual"})
+        async with OpaClient(url, timeout_s=PATIENT_S) as client:
+
+            async def serves() -> bool:
+                return await revision_of(client) == joined(built)
+
+            await eventually(serves)
+        environment = {"SIDECAR_OPA__URL": url, "SIDECAR_OPA__TIMEOUT_MS": "5000"}
+        running = deployed(folder, database, environment=environment)
+        deployment = await asyncio.to_thread(running.__enter__)
+
+        async def is_degraded() -> bool:
+            found = await state(deployment)
+            assert found[0] == 200
+            return found == (200, ["policies"], "refused")
+
+        async def is_whole() -> bool:
+            return await state(deployment) == (200, [], "loaded")
+
+        try:
+            await demo_database.seed(database)
+            assert (await reason(deployment), await state(deployment)) == ("", (200, [], "loaded"))
+            replace(archive, broken)
+            await eventually(is_degraded)
+            assert await reason(deployment) == ""
+            assert (
+                "keeps serving: teams/people: policy.rego:3: rego_type_error: undefined function nosuch"
+                in deployment.log_file.read_text()
+            )
+            replace(archive, whole)
+            await eventually(is_whole)
+            assert await reason(deployment) == ""
+        finally:
+            await asyncio.to_thread(running.__exit__, None, None, None)
 
 
 def replace(archive: Path, content: bytes) -> None:

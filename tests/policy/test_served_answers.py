@@ -359,6 +359,8 @@ def test_a_demanded_builtin_error_is_an_error_because_the_question_is_strict(ask
         ("GET", "/v1/data/system"),
         ("GET", "/v1/data/system/bundles/platform"),
         ("GET", "/v1/config"),
+        ("GET", "/v1/status?pretty"),
+        ("POST", "/v1/status"),
         ("GET", "/metrics"),
         ("PUT", "/v1/policies/x"),
         ("PUT", "/v1/data/mcp/platform/refused_kinds"),

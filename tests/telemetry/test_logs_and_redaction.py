@@ -120,7 +120,7 @@ def test_half_a_surrogate_pair_in_the_name_of_a_file_is_no_reason_to_drop_a_line
     name = os.fsdecode(b"\xff.rego")
     error = ConfigurationError(name)
     # Formatted here and not logged: pytest captures what is logged, and its workers' reports must be text.
-    fields = {
+    fields: dict[str, dict[str, Any]] = {
         "the message": {"msg": "%s is refused", "args": (name,)},
         "an extra field": {"file_": name},
         "an error": {"exc_info": (type(error), error, None)},
