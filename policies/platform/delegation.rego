@@ -30,7 +30,7 @@ outside(access) := data.mcp.platform.deployments[routing.deployment].whole if no
 
 # METADATA
 # title: The databases of the call, each as the platform's data holds it
-estates := {database: found |
+database_holdings := {database: found |
 	some database in touched.databases
 	database != ""
 	found := owned(database)
@@ -38,7 +38,7 @@ estates := {database: found |
 
 # METADATA
 # title: What the accesses touch that is no database, by the access's index
-abroad := {index: found |
+other_holdings := {index: found |
 	some index, access in input.accesses
 	access.database == ""
 	found := outside(access)
@@ -46,9 +46,9 @@ abroad := {index: found |
 
 # METADATA
 # title: What each access touches, as the platform's data holds it, by the access's index
-holding := object.union(abroad, {index: found |
+holdings := object.union(other_holdings, {index: found |
 	some index, access in input.accesses
-	found := estates[access.database]
+	found := database_holdings[access.database]
 })
 
 # METADATA
@@ -75,19 +75,20 @@ sound(held) if {
 
 # METADATA
 # title: The databases of the call whose holding is sound
-sound_estates := {database: found | some database, found in estates; sound(found)}
+sound_database_holdings := {database: found | some database, found in database_holdings; sound(found)}
 
 # METADATA
 # title: The sound holding of each access, by its index
-held := object.union({index: found | some index, found in abroad; sound(found)}, {index: found |
+sound_holdings := object.union({index: found | some index, found in other_holdings; sound(found)}, {index: found |
 	some index, access in input.accesses
-	found := sound_estates[access.database]
+	found := sound_database_holdings[access.database]
 })
 
 # METADATA
 # title: The kinds that the platform delegated on every collection of a database
-throughout := {database: kinds |
-	some database, found in sound_estates
+# description: A shortcut; `covered` comes to the same by patterns, only later.
+kinds_everywhere := {database: kinds |
+	some database, found in sound_database_holdings
 	kinds := {kind |
 		some delegated in found.delegated
 		"*" in delegated.collections
@@ -96,26 +97,27 @@ throughout := {database: kinds |
 }
 
 # METADATA
-# title: The accesses of which that can be told without looking at patterns; not the database as a whole
-at_once := {index |
+# title: The accesses of a kind that is delegated everywhere; not the database as a whole
+# description: A shortcut; it spares `covered` the matching of patterns.
+covered_everywhere := {index |
 	some index, access in input.accesses
 	access.collection != ""
-	access.kind in throughout[access.database]
+	access.kind in kinds_everywhere[access.database]
 }
 
 # METADATA
 # title: The accesses that the platform lets their owner decide
-covered := at_once | {index |
-	some index in (object.keys(held) - at_once)
+covered := covered_everywhere | {index |
+	some index in (object.keys(sound_holdings) - covered_everywhere)
 	access := input.accesses[index]
-	some delegated in held[index].delegated
+	some delegated in sound_holdings[index].delegated
 	access.kind in delegated.kinds
 	names.matches(delegated.collections, access.collection)
 }
 
 # METADATA
 # title: The accesses without a sound holding
-unheld := touched.indexes - object.keys(held)
+without_holding := touched.indexes - object.keys(sound_holdings)
 
 # METADATA
 # title: Nobody owns what the access touches
@@ -124,8 +126,8 @@ unheld := touched.indexes - object.keys(held)
 #   code: no_owner
 reasons contains {"code": "no_owner", "source": "platform", "access": index} if {
 	routing.deployment
-	some index in unheld
-	not holding[index]
+	some index in without_holding
+	not holdings[index]
 }
 
 # METADATA
@@ -134,8 +136,8 @@ reasons contains {"code": "no_owner", "source": "platform", "access": index} if 
 # custom:
 #   code: platform_data_invalid
 reasons contains {"code": "platform_data_invalid", "source": "platform", "access": index} if {
-	some index in unheld
-	holding[index]
+	some index in without_holding
+	holdings[index]
 }
 
 # METADATA
@@ -144,5 +146,5 @@ reasons contains {"code": "platform_data_invalid", "source": "platform", "access
 # custom:
 #   code: not_delegated
 reasons contains {"code": "not_delegated", "source": "platform", "access": index} if {
-	some index in (object.keys(held) - covered)
+	some index in (object.keys(sound_holdings) - covered)
 }

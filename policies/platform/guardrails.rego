@@ -17,26 +17,26 @@ system_databases := {"admin", "config", "local"}
 
 # METADATA
 # title: The views that accesses go through, by index
-views := {index: access.via_view | some index, access in input.accesses}
+named_views := {index: access.via_view | some index, access in input.accesses}
 
 # METADATA
 # title: The namespaces that each access names, its own and that of the view that it goes through
 # scope: document
 named contains [index, access.database, access.collection] if some index, access in input.accesses
 
-named contains [index, view.database, view.collection] if some index, view in views
+named contains [index, view.database, view.collection] if some index, view in named_views
 
 # METADATA
 # title: The names of databases that are MongoDB's own
 own_databases := {name |
-	some name in (touched.databases | {view.database | some view in views})
+	some name in (touched.databases | {view.database | some view in named_views})
 	lower(name) in system_databases
 }
 
 # METADATA
 # title: The names of collections that are MongoDB's own
 own_collections := {name |
-	some name in ({access.collection | some access in input.accesses} | {view.collection | some view in views})
+	some name in ({access.collection | some access in input.accesses} | {view.collection | some view in named_views})
 	startswith(lower(name), "system.")
 }
 

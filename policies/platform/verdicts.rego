@@ -33,13 +33,13 @@ question(access) := {
 #   The owner "platform" is not a team: what belongs to the platform is granted by its own data, and a team folder of that
 #   name is never read. Where a view alone is enough, that is the platform's word and not the owner's grants, which are not even
 #   looked at; it goes by a name of the platform's, so that the evidence does not say that the team granted it.
-said := object.union_n([heard, vouched, objected, own])
+statements := object.union_n([team_statements, view_statements, view_objections, platform_statements])
 
 # METADATA
 # title: What the teams say
-heard := {index: answer |
+team_statements := {index: answer |
 	some index in (delegation.covered - views.alone)
-	team := delegation.held[index].owner
+	team := delegation.sound_holdings[index].owner
 	team != "platform"
 	asked := question(input.accesses[index])
 	answer := statement(team) with input as asked
@@ -55,13 +55,13 @@ statement(team) := object.union(granting, denying) if {
 
 # METADATA
 # title: What the platform says of views that are enough alone
-vouched := {index: {"grant": {{"id": "platform.view-alone"}}} | some index in (delegation.covered & views.alone)}
+view_statements := {index: {"grant": {{"id": "platform.view-alone"}}} | some index in (delegation.covered & views.alone)}
 
 # METADATA
 # title: What the teams that own the sources of such views say against it
-objected := {index: {"deny": value} |
+view_objections := {index: {"deny": value} |
 	some index in (delegation.covered & views.alone)
-	team := delegation.held[index].owner
+	team := delegation.sound_holdings[index].owner
 	team != "platform"
 	asked := question(input.accesses[index])
 	value := data.mcp.teams[team].deny with input as asked
@@ -69,9 +69,9 @@ objected := {index: {"deny": value} |
 
 # METADATA
 # title: What the platform's data grants on what the platform itself owns
-own := {index: {"grant": own_grants(input.accesses[index])} |
+platform_statements := {index: {"grant": own_grants(input.accesses[index])} |
 	some index in (delegation.covered - views.alone)
-	delegation.held[index].owner == "platform"
+	delegation.sound_holdings[index].owner == "platform"
 }
 
 # METADATA
@@ -88,7 +88,7 @@ own_grants(access) := {{"id": grant.id} |
 # METADATA
 # title: The sets of grants, of owners whose answer is one; empty where there is none
 offers := {index: grants |
-	some index, answer in said
+	some index, answer in statements
 	grants := object.get(answer, "grant", set())
 	is_set(grants)
 	count(grants) <= terms.most_grants
@@ -108,12 +108,12 @@ unsound := {grant | some grant in (offered - plain); not terms.sound_grant(grant
 
 # METADATA
 # title: What was denied, of the accesses whose owner denies anything, by index
-denied := {index: answer.deny | some index, answer in said; answer.deny != set()}
+denied := {index: answer.deny | some index, answer in statements; answer.deny != set()}
 
 # METADATA
 # title: Accesses whose owner's answer is not of the contract
 # scope: document
-malformed contains index if some index in (object.keys(said) - object.keys(offers))
+malformed contains index if some index in (object.keys(statements) - object.keys(offers))
 
 malformed contains index if {
 	some grant in unsound
@@ -138,7 +138,7 @@ ungranted := {index | some index, grants in granted; grants == set()}
 # title: The platform's own obligations on each access, by index
 obligations[index] contains obligation if {
 	some index in delegation.covered
-	some obligation in delegation.held[index].obligations
+	some obligation in delegation.sound_holdings[index].obligations
 	access := input.accesses[index]
 	access.kind in obligation.kinds
 	names.matches(obligation.collections, access.collection)
@@ -147,7 +147,8 @@ obligations[index] contains obligation if {
 # METADATA
 # title: The accesses that somebody granted under conditions only, or on which the platform lays one
 # description: >-
-#   Few; on the others there is nothing to combine. A grant that says only what it is called stands above all others.
+#   A shortcut: these are few, and on the others there is nothing to combine. A grant that says only what it is called stands
+#   above all others.
 # scope: document
 conditional contains index if {
 	some index, _ in obligations
@@ -173,7 +174,7 @@ approvals := {index: codes |
 # title: One entry per access, in order
 answers := [answer |
 	some index, _ in input.accesses
-	owner := object.get(delegation.held, [index, "owner"], "")
+	owner := object.get(delegation.sound_holdings, [index, "owner"], "")
 	grants := sort({grant.id | some grant in granted[index]})
 	answer := object.union({"owner": owner, "grants": grants}, object.get(obliged, index, free))
 ]
@@ -194,14 +195,14 @@ obliged := {index: combined |
 # scope: rule
 # custom:
 #   code: team_policy_error
-reasons contains {"code": "team_policy_error", "source": delegation.held[index].owner, "access": index} if some index in malformed
+reasons contains {"code": "team_policy_error", "source": delegation.sound_holdings[index].owner, "access": index} if some index in malformed
 
 # METADATA
 # title: The owner denies
 # scope: rule
 # custom:
 #   code: team_denied
-reasons contains {"code": "team_denied", "source": delegation.held[index].owner, "access": index} if {
+reasons contains {"code": "team_denied", "source": delegation.sound_holdings[index].owner, "access": index} if {
 	some index, denial in denied
 	is_set(denial)
 }
@@ -211,4 +212,4 @@ reasons contains {"code": "team_denied", "source": delegation.held[index].owner,
 # scope: rule
 # custom:
 #   code: not_granted
-reasons contains {"code": "not_granted", "source": delegation.held[index].owner, "access": index} if some index in ungranted
+reasons contains {"code": "not_granted", "source": delegation.sound_holdings[index].owner, "access": index} if some index in ungranted

@@ -30,7 +30,7 @@ declarations := data.mcp.platform.deployments[routing.deployment].views
 
 # METADATA
 # title: The declared views in the databases of the call, by database and name
-# description: None in most calls, and then there is nothing to look for.
+# description: A shortcut; there are none in most calls, and then there is nothing to look for.
 nearby := {database: declarations[database] | some database in touched.databases}
 
 # METADATA

@@ -25,8 +25,8 @@ routing_of_call := {
 holdings_of_call := [found |
 	some index, _ in input.accesses
 	found := {
-		"owner": concat("", [held.owner | held := delegation.holding[index]]),
-		"delegated": [entry | some entry in delegation.holding[index].delegated],
+		"owner": concat("", [held.owner | held := delegation.holdings[index]]),
+		"delegated": [entry | some entry in delegation.holdings[index].delegated],
 		"covered": index in delegation.covered,
 		"approvals": sort({code | some code in verdicts.approvals[index]}),
 	}

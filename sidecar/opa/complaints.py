@@ -78,6 +78,6 @@ def _line(file: str, rule: Rule, policies: PolicySet) -> int:
         json.JSONDecoder().decode(text)
     except json.JSONDecodeError as error:
         return error.lineno
-    except RecursionError:
+    except (ValueError, RecursionError):  # a number of more digits than Python reads, or lists too deep
         return 1
     return 1

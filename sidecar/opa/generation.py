@@ -378,7 +378,8 @@ def _prepare(home: Path, launch: Launch, policies: PolicySet) -> Sequence[str]:
         # As folders, not as bundles: OPA reads the manifest of every bundle anew for every request that it authorizes
         # (``internal/bundle``, ``LoadWasmResolversFromStore``), an eighth of its work with a hundred teams. What
         # manifests are for, roots that do not overlap, was held against the set when it was vetted.
-        *(*policies.bundles, "../managed"),
+        # The slash: OPA takes a path that ends in .tar.gz for a bundle, also a folder's.
+        *(f"{folder}/" for folder in (*policies.bundles, "../managed")),
     )
 
 

@@ -13,6 +13,10 @@ from typing import Any, Final, NoReturn
 _TEAM: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """The owners of ``schema/platform.json``."""
 
+_ARCHIVE: Final = ".tar.gz"
+"""OPA takes a path with this ending for a bundle, also a folder's; and a bundle without a manifest for the owner of
+everything, so loading it empties the data of all others (1.22.2)."""
+
 _NO_TEAM: Final = frozenset({"platform"})
 """``platform`` is the owner of what is nobody's; a folder of that name is never asked (``verdicts.rego``)."""
 
@@ -48,7 +52,7 @@ _DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_re
 
 def is_team(name: str) -> bool:
     """Whether this can be the name of a team."""
-    return _TEAM.fullmatch(name) is not None and name not in _NO_TEAM
+    return _TEAM.fullmatch(name) is not None and name not in _NO_TEAM and not name.endswith(_ARCHIVE)
 
 
 def trusted_fault(manifest: Any, bundle: str, bundles: Sequence[str]) -> str:

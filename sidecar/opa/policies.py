@@ -3,7 +3,7 @@
 Reading once is what makes a decision and its revision belong together. OPA is started on a private copy of exactly the
 bytes that were digested, so an edit between digest and load, or before a restart after a crash, changes nothing: the
 set that was checked keeps serving. The layout is that of ``policies/README.md``: bundles ``platform``, ``system`` and
-``teams/*``, each with a manifest.
+``teams/*``, each with a manifest, which OPA checks and tests by; a managed OPA serves what is ``loaded`` of them.
 """
 
 import hashlib
@@ -113,12 +113,20 @@ class PolicySet:
             directory: a folder that exists.
             aside: write the tests and schemas too.
         """
+        for bundle in self.bundles:
+            # Also of a team that has nothing yet: OPA does not start on a folder that is not there.
+            _make_folders(directory, Path(bundle))
         for path, content in (*self.files, *(self.aside if aside else ())):
             target = directory / path
-            for folder in reversed(Path(path).parents):
-                (directory / folder).mkdir(mode=0o700, exist_ok=True)
+            _make_folders(directory, Path(path).parent)
             target.touch(mode=0o600)
             target.write_bytes(content)
+
+
+def _make_folders(directory: Path, folder: Path) -> None:
+    """Make a folder below ``directory`` and those between, each for this user only."""
+    for each in (*reversed(folder.parents), folder):
+        (directory / each).mkdir(mode=0o700, exist_ok=True)
 
 
 def _bundles(root: Path) -> Iterator[str]:

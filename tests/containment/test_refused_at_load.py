@@ -248,7 +248,9 @@ def test_a_pipe_does_not_keep_the_reader_waiting(policies: Path) -> None:
         PolicySet.read(policies)
 
 
-@pytest.mark.parametrize("name", ["platform", "Red", "red team", "-red", "r\N{LATIN SMALL LETTER E WITH ACUTE}d"])
+@pytest.mark.parametrize(
+    "name", ["platform", "Red", "red team", "-red", "red.tar.gz", "r\N{LATIN SMALL LETTER E WITH ACUTE}d"]
+)
 def test_a_folder_that_cannot_be_a_team_is_refused(policies: Path, name: str) -> None:
     folder = (policies / "teams" / "red").rename(policies / "teams" / name)
     (folder / ".manifest").write_text(json.dumps({"roots": [f"mcp/teams/{name}", f"mcp/grants/{name}"]}))

@@ -124,8 +124,7 @@ async def test_a_set_that_is_wrong_is_refused_with_file_and_line(folder: Path, o
 async def test_a_check_that_fails_has_file_and_line(folder: Path, opa_binary: str, name: str) -> None:
     file, text, line, what = {**LANGUAGE, **SET}[name]
     spoil(folder, file, text)
-    async with engine(opa_binary, folder) as held:
-        first, *_ = (await check(held, opa_binary)).findings
+    first, *_ = (await check(PolicySet.read(folder), opa_binary)).findings
     assert (first.file, first.line) == (file, line), str(first)
     assert what in first.message
 
