@@ -91,6 +91,8 @@ def test_the_page_can_be_followed_to_its_end(tmp_path: Path) -> None:
     assert 'filter {"branch": "Jena"}' in shown.stdout
     assert "clerks-read-own-branch" in shown.stdout
 
+    desk.add("policy.rego")
+    assert subprocess.run(fmt, cwd=desk.policies, capture_output=True, text=True, check=True).stdout == ""
     kept = desk.run()
     assert kept.returncode == 0, kept.stdout + kept.stderr
     cases = len(msgspec.json.decode((desk.policies / "cases/shop.json").read_bytes()))
