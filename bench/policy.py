@@ -132,24 +132,29 @@ async def ask(opa: ManagedOpa, size: tuple[int, int], accesses: int, first: int,
     return seen
 
 
+def managed(policies: Path, directory: Path, *, timeout_s: float, reload_s: float = 0.0) -> ManagedOpa:
+    """An OPA with room for the large set; it is not started."""
+    directory.mkdir(mode=0o700)
+    return ManagedOpa(
+        str(parts.installed("opa")),
+        policies,
+        directory=directory,
+        timeout_s=timeout_s,
+        memory_limit_bytes=2 * 2**30,
+        start_timeout_s=120,
+        reload_s=reload_s,
+    )
+
+
 async def reload(folder: Path, size: tuple[int, int]) -> tuple[float, int, int, int]:
     """Take one grant away while somebody keeps asking about it.
 
     Returns:
         Seconds until it is taken, questions, questions without an answer, and answers that are not their revision's.
     """
-    policies, runtime = folder / "reloaded", folder / "rr"
+    policies = folder / "reloaded"
     write_policies(policies, *size)
-    runtime.mkdir(mode=0o700)
-    opa = ManagedOpa(
-        str(parts.installed("opa")),
-        policies,
-        directory=runtime,
-        timeout_s=2,
-        memory_limit_bytes=2 * 2**30,
-        start_timeout_s=120,
-        reload_s=0.2,
-    )
+    opa = managed(policies, folder / "rr", timeout_s=2, reload_s=0.2)
     async with opa:
         serving, number, failed, wrong, after = opa.revision, 0, 0, 0, 0
         policy = policies / "teams" / "team0" / "policy.rego"
@@ -176,17 +181,9 @@ async def started(folder: Path, shape: str, stack: AsyncExitStack) -> tuple[dict
     """Start one OPA for each size; return them, and the seconds that each took."""
     running, starts = {}, {}
     for size in SIZES:
-        policies, directory = folder / f"p{size[0]}", folder / f"r{size[0]}"
+        policies = folder / f"p{size[0]}"
         write_policies(policies, *size, shape)
-        directory.mkdir(mode=0o700)
-        opa = ManagedOpa(
-            str(parts.installed("opa")),
-            policies,
-            directory=directory,
-            timeout_s=10,
-            memory_limit_bytes=2 * 2**30,
-            start_timeout_s=120,
-        )
+        opa = managed(policies, folder / f"r{size[0]}", timeout_s=10)
         began = time.perf_counter()
         running[size] = await stack.enter_async_context(opa)
         starts[size] = time.perf_counter() - began

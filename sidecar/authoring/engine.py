@@ -12,7 +12,7 @@ import msgspec
 
 from sidecar.errors import ConfigurationError
 from sidecar.model import JsonValue
-from sidecar.opa.generation import Launch, in_thread, printable, spawn, store
+from sidecar.opa.generation import Launch, printable, spawn
 from sidecar.opa.policies import PolicySet
 from sidecar.opa.vetting import CHECK_MEMORY_BYTES, finished
 
@@ -109,21 +109,6 @@ async def engine(binary: str, folder: Path) -> AsyncIterator[Engine]:
     path = await asyncio.to_thread(_found, binary)
     policies = await asyncio.to_thread(PolicySet.read, folder)
     with tempfile.TemporaryDirectory(prefix="mcp-sidecar-author-") as directory:
-        yield Engine(_launch(path, directory), folder, policies)
-
-
-@asynccontextmanager
-async def engine_on(binary: str, policies: PolicySet) -> AsyncIterator[Engine]:
-    """Hold an OPA ready for a set that is in no folder, on a private copy of it.
-
-    Raises:
-        ConfigurationError: there is no such executable, or the copy cannot be written.
-    """
-    path = await asyncio.to_thread(_found, binary)
-    with tempfile.TemporaryDirectory(prefix="mcp-sidecar-author-") as directory:
-        folder = Path(directory) / "policies"
-        folder.mkdir()
-        await in_thread(store, policies, folder, aside=True)
         yield Engine(_launch(path, directory), folder, policies)
 
 

@@ -1,5 +1,6 @@
 """An OPA that somebody else runs: its file server, its process, and archives that no tool of ours made."""
 
+import asyncio
 import io
 import json
 import subprocess
@@ -36,6 +37,18 @@ class _Quiet(SimpleHTTPRequestHandler):
     @override
     def log_message(self, *_args: object) -> None:
         pass
+
+
+@contextmanager
+def later(seconds: float) -> Iterator[None]:
+    """Let the loop's clock be that much ahead."""
+    loop = asyncio.get_running_loop()
+    true = loop.time
+    loop.time = lambda: true() + seconds  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del loop.time
 
 
 @contextmanager

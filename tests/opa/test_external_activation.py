@@ -29,7 +29,7 @@ from sidecar.opa.external import ExternalOpa
 from sidecar.opa.process import Load
 from sidecar.ports import Question
 from tests import parts
-from tests.opa.outside import HEAD, HONEST, Outside, by_hand, file_server, running_opa, unpacked
+from tests.opa.outside import HEAD, HONEST, Outside, by_hand, file_server, later, running_opa, unpacked
 
 real = pytest.mark.real
 
@@ -307,18 +307,6 @@ async def test_an_opa_that_does_not_say_is_served_with_as_it_was(
     (record,) = (record for record in caplog.records if record.name == LOGGER)
     assert record.levelno == logging.INFO
     assert "is not known (docs/policy-rollout.md): OPA answered 500 to GET /v1/status" in record.getMessage()
-
-
-@contextmanager
-def later(seconds: float) -> Iterator[None]:
-    """Let the loop's clock be that much ahead."""
-    loop = asyncio.get_running_loop()
-    true = loop.time
-    loop.time = lambda: true() + seconds  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del loop.time
 
 
 # --- what no real one can be made to say ------------------------------------------------------------------------------

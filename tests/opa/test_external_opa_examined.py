@@ -9,7 +9,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -28,7 +28,7 @@ from sidecar.opa.process import Load
 from sidecar.opa.running import BUNDLES, MODULES, owner, read_running, team_of, violations
 from sidecar.ports import Question
 from tests import parts
-from tests.opa.outside import HONEST, ROOTS, Outside, process, wait_until
+from tests.opa.outside import HONEST, ROOTS, Outside, later, process, wait_until
 
 real = pytest.mark.real
 
@@ -188,18 +188,6 @@ async def test_another_content_under_an_accepted_name_is_not_believed_while_it_i
             return await fault(pdp) is None
 
         await until(answered)
-
-
-@contextmanager
-def later(seconds: float) -> Iterator[None]:
-    """Let the loop's clock be that much ahead."""
-    loop = asyncio.get_running_loop()
-    true = loop.time
-    loop.time = lambda: true() + seconds  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del loop.time
 
 
 @real
