@@ -46,6 +46,19 @@ def test_a_text_full_of_what_looks_like_numbers_is_read_once():
     canonical({"a": '\\":1.5' * 200_000, "b": "\\" * 1_000_000})
 
 
+@pytest.mark.parametrize("value", [0.1, -0.25, 1.05, 100.001, 9999.5, 1e-4, 123456789.125, 0.30000000000000004])
+def test_ordinary_fractions_need_no_reference(value, monkeypatch):
+    expected = rfc8785.dumps({"a": value, "b": [0.5, value]})
+    monkeypatch.setattr(rfc8785, "dumps", None)
+    assert canonical({"a": value, "b": [0.5, value]}) == expected
+
+
+@pytest.mark.parametrize("value", [1.0, -0.0, 100.0, 1e16, 1e21, 1e-5, 1.5e-7, 2.5e300])
+def test_where_the_encoders_differ_the_reference_is_asked(value):
+    assert canonical({"a": value}) == rfc8785.dumps({"a": value})
+    assert canonical({"a": [0.5, value]}) == rfc8785.dumps({"a": [0.5, value]})
+
+
 @pytest.mark.parametrize(
     "value",
     [2**53, -(2**53), 10**30, float("nan"), float("inf"), "\ud800", b"bytes", {1, 2}, [2**53], {"deep": [[2**60]]}],

@@ -241,6 +241,22 @@ def test_the_arguments_digest_is_the_sha256_of_the_canonical_json():
     assert arguments_digest(arguments) == arguments_digest({"a": None, "b": [1.0, "ü"]})
 
 
+def test_a_large_argument_is_not_canonicalised_in_python(monkeypatch):
+    """Only a compiled encoder looks at the whole of it: a refused megabyte costs no more than its decoding."""
+    monkeypatch.setattr(rfc8785, "dumps", None)
+    for number in (0.1, 1.0, 10**17):
+        vector: list[Any] = [number] * 10_000
+        whole = arguments_digest({"vector": vector, "name": "a"})
+        assert whole.startswith("raw-")
+        assert whole == arguments_digest({"name": "a", "vector": vector})
+        assert whole != arguments_digest({"vector": [*vector[1:], 2], "name": "a"})
+
+
+@pytest.mark.parametrize("large", [10**30, "\ud800"], ids=repr)
+def test_a_large_argument_without_a_canonical_form_gets_a_digest_too(large):
+    assert arguments_digest({"a": [large] * 10_000}) != arguments_digest({"a": [large] * 9_999})
+
+
 @pytest.mark.parametrize("arguments", [{"a": 2**53}, {"a": "\ud800"}, {"a": 10**400}])
 def test_arguments_without_a_canonical_form_still_get_a_digest_of_their_own(arguments):
     digest = arguments_digest(arguments)
