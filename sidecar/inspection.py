@@ -29,7 +29,7 @@ def inspect(text: bytes) -> JsonObject:
         message = jsonrpc.decode(_BEFORE + text.strip() + _AFTER)
         if not isinstance(message, jsonrpc.Request):
             return _refused("invalid_request", "Not the params of one tools/call.", "")
-        call, _ = tools.parse_call(message.params)
+        call = tools.parse_call(message.params)
         return command_document(derive(call))
     except CallRefused as error:
         return _refused(error.reason, error.message, error.path)

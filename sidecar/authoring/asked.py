@@ -109,7 +109,7 @@ def read_question(text: bytes, claim_map: ClaimMap | None, context: RequestConte
 
 def _derive(params: JsonObject, prefix: str) -> Command:
     try:
-        call, _ = tools.parse_call(params)
+        call = tools.parse_call(params)
         return derive(call)
     except CallRefused as error:
         raise Refused(error.reason, error.message, prefix + error.path) from None

@@ -70,7 +70,7 @@ class ToolCalls:
 
         An encoded list is known by the names in it: whatever else is shown of a tool is fixed by its pin.
         """
-        tools.parse_list(message.params)
+        tools.check_list_params(message.params)
         visible = await self._visible(turn)
         offered = await self._live.pinned(visible.servers)
         known = self._lists.get(visible)
@@ -84,7 +84,7 @@ class ToolCalls:
 
     async def call_tool(self, message: Request, turn: Turn) -> bytes:
         """Answer one tool call: its result, or a refusal that a model can act on."""
-        call, _ = tools.parse_call(message.params)
+        call = tools.parse_call(message.params)
         turn.call = call
         with self._flying(message.id, turn):
             try:

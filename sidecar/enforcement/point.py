@@ -212,12 +212,12 @@ class EnforcementPoint:
     def _initialize(self, message: Request, turn: Turn) -> Reply:
         """Open a session that belongs to this caller and nobody else."""
         ports = self._ports
-        requested, client_name, client_version = tools.parse_initialize(message.params)
+        requested, client_name = tools.parse_initialize(message.params)
         session = self._sessions.open(
             ports.identifiers.session_id(),
             turn.identity.key,
             revision.negotiate(requested),
-            (client_name, client_version),
+            client_name,
             ports.clock.monotonic(),
         )
         turn.session = session

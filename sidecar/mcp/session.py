@@ -27,11 +27,8 @@ class Session:
     revision: Revision
     client_name: str
     """Self-reported; for people who read logs, never for a decision."""
-    client_version: str
     initialized: bool
     """The client has sent ``notifications/initialized``."""
-    created_at: float
-    """Seconds on a monotonic clock."""
     last_used: float
     """Seconds on a monotonic clock."""
 
@@ -57,10 +54,8 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(
-        self, session_id: str, key: IdentityKey, revision: Revision, client: tuple[str, str], now: float
-    ) -> Session:
-        """Register a new session; ``client`` is its self-reported name and version.
+    def open(self, session_id: str, key: IdentityKey, revision: Revision, client_name: str, now: float) -> Session:
+        """Register a new session of a client that calls itself ``client_name``.
 
         Raises:
             TooManySessions: a bound is reached, idle sessions aside.
@@ -71,15 +66,12 @@ class Sessions:
         self.evict(now)
         if len(self._open) >= self._max_total or self._count[key] >= self._max_per_identity:
             raise TooManySessions("in total" if len(self._open) >= self._max_total else "for one identity")
-        name, version = client
         session = Session(
             id=session_id,
             key=key,
             revision=revision,
-            client_name=name,
-            client_version=version,
+            client_name=client_name,
             initialized=False,
-            created_at=now,
             last_used=now,
         )
         self._open[session_id] = session

@@ -34,10 +34,8 @@ _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{
 """W3C Trace Context level 1, section 3.2: version ff and all-zero ids are invalid."""
 
 
-def parse_call(params: JsonObject) -> tuple[ToolCall, str | None]:
-    """Return the call and the remote parent of its trace (``traceparent``).
-
-    Everything else in ``_meta`` is dropped: the call that is forwarded is the call that was decided.
+def parse_call(params: JsonObject) -> ToolCall:
+    """Return the call. What is in ``_meta`` is dropped: the call that is forwarded is the call that was decided.
 
     Raises:
         InvalidParams: not of the form; ``task`` (2025-11-25, experimental), ``inputResponses`` and ``requestState``
@@ -52,11 +50,11 @@ def parse_call(params: JsonObject) -> tuple[ToolCall, str | None]:
     if not isinstance(arguments, dict):
         raise InvalidParams("arguments is not an object")
     _check_meta(params)
-    return ToolCall(name=name, arguments=arguments), traceparent(params)
+    return ToolCall(name=name, arguments=arguments)
 
 
-def parse_list(params: JsonObject) -> str | None:
-    """Check the parameters of ``tools/list`` and return the remote parent of the trace (``traceparent``).
+def check_list_params(params: JsonObject) -> None:
+    """Return if these are parameters of ``tools/list``.
 
     Raises:
         InvalidParams: not of the form, or a cursor: the sidecar never issues one (MCP 2025-11-25, pagination: an
@@ -65,13 +63,13 @@ def parse_list(params: JsonObject) -> str | None:
     if not params.keys() <= {"_meta"}:
         raise InvalidParams("a cursor that was never issued, or an unknown key")
     _check_meta(params)
-    return traceparent(params)
 
 
-def parse_initialize(params: JsonObject) -> tuple[JsonValue, str, str]:
-    """Return the requested revision, unchecked, and the client's self-reported name and version.
+def parse_initialize(params: JsonObject) -> tuple[JsonValue, str]:
+    """Return the requested revision, unchecked, and the client's self-reported name.
 
-    Other keys are not looked at and go nowhere: the sidecar's own handshake with the server is separate.
+    Its version, which MCP requires, is checked and goes nowhere. Other keys are not looked at and go nowhere: the
+    sidecar's own handshake with the server is separate.
 
     Raises:
         InvalidParams: ``clientInfo`` or ``capabilities`` is missing or not of the form.
@@ -79,7 +77,8 @@ def parse_initialize(params: JsonObject) -> tuple[JsonValue, str, str]:
     client = params.get("clientInfo")
     if not isinstance(client, dict) or not isinstance(params.get("capabilities"), dict):
         raise InvalidParams("clientInfo and capabilities are objects")
-    return params.get("protocolVersion"), _label(client.get("name")), _label(client.get("version"))
+    _label(client.get("version"))
+    return params.get("protocolVersion"), _label(client.get("name"))
 
 
 def _label(value: JsonValue) -> str:

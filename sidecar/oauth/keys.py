@@ -81,10 +81,6 @@ class KeySet(Protocol):
         """
         ...
 
-    async def available(self) -> bool:
-        """Whether keys can be had now; for readiness."""
-        ...
-
 
 def parse_key_set(document: JsonObject) -> tuple[VerificationKey, ...]:
     """Read the usable keys of a JWK set (RFC 7517 section 5); unusable members are skipped, as that section asks.
@@ -163,14 +159,6 @@ class FileKeySet:
         """See ``KeySet``."""
         self._refresh()
         return _matching(self._keys, key_id, algorithm)
-
-    async def available(self) -> bool:
-        """See ``KeySet``."""
-        try:
-            self._refresh()
-        except KeysUnavailable:
-            return False
-        return True
 
     def _refresh(self) -> None:
         now = self._clock.monotonic()
@@ -255,12 +243,6 @@ class RemoteKeySet:
         if not found and self._failed:
             raise KeysUnavailable("unknown key id, and the key set cannot be refreshed")
         return found
-
-    async def available(self) -> bool:
-        """See ``KeySet``."""
-        if self._age() >= self._limits.max_age_s:
-            await self._refresh()
-        return bool(self._keys) and self._age() < self._limits.max_stale_s
 
     def _age(self) -> float:
         return self._clock.monotonic() - self._fetched_at

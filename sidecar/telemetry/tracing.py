@@ -135,11 +135,6 @@ class OtelSpan:
         context = self._context
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
-    @property
-    def recording(self) -> bool:
-        """Whether attributes go anywhere; where not, ``set`` costs nothing, and building them may be spared."""
-        return self._span.is_recording()
-
     def set(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Add attributes, each bounded (``TEXT_LIMIT``, ``ITEM_LIMIT``)."""
         if self._span.is_recording():

@@ -81,7 +81,7 @@ def _outcome_of_message(message: Request | Notification | Response) -> Outcome:
     if classify(message) is Treatment.REFUSE:
         return {"refused": "method_refused", "path": ""}
     try:
-        call, _ = parse_call(message.params)
+        call = parse_call(message.params)
     except SidecarError as error:
         return {"refused": error.label, "path": ""}
     return _outcome_of_call({"name": call.name, "arguments": call.arguments})

@@ -25,10 +25,10 @@ def answer(message: Request) -> bytes:
             agreed = revision.negotiate(tools.parse_initialize(message.params)[0])
             return jsonrpc.encode(tools.initialize_result(agreed, "0.1.0", "Ask first."))
         case "tools/list":
-            tools.parse_list(message.params)
+            tools.check_list_params(message.params)
             return tools.tools_list_result([{"name": "find", "inputSchema": {"type": "object"}}])
         case "tools/call":
-            call, _ = tools.parse_call(message.params)
+            call = tools.parse_call(message.params)
             return tools.denial(f"Refused: {call.name}.", {"allow": False})
         case _:
             return b"{}"

@@ -16,7 +16,7 @@ NEIGHBOURS = [
     ("https://idp.example/", "alice", "desktop"),
     (ISSUER, "Alice", "desktop"),
 ]
-CLIENT = ("probe", "1")
+CLIENT = "probe"
 IDLE_S = 10.0
 
 

@@ -12,11 +12,11 @@ from sidecar.errors import InvalidParams
 from sidecar.mcp.revision import Revision
 from sidecar.mcp.tools import (
     DECISION_KEY,
+    check_list_params,
     denial,
     initialize_result,
     parse_call,
     parse_initialize,
-    parse_list,
     tools_list_result,
     traceparent,
 )
@@ -27,11 +27,11 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 def test_a_call_is_its_name_and_arguments_and_nothing_else():
     params: JsonObject = {"name": "find", "arguments": {"a": 1}, "_meta": {"progressToken": 1, "x/y": 2}}
-    assert parse_call(params) == (ToolCall(name="find", arguments={"a": 1}), None)
+    assert parse_call(params) == ToolCall(name="find", arguments={"a": 1})
 
 
 def test_absent_arguments_are_empty_arguments():
-    assert parse_call({"name": "list-databases"})[0].arguments == {}
+    assert parse_call({"name": "list-databases"}).arguments == {}
 
 
 WRONG_CALLS = {
@@ -64,8 +64,8 @@ def test_a_call_of_another_form_is_refused(params):
 
 @pytest.mark.parametrize("value", [PARENT, PARENT.replace("00-", "cc-", 1), PARENT[:-2] + "ff"])
 def test_a_well_formed_traceparent_is_taken(value):
-    assert parse_call({"name": "find", "_meta": {"traceparent": value}})[1] == value
-    assert parse_list({"_meta": {"traceparent": value}}) == value
+    assert traceparent({"name": "find", "_meta": {"traceparent": value}}) == value
+    assert traceparent({"_meta": {"traceparent": value}}) == value
 
 
 BAD_PARENTS = [
@@ -86,7 +86,9 @@ BAD_PARENTS = [
 
 @pytest.mark.parametrize("value", BAD_PARENTS)
 def test_a_malformed_traceparent_counts_as_none(value):
-    assert parse_call({"name": "find", "_meta": {"traceparent": value}})[1] is None
+    params: JsonObject = {"name": "find", "_meta": {"traceparent": value}}
+    assert traceparent(params) is None
+    assert parse_call(params).name == "find"
 
 
 @given(st.recursive(st.none() | st.text(), lambda n: st.dictionaries(st.sampled_from(["_meta", "traceparent"]), n)))
@@ -97,12 +99,12 @@ def test_looking_for_a_trace_never_raises(params):
 @pytest.mark.parametrize("params", [{"cursor": "x"}, {"cursor": ""}, {"cursor": None}, {"extra": 1}, {"_meta": 1}])
 def test_a_list_takes_no_cursor_and_no_unknown_key(params):
     with pytest.raises(InvalidParams):
-        parse_list(params)
+        check_list_params(params)
 
 
-def test_a_list_without_parameters_is_fine():
-    assert parse_list({}) is None
-    assert parse_list({"_meta": {"progressToken": 1}}) is None
+@pytest.mark.parametrize("params", [{}, {"_meta": {}}, {"_meta": {"progressToken": 1}}])
+def test_a_list_without_parameters_is_fine(params):
+    check_list_params(params)
 
 
 HELLO: JsonObject = {
@@ -113,7 +115,7 @@ HELLO: JsonObject = {
 
 
 def test_initialize_gives_the_requested_revision_and_the_clients_name():
-    assert parse_initialize(HELLO | {"trace": "off"}) == ("2025-11-25", "Probe ü", "1.0")
+    assert parse_initialize(HELLO | {"trace": "off"}) == ("2025-11-25", "Probe ü")
 
 
 @pytest.mark.parametrize(

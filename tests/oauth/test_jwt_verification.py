@@ -68,9 +68,6 @@ class Keys:
             return tuple(key for key in keys if len(keys) == 1 and algorithm in key.algorithms)
         return tuple(key for key in keys if key.id == key_id and algorithm in key.algorithms)
 
-    async def available(self) -> bool:
-        return True
-
 
 KEYS = Keys(jwk(RSA_KEY, kid="rsa", use="sig"), jwk(EC_KEY, kid="ec"), jwk(ED_KEY, kid="ed"))
 OTHER_KEYS = Keys(jwk(FOREIGN_KEY, kid="rsa"))
