@@ -109,8 +109,10 @@ class Upstream(Protocol):
         """
         ...
 
-    async def tools(self) -> list[JsonObject]:
+    async def tools(self) -> tuple[JsonObject, ...]:
         """Return the server's live tools (``tools/list``, all pages), cached until it says that they changed.
+
+        The same object is returned for as long as the cached list stands: ``is`` tells that nothing changed.
 
         Raises:
             UpstreamError: as for ``forward``.

@@ -16,7 +16,7 @@ class _Compared:
     """One list of a server's tools and how they stand; valid for the text, not for what Python takes to be equal."""
 
     text: bytes
-    tools: list[JsonObject]
+    tools: tuple[JsonObject, ...]
     comparison: Comparison
 
 
@@ -30,8 +30,10 @@ class LiveTools:
     async def comparison(self, server: str) -> Comparison:
         """Return how a server's tools stand to the pins.
 
-        Lists are told apart by their JSON: in Python ``True == 1`` and ``0 == False``, so a tool that changed from one
-        to the other would keep the standing of the tool that was reviewed (70 µs for the real server's 80 kB).
+        The very list that was compared last stands as it did; an upstream returns that one until its list may have
+        changed. Other lists are told apart by their JSON: in Python ``True == 1`` and ``0 == False``, so a tool that
+        changed from one to the other would keep the standing of the tool that was reviewed. Encoding costs 142 µs for
+        the real server's 77 kB, so it is not done for each call.
 
         Raises:
             UpstreamError: the server cannot be asked, or offers what cannot be compared.

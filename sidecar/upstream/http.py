@@ -162,7 +162,7 @@ class HttpUpstream:
             raise UpstreamRefused(f"a permit for {permit.server!r} was brought to {self._name!r}")
         return read_tool_result(await self._ask("tools/call", call_params(permit)))
 
-    async def tools(self) -> list[JsonObject]:
+    async def tools(self) -> tuple[JsonObject, ...]:
         """Return the server's live tools, all pages, cached for a while (see ``sidecar.ports.Upstream``)."""
         return await self._tools.get(lambda params: self._ask("tools/list", params))
 

@@ -20,7 +20,7 @@ class ToolList:
 
     def __init__(self, *, max_age_s: float = math.inf) -> None:
         self._max_age_s = max_age_s
-        self._tools: list[JsonObject] | None = None
+        self._tools: tuple[JsonObject, ...] | None = None
         self._fetched_at = -math.inf
         self._generation = 0
         self._fetching = asyncio.Lock()
@@ -38,8 +38,10 @@ class ToolList:
         for callback in self._callbacks:
             loop.call_soon(callback)
 
-    async def get(self, fetch: Callable[[JsonObject], Awaitable[bytes]]) -> list[JsonObject]:
+    async def get(self, fetch: Callable[[JsonObject], Awaitable[bytes]]) -> tuple[JsonObject, ...]:
         """Return the tools; ``fetch`` sends ``tools/list`` with the params it is given and returns the result.
+
+        The same object is returned until the list may have changed, so that what was computed from it can be kept.
 
         Raises:
             UpstreamProtocolViolation: an answer that is no list, pages without end, or two tools of one name.
@@ -48,17 +50,17 @@ class ToolList:
         clock = asyncio.get_running_loop().time
         async with self._fetching:
             if self._tools is not None and clock() - self._fetched_at < self._max_age_s:
-                return list(self._tools)
+                return self._tools
             generation = self._generation
             tools = await _all_pages(fetch)
             if generation == self._generation:
                 # A list that changed while it was read is served once and not kept.
                 self._tools = tools
                 self._fetched_at = clock()
-            return list(tools)
+            return tools
 
 
-async def _all_pages(fetch: Callable[[JsonObject], Awaitable[bytes]]) -> list[JsonObject]:
+async def _all_pages(fetch: Callable[[JsonObject], Awaitable[bytes]]) -> tuple[JsonObject, ...]:
     tools: list[JsonObject] = []
     params: JsonObject = {}
     for _ in range(_MAX_PAGES):
@@ -72,4 +74,4 @@ async def _all_pages(fetch: Callable[[JsonObject], Awaitable[bytes]]) -> list[Js
     names = [tool["name"] for tool in tools]
     if len(set(map(str, names))) != len(names):
         raise UpstreamProtocolViolation("tools/list names a tool twice")
-    return tools
+    return tuple(tools)

@@ -1,6 +1,7 @@
-"""The real MongoDB MCP server's list of tools, asked for once in each file."""
+"""The real MongoDB MCP server and its list of tools, asked for once in each file."""
 
 import os
+from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
@@ -9,8 +10,8 @@ from sidecar.upstream.process import StdioUpstream
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def offered(mcp_server_command: list[str]) -> list[JsonObject]:
-    """The real server's own list of tools, which the pins are of."""
+async def real_server(mcp_server_command: list[str]) -> AsyncIterator[StdioUpstream]:
+    """The real server, without a database behind it."""
     environment = {
         "PATH": os.environ["PATH"],  # noqa: TID251 - the tests' own environment
         "MDB_MCP_CONNECTION_STRING": "mongodb://127.0.0.1:1/",
@@ -19,6 +20,12 @@ async def offered(mcp_server_command: list[str]) -> list[JsonObject]:
     server = StdioUpstream("demo-ro", mcp_server_command, environment, timeout_s=30.0)
     await server.start()
     try:
-        return await server.tools()
+        yield server
     finally:
         await server.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def offered(real_server: StdioUpstream) -> tuple[JsonObject, ...]:
+    """The real server's own list of tools, which the pins are of."""
+    return await real_server.tools()

@@ -104,7 +104,7 @@ class StagedSink:
 class StagedUpstream:
     """An MCP server that writes down what reached it, and answers as staged."""
 
-    offered: list[JsonObject]
+    offered: tuple[JsonObject, ...]
     answer: Callable[[], Awaitable[UpstreamResult]]
     permits: list[Permit] = field(default_factory=list)
     reached: asyncio.Event = field(default_factory=asyncio.Event)
@@ -116,7 +116,7 @@ class StagedUpstream:
         self.reached.set()
         return await self.answer()
 
-    async def tools(self) -> list[JsonObject]:
+    async def tools(self) -> tuple[JsonObject, ...]:
         if self.tools_fail:
             raise UpstreamUnreachable(CANARY)
         return self.offered
@@ -169,7 +169,7 @@ async def opa(opa_binary):
 class World:
     """One enforcement point with what is staged around it."""
 
-    def __init__(self, opa: ManagedOpa, offered: list[JsonObject], file: Path, **staged: Any) -> None:
+    def __init__(self, opa: ManagedOpa, offered: tuple[JsonObject, ...], file: Path, **staged: Any) -> None:
         self.file = file
         self.store = FileAuditSink(file)
         self.decisions = StagedDecisions(opa, staged.get("decide"))
@@ -273,17 +273,17 @@ async def test_a_tool_that_changes_to_what_python_takes_to_be_equal_is_neither_s
     listed = body(await staged.send(request("tools/list"), session))["result"]["tools"]
     assert "find" in {tool["name"] for tool in listed}
     assert code(await staged.send(call(), session)) == "ok"
-    changed = [
+    changed = tuple(
         {**tool, "annotations": {**tool["annotations"], "readOnlyHint": 1}} if tool["name"] == "find" else tool
         for tool in offered
-    ]
+    )
     assert changed == offered
     staged.upstream.offered = changed
     after = body(await staged.send(request("tools/list"), session))["result"]["tools"]
     assert after == [tool for tool in listed if tool["name"] != "find"]
     assert code(await staged.send(call(), session)) == "tool_changed"
     assert len(staged.upstream.permits) == 1
-    staged.upstream.offered = [dict(tool) for tool in offered]
+    staged.upstream.offered = tuple(dict(tool) for tool in offered)
     assert body(await staged.send(request("tools/list"), session))["result"]["tools"] == listed
     assert code(await staged.send(call(), session)) == "ok"
 
@@ -446,11 +446,11 @@ async def test_a_bug_in_an_adapter_is_not_an_answer_and_its_outcome_is_recorded(
 
 async def test_a_tool_that_is_not_the_reviewed_one_is_not_called(world, offered):
     one = world()
-    one.upstream.offered = [
+    one.upstream.offered = tuple(
         {**tool, "inputSchema": {"type": "object"}} if tool["name"] == "find" else tool for tool in offered
-    ]
+    )
     assert code(await one.send(call(), await one.open())) == "tool_changed"
-    one.upstream.offered = [tool for tool in offered if tool["name"] != "find"]
+    one.upstream.offered = tuple(tool for tool in offered if tool["name"] != "find")
     assert code(await one.send(call(), await one.open())) == "-32602"
     assert one.upstream.permits == []
 

@@ -271,7 +271,7 @@ async def test_a_changed_tool_list_is_fetched_again(upstream, double, permit):
 
     double.fault = tools
     first = await upstream.tools()
-    assert await upstream.tools() == first
+    assert await upstream.tools() is first, "the same object says that nothing changed"
     double.fault = stream({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}, ANSWER)
     await upstream.forward(permit("echo"))
     double.fault = tools
