@@ -1,4 +1,4 @@
-"""The audit record: one flat, closed shape for the intent, the outcome and the refusal of a request.
+r"""The audit record: one flat, closed shape for the intent, the outcome and the refusal of a request.
 
 Every record has every field of the contract, null where nothing is known, so that a query over the evidence never has
 to tell "absent" from "empty". ``seq``, ``prev`` and ``hash`` are added by ``sidecar.audit.chain`` when the record is
@@ -6,10 +6,13 @@ stored.
 
 What a record never holds: tokens, session ids, documents, and (unless ``arguments`` is asked for) argument values; the
 hash of the arguments ties it to the exact call. Claims only where ``question`` is asked for: the question that was put
-to OPA is decided anew by ``mcp-sidecar replay``.
+to OPA is decided again by ``mcp-sidecar replay``.
+
+Names that others chose are written so that they print: a character that a terminal would act on, or show as nothing,
+stands as JSON writes it (``\u202e``; CWE-117, CWE-150).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +24,7 @@ import msgspec
 
 from sidecar.audit.canonical import canonical
 from sidecar.model import Access, AccessVerdict, Command, Decision, Identity, JsonObject, JsonValue
+from sidecar.printing import escaped
 
 VERSION = 1
 
@@ -127,6 +131,8 @@ def question_text(document: JsonObject) -> str | None:
     """
     try:
         text = _QUESTION.encode(document)
+        text.encode()  # refuses a lone surrogate, which ``escaped`` would write as a question mark
+        text = escaped(text)
         size = len(text.encode())
     except (ValueError, TypeError, RecursionError):
         return None
@@ -268,22 +274,27 @@ def _who(identity: Identity | None) -> JsonObject:
         return {"subject": None, "actor": None}
     principal, actor = identity.principal, identity.actor
     return {
-        "subject": {"issuer": principal.issuer, "id": principal.subject, "groups": list(principal.groups)},
-        "actor": {"id": actor.id, "chain": list(actor.chain)},
+        "subject": {
+            "issuer": escaped(principal.issuer),
+            "id": escaped(principal.subject),
+            "groups": _names(principal.groups),
+        },
+        "actor": {"id": escaped(actor.id), "chain": _names(actor.chain)},
     }
 
 
 def _access(access: Access) -> JsonObject:
     record: JsonObject = {
         "kind": access.kind.value,
-        "database": access.namespace.database,
-        "collection": access.namespace.collection,
-        "via": access.via,
+        "database": escaped(access.namespace.database),
+        "collection": escaped(access.namespace.collection),
+        "via": escaped(access.via),
     }
     if access.target is not None:
-        record["target"] = {"kind": access.target.kind.value, "id": access.target.id}
+        record["target"] = {"kind": access.target.kind.value, "id": escaped(access.target.id)}
     if access.via_view is not None:
-        record["via_view"] = {"database": access.via_view.database, "collection": access.via_view.collection}
+        view = access.via_view
+        record["via_view"] = {"database": escaped(view.database), "collection": escaped(view.collection)}
     return record
 
 
@@ -293,7 +304,7 @@ def _decision(decision: Decision) -> JsonObject:
         "reasons": [
             {"code": reason.code, "source": reason.source, "access": reason.access} for reason in decision.reasons
         ],
-        "grants": list(decision.grants),
+        "grants": _names(decision.grants),
         "revision": decision.revision,
         "opa_decision_id": decision.decision_id,
     }
@@ -306,7 +317,7 @@ def obligations(verdicts: tuple[AccessVerdict, ...]) -> list[JsonValue]:
             "access": index,
             "owner": verdict.owner,
             "filter": verdict.filter,
-            "mask": list(verdict.mask),
+            "mask": _names(verdict.mask),
             "max_documents": verdict.max_documents,
             "max_time_ms": verdict.max_time_ms,
         }
@@ -328,9 +339,11 @@ def _outcome(
 
 
 def _name(text: str | None) -> str | None:
-    """Bound a text that the caller chose and replace what UTF-8 cannot say (headers may carry lone surrogates)."""
-    if text is None or (len(text) <= TEXT_LIMIT and text.isascii()):
-        return text
-    if len(text) > TEXT_LIMIT:
-        text = text[:TEXT_LIMIT] + "…"
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """Bound a text that the caller chose, and let it hold only what prints."""
+    if text is None:
+        return None
+    return escaped(text if len(text) <= TEXT_LIMIT else text[:TEXT_LIMIT] + "…")
+
+
+def _names(texts: Iterable[str]) -> list[JsonValue]:
+    return [escaped(text) for text in texts]

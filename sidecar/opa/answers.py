@@ -13,6 +13,7 @@ from typing import NoReturn
 from sidecar.errors import DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject, JsonValue
 from sidecar.ports import PdpAnswer
+from sidecar.printing import escaped
 
 MAX_QUESTION_BYTES = 1_000_000
 """Of a rendered question. OPA's own default is 256 MiB of JSON, about twenty times that in memory."""
@@ -33,14 +34,16 @@ def encode_question(document: JsonObject, beside: JsonObject | None = None) -> b
     """Render ``{"input": document}``, with what stands ``beside`` it, as compact UTF-8 JSON.
 
     The standard encoder and not msgspec's: msgspec writes NaN as ``null``, which would be another question than the
-    one that was asked.
+    one that was asked. What does not print is escaped, since OPA's decision log and our evidence hold the text.
 
     Raises:
         DecisionUnavailable: the document has no JSON form (NaN, infinity, a lone surrogate, too deep), or one that is
             too large. Never sent.
     """
     try:
-        body = _ENCODER.encode({**(beside or {}), "input": document}).encode()
+        text = _ENCODER.encode({**(beside or {}), "input": document})
+        text.encode()  # refuses a lone surrogate, which ``escaped`` would write as a question mark
+        body = escaped(text).encode()
     except (ValueError, TypeError, RecursionError) as error:
         # Without the cause: its text repeats the offending value.
         raise DecisionUnavailable(

@@ -30,10 +30,12 @@ from typing_extensions import override
 
 from sidecar.errors import SidecarError
 from sidecar.ports import AttributeValue, Span
+from sidecar.printing import escaped
 from sidecar.telemetry.exporting import SCHEMA_URL, SCOPE, require_http_protobuf, resource, within
 
 TEXT_LIMIT: Final = 1024
-"""Characters of one attribute. A caller chooses request ids and names; it may not fill the collector with them."""
+"""Characters of one attribute, before escapes. A caller chooses request ids and names; it may not fill the collector
+with them."""
 
 ITEM_LIMIT: Final = 128
 """Items of one attribute, for the same reason."""
@@ -136,13 +138,13 @@ class OtelSpan:
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
     def set(self, attributes: Mapping[str, AttributeValue]) -> None:
-        """Add attributes, each bounded (``TEXT_LIMIT``, ``ITEM_LIMIT``)."""
+        """Add attributes, each bounded (``TEXT_LIMIT``, ``ITEM_LIMIT``) and made to print."""
         if self._span.is_recording():
             self._span.set_attributes({key: _bounded(value) for key, value in attributes.items()})
 
     def rename(self, name: str) -> None:
         """Give the span its final name."""
-        self._span.update_name(name[:TEXT_LIMIT])
+        self._span.update_name(escaped(name[:TEXT_LIMIT]))
 
     def end(self) -> None:
         """Close the span; called by its context manager only."""
@@ -154,7 +156,7 @@ class OtelSpan:
             return
         self._failed = True
         self._span.set_attribute("error.type", error_type or "_OTHER")
-        self._span.set_status(Status(StatusCode.ERROR, description[:TEXT_LIMIT] or None))
+        self._span.set_status(Status(StatusCode.ERROR, escaped(description[:TEXT_LIMIT]) or None))
 
 
 class _Opened:
@@ -283,8 +285,8 @@ def _error_type(error: BaseException) -> str:
 def _bounded(value: AttributeValue) -> AttributeValue:
     match value:
         case str():
-            return value[:TEXT_LIMIT]
+            return escaped(value[:TEXT_LIMIT])
         case tuple():
-            return tuple(item[:TEXT_LIMIT] for item in value[:ITEM_LIMIT])
+            return tuple(escaped(item[:TEXT_LIMIT]) for item in value[:ITEM_LIMIT])
         case _:
             return value

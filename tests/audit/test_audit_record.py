@@ -17,6 +17,7 @@ from sidecar.audit.record import (
     arguments_digest,
     intent,
     outcome,
+    question_text,
     refusal,
     rfc3339,
     session_digest,
@@ -290,3 +291,34 @@ def test_lone_surrogates_in_a_name_do_not_stop_the_evidence():
 )
 def test_time_is_rfc_3339_in_utc_and_never_rounded_up(time_ns, text):
     assert rfc3339(time_ns) == text
+
+
+UNPRINTABLE = ["\x9b2J", "a\u202eb", "a\u2028b", "a\x85b", "a\x1b]b", "\ufeff", "a\nb", "\U000e0041"]
+
+
+@pytest.mark.parametrize("text", UNPRINTABLE, ids=ascii)
+def test_no_name_in_a_record_holds_what_a_terminal_acts_on(text):
+    principal = Principal(issuer=text, subject=text, groups=(text,))
+    identity = Identity(principal=principal, actor=Actor(id=text, chain=(text,)), expires_at=1.0)
+    namespace = Namespace(database=text, collection=text)
+    target = Target(kind=TargetKind.PROJECT, id=text)
+    access = Access(kind=AccessKind.READ, namespace=namespace, via=f"/{text}", target=target, via_view=namespace)
+    facts = Facts(
+        request_id="r",
+        identity=identity,
+        client_name=text,
+        protocol=text,
+        method=text,
+        tool=text,
+        command=Command(tool="find", accesses=(access,)),
+        question=question_text({"claims": text}),
+    )
+    decision = replace(DENY, accesses=(AccessVerdict(owner="o", grants=(text,), mask=(text,)),))
+    line, _ = link(refusal(facts, "policy_denied", decision, record_id="r", time_ns=NOW), 1, GENESIS)
+    assert line.decode().isprintable()
+
+
+@pytest.mark.parametrize("text", ["ü", "名前", "a b", "naïve-✓"])
+def test_what_prints_is_recorded_as_it_is(text):
+    record = refusal(Facts(request_id="r", tool=text), "unknown_tool", record_id="rec", time_ns=NOW)
+    assert record["tool"] == text

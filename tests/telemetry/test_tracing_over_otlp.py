@@ -267,6 +267,20 @@ def test_a_caller_cannot_fill_the_collector(collector):
     assert len(found["mcp_sidecar.accesses"][0]) == TEXT_LIMIT
 
 
+@pytest.mark.parametrize("text", ["\x9b2J", "a\u202eb", "a\u2028b", "a\x85b", "a\nb"], ids=ascii)
+def test_nothing_that_a_terminal_acts_on_reaches_the_collector(collector, text):
+    tracer = an_exporting_tracer()
+    with tracer.server("x", traceparent=None, link=None) as call:
+        call.rename(text)
+        call.set({"jsonrpc.request.id": text, "mcp_sidecar.accesses": (text,)})
+        call.fail("e", text)
+    assert tracer.shutdown(10)
+    (span,) = collector.spans.values()
+    found = attributes(span)
+    shown = [span.name, span.status.message, found["jsonrpc.request.id"], *found["mcp_sidecar.accesses"]]
+    assert all(each.isprintable() and each for each in shown)
+
+
 async def test_calls_at_the_same_time_keep_their_own_parents(collector):
     tracer = an_exporting_tracer()
     barrier = asyncio.Barrier(5)
