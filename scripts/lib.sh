@@ -3,12 +3,15 @@
 
 # Versions of the programs that are built or fetched outside npm and pip. The Go sums are those that the checksum
 # database records for the module; go.sum inside a verified module covers everything below it.
-readonly OPA_VERSION=1.22.2
-readonly OPA_GO_SUM='h1:WzqReKk2VjcvBN/NQTlcIxKqFPKpzIdb6KYMHzPEbe0='
+readonly OPA_VERSION=1.22.4
+readonly OPA_GO_SUM='h1:/sKtqt7GVSvXQn1sML2PSzl8tD/mTHF2pzQC3x1CV8k='
 readonly JAEGER_VERSION=1.76.0
 readonly JAEGER_GO_SUM='h1:sWCOOF1dr+NL0PLil7mFo3BqqQL8k4WiM7aguFbc14g='
 readonly UV_VERSION=0.13.9
-readonly GO_FLOOR=1.26 NODE_FLOOR=20.19 PYTHON_FLOOR=3.11
+# What a Go that is too old, or has the fault below, fetches and builds with. The go command holds it to Go's checksum
+# database; from GO_FLOOR on it can.
+readonly GO_TOOLCHAIN=1.26.11
+readonly GO_FLOOR=1.21 NODE_FLOOR=20.19 PYTHON_FLOOR=3.11
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root parts="$root/.parts"
@@ -26,12 +29,19 @@ digest() {
   if command -v sha256sum >/dev/null; then cat -- "$@" | sha256sum; else cat -- "$@" | shasum -a 256; fi | cut -c 1-64
 }
 
-# go_at_least FLOOR: true when a Go toolchain of that version or newer is on PATH.
-go_at_least() {
+# patched_go VERSION: true when a server built with this Go does not end by CVE-2026-97054 (net/http, a race on the header of
+# a request that is too large). It is all that OPA 1.22.4 was released for; who builds OPA has it from the toolchain.
+patched_go() {
+  case "$1" in 1.27 | 1.27[a-z]* | 1.27.[0-3]) return 1 ;; *) at_least "$GO_TOOLCHAIN" "$1" ;; esac
+}
+
+# find_go: true when there is a Go to build with; sets GOTOOLCHAIN, whatever the machine's own default is.
+find_go() {
   local version
   command -v go >/dev/null || return 1
-  version=$(go env GOVERSION) || return 1
-  at_least "$1" "${version#go}"
+  version=$(GOTOOLCHAIN=local go env GOVERSION) || return 1
+  at_least "$GO_FLOOR" "${version#go}" || return 1
+  if patched_go "${version#go}"; then export GOTOOLCHAIN=local; else export GOTOOLCHAIN="go$GO_TOOLCHAIN"; fi
 }
 
 # verified_module MODULE@VERSION SUM: downloads a Go module and prints its folder; refuses any other content.

@@ -63,13 +63,18 @@ def program(machine: Path, name: str, prints: str) -> None:
     install(machine, name, f"#!/usr/bin/env bash\nprintf '%s\\n' '{prints}'\n")
 
 
+def opa(version: str, go: str = "go1.27.4") -> str:
+    """What ``opa version`` prints."""
+    return f"Version: {version}\nBuild Commit: \nGo Version: {go}\nPlatform: linux/amd64"
+
+
 @pytest.fixture
 def complete(machine: Path) -> Path:
     """The same with stand-ins for everything that is needed; ``calls`` tells which installers ran."""
     for name, script in (("python3", PYTHON), ("uv", UV), ("npm", NPM)):
         install(machine, name, script)
     program(machine, "node", "v22.0.0")
-    program(machine, "opa", "Version: 1.22.2")
+    program(machine, "opa", opa("1.22.4"))
     return machine
 
 
@@ -96,13 +101,13 @@ def test_everything_that_is_missing_is_said_at_once(machine: Path) -> None:
     assert done.returncode == 1
     assert "Python >= 3.11" in done.stderr
     assert "Node >= 20.19" in done.stderr
-    assert "OPA >= 1.22.2" in done.stderr
+    assert "OPA >= 1.22.4" in done.stderr
     assert not (machine / ".venv").exists()
 
 
 @pytest.mark.parametrize(
     ("name", "prints", "wanted"),
-    [("python3", "3.10", "Python >= 3.11"), ("node", "v20.18.3", "Node >= 20.19"), ("go", "go1.25.9", "Go >= 1.26")],
+    [("python3", "3.10", "Python >= 3.11"), ("node", "v20.18.3", "Node >= 20.19"), ("go", "go1.20.14", "Go >= 1.21")],
 )
 def test_a_version_below_the_floor_is_missing(machine: Path, name: str, prints: str, wanted: str) -> None:
     program(machine, name, prints)
@@ -116,8 +121,9 @@ def test_a_version_below_the_floor_is_missing(machine: Path, name: str, prints: 
         ("python3.14", "3.14", "Python >= 3.11"),
         ("node", "v20.19.0", "Node >= 20.19"),
         ("node", "v24.1.0", "Node >= 20.19"),
-        ("go", "go1.26.0", "Go >= 1.26"),
-        ("opa", "Version: 1.23.0", "OPA >= 1.22.2"),
+        ("go", "go1.21.0", "Go >= 1.21"),
+        ("opa", opa("1.22.4", "go1.26.11"), "OPA >= 1.22.4"),
+        ("opa", opa("1.23.0", "go1.28.0"), "OPA >= 1.22.4"),
     ],
 )
 def test_a_version_at_or_above_the_floor_is_not(machine: Path, name: str, prints: str, wanted: str) -> None:
@@ -127,10 +133,17 @@ def test_a_version_at_or_above_the_floor_is_not(machine: Path, name: str, prints
     assert wanted not in done.stderr
 
 
-@pytest.mark.parametrize("prints", ["Version: 1.22.1", "Version: 0.70.0", "Version: 2.0.0", "no version"])
+@pytest.mark.parametrize(
+    "prints",
+    [
+        *(opa("1.22.3"), opa("0.70.0"), opa("2.0.0"), "no version", "Version: 1.22.4"),
+        # Built with a Go whose HTTP server ends by CVE-2026-97054.
+        *(opa("1.22.4", "go1.26.10"), opa("1.22.4", "go1.27.0"), opa("1.22.4", "go1.27.3"), opa("1.22.4", "go1.27rc1")),
+    ],
+)
 def test_an_opa_of_another_line_is_missing(machine: Path, prints: str) -> None:
     program(machine, "opa", prints)
-    assert "OPA >= 1.22.2" in setup(machine, str(machine / "bin")).stderr
+    assert "OPA >= 1.22.4" in setup(machine, str(machine / "bin")).stderr
 
 
 def test_the_second_run_has_nothing_to_do_and_says_nothing(complete: Path) -> None:
@@ -190,6 +203,35 @@ def test_a_part_that_fails_is_named_and_tried_again_next_time(complete: Path) ->
     assert done.stderr.endswith("setup failed: npm\n")
     install(complete, "npm", NPM)
     assert setup(complete, str(complete / "bin")).returncode == 0
+
+
+GO = r"""#!/usr/bin/env bash
+echo "go $* with ${GOTOOLCHAIN-its own}" >>"$HOME/calls"
+case "$1" in
+  env) echo GOVERSION ;;
+  mod) . scripts/lib.sh; printf '\t"Sum": "%s",\n\t"Dir": "/nowhere"\n' "$OPA_GO_SUM" ;;
+  install)
+    printf '#!/usr/bin/env bash\nprintf "Version: 1.22.4\\nGo Version: go1.26.11\\n"\n' >"$GOBIN/opa"
+    chmod +x "$GOBIN/opa"
+    ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("local", "used"),
+    [
+        *(("go1.21.0", "go1.26.11"), ("go1.26.8", "go1.26.11"), ("go1.27.1", "go1.26.11")),
+        *(("go1.26.11", "local"), ("go1.27.4", "local"), ("go1.28.0", "local")),
+    ],
+)
+def test_a_go_without_the_fix_builds_with_one_that_has_it(complete: Path, local: str, used: str) -> None:
+    (complete / "bin/opa").unlink()
+    install(complete, "go", GO.replace("echo GOVERSION", f"echo {local}"))
+    done = setup(complete, str(complete / "bin"), GOTOOLCHAIN="local")
+    assert done.returncode == 0, done.stderr
+    built = [line for line in calls(complete) if line.startswith("go install")]
+    assert built == [f"go install github.com/open-policy-agent/opa@v1.22.4 with {used}"]
 
 
 def test_an_unknown_word_is_refused(machine: Path) -> None:
