@@ -20,21 +20,17 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 import uvloop
 from aiohttp import web
 
-from sidecar import __version__, settings
+from sidecar import __version__, issuers, settings
 from sidecar.commands.catalog import CATALOG
 from sidecar.edge import admin, admission, http, server
 from sidecar.enforcement import EnforcementPoint, Ports, Rules
 from sidecar.errors import ConfigurationError, SidecarError
-from sidecar.identity.claims import ClaimMap
 from sidecar.mcp import methods
 from sidecar.mcp.session import Sessions
-from sidecar.oauth.keys import Discovery, FileKeySet, KeySet, RemoteKeySet, at
-from sidecar.oauth.verifier import Issuer, JwtVerifier
 from sidecar.opa.client import OpaClient
 from sidecar.opa.external import ExternalOpa
 from sidecar.opa.process import Load, ManagedOpa, PolicyState
@@ -205,7 +201,7 @@ async def sidecar(config: Settings) -> AsyncIterator[Running]:
         candidate = await _candidate(config, stack)
         upstreams = await connect_servers(config, stack)
         ports = Ports(
-            verifier=await _verifier(config, clock, stack),
+            verifier=await issuers.verifier(config, clock, stack),
             decisions=decisions,
             audit=audit,
             upstreams=upstreams,
@@ -226,7 +222,7 @@ async def sidecar(config: Settings) -> AsyncIterator[Running]:
         with naming("admin_listen"):
             administration = admin.build_admin_application(readiness.check, metrics.render, readiness.degraded)
             admin_url = await _listen(administration, config.admin_listen, stack)
-        yield Running(url=url + urlsplit(config.resource_url).path, admin_url=admin_url)
+        yield Running(url=url + config.resource.path, admin_url=admin_url)
 
 
 @contextlib.contextmanager
@@ -338,11 +334,11 @@ def _sessions(config: Settings) -> Sessions:
 def _edge(config: Settings) -> http.EdgeConfig:
     host, _ = settings.split_address(config.listen)
     return http.EdgeConfig(
-        resource_url=config.resource_url,
+        resource_uri=config.resource,
         authorization_servers=tuple(issuer.issuer for issuer in config.issuers),
         scopes=config.scopes,
-        allowed_hosts=admission.default_hosts(config.resource_url, host) | frozenset(config.allowed_hosts),
-        allowed_origins=admission.default_origins(config.resource_url, host) | frozenset(config.allowed_origins),
+        allowed_hosts=admission.default_hosts(config.resource, host) | frozenset(config.allowed_hosts),
+        allowed_origins=admission.default_origins(config.resource, host) | frozenset(config.allowed_origins),
         max_request_bytes=config.max_request_bytes,
     )
 
@@ -470,30 +466,3 @@ def _headers(file: Path) -> dict[str, str]:
             raise ConfigurationError(f"{file}: lines are Name: value")
         headers[name.strip()] = value.strip()
     return headers
-
-
-async def _verifier(config: Settings, clock: Clock, stack: AsyncExitStack) -> JwtVerifier:
-    """Know every configured issuer; their keys are fetched when the first token asks for them."""
-    session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
-    return JwtVerifier(
-        [
-            Issuer(
-                issuer=entry.issuer,
-                audiences=frozenset(entry.audiences or (config.resource_url,)),
-                keys=_keys(entry, clock, session),
-                claims=ClaimMap(**entry.claims.model_dump()),
-                algorithms=frozenset(entry.algorithms),
-                token_types=frozenset(entry.token_types),
-                leeway_s=entry.leeway_s,
-            )
-            for entry in config.issuers
-        ],
-        clock,
-    )
-
-
-def _keys(entry: settings.Issuer, clock: Clock, session: aiohttp.ClientSession) -> KeySet:
-    if entry.jwks_file is not None:
-        return FileKeySet(entry.jwks_file, clock)
-    locate = at(entry.jwks_uri) if entry.jwks_uri is not None else Discovery(entry.issuer, session)
-    return RemoteKeySet(locate, session, clock)

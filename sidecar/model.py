@@ -14,7 +14,32 @@ JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, J
 JsonObject: TypeAlias = dict[str, JsonValue]
 
 UnverifiedToken = NewType("UnverifiedToken", str)
-"""A bearer token that nobody has checked yet. Only ``sidecar.oauth`` accepts it; it is never logged."""
+"""An access token that nobody has checked yet. Only ``sidecar.oauth`` accepts it; it is never logged."""
+
+
+class AuthScheme(StrEnum):
+    """How a credential is presented (RFC 9110 section 11.1). Closed: another scheme is refused at the edge."""
+
+    BEARER = "Bearer"
+    """RFC 6750."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """What one request presents to prove who is calling; nothing in it is verified.
+
+    A token alone cannot say whether its bearer may use it: a proof of possession is about the token, the method and the
+    URI of the request together (RFC 9449 section 4.3).
+    """
+
+    scheme: AuthScheme
+    token: UnverifiedToken = field(repr=False)
+    proof: str | None = field(default=None, repr=False)
+    """The ``DPoP`` header, as it came."""
+    method: str
+    """The request's method."""
+    uri: str
+    """This endpoint's URI as clients dial it, without query and fragment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

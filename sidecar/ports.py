@@ -11,14 +11,14 @@ from enum import StrEnum
 from typing import Protocol
 
 from sidecar.commands.views import Views
-from sidecar.model import Identity, JsonObject, JsonValue, Permit, UnverifiedToken, UpstreamResult
+from sidecar.model import Credential, Identity, JsonObject, JsonValue, Permit, UpstreamResult
 
 
 class TokenVerifier(Protocol):
     """Proves who is calling."""
 
-    async def verify(self, token: UnverifiedToken) -> Identity:
-        """Return who the token speaks for and who acts.
+    async def verify(self, credential: Credential) -> Identity:
+        """Return who the credential's token speaks for and who acts.
 
         Raises:
             TokenRejected: the token proves nothing here.

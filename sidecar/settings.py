@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from pydantic_settings import (
 from typing_extensions import override
 
 from sidecar.errors import ConfigurationError
+from sidecar.identity.resource import ResourceUri
 
 PREFIX = "SIDECAR_"
 CONFIG_VARIABLE = "SIDECAR_CONFIG"
@@ -269,14 +271,7 @@ class Settings(BaseSettings):
     @field_validator("resource_url")
     @classmethod
     def _canonical(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment or parts.query:
-            msg = "an http(s) URL without query and fragment (RFC 9728 section 1.2)"
-            raise ValueError(msg)
-        if parts.netloc != parts.netloc.lower() or parts.username is not None:
-            msg = "a lower-case host without user information (MCP 2025-11-25, canonical server URI)"
-            raise ValueError(msg)
-        return url
+        return ResourceUri.parse(url).text
 
     @model_validator(mode="after")
     def _unique_names(self) -> Self:
@@ -288,6 +283,11 @@ class Settings(BaseSettings):
                 msg = f"{what} must be unique"
                 raise ValueError(msg)
         return self
+
+    @cached_property
+    def resource(self) -> ResourceUri:
+        """``resource_url``, read once."""
+        return ResourceUri.parse(self.resource_url)
 
     @classmethod
     @override

@@ -8,7 +8,6 @@ request is still one request.
 import re
 from collections.abc import Collection
 from typing import Final
-from urllib.parse import urlsplit
 
 from multidict import MultiMapping
 
@@ -20,7 +19,8 @@ from sidecar.errors import (
     NotAcceptable,
     OriginRefused,
 )
-from sidecar.model import UnverifiedToken
+from sidecar.identity.resource import ResourceUri
+from sidecar.model import AuthScheme, Credential, UnverifiedToken
 
 Headers = MultiMapping[str]
 
@@ -32,6 +32,7 @@ SINGLE_HEADERS: Final = (
     "Content-Encoding",
     "Content-Length",
     "Content-Type",
+    "DPoP",
     "Host",
     "Last-Event-ID",
     "MCP-Protocol-Version",
@@ -134,8 +135,13 @@ def check_origin(headers: Headers, allowed: Collection[str]) -> None:
         raise OriginRefused("origin not allowed")
 
 
-def bearer_token(headers: Headers) -> UnverifiedToken | None:
-    """Return the bearer token, or None where there is no Authorization header.
+def credential(headers: Headers, method: str, uri: ResourceUri) -> Credential | None:
+    """Return what the request proves itself with, or None where there is no Authorization header.
+
+    Args:
+        headers: the request's.
+        method: the request's.
+        uri: this endpoint's as clients dial it; what a proof is about, whatever a proxy in front made of the target.
 
     Raises:
         MalformedAuthorization: there is one, but it is not exactly one bearer credential.
@@ -146,7 +152,13 @@ def bearer_token(headers: Headers) -> UnverifiedToken | None:
     match = _BEARER.fullmatch(value)
     if match is None:
         raise MalformedAuthorization("not one bearer credential")
-    return UnverifiedToken(match[1])
+    return Credential(
+        scheme=AuthScheme.BEARER,
+        token=UnverifiedToken(match[1]),
+        proof=headers.get("DPoP"),
+        method=method,
+        uri=uri.text,
+    )
 
 
 def check_content(headers: Headers) -> None:
@@ -202,16 +214,15 @@ def _accepted_ranges(accept: str) -> dict[str, float]:
 _LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
-def default_hosts(resource_url: str, listen_host: str) -> frozenset[str]:
+def default_hosts(resource: ResourceUri, listen_host: str) -> frozenset[str]:
     """Return the Host values of this endpoint: the resource's authority and, on a loopback listener, its own names."""
-    own = frozenset({urlsplit(resource_url).netloc.lower()})
+    own = frozenset({resource.authority})
     return own | _LOOPBACK_HOSTS if is_loopback(listen_host) else own
 
 
-def default_origins(resource_url: str, listen_host: str) -> frozenset[str]:
+def default_origins(resource: ResourceUri, listen_host: str) -> frozenset[str]:
     """Return the Origin values that are let in: the resource's own and, on a loopback listener, this machine's."""
-    parts = urlsplit(resource_url)
-    own = frozenset({f"{parts.scheme}://{parts.netloc.lower()}"})
+    own = frozenset({resource.origin})
     return own | {f"http://{host}" for host in _LOOPBACK_HOSTS} if is_loopback(listen_host) else own
 
 

@@ -28,7 +28,7 @@ from sidecar.errors import (
     MessageTooLarge,
     SidecarError,
 )
-from sidecar.identity.challenge import WELL_KNOWN
+from sidecar.identity.resource import WELL_KNOWN, ResourceUri
 from sidecar.mcp.jsonrpc import encode_error
 
 _RETRY_LATER: Final = frozenset({429, 503})
@@ -45,7 +45,7 @@ class EdgeConfig:
         ConfigurationError: a limit that would be none, or a resource that clients could not use.
     """
 
-    resource_url: str
+    resource_uri: ResourceUri
     authorization_servers: tuple[str, ...]
     scopes: tuple[str, ...] = ()
     allowed_hosts: frozenset[str]
@@ -75,7 +75,7 @@ class EdgeConfig:
     def resource(self) -> ProtectedResource:
         """The endpoint as OAuth sees it; raises ConfigurationError where it is not usable."""
         return ProtectedResource(
-            url=self.resource_url, authorization_servers=self.authorization_servers, scopes=self.scopes
+            uri=self.resource_uri, authorization_servers=self.authorization_servers, scopes=self.scopes
         )
 
 
@@ -155,11 +155,11 @@ class _Edge:
             admission.check_headers(request.headers)
             admission.check_host(request.headers, self._config.allowed_hosts)
             admission.check_origin(request.headers, self._config.allowed_origins)
-            token = admission.bearer_token(request.headers)
+            credential = admission.credential(request.headers, request.method, self._config.resource_uri)
         except SidecarError as error:
             return await self._refuse(error, exchange)
         try:
-            caller = await self._pep.authenticate(token, exchange)
+            caller = await self._pep.authenticate(credential, exchange)
         except (AuthenticationError, KeysUnavailable) as error:
             return self._answer_error(error)  # the enforcement point has audited it
         return await handler(request, exchange, caller)

@@ -4,10 +4,8 @@ The texts themselves are ``sidecar.identity.challenge``'s. Everything is fixed a
 request ever enters a challenge, because clients parse it with regular expressions (reference A-10).
 """
 
-import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 from sidecar.errors import (
     AuthenticationError,
@@ -17,7 +15,8 @@ from sidecar.errors import (
     SidecarError,
     TokenRejected,
 )
-from sidecar.identity.challenge import challenge, metadata_url, resource_metadata
+from sidecar.identity.challenge import challenge, resource_metadata
+from sidecar.identity.resource import ResourceUri
 from sidecar.mcp.jsonrpc import encode
 
 _ERROR_CODE: Final[dict[type[SidecarError], str]] = {
@@ -26,9 +25,6 @@ _ERROR_CODE: Final[dict[type[SidecarError], str]] = {
     InsufficientScope: "insufficient_scope",
 }
 """RFC 6750 section 3.1. Not for TokenMissing: without a token there is no error to name."""
-
-_PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)*/?", re.ASCII)
-"""Paths that no proxy rewrites; the endpoint is matched by exact comparison."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,23 +35,13 @@ class ProtectedResource:
         ConfigurationError: a field that clients would stumble over.
     """
 
-    url: str
+    uri: ResourceUri
     """The canonical URI as clients dial it (A-02)."""
     authorization_servers: tuple[str, ...]
     scopes: tuple[str, ...] = ()
     """The least that is needed to begin with, not the catalogue (A-04)."""
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in {"https", "http"} or not parts.hostname or "@" in parts.netloc:
-            raise ConfigurationError("resource_url: an absolute http(s) URL without a user")
-        if (
-            "?" in self.url
-            or "#" in self.url
-            or parts.netloc != parts.netloc.lower()
-            or not _PATH.fullmatch(parts.path)
-        ):
-            raise ConfigurationError("resource_url: lower-case host, plain path, no query, no fragment")
         try:
             self.metadata()
             self.challenge(TokenRejected())
@@ -65,16 +51,16 @@ class ProtectedResource:
     @property
     def path(self) -> str:
         """The path of the MCP endpoint."""
-        return urlsplit(self.url).path or "/"
+        return self.uri.path
 
     @property
     def metadata_path(self) -> str:
         """Where RFC 9728 section 3.1 puts the metadata: the endpoint's path after the well-known one."""
-        return urlsplit(metadata_url(self.url)).path
+        return self.uri.metadata_path
 
     def metadata(self) -> bytes:
         """Return the metadata document."""
-        return encode(resource_metadata(self.url, self.authorization_servers, self.scopes))
+        return encode(resource_metadata(self.uri, self.authorization_servers, self.scopes))
 
     def challenge(self, error: SidecarError) -> str | None:
         """Return the ``WWW-Authenticate`` value for an error, or None where it is not about authorization."""
@@ -82,4 +68,4 @@ class ProtectedResource:
             return None
         code = next((_ERROR_CODE[kind] for kind in type(error).__mro__ if kind in _ERROR_CODE), None)
         needed = error.scopes if isinstance(error, InsufficientScope) and error.scopes else self.scopes
-        return challenge(metadata_url(self.url), needed, code)
+        return challenge(self.uri.metadata_url, needed, code)

@@ -25,7 +25,7 @@ from sidecar.errors import (
 from sidecar.mcp import jsonrpc, methods, revision, tools
 from sidecar.mcp.jsonrpc import Batch, Message, Notification, Request, RequestId, Response
 from sidecar.mcp.session import Session, Sessions
-from sidecar.model import UnverifiedToken
+from sidecar.model import Credential
 from sidecar.ports import Span
 
 LISTEN_POLL_S: Final = 5.0
@@ -51,7 +51,7 @@ class EnforcementPoint:
         self._calls = ToolCalls(ports, rules, self._evidence)
         self._listeners: dict[str, asyncio.Queue[bytes | None]] = {}
 
-    async def authenticate(self, token: UnverifiedToken | None, exchange: Exchange) -> Caller:
+    async def authenticate(self, credential: Credential | None, exchange: Exchange) -> Caller:
         """Return who is calling.
 
         Raises:
@@ -60,9 +60,9 @@ class EnforcementPoint:
         """
         began = self._ports.clock.time_ns()
         try:
-            if token is None:
+            if credential is None:
                 raise TokenMissing
-            identity = await self._ports.verifier.verify(token)
+            identity = await self._ports.verifier.verify(credential)
         except (AuthenticationError, KeysUnavailable) as error:
             await self.refuse(error, exchange)
             raise

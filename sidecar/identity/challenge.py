@@ -7,11 +7,9 @@ mistake in the configuration or in the code, never a caller's, so it is a ``Valu
 import re
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
+from sidecar.identity.resource import ResourceUri
 from sidecar.model import JsonObject
-
-WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 
 ERRORS: Final = frozenset({"invalid_request", "invalid_token", "insufficient_scope"})
 """RFC 6750 section 3.1; MCP adds none."""
@@ -47,7 +45,7 @@ def challenge(
     return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
 
 
-def resource_metadata(resource: str, authorization_servers: Sequence[str], scopes: Sequence[str]) -> JsonObject:
+def resource_metadata(resource: ResourceUri, authorization_servers: Sequence[str], scopes: Sequence[str]) -> JsonObject:
     """Return the protected resource metadata (RFC 9728 section 2).
 
     Args:
@@ -56,30 +54,18 @@ def resource_metadata(resource: str, authorization_servers: Sequence[str], scope
         scopes: the scopes that basic use needs, not all there are (MCP, scope selection); none leaves the member out.
 
     Raises:
-        ValueError: a URL with a fragment or characters of no URL, no server, or a scope of no scope's form.
+        ValueError: no server, a server that is not a URL, or a scope of no scope's form.
     """
     if not authorization_servers:
         raise ValueError("a protected resource names an authorization server")
-    if "#" in resource:
-        raise ValueError("a resource has no fragment (RFC 8707 section 2)")
     metadata: JsonObject = {
-        "resource": _checked(_URL, resource),
+        "resource": resource.text,
         "authorization_servers": [_checked(_URL, server) for server in authorization_servers],
         "bearer_methods_supported": ["header"],
     }
     if scopes:
         metadata["scopes_supported"] = [_checked(_SCOPE_TOKEN, scope) for scope in scopes]
     return metadata
-
-
-def metadata_url(resource: str) -> str:
-    """Return where the metadata of ``resource`` is: the well-known path before its own (RFC 9728 section 3.1).
-
-    Raises:
-        ValueError: not an absolute URL.
-    """
-    parts = urlsplit(_checked(_URL, resource))
-    return f"{parts.scheme}://{parts.netloc}{WELL_KNOWN}{parts.path.rstrip('/')}"
 
 
 def _checked(grammar: re.Pattern[str], value: str) -> str:

@@ -1,8 +1,4 @@
-"""JWT access tokens to identities (RFC 9068, RFC 8725).
-
-The order is the whole point: the unverified issuer chooses a configured issuer, that issuer's keys and nothing else
-check the signature, and only then are the claims read. Every PyJWT option is spelled out, also where it is the default:
-the list states what is verified and where.
+"""Chooses who verifies a credential, and remembers for a moment what was verified; implements ``ports.TokenVerifier``.
 
 What a valid JWT proves ends with ``exp``: a token that its issuer revokes earlier stays good until then, because nobody
 is asked (use short lifetimes, or introspection where that is not enough). A key that its issuer withdraws stops
@@ -10,79 +6,16 @@ verifying once the key set was refreshed and the cache of verified tokens (``cac
 """
 
 import hashlib
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
-
-import jwt
 
 from sidecar.errors import ConfigurationError, TokenRejected
-from sidecar.identity.claims import ClaimMap, identify
-from sidecar.model import Identity, JsonObject, JsonValue, UnverifiedToken
-from sidecar.oauth.keys import ASYMMETRIC_ALGORITHMS, KeySet, VerificationKey
-from sidecar.oauth.unverified import UnverifiedJwt, peek
+from sidecar.identity.claims import identify
+from sidecar.model import Credential, Identity
+from sidecar.oauth.jwt_tokens import TrustedIssuer, verified_claims
+from sidecar.oauth.unverified import peek
 from sidecar.ports import Clock
-
-ACCESS_TOKEN_TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})
-"""RFC 9068 section 4: the types of an access token. This is what keeps ID tokens, ID-JAGs and DPoP proofs out."""
-
-MAX_LEEWAY_S: Final = 120.0
-MAX_CANDIDATES: Final = 4
-"""Keys with one key id that are tried for one token; more is not rotation."""
-MAX_NUMERIC_DATE: Final = 253_402_300_799
-"""The end of the year 9999: later dates are mistakes or attacks on date arithmetic."""
-
-_REQUIRED_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat")
-"""RFC 9068 section 2.2, without ``jti`` (not tracked) and ``client_id`` (the claim map says where the agent is)."""
-_ID_TOKEN_CLAIMS: Final = frozenset({"nonce", "at_hash", "c_hash"})
-"""OpenID Connect Core sections 2 and 3.1.3.6: only ID tokens carry them. Matters where ``typ: JWT`` is accepted."""
-
-_JWT_OPTIONS: Final[jwt.types.Options] = {
-    "verify_signature": True,
-    "enforce_minimum_key_length": True,
-    "require": list(_REQUIRED_CLAIMS),
-    "verify_iss": True,
-    "verify_aud": True,
-    "strict_aud": False,  # RFC 7519 section 4.1.3: a string or an array; A-23
-    "verify_sub": True,
-    "verify_jti": True,
-    # times are checked by _check_times, on the injected clock and without PyJWT's coercion of strings and booleans
-    "verify_exp": False,
-    "verify_nbf": False,
-    "verify_iat": False,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Issuer:
-    """An authorization server that is trusted to say who is calling.
-
-    Raises:
-        ConfigurationError: a field that would make a check vacuous or unsafe.
-    """
-
-    issuer: str
-    """Compared exactly; no normalisation (A-24)."""
-    audiences: frozenset[str]
-    """Any one of these must be in ``aud``."""
-    keys: KeySet
-    claims: ClaimMap
-    algorithms: frozenset[str] = frozenset({"RS256", "ES256"})
-    token_types: frozenset[str] = ACCESS_TOKEN_TYPES
-    """Lower case. ``jwt`` admits issuers older than RFC 9068; mainly the audience then keeps ID tokens out."""
-    leeway_s: float = 30.0
-
-    def __post_init__(self) -> None:
-        if not self.issuer or not self.audiences or "" in self.audiences:
-            raise ConfigurationError("an issuer has a name and at least one audience")
-        if not self.algorithms or not self.algorithms <= ASYMMETRIC_ALGORITHMS:
-            raise ConfigurationError(f"algorithms of {self.issuer}: only {sorted(ASYMMETRIC_ALGORITHMS)}")
-        if not self.token_types or any(not kind or kind != kind.lower() for kind in self.token_types):
-            raise ConfigurationError(f"token types of {self.issuer}: at least one, lower case")
-        if not 0 <= self.leeway_s <= MAX_LEEWAY_S:
-            raise ConfigurationError(f"leeway of {self.issuer}: between 0 and {MAX_LEEWAY_S} seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +41,7 @@ class JwtVerifier:
     """
 
     def __init__(
-        self, issuers: Sequence[Issuer], clock: Clock, *, cache_size: int = 4096, cache_s: float = 60.0
+        self, issuers: Sequence[TrustedIssuer], clock: Clock, *, cache_size: int = 4096, cache_s: float = 60.0
     ) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         if not issuers or len(self._issuers) != len(issuers):
@@ -118,38 +51,25 @@ class JwtVerifier:
         self._cache_s = cache_s
         self._cache: OrderedDict[bytes, _Verified] = OrderedDict()
 
-    async def verify(self, token: UnverifiedToken) -> Identity:
-        """Return who the token speaks for and who acts.
+    async def verify(self, credential: Credential) -> Identity:
+        """Return who the credential's token speaks for and who acts.
 
         Raises:
             TokenRejected: the token proves nothing here.
             KeysUnavailable: the issuer's keys cannot be had.
         """
-        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        digest = hashlib.sha256(credential.token.encode("utf-8", "surrogatepass")).digest()
         known = self._recall(digest)
         if known is not None:
             return known
-        unverified = peek(token)
+        unverified = peek(credential.token)
         issuer = self._issuers.get(unverified.issuer)
         if issuer is None:
             raise TokenRejected("unknown issuer")
-        _check_header(unverified, issuer)
-        candidates = await issuer.keys.candidates(unverified.header.key_id, unverified.header.algorithm)
-        claims = _verified_claims(token, unverified.header.algorithm, candidates, issuer)
-        self._check_times(claims, issuer)
+        claims = await verified_claims(credential.token, unverified, issuer, self._clock)
         identity = identify(claims, issuer.claims)
         self._remember(digest, identity, issuer)
         return identity
-
-    def _check_times(self, claims: JsonObject, issuer: Issuer) -> None:
-        """RFC 7519 sections 4.1.4 to 4.1.6, with the issuer's leeway."""
-        now = self._now()
-        if _numeric_date(claims, "exp") + issuer.leeway_s <= now:
-            raise TokenRejected("expired")
-        if _numeric_date(claims, "iat") - issuer.leeway_s > now:
-            raise TokenRejected("issued in the future")
-        if "nbf" in claims and _numeric_date(claims, "nbf") - issuer.leeway_s > now:
-            raise TokenRejected("not yet valid")
 
     def _recall(self, digest: bytes) -> Identity | None:
         known = self._cache.get(digest)
@@ -161,7 +81,7 @@ class JwtVerifier:
         self._cache.move_to_end(digest)
         return known.identity
 
-    def _remember(self, digest: bytes, identity: Identity, issuer: Issuer) -> None:
+    def _remember(self, digest: bytes, identity: Identity, issuer: TrustedIssuer) -> None:
         self._cache[digest] = _Verified(
             identity=identity,
             good_until=identity.expires_at + issuer.leeway_s,
@@ -172,59 +92,3 @@ class JwtVerifier:
 
     def _now(self) -> float:
         return self._clock.time_ns() / 1e9
-
-
-def _check_header(unverified: UnverifiedJwt, issuer: Issuer) -> None:
-    if unverified.header.algorithm not in issuer.algorithms:
-        raise TokenRejected("algorithm not allowed for this issuer")
-    if unverified.header.type not in issuer.token_types:
-        raise TokenRejected("not an access token by its type")
-
-
-def _verified_claims(
-    token: UnverifiedToken, algorithm: str, candidates: tuple[VerificationKey, ...], issuer: Issuer
-) -> JsonObject:
-    """Return the claims of a token that one of ``candidates`` signed.
-
-    ``algorithm`` comes from the token's header, but has passed the issuer's allow-list, and every candidate is a key of
-    exactly that algorithm's type: neither ``none`` nor a shared-secret algorithm can get here (RFC 8725 section 3.1).
-    """
-    if not candidates or len(candidates) > MAX_CANDIDATES:
-        raise TokenRejected("no key, or too many keys, for this key id and algorithm")
-    for key in candidates:
-        try:
-            claims: JsonObject = jwt.decode(
-                token,
-                key.public_key,
-                algorithms=[algorithm],
-                options=_JWT_OPTIONS,
-                issuer=issuer.issuer,
-                audience=sorted(issuer.audiences),
-                subject=None,
-                leeway=0,
-            )
-        except jwt.InvalidSignatureError:
-            continue
-        except jwt.PyJWTError as error:
-            raise TokenRejected(type(error).__name__) from error
-        _check_claims(claims, issuer)
-        return claims
-    raise TokenRejected("signature does not match")
-
-
-def _check_claims(claims: JsonObject, issuer: Issuer) -> None:
-    if "cnf" in claims:
-        # A-45, RFC 9449 section 7.1: a token bound to a key is no bearer token, and no proof of possession is checked
-        raise TokenRejected("the token is bound to a key")
-    if not issuer.token_types <= ACCESS_TOKEN_TYPES and not _ID_TOKEN_CLAIMS.isdisjoint(claims):
-        raise TokenRejected("an ID token is not an access token")
-
-
-def _numeric_date(claims: JsonObject, name: str) -> float:
-    """RFC 7519 section 2 NumericDate: a JSON number; a string or a boolean is not one."""
-    value: JsonValue = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TokenRejected(f"{name} is not a number")
-    if not math.isfinite(value) or not 0 <= value <= MAX_NUMERIC_DATE:
-        raise TokenRejected(f"{name} is out of range")
-    return float(value)

@@ -23,14 +23,17 @@ from sidecar.edge.server import ServerLimits, serve
 from sidecar.enforcement import EnforcementPoint, Ports, Rules
 from sidecar.errors import DecisionUnavailable
 from sidecar.identity.claims import ClaimMap
+from sidecar.identity.resource import ResourceUri
 from sidecar.mcp.session import Sessions
 from sidecar.model import JsonObject
-from sidecar.oauth.keys import FileKeySet
-from sidecar.oauth.verifier import Issuer, JwtVerifier
+from sidecar.oauth.jwt_tokens import TrustedIssuer
+from sidecar.oauth.key_sets import FileKeySet
+from sidecar.oauth.verifier import JwtVerifier
 from sidecar.ports import AttributeValue, AuditReceipt, PdpAnswer, Question
 
 ISSUER = "https://idp.corp.example"
 RESOURCE = "http://mcp.corp.example/mcp"
+RESOURCE_URI = ResourceUri.parse(RESOURCE)
 KEY = ec.generate_private_key(ec.SECP256R1())
 INITIALIZE = {
     "jsonrpc": "2.0",
@@ -210,11 +213,11 @@ def answers(received: bytes) -> Iterator[Answer]:
 
 def config(**changes: Any) -> EdgeConfig:
     fields: dict[str, Any] = {
-        "resource_url": RESOURCE,
+        "resource_uri": RESOURCE_URI,
         "authorization_servers": (ISSUER,),
         "scopes": ("mongodb:read",),
-        "allowed_hosts": default_hosts(RESOURCE, "127.0.0.1"),
-        "allowed_origins": default_origins(RESOURCE, "127.0.0.1"),
+        "allowed_hosts": default_hosts(RESOURCE_URI, "127.0.0.1"),
+        "allowed_origins": default_origins(RESOURCE_URI, "127.0.0.1"),
     }
     return EdgeConfig(**(fields | changes))
 
@@ -233,7 +236,9 @@ async def running(
     member = jwt.algorithms.ECAlgorithm.to_jwk(KEY.public_key(), as_dict=True)
     keys.write_bytes(encoded({"keys": [{**member, "kid": "k"}]}))
     clock, ledger, silence = WallClock(), Ledger(), Silence()
-    issuer = Issuer(issuer=ISSUER, audiences=frozenset({RESOURCE}), keys=FileKeySet(keys, clock), claims=ClaimMap())
+    issuer = TrustedIssuer(
+        issuer=ISSUER, audiences=frozenset({RESOURCE}), keys=FileKeySet(keys, clock), claims=ClaimMap()
+    )
     ports: Any = Ports(
         verifier=JwtVerifier([issuer], clock),
         decisions=Down(),

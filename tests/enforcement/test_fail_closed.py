@@ -42,7 +42,17 @@ from sidecar.errors import (
 )
 from sidecar.mcp import methods
 from sidecar.mcp.session import Sessions
-from sidecar.model import Actor, Identity, JsonObject, Permit, Principal, UnverifiedToken, UpstreamResult
+from sidecar.model import (
+    Actor,
+    AuthScheme,
+    Credential,
+    Identity,
+    JsonObject,
+    Permit,
+    Principal,
+    UnverifiedToken,
+    UpstreamResult,
+)
 from sidecar.opa.process import ManagedOpa
 from sidecar.ports import AuditReceipt, PdpAnswer, Question
 from sidecar.store.file import FileAuditSink
@@ -52,6 +62,9 @@ from tests import parts
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
+CREDENTIAL = Credential(
+    scheme=AuthScheme.BEARER, token=UnverifiedToken("canary-token"), method="POST", uri="http://127.0.0.1/mcp"
+)
 CANARY = "canary-detail-of-a-dependency"
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 FIND = {"name": "find", "arguments": {**ORDERS, "filter": {"status": "canary-value"}, "limit": 1}}
@@ -128,7 +141,7 @@ class StagedVerifier:
 
     found: Identity | SidecarError
 
-    async def verify(self, _token: UnverifiedToken) -> Identity:
+    async def verify(self, _credential: Credential) -> Identity:
         if isinstance(self.found, SidecarError):
             raise self.found
         return self.found
@@ -462,7 +475,7 @@ async def test_a_tool_that_is_not_the_reviewed_one_is_not_called(world, offered)
 async def test_a_caller_who_cannot_be_proven_leaves_one_refusal(world, error):
     one = world(verified=error)
     with pytest.raises(type(error)):
-        await one.pep.authenticate(UnverifiedToken("canary-token"), Exchange(transport="http", client_ip="127.0.0.1"))
+        await one.pep.authenticate(CREDENTIAL, Exchange(transport="http", client_ip="127.0.0.1"))
     assert one.told() == [("refusal", "refused", error.label)]
     assert one.refusals() == {("admit", error.label): 1.0}
     assert one.records()[0]["subject"] is None
@@ -478,7 +491,7 @@ async def test_no_token_is_refused_without_asking_the_verifier(world):
 async def test_a_refusal_stands_even_if_it_cannot_be_recorded(world):
     one = world(verified=TokenRejected(CANARY), unrecorded=("refusal",))
     with pytest.raises(TokenRejected):
-        await one.pep.authenticate(UnverifiedToken("canary-token"), Exchange(transport="http", client_ip="127.0.0.1"))
+        await one.pep.authenticate(CREDENTIAL, Exchange(transport="http", client_ip="127.0.0.1"))
     assert one.refusals() == {("admit", "token_rejected"): 1.0, ("reply", "audit_unavailable"): 1.0}
 
 

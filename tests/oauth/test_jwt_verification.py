@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from sidecar.errors import ConfigurationError, KeysUnavailable, TokenRejected
 from sidecar.identity.claims import ClaimMap
-from sidecar.model import UnverifiedToken
-from sidecar.oauth.keys import VerificationKey, parse_key_set
+from sidecar.model import AuthScheme, Credential, Identity, UnverifiedToken
+from sidecar.oauth.jwk import VerificationKey, parse_key_set
+from sidecar.oauth.jwt_tokens import TrustedIssuer
 from sidecar.oauth.unverified import MAX_TOKEN_BYTES, peek, strict_object
-from sidecar.oauth.verifier import Issuer, JwtVerifier
+from sidecar.oauth.verifier import JwtVerifier
 
 ISSUER = "https://idp.corp.example"
 OTHER = "https://other.example"
@@ -73,7 +74,7 @@ KEYS = Keys(jwk(RSA_KEY, kid="rsa", use="sig"), jwk(EC_KEY, kid="ec"), jwk(ED_KE
 OTHER_KEYS = Keys(jwk(FOREIGN_KEY, kid="rsa"))
 
 
-def issuer(**changes: Any) -> Issuer:
+def issuer(**changes: Any) -> TrustedIssuer:
     fields: dict[str, Any] = {
         "issuer": ISSUER,
         "audiences": frozenset({RESOURCE}),
@@ -82,12 +83,17 @@ def issuer(**changes: Any) -> Issuer:
         "algorithms": frozenset({"RS256", "ES256", "EdDSA"}),
         "leeway_s": 10.0,
     }
-    return Issuer(**(fields | changes))
+    return TrustedIssuer(**(fields | changes))
 
 
 def verifier(clock: ManualClock | None = None, **changes: Any) -> JwtVerifier:
     other = issuer(issuer=OTHER, keys=OTHER_KEYS)
     return JwtVerifier([issuer(**changes), other], clock or ManualClock())
+
+
+async def identified(verifier: JwtVerifier, token: UnverifiedToken) -> Identity:
+    """Verify a token as a plain bearer presents it."""
+    return await verifier.verify(Credential(scheme=AuthScheme.BEARER, token=token, method="POST", uri=RESOURCE))
 
 
 GOOD: dict[str, Any] = {
@@ -149,7 +155,7 @@ ACCEPTED: dict[str, UnverifiedToken] = {
 
 @pytest.mark.parametrize("case", ACCEPTED)
 async def test_a_good_token_names_its_user_and_agent(case: str) -> None:
-    identity = await verifier().verify(ACCEPTED[case])
+    identity = await identified(verifier(), ACCEPTED[case])
 
     assert identity.principal.subject == "alice"
     assert identity.actor.id in {"claude-desktop", "copilot"}
@@ -282,7 +288,7 @@ REFUSED: dict[str, UnverifiedToken] = {
 @pytest.mark.parametrize("case", REFUSED)
 async def test_a_hostile_token_is_refused(case: str) -> None:
     with pytest.raises(TokenRejected) as refusal:
-        await verifier().verify(REFUSED[case])
+        await identified(verifier(), REFUSED[case])
 
     assert "alice" not in str(refusal.value)
 
@@ -290,30 +296,30 @@ async def test_a_hostile_token_is_refused(case: str) -> None:
 async def test_a_token_without_a_key_id_is_accepted_from_a_set_of_one_key() -> None:
     lone = Keys(jwk(RSA_KEY, kid="rsa"))
 
-    identity = await verifier(keys=lone).verify(token(header={"kid": ABSENT}))
+    identity = await identified(verifier(keys=lone), token(header={"kid": ABSENT}))
 
     assert identity.key == (ISSUER, "alice", "claude-desktop")
     with pytest.raises(TokenRejected):
-        await verifier(keys=lone).verify(token(header={"kid": None}))
+        await identified(verifier(keys=lone), token(header={"kid": None}))
 
 
 async def test_two_keys_with_one_key_id_are_both_tried_and_many_are_not() -> None:
     old_and_new = Keys(jwk(FOREIGN_KEY, kid="rsa"), jwk(RSA_KEY, kid="rsa"), jwk(EC_KEY, kid="rsa"))
     flood = Keys(*[jwk(FOREIGN_KEY, kid="rsa") for _ in range(4)], jwk(RSA_KEY, kid="rsa"))
 
-    assert (await verifier(keys=old_and_new).verify(token())).principal.subject == "alice"
+    assert (await identified(verifier(keys=old_and_new), token())).principal.subject == "alice"
     with pytest.raises(TokenRejected):
-        await verifier(keys=flood).verify(token())
+        await identified(verifier(keys=flood), token())
 
 
 async def test_an_old_issuers_plain_type_is_accepted_only_when_configured_and_never_for_an_id_token() -> None:
     old = frozenset({"at+jwt", "jwt"})
 
-    identity = await verifier(token_types=old).verify(token(header={"typ": "JWT"}))
+    identity = await identified(verifier(token_types=old), token(header={"typ": "JWT"}))
     assert identity.actor.id == "claude-desktop"
     for mark in ("nonce", "at_hash", "c_hash"):
         with pytest.raises(TokenRejected):
-            await verifier(token_types=old).verify(token({mark: "n"}, {"typ": "JWT"}))
+            await identified(verifier(token_types=old), token({mark: "n"}, {"typ": "JWT"}))
 
 
 async def test_a_verified_token_is_remembered_but_not_beyond_its_expiry() -> None:
@@ -321,26 +327,26 @@ async def test_a_verified_token_is_remembered_but_not_beyond_its_expiry() -> Non
     cached = JwtVerifier([issuer(keys=keys, leeway_s=0.0)], clock, cache_s=60)
     short = token({"exp": NOW + 30})
 
-    await cached.verify(short)
+    await identified(cached, short)
     clock.now += 29.9
-    await cached.verify(short)
+    await identified(cached, short)
     assert keys.asked == 1
     clock.now += 0.1
     with pytest.raises(TokenRejected):
-        await cached.verify(short)
+        await identified(cached, short)
 
 
 async def test_a_withdrawn_key_stops_verifying_when_the_memory_of_the_token_ends() -> None:
     clock, keys = ManualClock(), Keys(jwk(RSA_KEY, kid="rsa"))
     cached = JwtVerifier([issuer(keys=keys)], clock, cache_s=60)
 
-    await cached.verify(token())
+    await identified(cached, token())
     keys.members[0]["kid"] = "another"
     clock.now += 59
-    await cached.verify(token())
+    await identified(cached, token())
     clock.now += 1
     with pytest.raises(TokenRejected):
-        await cached.verify(token())
+        await identified(cached, token())
 
 
 async def test_the_memory_is_bounded_and_forgets_the_least_recently_used() -> None:
@@ -349,9 +355,9 @@ async def test_the_memory_is_bounded_and_forgets_the_least_recently_used() -> No
     first, second, third = (token({"jti": str(n)}) for n in range(3))
 
     for each in (first, second, first, third, first):
-        await cached.verify(each)
+        await identified(cached, each)
     assert keys.asked == 3
-    await cached.verify(second)
+    await identified(cached, second)
     assert keys.asked == 4
 
 
@@ -361,9 +367,9 @@ async def test_a_refused_token_is_not_remembered_as_good() -> None:
     early = token({"nbf": NOW + 100})
 
     with pytest.raises(TokenRejected):
-        await cached.verify(early)
+        await identified(cached, early)
     clock.now += 100
-    assert (await cached.verify(early)).principal.subject == "alice"
+    assert (await identified(cached, early)).principal.subject == "alice"
 
 
 async def test_missing_keys_are_not_the_tokens_fault() -> None:
@@ -372,7 +378,7 @@ async def test_missing_keys_are_not_the_tokens_fault() -> None:
             raise KeysUnavailable("down")
 
     with pytest.raises(KeysUnavailable):
-        await verifier(keys=Down()).verify(token())
+        await identified(verifier(keys=Down()), token())
 
 
 BAD_ISSUERS: dict[str, Callable[[], object]] = {
@@ -422,7 +428,7 @@ async def test_whatever_a_signed_claim_holds_the_answer_is_an_identity_or_a_refu
     except UnicodeEncodeError:
         return
     try:
-        identity = await verifier().verify(signed)
+        identity = await identified(verifier(), signed)
     except TokenRejected:
         return
     assert identity.principal.issuer == ISSUER
@@ -435,7 +441,7 @@ async def test_a_changed_character_never_changes_who_is_speaking(position: int, 
     index = position % len(original)
     changed = UnverifiedToken(original[:index] + replacement + original[index + 1 :])
     try:
-        identity = await verifier().verify(changed)
+        identity = await identified(verifier(), changed)
     except TokenRejected:
         return
     assert changed == original

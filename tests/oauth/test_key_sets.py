@@ -16,17 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import ConfigurationError, KeysUnavailable
-from sidecar.oauth.keys import (
-    ASYMMETRIC_ALGORITHMS,
-    MAX_KEYS,
-    Discovery,
-    FetchLimits,
-    FileKeySet,
-    RemoteKeySet,
-    at,
-    check_address,
-    parse_key_set,
-)
+from sidecar.oauth.fetch import FetchLimits, check_address
+from sidecar.oauth.jwk import ASYMMETRIC_ALGORITHMS, MAX_KEYS, parse_key_set
+from sidecar.oauth.key_sets import FileKeySet, RemoteKeySet, at
+from sidecar.oauth.metadata import Discovery
 
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 RSA_PUBLIC: dict[str, Any] = jwt.algorithms.RSAAlgorithm.to_jwk(RSA_KEY.public_key(), as_dict=True)

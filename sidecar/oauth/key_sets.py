@@ -1,0 +1,175 @@
+"""Key sets of issuers: a file, a fixed address, or what the issuer's own metadata names.
+
+One law for all: what was good stays until something good replaces it, and what is missing is an error, never an empty
+success. Nothing in a token ever names a source (``jku``, ``x5u``, ``jwk``: RFC 8725 section 3.10).
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+import aiohttp
+
+from sidecar.errors import ConfigurationError, KeysUnavailable
+from sidecar.oauth.fetch import MAX_DOCUMENT_BYTES, FetchLimits, check_address, fetch_object
+from sidecar.oauth.jwk import VerificationKey, matching, parse_key_set
+from sidecar.oauth.unverified import strict_object
+from sidecar.ports import Clock
+
+_log = logging.getLogger(__name__)
+
+_FILE_CHECK_INTERVAL_S: Final = 1.0
+
+
+class KeySet(Protocol):
+    """The keys of one issuer."""
+
+    async def candidates(self, key_id: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
+        """Return the keys that may have signed a token with this header; none if no such key is published.
+
+        See ``jwk.matching``.
+
+        Raises:
+            KeysUnavailable: whether such a key exists is not known, because the set cannot be had.
+        """
+        ...
+
+
+class FileKeySet:
+    """A key set in a file; a changed file is read again at most a second later.
+
+    Args:
+        path: a JWK set as JSON.
+        clock: paces the checks.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._keys: tuple[VerificationKey, ...] = ()
+        self._stamp: tuple[int, int, int] | None = None
+        self._checked_at: float | None = None
+
+    async def candidates(self, key_id: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
+        """See ``KeySet``."""
+        self._refresh()
+        return matching(self._keys, key_id, algorithm)
+
+    def _refresh(self) -> None:
+        now = self._clock.monotonic()
+        if self._checked_at is None or now - self._checked_at >= _FILE_CHECK_INTERVAL_S:
+            self._checked_at = now
+            self._reload_if_changed()
+        if not self._keys:
+            raise KeysUnavailable(f"no usable keys in {self._path.name}")
+
+    def _reload_if_changed(self) -> None:
+        try:
+            status = self._path.stat()
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if stamp != self._stamp:
+                self._keys = self._read()
+                self._stamp = stamp
+        except (OSError, ValueError, KeysUnavailable) as error:
+            # a half-written or emptied file must not lock everybody out: the last good set stays in force
+            _log.warning("key file %s is not usable: %s", self._path.name, error)
+
+    def _read(self) -> tuple[VerificationKey, ...]:
+        with self._path.open("rb") as file:
+            data = file.read(MAX_DOCUMENT_BYTES + 1)
+        if len(data) > MAX_DOCUMENT_BYTES:
+            raise KeysUnavailable("the key file is too large")
+        return parse_key_set(strict_object(data))
+
+
+class RemoteKeySet:
+    """A key set behind an address, cached; fetched again when it is old or a token names a key it does not have.
+
+    Args:
+        locate: gives the address of the JWK set; ``at`` for a fixed one, ``Discovery`` for the issuer's metadata.
+        session: makes the requests; its owner closes it.
+        clock: paces the fetches.
+        limits: see ``FetchLimits``.
+    """
+
+    def __init__(
+        self,
+        locate: Callable[[], Awaitable[str]],
+        session: aiohttp.ClientSession,
+        clock: Clock,
+        limits: FetchLimits | None = None,
+    ) -> None:
+        self._locate = locate
+        self._session = session
+        self._clock = clock
+        self._limits = limits or FetchLimits()
+        self._keys: tuple[VerificationKey, ...] = ()
+        self._fetched_at = float("-inf")
+        self._attempted_at = float("-inf")
+        self._failed = False
+        self._flight: asyncio.Task[None] | None = None
+
+    async def candidates(self, key_id: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
+        """See ``KeySet``."""
+        if self._age() >= self._limits.max_age_s:
+            await self._refresh()
+        found = matching(self._current(), key_id, algorithm)
+        if found or key_id is None or any(key.id == key_id for key in self._keys):
+            return found
+        await self._refresh()
+        found = matching(self._current(), key_id, algorithm)
+        if not found and self._failed:
+            raise KeysUnavailable("unknown key id, and the key set cannot be refreshed")
+        return found
+
+    def _age(self) -> float:
+        return self._clock.monotonic() - self._fetched_at
+
+    def _current(self) -> tuple[VerificationKey, ...]:
+        if not self._keys or self._age() >= self._limits.max_stale_s:
+            raise KeysUnavailable("the key set could not be fetched")
+        return self._keys
+
+    async def _refresh(self) -> None:
+        """Fetch once for everybody who waits, unless the last attempt is too recent.
+
+        The fetch is a task of its own: the caller who started it may be cancelled, the others still want the keys.
+        """
+        if self._flight is None:
+            pause = self._limits.retry_s if self._failed else self._limits.cooldown_s
+            if self._clock.monotonic() - self._attempted_at < pause:
+                return
+            self._attempted_at = self._clock.monotonic()
+            self._flight = asyncio.create_task(self._fetch(), name="fetch-keys")
+        await asyncio.shield(self._flight)
+
+    async def _fetch(self) -> None:
+        try:
+            uri = await self._locate()
+            self._keys = parse_key_set(await fetch_object(self._session, uri, self._limits))
+            self._fetched_at = self._clock.monotonic()
+            self._failed = False
+        except KeysUnavailable as error:
+            self._failed = True
+            _log.warning("keys could not be fetched: %s", error)
+        finally:
+            self._flight = None
+
+
+def at(uri: str) -> Callable[[], Awaitable[str]]:
+    """Return a fixed address for ``RemoteKeySet``.
+
+    Raises:
+        ConfigurationError: the address is not one that keys may come from.
+    """
+    try:
+        check_address(uri)
+    except ValueError as error:
+        raise ConfigurationError(f"jwks_uri: {error}") from error
+
+    async def locate() -> str:
+        return uri
+
+    return locate
