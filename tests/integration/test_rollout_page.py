@@ -1,4 +1,4 @@
-"""docs/policy-rollout.md, "A way to roll out": every command in order, beside a sidecar that serves."""
+"""docs/policy-rollout.md, "Roll out a change, step by step": every command in order, beside a sidecar that serves."""
 
 import json
 import re
@@ -14,7 +14,9 @@ from tests import parts
 from tests.integration.deployment import HR_ADMIN, deployed, wait_until
 
 PAGE = (parts.ROOT / "docs" / "policy-rollout.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^ *```sh\n(.*?)^ *```$", PAGE.partition("## A way to roll out")[2], re.MULTILINE | re.DOTALL)
+COMMANDS = re.findall(
+    r"^ *```sh\n(.*?)^ *```$", PAGE.partition("## Roll out a change, step by step")[2], re.MULTILINE | re.DOTALL
+)
 SALARIES = {"connectionId": "preconfigured", "database": "hr", "collection": "salaries"}
 
 
