@@ -4,7 +4,7 @@ An implementation translates every foreign exception at its own border into the 
 method names; anything else is a bug. Cancellation (``asyncio.CancelledError``) always passes through.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -63,8 +63,16 @@ class DecisionPoint(Protocol):
 class ViewCatalog(Protocol):
     """What the databases say of their views."""
 
-    async def views(self, databases: Collection[str]) -> Views:
+    def knows(self, databases: Collection[str]) -> bool:
+        """Return whether ``views`` can answer for all of these databases without asking anything outside."""
+        ...
+
+    async def views(self, databases: Collection[str], asker: Hashable) -> Views:
         """Return every view of these databases, with all its definitions.
+
+        Args:
+            databases: by name.
+            asker: on whose behalf; nobody can make what others asked for be forgotten.
 
         Raises:
             ViewsUnavailable: they are not known, or not freshly enough.

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from sidecar.commands.derive import derive
+from sidecar.commands.views import databases
 from sidecar.enforcement.evidence import Evidence, settled, stage_of
 from sidecar.enforcement.livetools import LiveTools
 from sidecar.enforcement.shadow import Shadow
@@ -142,21 +143,36 @@ class ToolCalls:
 
     async def _call(self, call: ToolCall, turn: Turn) -> UpstreamResult:
         """The enforcement sequence. A step yields its value or raises; nothing is forwarded without a permit."""
-        command = await self._derive(call, turn)
+        command = self._derive(call, turn)
         decision = await self._ask(command, turn)
         plan(decision)
         await self._live.require_pinned(decision.server, call.name)
         permit = await self._commit(call, decision, turn)
         return await self._forward(permit, turn)
 
-    async def _derive(self, call: ToolCall, turn: Turn) -> Command:
+    def _derive(self, call: ToolCall, turn: Turn) -> Command:
         with self._ports.tracer.step("derive"):
             turn.command = derive(call)
-            if self._ports.views is not None:
-                turn.command = await through_views(turn.command, self._ports.views)
         return turn.command
 
-    async def _ask(self, command: Command, turn: Turn) -> Decision:
+    async def _ask(self, named: Command, turn: Turn) -> Decision:
+        """Have the command decided, with what it reads through views.
+
+        The views of a database that nothing is known of are looked up only for a caller who may do what the call names:
+        else anybody could have any name looked up. To read more than that takes more rights, never fewer, so a refusal
+        by name alone is final.
+        """
+        catalog = self._ports.views
+        if catalog is None:
+            return await self._allowed(named, turn)
+        decision = None if catalog.knows(databases(named)) else await self._allowed(named, turn)
+        with self._ports.tracer.step("derive"):
+            command = turn.command = await through_views(named, catalog, turn.identity.key)
+        if decision is not None and command is named:
+            return decision
+        return await self._allowed(command, turn)
+
+    async def _allowed(self, command: Command, turn: Turn) -> Decision:
         request = AccessRequest(
             identity=turn.identity, method="tools/call", command=command, context=self._context(turn)
         )

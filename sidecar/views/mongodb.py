@@ -5,7 +5,8 @@ The MongoDB MCP server cannot be asked: its ``list-collections`` leaves out what
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,6 +34,9 @@ MAX_DATABASES: Final = 1024
 MAX_VIEWS: Final = 10_000
 """Views of one database; more than this is no answer."""
 
+MAX_DATABASES_ASKED: Final = 64
+"""Databases that are kept on behalf of one asker."""
+
 _CONNECTIONS: Final = 4
 
 _OPTIONS: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
@@ -49,6 +53,7 @@ class _Learned:
 
     at: float
     views: Views
+    asker: Hashable
 
 
 class MongoViews:
@@ -70,6 +75,7 @@ class MongoViews:
         refresh_s: float,
         timeout_s: float,
         max_databases: int = MAX_DATABASES,
+        max_asked: int = MAX_DATABASES_ASKED,
     ) -> None:
         """Prepare the connections; none is opened before it is needed.
 
@@ -82,18 +88,25 @@ class MongoViews:
         self._refresh_s = refresh_s
         self._timeout_s = timeout_s
         self._max_databases = max_databases
+        self._max_asked = max_asked
         self._clients = [_client(text, timeout_s) for text in connection_strings]
         self._learned: dict[str, _Learned] = {}
         self._flights: dict[str, asyncio.Task[Views]] = {}
 
-    async def views(self, databases: Collection[str]) -> Views:
+    def knows(self, databases: Collection[str]) -> bool:
+        """Return whether all of these databases were looked at lately enough."""
+        now = self._clock.monotonic()
+        found = (self._learned.get(database) for database in databases)
+        return all(learned is not None and now - learned.at < 2 * self._refresh_s for learned in found)
+
+    async def views(self, databases: Collection[str], asker: Hashable) -> Views:
         """Return every view of these databases, with all its definitions.
 
         Raises:
             ViewsUnavailable: they are not known, or not freshly enough.
         """
         found: dict[Namespace, Sequence[View]] = {}
-        for views in await asyncio.gather(*map(self._of, sorted(set(databases)))):
+        for views in await asyncio.gather(*(self._of(database, asker) for database in sorted(set(databases)))):
             found |= views
         return found
 
@@ -106,18 +119,18 @@ class MongoViews:
         for client in self._clients:
             await client.close()
 
-    async def _of(self, database: str) -> Views:
+    async def _of(self, database: str, asker: Hashable) -> Views:
         learned = self._learned.get(database)
         age = self._clock.monotonic() - learned.at if learned is not None else None
         if learned is not None and age is not None and age < self._refresh_s:
             return learned.views
-        flight = self._flights.get(database) or self._begin(database)
+        flight = self._flights.get(database) or self._begin(database, asker)
         if learned is not None and age is not None and age < 2 * self._refresh_s:
             return learned.views
         return await asyncio.shield(flight)  # a caller that gives up takes nobody else with it
 
-    def _begin(self, database: str) -> asyncio.Task[Views]:
-        flight = asyncio.create_task(self._fetch(database), name="views")
+    def _begin(self, database: str, asker: Hashable) -> asyncio.Task[Views]:
+        flight = asyncio.create_task(self._fetch(database, asker), name="views")
         self._flights[database] = flight
 
         def landed(done: asyncio.Task[Views]) -> None:
@@ -128,7 +141,7 @@ class MongoViews:
         flight.add_done_callback(landed)
         return flight
 
-    async def _fetch(self, database: str) -> Views:
+    async def _fetch(self, database: str, asker: Hashable) -> Views:
         """Ask every connection; one that does not answer is no answer at all."""
         at = self._clock.monotonic()
         try:
@@ -141,11 +154,20 @@ class MongoViews:
         for view in (view for found in lists for view in found):
             others = views.get(view.namespace, ())
             views[view.namespace] = others if view in others else (*others, view)
-        self._learned.pop(database, None)
-        while len(self._learned) >= self._max_databases:
-            del self._learned[next(iter(self._learned))]
-        self._learned[database] = _Learned(at=at, views=views)
+        known = self._learned.pop(database, None)
+        self._make_room(asker)
+        # Whoever asked first keeps it: a refresh on behalf of somebody else is no reason to forget it with their names.
+        self._learned[database] = _Learned(at=at, views=views, asker=known.asker if known is not None else asker)
         return views
+
+    def _make_room(self, asker: Hashable) -> None:
+        """Forget the oldest of an asker who has the most that one may have; else of the one who has the most of all."""
+        counts = Counter(learned.asker for learned in self._learned.values())
+        if counts[asker] < self._max_asked:
+            if len(self._learned) < self._max_databases:
+                return
+            [(asker, _)] = counts.most_common(1)
+        del self._learned[next(name for name, learned in self._learned.items() if learned.asker == asker)]
 
 
 def _client(connection_string: str, timeout_s: float) -> "AsyncMongoClient[dict[str, Any]]":

@@ -129,6 +129,17 @@ async def test_without_a_connection_what_the_platform_declares_is_what_counts(st
         assert deployment.all_reached() == []
 
 
+async def test_a_name_that_the_caller_may_not_use_is_not_looked_up(tmp_path, database):
+    """Nothing answers there: a look-up would be refused as ``views_unavailable``."""
+    unreachable = f'views_connection_string = "mongodb://127.0.0.1:{parts.free_port()}/"'
+    with deployed(tmp_path, database, of_servers=unreachable, extra="[views]\ntimeout_ms = 300\n") as deployment:
+        for stranger in ("nobody_owns_this", "hr"):
+            result = await find(deployment, database=stranger, collection="salaries")
+            codes = {reason["code"] for reason in result.meta[META]["reasons"]}
+            assert codes
+            assert "views_unavailable" not in codes
+
+
 async def test_when_the_views_cannot_be_listed_nothing_is_carried_out(tmp_path, database):
     unreachable = f'views_connection_string = "mongodb://a:canary@127.0.0.1:{parts.free_port()}/"'
     with deployed(tmp_path, database, of_servers=unreachable, extra="[views]\ntimeout_ms = 300\n") as deployment:

@@ -153,7 +153,7 @@ async def test_views_are_learned_and_collections_are_not_views(database, db, lea
     await db.orders.insert_one({})
     await define(db, "v", "orders", [{"$match": {"region": "EU"}}])
     await define(db, "w", "v")
-    views = await learn(database).views({db.name})
+    views = await learn(database).views({db.name}, "alice")
     assert views == {
         view.namespace: (view,)
         for view in (expected(db, "v", "orders", [{"$match": {"region": "EU"}}]), expected(db, "w", "v"))
@@ -161,15 +161,15 @@ async def test_views_are_learned_and_collections_are_not_views(database, db, lea
 
 
 async def test_a_database_that_does_not_exist_has_none(database, database_name, learn):
-    assert await learn(database).views({database_name}) == {}
-    assert await learn(database).views(set()) == {}
+    assert await learn(database).views({database_name}, "alice") == {}
+    assert await learn(database).views(set(), "alice") == {}
 
 
 async def test_every_bson_value_becomes_one_that_the_walker_reads(database, db, learn):
     key, when = ObjectId(), datetime(2026, 1, 2, tzinfo=UTC)
     match = {"_id": key, "n": Int64(5), "at": {"$gt": when}, "name": Regex("^a", "i"), "ratio": float("inf")}
     await define(db, "v", "orders", [{"$match": match}, {"$limit": Int64(5)}])
-    [[view]] = (await learn(database).views({db.name})).values()
+    [[view]] = (await learn(database).views({db.name}, "alice")).values()
     assert view.pipeline == [
         {
             "$match": {
@@ -186,7 +186,7 @@ async def test_every_bson_value_becomes_one_that_the_walker_reads(database, db, 
 
 async def test_javascript_in_a_definition_is_still_seen_as_such(database, db, learn):
     await define(db, "v", "orders", [{"$match": {"$expr": {"a": Code("function() {}")}}}])
-    [[view]] = (await learn(database).views({db.name})).values()
+    [[view]] = (await learn(database).views({db.name}, "alice")).values()
     assert view.pipeline == [{"$match": {"$expr": {"a": {"$code": "function() {}"}}}}]
 
 
@@ -198,7 +198,7 @@ async def test_connections_are_taken_together_with_every_definition(database, db
         await define(db, "v", "orders")
         await define(db, "same", "orders")
         catalog = learn(database, other)
-        views = await catalog.views({db.name})
+        views = await catalog.views({db.name}, "alice")
         await catalog.close()
     name = Namespace(database=db.name, collection="v")
     if other != database:  # with a database of the caller's own there is but one
@@ -212,21 +212,21 @@ async def test_connections_are_taken_together_with_every_definition(database, db
 async def test_what_is_young_is_not_asked_for_again(relay, db, learn, clock):
     await define(db, "v", "orders")
     catalog = learn(relay.uri)
-    first = await catalog.views({db.name})
+    first = await catalog.views({db.name}, "alice")
     clock.now += REFRESH_S - 1
-    assert await catalog.views({db.name}) == first
+    assert await catalog.views({db.name}, "alice") == first
     assert relay.asked == 1
 
 
 async def test_a_change_is_seen_after_the_refresh(relay, db, learn, clock):
     catalog = learn(relay.uri)
-    assert await catalog.views({db.name}) == {}
+    assert await catalog.views({db.name}, "alice") == {}
     await define(db, "v", "orders")
     clock.now += REFRESH_S
-    await catalog.views({db.name})
+    await catalog.views({db.name}, "alice")
 
     async def seen():
-        return len(await catalog.views({db.name})) == 1
+        return len(await catalog.views({db.name}, "alice")) == 1
 
     await until(seen)
     assert relay.asked == 2
@@ -234,26 +234,26 @@ async def test_a_change_is_seen_after_the_refresh(relay, db, learn, clock):
 
 async def test_while_it_is_refreshed_the_older_answer_stands_and_nobody_waits(relay, db, learn, clock):
     catalog = learn(relay.uri)
-    await catalog.views({db.name})
+    await catalog.views({db.name}, "alice")
     await define(db, "v", "orders")
     relay.open.clear()
     clock.now += 2 * REFRESH_S - 1
-    assert await catalog.views({db.name}) == {}
-    assert await catalog.views({db.name}) == {}
+    assert await catalog.views({db.name}, "alice") == {}
+    assert await catalog.views({db.name}, "alice") == {}
 
 
 async def test_beyond_twice_the_refresh_a_call_waits_for_the_new_answer(relay, db, learn, clock):
     catalog = learn(relay.uri)
-    await catalog.views({db.name})
+    await catalog.views({db.name}, "alice")
     await define(db, "v", "orders")
     clock.now += 2 * REFRESH_S
-    assert len(await catalog.views({db.name})) == 1
+    assert len(await catalog.views({db.name}, "alice")) == 1
 
 
 async def test_an_answer_is_as_old_as_its_question(relay, db, learn, clock):
     catalog = learn(relay.uri)
     relay.open.clear()
-    waiting = asyncio.create_task(catalog.views({db.name}))
+    waiting = asyncio.create_task(catalog.views({db.name}, "alice"))
 
     async def asked():
         return relay.asked == 1
@@ -262,14 +262,14 @@ async def test_an_answer_is_as_old_as_its_question(relay, db, learn, clock):
     clock.now += 2 * REFRESH_S
     relay.open.set()
     await waiting
-    await catalog.views({db.name})
+    await catalog.views({db.name}, "alice")
     assert relay.asked == 2
 
 
 async def test_many_callers_are_one_question(relay, db, learn):
     catalog = learn(relay.uri)
     await define(db, "v", "orders")
-    answers = await asyncio.gather(*(catalog.views({db.name}) for _ in range(20)))
+    answers = await asyncio.gather(*(catalog.views({db.name}, "alice") for _ in range(20)))
     assert relay.asked == 1
     assert all(len(answer) == 1 for answer in answers)
 
@@ -277,7 +277,7 @@ async def test_many_callers_are_one_question(relay, db, learn):
 async def test_a_caller_that_gives_up_takes_nobody_with_it(relay, db, learn):
     catalog = learn(relay.uri)
     relay.open.clear()
-    leaving, staying = (asyncio.create_task(catalog.views({db.name})) for _ in range(2))
+    leaving, staying = (asyncio.create_task(catalog.views({db.name}, "alice")) for _ in range(2))
 
     async def asked():
         return relay.asked == 1
@@ -293,12 +293,37 @@ async def test_a_caller_that_gives_up_takes_nobody_with_it(relay, db, learn):
 async def test_the_databases_that_are_kept_are_bounded(relay, db, learn):
     catalog = learn(relay.uri, max_databases=2)
     for name in ("a", "b", "c"):
-        await catalog.views({f"{db.name}_{name}"})
+        await catalog.views({f"{db.name}_{name}"}, "alice")
     assert relay.asked == 3
-    await catalog.views({f"{db.name}_b", f"{db.name}_c"})
+    await catalog.views({f"{db.name}_b", f"{db.name}_c"}, "alice")
     assert relay.asked == 3
-    await catalog.views({f"{db.name}_a"})
+    await catalog.views({f"{db.name}_a"}, "alice")
     assert relay.asked == 4
+
+
+async def test_one_asker_makes_nobody_elses_be_forgotten(relay, db, learn):
+    catalog = learn(relay.uri, max_databases=5, max_asked=3)
+    await catalog.views({f"{db.name}_mine"}, "alice")
+    for number in range(20):
+        await catalog.views({f"{db.name}_{number}"}, "mallory")
+    await catalog.views({f"{db.name}_other"}, "bob")
+    assert relay.asked == 22
+    assert catalog.knows({f"{db.name}_mine", f"{db.name}_other", f"{db.name}_19", f"{db.name}_18", f"{db.name}_17"})
+    assert not catalog.knows({f"{db.name}_16"})
+    await catalog.views({f"{db.name}_more"}, "bob")
+    assert catalog.knows({f"{db.name}_mine", f"{db.name}_other", f"{db.name}_more"})
+    assert not catalog.knows({f"{db.name}_17"}), "room is made by the one who has the most"
+
+
+async def test_what_is_too_old_to_be_used_is_not_known(relay, db, learn, clock):
+    catalog = learn(relay.uri)
+    assert not catalog.knows({db.name})
+    await catalog.views({db.name}, "alice")
+    clock.now += 2 * REFRESH_S - 1
+    assert catalog.knows({db.name})
+    clock.now += 1
+    assert not catalog.knows({db.name})
+    assert catalog.knows(set())
 
 
 # --- where it cannot be had -------------------------------------------------------------------------------------------
@@ -307,7 +332,7 @@ async def test_the_databases_that_are_kept_are_bounded(relay, db, learn):
 async def test_nobody_there_is_a_refusal(learn, free_port):
     catalog = learn(f"mongodb://someone:canary@127.0.0.1:{free_port}/", timeout_s=0.3)
     with pytest.raises(ViewsUnavailable) as caught:
-        await catalog.views({"sales"})
+        await catalog.views({"sales"}, "alice")
     assert "canary" not in f"{caught.value} {caught.value.detail} {caught.value.__cause__}"
 
 
@@ -315,34 +340,34 @@ async def test_one_connection_that_is_down_is_no_answer(database, db, learn, fre
     await define(db, "v", "orders")
     catalog = learn(database, f"mongodb://127.0.0.1:{free_port}/", timeout_s=0.3)
     with pytest.raises(ViewsUnavailable):
-        await catalog.views({db.name})
+        await catalog.views({db.name}, "alice")
 
 
 async def test_a_database_that_never_answers_is_given_up(relay, db, learn):
     relay.open.clear()
     with pytest.raises(ViewsUnavailable):
-        await learn(relay.uri, timeout_s=0.3).views({db.name})
+        await learn(relay.uri, timeout_s=0.3).views({db.name}, "alice")
 
 
 async def test_what_was_known_stands_for_twice_the_refresh_and_no_longer(relay, db, learn, clock):
     catalog = learn(relay.uri, timeout_s=0.3)
     await define(db, "v", "orders")
-    known = await catalog.views({db.name})
+    known = await catalog.views({db.name}, "alice")
     await relay.cut()
     clock.now += 2 * REFRESH_S - 1
-    assert await catalog.views({db.name}) == known
+    assert await catalog.views({db.name}, "alice") == known
     clock.now += 1
     with pytest.raises(ViewsUnavailable):
-        await catalog.views({db.name})
+        await catalog.views({db.name}, "alice")
 
 
 async def test_after_a_failure_it_is_asked_again(relay, db, learn):
     catalog = learn(relay.uri, timeout_s=0.3)
     relay.open.clear()
     with pytest.raises(ViewsUnavailable):
-        await catalog.views({db.name})
+        await catalog.views({db.name}, "alice")
     relay.open.set()
-    assert await catalog.views({db.name}) == {}
+    assert await catalog.views({db.name}, "alice") == {}
 
 
 @pytest.mark.parametrize("text", ["", "canary", "http://canary", "mongodb://", "mongodb://a:canary@h:x/"])
@@ -360,7 +385,7 @@ def test_no_connection_is_a_mistake_of_the_configuration(clock):
 async def test_it_closes_while_something_is_under_way(relay, db, learn):
     catalog = learn(relay.uri)
     relay.open.clear()
-    waiting = asyncio.create_task(catalog.views({db.name}))
+    waiting = asyncio.create_task(catalog.views({db.name}, "alice"))
 
     async def asked():
         return relay.asked == 1
@@ -381,7 +406,7 @@ async def test_views_that_lead_elsewhere_are_asked_for_there_too(database, db, l
         other = client[f"{db.name}_b"]
         await define(other, "x", "salaries")
         call = find(db, "v")
-        command = await through_views(derive(call), learn(database))
+        command = await through_views(derive(call), learn(database), "alice")
         await client.drop_database(other.name)
     assert {(access.namespace.database, access.namespace.collection) for access in command.accesses} == {
         (db.name, "v"),
@@ -398,4 +423,4 @@ async def test_a_definition_that_the_walker_does_not_know_is_refused_at_the_call
         pytest.skip("this database refuses such a view")
     call = find(db, "v")
     with pytest.raises(CommandNotDerivable, match="view_not_derivable"):
-        await through_views(derive(call), learn(database))
+        await through_views(derive(call), learn(database), "alice")
