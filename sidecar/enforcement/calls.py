@@ -152,7 +152,7 @@ class ToolCalls:
 
     def _derive(self, call: ToolCall, turn: Turn) -> Command:
         with self._ports.tracer.step("derive"):
-            turn.command = derive(call)
+            turn.named = turn.command = derive(call)
         return turn.command
 
     async def _ask(self, named: Command, turn: Turn) -> Decision:

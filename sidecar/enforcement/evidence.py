@@ -6,11 +6,13 @@ a filter's values or a document.
 """
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
 from sidecar.audit import record
 from sidecar.enforcement.budget import Budget
 from sidecar.enforcement.turn import CancelledByClient, OutcomeNotRecorded, Ports, Rules, Turn
+from sidecar.enforcement.views import BEHIND, folded
 from sidecar.errors import (
     AuditUnavailable,
     CallRefused,
@@ -29,6 +31,10 @@ TOOL_ERROR: Final = "tool_error"
 
 OWN_SOURCE: Final = "sidecar"
 """Who says a reason that is not policy's."""
+
+
+_NOT_GRANTED: Final = "not_granted"
+"""What a caller reads where a view cannot be read for certain: the same as where one of its sources is not granted."""
 
 
 class Evidence:
@@ -134,12 +140,20 @@ class Evidence:
         """Return the tool result of a refused call: one sentence for the model, and an object for machines."""
         turn.error = TOOL_ERROR
         decision = turn.decision
-        accesses: tuple[Access, ...] = turn.command.accesses if turn.command is not None else ()
+        named: tuple[Access, ...] = turn.named.accesses if turn.named is not None else ()
+        owner = _owner(decision) if decision is not None else None
         path = ""
         match error:
-            case PolicyDenied() if decision is not None:
-                reasons = decision.reasons
-                text = tools.explain(reasons, accesses, _owners(decision))
+            case PolicyDenied() if decision is not None and turn.command is not None:
+                owners = _owners(decision)
+                reasons = folded(decision.reasons, named, turn.command.accesses, owners)
+                decision = replace(decision, reasons=reasons, accesses=decision.accesses[: len(named)])
+                owner = _owner(decision)
+                text = tools.explain(reasons, named, owners[: len(named)])
+            case CallRefused() if named and error.reason in BEHIND:
+                home = next((index for index, access in enumerate(named) if access.via == error.path), None)
+                reasons = (Reason(code=_NOT_GRANTED, source="platform", access=home),)
+                text = tools.explain(reasons, named, ())
             case CallRefused():
                 reasons, path = (Reason(code=error.reason, source=OWN_SOURCE),), error.path
                 text = tools.unreadable(error.message, path)
@@ -152,7 +166,7 @@ class Evidence:
             "reasons": [{"code": r.code, "source": r.source, "access": r.access} for r in reasons],
             "request_id": turn.request_id,
             "trace_id": turn.span.trace_id,
-            "owner": _owner(decision) if decision is not None else None,
+            "owner": owner,
         }
         if path:
             body["path"] = path

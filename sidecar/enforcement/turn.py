@@ -138,7 +138,10 @@ class Turn:
     rpc_id: RequestId | None = None
     session: Session | None = None
     call: ToolCall | None = None
+    named: Command | None = None
+    """What the call touches by its own words."""
     command: Command | None = None
+    """The same with what it reads through views; the accesses of ``named`` come first."""
     question: JsonObject | None = None
     """The document that OPA is asked about, once it is."""
     decision: Decision | None = None

@@ -1,10 +1,16 @@
-"""Views on the way of a call: their definitions are had from outside before what lies behind them can be said."""
+"""Views on the way of a call: their definitions come from outside, and what lies behind them stays there."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Final
 
 from sidecar.commands.views import View, databases, expand
-from sidecar.model import Command, Namespace
+from sidecar.model import Access, Command, Namespace, Reason
 from sidecar.ports import ViewCatalog
+
+BEHIND: Final = frozenset({"view_not_derivable", "too_many_accesses"})
+"""Reasons of a ``CommandNotDerivable`` of ``through_views``: they tell what a definition holds, which callers may not
+know."""
 
 
 async def through_views(command: Command, catalog: ViewCatalog, asker: Hashable) -> Command:
@@ -25,3 +31,31 @@ async def through_views(command: Command, catalog: ViewCatalog, asker: Hashable)
         known |= {name: tuple(views) for name, views in (await catalog.views(missing, asker)).items()}
         expanded = expand(command, known)
     return expanded
+
+
+def folded(
+    reasons: Sequence[Reason], named: Sequence[Access], accesses: Sequence[Access], owners: Sequence[str]
+) -> tuple[Reason, ...]:
+    """Return the reasons against a call as reasons against what the caller named.
+
+    A caller who was told which access of how many was refused, and by whose policy, would learn that a name is a view,
+    how many sources it has and whose they are. So a reason about something behind a view is one about the view, and
+    comes from the view's owner.
+
+    Args:
+        reasons: of the decision.
+        named: the accesses by the call's own words.
+        accesses: the same, then those behind views.
+        owners: the owning team of each of ``accesses``; may be shorter.
+    """
+
+    def fold(reason: Reason) -> Reason:
+        if reason.access is None or not len(named) <= reason.access < len(accesses):
+            return reason
+        behind = accesses[reason.access]
+        homes = [index for index, access in enumerate(named) if access.via == behind.via]
+        home = next((index for index in homes if named[index].namespace == behind.via_view), next(iter(homes), None))
+        owner = owners[home] if home is not None and home < len(owners) else ""
+        return replace(reason, access=home, source=owner or "platform")
+
+    return tuple(dict.fromkeys(map(fold, reasons)))

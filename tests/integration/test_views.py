@@ -82,9 +82,10 @@ async def test_the_view_alone_is_not_enough(listing, summary):
     result = await find(listing)
     assert result.is_error
     decision = result.meta[META]
-    assert [(reason["code"], reason["access"]) for reason in decision["reasons"]] == [("not_granted", 1)]
+    assert [(reason["code"], reason["access"]) for reason in decision["reasons"]] == [("not_granted", 0)]
     assert listing.all_reached() == before
     record = listing.records()[-1]
+    assert [reason["access"] for reason in record["decision"]["reasons"]] == [1], "the evidence knows which it was"
     assert [access.get("via_view") for access in record["accesses"]] == [
         None,
         {"database": "sales", "collection": "summary"},
@@ -95,6 +96,28 @@ async def test_the_refusal_does_not_say_what_the_view_is_made_of(listing, summar
     result = await find(listing)
     assert "sales.summary" in result.content[0].text
     assert "customers" not in result.model_dump_json()
+
+
+async def test_a_refused_view_reads_like_a_refused_collection(listing, summary):
+    def told(result, name: str):
+        decision = result.meta[META]
+        assert decision.pop("request_id")
+        assert decision.pop("trace_id")
+        return decision, result.content[0].text.replace(f"sales.{name}", "it")
+
+    view = told(await find(listing), "summary")
+    assert view == told(await find(listing, collection="customers"), "customers")
+
+
+async def test_a_view_that_cannot_be_read_for_certain_reads_like_one_that_is_not_granted(start, summary):
+    summary.sales.drop_collection("summary")
+    summary.sales.command("create", "summary", viewOn="orders", pipeline=[{"$listSampledQueries": {"no": "such"}}])
+    with start(listing=True, views=None) as deployment:
+        result = await find(deployment)
+        told = result.meta[META]
+        assert [(reason["code"], reason["access"]) for reason in told["reasons"]] == [("not_granted", 0)]
+        assert "path" not in told
+        assert deployment.records()[-1]["outcome"]["error"] == "view_not_derivable"
 
 
 async def test_a_collection_beside_it_is_read_as_ever(listing, summary):
