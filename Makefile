@@ -12,10 +12,10 @@ ARGS ?=
 # Test processes. Each starts its own real parts, so more of them than this gains little.
 WORKERS ?= 2
 
-.PHONY: help setup run test check mutants fmt lock jaeger bench bench-policy clean
+.PHONY: help setup run test check nightly mutants fmt lock jaeger bench bench-policy bench-against clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 23
 
 setup: ## install what the lock files name into .venv and .parts (fast when there is nothing to do)
 	@scripts/setup
@@ -25,10 +25,13 @@ run: ## set up, play the tour on real parts, then serve (ARGS=--once: only the t
 	@exec mcp-sidecar demo $(ARGS)
 
 test: setup ## every test, on real parts (ARGS='-k name' for a few; WORKERS=n processes)
-	@exec pytest -n $(WORKERS) --dist loadscope $(ARGS)
+	@exec pytest -n $(WORKERS) --dist loadscope --durations=20 $(ARGS)
 
 check: setup ## format, lint, types, import contracts, policies, documents, compose, locks (ARGS=name for one)
 	@scripts/check $(ARGS)
+
+nightly: setup ## slow and rare checks, deep searches, every mutant; hours (ARGS='tests/mcp' for some of its tests)
+	@WORKERS=$(WORKERS) exec scripts/nightly $(ARGS)
 
 mutants: setup ## change every rule of the policies, one at a time: some test has to notice (minutes; ARGS='teams/…/policy.rego')
 	@exec python tools/mutate_policies.py $(ARGS)
@@ -47,6 +50,9 @@ bench: setup ## measure the sidecar against the MCP server alone
 
 bench-policy: setup ## measure decisions and reloads, at 10 teams of 30 grants and 100 of 100
 	@exec python bench/policy.py $(ARGS)
+
+bench-against: setup ## this tree against another in one run (REV=main): CPU per call and calls/s, alternating rounds
+	@exec python bench/against.py $(or $(REV),main) $(ARGS)
 
 clean: ## remove everything that setup, tests and demos made
 	@rm -rf .venv .parts .demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

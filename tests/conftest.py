@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from pymongo import MongoClient
 from pymongo.uri_parser import parse_uri
 
-from tests import parts
+from tests import parts, programs
 
 # --- the environment of a run -----------------------------------------------------------------------------------------
 
@@ -63,6 +63,25 @@ def _is_loopback(host: str) -> bool:
 
 
 sys.addaudithook(refuse_outside_connections)
+
+
+# --- what runs when ---------------------------------------------------------------------------------------------------
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave what is marked ``nightly`` to ``make nightly``, unless it was asked for by that name (``-m nightly``)."""
+    if programs.at_night() or "nightly" in config.option.markexpr:
+        return
+    late = [item for item in items if item.get_closest_marker("nightly")]
+    if late:
+        config.hook.pytest_deselected(items=late)
+        items[:] = [item for item in items if item not in late]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture: what a test needs is there, or the test is skipped by the name of what is missing."""
+    needed = (str(name) for marker in item.iter_markers("needs") for name in marker.args)
+    programs.require(tuple(needed), night=programs.at_night())
 
 
 # --- real parts -------------------------------------------------------------------------------------------------------
