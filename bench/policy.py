@@ -37,7 +37,7 @@ from sidecar.model import (  # noqa: E402
     Principal,
     RequestContext,
 )
-from sidecar.opa.process import ManagedOpa  # noqa: E402
+from sidecar.opa.managed import ManagedOpa  # noqa: E402
 from sidecar.policy import document, verdict  # noqa: E402
 from sidecar.ports import Question  # noqa: E402
 from tests import parts  # noqa: E402

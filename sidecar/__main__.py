@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.text import Text
 from typing_extensions import override
 
-from sidecar import __version__, app, inspection, settings
+from sidecar import __version__, app, inspection, lifecycle, settings
 from sidecar.audit.chain import verify
-from sidecar.authoring import commands, scaffold, wording
+from sidecar.authoring import kit, scaffold, wording
 from sidecar.authoring.deciding import golden_case
 from sidecar.demo import run as demo_run
 from sidecar.errors import ConfigurationError
 from sidecar.model import JsonObject
-from sidecar.opa import bundles
+from sidecar.policyset import bundle_writer
 from sidecar.printing import escaped
 
 EX_CONFIG: Final = 78
@@ -49,7 +49,7 @@ def cli() -> None:
 @cli.command()
 def serve() -> None:
     """Serve MCP over Streamable HTTP until interrupted."""
-    app.run(app.serve(settings.load()))
+    lifecycle.run(app.serve(settings.load()))
 
 
 @cli.command()
@@ -61,7 +61,7 @@ def demo(*, once: bool, write: bool) -> None:
     Uses the database of MDB_MCP_CONNECTION_STRING if that is set (reading only, unless --write), else a stand-in with
     sample data. Every SIDECAR_* setting that is given is honoured.
     """
-    ok = app.run(demo_run.demo(once=once, write=write))
+    ok = lifecycle.run(demo_run.demo(once=once, write=write))
     if not ok:
         sys.exit(NO)
 
@@ -77,7 +77,7 @@ def inspect(file: BinaryIO, *, lines: bool, tools: bool) -> None:
     --tools asks the servers of the settings for their lists.
     """
     if tools:
-        ok = app.run(inspection.compare_tools(settings.load(), Console(soft_wrap=True)))
+        ok = lifecycle.run(inspection.compare_tools(settings.load(), Console(soft_wrap=True)))
     elif lines:
         ok = inspection.inspect_lines(file, sys.stdout)
     else:
@@ -108,9 +108,9 @@ def _echo_json(document: JsonObject, *, indent: int = 2) -> None:
     click.echo(escaped(json.dumps(document, indent=indent, ensure_ascii=False), keep="\n"))
 
 
-def _about(at: datetime | None, environment: str | None) -> commands.Circumstances:
+def _about(at: datetime | None, environment: str | None) -> kit.Circumstances:
     moment = datetime.now(UTC) if at is None else at.replace(tzinfo=UTC)
-    return commands.Circumstances(time_ns=int(moment.timestamp()) * 1_000_000_000, environment=environment)
+    return kit.Circumstances(time_ns=int(moment.timestamp()) * 1_000_000_000, environment=environment)
 
 
 @cli.command()
@@ -141,7 +141,7 @@ def decide(  # one parameter per option
     about = _about(at, environment)
     if as_case is not None and explain:
         raise click.UsageError("--as-case prints a case and nothing else: leave --explain out")
-    decided = app.run(commands.decide(file.read(), policies, about, opa, explained=explain))
+    decided = lifecycle.run(kit.decide(file.read(), policies, about, opa, explained=explain))
     if as_case is not None:
         _echo_json(golden_case(decided, as_case), indent=1)
         return
@@ -168,7 +168,7 @@ def policy_check(paths: tuple[Path, ...], *, opa: str | None, as_json: bool) -> 
     PATH is a policy folder; or bundle archives (platform.tar.gz, TEAM.tar.gz), or folders of them as `policy bundle`
     writes. Archives without the platform's are held to containment only. Status 1 if they would be refused.
     """
-    checked = app.run(commands.check_paths(paths, opa))
+    checked = lifecycle.run(kit.check_paths(paths, opa))
     if as_json:
         _echo_json(checked.document())
     else:
@@ -186,7 +186,7 @@ def policy_test(folder: Path, *, opa: str | None, as_json: bool) -> None:
 
     Status 1 if a test fails.
     """
-    tested = app.run(commands.test_folder(folder, opa))
+    tested = lifecycle.run(kit.test_folder(folder, opa))
     if as_json:
         _echo_json(tested.document())
     else:
@@ -210,7 +210,7 @@ def policy_show(
     Each row is a way to a grant. Denies and closed hours that could still refuse it stand beside it as conditions.
     """
     about = _about(at, environment)
-    document = app.run(commands.show_permissions(folder, claims.read(), about, opa))
+    document = lifecycle.run(kit.show_permissions(folder, claims.read(), about, opa))
     if as_json:
         _echo_json(document)
     else:
@@ -222,7 +222,7 @@ def policy_show(
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where to write them.")
 @click.option("--only", multiple=True, metavar="NAME", help="Write this one (platform, teams/TEAM); can be repeated.")
 @click.option("--signing-key", type=_KEY, help="File of the private key (PEM).")
-@click.option("--signing-alg", type=click.Choice(bundles.SIGNING_ALGORITHMS), default="RS256", show_default=True)
+@click.option("--signing-alg", type=click.Choice(bundle_writer.SIGNING_ALGORITHMS), default="RS256", show_default=True)
 @_OPA
 def policy_bundle(
     folder: Path, *, out: Path, only: tuple[str, ...], signing_key: Path | None, signing_alg: str, opa: str | None
@@ -231,8 +231,8 @@ def policy_bundle(
 
     The whole set is checked as the sidecar does before it serves it. Prints file and revision of each.
     """
-    signing = bundles.Signing(key=signing_key, algorithm=signing_alg) if signing_key is not None else None
-    for bundle in app.run(bundles.build(folder, out, settings.opa_binary(opa), signing=signing, only=only)):
+    signing = bundle_writer.Signing(key=signing_key, algorithm=signing_alg) if signing_key is not None else None
+    for bundle in lifecycle.run(bundle_writer.build(folder, out, settings.opa_binary(opa), signing=signing, only=only)):
         click.echo(f"{out / bundle.name}.tar.gz  {bundle.revision}")
 
 
@@ -261,7 +261,7 @@ def replay(records: BinaryIO, *, policies: Path, limit: int, opa: str | None, as
     Records need their question (the setting audit.question). The hash chain is proven on the way. Nothing is forwarded,
     and no claims are printed. Status 1 if a decision differs, the chain is broken, or nothing could be compared.
     """
-    replayed = app.run(commands.replay_file(records, policies, opa, limit=limit))
+    replayed = lifecycle.run(kit.replay_file(records, policies, opa, limit=limit))
     if as_json:
         _echo_json(replayed.document())
     else:

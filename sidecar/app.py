@@ -7,21 +7,16 @@ import asyncio
 import contextlib
 import gc
 import logging
-import resource
-import secrets
-import signal
 import sys
 import tempfile
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
-import uvloop
 from aiohttp import web
 
 from sidecar import __version__, issuers, settings
@@ -29,14 +24,18 @@ from sidecar.commands.catalog import CATALOG
 from sidecar.edge import admin, admission, http, server
 from sidecar.enforcement import EnforcementPoint, Ports, Rules
 from sidecar.errors import ConfigurationError, SidecarError
+from sidecar.lifecycle import allow_descriptors, cancelled, interrupted
 from sidecar.mcp import methods
 from sidecar.mcp.session import Sessions
 from sidecar.opa.client import OpaClient
 from sidecar.opa.external import ExternalOpa
-from sidecar.opa.process import Load, ManagedOpa, PolicyState
-from sidecar.ports import Clock, DecisionPoint, Upstream, ViewCatalog
+from sidecar.opa.managed import ManagedOpa
+from sidecar.ports import Clock, ViewCatalog
+from sidecar.readiness import Decider, Readiness, Server
 from sidecar.settings import Settings
 from sidecar.store.file import FileAuditSink
+from sidecar.system.clock import SystemClock
+from sidecar.system.identifiers import RandomIdentifiers
 from sidecar.telemetry import logs
 from sidecar.telemetry.metrics import OtelMetrics
 from sidecar.telemetry.tracing import OtelTracer, build_tracer_provider
@@ -50,66 +49,6 @@ _LOG = logging.getLogger("sidecar.app")
 FLUSH_S: Final = 2.0
 """How long telemetry may take to leave at the end."""
 
-HEALTH_PERIOD_S: Final = 5.0
-
-SIGNAL_STATUS: Final = 128
-"""Exit status of a process that a signal ended, less the signal's number."""
-
-T = TypeVar("T")
-
-
-class SystemClock:
-    """The machine's clocks."""
-
-    def time_ns(self) -> int:
-        """Nanoseconds since the epoch."""
-        return time.time_ns()
-
-    def monotonic(self) -> float:
-        """Seconds on a clock that never goes back."""
-        return time.monotonic()
-
-
-class RandomIdentifiers:
-    """Identifiers from the operating system's randomness."""
-
-    def request_id(self) -> str:
-        """Milliseconds since the epoch, then 80 random bits; hexadecimal, sortable by time (as a ULID is)."""
-        return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
-
-    def session_id(self) -> str:
-        """256 random bits, URL-safe."""
-        return secrets.token_urlsafe(32)
-
-
-class Decider(DecisionPoint, Protocol):
-    """A decision point whose health and policies can be asked for."""
-
-    @property
-    def policy_state(self) -> PolicyState:
-        """Which policy set is in force, and why a newer one is not."""
-        ...
-
-    async def healthy(self) -> bool:
-        """Whether it answers."""
-        ...
-
-
-class Server(Upstream, Protocol):
-    """An upstream with a life of its own."""
-
-    async def start(self) -> None:
-        """Come up."""
-        ...
-
-    async def stop(self) -> None:
-        """Come down."""
-        ...
-
-    def on_tools_changed(self, callback: Callable[[], None]) -> None:
-        """Call back when the list of tools may have changed."""
-        ...
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
@@ -118,28 +57,6 @@ class Running:
     url: str
     """Where it listens, as a client on this machine dials it."""
     admin_url: str
-
-
-def run(work: Coroutine[None, None, T]) -> T:
-    """Run the program's one coroutine to its end.
-
-    A signal before or after the time in which it is awaited (``interrupted``) cancels the coroutine, so that everything
-    comes down in order, and ends the process with the status that shells expect.
-    """
-
-    async def main() -> T:
-        task = asyncio.current_task()
-        if task is not None:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await work
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            return runner.run(main())
-        except KeyboardInterrupt:
-            raise SystemExit(SIGNAL_STATUS + signal.SIGINT) from None
-        except asyncio.CancelledError:
-            raise SystemExit(SIGNAL_STATUS + signal.SIGTERM) from None
 
 
 def dump(value: object) -> str:
@@ -154,33 +71,13 @@ async def serve(config: Settings) -> None:
         ConfigurationError: something does not come up.
     """
     logs.configure(config.log_level, json=not sys.stderr.isatty())
-    _allow_descriptors()
+    allow_descriptors()
     async with sidecar(config) as running:
         # What is there now stays until the end; the collector need not look at it again with every generation.
         gc.collect()
         gc.freeze()
         _LOG.info("serving MCP", extra={"url": running.url, "admin": running.admin_url})
         await interrupted()
-
-
-def _allow_descriptors() -> None:
-    """Take all file descriptors that this process may have: each connection is one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # some systems name a hard limit that they do not grant
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-async def interrupted() -> None:
-    """Return when the process is asked to stop (SIGINT, SIGTERM)."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        await stop.wait()
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
 
 
 @asynccontextmanager
@@ -232,67 +129,6 @@ def naming(setting: str) -> Iterator[None]:
         yield
     except SidecarError as error:
         raise ConfigurationError(f"{setting}: {error}") from error
-
-
-class Readiness:
-    """Whether the parts that a call needs are there."""
-
-    def __init__(
-        self,
-        decisions: Decider,
-        upstreams: Mapping[str, Server],
-        metrics: OtelMetrics,
-        pep: EnforcementPoint,
-        candidate: ManagedOpa | None,
-    ) -> None:
-        self._decisions = decisions
-        self._candidate = candidate
-        self._upstreams = upstreams
-        self._metrics = metrics
-        self._pep = pep
-        self._unreviewed: dict[str, dict[str, str]] = {}
-
-    async def check(self) -> Mapping[str, bool]:
-        """Look at every part now."""
-        found = {"opa": await self._decisions.healthy()}
-        found |= {f"server:{name}": upstream.healthy for name, upstream in self._upstreams.items()}
-        for component, up in found.items():
-            self._metrics.health(component, up=up)
-        self._metrics.policy_load(self._decisions.policy_state.result)
-        if self._candidate is not None:
-            self._metrics.candidate_load(self._candidate.policy_state.result)
-        return found
-
-    def degraded(self) -> Sequence[str]:
-        """Name what is not as it should be and takes nothing out of rotation.
-
-        ``policies`` is a refused policy set, ``candidate`` a refused candidate.
-        """
-        sets = {"policies": self._decisions, "candidate": self._candidate}
-        return [name for name, opa in sets.items() if opa is not None and opa.policy_state.result is Load.REFUSED]
-
-    async def watch(self) -> None:
-        """Keep the health gauges fresh for those who only read metrics."""
-        while True:
-            await self.check()
-            await self._report_tools()
-            await asyncio.sleep(HEALTH_PERIOD_S)
-
-    async def _report_tools(self) -> None:
-        """Say once of each change which live tools are refused because the catalog was not written for them."""
-        found = await self._pep.unreviewed_tools()
-        for server_name, tools in found.items():
-            self._metrics.unreviewed_tools(server_name, tools.values())
-            if tools and tools != self._unreviewed.get(server_name):
-                _LOG.warning("refusing tools that were not reviewed", extra={"server": server_name, "tools": tools})
-        self._unreviewed |= found
-
-
-async def cancelled(task: "asyncio.Task[None]") -> None:
-    """End a background task."""
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 def _telemetry(config: Settings, stack: AsyncExitStack) -> tuple[OtelMetrics, OtelTracer]:

@@ -4,6 +4,7 @@ import json
 from typing import Final
 
 _QUOTE: Final = slice(1, -1)
+_MAX_LINE: Final = 400
 
 
 def whole(text: str) -> str:
@@ -29,3 +30,8 @@ def escaped(text: str, *, keep: str = "") -> str:
         return text
     shown = (each if each.isprintable() or each in keep else json.dumps(each)[_QUOTE] for each in whole(text))
     return "".join(shown)
+
+
+def printable(text: bytes, *, longest: int = _MAX_LINE) -> str:
+    """Return the text as one short line that cannot forge another (CWE-117)."""
+    return escaped(" ".join(text.decode("utf-8", "replace").split()))[:longest]

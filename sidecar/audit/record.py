@@ -33,7 +33,7 @@ TEXT_LIMIT = 256
 refused request cannot write a megabyte of evidence."""
 
 QUESTION_LIMIT = 1_000_000
-"""Bytes of a question, UTF-8; what is larger is not put to OPA (``sidecar.opa.answers``). As a text inside a record it
+"""Bytes of a question, UTF-8; what is larger is not put to OPA (``sidecar.opa.wire``). As a text inside a record it
 can double: far from the 16 MiB beyond which ``sidecar.store.file`` takes a line for somebody else's."""
 
 _SESSION_DIGITS = 16

@@ -8,12 +8,12 @@ import msgspec
 from sidecar.authoring.engine import Engine
 from sidecar.errors import ConfigurationError
 from sidecar.model import JsonObject
-from sidecar.opa.archives import Archives
-from sidecar.opa.complaints import complaints
-from sidecar.opa.containment import Rule, Severity, Violation
-from sidecar.opa.generation import printable
-from sidecar.opa.policies import CAPABILITIES, SCHEMAS, TEAMS, PolicySet
-from sidecar.opa.vetting import examine_set, workshop
+from sidecar.policyset.bundle_reader import Archives
+from sidecar.policyset.checks import examine_set, workshop
+from sidecar.policyset.compile_errors import complaints
+from sidecar.policyset.finding import Rule, Severity, Violation
+from sidecar.policyset.folder import CAPABILITIES, SCHEMAS, TEAMS, PolicySet
+from sidecar.printing import printable
 
 _CASES: Final = "cases"
 _LOADED_CASES: Final = f"mcp.cases:{_CASES}"

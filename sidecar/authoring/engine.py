@@ -12,9 +12,11 @@ import msgspec
 
 from sidecar.errors import ConfigurationError
 from sidecar.model import JsonValue
-from sidecar.opa.generation import Launch, printable, spawn
-from sidecar.opa.policies import PolicySet
-from sidecar.opa.vetting import CHECK_MEMORY_BYTES, finished
+from sidecar.policyset.checks import CHECK_MEMORY_BYTES
+from sidecar.policyset.folder import PolicySet
+from sidecar.policyset.opa_command import OpaCommand, finished
+from sidecar.printing import printable
+from sidecar.system.process import spawn
 
 _LIMIT_S: Final = 120.0
 
@@ -23,13 +25,15 @@ class Engine:
     """Asks OPA about one policy folder, where it lies.
 
     Args:
-        launch: how OPA processes are started.
+        opa: the executable, with the limits of a check.
+        home: private folder of this user, OPA's own.
         folder: the policy folder.
         policies: what the folder held when it was read.
     """
 
-    def __init__(self, launch: Launch, folder: Path, policies: PolicySet) -> None:
-        self._launch = launch
+    def __init__(self, opa: OpaCommand, home: Path, folder: Path, policies: PolicySet) -> None:
+        self._opa = opa
+        self._home = home
         self.folder = folder
         self.policies = policies
 
@@ -39,9 +43,7 @@ class Engine:
         Raises:
             ConfigurationError: it cannot be run, or does not end.
         """
-        process = await spawn(
-            self._launch.command(*arguments), self.folder, self._launch.environment(self._launch.directory), stdin=True
-        )
+        process = await spawn(self._opa.command(*arguments), self.folder, self._opa.environment(self._home), stdin=True)
         return await finished(process, stdin, name=arguments[0], limit_s=_LIMIT_S)
 
     async def evaluate(self, query: str, document: JsonValue, *options: str) -> dict[str, Any]:
@@ -109,19 +111,8 @@ async def engine(binary: str, folder: Path) -> AsyncIterator[Engine]:
     path = await asyncio.to_thread(_found, binary)
     policies = await asyncio.to_thread(PolicySet.read, folder)
     with tempfile.TemporaryDirectory(prefix="mcp-sidecar-author-") as directory:
-        yield Engine(_launch(path, directory), folder, policies)
-
-
-def _launch(binary: str, directory: str) -> Launch:
-    return Launch(
-        binary=binary,
-        directory=Path(directory),
-        timeout_s=1.0,
-        start_timeout_s=_LIMIT_S,
-        memo_s=0.0,
-        memory_limit_bytes=CHECK_MEMORY_BYTES,
-        otlp_endpoint=None,
-    )
+        opa = OpaCommand(binary=path, memory_limit_bytes=CHECK_MEMORY_BYTES)
+        yield Engine(opa, Path(directory), folder, policies)
 
 
 def shipped() -> Path:

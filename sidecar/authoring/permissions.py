@@ -20,7 +20,6 @@ from sidecar.authoring.hours import hours_in_words
 from sidecar.authoring.terms import Writing, resolved, unfolded, variables
 from sidecar.errors import ConfigurationError
 from sidecar.model import Identity, JsonObject, JsonValue, RequestContext
-from sidecar.opa.policies import CAPABILITIES
 from sidecar.policy.document import visibility_document
 from sidecar.policy.residual import (
     COMPILE_QUERY,
@@ -30,6 +29,7 @@ from sidecar.policy.residual import (
     read_residual,
     residual_document,
 )
+from sidecar.policyset.folder import CAPABILITIES
 
 _COLLECTION: Final = "access.collection"
 _EVERY: Final = frozenset({f"is_string({_COLLECTION})", f'{_COLLECTION} != ""'})

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from sidecar.authoring.checking import Checked, Tested
 from sidecar.model import JsonObject
-from sidecar.opa.containment import Severity
+from sidecar.policyset.finding import Severity
 from sidecar.printing import escaped
 
 _NEAREST: Final = 5

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.errors import ConfigurationError
-from sidecar.opa.launch import tied
+from sidecar.system.tied_process import tied
 
 _QUERY: Final = "data.mcp.platform.calendar.during(data.mcp.grants.loading.hours, {time_ns})"
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from sidecar import app, settings
+from sidecar import app, lifecycle, settings
 from sidecar.demo import database, hours
 from sidecar.demo.identities import ANALYST, EVERYBODY, ISSUER, DemoIssuer, Person
 from sidecar.demo.tour import MARK, Tour, steps
@@ -73,7 +73,7 @@ async def demo(*, once: bool, write: bool) -> bool:
                 console.print("Steps that write were left out: this database is yours. `--write` plays them too.")
             if not once:
                 _invite(console, running, tokens)
-                await app.interrupted()
+                await lifecycle.interrupted()
     return as_announced
 
 

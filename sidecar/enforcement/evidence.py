@@ -23,7 +23,7 @@ from sidecar.errors import (
     UpstreamError,
     ViewsUnavailable,
 )
-from sidecar.mcp import tools
+from sidecar.mcp import denials
 from sidecar.model import Access, Command, Decision, Identity, JsonObject, Reason, UpstreamResult
 from sidecar.ports import AttributeValue
 
@@ -131,7 +131,7 @@ class Evidence:
         """Count a decision of policy."""
         decision = turn.decision
         if decision is not None:
-            reason, owner = tools.decisive(decision.reasons), _owner(decision) or ""
+            reason, owner = denials.decisive(decision.reasons), _owner(decision) or ""
             self._ports.metrics.decided(allow=decision.allow, reason=reason, owner=owner, tool=turn.tool)
         if turn.opinion is not None:
             self._ports.metrics.shadowed(turn.opinion.difference, tool=turn.tool)
@@ -149,14 +149,14 @@ class Evidence:
                 reasons = folded(decision.reasons, named, turn.command.accesses, owners)
                 decision = replace(decision, reasons=reasons, accesses=decision.accesses[: len(named)])
                 owner = _owner(decision)
-                text = tools.explain(reasons, named, owners[: len(named)])
+                text = denials.explain(reasons, named, owners[: len(named)])
             case CallRefused() if named and error.reason in BEHIND:
                 home = next((index for index, access in enumerate(named) if access.via == error.path), None)
                 reasons = (Reason(code=_NOT_GRANTED, source="platform", access=home),)
-                text = tools.explain(reasons, named, ())
+                text = denials.explain(reasons, named, ())
             case CallRefused():
                 reasons, path = (Reason(code=error.reason, source=OWN_SOURCE),), error.path
-                text = tools.unreadable(error.message, path)
+                text = denials.unreadable(error.message, path)
             case DecisionUnavailable():
                 reasons, text = (Reason(code=error.label, source=f"opa.{error.fault}"),), error.public
             case _:
@@ -170,7 +170,7 @@ class Evidence:
         }
         if path:
             body["path"] = path
-        return tools.denial(text, body)
+        return denials.denial(text, body)
 
     def describe(self, turn: Turn) -> None:
         """Give the message's span its name and the attributes of the contract."""
@@ -267,7 +267,7 @@ def _owners(decision: Decision) -> tuple[str, ...]:
 
 def _owner(decision: Decision) -> str | None:
     """The team to ask: the owner of the first access that the decisive reason names, else the first owner."""
-    code = tools.decisive(decision.reasons)
+    code = denials.decisive(decision.reasons)
     for reason in decision.reasons:
         if reason.code == code and reason.access is not None and reason.access < len(decision.accesses):
             return decision.accesses[reason.access].owner or None

@@ -24,8 +24,8 @@ from opentelemetry import trace
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject
-from sidecar.opa.answers import decode_answer, describe_failure, encode_question
 from sidecar.opa.memo import Memo
+from sidecar.opa.wire import decode_answer, describe_failure, encode_question
 from sidecar.policy.residual import COMPILE_QUERY, COMPILE_UNKNOWNS
 from sidecar.ports import PdpAnswer, Question
 
@@ -169,7 +169,7 @@ async def _read(response: aiohttp.ClientResponse, longest: int = _MAX_ANSWER_BYT
 
 
 class OpaClient:
-    """Asks one OPA; the ``DecisionPoint`` of an OPA that somebody else runs, and of one generation of a managed one.
+    """Asks one OPA; the ``DecisionPoint`` of an OPA that somebody else runs, and of one instance of a managed one.
 
     Args:
         url: ``http://host:port``, ``https://host:port`` or ``unix:///absolute/path``.

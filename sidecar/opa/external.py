@@ -1,14 +1,15 @@
 """An OPA that somebody else runs: no answer is believed before the set that gave it was looked at.
 
 Its bundles come from whoever holds a signing key, and change while it runs. So every revision that provenance names is
-examined once, before the first answer under it counts: what OPA runs is read from OPA (``sidecar.opa.running``), the
-self-test is taken, and it is read again, so that the three belong to one set. There is no last good set to fall back
-on: under a set that is refused nothing is decided.
+examined once, before the first answer under it counts: what OPA runs is read from OPA
+(``sidecar.opa.external_inventory``), the self-test is taken, and it is read again, so that the three belong to one set.
+There is no last good set to fall back on: under a set that is refused nothing is decided.
 
 A revision is what a bundle says of itself, and an author can say the same of two contents. So OPA is looked at again
 with the health probe, whatever the revision, and no look is believed for longer than ``_FRESH_S``.
 
-What OPA itself does not activate never runs. That is said (``sidecar.opa.activation``), and decides nothing.
+What OPA itself does not activate never runs. That is said (``sidecar.opa.external_bundle_status``), and decides
+nothing.
 """
 
 import asyncio
@@ -23,13 +24,13 @@ from typing import Final, Self, TypeVar
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject
-from sidecar.opa.activation import Activation
 from sidecar.opa.client import OpaClient
-from sidecar.opa.containment import Severity, Violation
-from sidecar.opa.process import Load, PolicyState
-from sidecar.opa.running import BUNDLES, MODULES, Running, owner, read_running, violations
-from sidecar.opa.selftest import self_test
-from sidecar.opa.vetting import refuse, workshop
+from sidecar.opa.external_bundle_status import Activation
+from sidecar.opa.external_inventory import BUNDLES, MODULES, Running, owner, read_running, violations
+from sidecar.opa.policy_state import Load, PolicyState
+from sidecar.opa.self_test import self_test
+from sidecar.policyset.checks import refuse, workshop
+from sidecar.policyset.finding import Severity, Violation
 from sidecar.ports import PdpAnswer, Question
 
 _LOG = logging.getLogger(__name__)

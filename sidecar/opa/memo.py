@@ -6,7 +6,7 @@ make them, needs one evaluation. Measured on 2 cores: a question to OPA costs as
 together.
 
 What keeps it safe: the key is the whole question, byte for byte; no entry is older than the step; it belongs to one
-generation of a managed OPA, goes when that does, and answers nothing once the process has ended (asked of the kernel at
+instance of a managed OPA, goes when that does, and answers nothing once the process has ended (asked of the kernel at
 every recall, not learned of later); any failure to answer forgets everything; the self-test is never remembered.
 """
 

@@ -25,6 +25,7 @@ from sidecar.errors import (
     UpstreamUnreachable,
 )
 from sidecar.mcp.methods import Treatment, from_upstream
+from sidecar.mcp.sse import EventDecoder
 from sidecar.model import JsonObject, Permit, UpstreamResult
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
@@ -44,7 +45,6 @@ from sidecar.upstream.messages import (
     read_tool_result,
 )
 from sidecar.upstream.redaction import Redactor
-from sidecar.upstream.sse import EventDecoder
 from sidecar.upstream.toollist import ToolList
 
 _KEEP_ALIVE_S = 3.0

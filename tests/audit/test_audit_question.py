@@ -13,7 +13,7 @@ from sidecar.audit.chain import FIELDS, GENESIS, link, read, verify
 from sidecar.audit.record import QUESTION_LIMIT, Facts, Status, intent, outcome, question_text, refusal
 from sidecar.errors import DecisionUnavailable
 from sidecar.model import AccessVerdict, Command, Decision, JsonObject
-from sidecar.opa import answers
+from sidecar.opa import wire
 from sidecar.store.file import FileAuditSink
 from tests.authoring.traffic import ANALYST
 
@@ -42,7 +42,7 @@ def test_where_it_is_not_asked_for_the_record_has_no_such_member() -> None:
 
 
 def test_it_is_byte_for_byte_what_opa_reads_as_input() -> None:
-    assert f'{{"input":{FACTS.question}}}'.encode() == answers.encode_question(ANALYST.question)
+    assert f'{{"input":{FACTS.question}}}'.encode() == wire.encode_question(ANALYST.question)
 
 
 def test_the_chain_covers_it() -> None:
@@ -72,7 +72,7 @@ json_values = st.recursive(
 def test_there_is_a_text_exactly_where_opa_can_be_asked(document: JsonObject) -> None:
     text = question_text(document)
     try:
-        body = answers.encode_question(document)
+        body = wire.encode_question(document)
     except DecisionUnavailable:
         assert text is None
     else:
@@ -98,11 +98,11 @@ def deep(levels: int) -> JsonObject:
 def test_what_was_never_asked_is_not_recorded(document: JsonObject) -> None:
     assert question_text(document) is None
     with pytest.raises(DecisionUnavailable):
-        answers.encode_question(document)
+        wire.encode_question(document)
 
 
 async def test_the_largest_question_makes_a_record_that_the_store_takes_up_again(tmp_path: Path) -> None:
-    assert QUESTION_LIMIT == answers.MAX_QUESTION_BYTES
+    assert QUESTION_LIMIT == wire.MAX_QUESTION_BYTES
     path = tmp_path / "audit.jsonl"
     for number, value in enumerate(["\x01" * (QUESTION_LIMIT // 6 - 2), '"' * (QUESTION_LIMIT // 2 - 5)]):
         text = question_text({"a": value})

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from sidecar.authoring import checking
 from sidecar.authoring.wording import print_checked, print_tested
-from sidecar.opa import bundles
-from sidecar.opa.containment import Rule, Violation
+from sidecar.policyset import bundle_writer
+from sidecar.policyset.finding import Rule, Violation
 from tests.authoring.test_policy_folder_commands import POLICIES, answer, run
 from tests.opa.outside import replaced, unpacked
 from tests.terminal import ACTS, on_a_terminal
@@ -43,7 +43,7 @@ def spoil(archive: Path, **changes: Any) -> None:
     del manifest["metadata"]
     files = {name: text for name, text in unpacked(archive) if name != ".manifest"}
     files |= {name.replace("_", "."): text.encode() for name, text in changes.items()}
-    archive.write_bytes(bundles.archive([(".manifest", json.dumps(manifest).encode()), *files.items()]))
+    archive.write_bytes(bundle_writer.archive([(".manifest", json.dumps(manifest).encode()), *files.items()]))
 
 
 def findings(*arguments: str | Path, cwd: Path) -> tuple[int, list[tuple[str, int, str]]]:
@@ -100,7 +100,9 @@ def test_a_problem_has_an_archive_a_member_and_a_line(
 
 def test_a_member_out_of_bounds_is_the_whole_answer(out: Path) -> None:
     archive = out / "teams/people.tar.gz"
-    archive.write_bytes(bundles.archive([*unpacked(archive), ("../../platform/platform/main.rego", b"package x")]))
+    archive.write_bytes(
+        bundle_writer.archive([*unpacked(archive), ("../../platform/platform/main.rego", b"package x")])
+    )
     status, found = findings(out, cwd=out)
     assert (status, found) == (1, [(f"{archive}/../../platform/platform/main.rego", 1, "file")])
 

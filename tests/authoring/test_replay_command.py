@@ -17,7 +17,7 @@ import pytest
 
 from sidecar.authoring.replaying import replay
 from sidecar.model import Decision, JsonObject
-from sidecar.opa.process import ManagedOpa
+from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import PdpAnswer, Question
 from tests import parts
 from tests.authoring.traffic import ANALYST, HR, POLICIES, REGIONAL, SERVERS, STRANGER, Book, decided, path, text

@@ -21,7 +21,7 @@ from sidecar.model import (
     ToolCall,
 )
 from sidecar.obligations.plan import plan
-from sidecar.opa.process import ManagedOpa
+from sidecar.opa.managed import ManagedOpa
 from sidecar.policy.document import decision_document
 from sidecar.policy.verdict import read_decision
 from sidecar.ports import Question

@@ -17,7 +17,6 @@ import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
-from sidecar.app import RandomIdentifiers, SystemClock
 from sidecar.audit.chain import verify
 from sidecar.commands.catalog import CATALOG
 from sidecar.enforcement import Caller, EnforcementPoint, Exchange, Ports, Rules
@@ -53,9 +52,11 @@ from sidecar.model import (
     UnverifiedToken,
     UpstreamResult,
 )
-from sidecar.opa.process import ManagedOpa
+from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import AuditReceipt, PdpAnswer, Question
 from sidecar.store.file import FileAuditSink
+from sidecar.system.clock import SystemClock
+from sidecar.system.identifiers import RandomIdentifiers
 from sidecar.telemetry.metrics import OtelMetrics
 from sidecar.telemetry.tracing import OtelTracer
 from tests import parts

@@ -4,9 +4,9 @@ from functools import partial
 
 from sidecar.demo import database as demo_database
 from sidecar.demo.identities import ANALYST, LOADER
-from tests.containment.test_memory_hogs import HOG
 from tests.hours import policies_on
 from tests.integration.deployment import deployed, wait_until
+from tests.policyset.test_memory_hogs import HOG
 
 HOG_OF_ANALYTICS = HOG.replace("mcp.teams.red", "mcp.teams.analytics")
 THEIRS = {"connectionId": "preconfigured", "database": "sales", "collection": "hog", "query": {}}

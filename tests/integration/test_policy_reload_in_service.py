@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from sidecar.demo.identities import ANALYST
-from sidecar.opa.policies import PolicySet
+from sidecar.policyset.folder import PolicySet
 from tests import parts
 from tests.integration.deployment import deployed, search_path, wait_until
 from tests.terminal import ACTS, on_a_terminal

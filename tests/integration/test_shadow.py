@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.demo import database as demo_database
 from sidecar.demo.identities import ANALYST
-from sidecar.opa.policies import PolicySet
+from sidecar.policyset.folder import PolicySet
 from tests import parts
 from tests.integration.deployment import deployed, search_path, wait_until
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.mcp.tools import explain
+from sidecar.mcp.denials import explain
 from sidecar.model import Access, AccessKind, Namespace, Reason, Target, TargetKind
 
 PLAIN = Access(

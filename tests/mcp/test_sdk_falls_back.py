@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from sidecar.errors import MethodRefused, SidecarError
-from sidecar.mcp import jsonrpc, methods, revision, tools
+from sidecar.mcp import denials, jsonrpc, methods, revision, tools
 from sidecar.mcp.jsonrpc import Request
 
 SEEN: web.AppKey[list[tuple[str, str | None]]] = web.AppKey("seen")
@@ -29,7 +29,7 @@ def answer(message: Request) -> bytes:
             return tools.tools_list_result([{"name": "find", "inputSchema": {"type": "object"}}])
         case "tools/call":
             call = tools.parse_call(message.params)
-            return tools.denial(f"Refused: {call.name}.", {"allow": False})
+            return denials.denial(f"Refused: {call.name}.", {"allow": False})
         case _:
             return b"{}"
 

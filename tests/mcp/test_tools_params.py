@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from mcp_types import CallToolResult, InitializeResult, ListToolsResult
 
 from sidecar.errors import InvalidParams
+from sidecar.mcp.denials import DECISION_KEY, denial
 from sidecar.mcp.revision import Revision
 from sidecar.mcp.tools import (
-    DECISION_KEY,
     check_list_params,
-    denial,
     initialize_result,
     parse_call,
     parse_initialize,

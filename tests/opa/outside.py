@@ -20,8 +20,8 @@ from urllib.request import urlopen
 import msgspec
 from typing_extensions import override
 
-from sidecar.opa import bundles
-from sidecar.opa.manifests import listing
+from sidecar.policyset import bundle_writer
+from sidecar.policyset.manifest import listing
 from tests import parts
 
 DEADLINE_S = 60.0
@@ -119,7 +119,7 @@ def by_hand(revision: str, files: Mapping[str, str], **manifest: Any) -> bytes:
     if said["metadata"] is None:
         del said["metadata"]
     listed = [(".manifest", json.dumps(said).encode()), *((name, text.encode()) for name, text in files.items())]
-    return bundles.archive(listed)
+    return bundle_writer.archive(listed)
 
 
 def unpacked(archive: Path | bytes) -> list[tuple[str, bytes]]:
@@ -132,7 +132,7 @@ def replaced(archive: Path, name: str, change: Callable[[str], str]) -> bytes:
     """An archive with one file changed, under its old manifest."""
     files = [(path, change(text.decode()).encode() if path == name else text) for path, text in unpacked(archive)]
     assert files != unpacked(archive)
-    return bundles.archive(files)
+    return bundle_writer.archive(files)
 
 
 def tarred(entries: Sequence[tuple[tarfile.TarInfo, bytes]], form: int = tarfile.USTAR_FORMAT) -> bytes:

@@ -15,16 +15,15 @@ from urllib.request import Request, urlopen
 import pytest
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
-from sidecar.opa import bundles
 from sidecar.opa.client import OpaClient
-from sidecar.opa.containment import MAX_MODULE_BYTES, lint
 from sidecar.opa.external import ExternalOpa
-from sidecar.opa.manifests import listing
-from sidecar.opa.process import Load
-from sidecar.opa.running import MODULES
+from sidecar.opa.external_inventory import MODULES
+from sidecar.opa.policy_state import Load
+from sidecar.policyset import bundle_writer
+from sidecar.policyset.containment import MAX_MODULE_BYTES, lint
+from sidecar.policyset.manifest import listing
 from sidecar.ports import Question
 from tests import parts
-from tests.containment.test_refused_at_load import ALLOWED_MODULES, REFUSED_MODULES
 from tests.opa.outside import (
     HEAD,
     HONEST,
@@ -38,6 +37,7 @@ from tests.opa.outside import (
     unpacked,
     wait_until,
 )
+from tests.policyset.test_refused_at_load import ALLOWED_MODULES, REFUSED_MODULES
 
 Built = dict[str, bytes]
 """Archives by the name of their bundle."""
@@ -67,7 +67,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(policies: Path, opa_binary: str) -> Built:
     """What ``policy bundle`` writes."""
     out = policies.parent / "built"
-    asyncio.run(bundles.build(policies, out, opa_binary))
+    asyncio.run(bundle_writer.build(policies, out, opa_binary))
     names = ("platform", "teams/red", "teams/blue")
     return {name: (out / f"{name}.tar.gz").read_bytes() for name in names}
 

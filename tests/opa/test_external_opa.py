@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from sidecar.demo import database as demo_database
 from sidecar.demo.identities import ANALYST
 from sidecar.errors import ConfigurationError, DecisionUnavailable
-from sidecar.opa import bundles
 from sidecar.opa.client import OpaClient
-from sidecar.opa.policies import PolicySet
-from sidecar.opa.selftest import self_test
+from sidecar.opa.self_test import self_test
+from sidecar.policyset import bundle_writer
+from sidecar.policyset.folder import PolicySet
 from sidecar.ports import Question
 from tests import parts
 from tests.integration.deployment import Deployment, deployed
@@ -113,7 +113,7 @@ async def revision_of(client: OpaClient) -> str:
         return ""
 
 
-def joined(built: list[bundles.Bundle]) -> str:
+def joined(built: list[bundle_writer.Bundle]) -> str:
     return ",".join(sorted(bundle.revision for bundle in built))
 
 
@@ -121,7 +121,7 @@ async def test_bundles_are_served_self_tested_and_followed(
     policies: Path, tmp_path: Path, opa_binary: str, run_opa: Run
 ) -> None:
     out = tmp_path / "out"
-    first = joined(await bundles.build(policies, out, opa_binary))
+    first = joined(await bundle_writer.build(policies, out, opa_binary))
     async with served(out) as source, OpaClient(run_opa(source), timeout_s=PATIENT_S) as client:
 
         async def answers_as(revision: str) -> bool:
@@ -134,9 +134,9 @@ async def test_bundles_are_served_self_tested_and_followed(
         edited = file.read_text()
         file.write_text(edited.replace('"people": {', '"people": {"edited": true, ', 1))
         assert file.read_text() != edited
-        second = await bundles.build(policies, out, opa_binary, only=["teams/people"])
+        second = await bundle_writer.build(policies, out, opa_binary, only=["teams/people"])
         assert [bundle.name for bundle in second] == ["teams/people"]
-        both = joined(await bundles.build(policies, tmp_path / "again", opa_binary))
+        both = joined(await bundle_writer.build(policies, tmp_path / "again", opa_binary))
         assert second[0].revision in both
         assert both != first
         await eventually(lambda: answers_as(both))
@@ -148,7 +148,7 @@ async def test_a_signature_of_another_key_never_serves(
 ) -> None:
     """The near miss is the same archive under the right key."""
     out = tmp_path / "out"
-    built = await bundles.build(policies, out, opa_binary, signing=bundles.Signing(key=keys["right"][0]))
+    built = await bundle_writer.build(policies, out, opa_binary, signing=bundle_writer.Signing(key=keys["right"][0]))
     async with served(out) as source:
         urls = {name: run_opa(source, public_key=public) for name, (_, public) in keys.items()}
         async with (
@@ -171,7 +171,7 @@ async def test_an_unsigned_or_edited_bundle_does_not_pass_for_a_signed_one(
 ) -> None:
     out = tmp_path / "out"
     key, public = keys["right"]
-    built = await bundles.build(policies, out, opa_binary, signing=bundles.Signing(key=key))
+    built = await bundle_writer.build(policies, out, opa_binary, signing=bundle_writer.Signing(key=key))
     first = joined(built)
     async with served(out) as source, OpaClient(run_opa(source, public_key=public), timeout_s=PATIENT_S) as client:
 
@@ -184,14 +184,14 @@ async def test_an_unsigned_or_edited_bundle_does_not_pass_for_a_signed_one(
             files = [(entry.name, stream.read()) for entry in tar if (stream := tar.extractfile(entry)) is not None]
         edited = [(path, text + b"\n# edited" if path.endswith(".rego") else text) for path, text in files]
         for forged in (edited, people.files):
-            (out / "teams" / "people.tar.gz").write_bytes(bundles.archive(forged))
+            (out / "teams" / "people.tar.gz").write_bytes(bundle_writer.archive(forged))
             await asyncio.sleep(1.5)  # one poll at least; that nothing changes has no event to wait for
             assert await revision_of(client) == first
 
 
 async def test_the_same_set_gives_the_same_bytes_and_no_tests(policies: Path, tmp_path: Path, opa_binary: str) -> None:
     for out in ("one", "two"):
-        await bundles.build(policies, tmp_path / out, opa_binary)
+        await bundle_writer.build(policies, tmp_path / out, opa_binary)
     archives = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.tar.gz"))
     teams = sorted(folder.name for folder in (policies / "teams").iterdir())
     assert [str(path) for path in archives] == ["platform.tar.gz", *(f"teams/{team}.tar.gz" for team in teams)]
@@ -206,19 +206,19 @@ async def test_the_same_set_gives_the_same_bytes_and_no_tests(policies: Path, tm
 async def test_what_must_not_be_served_is_not_built(policies: Path, tmp_path: Path, opa_binary: str) -> None:
     out = tmp_path / "out"
     with pytest.raises(ConfigurationError, match="no bundle teams/nobody"):
-        await bundles.build(policies, out, opa_binary, only=["teams/nobody"])
+        await bundle_writer.build(policies, out, opa_binary, only=["teams/nobody"])
     with pytest.raises(ConfigurationError, match="cannot be signed"):
-        await bundles.build(policies, out, opa_binary, signing=bundles.Signing(key=tmp_path / "none.pem"))
+        await bundle_writer.build(policies, out, opa_binary, signing=bundle_writer.Signing(key=tmp_path / "none.pem"))
     (policies / "teams" / "people" / "more.rego").write_text("package mcp.main\n\nallow := true\n")
     with pytest.raises(ConfigurationError, match=r"teams/people/more\.rego:1: package mcp\.main"):
-        await bundles.build(policies, out, opa_binary)
+        await bundle_writer.build(policies, out, opa_binary)
     assert not out.exists()
 
 
 def test_a_system_with_data_is_no_bundle(policies: Path) -> None:
     (policies / "system" / "data.json").write_text("{}")
     with pytest.raises(ConfigurationError, match=r"system/data\.json"):
-        list(bundles.divide(PolicySet.read(policies)))
+        list(bundle_writer.divide(PolicySet.read(policies)))
 
 
 async def test_a_sidecar_serves_with_it_and_records_its_revision(
@@ -226,7 +226,7 @@ async def test_a_sidecar_serves_with_it_and_records_its_revision(
 ) -> None:
     out, folder = tmp_path / "out", tmp_path / "deployment"
     folder.mkdir()
-    built = await bundles.build(policies, out, opa_binary)
+    built = await bundle_writer.build(policies, out, opa_binary)
     async with served(out) as source:
         url = run_opa(source)
         async with OpaClient(url, timeout_s=PATIENT_S) as client:
@@ -264,10 +264,10 @@ async def test_a_bundle_that_is_not_contained_stops_every_decision_until_it_is_m
     """A team's key holder switches a bundle in while a sidecar serves; nobody is decided about under it."""
     out, folder = tmp_path / "out", tmp_path / "deployment"
     folder.mkdir()
-    built = await bundles.build(policies, out, opa_binary)
+    built = await bundle_writer.build(policies, out, opa_binary)
     archive = out / "teams" / "people.tar.gz"
     whole = archive.read_bytes()
-    forged = bundles.archive(
+    forged = bundle_writer.archive(
         [
             (".manifest", b'{"revision": "forged", "roots": ["mcp/grants/people", "mcp/teams/people"]}'),
             ("policy.rego", BAD.encode()),
@@ -307,10 +307,10 @@ async def test_a_bundle_that_opa_does_not_activate_is_said_and_stops_nobody(
     """As a refused edit is of a managed OPA: the last good set serves, readiness and a metric say so."""
     out, folder = tmp_path / "out", tmp_path / "deployment"
     folder.mkdir()
-    built = await bundles.build(policies, out, opa_binary)
+    built = await bundle_writer.build(policies, out, opa_binary)
     archive = out / "teams" / "people.tar.gz"
     whole = archive.read_bytes()
-    broken = bundles.archive(
+    broken = bundle_writer.archive(
         [
             (".manifest", b'{"revision": "broken", "roots": ["mcp/grants/people", "mcp/teams/people"]}'),
             ("policy.rego", b"package mcp.teams.people\n\nenvironment := nosuch(1)\n"),

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable
-from sidecar.opa.process import MIN_MEMORY_BYTES, ManagedOpa
+from sidecar.opa.managed import MIN_MEMORY_BYTES, ManagedOpa
 from sidecar.ports import DecisionPoint, PdpAnswer, Question
 from tests.opa.small_policies import MAIN
 from tests.parts import ROOT
@@ -360,7 +360,7 @@ async def test_a_killed_opa_is_unavailable_and_then_back_by_itself(
             await eventually(lambda: refuses(opa))
             await eventually(lambda: answers(opa))
             assert process_of(opa).pid != first.pid
-        assert len(entries(runtime)) == 1, "the dead generation's folder is gone"
+        assert len(entries(runtime)) == 1, "the dead instance's folder is gone"
 
 
 async def test_an_opa_that_cannot_come_back_is_tried_again_until_it_can(
@@ -473,7 +473,7 @@ async def test_cancelling_the_start_leaves_nothing(make_policies: Policies, mana
 OWNER = """
 import asyncio, sys
 from pathlib import Path
-from sidecar.opa.process import ManagedOpa
+from sidecar.opa.managed import ManagedOpa
 
 async def main():
     opa = ManagedOpa(sys.argv[1], Path(sys.argv[2]), directory=Path(sys.argv[3]), timeout_s=20.0, start_timeout_s=60.0)

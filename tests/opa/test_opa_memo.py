@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from sidecar.opa.memo import MAX_ENTRIES, MAX_QUESTION_BYTES, Memo
-from sidecar.opa.pulse import Pulse
 from sidecar.ports import PdpAnswer, Question
+from sidecar.system.liveness import Pulse
 
 ANSWER = PdpAnswer(result={"allow": True}, revision="r")
 ASKED = Question.DECISION, b'{"input":{"a":1}}'

@@ -13,7 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from sidecar.opa.process import ManagedOpa
+from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import Question
 
 pytestmark = pytest.mark.real

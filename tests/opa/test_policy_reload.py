@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from sidecar.errors import DecisionUnavailable
-from sidecar.opa.policies import PolicySet
-from sidecar.opa.process import Load, ManagedOpa
-from sidecar.opa.watch import snapshot
+from sidecar.opa.managed import ManagedOpa
+from sidecar.opa.policy_state import Load
+from sidecar.policyset.folder import PolicySet
+from sidecar.policyset.folder_changes import snapshot
 from sidecar.ports import Question
 from tests.opa.small_policies import MAIN, TEAM
 

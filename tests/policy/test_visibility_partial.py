@@ -26,7 +26,7 @@ from sidecar.model import (
     RequestContext,
     Trait,
 )
-from sidecar.opa.process import ManagedOpa
+from sidecar.opa.managed import ManagedOpa
 from sidecar.policy.document import ToolKinds, decision_document, visibility_document
 from sidecar.policy.residual import COMPILE_QUERY, COMPILE_UNKNOWNS, possible_document, read_residual, residual_document
 from sidecar.ports import Question

@@ -1,0 +1,198 @@
+"""The authoring kit as the command line calls it: settings, one policy folder, one answer."""
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from sidecar import settings
+from sidecar.authoring import deciding, permissions, replaying
+from sidecar.authoring.asked import Refused, read_identity, read_object
+from sidecar.authoring.checking import Checked, Tested, check, check_archives, run_tests
+from sidecar.authoring.deciding import Decided
+from sidecar.authoring.engine import engine, shipped
+from sidecar.authoring.explain import vocabulary
+from sidecar.authoring.replaying import Replayed
+from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
+from sidecar.identity.claims import ClaimMap
+from sidecar.model import JsonObject, RequestContext
+from sidecar.opa.client import OpaClient
+from sidecar.opa.managed import ManagedOpa
+from sidecar.policyset.bundle_reader import PLATFORM, archives_in, read_archives
+from sidecar.policyset.folder import MANIFEST, PolicySet
+from sidecar.settings import Opa, Settings
+
+REPLAY_TIMEOUT_S: Final = 5.0
+"""For one question of a replay: what is asked is what would be decided, not how fast on a machine like this one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What is true of a question besides claims and call."""
+
+    time_ns: int
+    client_ip: str = "127.0.0.1"
+    environment: str | None = None
+    """None takes the configured one."""
+
+
+async def check_paths(paths: Sequence[Path], opa: str | None) -> Checked:
+    """Check a policy folder, or archives of bundles.
+
+    Args:
+        paths: one policy folder; or archives, and folders of them as ``policy bundle`` writes.
+        opa: the OPA executable; None takes the configured one.
+
+    Raises:
+        ConfigurationError: it is neither, or OPA cannot be run.
+    """
+    binary = settings.opa_binary(opa)
+    if len(paths) == 1 and await asyncio.to_thread(_is_policy_folder, paths[0]):
+        return await check(await asyncio.to_thread(PolicySet.read, paths[0]), binary)
+    return await check_archives(await asyncio.to_thread(read_archives, paths, shipped()), binary)
+
+
+def _is_policy_folder(path: Path) -> bool:
+    """Whether a path is a policy folder, or is at least none of archives."""
+    return path.is_dir() and ((path / PLATFORM / MANIFEST).is_file() or not archives_in(path))
+
+
+async def test_folder(folder: Path, opa: str | None) -> Tested:
+    """Run the tests of a policy folder.
+
+    Raises:
+        ConfigurationError: it is no policy folder, its tests do not compile, or OPA cannot be run.
+    """
+    async with engine(settings.opa_binary(opa), folder) as held:
+        return await run_tests(held)
+
+
+async def show_permissions(folder: Path, claims: bytes, about: Circumstances, opa: str | None) -> JsonObject:
+    """Return the effective permissions of the identity that claims speak of.
+
+    Raises:
+        ConfigurationError: the claims are refused, it is no policy folder, or OPA cannot evaluate it.
+    """
+    config = settings.load() if settings.given() else None
+    try:
+        document = read_object(claims)
+        # A whole question is taken too, so that one file serves `decide` and `policy show`.
+        said = document["claims"] if isinstance(document.get("claims"), dict) else document
+        identity, _ = read_identity(said, _claim_map(config, said))
+    except Refused as refused:
+        raise ConfigurationError(f"{refused.code}: {refused.message}") from None
+    async with engine(settings.opa_binary(opa), folder) as held:
+        try:
+            return await permissions.show(held, identity, _context(about, config))
+        except DecisionUnavailable as error:
+            raise ConfigurationError(f"this policy cannot be shown: {error.detail}") from error
+
+
+async def decide(
+    text: bytes, folder: Path | None, about: Circumstances, opa: str | None, *, explained: bool
+) -> Decided:
+    """Put one question to a policy folder; without one, to the folder or the OPA that is configured.
+
+    Raises:
+        ConfigurationError: nothing is configured, OPA does not answer, or --explain without a folder.
+    """
+    config = settings.load() if settings.given() or folder is None else None
+    claim_map = _claim_map(config, _claims(text))
+    context = _context(about, config)
+    if folder is None and config is not None and config.opa.url:
+        if explained:
+            raise ConfigurationError("--explain reads the policies' source: name their folder with --policies")
+        return await _ask_service(config, text, claim_map, context)
+    where = folder if folder is not None or config is None else config.policies
+    if where is None:
+        raise ConfigurationError("name a policy folder with --policies")
+    async with engine(settings.opa_binary(opa), where) as held:
+        servers = None if config is None else [server.name for server in config.servers]
+        return await deciding.decide_with_folder(held, text, claim_map, context, servers, explained=explained)
+
+
+async def replay_file(records: BinaryIO, folder: Path, opa: str | None, *, limit: int) -> Replayed:
+    """Decide the recorded questions of an audit file anew with a policy folder.
+
+    An allow may go to the servers that are configured; where nothing is, to those that the platform's data knows.
+
+    Args:
+        records: the audit file.
+        folder: the policy folder.
+        opa: the OPA executable; None takes the configured one.
+        limit: how many distinct differences are listed.
+
+    Raises:
+        ConfigurationError: the folder would not be served, the file cannot be read, or OPA cannot be run.
+    """
+    config = settings.load() if settings.given() else None
+    binary = settings.opa_binary(opa)
+    memory = (config.opa if config is not None else Opa()).memory_mb * 2**20
+    with tempfile.TemporaryDirectory(prefix="mcp-sidecar-replay-") as directory:
+        managed = ManagedOpa(
+            binary, folder, directory=Path(directory), timeout_s=REPLAY_TIMEOUT_S, memory_limit_bytes=memory
+        )
+        # The set is vetted before anything of it is evaluated.
+        async with managed, engine(binary, folder) as held:
+            known = await held.value("object.keys(data.mcp.platform.servers)", {})
+            servers = [str(name) for name in known] if isinstance(known, list) else []
+            return await replaying.replay(
+                records,
+                managed,
+                servers=servers if config is None else [server.name for server in config.servers],
+                titles=_titles(vocabulary(held)),
+                limit=limit,
+            )
+
+
+def _titles(said: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Return what reason codes mean, in words: the set's own, and that of the enforcement point."""
+    own = {ObligationNotSupported.label: ObligationNotSupported.public}
+    return own | {code: str(entry.get("title", "")) for code, entry in said.items()}
+
+
+async def _ask_service(config: Settings, text: bytes, claim_map: ClaimMap | None, context: RequestContext) -> Decided:
+    client = OpaClient(
+        config.opa.url,
+        timeout_s=config.opa.timeout_ms / 1000,
+        ca_file=config.opa.ca_file,
+        token_file=config.opa.token_file,
+    )
+    servers = [server.name for server in config.servers]
+    async with client:
+        try:
+            return await deciding.decide_with_service(client, text, claim_map, context, servers)
+        except DecisionUnavailable as error:
+            raise ConfigurationError(f"the OPA at {config.opa.url} gives no decision: {error.detail}") from error
+
+
+def _claims(text: bytes) -> JsonObject:
+    try:
+        claims = read_object(text).get("claims")
+    except Refused:
+        return {}  # said again, with its reason, when the question is read
+    return claims if isinstance(claims, dict) else {}
+
+
+def _claim_map(config: Settings | None, claims: object) -> ClaimMap | None:
+    """Return the claim map of the issuer that the claims name; of the only one where they name none."""
+    if config is None:
+        return None
+    issuer = claims.get("iss") if isinstance(claims, dict) else None
+    known = {entry.issuer: entry.claims for entry in config.issuers}
+    chosen = next(iter(known)) if issuer is None and len(known) == 1 else issuer
+    if not isinstance(chosen, str) or chosen not in known:
+        raise ConfigurationError(f"iss must be one of the configured issuers: {', '.join(known)}")
+    return ClaimMap(**known[chosen].model_dump())
+
+
+def _context(about: Circumstances, config: Settings | None) -> RequestContext:
+    configured = config.environment if config is not None else "production"
+    return RequestContext(
+        time_ns=about.time_ns,
+        client_ip=about.client_ip,
+        protocol="2025-11-25",
+        environment=configured if about.environment is None else about.environment,
+    )

@@ -1,0 +1,356 @@
+"""Two OPAs of one policy set: one decides, the other stands by and takes what might end it.
+
+A policy that passes every check can still ask for more memory than OPA may have: a text doubled 28 times needs one
+evaluation and 256 MB, and no deadline interrupts it (measured with 1.22.2: the process ends, and every team's questions
+are refused for half a second to three, again and again). One team must not do that to another. So
+
+- where the one that decides ends, the one that stands by decides from that moment on, and another is started;
+- partial evaluation, which looks at every owner within reach and only shortens lists, is asked of the one that stands
+  by;
+- questions about the databases that were being asked about when a process ended are asked of the one that stands by,
+  one at a time, until nothing has happened for a while; what ends that one too is set aside: refused, for longer each
+  time. A new policy set begins without suspicion.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
+from sidecar.model import JsonObject
+from sidecar.opa.instance import Instance, Launch
+from sidecar.policyset.folder import PolicySet
+from sidecar.ports import PdpAnswer, Question
+
+_LOG = logging.getLogger(__name__)
+
+Places = frozenset[str]
+
+LISTS: Final[Places] = frozenset({"*"})
+"""What partial evaluation is about; no database has this name."""
+
+TERM_S: Final = 60.0
+"""How long a place is suspected or set aside for the first time; each further time twice as long."""
+LONGEST_TERM_S: Final = 3600.0
+
+_AFTERMATH_S: Final = 1.5
+"""A question that got no answer can end a process this long after its own deadline."""
+_TOGETHER_S: Final = 0.05
+"""Of the questions without an answer the oldest is to blame, with those that were asked this shortly after it. All
+others waited because of it: an answer takes milliseconds."""
+_BROKEN_OFF: Final = frozenset({PdpFault.UNREACHABLE, PdpFault.INCOMPLETE})
+_STALLS_S: Final = 30.0
+"""Between two processes that are taken out for being slow; beyond that it is the machine that is slow."""
+_FIRST_DELAY_S: Final = 0.1
+_LAST_DELAY_S: Final = 5.0
+
+
+@dataclass(slots=True)
+class Asked:
+    """A question that was put to one process."""
+
+    places: Places
+    asked_at: float
+    failed_at: float | None = None
+    """When it ended without an answer; None while it is under way."""
+
+
+@dataclass(slots=True)
+class Blame:
+    """For which places something is remembered, and until when.
+
+    Args:
+        now: seconds on a clock that never goes back.
+    """
+
+    now: Callable[[], float]
+    _until: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """The end of the term, and its length, by place."""
+
+    def put(self, places: Places) -> None:
+        """Remember the places, those that are remembered or were before for twice as long."""
+        for place in places:
+            _, length = self._until.get(place, (0.0, TERM_S / 2))
+            length = min(2 * length, LONGEST_TERM_S)
+            self._until[place] = (self.now() + length, length)
+
+    def holds(self, places: Places) -> bool:
+        """Whether one of the places is remembered now."""
+        return any(place in self._until and self.now() < self._until[place][0] for place in places)
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One process of the two, with the questions that it has not answered."""
+
+    instance: Instance
+    asked: list[Asked] = field(default_factory=list)
+    doubted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set where it did not answer in time."""
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set where it was taken out."""
+
+    def blamed(self, now: float) -> Places:
+        """Return the places of the questions that may have ended it."""
+        unanswered = self._relevant(now)
+        oldest = min((one.asked_at for one in unanswered), default=now)
+        return frozenset().union(*(one.places for one in unanswered if one.asked_at - oldest < _TOGETHER_S))
+
+    def _relevant(self, now: float) -> list[Asked]:
+        return [one for one in self.asked if one.failed_at is None or now - one.failed_at < _AFTERMATH_S]
+
+    @contextmanager
+    def asking(self, places: Places, now: Callable[[], float]) -> Iterator[None]:
+        """Note a question for as long as it is under way, and a little longer where it gets no answer."""
+        one = Asked(places, now())
+        self.asked.append(one)
+        try:
+            yield
+        except BaseException:
+            one.failed_at = now()
+            self.asked = self._relevant(now())
+            raise
+        self.asked.remove(one)
+
+
+def places(question: Question, document: JsonObject) -> Places:
+    """Return the databases that a question is about, by which teams are looked up; ``LISTS`` for partial evaluation."""
+    if question is Question.RESIDUAL:
+        return LISTS
+    accesses = document.get("accesses")
+    found = accesses if isinstance(accesses, list) else []
+    return frozenset(str(access.get("database", "")) for access in found if isinstance(access, dict))
+
+
+def together(about: Places) -> Places:
+    """Return what stands for these databases in one question; one that ends an OPA so need not do it alone."""
+    return frozenset({" + ".join(sorted(about))}) if len(about) > 1 else about
+
+
+def parts(document: JsonObject, about: Places) -> Iterator[tuple[Places, JsonObject]]:
+    """Divide a question about several databases into one for each; nothing where there is one.
+
+    A team is asked about each access by itself, so what it does in the whole it does in its part. Without this, whoever
+    owns a policy that ends OPA could have another team's database blamed, by naming it in the same call.
+    """
+    accesses = document.get("accesses")
+    if len(about) > 1 and isinstance(accesses, list):
+        for place in sorted(about):
+            own = [access for access in accesses if isinstance(access, dict) and access.get("database", "") == place]
+            yield frozenset({place}), {**document, "accesses": [*own]}
+
+
+class Pair:
+    """Stands in for one ``Instance``: the same questions, the same end. Made by ``start``.
+
+    Args:
+        launch: how OPA processes are started.
+        policies: the set that both serve.
+        probe_interval_s: seconds between health probes.
+    """
+
+    def __init__(
+        self, launch: Launch, policies: PolicySet, members: tuple[Instance, Instance], probe_interval_s: float
+    ) -> None:
+        self._launch = launch
+        self._policies = policies
+        self._probe_interval_s = probe_interval_s
+        self._now = asyncio.get_running_loop().time
+        first, second = (Member(instance) for instance in members)
+        self._first: Member | None = first
+        self._second: Member | None = second
+        self._there = asyncio.Event()
+        self._there.set()
+        self._alone = asyncio.Lock()
+        self._suspected = Blame(self._now)
+        self._set_aside = Blame(self._now)
+        self._unwatched = asyncio.Event()
+        self._delay = self._stall_again_at = 0.0
+        self._tasks = {self._begin(self._watch(member)) for member in (first, second)}
+
+    @classmethod
+    async def start(cls, launch: Launch, policies: PolicySet, probe_interval_s: float) -> "Pair":
+        """Start both.
+
+        Raises:
+            ConfigurationError: one of them does not start, does not become healthy, or fails the self-test.
+            DecisionUnavailable: one of them became healthy and then gave no answer.
+        """
+        starting = [asyncio.create_task(Instance.start(launch, policies)) for _ in range(2)]
+        try:
+            first, second = await asyncio.gather(*starting)
+        except BaseException:
+            for start in starting:
+                start.cancel()
+            for ended in await asyncio.gather(*starting, return_exceptions=True):
+                if isinstance(ended, Instance):
+                    await ended.stop(grace_s=0)
+            raise
+        return cls(launch, policies, (first, second), probe_interval_s)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the one that decides; 0 where both have ended."""
+        return self._first.instance.pid if self._first is not None else 0
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of both, the one that decides first."""
+        return tuple(member.instance.pid for member in (self._first, self._second) if member is not None)
+
+    async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
+        """Ask the one that decides, or, what might end it, the one that stands by.
+
+        Raises:
+            DecisionUnavailable: as for ``OpaClient.ask``; or the question is about what is set aside.
+        """
+        about = places(question, document)
+        if self._set_aside.holds(about | together(about)):
+            what = "an OPA ended over a question like this a short time ago"
+            raise DecisionUnavailable(what, fault=PdpFault.SET_ASIDE)
+        if question is Question.RESIDUAL or self._suspected.holds(about):
+            return await self._ask_alone(question, document, about)
+        first = self._first
+        if first is None:
+            raise DecisionUnavailable("the managed OPA is not running", fault=PdpFault.UNREACHABLE)
+        try:
+            with first.asking(about, self._now):
+                return await first.instance.ask(question, document)
+        except DecisionUnavailable as error:
+            if error.fault is PdpFault.TIMEOUT:
+                first.doubted.set()
+            if error.fault not in _BROKEN_OFF or (successor := await self._successor(first, about)) is None:
+                raise
+        with successor.asking(about, self._now):
+            return await successor.instance.ask(question, document)
+
+    async def _successor(self, lost: Member, about: Places) -> Member | None:
+        """Return who decides in the place of a lost one, for a question that is not to blame; None otherwise."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._launch.timeout_s / 2):
+                await lost.gone.wait()
+        if not lost.gone.is_set() or self._suspected.holds(about):
+            return None
+        return self._first
+
+    async def _ask_alone(self, question: Question, document: JsonObject, about: Places) -> PdpAnswer:
+        """Ask the one that stands by, with no other question beside it, so that it is known what ended it."""
+        try:
+            async with asyncio.timeout(self._launch.timeout_s), self._alone:
+                await self._there.wait()
+                second = self._second
+                if second is None or self._set_aside.holds(about):
+                    raise DecisionUnavailable("the OPA that stands by has ended", fault=PdpFault.UNREACHABLE)
+                for place, part in parts(document, about):
+                    with second.asking(place, self._now):
+                        await second.instance.ask(question, part)
+                with second.asking(together(about), self._now):
+                    return await second.instance.ask(question, document)
+        except TimeoutError:
+            what = f"no answer within {self._launch.timeout_s:g} s from the OPA that stands by"
+            raise DecisionUnavailable(what, fault=PdpFault.TIMEOUT) from None
+
+    async def healthy(self) -> bool:
+        """Whether the one that decides answers its health probe."""
+        return self._first is not None and await self._first.instance.healthy()
+
+    async def drained(self, *, within_s: float) -> None:
+        """Wait until no question is in flight."""
+        for member in (self._first, self._second):
+            if member is not None:
+                await member.instance.drained(within_s=within_s)
+
+    async def lost(self, probe_interval_s: float) -> str:  # noqa: ARG002  # each member is probed by its own watch
+        """Wait until nobody watches one of them any more, which is a mistake of ours."""
+        await self._unwatched.wait()
+        return "is not watched any more"
+
+    async def stop(self, *, grace_s: float | None = None) -> None:
+        """End both. Can be called in any state."""
+        tasks, self._tasks = self._tasks, set()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        members = [member for member in (self._first, self._second) if member is not None]
+        self._first = self._second = None
+        await asyncio.gather(*(member.instance.stop(grace_s=grace_s) for member in members))
+
+    def _begin(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work, name="opa-member")
+        task.add_done_callback(self._report)
+        return task
+
+    def _report(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.critical("the watch over an opa failed", exc_info=error)
+            self._unwatched.set()
+
+    async def _watch(self, member: Member) -> None:
+        """Put another process in the place of one that ended or hangs, until cancelled."""
+        while True:
+            born = self._now()
+            why = await self._lost(member)
+            self._take_out(member, why)
+            await member.instance.stop(grace_s=0)
+            self._delay = 0.0 if self._now() - born > TERM_S else self._delay
+            member = Member(await self._another())
+            if self._first is None:
+                self._first = member
+            else:
+                self._second = member
+                self._there.set()
+
+    async def _lost(self, member: Member) -> str:
+        """Wait until a process has ended, hangs, or keeps everybody waiting; return which, in words."""
+        ends = asyncio.create_task(member.instance.lost(self._probe_interval_s))
+        doubt = asyncio.create_task(self._stalls(member))
+        try:
+            await asyncio.wait({ends, doubt}, return_when=asyncio.FIRST_COMPLETED)
+            return await ends if ends.done() else "keeps everybody waiting"
+        finally:
+            for task in (ends, doubt):
+                task.cancel()
+            await asyncio.wait({ends, doubt})
+
+    async def _stalls(self, member: Member) -> None:
+        """Wait until a process that was slow to answer is slow to say that it is well, too, and another could do."""
+        while True:
+            await member.doubted.wait()
+            member.doubted.clear()
+            if member is not self._first or self._second is None or self._now() < self._stall_again_at:
+                continue
+            try:
+                async with asyncio.timeout(self._launch.timeout_s / 2):
+                    await member.instance.healthy()
+            except TimeoutError:
+                self._stall_again_at = self._now() + _STALLS_S
+                return
+
+    def _take_out(self, member: Member, why: str) -> None:
+        """Let the other one decide, and remember what the lost one was asked about."""
+        blamed = member.blamed(self._now())
+        role = "decides" if member is self._first else "stands by"
+        _LOG.error("the opa that %s (pid %d) %s over %s", role, member.instance.pid, why, sorted(blamed) or "nothing")
+        if member is self._first:
+            self._suspected.put(blamed)
+            self._first, self._second = self._second, None
+        else:
+            self._set_aside.put(blamed)
+            self._second = None
+        self._there.clear()
+        member.gone.set()
+
+    async def _another(self) -> Instance:
+        """Start another process, however often that takes."""
+        while True:
+            await asyncio.sleep(self._delay)
+            self._delay = min(max(2 * self._delay, _FIRST_DELAY_S), _LAST_DELAY_S)
+            try:
+                return await Instance.start(self._launch, self._policies)
+            except (ConfigurationError, DecisionUnavailable) as error:
+                _LOG.error("another opa does not start: %s", error.detail)

@@ -1,0 +1,345 @@
+"""What a policy set goes through before an OPA may serve it; used at start, at reload, and by ``policy check``.
+
+Containment, then OPA's own strict check against capabilities and schemas, the form of the platform's data, then the
+teams' own tests: each in a process of its own that is limited in time and memory like the OPA that serves, because the
+author of a team's policy is not trusted with the machine either. What passed is what is served: all of it works on one
+``PolicySet`` that was read once.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from sidecar.errors import ConfigurationError
+from sidecar.policyset import platform_data
+from sidecar.policyset.compile_errors import complaints
+from sidecar.policyset.containment import MAX_MODULE_BYTES, lint, misplaced
+from sidecar.policyset.data_lines import has_data
+from sidecar.policyset.finding import Rule, Severity, Violation
+from sidecar.policyset.folder import CAPABILITIES, SCHEMAS, TEAMS, PolicySet, store
+from sidecar.policyset.opa_command import OpaCommand, finished
+from sidecar.printing import printable
+from sidecar.system.process import in_thread, make_home, remove, spawn
+
+_PARSE: Final = 'x := {f: object.remove(m, ["comments"]) | some f, s in input; m := rego.parse_module(f, s)}; x'
+"""One process parses many modules. A module that does not parse is missing from the answer."""
+
+_BATCH_BYTES: Final = 128 * 2**10
+"""Of source in one parse. A tree takes several hundred times its source in OPA's memory."""
+
+_CHECK_S: Final = 60.0
+"""Of one OPA command outside a sidecar."""
+_TESTS_S: Final = 60.0
+_ONE_TEST_S: Final = 5
+_TEAM_TESTS: Final = r"^data\.mcp\.teams\."
+_MOST_FINDINGS: Final = 10
+_MAX_TEXT: Final = 2000
+
+CHECK_MEMORY_BYTES: Final = 1024 * 2**20
+"""Of one check outside a sidecar, where no OPA serves beside it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vetted:
+    """A set that may be served, and what its authors should look at nevertheless."""
+
+    policies: PolicySet
+    warnings: tuple[Violation, ...]
+
+
+class Vetting:
+    """Vets one set after the other; modules that were found clean are not parsed again.
+
+    Args:
+        opa: the executable, with the limits of a check.
+        directory: private folder of this user; every check makes its own inside.
+        timeout_s: seconds that one OPA command may take, the tests excepted.
+    """
+
+    def __init__(self, opa: OpaCommand, directory: Path, *, timeout_s: float) -> None:
+        self._opa = opa
+        self._directory = directory
+        self._timeout_s = timeout_s
+        self._known: dict[bytes, tuple[Violation, ...]] = {}
+
+    async def vet(self, policies: PolicySet) -> Vetted:
+        """Let a set through, or say why not.
+
+        Raises:
+            ConfigurationError: it must not be served; the detail names file and line.
+        """
+        findings = await self.examine(policies)
+        refuse(findings)
+        return Vetted(policies=policies, warnings=tuple(findings))
+
+    async def examine(self, policies: PolicySet) -> list[Violation]:
+        """Return what is wrong with a set, warnings included, up to the first step that refuses it.
+
+        Raises:
+            ConfigurationError: OPA cannot be run, or gives no answer that says what is wrong.
+        """
+        async with self._workplace(policies) as home:
+            found = await self._findings(policies, home)
+            for step in (self._compile, self._tables, self._test):
+                if not _errors(found):
+                    found += await step(policies, home)
+        return found
+
+    async def violations(self, policies: PolicySet) -> list[Violation]:
+        """Return everything that is wrong with the containment of a set, warnings included.
+
+        Raises:
+            ConfigurationError: OPA cannot be run.
+        """
+        async with self._workplace(policies) as home:
+            return await self._findings(policies, home)
+
+    async def sign(self, bundle: PolicySet, key: Path, algorithm: str) -> bytes:
+        """Return the ``.signatures.json`` of one bundle, whose files lie at the top.
+
+        Raises:
+            ConfigurationError: OPA cannot sign with this key.
+        """
+        async with self._workplace(bundle) as home:
+            arguments = ("--signing-key", str(key), "--signing-alg", algorithm, "-o", str(home))
+            status, output = await self._run(home, "sign", *arguments, "-b", ".")
+            if status != 0:
+                raise ConfigurationError(f"the bundle cannot be signed: {printable(output)}")
+            return await in_thread((home / ".signatures.json").read_bytes)
+
+    @asynccontextmanager
+    async def _workplace(self, policies: PolicySet) -> AsyncIterator[Path]:
+        home = make_home(self._directory, "check-")
+        try:
+            folder = home / "policies"
+            await in_thread(folder.mkdir, 0o700)
+            await in_thread(store, policies, folder, aside=True)
+            yield home
+        finally:
+            await remove(home)
+
+    async def _findings(self, policies: PolicySet, home: Path) -> list[Violation]:
+        found = list(misplaced(policies))
+        if any(finding.rule in {Rule.SIZE, Rule.TEAM_NAME, Rule.FILE_NAME} for finding in found):
+            return found  # what is too large is not given to OPA, and a bad name is no path
+        modules = {path: content for path, content in (*policies.files, *policies.aside) if _is_team_module(path)}
+        served = frozenset(path for path, _ in policies.files)
+        keys = {path: _key(path, content, served=path in served) for path, content in modules.items()}
+        known = {key: self._known[key] for key in keys.values() if key in self._known}
+        unseen = {path: modules[path] for path, key in keys.items() if key not in known}
+        for batch in _batches(unseen):
+            for path, findings in (await self._judge(batch, home, served)).items():
+                known[keys[path]] = findings
+        self._known = {key: findings for key, findings in known.items() if not _errors(findings)}
+        return found + [finding for path in sorted(modules) for finding in known[keys[path]]]
+
+    async def _judge(
+        self, modules: dict[str, bytes], home: Path, served: frozenset[str]
+    ) -> dict[str, tuple[Violation, ...]]:
+        """Parse all at once without locations; whatever is not clean is parsed again by itself, with them."""
+        texts = {path: text for path, content in modules.items() if (text := _text(content)) is not None}
+        arguments = ("eval", "--format", "raw", "--stdin-input", _PARSE)
+        status, output = await self._run(home, *arguments, stdin=msgspec.json.encode(texts))
+        trees = _decoded(output) if status == 0 else None
+        trees = trees if isinstance(trees, dict) else {}
+        judged = {}
+        for path in modules:
+            tree = trees.get(path)
+            if path not in texts:
+                message = "the module is not UTF-8 text"
+                findings: tuple[Violation, ...] = (Violation(file=path, line=1, rule=Rule.SYNTAX, message=message),)
+            elif tree is None or tuple(lint(tree, team=_team(path), file=path, served=path in served)):
+                findings = await self._locate(path, home, team=_team(path), served=path in served)
+            else:
+                findings = ()
+            judged[path] = findings
+        return judged
+
+    async def locate(self, text: str, *, team: str, file: str) -> tuple[Violation, ...]:
+        """Return the findings of one served module of a team with their lines, whatever its name is.
+
+        Raises:
+            ConfigurationError: OPA cannot be run.
+        """
+        module = PolicySet(bundles=(), files=(("module.rego", text.encode("utf-8", "replace")),))
+        async with self._workplace(module) as home:
+            found = await self._locate("module.rego", home, team=team, served=True)
+        return tuple(replace(finding, file=file) for finding in found)
+
+    async def _locate(self, path: str, home: Path, *, team: str, served: bool) -> tuple[Violation, ...]:
+        arguments = ("parse", "--format", "json", "--json-include", "locations,-comments", path)
+        status, output = await self._run(home, *arguments)
+        document = _decoded(output)
+        if status == 0 and isinstance(document, dict):
+            return tuple(lint(document, team=team, file=path, served=served))
+        errors = document.get("errors") if isinstance(document, dict) else None
+        if not isinstance(errors, list) or not errors:
+            message = f"OPA cannot parse this: {printable(output)}"
+            return (Violation(file=path, line=1, rule=Rule.SYNTAX, message=message),)
+        return tuple(_syntax(path, error) for error in errors)
+
+    async def _compile(self, policies: PolicySet, home: Path) -> list[Violation]:
+        """``opa run`` has no list of capabilities, so this is where builtins that are not on it are refused."""
+        schemas = any(path.startswith(f"{SCHEMAS}/") for path, _ in policies.aside)
+        options = ("--schema", SCHEMAS) if schemas else ()
+        flags = ("--strict", "--capabilities", CAPABILITIES, *options, "--format", "json")
+        status, output = await self._run(home, "check", *flags, "-b", *policies.bundles)
+        if status == 0:
+            return []
+        if found := complaints(output, policies):
+            return found
+        raise ConfigurationError(f"the policy set does not compile: {printable(output, longest=_MAX_TEXT)}")
+
+    async def _tables(self, policies: PolicySet, home: Path) -> list[Violation]:
+        """Hold the platform's data to its schema: what is not of its form would be refused question by question."""
+        if not has_data(policies):
+            return []
+        status, output = await self._run(home, *platform_data.ARGUMENTS, stdin=platform_data.schema_of(policies))
+        return platform_data.findings(status, output, policies)
+
+    async def _test(self, policies: PolicySet, home: Path) -> list[Violation]:
+        """Run the teams' own tests; the platform's are run where the platform is built."""
+        if not any(_is_team_module(path) for path, _ in policies.aside):
+            return []
+        options = ("--capabilities", CAPABILITIES, "--format", "json", "--timeout", f"{_ONE_TEST_S}s")
+        arguments = ("test", *options, "--run", _TEAM_TESTS, "-b", *policies.bundles)
+        status, output = await self._run(home, *arguments, timeout_s=_TESTS_S)
+        results = _decoded(output)
+        found = [_failed(result) for result in results if _is_failure(result)] if isinstance(results, list) else []
+        if status == 0 or found:
+            return found
+        raise ConfigurationError(f"the teams' tests do not run: {printable(output, longest=_MAX_TEXT)}")
+
+    async def _run(
+        self, home: Path, *arguments: str, stdin: bytes = b"", timeout_s: float | None = None
+    ) -> tuple[int, bytes]:
+        limit = self._timeout_s if timeout_s is None else timeout_s
+        command, environment = self._opa.command(*arguments), self._opa.environment(home)
+        process = await spawn(command, home / "policies", environment, stdin=bool(stdin))
+        return await finished(process, stdin, name=arguments[0], limit_s=limit)
+
+
+async def examine(folder: Path, binary: str) -> list[Violation]:
+    """Return what is wrong with the containment of a policy folder: an empty list, or warnings, is fine.
+
+    Args:
+        folder: the policy folder.
+        binary: the OPA executable, as a path or as a name on ``PATH``.
+
+    Raises:
+        ConfigurationError: it is no policy folder, or OPA cannot be run.
+    """
+    return await examine_set(await asyncio.to_thread(PolicySet.read, folder), binary)
+
+
+async def examine_set(policies: PolicySet, binary: str) -> list[Violation]:
+    """Return what is wrong with the containment of a set that was read from wherever.
+
+    Raises:
+        ConfigurationError: OPA cannot be run.
+    """
+    async with workshop(binary) as vetting:
+        return await vetting.violations(policies)
+
+
+@asynccontextmanager
+async def workshop(binary: str) -> AsyncIterator[Vetting]:
+    """Vet outside a sidecar, in a folder that is gone afterwards.
+
+    Raises:
+        ConfigurationError: there is no such executable.
+    """
+    executable = _installed(binary)
+    with tempfile.TemporaryDirectory(prefix="mcp-sidecar-vet-") as directory:
+        opa = OpaCommand(binary=executable, memory_limit_bytes=CHECK_MEMORY_BYTES)
+        yield Vetting(opa, Path(directory), timeout_s=_CHECK_S)
+
+
+def _installed(binary: str) -> str:
+    path = shutil.which(binary)
+    if path is None:
+        raise ConfigurationError(f"there is no OPA executable {binary}")
+    return str(Path(path).resolve())
+
+
+def refuse(findings: Sequence[Violation]) -> None:
+    """Refuse a set with findings that are more than warnings.
+
+    Raises:
+        ConfigurationError: with file and line of the first of them.
+    """
+    if errors := _errors(findings):
+        lines = [printable(str(error).encode("utf-8", "replace")) for error in errors[:_MOST_FINDINGS]]
+        if len(errors) > _MOST_FINDINGS:
+            lines.append(f"and {len(errors) - _MOST_FINDINGS} more")
+        raise ConfigurationError(f"the policy set is refused: {'; '.join(lines)}")
+
+
+def _errors(findings: Iterable[Violation]) -> list[Violation]:
+    return [finding for finding in findings if finding.severity is Severity.ERROR]
+
+
+def _batches(modules: dict[str, bytes]) -> list[dict[str, bytes]]:
+    batches: list[dict[str, bytes]] = []
+    size = MAX_MODULE_BYTES
+    for path in sorted(modules):
+        content = modules[path]
+        if not batches or size + len(content) > _BATCH_BYTES:
+            batches.append({})
+            size = 0
+        batches[-1][path] = content
+        size += len(content)
+    return batches
+
+
+def _is_team_module(path: str) -> bool:
+    return path.startswith(TEAMS) and path.endswith(".rego")
+
+
+def _team(path: str) -> str:
+    return path.split("/", 2)[1]
+
+
+def _key(path: str, content: bytes, *, served: bool) -> bytes:
+    return hashlib.sha256(f"{path}\n{served}\n".encode() + content).digest()
+
+
+def _text(content: bytes) -> str | None:
+    try:
+        return content.decode("utf-8", "strict")
+    except UnicodeDecodeError:
+        return None
+
+
+def _decoded(output: bytes) -> Any:
+    with contextlib.suppress(msgspec.DecodeError, RecursionError):
+        return msgspec.json.decode(output)
+    return None
+
+
+def _syntax(path: str, error: Any) -> Violation:
+    location = error.get("location") if isinstance(error, dict) else None
+    row = location.get("row") if isinstance(location, dict) else None
+    message = f"rego_parse_error: {error.get('message')}" if isinstance(error, dict) else "rego_parse_error"
+    return Violation(file=path, line=max(1, row) if isinstance(row, int) else 1, rule=Rule.SYNTAX, message=message)
+
+
+def _is_failure(result: Any) -> bool:
+    return isinstance(result, dict) and bool(result.get("fail") or result.get("error"))
+
+
+def _failed(result: dict[str, Any]) -> Violation:
+    location = result.get("location", {})
+    message = f"the test {result.get('name')} fails"
+    return Violation(
+        file=str(location.get("file")), line=int(location.get("row") or 1), rule=Rule.TEST, message=message
+    )

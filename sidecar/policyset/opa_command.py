@@ -1,0 +1,78 @@
+"""OPA's executable: how its processes are limited, and the one way to run one of its commands to its end."""
+
+import asyncio
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.errors import ConfigurationError
+from sidecar.system.process import kill
+from sidecar.system.tied_process import tied
+
+_GO_SHARE = 0.7
+"""Of the hard limit, what Go's collector aims at (``GOMEMLIMIT``); the rest is stacks, fragments and code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpaCommand:
+    """The executable and the limits that every OPA process is started with."""
+
+    binary: str
+    """Absolute path."""
+    memory_limit_bytes: int
+
+    def command(self, *arguments: str) -> tuple[str, ...]:
+        """Return the command of one OPA process, tied to this process and limited by ``tied_process.py``."""
+        return tied(self.memory_limit_bytes, self.binary, *arguments)
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """Return the whole environment of an OPA process: nothing of ours, so ``opa.runtime()`` has nothing to leak."""
+        return {
+            "HOME": str(home),
+            "TMPDIR": str(home),
+            "GOMEMLIMIT": str(int(self.memory_limit_bytes * _GO_SHARE)),
+            # Two at least, so that one endless evaluation does not stop the others; four at most, beside our own work.
+            "GOMAXPROCS": str(max(2, min(4, os.cpu_count() or 2))),
+            "GOTRACEBACK": "none",
+            # Questions allocate much and keep nothing: collecting less often is a third of the CPU (measured).
+            "GOGC": "400",
+        }
+
+
+async def finished(
+    process: asyncio.subprocess.Process, stdin: bytes, *, name: str, limit_s: float
+) -> tuple[int, bytes]:
+    """Return the status of one OPA command and all that it printed; it does not outlive this.
+
+    Args:
+        process: the command, with its input in a pipe if it takes any.
+        stdin: its input.
+        name: of the command, for the error.
+        limit_s: seconds that it may take.
+
+    Raises:
+        ConfigurationError: it takes longer.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            output = await converse(process, stdin)
+    except TimeoutError:
+        raise ConfigurationError(f"opa {name} did not end within {limit_s:g} s") from None
+    finally:
+        await kill(process)
+    return process.returncode or 0, output
+
+
+async def converse(process: asyncio.subprocess.Process, stdin: bytes) -> bytes:
+    """Give a process its input, if it takes any, and return all that it prints.
+
+    Where the process ended before it was given anything, ``communicate`` alone loses the output and raises
+    ``RuntimeError`` under uvloop; asyncio's own loop passes over it.
+    """
+    if process.stdin is not None:
+        with contextlib.suppress(RuntimeError):
+            process.stdin.write(stdin)
+        process.stdin.close()
+    output, _ = await process.communicate()
+    return output

@@ -1,0 +1,166 @@
+r"""What OPA itself says of the platform's data, as it loads it: held to its schema, its globs and times tried.
+
+One evaluation without any module, wherever a set is checked: at start, at reload, and by ``policy check``.
+
+Are the patterns in the platform's data globs that OPA can read.
+
+``names.rego`` hands them to ``glob.match`` under strict builtin errors: one that does not compile fails every question
+that reaches it, which for a route or a suspended agent is everybody's. Measured with OPA 1.22.2, on 39,000 texts of the
+characters that mean something: one that fails (``[``, ``{a``, ``a\``, ``[]``, ``[a-]``) fails for every name, also the
+empty one, and one that does not, for none. So OPA tries each once, with the empty name, when a set is checked.
+
+What a pattern of a team's data is for, only its modules know; those are left alone.
+"""
+
+import contextlib
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from sidecar.errors import ConfigurationError
+from sidecar.policyset.data_lines import MOST_PROBLEMS, PLATFORM, pointer, where
+from sidecar.policyset.finding import Rule, Violation
+from sidecar.policyset.folder import SCHEMAS, PolicySet
+from sidecar.printing import printable
+
+_SCHEMA: Final = f"{SCHEMAS}/platform.json"
+_DATA: Final = "platform/data.json"
+_LONGEST: Final = 80
+"""Characters of a value in a finding."""
+
+_ANY: Final = "*"
+_HOLDINGS: Final = (
+    ("deployments", _ANY, "whole"),
+    *(("deployments", _ANY, table, _ANY) for table in ("databases", "prefixes", "targets")),
+)
+GLOB_LISTS: Final = (
+    ("routes", _ANY, "agents"),
+    *((*holding, part, _ANY, "collections") for holding in _HOLDINGS for part in ("delegated", "obligations")),
+    *(("grants", _ANY, part) for part in ("deployments", "databases", "collections")),
+    *(
+        ("agents", *whose, part)
+        for whose in (("default",), ("registered", _ANY))
+        for part in ("servers", "deployments")
+    ),
+    ("windows", _ANY, "databases"),
+    ("suspended", "agents"),
+)
+"""The lists of globs in the platform's data: what ``schema/platform.json`` calls globs, and the rules give to
+``names.matches``. ``*`` is every member."""
+
+
+def _members(names: Sequence[str]) -> str:
+    """Return a comprehension in Rego of every member of the lists of one kind, each with its place."""
+    steps = [f"step{number}" if name == _ANY else json.dumps(name) for number, name in enumerate((*names, _ANY))]
+    place = "".join(f"[{step}]" for step in steps)
+    return f"{{[[{', '.join(steps)}], text] | text := data.{'.'.join(PLATFORM)}{place}}}"
+
+
+_GLOB_QUERY: Final = (
+    f"[bad | all := {' | '.join(map(_members, GLOB_LISTS))}; "
+    'some bad in all - {[place, text] | some [place, text] in all; _ = glob.match(text, null, "")}]'
+)
+"""Place and pattern of each that does not compile."""
+
+_QUERY: Final = (
+    '{"there": [1 | _ = data.mcp.platform], '
+    '"held": [answer | answer := json.match_schema(data.mcp.platform, input)], '
+    f'"globs": {_GLOB_QUERY}, '
+    '"zones": [[index, zone] | some index, window in data.mcp.platform.windows; zone := window.hours.timezone; '
+    "not time.clock([0, zone])], "
+    '"moments": [[index, moment] | some index, glass in data.mcp.platform.break_glass; moment := glass.until; '
+    "not time.parse_rfc3339_ns(moment)]}"
+)
+
+ARGUMENTS: Final = ("eval", "--format", "raw", "--ignore", "*.rego", "--stdin-input", "-b", PLATFORM[-1], _QUERY)
+"""Of an ``opa`` in the folder of the set, with ``schema_of`` the set as its input. Not for strict builtin errors: there
+the first glob that cannot be read would be the answer."""
+
+
+def schema_of(policies: PolicySet) -> bytes:
+    """Return the schema of the platform's data; one that holds of everything where the set has none."""
+    return dict(policies.aside).get(_SCHEMA, b"{}")
+
+
+def findings(status: int, output: bytes, policies: PolicySet) -> list[Violation]:
+    """Read what the evaluation printed.
+
+    Raises:
+        ConfigurationError: no answer; one pattern can take all memory that a check may have.
+    """
+    answer = _answered(status, output)
+    if not answer.there:
+        message = "there is no mcp.platform"
+        return [Violation(file=_DATA, line=1, rule=Rule.DATA, message=message)]
+    if not answer.held:
+        raise ConfigurationError(f"the platform's data cannot be held to {_SCHEMA}")
+    _, problems = answer.held[0]
+    found = [_problem(one.field, one.desc, policies) for one in problems[:MOST_PROBLEMS]]
+    found += [_unread(("windows", index, "hours", "timezone"), zone, policies) for index, zone in answer.zones]
+    found += [_unread(("break_glass", index, "until"), moment, policies) for index, moment in answer.moments]
+    return found + unreadable_globs(answer.globs, policies)
+
+
+def _unread(place: tuple[str | int, ...], value: Any, policies: PolicySet) -> Violation:
+    """Return the finding on a zone or a moment that OPA's clock cannot read: a question that reaches it fails."""
+    file, line = where((*PLATFORM, *place), policies)
+    text = msgspec.json.encode(value).decode()
+    return Violation(
+        file=file,
+        line=line,
+        rule=Rule.DATA,
+        message=f"{pointer((*PLATFORM, *place))}: OPA's clock cannot read {text[:_LONGEST]}",
+    )
+
+
+class _Problem(msgspec.Struct):
+    field: str
+    desc: str
+
+
+class _Answer(msgspec.Struct):
+    there: list[int]
+    held: list[tuple[bool, list[_Problem]]]
+    """What ``json.match_schema`` answers; empty where the schema is none."""
+    globs: Any
+    zones: list[tuple[int, Any]]
+    moments: list[tuple[int, Any]]
+
+
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+
+
+def _answered(status: int, output: bytes) -> _Answer:
+    with contextlib.suppress(msgspec.DecodeError):  # a ValidationError is one too
+        if status == 0:
+            return _ANSWER.decode(output)
+    raise ConfigurationError(f"the platform's data cannot be looked at: {printable(output)}")
+
+
+def _problem(field: str, description: str, policies: PolicySet) -> Violation:
+    file, line = where((*PLATFORM, *field.split(".")), policies)
+    return Violation(file=file, line=line, rule=Rule.DATA, message=f"{field}: {description}")
+
+
+def unreadable_globs(answer: Any, policies: PolicySet) -> list[Violation]:
+    """Return the patterns that the answer to ``_GLOB_QUERY`` names, with their places in the files.
+
+    Raises:
+        ConfigurationError: it is no such answer.
+    """
+    try:
+        found = msgspec.convert(answer, list[tuple[list[str | int], Any]])
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"the globs in the platform's data were not tried: {error}") from None
+    violations = [_unreadable_glob((*PLATFORM, *place), pattern, policies) for place, pattern in found[:MOST_PROBLEMS]]
+    return sorted(violations, key=lambda one: (one.file, one.line))
+
+
+def _unreadable_glob(place: Sequence[str | int], pattern: Any, policies: PolicySet) -> Violation:
+    text = json.dumps(pattern, ensure_ascii=False)
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    file, line = where(place, policies)
+    message = f"{pointer(place)}: OPA cannot read {text} as a glob"
+    return Violation(file=file, line=line, rule=Rule.DATA, message=message)

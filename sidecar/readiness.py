@@ -1,0 +1,99 @@
+"""Whether the parts that a call needs are there, for those who ask and for the gauges."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+from sidecar.enforcement import EnforcementPoint
+from sidecar.opa.managed import ManagedOpa
+from sidecar.opa.policy_state import Load, PolicyState
+from sidecar.ports import DecisionPoint, Upstream
+from sidecar.telemetry.metrics import OtelMetrics
+
+_LOG = logging.getLogger("sidecar.app")
+
+HEALTH_PERIOD_S: Final = 5.0
+
+
+class Decider(DecisionPoint, Protocol):
+    """A decision point whose health and policies can be asked for."""
+
+    @property
+    def policy_state(self) -> PolicyState:
+        """Which policy set is in force, and why a newer one is not."""
+        ...
+
+    async def healthy(self) -> bool:
+        """Whether it answers."""
+        ...
+
+
+class Server(Upstream, Protocol):
+    """An upstream with a life of its own."""
+
+    async def start(self) -> None:
+        """Come up."""
+        ...
+
+    async def stop(self) -> None:
+        """Come down."""
+        ...
+
+    def on_tools_changed(self, callback: Callable[[], None]) -> None:
+        """Call back when the list of tools may have changed."""
+        ...
+
+
+class Readiness:
+    """Whether the parts that a call needs are there."""
+
+    def __init__(
+        self,
+        decisions: Decider,
+        upstreams: Mapping[str, Server],
+        metrics: OtelMetrics,
+        pep: EnforcementPoint,
+        candidate: ManagedOpa | None,
+    ) -> None:
+        self._decisions = decisions
+        self._candidate = candidate
+        self._upstreams = upstreams
+        self._metrics = metrics
+        self._pep = pep
+        self._unreviewed: dict[str, dict[str, str]] = {}
+
+    async def check(self) -> Mapping[str, bool]:
+        """Look at every part now."""
+        found = {"opa": await self._decisions.healthy()}
+        found |= {f"server:{name}": upstream.healthy for name, upstream in self._upstreams.items()}
+        for component, up in found.items():
+            self._metrics.health(component, up=up)
+        self._metrics.policy_load(self._decisions.policy_state.result)
+        if self._candidate is not None:
+            self._metrics.candidate_load(self._candidate.policy_state.result)
+        return found
+
+    def degraded(self) -> Sequence[str]:
+        """Name what is not as it should be and takes nothing out of rotation.
+
+        ``policies`` is a refused policy set, ``candidate`` a refused candidate.
+        """
+        sets = {"policies": self._decisions, "candidate": self._candidate}
+        return [name for name, opa in sets.items() if opa is not None and opa.policy_state.result is Load.REFUSED]
+
+    async def watch(self) -> None:
+        """Keep the health gauges fresh for those who only read metrics."""
+        while True:
+            await self.check()
+            await self._report_tools()
+            await asyncio.sleep(HEALTH_PERIOD_S)
+
+    async def _report_tools(self) -> None:
+        """Say once of each change which live tools are refused because the catalog was not written for them."""
+        found = await self._pep.unreviewed_tools()
+        for server_name, tools in found.items():
+            self._metrics.unreviewed_tools(server_name, tools.values())
+            if tools and tools != self._unreviewed.get(server_name):
+                _LOG.warning("refusing tools that were not reviewed", extra={"server": server_name, "tools": tools})
+        self._unreviewed |= found
