@@ -132,10 +132,10 @@ class TooManySessions(SidecarError):
 
 
 class StreamConflict(SidecarError):
-    """The session already has an open GET stream; a message travels on one stream only (MCP 2025-11-25, transports)."""
+    """No stream is opened any more: the listener is shutting down."""
 
     label = "stream_conflict"
-    public = "This session already has an open stream."
+    public = "No stream can be opened; the server is shutting down."
     code = -32600
 
 

@@ -6,8 +6,8 @@ is read for a caller who is not known.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,8 +33,23 @@ from sidecar.mcp.jsonrpc import encode_error
 
 _RETRY_LATER: Final = frozenset({429, 503})
 
+OVERSIZED_FACTOR: Final = 4
+"""A body up to so many times the limit is read to its end, for the id of its request stands there in both official
+SDKs; a larger one closes the connection."""
+
+MAX_OVERSIZED: Final = 4
+"""Bodies over the limit that are read at a time: with the default limit, 16 MB."""
+
 _CLOSING_ERRORS: Final = (MessageTooLarge, MessageIncomplete)
 """After these the rest of the body is not worth reading, so the connection cannot be used again."""
+
+
+class _Oversized(MessageTooLarge):
+    """A body over the limit that was read to its end."""
+
+    def __init__(self, body: bytearray) -> None:
+        super().__init__("body over the limit")
+        self.body = body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +75,7 @@ class EdgeConfig:
     priming_s: float = 0.1
     """How long a stream may take to be refused with a status of its own before it is answered with 200."""
     liveness_s: float = 1.0
-    """How often a silent stream looks whether its client is still there; until then a reconnect is a conflict."""
+    """How often a silent stream looks whether its client is still there."""
     write_timeout_s: float = 30.0
     """A client that does not read its stream for so long has left."""
 
@@ -115,6 +130,7 @@ class _Edge:
         self._resource = config.resource
         self._metadata = self._resource.metadata()
         self._streams = Streams()
+        self._oversized = 0
         self._handlers: dict[str, _Handler] = {"POST": self._post, "GET": self._get, "DELETE": self._delete}
 
     async def dispatch(self, request: web.Request) -> web.StreamResponse:
@@ -169,6 +185,8 @@ class _Edge:
             admission.check_content(request.headers)
             admission.check_accept(request.headers, admission.JSON, admission.EVENT_STREAM)
             body = await self._read(request)
+        except _Oversized as error:
+            return self._answer(await self._pep.refuse_body(error, error.body, exchange, caller))
         except SidecarError as error:
             return await self._refuse(error, exchange, caller)
         return self._answer(await self._pep.enforce(body, exchange, caller))
@@ -187,20 +205,18 @@ class _Edge:
             if request.body_exists:
                 raise InvalidRequest("GET with a body")
             admission.check_accept(request.headers, admission.EVENT_STREAM)
-            with self._streams.claim((exchange.session_id, caller.identity.key)) as ending:
-                return await self._listen(request, self._pep.listen(exchange, caller), ending)
+            async with Source(self._pep.listen(exchange, caller)) as source:
+                await source.prime(self._config.priming_s)  # so that only a stream that is served ends another
+                with self._streams.claim((exchange.session_id, caller.identity.key)) as ending:
+                    return await self._listen(request, source, ending)
         except SidecarError as error:
             return await self._refuse(error, exchange, caller)
 
-    async def _listen(
-        self, request: web.Request, messages: AsyncIterator[bytes], ending: asyncio.Event
-    ) -> web.StreamResponse:
-        async with Source(messages) as source:
-            await source.prime(self._config.priming_s)
-            response = web.StreamResponse(headers={"Content-Type": admission.EVENT_STREAM, "X-Accel-Buffering": "no"})
-            await response.prepare(request)
-            await self._write(request, response, source, ending)
-            return response
+    async def _listen(self, request: web.Request, source: Source, ending: asyncio.Event) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": admission.EVENT_STREAM, "X-Accel-Buffering": "no"})
+        await response.prepare(request)
+        await self._write(request, response, source, ending)
+        return response
 
     async def _write(
         self, request: web.Request, response: web.StreamResponse, source: Source, ending: asyncio.Event
@@ -230,7 +246,7 @@ class _Edge:
             MessageIncomplete: it ended early or did not come in time; nothing of it is used.
         """
         limit = self._config.max_request_bytes
-        if (request.content_length or 0) > limit:
+        if (request.content_length or 0) > OVERSIZED_FACTOR * limit:
             raise MessageTooLarge("Content-Length over the limit")
         body = bytearray()
         try:
@@ -238,13 +254,33 @@ class _Edge:
                 if request.headers.get("Expect", "").lower() == "100-continue":
                     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                     request.writer.output_size = 0  # as aiohttp does: the answer itself has not begun
-                async for chunk in request.content.iter_any():
-                    body += chunk
-                    if len(body) > limit:
-                        raise MessageTooLarge("body over the limit")
+                with ExitStack() as oversized:
+                    async for chunk in request.content.iter_any():
+                        if len(body) <= limit < len(body) + len(chunk):
+                            oversized.enter_context(self._reading_on())
+                        body += chunk
+                        if len(body) > OVERSIZED_FACTOR * limit:
+                            raise MessageTooLarge("body over the limit")
         except (TimeoutError, ConnectionError, ClientPayloadError, web.RequestPayloadError) as error:
             raise MessageIncomplete(type(error).__name__) from error
+        if len(body) > limit:
+            raise _Oversized(body)
         return bytes(body)
+
+    @contextmanager
+    def _reading_on(self) -> Iterator[None]:
+        """Hold one of the few places in which a body over the limit is read to its end.
+
+        Raises:
+            MessageTooLarge: all are taken; the body is refused without looking whose answer that would be.
+        """
+        if self._oversized >= MAX_OVERSIZED:
+            raise MessageTooLarge("body over the limit")
+        self._oversized += 1
+        try:
+            yield
+        finally:
+            self._oversized -= 1
 
     async def _refuse(self, error: SidecarError, exchange: Exchange, caller: Caller | None = None) -> web.Response:
         """Answer a refusal that was made here, once there is evidence of it."""
@@ -253,7 +289,7 @@ class _Edge:
 
     def _answer(self, reply: Reply) -> web.Response:
         if reply.error is not None:
-            return self._answer_error(reply.error, reply.body)
+            return self._answer_error(reply.error, reply.body, addressed=reply.addressed)
         if reply.body is None:
             return web.Response(status=202)
         response = web.Response(body=reply.body, content_type=admission.JSON)
@@ -261,9 +297,9 @@ class _Edge:
             response.headers["Mcp-Session-Id"] = reply.session_id
         return response
 
-    def _answer_error(self, error: SidecarError, body: bytes | None = None) -> web.Response:
+    def _answer_error(self, error: SidecarError, body: bytes | None = None, *, addressed: bool = False) -> web.Response:
         """Answer with an error's status and challenge; without a body of its own, with its public text and no id."""
-        status = http_status(error)
+        status = http_status(error, addressed=addressed)
         if body is None:
             status = max(status, 400)  # a refused notification has no JSON-RPC answer, only a 4xx (M-06)
             body = encode_error(None, error.code, error.public)

@@ -9,7 +9,7 @@ are for what the transport and the authorization chapter of MCP give one to.
 from typing import Final
 
 from sidecar import errors
-from sidecar.errors import SidecarError
+from sidecar.errors import MessageError, SidecarError
 
 HTTP_STATUS: Final[dict[type[SidecarError], int]] = {
     # the message (MCP 2025-11-25 transports, sending messages; RFC 9110 section 15.5)
@@ -56,6 +56,14 @@ HTTP_STATUS: Final[dict[type[SidecarError], int]] = {
 INTERNAL: Final = 500
 
 
-def http_status(error: SidecarError) -> int:
-    """Return the status for an error: its class's, else that of the class it refines, else 500."""
+def http_status(error: SidecarError, *, addressed: bool = False) -> int:
+    """Return the status for an error: its class's, else that of the class it refines, else 500.
+
+    Args:
+        error: what is answered.
+        addressed: the answer names the request that is refused. Then what is wrong with its content is said in
+            JSON-RPC alone: to both official Python 1.x clients an HTTP error is the end of the session (measured).
+    """
+    if addressed and isinstance(error, MessageError):
+        return 200
     return next((HTTP_STATUS[kind] for kind in type(error).__mro__ if kind in HTTP_STATUS), INTERNAL)

@@ -24,18 +24,21 @@ class Streams:
 
     @contextmanager
     def claim(self, key: StreamKey) -> Iterator[asyncio.Event]:
-        """Hold a session's one stream; the event says when it has to end.
+        """Hold a session's one stream, which ends an earlier one; the event says when it has to end.
 
         Raises:
-            StreamConflict: the session has one already (L-04), or the listener is shutting down.
+            StreamConflict: the listener is shutting down.
         """
-        if key in self._open or self._closing:
-            raise StreamConflict("a stream is open")
+        if self._closing:
+            raise StreamConflict("shutting down")
+        if (earlier := self._open.get(key)) is not None:
+            earlier.set()
         ending = self._open[key] = asyncio.Event()
         try:
             yield ending
         finally:
-            del self._open[key]
+            if self._open.get(key) is ending:
+                del self._open[key]
 
     def close(self) -> None:
         """End all streams and accept no more."""

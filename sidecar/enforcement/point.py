@@ -7,7 +7,8 @@ a step does lives in its room. They do no I/O of their own; the outside world co
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Never
 
 from sidecar.enforcement.calls import ToolCalls
 from sidecar.enforcement.evidence import Evidence, stage_of
@@ -23,13 +24,17 @@ from sidecar.errors import (
     TokenMissing,
 )
 from sidecar.mcp import jsonrpc, methods, revision, tools
-from sidecar.mcp.jsonrpc import Batch, Message, Notification, Request, RequestId, Response
+from sidecar.mcp.envelope import Envelope, read_envelope
+from sidecar.mcp.jsonrpc import Batch, InvalidMessage, Message, Notification, Request, RequestId, Response
 from sidecar.mcp.session import Session, Sessions
 from sidecar.model import Credential
 from sidecar.ports import Span
 
 LISTEN_POLL_S: Final = 5.0
 """How long a listening stream may outlive its session."""
+
+DROPPED: Final = "dropped"
+"""How the metric of operations counts a notification that nobody acts on."""
 
 INSTRUCTIONS: Final = (
     "MongoDB behind a policy. A refused call says which access was refused and which team owns the policy; change the "
@@ -80,11 +85,24 @@ class EnforcementPoint:
         try:
             decoded = jsonrpc.decode(body)
         except MessageError as error:
-            await self.refuse(error, exchange, caller)
-            return _protocol_error(getattr(error, "request_id", None), error)
+            return await self.refuse_body(error, body, exchange, caller)
         if isinstance(decoded, Batch):
             return await self._batch(decoded, exchange, caller)
         return await self._message(decoded, exchange, caller)
+
+    async def refuse_body(
+        self, error: MessageError, body: bytes | bytearray, exchange: Exchange, caller: Caller
+    ) -> Reply:
+        """Answer a body that is refused as a whole; for the request that it is, where that is certain.
+
+        A client that is answered with an HTTP error may give up its session (measured: both official Python 1.x
+        clients do), and one that is answered without its id waits until its time is up.
+        """
+        envelope = read_envelope(body)
+        if envelope is None:
+            await self.refuse(error, exchange, caller)
+            return _protocol_error(error.request_id if isinstance(error, InvalidMessage) else None, error)
+        return await self._message(_Refused(envelope, error), exchange, caller)
 
     async def end_session(self, exchange: Exchange, caller: Caller) -> None:
         """End the caller's session (HTTP DELETE).
@@ -96,14 +114,13 @@ class EnforcementPoint:
         """
         session = self._session(exchange, caller)
         self._sessions.close(session.id, session.key, self._ports.clock.monotonic())
-        queue = self._listeners.pop(session.id, None)
-        if queue is not None:
-            with suppress(asyncio.QueueFull):
-                queue.put_nowait(None)
+        self._end_listener(session.id)
         self._ports.metrics.sessions(len(self._sessions))
 
     async def listen(self, exchange: Exchange, caller: Caller) -> AsyncIterator[bytes]:
-        """Yield notifications for the caller's session until the session or the token ends.
+        """Yield notifications for the caller's session until the session or the token ends, or it opens another stream.
+
+        The newest stream wins: a proxy may hold a dead one open for minutes, and only the client knows which it reads.
 
         Raises:
             SessionRequired: no session was named.
@@ -113,19 +130,28 @@ class EnforcementPoint:
         clock = self._ports.clock
         session = self._session(exchange, caller)
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=16)
+        self._end_listener(session.id)
         self._listeners[session.id] = queue
         try:
-            while self._listeners.get(session.id) is queue and self._sessions.lasts(session.id, clock.monotonic()):
-                left = caller.identity.expires_at - clock.time_ns() / 1e9
-                if left <= 0:
-                    return
-                with suppress(TimeoutError):
-                    message = await asyncio.wait_for(queue.get(), min(left, LISTEN_POLL_S))
-                    if message is not None:
-                        yield message
+            with self._sessions.streaming(session, clock.monotonic):
+                while self._listeners.get(session.id) is queue and self._sessions.lasts(session.id, clock.monotonic()):
+                    left = caller.identity.expires_at - clock.time_ns() / 1e9
+                    if left <= 0:
+                        return
+                    with suppress(TimeoutError):
+                        message = await asyncio.wait_for(queue.get(), min(left, LISTEN_POLL_S))
+                        if message is not None:
+                            yield message
         finally:
             if self._listeners.get(session.id) is queue:
                 del self._listeners[session.id]
+
+    def _end_listener(self, session_id: str) -> None:
+        """End the stream that a session has: it was ended, or has opened another one."""
+        queue = self._listeners.pop(session_id, None)
+        if queue is not None:
+            with suppress(asyncio.QueueFull):
+                queue.put_nowait(None)
 
     def tools_changed(self) -> None:
         """Tell every listening session that its list of tools may have changed."""
@@ -159,7 +185,7 @@ class EnforcementPoint:
             msg = "initialize in a batch"
             raise InvalidRequest(msg)
 
-    async def _message(self, message: Message, exchange: Exchange, caller: Caller) -> Reply:
+    async def _message(self, message: "Message | _Refused", exchange: Exchange, caller: Caller) -> Reply:
         """Open the span of one message, and see that every way out of it is counted."""
         ports = self._ports
         parent, link = _trace_context(message, exchange)
@@ -172,9 +198,7 @@ class EnforcementPoint:
             except SidecarError as caught:
                 error = caught
                 await self._evidence.refusal(turn, error, stage=stage_of(error))
-                if isinstance(message, Notification):
-                    return Reply(body=None, error=error)  # JSON-RPC 2.0 section 4.1: a notification has no answer
-                return _protocol_error(turn.rpc_id, error)
+                return self._refusal(message, error, turn)
             except Exception as caught:
                 # A defect of ours; the edge logs it and answers 500. Nothing was forwarded, and that is evidence too.
                 error = SidecarError(type(caught).__name__)
@@ -186,28 +210,61 @@ class EnforcementPoint:
                 seconds = ports.clock.monotonic() - turn.started
                 ports.metrics.operation(turn.method, turn.tool, error.label if error else turn.error, seconds)
 
-    async def _dispatch(self, message: Message, turn: Turn) -> Reply:
+    def _refusal(self, message: "Message | _Refused", error: SidecarError, turn: Turn) -> Reply:
+        """Answer a refused message in the form that its sender reads, or not at all where it expects nothing."""
+        if turn.rpc_id is None:
+            # JSON-RPC 2.0 section 4.1: a notification has no answer, so its sender learns nothing of its content.
+            # What concerns the session has an HTTP status, and so has a request that hides as a notification.
+            return Reply(body=None, error=None if isinstance(error, MessageError) else error)
+        if isinstance(message, _Refused) and error is message.error and turn.method == "tools/call":
+            return Reply(body=jsonrpc.encode_result(turn.rpc_id, self._evidence.denial(turn, error)))
+        return _protocol_error(turn.rpc_id, error)
+
+    async def _dispatch(self, message: "Message | _Refused", turn: Turn) -> Reply:
         """Classify one message by the closed method table, and treat it accordingly."""
-        if isinstance(message, Response):
-            return Reply(body=None)
+        match message:
+            case Response():
+                return Reply(body=None)
+            case _Refused():
+                return self._dispatch_refused(message, turn)
+            case Request(method="initialize"):
+                # No revision without a handshake has this method: what the body asks for is negotiated, whatever
+                # a header says that the client cannot know yet.
+                turn.method, turn.rpc_id = message.method, message.id
+                return self._initialize(message, turn)
+            case Request() | Notification():
+                return await self._dispatch_by_table(message, turn)
+
+    async def _dispatch_by_table(self, message: Request | Notification, turn: Turn) -> Reply:
         turn.rpc_id = message.id if isinstance(message, Request) else None
         revision.check_era(turn.exchange.protocol, message.params)
         treatment = methods.classify(message)
         turn.method = message.method if message.method in methods.KNOWN else ""
         if treatment is methods.Treatment.REFUSE:
             raise MethodRefused
-        if isinstance(message, Request) and message.method == "initialize":
-            return self._initialize(message, turn)
         turn.session = self._session(turn.exchange, turn.caller)
         match treatment:
+            case methods.Treatment.DROP:
+                turn.error = DROPPED
+                return Reply(body=None)
             case methods.Treatment.ENFORCE if isinstance(message, Request):
-                return Reply(body=await self._calls.call_tool(message, turn))
+                with self._sessions.calling(turn.session, self._ports.clock.monotonic):
+                    return Reply(body=await self._calls.call_tool(message, turn))
             case methods.Treatment.FILTER if isinstance(message, Request):
                 return Reply(body=await self._calls.list_tools(message, turn))
             case methods.Treatment.LOCAL:
                 return self._local(message, turn)
             case _:
                 raise MethodRefused("the method is of another kind")
+
+    def _dispatch_refused(self, message: "_Refused", turn: Turn) -> Never:
+        """Say of a refused body whose it is, as of every message; its own error comes after that of its session."""
+        method = message.envelope.method
+        turn.rpc_id = message.envelope.request_id
+        turn.method = method if method in methods.KNOWN else ""
+        if method != "initialize":
+            turn.session = self._session(turn.exchange, turn.caller)
+        raise message.error
 
     def _initialize(self, message: Request, turn: Turn) -> Reply:
         """Open a session that belongs to this caller and nobody else."""
@@ -256,9 +313,17 @@ class EnforcementPoint:
         )
 
 
-def _trace_context(message: Message, exchange: Exchange) -> tuple[str | None, str | None]:
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A body that is refused as a whole, but whose id is certain."""
+
+    envelope: Envelope
+    error: MessageError
+
+
+def _trace_context(message: Message | _Refused, exchange: Exchange) -> tuple[str | None, str | None]:
     """Return parent and link: if ``params._meta`` has the parent, the HTTP context becomes a link (SEP-414)."""
-    inner = None if isinstance(message, Response) else tools.traceparent(message.params)
+    inner = None if isinstance(message, Response | _Refused) else tools.traceparent(message.params)
     if inner is None:
         return exchange.traceparent, None
     return inner, exchange.traceparent
@@ -267,4 +332,5 @@ def _trace_context(message: Message, exchange: Exchange) -> tuple[str | None, st
 def _protocol_error(request_id: RequestId | None, error: SidecarError) -> Reply:
     """A JSON-RPC error; its text is the class's constant, so nothing of the request or a dependency leaks."""
     data = error.data if isinstance(error, revision.UnsupportedRevision) else None
-    return Reply(body=jsonrpc.encode_error(request_id, error.code, error.public, data), error=error)
+    body = jsonrpc.encode_error(request_id, error.code, error.public, data)
+    return Reply(body=body, error=error, addressed=request_id is not None)

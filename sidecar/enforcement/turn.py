@@ -45,6 +45,8 @@ class Reply:
     """One JSON-RPC message or batch; None where there is nothing to say."""
     error: SidecarError | None = None
     """What decides the HTTP status; None where the request was answered, denials of tool calls included."""
+    addressed: bool = False
+    """``body`` names the request that ``error`` refuses."""
     session_id: str | None = None
     """The new session, on the answer to initialize."""
 

@@ -281,7 +281,9 @@ def _call(value: JsonObject, request_id: RequestId | None) -> Request | Notifica
     method = value["method"]
     if not isinstance(method, str) or not 0 < len(method) <= MAX_METHOD_CHARACTERS or not method.isprintable():
         raise InvalidMessage("method is not a name", request_id=request_id)
-    params = value.get("params", {})
+    params = value.get("params")
+    if params is None:
+        params = {}  # some encoders write null for a member that is absent
     if not isinstance(params, dict):
         raise InvalidMessage("params is not an object", request_id=request_id)
     if request_id is None:

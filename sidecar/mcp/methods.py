@@ -23,6 +23,8 @@ class Treatment(StrEnum):
     """Answered from the server's list, reduced to what this caller may see."""
     LOCAL = "local"
     """Answered or noted by the sidecar itself; never forwarded."""
+    DROP = "drop"
+    """A client's notification that nothing here acts on: accepted, counted, never forwarded."""
     REFUSE = "refuse"
     """Answered with an error, or dropped where no answer is expected."""
 
@@ -63,9 +65,10 @@ _NOTIFICATIONS: Final[Mapping[str, Treatment]] = MappingProxyType(
     {
         "notifications/initialized": Treatment.LOCAL,
         "notifications/cancelled": Treatment.LOCAL,
-        "notifications/progress": Treatment.REFUSE,
-        "notifications/roots/list_changed": Treatment.REFUSE,
-        "notifications/tasks/status": Treatment.REFUSE,
+        "notifications/progress": Treatment.DROP,
+        "notifications/roots/list_changed": Treatment.DROP,
+        "notifications/tasks/status": Treatment.DROP,
+        "notifications/elicitation/complete": Treatment.DROP,
     }
 )
 
@@ -106,13 +109,15 @@ def classify(message: Request | Notification) -> Treatment:
 
     A request sent as a notification is refused: it would act without an answer and, in gateways that look for an id,
     without a decision (``tools/call`` without an id has gone round several). A notification sent as a request is
-    refused too.
+    refused too. A notification that is not known is dropped: nobody waits for an answer, and clients of MCP's later
+    revisions and extensions send some that are not defined here (JSON-RPC 2.0 section 4.1).
     """
     match message:
         case Request():
             return _REQUESTS.get(message.method, Treatment.REFUSE)
         case Notification():
-            return _NOTIFICATIONS.get(message.method, Treatment.REFUSE)
+            default = Treatment.REFUSE if message.method in _REQUESTS else Treatment.DROP
+            return _NOTIFICATIONS.get(message.method, default)
 
 
 def from_upstream(method: str, *, notification: bool) -> Treatment:

@@ -2,12 +2,15 @@
 
 A session id is a name, never a credential: every use is checked against the identity that opened it, and a session of
 somebody else is answered exactly as one that never existed (MCP 2025-11-25, security best practices, session hijacking;
-CVE-2026-52869). The number of sessions is bounded in total and per identity (CVE-2026-59951).
+CVE-2026-52869). The number of sessions is bounded in total and per identity (CVE-2026-59951). At a bound the least
+recently used one ends, for many clients never end theirs: of the same identity first, else of the user who has most.
 
 Time and ids are arguments (law 5). Nothing here awaits, so check and act cannot be interleaved.
 """
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -49,7 +52,9 @@ class Sessions:
         self._max_per_identity = max_per_identity
         self._idle_s = idle_s
         self._open: OrderedDict[str, Session] = OrderedDict()  # least recently used first
-        self._count: Counter[IdentityKey] = Counter()
+        self._of: dict[IdentityKey, OrderedDict[str, None]] = {}  # the same order
+        self._calls: Counter[str] = Counter()
+        self._streams: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -58,14 +63,17 @@ class Sessions:
         """Register a new session of a client that calls itself ``client_name``.
 
         Raises:
-            TooManySessions: a bound is reached, idle sessions aside.
+            TooManySessions: a bound is reached, and every session that could end for it has a call under way.
             ValueError: the id is taken, or has characters outside visible ASCII (MCP 2025-11-25, session management).
         """
         if not session_id or session_id in self._open or not all("!" <= char <= "~" for char in session_id):
             raise ValueError("a session id is new and of visible ASCII")
         self.evict(now)
-        if len(self._open) >= self._max_total or self._count[key] >= self._max_per_identity:
-            raise TooManySessions("in total" if len(self._open) >= self._max_total else "for one identity")
+        if len(self._of.get(key, ())) >= self._max_per_identity:
+            self._make_room(list(self._of[key]), "for one identity")
+        elif len(self._open) >= self._max_total:
+            most, _ = Counter(session.key[:2] for session in self._open.values()).most_common(1)[0]
+            self._make_room([name for name, session in self._open.items() if session.key[:2] == most], "in total")
         session = Session(
             id=session_id,
             key=key,
@@ -74,9 +82,7 @@ class Sessions:
             initialized=False,
             last_used=now,
         )
-        self._open[session_id] = session
-        self._count[key] += 1
-        return session
+        return self._store(session)
 
     def find(self, session_id: str | None, key: IdentityKey, now: float) -> Session:
         """Return the caller's own open session and note its use.
@@ -102,13 +108,48 @@ class Sessions:
         self._forget(session)
         return session
 
+    @contextmanager
+    def calling(self, session: Session, clock: Callable[[], float]) -> Iterator[None]:
+        """Keep a session in use while a call of it is under way: it neither idles nor makes room for another."""
+        with self._in_use(self._calls, session, clock):
+            yield
+
+    @contextmanager
+    def streaming(self, session: Session, clock: Callable[[], float]) -> Iterator[None]:
+        """Keep a session in use while its stream is open: it does not idle, but may make room for another."""
+        with self._in_use(self._streams, session, clock):
+            yield
+
     def evict(self, now: float) -> None:
         """End all sessions that have been idle for too long; amortised constant time for each session opened."""
         while self._open:
             oldest = next(iter(self._open.values()))
-            if not self._idle(oldest, now):
+            if now - oldest.last_used < self._idle_s:
                 return
-            self._forget(oldest)
+            if self._idle(oldest, now):
+                self._forget(oldest)
+            else:
+                self._store(replace(oldest, last_used=now))
+
+    @contextmanager
+    def _in_use(self, uses: Counter[str], session: Session, clock: Callable[[], float]) -> Iterator[None]:
+        uses[session.id] += 1
+        try:
+            yield
+        finally:
+            uses[session.id] -= 1
+            if not uses[session.id]:
+                del uses[session.id]
+            if (known := self._open.get(session.id)) is not None:
+                self._store(replace(known, last_used=clock()))
+
+    def _make_room(self, candidates: Sequence[str], bound: str) -> None:
+        """End the least recently used session that may end: one without a stream, else one without a call."""
+        idle = [session_id for session_id in candidates if session_id not in self._calls]
+        if not idle:
+            raise TooManySessions(bound)
+        chosen = next((session_id for session_id in idle if session_id not in self._streams), idle[0])
+        self._forget(self._open[chosen])
 
     def _own(self, session_id: str | None, key: IdentityKey, now: float) -> Session:
         if not session_id:
@@ -122,15 +163,20 @@ class Sessions:
         return session
 
     def _idle(self, session: Session, now: float) -> bool:
-        return now - session.last_used >= self._idle_s
+        used = session.id in self._calls or session.id in self._streams
+        return not used and now - session.last_used >= self._idle_s
 
     def _store(self, session: Session) -> Session:
         self._open[session.id] = session
         self._open.move_to_end(session.id)
+        own = self._of.setdefault(session.key, OrderedDict())
+        own[session.id] = None
+        own.move_to_end(session.id)
         return session
 
     def _forget(self, session: Session) -> None:
         del self._open[session.id]
-        self._count[session.key] -= 1
-        if not self._count[session.key]:
-            del self._count[session.key]
+        own = self._of[session.key]
+        del own[session.id]
+        if not own:
+            del self._of[session.key]

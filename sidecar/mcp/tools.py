@@ -41,7 +41,9 @@ def parse_call(params: JsonObject) -> ToolCall:
     name = params.get("name")
     if not isinstance(name, str) or not 0 < len(name) <= MAX_TOOL_NAME_CHARACTERS:
         raise InvalidParams("name is not a tool's name")
-    arguments = params.get("arguments", {})
+    arguments = params.get("arguments")
+    if arguments is None:
+        arguments = {}
     if not isinstance(arguments, dict):
         raise InvalidParams("arguments is not an object")
     _check_meta(params)
@@ -53,9 +55,9 @@ def check_list_params(params: JsonObject) -> None:
 
     Raises:
         InvalidParams: not of the form, or a cursor: the sidecar never issues one (MCP 2025-11-25, pagination: an
-            invalid cursor is -32602).
+            invalid cursor is -32602). Some clients send null where they have none.
     """
-    if not params.keys() <= {"_meta"}:
+    if not params.keys() <= {"_meta", "cursor"} or params.get("cursor") is not None:
         raise InvalidParams("a cursor that was never issued, or an unknown key")
     _check_meta(params)
 
@@ -77,9 +79,11 @@ def parse_initialize(params: JsonObject) -> tuple[JsonValue, str]:
 
 
 def _label(value: JsonValue) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_CLIENT_CHARACTERS or not value.isprintable():
-        raise InvalidParams("clientInfo has a name and a version of printable characters")
-    return value
+    """Return a self-reported name as people read it: one line of printable characters, empty where there is none."""
+    if not isinstance(value, str):
+        return ""
+    shown = "".join(char if char.isprintable() else " " for char in value[: 4 * MAX_CLIENT_CHARACTERS])
+    return " ".join(shown.split())[:MAX_CLIENT_CHARACTERS].rstrip()
 
 
 def traceparent(params: JsonObject) -> str | None:
@@ -94,7 +98,7 @@ def traceparent(params: JsonObject) -> str | None:
 
 
 def _check_meta(params: JsonObject) -> None:
-    if not isinstance(params.get("_meta", {}), dict):
+    if not isinstance(params.get("_meta"), dict | None):
         raise InvalidParams("_meta is not an object")
 
 

@@ -208,7 +208,9 @@ class TestLimits:
         message = encoded(INITIALIZE)
         async with running(tmp_path, max_request_bytes=len(message)) as endpoint:
             assert (await endpoint.ask(body=message)).status == 200
-            assert (await endpoint.ask(body=message + b" ")).status == 413
+            over = await endpoint.ask(body=message + b" ")
+            assert (over.status, over.json["id"], over.json["error"]["code"]) == (200, 1, -32600)
+            assert (await endpoint.ask(body=b"x" + message)).status == 413
             assert len(endpoint.sessions) == 1
 
     async def test_a_large_body_is_refused_by_its_announcement(self, tmp_path: Path) -> None:
@@ -222,7 +224,7 @@ class TestLimits:
     async def test_a_large_chunked_body_is_refused_while_it_is_read(self, tmp_path: Path) -> None:
         async with running(tmp_path, max_request_bytes=1000) as endpoint:
             start = head("POST", "/mcp", Connection=None) + b"Transfer-Encoding: chunked\r\n\r\n"
-            chunk = b"100\r\n" + b" " * 256 + b"\r\n"
+            chunk = b"400\r\n" + b" " * 1024 + b"\r\n"
             [answer] = await endpoint.raw(start, chunk, chunk, chunk, chunk, chunk)
         assert answer.status == 413
         assert answer.headers["connection"] == "close"
@@ -279,10 +281,18 @@ class TestLimits:
         assert not endpoint.ledger.records
         assert (await endpoint.ask(body=encoded(INITIALIZE), X_Large="x" * 9_000)).status == 200
 
-    async def test_too_many_sessions_are_refused_with_advice_to_wait(self, tmp_path: Path) -> None:
+    async def test_a_client_that_never_ends_its_sessions_goes_on(self, tmp_path: Path) -> None:
+        async with running(tmp_path, max_sessions=2) as endpoint:
+            opened = [await endpoint.open_session() for _ in range(5)]
+            found = [(await endpoint.ask(body=encoded(PING), Mcp_Session_Id=session)).status for session in opened]
+        assert found == [404, 404, 404, 200, 200]
+
+    async def test_too_many_sessions_in_use_are_refused_with_advice_to_wait(self, tmp_path: Path) -> None:
         async with running(tmp_path, max_sessions=1) as endpoint:
-            await endpoint.open_session()
-            answer = await endpoint.ask(body=encoded(INITIALIZE))
+            session = await endpoint.open_session()
+            [used] = [known for known in endpoint.sessions._open.values() if known.id == session]
+            with endpoint.sessions.calling(used, time.monotonic):
+                answer = await endpoint.ask(body=encoded(INITIALIZE))
         assert (answer.status, answer.headers["retry-after"]) == (429, "1")
 
 
@@ -308,17 +318,93 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def eventually_listens(endpoint: Endpoint, session: str) -> bool:
-    """Open a stream as soon as the session's earlier one has ended."""
-    async with asyncio.timeout(10):
-        while True:
-            reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
-            writer.write(request("GET", "/mcp", Mcp_Session_Id=session, Accept="text/event-stream"))
-            top = await reader.readuntil(b"\r\n\r\n")
-            writer.close()
-            if b" 200 " in top.splitlines()[0]:
-                return True
-            assert b" 409 " in top.splitlines()[0]
+TOO_DEEP = b"[" * 70 + b"]" * 70
+REFUSED_CALLS = {
+    "a number": (b'{"n":725653563933458432}', "number_range"),
+    "nesting": (TOO_DEEP, "too_complex"),
+    "a repeated key": (b'{"a":1,"a":2}', "parse_error"),
+    "half a character": (rb'{"a":"\ud800"}', "parse_error"),
+    "size": (b'["%b"]' % (b"x" * 1_100_000), "too_large"),
+}
+
+
+class TestRefusedBodies:
+    """What is refused before it is decoded is answered for its id, so that no client gives up its session."""
+
+    @pytest.mark.parametrize("case", REFUSED_CALLS)
+    async def test_a_call_gets_a_tool_result(self, endpoint: Endpoint, case: str) -> None:
+        arguments, reason = REFUSED_CALLS[case]
+        session = await endpoint.open_session()
+        body = b'{"method":"tools/call","params":{"name":"find","arguments":%b},"jsonrpc":"2.0","id":"c-1"}' % arguments
+        answer = await endpoint.ask(body=body, Mcp_Session_Id=session)
+        assert (answer.status, answer.json["id"]) == (200, "c-1")
+        result = answer.json["result"]
+        assert (result["isError"], result["_meta"]["mcp-sidecar/decision"]["reasons"][0]["code"]) == (True, reason)
+        assert len(endpoint.refusals) == 1
+        assert (await endpoint.ask(body=encoded(PING), Mcp_Session_Id=session)).status == 200
+
+    @pytest.mark.parametrize("case", REFUSED_CALLS)
+    async def test_another_request_gets_an_error(self, endpoint: Endpoint, case: str) -> None:
+        session = await endpoint.open_session()
+        body = b'{"jsonrpc":"2.0","id":5,"method":"ping","params":{"x":%b}}' % REFUSED_CALLS[case][0]
+        answer = await endpoint.ask(body=body, Mcp_Session_Id=session)
+        assert (answer.status, answer.json["id"]) == (200, 5)
+        assert answer.json["error"]["code"] in {-32600, -32700}
+
+    @pytest.mark.parametrize("case", REFUSED_CALLS)
+    async def test_a_notification_gets_nothing(self, endpoint: Endpoint, case: str) -> None:
+        session = await endpoint.open_session()
+        body = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"x":%b}}' % REFUSED_CALLS[case][0]
+        answer = await endpoint.ask(body=body, Mcp_Session_Id=session)
+        assert (answer.status, answer.body) == (202, b"")
+
+    @pytest.mark.parametrize("case", REFUSED_CALLS)
+    async def test_a_session_that_is_not_there_comes_first(self, endpoint: Endpoint, case: str) -> None:
+        body = b'{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"x":%b}}' % REFUSED_CALLS[case][0]
+        answer = await endpoint.ask(body=body, Mcp_Session_Id="nobody")
+        assert (answer.status, answer.json["id"]) == (404, 5)
+        assert (await endpoint.ask(body=body)).status == 400
+
+    async def test_a_body_far_over_the_limit_closes_the_connection(self, tmp_path: Path) -> None:
+        async with running(tmp_path, max_request_bytes=1000) as endpoint:
+            session = await endpoint.open_session()
+            for size, status in ((3_000, 200), (3_900, 200), (4_100, 413)):
+                body = b'{"id":1,"method":"ping","params":{"x":"%b"}}' % (b"x" * size)
+                assert (await endpoint.ask(body=body, Mcp_Session_Id=session)).status == status
+
+    async def test_only_a_few_such_bodies_are_read_at_a_time(self, tmp_path: Path) -> None:
+        async with running(tmp_path, max_request_bytes=1000) as endpoint:
+            session = await endpoint.open_session()
+            body = b'{"id":1,"method":"ping","params":{"x":"%b"}}' % (b"x" * 3_000)
+            sent = request("POST", "/mcp", body, Mcp_Session_Id=session)
+            held = [await asyncio.open_connection("127.0.0.1", endpoint.port) for _ in range(4)]
+            for _, writer in held:
+                writer.write(sent[:-10])
+                await writer.drain()
+            await asyncio.sleep(0.2)
+            assert (await endpoint.ask(body=body, Mcp_Session_Id=session)).status == 413
+            for reader, writer in held:
+                writer.write(sent[-10:])
+                assert b" 200 " in await reader.readline()
+                writer.close()
+            assert (await endpoint.ask(body=body, Mcp_Session_Id=session)).status == 200
+
+
+@pytest.mark.parametrize(
+    "method", ["notifications/roots/list_changed", "notifications/progress", "notifications/whatever", "x/y"]
+)
+async def test_a_notification_that_nobody_acts_on_is_accepted(endpoint: Endpoint, method: str) -> None:
+    session = await endpoint.open_session()
+    message = encoded({"jsonrpc": "2.0", "method": method, "params": {"a": 1}})
+    answer = await endpoint.ask(body=message, Mcp_Session_Id=session)
+    assert (answer.status, answer.body, endpoint.refusals) == (202, b"", [])
+    assert (await endpoint.ask(body=message, Mcp_Session_Id="nobody")).status == 404
+
+
+@pytest.mark.parametrize("version", ["2026-07-28", "2025-06-18", "2099-01-01", "zzz"])
+async def test_the_header_of_an_initialize_does_not_matter(endpoint: Endpoint, version: str) -> None:
+    answer = await endpoint.ask(body=encoded(INITIALIZE), MCP_Protocol_Version=version)
+    assert (answer.status, answer.json["result"]["protocolVersion"]) == (200, "2025-11-25")
 
 
 class TestStreams:
@@ -353,19 +439,30 @@ class TestStreams:
                 await reader.readuntil(b": keep-alive\n\n")
             writer.close()
 
-    async def test_a_session_has_one_stream_and_another_after_the_first_has_gone(self, tmp_path: Path) -> None:
-        async with running(tmp_path, liveness_s=0.02) as endpoint:
-            session = await endpoint.open_session()
-            reader, writer = await self.listen(endpoint, session)
-            second = await endpoint.ask("GET", Mcp_Session_Id=session)
-            assert second.status == 409
+    async def test_the_newest_stream_of_a_session_wins(self, endpoint: Endpoint) -> None:
+        session = await endpoint.open_session()
+        first, first_writer = await self.listen(endpoint, session)
+        second, second_writer = await self.listen(endpoint, session)
+
+        async with asyncio.timeout(5):
+            assert (await first.read()).endswith(b"0\r\n\r\n"), "the earlier one has ended"
             endpoint.pep.tools_changed()
-            assert await reader.readuntil(b"list_changed")
-
+            assert await second.readuntil(b"list_changed")
+        for writer in (first_writer, second_writer):
             writer.close()
-            await writer.wait_closed()
 
-            assert await eventually_listens(endpoint, session)
+    async def test_a_stream_that_is_refused_ends_no_other(self, endpoint: Endpoint) -> None:
+        session = await endpoint.open_session()
+        reader, writer = await self.listen(endpoint, session)
+        mallory = f"Bearer {token('mallory')}"
+
+        assert (await endpoint.ask("GET", Mcp_Session_Id=session, Authorization=mallory)).status == 404
+        assert (await endpoint.ask("GET", Mcp_Session_Id=session, MCP_Protocol_Version="2024-11-05")).status == 400
+        endpoint.pep.tools_changed()
+
+        async with asyncio.timeout(5):
+            assert await reader.readuntil(b"list_changed")
+        writer.close()
 
     async def test_two_sessions_have_a_stream_each(self, endpoint: Endpoint) -> None:
         streams = [await self.listen(endpoint, await endpoint.open_session()) for _ in range(2)]
@@ -449,7 +546,9 @@ class TestFaultsBehind:
             reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
             writer.write(request("GET", "/mcp", Mcp_Session_Id=session, Accept="text/event-stream"))
             assert b" 200 " in await reader.readline()
-            assert await eventually_listens(endpoint, session)
+            server = endpoint.runner.server
+            assert server is not None
+            await until(lambda: not server.connections)
             writer.close()
 
     async def test_a_refused_notification_is_a_client_error(self, tmp_path: Path) -> None:

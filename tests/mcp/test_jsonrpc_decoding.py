@@ -322,7 +322,6 @@ WRONG_ENVELOPES = {
     "object id": ('{"jsonrpc":"2.0","id":{},"method":"ping"}', None),
     "id too long": ('{"jsonrpc":"2.0","id":"' + "i" * 257 + '","method":"ping"}', None),
     "params as an array": ('{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}', 1),
-    "params null": ('{"jsonrpc":"2.0","id":1,"method":"ping","params":null}', 1),
     "an unknown key": ('{"jsonrpc":"2.0","id":1,"method":"ping","extra":1}', 1),
     "a folded key": ('{"jsonrpc":"2.0","id":1,"method":"ping","param\u017f":{}}', 1),
     "a key with NUL": ('{"jsonrpc":"2.0","id":1,"method":"ping","method\\u0000":"x"}', 1),
@@ -376,3 +375,7 @@ def test_an_error_keeps_nothing_of_the_body():
         decode(b'{"password":"hunter2"')
     assert "hunter2" not in f"{caught.value!r} {caught.value.detail} {caught.value.__cause__}"
     assert caught.value.__suppress_context__
+
+
+def test_params_that_are_null_are_absent():
+    assert decode(b'{"jsonrpc":"2.0","id":1,"method":"ping","params":null}') == Request(1, "ping")

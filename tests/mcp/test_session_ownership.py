@@ -84,20 +84,63 @@ def test_a_foreign_knock_does_not_keep_a_session_alive():
         sessions.find("s1", ALICE, IDLE_S)
 
 
-def test_one_identity_cannot_take_the_places_of_the_others():
+def names(sessions: Sessions, *candidates: str) -> list[str]:
+    return [name for name in candidates if sessions.lasts(name, 0.0)]
+
+
+def clock() -> float:
+    return 0.0
+
+
+def test_the_least_recently_used_session_of_an_identity_makes_room_for_its_next():
     sessions = opened()
     sessions.open("s2", ALICE, Revision.V2025_11_25, CLIENT, 0.0)
-    with pytest.raises(TooManySessions):
+    sessions.find("s1", ALICE, 0.0)
+    sessions.open("s3", ALICE, Revision.V2025_11_25, CLIENT, 0.0)
+    assert names(sessions, "s1", "s2", "s3") == ["s1", "s3"]
+
+
+def test_in_total_the_user_with_most_sessions_makes_room_and_nobody_else():
+    sessions = opened()
+    other_agent = (ALICE[0], ALICE[1], "another")
+    sessions.open("s2", NEIGHBOURS[0], Revision.V2025_11_25, CLIENT, 0.0)
+    sessions.open("s3", other_agent, Revision.V2025_11_25, CLIENT, 0.0)
+    sessions.find("s1", ALICE, 0.0)
+    bob = ("https://idp.corp.example", "bob", "another")
+    sessions.open("s4", bob, Revision.V2025_11_25, CLIENT, 0.0)
+    assert names(sessions, "s1", "s2", "s3", "s4") == ["s1", "s2", "s4"]
+
+
+def test_a_session_with_a_stream_makes_room_last_and_one_with_a_call_never():
+    sessions = opened()
+    first = sessions.find("s1", ALICE, 0.0)
+    second = sessions.open("s2", ALICE, Revision.V2025_11_25, CLIENT, 0.0)
+    with sessions.streaming(first, clock):
         sessions.open("s3", ALICE, Revision.V2025_11_25, CLIENT, 0.0)
-    sessions.open("s3", NEIGHBOURS[0], Revision.V2025_11_25, CLIENT, 0.0)
-    with pytest.raises(TooManySessions):
-        sessions.open("s4", NEIGHBOURS[1], Revision.V2025_11_25, CLIENT, 0.0)
+        assert names(sessions, "s1", "s2", "s3") == ["s1", "s3"]
+    with sessions.calling(first, clock):
+        third = sessions.open("s4", ALICE, Revision.V2025_11_25, CLIENT, 0.0)
+        assert names(sessions, "s1", "s3", "s4") == ["s1", "s4"]
+        with sessions.calling(third, clock), pytest.raises(TooManySessions):
+            sessions.open("s5", ALICE, Revision.V2025_11_25, CLIENT, 0.0)
+    with sessions.streaming(second, clock):
+        assert not sessions.lasts("s2", 0.0), "using a session that has ended does not bring it back"
+
+
+@pytest.mark.parametrize("use", ["calling", "streaming"])
+def test_a_session_that_is_in_use_does_not_idle_and_idles_from_then_on(use):
+    sessions = opened()
+    session = sessions.find("s1", ALICE, 0.0)
+    with getattr(sessions, use)(session, lambda: 5 * IDLE_S):
+        sessions.evict(3 * IDLE_S)
+        assert sessions.lasts("s1", 4 * IDLE_S)
+        sessions.find("s1", ALICE, 4 * IDLE_S)
+    assert sessions.lasts("s1", 6 * IDLE_S - 1)
+    assert not sessions.lasts("s1", 6 * IDLE_S)
 
 
 def test_idle_sessions_make_room():
     sessions = opened(max_total=1, max_per_identity=1)
-    with pytest.raises(TooManySessions):
-        sessions.open("s2", ALICE, Revision.V2025_11_25, CLIENT, IDLE_S - 1)
     sessions.open("s2", ALICE, Revision.V2025_11_25, CLIENT, IDLE_S)
     assert len(sessions) == 1
 
@@ -147,13 +190,14 @@ class SessionMachine(RuleBasedStateMachine):
         name = f"s{self.count}"
         living = self.living()
         full = len(living) >= 4 or list(living.values()).count(key) >= 2
-        try:
-            self.sessions.open(name, key, Revision.V2025_06_18, CLIENT, self.now)
-        except TooManySessions:
-            assert full
-        else:
-            assert not full
-            self.alive[name] = (key, self.now)
+        self.sessions.open(name, key, Revision.V2025_06_18, CLIENT, self.now)
+        ended = {other for other in living if not self.sessions.lasts(other, self.now)}
+        assert len(ended) == full
+        if list(living.values()).count(key) >= 2:
+            assert {living[other] for other in ended} == {key}
+        for other in ended:
+            del self.alive[other]
+        self.alive[name] = (key, self.now)
         return name
 
     @rule(name=ids, key=identities, verb=st.sampled_from(["find", "initialized"]))

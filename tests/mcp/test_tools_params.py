@@ -29,8 +29,9 @@ def test_a_call_is_its_name_and_arguments_and_nothing_else():
     assert parse_call(params) == ToolCall(name="find", arguments={"a": 1})
 
 
-def test_absent_arguments_are_empty_arguments():
-    assert parse_call({"name": "list-databases"}).arguments == {}
+@pytest.mark.parametrize("params", [{}, {"arguments": None}, {"arguments": None, "_meta": None}])
+def test_absent_arguments_are_empty_arguments(params):
+    assert parse_call({"name": "list-databases", **params}).arguments == {}
 
 
 WRONG_CALLS = {
@@ -41,10 +42,10 @@ WRONG_CALLS = {
     "name null": {"name": None},
     "name too long": {"name": "n" * 129},
     "arguments as an array": {"name": "find", "arguments": []},
-    "arguments null": {"name": "find", "arguments": None},
+    "arguments false": {"name": "find", "arguments": False},
     "arguments as text": {"name": "find", "arguments": "{}"},
     "meta as an array": {"name": "find", "_meta": []},
-    "meta null": {"name": "find", "_meta": None},
+    "meta as an empty text": {"name": "find", "_meta": ""},
     "task": {"name": "find", "task": {"ttl": 1}},
     "input responses": {"name": "find", "inputResponses": {}},
     "request state": {"name": "find", "requestState": "x"},
@@ -95,13 +96,17 @@ def test_looking_for_a_trace_never_raises(params):
     assert traceparent(params if isinstance(params, dict) else {"_meta": params}) is None
 
 
-@pytest.mark.parametrize("params", [{"cursor": "x"}, {"cursor": ""}, {"cursor": None}, {"extra": 1}, {"_meta": 1}])
+@pytest.mark.parametrize(
+    "params", [{"cursor": "x"}, {"cursor": ""}, {"cursor": 0}, {"cursor": []}, {"extra": 1}, {"_meta": 1}]
+)
 def test_a_list_takes_no_cursor_and_no_unknown_key(params):
     with pytest.raises(InvalidParams):
         check_list_params(params)
 
 
-@pytest.mark.parametrize("params", [{}, {"_meta": {}}, {"_meta": {"progressToken": 1}}])
+@pytest.mark.parametrize(
+    "params", [{}, {"_meta": {}}, {"_meta": {"progressToken": 1}}, {"cursor": None}, {"cursor": None, "_meta": None}]
+)
 def test_a_list_without_parameters_is_fine(params):
     check_list_params(params)
 
@@ -121,20 +126,35 @@ def test_initialize_gives_the_requested_revision_and_the_clients_name():
     "change",
     [
         {"clientInfo": None},
-        {"clientInfo": {"name": "x"}},
-        {"clientInfo": {"name": "", "version": "1"}},
-        {"clientInfo": {"name": "x\n{}", "version": "1"}},
-        {"clientInfo": {"name": "\x1b[31m", "version": "1"}},
-        {"clientInfo": {"name": "a\u202eb", "version": "1"}},
-        {"clientInfo": {"name": "x" * 129, "version": "1"}},
-        {"clientInfo": {"name": 1, "version": "1"}},
+        {"clientInfo": "x"},
         {"capabilities": None},
         {"capabilities": []},
     ],
 )
-def test_a_client_that_names_itself_unprintably_is_refused(change):
+def test_a_handshake_of_another_form_is_refused(change):
     with pytest.raises(InvalidParams):
         parse_initialize(HELLO | change)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("", ""),
+        (None, ""),
+        (1, ""),
+        ("Probe ü", "Probe ü"),
+        ("a\u00a0b", "a b"),
+        ("robot \U0001f916", "robot \U0001f916"),
+        ("x\n{}\r", "x {}"),
+        ("\x1b[31m", "[31m"),
+        ("a\u202eb\u2028\u0085\u009b", "a b"),
+        ("x" * 5_000, "x" * 128),
+        ("\u200b", ""),
+    ],
+)
+def test_a_clients_name_is_cleaned_and_never_refused(said, shown):
+    assert parse_initialize(HELLO | {"clientInfo": {"name": said, "version": "1"}})[1] == shown
+    assert parse_initialize(HELLO | {"clientInfo": {"name": said}})[1] == shown
 
 
 def test_only_tools_are_offered():
