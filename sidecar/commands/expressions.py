@@ -1,17 +1,18 @@
 """The scan of every nested argument value, before anything else looks inside.
 
-It bounds depth and size, refuses what the two JSON readers (ours and the server's EJSON) would see differently, and
-notes server-side JavaScript and ``$$USER_ROLES`` wherever they stand. After it, the walkers of this room may recurse:
-nothing is deeper than ``MAX_DEPTH``.
+It bounds depth and size, holds every typed value to its type, refuses what the two JSON readers (ours and the server's
+EJSON) would see differently, and notes server-side JavaScript and ``$$USER_ROLES`` wherever they stand. After it, the
+walkers of this room may recurse: nothing is deeper than ``MAX_DEPTH``.
 
-Sources: reference, sections 2.1 and 2.5; MongoDB Extended JSON v2 specification; ``EJSON.deserialize`` of js-bson 7.
+Sources: reference, sections 2.1 and 2.5.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from itertools import chain
 from typing import Final
 
-from sidecar.commands.arguments import is_number
+from sidecar.commands import ejson
+from sidecar.commands.ejson import REFERENCE_KEYS, TYPES
 from sidecar.commands.pointer import below
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import JsonObject, JsonValue, Trait
@@ -30,55 +31,6 @@ MAX_DOCUMENT_NODES: Final = 1_000_000
 
 JAVASCRIPT_KEYS: Final = frozenset({"$where", "$function", "$accumulator", "$code"})
 USER_ROLES: Final = "$$USER_ROLES"
-
-_REFERENCE_KEYS: Final = frozenset({"$ref", "$id", "$db"})
-"""DBRef: stays an object with its other keys (reference, section 2.5)."""
-
-
-def _is_text(value: JsonValue) -> bool:
-    return isinstance(value, str)
-
-
-def _has_texts(*keys: str) -> Callable[[JsonValue], bool]:
-    def check(value: JsonValue) -> bool:
-        return isinstance(value, dict) and value.keys() == set(keys) and all(map(_is_text, value.values()))
-
-    return check
-
-
-def _is_timestamp(value: JsonValue) -> bool:
-    return isinstance(value, dict) and value.keys() == {"t", "i"} and all(map(is_number, value.values()))
-
-
-def _is_date(value: JsonValue) -> bool:
-    return isinstance(value, str) or is_number(value) or _has_texts("$numberLong")(value)
-
-
-def _is_binary(value: JsonValue) -> bool:
-    return isinstance(value, str) or _has_texts("base64", "subType")(value)
-
-
-EJSON_TYPES: Final[Mapping[str, tuple[frozenset[str], Callable[[JsonValue], bool]]]] = {
-    "$oid": (frozenset(), _is_text),
-    "$uuid": (frozenset(), _is_text),
-    "$numberInt": (frozenset(), _is_text),
-    "$numberLong": (frozenset(), _is_text),
-    "$numberDouble": (frozenset(), _is_text),
-    "$numberDecimal": (frozenset(), _is_text),
-    "$binary": (frozenset({"$type"}), _is_binary),
-    "$date": (frozenset(), _is_date),
-    "$timestamp": (frozenset(), _is_timestamp),
-    "$regularExpression": (frozenset(), _has_texts("pattern", "options")),
-    "$regex": (frozenset({"$options"}), _is_text),
-    "$minKey": (frozenset(), is_number),
-    "$maxKey": (frozenset(), is_number),
-    "$code": (frozenset({"$scope"}), _is_text),
-    "$symbol": (frozenset(), lambda _: False),
-    "$undefined": (frozenset(), lambda _: False),
-    "$dbPointer": (frozenset(), lambda _: False),
-}
-"""Keys that make the server turn the whole object into a scalar, the keys allowed beside each, and its value's form.
-Other siblings would be lost on the way, so they are refused; the three deprecated types are refused altogether."""
 
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 """Compared by exact class, so that whatever else there might be is looked into rather than passed over."""
@@ -110,8 +62,7 @@ def scan(value: JsonValue, at: str, *, documents: bool = False) -> set[Trait]:
         if budget < 0:
             raise CommandNotDerivable("too_large", "The argument has too many values to be analysed.", at)
         if _is_suspect(chain.from_iterable(objects)) or max(map(len, objects), default=0) > MAX_KEYS:
-            for node in objects:
-                traits |= _check_keys(node, value, at, documents=documents)
+            objects = _checked(objects, traits, value, at, documents=documents)
         children = list(chain(chain.from_iterable(map(dict.values, objects)), chain.from_iterable(lists)))
         if not documents and _names_user_roles(children):
             traits.add(Trait.USER_ROLES)
@@ -125,13 +76,26 @@ def _is_suspect(keys: Iterable[str]) -> bool:
     return "$" in text or "__proto__" in text or "\0" in text
 
 
-def is_ejson(value: JsonObject) -> bool:
-    """Say whether the server reads this object as a scalar. The scan has already held it to its type's form."""
-    return not EJSON_TYPES.keys().isdisjoint(value)
-
-
 def _names_user_roles(children: list[JsonValue]) -> bool:
     return any(isinstance(child, str) and child.startswith(USER_ROLES) for child in children)
+
+
+def _checked(
+    objects: list[JsonObject], traits: set[Trait], root: JsonValue, at: str, *, documents: bool
+) -> list[JsonObject]:
+    """Return the objects of one level that hold more values; a typed value is one itself."""
+    further: list[JsonObject] = []
+    for node in objects:
+        if not TYPES.keys().isdisjoint(node):
+            _check_typed(node, root, at)
+            if "$code" in node:
+                traits.add(Trait.SERVER_SIDE_JS)
+                further.append({"$scope": node["$scope"]} if "$scope" in node else {})
+            if ejson.is_typed(node):
+                continue
+        traits |= _check_keys(node, root, at, documents=documents)
+        further.append(node)
+    return further
 
 
 def _check_keys(node: JsonObject, root: JsonValue, at: str, *, documents: bool) -> set[Trait]:
@@ -144,20 +108,22 @@ def _check_keys(node: JsonObject, root: JsonValue, at: str, *, documents: bool) 
             where = below(_locate(root, node, at), key)
             raise CommandNotDerivable("key_refused", "The server would drop or refuse this key; leave it out.", where)
     dollars = [key for key in node if key.startswith("$")]
-    if not EJSON_TYPES.keys().isdisjoint(dollars):
-        _check_ejson(node, root, at)
-    elif documents and not _REFERENCE_KEYS.issuperset(dollars):
-        where = below(_locate(root, node, at), next(key for key in dollars if key not in _REFERENCE_KEYS))
+    if documents and not REFERENCE_KEYS.issuperset(dollars):
+        where = below(_locate(root, node, at), next(key for key in dollars if key not in REFERENCE_KEYS))
         raise CommandNotDerivable("operator_in_document", "Keys of stored documents do not start with $.", where)
+    if "$ref" in node and (wrong := ejson.reference_fault(node)) is not None:
+        raise _not_of_its_type(wrong, _locate(root, node, at))
     return set() if JAVASCRIPT_KEYS.isdisjoint(dollars) else {Trait.SERVER_SIDE_JS}
 
 
-def _check_ejson(node: JsonObject, root: JsonValue, at: str) -> None:
-    name = next(key for key in node if key in EJSON_TYPES)
-    companions, is_well_formed = EJSON_TYPES[name]
-    if not is_well_formed(node[name]) or any(key != name and key not in companions for key in node):
-        where = below(_locate(root, node, at), name)
-        raise CommandNotDerivable("ejson_refused", "An Extended JSON type stands alone, in its exact form.", where)
+def _check_typed(node: JsonObject, root: JsonValue, at: str) -> None:
+    wrong = ejson.fault(node)
+    if wrong is not None:
+        raise _not_of_its_type(wrong, _locate(root, node, at))
+
+
+def _not_of_its_type(wrong: ejson.Fault, at: str) -> CommandNotDerivable:
+    return CommandNotDerivable("ejson_refused", f"A {wrong.key} must be {wrong.wanted}.", below(at, wrong.key))
 
 
 def _locate(root: JsonValue, wanted: JsonObject, at: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.commands.arguments import is_number
-from sidecar.commands.expressions import is_ejson
+from sidecar.commands.ejson import is_typed
 from sidecar.commands.operators import (
     EXPRESSION,
     FIELDLESS_META,
@@ -127,7 +127,7 @@ def _analyse_clause(log: FieldLog, key: str, value: JsonValue, at: str, prefix: 
 def _analyse_conditions(log: FieldLog, conditions: JsonObject, at: str, path: str) -> None:
     """Check the operators on one field. The field itself is recorded, and so is everything below it."""
     operators = [key for key in conditions if key.startswith("$")]
-    if not operators or is_ejson(conditions) or {"$ref", "$id"} <= conditions.keys():
+    if not operators or is_typed(conditions) or {"$ref", "$id"} <= conditions.keys():
         return
     if len(operators) != len(conditions):
         raise CommandNotDerivable("mixed_operators", "An object has either operators or fields, not both.", at)
@@ -184,7 +184,7 @@ def _analyse_object(log: FieldLog, value: JsonObject, at: str) -> None:
         for key, item in value.items():
             analyse_expression(log, item, below(at, key))
         return
-    if is_ejson(value):
+    if is_typed(value):
         return
     if len(value) != 1:
         raise CommandNotDerivable("mixed_operators", "An expression object has exactly one operator.", at)
@@ -344,7 +344,7 @@ def _analyse_computed(log: FieldLog, value: JsonValue, at: str, path: str, found
         else:
             analyse_expression(log, value, at)
     else:
-        found.unclear = found.unclear or (isinstance(value, dict) and is_ejson(value))
+        found.unclear = found.unclear or (isinstance(value, dict) and is_typed(value))
         analyse_expression(log, value, at)
 
 
@@ -354,7 +354,7 @@ def an_object(value: JsonValue, at: str) -> JsonObject:
     Raises:
         CommandNotDerivable: it is something else, or an EJSON type.
     """
-    if not isinstance(value, dict) or is_ejson(value):
+    if not isinstance(value, dict) or is_typed(value):
         raise malformed(at, "an object")
     return value
 

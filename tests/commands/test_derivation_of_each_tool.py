@@ -302,7 +302,7 @@ REFUSED: list[tuple[tuple[str, dict], str, str]] = [
     ),
     (("find", {**COLL, "filter": {"a\0": 1}}), "key_refused", "/arguments/filter/a\0"),
     (("find", {**COLL, "filter": {"a": {"$nope": 1}}}), "unknown_operator", "/arguments/filter/a/$nope"),
-    (("find", {**COLL, "filter": {"$oid": "0"}}), "unknown_operator", "/arguments/filter/$oid"),
+    (("find", {**COLL, "filter": {"$oid": "0" * 24}}), "unknown_operator", "/arguments/filter/$oid"),
     (("find", {**COLL, "filter": {"a": {"$oid": "0", "$ne": 1}}}), "ejson_refused", "/arguments/filter/a/$oid"),
     (("find", {**COLL, "filter": {"a": {"$regex": "x", "$ne": 1}}}), "ejson_refused", "/arguments/filter/a/$regex"),
     (("find", {**COLL, "filter": {"a": {"$symbol": "x"}}}), "ejson_refused", "/arguments/filter/a/$symbol"),
