@@ -231,7 +231,7 @@ def policy_bundle(
 
     The whole set is checked as the sidecar does before it serves it. Prints file and revision of each.
     """
-    signing = bundle_writer.Signing(key=signing_key, algorithm=signing_alg) if signing_key is not None else None
+    signing = bundle_writer.SigningKey(key=signing_key, algorithm=signing_alg) if signing_key is not None else None
     for bundle in lifecycle.run(bundle_writer.build(folder, out, settings.opa_binary(opa), signing=signing, only=only)):
         click.echo(f"{out / bundle.name}.tar.gz  {bundle.revision}")
 

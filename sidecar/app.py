@@ -31,7 +31,7 @@ from sidecar.opa.client import OpaClient
 from sidecar.opa.external import ExternalOpa
 from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import Clock, ViewCatalog
-from sidecar.readiness import Decider, Readiness, Server
+from sidecar.readiness import Decider, ManagedUpstream, Readiness
 from sidecar.settings import Settings
 from sidecar.store.file import FileAuditSink
 from sidecar.system.clock import SystemClock
@@ -51,7 +51,7 @@ FLUSH_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
+class Endpoints:
     """A sidecar that serves."""
 
     url: str
@@ -81,7 +81,7 @@ async def serve(config: Settings) -> None:
 
 
 @asynccontextmanager
-async def sidecar(config: Settings) -> AsyncIterator[Running]:
+async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
     """Bring everything up in the order in which it depends on each other, and down in reverse.
 
     Raises:
@@ -119,7 +119,7 @@ async def sidecar(config: Settings) -> AsyncIterator[Running]:
         with naming("admin_listen"):
             administration = admin.build_admin_application(readiness.check, metrics.render, readiness.degraded)
             admin_url = await _listen(administration, config.admin_listen, stack)
-        yield Running(url=url + config.resource.path, admin_url=admin_url)
+        yield Endpoints(url=url + config.resource.path, admin_url=admin_url)
 
 
 @contextlib.contextmanager
@@ -254,13 +254,13 @@ def _plain_endpoint(endpoint: str) -> str | None:
     return parts.netloc or None
 
 
-async def connect_servers(config: Settings, stack: AsyncExitStack) -> Mapping[str, Server]:
+async def connect_servers(config: Settings, stack: AsyncExitStack) -> Mapping[str, ManagedUpstream]:
     """Start every configured MCP server, or connect to it, all at once.
 
     Raises:
         ConfigurationError: a server does not come up.
     """
-    servers: dict[str, Server] = {}
+    servers: dict[str, ManagedUpstream] = {}
     for entry in config.servers:
         with naming(f"servers ({entry.name})"):
             servers[entry.name] = _upstream(entry)
@@ -274,12 +274,12 @@ async def connect_servers(config: Settings, stack: AsyncExitStack) -> Mapping[st
     return servers
 
 
-async def _start(name: str, upstream: Server) -> None:
+async def _start(name: str, upstream: ManagedUpstream) -> None:
     with naming(f"servers ({name})"):
         await upstream.start()
 
 
-def _upstream(entry: settings.Server) -> Server:
+def _upstream(entry: settings.Server) -> ManagedUpstream:
     timeout_s = entry.timeout_ms / 1000
     if entry.url:
         headers = _headers(entry.headers_file) if entry.headers_file is not None else {}

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from sidecar import app
 from sidecar.commands.derive import derive
-from sidecar.commands.pinning import Standing, compare
+from sidecar.commands.pinning import PinState, compare
 from sidecar.commands.pins import SERVER
 from sidecar.errors import CallRefused, MessageError, UnknownTool, UpstreamError
 from sidecar.mcp import jsonrpc, tools
@@ -68,7 +68,7 @@ async def compare_tools(config: Settings, console: Console) -> bool:
                 console.print(f"{name}: {error.public}", markup=False)
                 suspicious = True
                 continue
-            suspicious |= any(standing in {Standing.CHANGED, Standing.UNKNOWN} for standing in standings.values())
+            suspicious |= any(standing in {PinState.CHANGED, PinState.UNKNOWN} for standing in standings.values())
             table = Table(title=f"{name}, against {SERVER}", title_justify="left")
             table.add_column("tool")
             table.add_column("standing")

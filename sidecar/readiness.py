@@ -29,7 +29,7 @@ class Decider(DecisionPoint, Protocol):
         ...
 
 
-class Server(Upstream, Protocol):
+class ManagedUpstream(Upstream, Protocol):
     """An upstream with a life of its own."""
 
     async def start(self) -> None:
@@ -51,7 +51,7 @@ class Readiness:
     def __init__(
         self,
         decisions: Decider,
-        upstreams: Mapping[str, Server],
+        upstreams: Mapping[str, ManagedUpstream],
         metrics: OtelMetrics,
         pep: EnforcementPoint,
         candidate: ManagedOpa | None,

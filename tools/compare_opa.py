@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sidecar.authoring.asked import Refused, read_identity, read_question
+from sidecar.authoring.question import QuestionRefused, read_identity, read_question
 from sidecar.demo.identities import ANALYST, LOADER, STRANGER, Person
 from sidecar.enforcement.visibility import TOOLS
 from sidecar.errors import DecisionUnavailable
@@ -102,7 +102,7 @@ def ledger() -> Iterator[Asked]:
     for call in calls():
         for person in PEOPLE:
             text = msgspec.json.encode({"claims": claims(person), "call": call})
-            with contextlib.suppress(Refused):
+            with contextlib.suppress(QuestionRefused):
                 yield "ledger", Question.DECISION, read_question(text, None, CONTEXT).question
 
 

@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from json import JSONDecoder
-from typing import NoReturn
 
+from sidecar import strict_json
 from sidecar.audit.canonical import canonical
 from sidecar.audit.record import VERSION, Event
-from sidecar.model import JsonObject, JsonValue
+from sidecar.model import JsonObject
 
 GENESIS = "0" * 64
 """``prev`` of the first record, whose ``seq`` is 1."""
@@ -223,17 +223,6 @@ def _place(record: JsonObject, digest: str) -> Link:
     return Link(seq=seq, prev=prev, hash=digest, event=Event(event), request_id=request_id)
 
 
-def _unique(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise BrokenRecord("a key occurs twice")
-    return members
-
-
-def _constant(name: str) -> NoReturn:
-    raise BrokenRecord(f"not JSON: {name}")
-
-
 def _integer(digits: str) -> int | float:
     """Read a number without fraction: RFC 8785 writes doubles below 1e21 that way, and integers only below 2**53."""
     if len(digits) < _SAFE_DIGITS:
@@ -242,15 +231,14 @@ def _integer(digits: str) -> int | float:
     return number if abs(number) < _UNSAFE else float(digits)
 
 
-_DECODER = JSONDecoder(parse_constant=_constant, parse_int=_integer)
-_STRICT = JSONDecoder(parse_constant=_constant, object_pairs_hook=_unique)
+_DECODER = JSONDecoder(parse_constant=strict_json.refuse_constant, parse_int=_integer)
 
 
 def _parse(line: bytes) -> JsonObject:
     try:
         record = _DECODER.decode(line.decode("utf-8"))
-    except BrokenRecord:
-        raise
+    except strict_json.NotANumber as constant:
+        raise BrokenRecord(f"not JSON: {constant}") from None
     except (ValueError, RecursionError):
         raise BrokenRecord("not JSON") from None
     if not isinstance(record, dict):
@@ -261,7 +249,7 @@ def _parse(line: bytes) -> JsonObject:
 def _misspelt(line: bytes) -> str:
     """Say why a line with the right value has the wrong bytes; looked into only then, because the hook is slow."""
     try:
-        _STRICT.decode(line.decode("utf-8"))
-    except BrokenRecord as broken:
-        return str(broken)
+        strict_json.DECODER.decode(line.decode("utf-8"))
+    except strict_json.DuplicateName:
+        return "a key occurs twice"
     return "not the canonical spelling"

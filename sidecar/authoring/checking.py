@@ -31,7 +31,7 @@ _NOT_COMPILED: Final = Violation(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
+class CheckReport:
     """What ``policy check`` found."""
 
     findings: tuple[Violation, ...]
@@ -57,7 +57,7 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tested:
+class TeamTestReport:
     """What ``policy test`` found."""
 
     passed: int
@@ -89,17 +89,17 @@ class Tested:
         }
 
 
-async def check(policies: PolicySet, binary: str) -> Checked:
+async def check(policies: PolicySet, binary: str) -> CheckReport:
     """Put a set through what it goes through before an OPA serves it.
 
     Raises:
         ConfigurationError: OPA cannot be run.
     """
-    async with workshop(binary) as vetting:
-        return Checked(findings=tuple(await vetting.examine(policies)))
+    async with workshop(binary) as checker:
+        return CheckReport(findings=tuple(await checker.examine(policies)))
 
 
-async def check_archives(archives: Archives, binary: str) -> Checked:
+async def check_archives(archives: Archives, binary: str) -> CheckReport:
     """Check archives like the folder that they were made of; without the platform's, containment only.
 
     What is read is refused as a whole where a member cannot be read: nobody knows what it would be beside the others.
@@ -112,10 +112,10 @@ async def check_archives(archives: Archives, binary: str) -> Checked:
         found = (await check(archives.policies, binary)).findings
     elif not found:
         found = (*await examine_set(archives.policies, binary), _NOT_COMPILED)
-    return Checked(findings=tuple(archives.located(finding) for finding in found))
+    return CheckReport(findings=tuple(archives.located(finding) for finding in found))
 
 
-async def run_tests(engine: Engine) -> Tested:
+async def run_tests(engine: Engine) -> TeamTestReport:
     """Run every test of the folder, its golden cases included, and measure what they reach.
 
     Raises:
@@ -131,7 +131,7 @@ async def run_tests(engine: Engine) -> Tested:
         raise ConfigurationError(f"the tests do not run: {said}")
     _, report = await engine.run("test", *options, "--coverage", "--format", "json", *paths)
     single = [one for result in results for one in _singly(result)]
-    return Tested(
+    return TeamTestReport(
         passed=sum(not failed for _, failed, _ in single),
         cases=sum(not failed for _, failed, golden in single if golden),
         failures=tuple(violation for violation, failed, _ in single if failed),

@@ -9,9 +9,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sidecar.authoring.asked import Asked, Refused, read_question
 from sidecar.authoring.engine import Engine
 from sidecar.authoring.explain import explain
+from sidecar.authoring.question import DerivedQuestion, QuestionRefused, read_question
 from sidecar.enforcement.evidence import OWN_SOURCE
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
 from sidecar.identity.claims import ClaimMap
@@ -26,7 +26,7 @@ _DECISION: Final = "data.mcp.main.decision"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decided:
+class DecisionReport:
     """What came of a question."""
 
     allow: bool
@@ -41,7 +41,7 @@ async def decide_with_folder(
     servers: list[str] | None = None,
     *,
     explained: bool,
-) -> Decided:
+) -> DecisionReport:
     """Decide one question with a policy folder.
 
     Args:
@@ -57,8 +57,8 @@ async def decide_with_folder(
     """
     try:
         asked = read_question(text, claim_map, context)
-    except Refused as refused:
-        return Decided(allow=False, document=refused.document())
+    except QuestionRefused as refused:
+        return DecisionReport(allow=False, document=refused.document())
     answer = await engine.value(_DECISION, asked.question)
     if servers is None:
         known = await engine.value("object.keys(data.mcp.platform.servers)", {})
@@ -66,13 +66,13 @@ async def decide_with_folder(
     decided = _decided(asked, answer, servers, engine.policies.revision)
     if explained and isinstance(answer, dict) and "error" not in decided.document:
         why = await explain(engine, asked.question, answer)
-        return Decided(allow=decided.allow, document={**decided.document, "explanation": why})
+        return DecisionReport(allow=decided.allow, document={**decided.document, "explanation": why})
     return decided
 
 
 async def decide_with_service(
     pdp: DecisionPoint, text: bytes, claim_map: ClaimMap | None, context: RequestContext, servers: list[str]
-) -> Decided:
+) -> DecisionReport:
     """Decide one question with an OPA that serves.
 
     Raises:
@@ -80,13 +80,13 @@ async def decide_with_service(
     """
     try:
         asked = read_question(text, claim_map, context)
-    except Refused as refused:
-        return Decided(allow=False, document=refused.document())
+    except QuestionRefused as refused:
+        return DecisionReport(allow=False, document=refused.document())
     answer = await pdp.ask(Question.DECISION, asked.question)
     return _decided(asked, answer.result, servers, answer.revision)
 
 
-def golden_case(decided: Decided, title: str) -> JsonObject:
+def golden_case(decided: DecisionReport, title: str) -> JsonObject:
     """Return what was decided as the content of one file of ``policies/cases``: ``{name: case}``.
 
     The name is made of the title. ``revision`` is empty, as it is where cases are decided again.
@@ -106,7 +106,7 @@ def golden_case(decided: Decided, title: str) -> JsonObject:
     return {name: {"title": title, "input": document["question"], "data": {}, "decision": {**decision, "revision": ""}}}
 
 
-def _decided(asked: Asked, answer: JsonValue, servers: list[str], revision: str) -> Decided:
+def _decided(asked: DerivedQuestion, answer: JsonValue, servers: list[str], revision: str) -> DecisionReport:
     document: JsonObject = {"command": command_document(asked.command), "question": asked.question, "decision": answer}
     if isinstance(answer, dict):
         document["decision"] = {**answer, "revision": answer.get("revision") or revision}
@@ -124,7 +124,7 @@ def _decided(asked: Asked, answer: JsonValue, servers: list[str], revision: str)
         "allow": not reasons,
         "reasons": [{"code": one.code, "source": one.source, "access": one.access} for one in reasons],
     }
-    return Decided(allow=not reasons, document=document)
+    return DecisionReport(allow=not reasons, document=document)
 
 
 def _enforced(decision: Decision) -> tuple[Reason, ...]:

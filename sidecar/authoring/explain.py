@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from sidecar.authoring.engine import Engine
-from sidecar.authoring.trace import Place, RuleRun, missing_of, read_trace, values_of
+from sidecar.authoring.trace import PolicyExpression, RuleRun, missing_of, read_trace, values_of
 from sidecar.model import JsonObject, JsonValue
 
 FACTS: Final = str(Path(__file__).with_name("facts.rego"))
@@ -157,7 +157,7 @@ def _failed(run: RuleRun, asked: JsonObject) -> JsonObject:
     }
 
 
-def _condition(place: Place | None, asked: JsonObject) -> JsonObject | None:
+def _condition(place: PolicyExpression | None, asked: JsonObject) -> JsonObject | None:
     if place is None:
         return None
     return {

@@ -9,12 +9,12 @@ from typing import Any, BinaryIO, Final
 
 from sidecar import settings
 from sidecar.authoring import deciding, permissions, replaying
-from sidecar.authoring.asked import Refused, read_identity, read_object
-from sidecar.authoring.checking import Checked, Tested, check, check_archives, run_tests
-from sidecar.authoring.deciding import Decided
+from sidecar.authoring.checking import CheckReport, TeamTestReport, check, check_archives, run_tests
+from sidecar.authoring.deciding import DecisionReport
 from sidecar.authoring.engine import engine, shipped
 from sidecar.authoring.explain import vocabulary
-from sidecar.authoring.replaying import Replayed
+from sidecar.authoring.question import QuestionRefused, read_identity, read_object
+from sidecar.authoring.replaying import ReplayReport
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
 from sidecar.identity.claims import ClaimMap
 from sidecar.model import JsonObject, RequestContext
@@ -38,7 +38,7 @@ class Circumstances:
     """None takes the configured one."""
 
 
-async def check_paths(paths: Sequence[Path], opa: str | None) -> Checked:
+async def check_paths(paths: Sequence[Path], opa: str | None) -> CheckReport:
     """Check a policy folder, or archives of bundles.
 
     Args:
@@ -59,7 +59,7 @@ def _is_policy_folder(path: Path) -> bool:
     return path.is_dir() and ((path / PLATFORM / MANIFEST).is_file() or not archives_in(path))
 
 
-async def test_folder(folder: Path, opa: str | None) -> Tested:
+async def test_folder(folder: Path, opa: str | None) -> TeamTestReport:
     """Run the tests of a policy folder.
 
     Raises:
@@ -81,7 +81,7 @@ async def show_permissions(folder: Path, claims: bytes, about: Circumstances, op
         # A whole question is taken too, so that one file serves `decide` and `policy show`.
         said = document["claims"] if isinstance(document.get("claims"), dict) else document
         identity, _ = read_identity(said, _claim_map(config, said))
-    except Refused as refused:
+    except QuestionRefused as refused:
         raise ConfigurationError(f"{refused.code}: {refused.message}") from None
     async with engine(settings.opa_binary(opa), folder) as held:
         try:
@@ -92,7 +92,7 @@ async def show_permissions(folder: Path, claims: bytes, about: Circumstances, op
 
 async def decide(
     text: bytes, folder: Path | None, about: Circumstances, opa: str | None, *, explained: bool
-) -> Decided:
+) -> DecisionReport:
     """Put one question to a policy folder; without one, to the folder or the OPA that is configured.
 
     Raises:
@@ -113,7 +113,7 @@ async def decide(
         return await deciding.decide_with_folder(held, text, claim_map, context, servers, explained=explained)
 
 
-async def replay_file(records: BinaryIO, folder: Path, opa: str | None, *, limit: int) -> Replayed:
+async def replay_file(records: BinaryIO, folder: Path, opa: str | None, *, limit: int) -> ReplayReport:
     """Decide the recorded questions of an audit file anew with a policy folder.
 
     An allow may go to the servers that are configured; where nothing is, to those that the platform's data knows.
@@ -153,7 +153,9 @@ def _titles(said: dict[str, dict[str, Any]]) -> dict[str, str]:
     return own | {code: str(entry.get("title", "")) for code, entry in said.items()}
 
 
-async def _ask_service(config: Settings, text: bytes, claim_map: ClaimMap | None, context: RequestContext) -> Decided:
+async def _ask_service(
+    config: Settings, text: bytes, claim_map: ClaimMap | None, context: RequestContext
+) -> DecisionReport:
     client = OpaClient(
         config.opa.url,
         timeout_s=config.opa.timeout_ms / 1000,
@@ -171,7 +173,7 @@ async def _ask_service(config: Settings, text: bytes, claim_map: ClaimMap | None
 def _claims(text: bytes) -> JsonObject:
     try:
         claims = read_object(text).get("claims")
-    except Refused:
+    except QuestionRefused:
         return {}  # said again, with its reason, when the question is read
     return claims if isinstance(claims, dict) else {}
 

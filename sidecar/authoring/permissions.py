@@ -17,7 +17,7 @@ import msgspec
 from sidecar.authoring.engine import Engine
 from sidecar.authoring.explain import FACTS
 from sidecar.authoring.hours import hours_in_words
-from sidecar.authoring.terms import Writing, resolved, unfolded, variables
+from sidecar.authoring.terms import TermWriter, resolved, unfolded, variables
 from sidecar.errors import ConfigurationError
 from sidecar.model import Identity, JsonObject, JsonValue, RequestContext
 from sidecar.policy.document import visibility_document
@@ -72,9 +72,9 @@ async def show(engine: Engine, identity: Identity, context: RequestContext) -> J
     """
     arities = _arities(engine)
     possible, modules = await _ways(engine, identity, COMPILE_QUERY)
-    ways = [_told(one, Writing(arities, modules)) for one in possible]
+    ways = [_told(one, TermWriter(arities, modules)) for one in possible]
     denied, modules = await _ways(engine, identity, _DENY_QUERY)
-    denies = [_deny(one, Writing(arities, modules)) for one in denied]
+    denies = [_deny(one, TermWriter(arities, modules)) for one in denied]
     question = visibility_document(identity, context, {}, possible=possible_document(possible))
     facts = await _facts(engine, question, [possible_document([one])[0] for one in possible])
     rows = [_row(row, ways[row["way"]]) for row in facts.get("rows", [])]
@@ -112,7 +112,7 @@ def _arities(engine: Engine) -> dict[str, int]:
     return {one["name"]: len(one["decl"].get("args", [])) for one in capabilities["builtins"]}
 
 
-def _told(way: Possible, writing: Writing) -> _Way:
+def _told(way: Possible, writing: TermWriter) -> _Way:
     conditions, known = unfolded(way.conditions)
     grant = resolved(way.grant, known)
     globs = [writing.value(one["terms"][1]) for one in conditions if _is_glob(one, writing)]
@@ -169,7 +169,7 @@ class _Deny:
         )
 
 
-def _deny(way: Possible, writing: Writing) -> _Deny:
+def _deny(way: Possible, writing: TermWriter) -> _Deny:
     code: Any = resolved(way.grant, unfolded(way.conditions)[1])
     constant = isinstance(code, dict) and code.get("type") == "string"
     said = _COMPUTED if code is None else str(writing.value(code))
@@ -236,7 +236,7 @@ def _windows(row: dict[str, Any]) -> Iterator[str]:
         yield f"{kinds}{when} (window {window['id']}{lifted})"
 
 
-def _needed(way: Possible, grant: Any, known: dict[str, Any], writing: Writing) -> Iterator[str]:
+def _needed(way: Possible, grant: Any, known: dict[str, Any], writing: TermWriter) -> Iterator[str]:
     """Say what only has to be there: the compiler has a name for it, which nothing else uses."""
     times = Counter(variables([way.grant, *way.conditions]))
     for name, meaning in known.items():
@@ -311,7 +311,7 @@ def _database(row: dict[str, Any], way: Possible) -> str:
             return name
 
 
-def _is_glob(expression: Any, writing: Writing) -> bool:
+def _is_glob(expression: Any, writing: TermWriter) -> bool:
     """Whether an expression is ``glob.match(<pattern>, null, input.access.collection)``."""
     match expression:
         case {"terms": [operator, {"type": "string"}, {"type": "null"}, name], **rest} if not rest.get("negated"):

@@ -15,7 +15,7 @@ from typing import BinaryIO, Final, Protocol, TypeAlias
 import msgspec
 
 from sidecar.audit.chain import BEGINNING, Fault, Verification, Walk
-from sidecar.authoring.recorded import Asked, Recorded, Standing, Unreadable, read_record
+from sidecar.authoring.records import DecisionOutcome, RecordedDecision, RecordedQuestion, Unreadable, read_record
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject, JsonValue, Reason
 from sidecar.policy.verdict import read_decision
@@ -62,7 +62,7 @@ class Candidate(DecisionPoint, Protocol):
         ...
 
 
-class Comparison(StrEnum):
+class ReplayVerdict(StrEnum):
     """How the candidate's decision stands to the recorded one."""
 
     SAME = "same"
@@ -80,10 +80,15 @@ class Comparison(StrEnum):
     """Refused before policy was asked."""
 
 
-_DIFFERENT: Final = (Comparison.WOULD_ALLOW, Comparison.WOULD_DENY, Comparison.UNAVAILABLE, Comparison.CHANGED)
+_DIFFERENT: Final = (
+    ReplayVerdict.WOULD_ALLOW,
+    ReplayVerdict.WOULD_DENY,
+    ReplayVerdict.UNAVAILABLE,
+    ReplayVerdict.CHANGED,
+)
 """In the order in which they are listed: what a mistake would cost most comes first."""
 
-_COMPARED: Final = (Comparison.SAME, *_DIFFERENT)
+_COMPARED: Final = (ReplayVerdict.SAME, *_DIFFERENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +98,14 @@ class Unavailable:
     detail: str
 
 
-Answer: TypeAlias = Standing | Unavailable
+CandidateAnswer: TypeAlias = DecisionOutcome | Unavailable
 
 
 @dataclass(slots=True, kw_only=True)
 class Row:
     """One distinct difference."""
 
-    comparison: Comparison
+    comparison: ReplayVerdict
     document: JsonObject
     first: JsonObject
     """Where the first such call is: line, time, request id."""
@@ -108,7 +113,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replayed:
+class ReplayReport:
     """What a replay found."""
 
     revision: str
@@ -116,7 +121,7 @@ class Replayed:
     proof: Verification
     unfinished_line: bool
     """The file ends in the beginning of a record, as one does that is being written."""
-    counts: Mapping[Comparison, int]
+    counts: Mapping[ReplayVerdict, int]
     questions: int
     """How many distinct questions were put to the candidate."""
     rows: tuple[Row, ...]
@@ -148,18 +153,18 @@ class Replayed:
             "revision": self.revision,
             "compared": self.compared,
             "questions": self.questions,
-            "counts": {comparison.value: self.counts[comparison] for comparison in Comparison},
+            "counts": {comparison.value: self.counts[comparison] for comparison in ReplayVerdict},
             "differences": [{**row.document, "calls": row.calls, "first": row.first} for row in self.rows],
             "not_listed": self.not_listed,
         }
-        if self.counts[Comparison.NOT_RECORDED]:
-            document["notes"] = [f"{self.counts[Comparison.NOT_RECORDED]} {HINT}"]
+        if self.counts[ReplayVerdict.NOT_RECORDED]:
+            document["notes"] = [f"{self.counts[ReplayVerdict.NOT_RECORDED]} {HINT}"]
         return document
 
 
 async def replay(
     file: BinaryIO, candidate: Candidate, *, servers: Collection[str], titles: Mapping[str, str], limit: int
-) -> Replayed:
+) -> ReplayReport:
     """Decide the questions of an audit file anew.
 
     Args:
@@ -180,7 +185,7 @@ async def replay(
         for line, one in batch:
             tally.add(line, one, answers)
     rows = sorted(tally.rows.values(), key=lambda row: (_DIFFERENT.index(row.comparison), -row.calls))[:limit]
-    return Replayed(
+    return ReplayReport(
         revision=candidate.revision,
         proof=tape.proof(),
         unfinished_line=tape.unfinished,
@@ -204,7 +209,7 @@ class _Tape:
         """Return what the lines read so far prove."""
         return self._walk.verdict(self._fault)
 
-    def records(self) -> Iterator[tuple[int, int, Recorded]]:
+    def records(self) -> Iterator[tuple[int, int, RecordedDecision]]:
         """Yield the number of each line that holds an intent or a refusal, its bytes, and what it says."""
         number = 0
         while line := self._line():
@@ -225,7 +230,7 @@ class _Tape:
         except OSError as error:
             raise ConfigurationError(f"the audit file cannot be read: {error.strerror or error}") from error
 
-    def _read(self, line: bytes) -> tuple[str, Recorded | None]:
+    def _read(self, line: bytes) -> tuple[str, RecordedDecision | None]:
         """Return what is wrong with a line, or what it says."""
         if len(line) == LONGEST_LINE:
             return "longer than any record", None
@@ -237,8 +242,8 @@ class _Tape:
             return str(error), None
 
 
-def _batches(records: Iterable[tuple[int, int, Recorded]]) -> Iterator[list[tuple[int, Recorded]]]:
-    batch: list[tuple[int, Recorded]] = []
+def _batches(records: Iterable[tuple[int, int, RecordedDecision]]) -> Iterator[list[tuple[int, RecordedDecision]]]:
+    batch: list[tuple[int, RecordedDecision]] = []
     size = 0
     for line, length, one in records:
         batch.append((line, one))
@@ -260,16 +265,16 @@ class _Decisions:
     def __init__(self, candidate: Candidate, servers: Collection[str]) -> None:
         self._candidate = candidate
         self._servers = servers
-        self._known: OrderedDict[bytes, Answer] = OrderedDict()
+        self._known: OrderedDict[bytes, CandidateAnswer] = OrderedDict()
         self.asked = 0
 
-    async def of(self, questions: Iterable[Asked]) -> Mapping[str, Answer]:
+    async def of(self, questions: Iterable[RecordedQuestion]) -> Mapping[str, CandidateAnswer]:
         """Return the answer to each question, by its text."""
         different = {asked.text: asked for asked in questions}
         answers = await asyncio.gather(*map(self._answer, different.values()))
         return dict(zip(different, answers, strict=True))
 
-    async def _answer(self, asked: Asked) -> Answer:
+    async def _answer(self, asked: RecordedQuestion) -> CandidateAnswer:
         key = sha256(asked.text.encode()).digest()
         known = self._known.get(key)
         if known is not None:
@@ -281,10 +286,10 @@ class _Decisions:
             self._known.popitem(last=False)
         return answer
 
-    async def _decide(self, asked: Asked) -> Answer:
+    async def _decide(self, asked: RecordedQuestion) -> CandidateAnswer:
         try:
             answer = await self._ask(asked.document)
-            return Standing.of(read_decision(answer.result, accesses=asked.accesses, servers=self._servers))
+            return DecisionOutcome.of(read_decision(answer.result, accesses=asked.accesses, servers=self._servers))
         except DecisionUnavailable as error:
             return Unavailable(detail=error.detail)
         except RecursionError:
@@ -310,10 +315,10 @@ class _Tally:
     def __init__(self, titles: Mapping[str, str]) -> None:
         self._titles = titles
         self._kept = 0
-        self.counts: Counter[Comparison] = Counter()
+        self.counts: Counter[ReplayVerdict] = Counter()
         self.rows: dict[bytes, Row] = {}
 
-    def add(self, line: int, one: Recorded, answers: Mapping[str, Answer]) -> None:
+    def add(self, line: int, one: RecordedDecision, answers: Mapping[str, CandidateAnswer]) -> None:
         """Take one record."""
         comparison, after = _compare(one, answers)
         self.counts[comparison] += 1
@@ -329,7 +334,9 @@ class _Tally:
             first: JsonObject = {"line": line, "time": _cut(one.time), "request_id": _cut(one.request_id)}
             self.rows[key] = Row(comparison=comparison, document=document, first=first)
 
-    def _document(self, comparison: Comparison, asked: Asked, before: Standing, after: Answer) -> JsonObject:
+    def _document(
+        self, comparison: ReplayVerdict, asked: RecordedQuestion, before: DecisionOutcome, after: CandidateAnswer
+    ) -> JsonObject:
         differs = [] if isinstance(after, Unavailable) else _differing(before, after)
         return {
             "difference": comparison.value,
@@ -339,7 +346,7 @@ class _Tally:
             "after": {"unavailable": after.detail} if isinstance(after, Unavailable) else self._shown(after),
         }
 
-    def _shown(self, standing: Standing) -> JsonObject:
+    def _shown(self, standing: DecisionOutcome) -> JsonObject:
         reasons = sorted(
             standing.reasons, key=lambda one: (one.code, one.source, -1 if one.access is None else one.access)
         )
@@ -360,29 +367,31 @@ class _Tally:
         }
 
 
-def _compare(one: Recorded, answers: Mapping[str, Answer]) -> tuple[Comparison, Answer | None]:
+def _compare(
+    one: RecordedDecision, answers: Mapping[str, CandidateAnswer]
+) -> tuple[ReplayVerdict, CandidateAnswer | None]:
     """Compare like with like: what policy said then, and what it would say now."""
     match one.asked, one.standing:
         case None, None:
-            return Comparison.NOT_ASKED, None
+            return ReplayVerdict.NOT_ASKED, None
         case None, _:
-            return Comparison.NOT_RECORDED, None
+            return ReplayVerdict.NOT_RECORDED, None
         case _, None:
-            return Comparison.UNDECIDED, None
+            return ReplayVerdict.UNDECIDED, None
         case asked, before:
             after = answers[asked.text]
             return _between(before, after), after
 
 
-def _between(before: Standing, after: Answer) -> Comparison:
+def _between(before: DecisionOutcome, after: CandidateAnswer) -> ReplayVerdict:
     if isinstance(after, Unavailable):
-        return Comparison.UNAVAILABLE
+        return ReplayVerdict.UNAVAILABLE
     if before.allow != after.allow:
-        return Comparison.WOULD_ALLOW if after.allow else Comparison.WOULD_DENY
-    return Comparison.SAME if before == after else Comparison.CHANGED
+        return ReplayVerdict.WOULD_ALLOW if after.allow else ReplayVerdict.WOULD_DENY
+    return ReplayVerdict.SAME if before == after else ReplayVerdict.CHANGED
 
 
-def _differing(before: Standing, after: Standing) -> list[str]:
+def _differing(before: DecisionOutcome, after: DecisionOutcome) -> list[str]:
     """Name the parts in which two decisions differ, obligations by access and part."""
     parts = {
         "allow": before.allow != after.allow,

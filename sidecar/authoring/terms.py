@@ -54,7 +54,7 @@ _DEEPEST: Final = 8
 """Rules of the compiler within one another that are put in words."""
 
 
-class Writing:
+class TermWriter:
     """Writes terms and expressions.
 
     Args:

@@ -19,7 +19,7 @@ _REFERENCE: Final = re.compile(r"input(?:\.[a-z_]\w*)+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class PolicyExpression:
     """One expression of a policy."""
 
     file: str
@@ -41,12 +41,12 @@ class RuleRun:
     """``grant`` or ``deny``."""
     label: str
     """The grant's id or the deny's code as written; empty where it is computed."""
-    head: Place
+    head: PolicyExpression
     held: bool = False
     fulfilled: int = 0
     """Conditions before the one that failed, in the attempt that came furthest."""
-    failed: Place | None = None
-    because: Place | None = None
+    failed: PolicyExpression | None = None
+    because: PolicyExpression | None = None
     """The innermost condition that failed, where that is in another rule."""
     _query: int = field(default=-1, repr=False)
 
@@ -55,7 +55,7 @@ class RuleRun:
 class _Fail:
     query: int
     index: int
-    place: Place
+    place: PolicyExpression
     callee: str
 
 
@@ -68,7 +68,7 @@ def read_trace(events: Sequence[dict[str, Any]], team_folder: str, lines: Lines)
         lines: gives the lines of a file of the set.
     """
     runs: dict[int, RuleRun] = {}
-    reasons: dict[str, Place] = {}
+    reasons: dict[str, PolicyExpression] = {}
     last: _Fail | None = None
     for event in events:
         query, node = event["QueryID"], event["Node"]
@@ -91,7 +91,7 @@ def read_trace(events: Sequence[dict[str, Any]], team_folder: str, lines: Lines)
     return list(runs.values())
 
 
-def values_of(place: Place, question: JsonObject) -> dict[str, JsonValue]:
+def values_of(place: PolicyExpression, question: JsonObject) -> dict[str, JsonValue]:
     """Return what the parts of the question that a condition names are; a part that is not there is left out."""
     found: dict[str, JsonValue] = {}
     for name in dict.fromkeys(_REFERENCE.findall(place.text)):
@@ -105,7 +105,7 @@ def values_of(place: Place, question: JsonObject) -> dict[str, JsonValue]:
     return found
 
 
-def missing_of(place: Place, question: JsonObject) -> list[str]:
+def missing_of(place: PolicyExpression, question: JsonObject) -> list[str]:
     """Return the parts of the question that a condition names and that are not there."""
     return [name for name in dict.fromkeys(_REFERENCE.findall(place.text)) if name not in values_of(place, question)]
 
@@ -146,7 +146,7 @@ def _label(key: Any) -> str:
     return ""
 
 
-def _note(run: RuleRun, fail: _Fail, inner: Place | None) -> None:
+def _note(run: RuleRun, fail: _Fail, inner: PolicyExpression | None) -> None:
     """Keep the failure of the attempt that came furthest."""
     if run.failed is None or fail.index > run.fulfilled:
         run.fulfilled, run.failed = fail.index, fail.place
@@ -168,8 +168,8 @@ def _callee(node: Any) -> str:
     return repr(terms) if is_rule else ""
 
 
-def _place(event: dict[str, Any], lines: Lines) -> Place:
+def _place(event: dict[str, Any], lines: Lines) -> PolicyExpression:
     location = event["Location"]
     file, row = str(location.get("file", "")), int(location.get("row", 1))
     source = lines(file)
-    return Place(file=file, line=row, text=source[row - 1].strip() if 0 < row <= len(source) else "")
+    return PolicyExpression(file=file, line=row, text=source[row - 1].strip() if 0 < row <= len(source) else "")

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sidecar.authoring.checking import Checked, Tested
+from sidecar.authoring.checking import CheckReport, TeamTestReport
 from sidecar.model import JsonObject
 from sidecar.policyset.finding import Severity
 from sidecar.printing import escaped
@@ -24,7 +24,7 @@ _FULL: Final = 100.0
 _REPLAYED: Final = {"would_allow": "yellow", "would_deny": "yellow", "changed": "yellow", "unavailable": "red"}
 
 
-def print_checked(checked: Checked, console: Console) -> None:
+def print_checked(checked: CheckReport, console: Console) -> None:
     """Print findings as ``file:line``, as compilers do."""
     for one in checked.findings:
         colour = "red" if one.severity is Severity.ERROR else "yellow"
@@ -35,7 +35,7 @@ def print_checked(checked: Checked, console: Console) -> None:
     console.print(Text(verdict, style="green" if checked.ok else "red"))
 
 
-def print_tested(tested: Tested, console: Console) -> None:
+def print_tested(tested: TeamTestReport, console: Console) -> None:
     """Print failures, the coverage of each file, and a line that sums it up."""
     for one in tested.failures:
         where, message = f"{_line(one.file)}:{one.line}: ", f": {_line(one.message)}"

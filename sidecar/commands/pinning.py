@@ -20,7 +20,7 @@ from sidecar.commands.pins import PINS
 from sidecar.model import JsonObject
 
 
-class Standing(StrEnum):
+class PinState(StrEnum):
     """How a tool stands to its pin."""
 
     PINNED = "pinned"
@@ -33,21 +33,21 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class PinComparison:
     """The live tools of one server against the pins, by name."""
 
-    standings: Mapping[str, Standing]
+    standings: Mapping[str, PinState]
 
-    def __getitem__(self, tool: str) -> Standing:
+    def __getitem__(self, tool: str) -> PinState:
         """Return a tool's standing; a name that neither side knows is unknown."""
-        return self.standings.get(tool, Standing.UNKNOWN)
+        return self.standings.get(tool, PinState.UNKNOWN)
 
     def suspicious(self) -> dict[str, str]:
         """Return the tools that are refused and should be looked at, with their standing."""
         return {
             name: standing.value
             for name, standing in sorted(self.standings.items())
-            if standing in {Standing.CHANGED, Standing.UNKNOWN}
+            if standing in {PinState.CHANGED, PinState.UNKNOWN}
         }
 
 
@@ -70,24 +70,24 @@ def fingerprint(tool: JsonObject) -> str:
     return hashlib.sha256(rfc8785.dumps(shown(tool))).hexdigest()
 
 
-def compare(live: Sequence[JsonObject]) -> Comparison:
+def compare(live: Sequence[JsonObject]) -> PinComparison:
     """Compare a server's ``tools/list`` with the pins. A name that comes twice counts as changed."""
-    standings = dict.fromkeys(PINS, Standing.ABSENT)
+    standings = dict.fromkeys(PINS, PinState.ABSENT)
     seen: set[str] = set()
     for tool in live:
         name = tool.get("name")
         if not isinstance(name, str):
             continue
-        standings[name] = Standing.CHANGED if name in seen else _standing(name, tool)
+        standings[name] = PinState.CHANGED if name in seen else _standing(name, tool)
         seen.add(name)
-    return Comparison(standings=standings)
+    return PinComparison(standings=standings)
 
 
-def _standing(name: str, tool: JsonObject) -> Standing:
+def _standing(name: str, tool: JsonObject) -> PinState:
     pin = PINS.get(name)
     if pin is None:
-        return Standing.UNKNOWN
+        return PinState.UNKNOWN
     try:
-        return Standing.PINNED if fingerprint(tool) == pin else Standing.CHANGED
+        return PinState.PINNED if fingerprint(tool) == pin else PinState.CHANGED
     except ValueError:
-        return Standing.CHANGED
+        return PinState.CHANGED

@@ -135,7 +135,7 @@ def _tokens(stage: Stage) -> dict[Person, str]:
     return {person: stage.issuer.token(person, audience=stage.config.resource_url, now=now) for person in EVERYBODY}
 
 
-def _invite(console: Console, running: app.Running, tokens: dict[Person, str]) -> None:
+def _invite(console: Console, running: app.Endpoints, tokens: dict[Person, str]) -> None:
     """Print what somebody needs to go on playing; plain lines, so that they can be copied."""
     token = tokens[ANALYST]
     header = f"Authorization: Bearer {token}"

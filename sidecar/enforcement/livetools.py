@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from sidecar.commands.pinning import Comparison, Standing, compare, shown
+from sidecar.commands.pinning import PinComparison, PinState, compare, shown
 from sidecar.errors import CommandNotDerivable, UpstreamError, UpstreamProtocolViolation, UpstreamUnreachable
 from sidecar.model import JsonObject
 from sidecar.ports import Upstream
@@ -17,7 +17,7 @@ class _Compared:
 
     text: bytes
     tools: tuple[JsonObject, ...]
-    comparison: Comparison
+    comparison: PinComparison
 
 
 class LiveTools:
@@ -27,7 +27,7 @@ class LiveTools:
         self._upstreams = upstreams
         self._compared: dict[str, _Compared] = {}
 
-    async def comparison(self, server: str) -> Comparison:
+    async def comparison(self, server: str) -> PinComparison:
         """Return how a server's tools stand to the pins.
 
         The very list that was compared last stands as it did; an upstream returns that one until its list may have
@@ -62,11 +62,11 @@ class LiveTools:
             UpstreamError: the server cannot be asked.
         """
         match (await self.comparison(server))[tool]:
-            case Standing.PINNED:
+            case PinState.PINNED:
                 return
-            case Standing.ABSENT:
+            case PinState.ABSENT:
                 raise CommandNotDerivable("tool_absent", "The server that serves this call does not offer the tool.")
-            case Standing.CHANGED | Standing.UNKNOWN:
+            case PinState.CHANGED | PinState.UNKNOWN:
                 raise CommandNotDerivable(
                     "tool_changed", "The tool is not the one that was reviewed; tell the platform team."
                 )
@@ -78,7 +78,7 @@ class LiveTools:
             UpstreamError: a server cannot be asked.
         """
         standings = [(await self.comparison(name))[tool] for name in self._upstreams if name in servers]
-        return any(standing in {Standing.PINNED, Standing.CHANGED} for standing in standings)
+        return any(standing in {PinState.PINNED, PinState.CHANGED} for standing in standings)
 
     async def pinned(self, servers: Collection[str]) -> list[JsonObject]:
         """Return the reviewed tools of the servers as they are shown, each name once, in the servers' order.
@@ -99,7 +99,7 @@ class LiveTools:
                 continue
             asked = True
             for tool in self._compared[name].tools:
-                if standing[str(tool.get("name"))] is Standing.PINNED:
+                if standing[str(tool.get("name"))] is PinState.PINNED:
                     found.setdefault(str(tool["name"]), shown(tool))
         if not asked:
             raise failure

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import isinf
-from typing import ClassVar, Never, TypeAlias
+from typing import ClassVar, TypeAlias
 
+from sidecar import strict_json
 from sidecar.errors import InvalidRequest, ParseError
 from sidecar.model import JsonObject, JsonValue
 
@@ -174,11 +175,15 @@ def _parse(body: bytes) -> tuple[JsonValue, bool]:
         raise ParseError("the body starts with a byte order mark")
     shape = body.translate(_NUMBER_SHAPE)
     numbers = _Numbers() if any(suspect in shape for suspect in _SUSPECT_NUMBERS) else None
-    decoder = _DECODER if numbers is None else numbers.decoder()
+    decoder = strict_json.DECODER if numbers is None else numbers.decoder()
     try:
         value: JsonValue = decoder.decode(body.decode())
         if b"\\u" in body and _SURROGATE_ESCAPE.search(body):
             encode(value)
+    except strict_json.DuplicateName:
+        raise ParseError("a key occurs twice in one object") from None
+    except strict_json.NotANumber:
+        raise ParseError("NaN and Infinity are not JSON") from None
     except json.JSONDecodeError as error:
         raise ParseError(f"{error.msg} at character {error.pos}") from None  # the cause would keep the body alive
     except UnicodeDecodeError as error:
@@ -186,20 +191,6 @@ def _parse(body: bytes) -> tuple[JsonValue, bool]:
     except UnicodeEncodeError:
         raise ParseError("a lone surrogate") from None
     return value, numbers is None or numbers.hold
-
-
-def _unique(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ParseError("a key occurs twice in one object")
-    return members
-
-
-def _refuse_constant(_name: str) -> Never:
-    raise ParseError("NaN and Infinity are not JSON")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
 class _Numbers:
@@ -212,12 +203,7 @@ class _Numbers:
         self.hold = True
 
     def decoder(self) -> json.JSONDecoder:
-        return json.JSONDecoder(
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_int=self._integer,
-            parse_float=self._real,
-        )
+        return strict_json.decoder(parse_int=self._integer, parse_float=self._real)
 
     def _integer(self, text: str) -> int | None:
         if len(text) <= MAX_NUMBER_CHARACTERS and -MAX_INTEGER <= (value := int(text)) <= MAX_INTEGER:

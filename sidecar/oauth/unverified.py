@@ -6,11 +6,11 @@ never be accepted. The claims that count are read again, after the signature was
 
 import base64
 import binascii
-import json
 import re
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final
 
+from sidecar import strict_json
 from sidecar.errors import TokenRejected
 from sidecar.mcp.jsonrpc import encode
 from sidecar.model import JsonObject, JsonValue, UnverifiedToken
@@ -90,24 +90,10 @@ def strict_object(data: bytes) -> JsonObject:
         ValueError: ``data`` is not such an object.
     """
     try:
-        value: JsonValue = _DECODER.decode(data.decode("utf-8"))
+        value: JsonValue = strict_json.DECODER.decode(data.decode("utf-8"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(value, dict):
         raise ValueError("not an object")  # noqa: TRY004 - the caller's data is wrong, not the caller's type
     encode(value)  # a lone surrogate has no UTF-8 and raises here
     return value
-
-
-def _unique(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("duplicate member names")
-    return members
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)

@@ -26,7 +26,7 @@ from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.client import OpaClient
 from sidecar.opa.external_bundle_status import Activation
-from sidecar.opa.external_inventory import BUNDLES, MODULES, Running, owner, read_running, violations
+from sidecar.opa.external_inventory import BUNDLES, MODULES, Inventory, owner, read_inventory, violations
 from sidecar.opa.policy_state import Load, PolicyState
 from sidecar.opa.self_test import self_test
 from sidecar.policyset.checks import refuse, workshop
@@ -255,10 +255,10 @@ class ExternalOpa:
     async def _look(self) -> "_Look":
         began = asyncio.get_running_loop().time()
         bundles = await self._listing(BUNDLES)
-        running = read_running(bundles, await self._listing(MODULES))
+        running = read_inventory(bundles, await self._listing(MODULES))
         return _Look(running=running, fingerprint=running.fingerprint, began=began)
 
-    def _hold_to_its_name(self, running: Running, fault: str) -> None:
+    def _hold_to_its_name(self, running: Inventory, fault: str) -> None:
         """Let a set through if neither it nor another of its name is at fault.
 
         A folder that is edited has the name that it had; what is made of archives has its digest for a name.
@@ -302,7 +302,7 @@ class ExternalOpa:
             _remember(self._verdicts, look.fingerprint, verdict, _REMEMBERED)
         return verdict
 
-    async def _judgement(self, running: Running) -> str:
+    async def _judgement(self, running: Inventory) -> str:
         findings = await asyncio.to_thread(violations, running)
         if any(finding.severity is Severity.ERROR for finding in findings):
             try:
@@ -313,16 +313,16 @@ class ExternalOpa:
             _LOG.warning("policy: %s", warning)
         return ""
 
-    async def _located(self, findings: list[Violation], running: Running) -> list[Violation]:
+    async def _located(self, findings: list[Violation], running: Inventory) -> list[Violation]:
         """Put the findings of modules on their lines, by parsing their text here."""
         texts = {module.id: module.raw for module in running.modules}
         files = list(dict.fromkeys(finding.file for finding in findings if finding.file in texts))[:_LOCATED]
         located: dict[str, tuple[Violation, ...]] = {}
         try:
-            async with asyncio.timeout(_LOCATE_S), workshop(self._binary) as vetting:
+            async with asyncio.timeout(_LOCATE_S), workshop(self._binary) as checker:
                 for file in files:
                     if (team := owner(file, running)) is not None:
-                        located[file] = await vetting.locate(texts[file], team=team, file=file)
+                        located[file] = await checker.locate(texts[file], team=team, file=file)
         except (ConfigurationError, TimeoutError) as error:
             _LOG.info("findings have no lines: %s", error)
         return list(dict.fromkeys(_placed(finding, located.get(finding.file, ())) for finding in findings))
@@ -347,14 +347,14 @@ class ExternalOpa:
         self._failure = DecisionUnavailable(detail, fault=PdpFault.POLICIES_REFUSED)
 
 
-_NOTHING: Final = Running(bundles={}, modules=(), revision="")
+_NOTHING: Final = Inventory(bundles={}, modules=(), revision="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
     """One reading of what OPA runs."""
 
-    running: Running
+    running: Inventory
     """Empty where only the rest is remembered."""
     fingerprint: str
     began: float

@@ -43,7 +43,7 @@ class _Location(msgspec.Struct):
     row: int = 0
 
 
-class _Error(msgspec.Struct):
+class _BundleError(msgspec.Struct):
     """An ``ast.Error`` without its ``details``, which quote the module."""
 
     code: str = ""
@@ -55,18 +55,18 @@ class _Bundle(msgspec.Struct):
     code: str = ""
     """Empty where the last download and activation succeeded."""
     message: str = ""
-    errors: list[_Error] = []
+    errors: list[_BundleError] = []
 
 
 class _Report(msgspec.Struct):
     bundles: dict[str, _Bundle] = {}
 
 
-class _Answer(msgspec.Struct):
+class _StatusAnswer(msgspec.Struct):
     result: _Report
 
 
-_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_ANSWER: Final = msgspec.json.Decoder(_StatusAnswer)
 
 
 def read_failures(body: bytes) -> dict[str, str]:
@@ -94,7 +94,7 @@ def _why(bundle: _Bundle) -> str:
     return _first(errors, len(bundle.errors)) or _shown(bundle.message) or _shown(bundle.code)
 
 
-def _located(error: _Error) -> str:
+def _located(error: _BundleError) -> str:
     where = error.location
     said = _shown(f"{error.code}: {error.message[:_LONGEST]}")
     return f"{_shown(where.file)}:{where.row}: {said}" if where is not None and where.file else said

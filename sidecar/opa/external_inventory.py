@@ -31,11 +31,11 @@ from sidecar.policyset.finding import Rule, Violation
 from sidecar.policyset.folder import MANIFEST, TEAMS
 from sidecar.policyset.manifest import (
     TRUSTED,
+    decode_strictly,
     is_team,
     listed,
     listing,
     manifest_roots,
-    strict_json,
     team_fault,
     trusted_fault,
 )
@@ -68,7 +68,7 @@ _MODULES: Final = msgspec.json.Decoder(_Modules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
+class Inventory:
     """What one OPA runs, as it says."""
 
     bundles: dict[str, Any]
@@ -123,7 +123,7 @@ def _read_bundles(body: bytes) -> tuple[dict[str, Any], str, frozenset[str]]:
         DecisionUnavailable: it is something else.
     """
     try:
-        document = strict_json(body)
+        document = decode_strictly(body)
     except ValueError as error:
         raise DecisionUnavailable(f"the list of bundles is {error}", fault=PdpFault.MALFORMED) from None
     found = document.get("result", {}) if isinstance(document, dict) else None
@@ -135,7 +135,7 @@ def _read_bundles(body: bytes) -> tuple[dict[str, Any], str, frozenset[str]]:
     return manifests, provenance_revision({"bundles": named}), downloaded
 
 
-def read_running(bundles: bytes, modules: bytes) -> Running:
+def read_inventory(bundles: bytes, modules: bytes) -> Inventory:
     """Read both listings.
 
     Raises:
@@ -148,10 +148,10 @@ def read_running(bundles: bytes, modules: bytes) -> Running:
         # Without the cause: it may quote what it read.
         what = f"the list of modules has another form than OPA's ({type(error).__name__})"
         raise DecisionUnavailable(what, fault=PdpFault.MALFORMED) from None
-    return Running(bundles=manifests, modules=tuple(found), revision=revision, downloaded=downloaded)
+    return Inventory(bundles=manifests, modules=tuple(found), revision=revision, downloaded=downloaded)
 
 
-def violations(running: Running) -> list[Violation]:
+def violations(running: Inventory) -> list[Violation]:
     """Return everything that keeps a set from being believed; each on line 1, because these trees have no lines."""
     # Where manifests may be forged, nothing that follows from them is worth saying.
     return [*_impostors(running)] or [*_bundles(running), *_unlisted(running), *_modules(running)]
@@ -168,13 +168,13 @@ def is_ours(bundle: str) -> bool:
     return team_of(bundle) is not None or _kind(bundle) in {*TRUSTED, _NAMING}
 
 
-def owner(module: str, running: Running) -> str | None:
+def owner(module: str, running: Inventory) -> str | None:
     """Return the team whose bundle a module is named after."""
     teams = (team_of(name) for name in running.bundles if module.startswith(f"{_prefix(name)}/"))
     return next((team for team in teams if team is not None), None)
 
 
-def _impostors(running: Running) -> Iterator[Violation]:
+def _impostors(running: Inventory) -> Iterator[Violation]:
     """Find rules that stand before the manifests: where there are both, OPA answers with the rule (1.22.2)."""
     for module in running.modules:
         if _package(_tree(module))[:2] in {("system",), ("system", "bundles")}:
@@ -184,7 +184,7 @@ def _impostors(running: Running) -> Iterator[Violation]:
 # --- bundles ----------------------------------------------------------------------------------------------------------
 
 
-def _bundles(running: Running) -> Iterator[Violation]:
+def _bundles(running: Inventory) -> Iterator[Violation]:
     names = [_kind(bundle) for bundle in running.bundles]
     main = [name for name, manifest in running.bundles.items() if "mcp/main" in manifest_roots(manifest)]
     if len(main) != 1:
@@ -195,7 +195,7 @@ def _bundles(running: Running) -> Iterator[Violation]:
             yield Violation(file=f"{name}/{MANIFEST}", line=1, rule=Rule.MANIFEST, message=message)
 
 
-def _unlisted(running: Running) -> Iterator[Violation]:
+def _unlisted(running: Inventory) -> Iterator[Violation]:
     """Find archives that do not say what is in them, without which a lost or an added module is not seen."""
     if not running.archived:
         return
@@ -245,7 +245,7 @@ def _revision(manifest: Any) -> str:
 # --- modules ----------------------------------------------------------------------------------------------------------
 
 
-def _modules(running: Running) -> Iterator[Violation]:
+def _modules(running: Inventory) -> Iterator[Violation]:
     expected = _expected(running.bundles)
     teams: dict[str, list[Module]] = {}
     for module in running.modules:

@@ -50,7 +50,7 @@ _LAST_DELAY_S: Final = 5.0
 
 
 @dataclass(slots=True)
-class Asked:
+class PendingQuestion:
     """A question that was put to one process."""
 
     places: Places
@@ -88,7 +88,7 @@ class Member:
     """One process of the two, with the questions that it has not answered."""
 
     instance: Instance
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[PendingQuestion] = field(default_factory=list)
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set where it did not answer in time."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -100,13 +100,13 @@ class Member:
         oldest = min((one.asked_at for one in unanswered), default=now)
         return frozenset().union(*(one.places for one in unanswered if one.asked_at - oldest < _TOGETHER_S))
 
-    def _relevant(self, now: float) -> list[Asked]:
+    def _relevant(self, now: float) -> list[PendingQuestion]:
         return [one for one in self.asked if one.failed_at is None or now - one.failed_at < _AFTERMATH_S]
 
     @contextmanager
     def asking(self, places: Places, now: Callable[[], float]) -> Iterator[None]:
         """Note a question for as long as it is under way, and a little longer where it gets no answer."""
-        one = Asked(places, now())
+        one = PendingQuestion(places, now())
         self.asked.append(one)
         try:
             yield
@@ -144,7 +144,7 @@ def parts(document: JsonObject, about: Places) -> Iterator[tuple[Places, JsonObj
             yield frozenset({place}), {**document, "accesses": [*own]}
 
 
-class Pair:
+class HotStandby:
     """Stands in for one ``Instance``: the same questions, the same end. Made by ``start``.
 
     Args:
@@ -173,7 +173,7 @@ class Pair:
         self._tasks = {self._begin(self._watch(member)) for member in (first, second)}
 
     @classmethod
-    async def start(cls, launch: Launch, policies: PolicySet, probe_interval_s: float) -> "Pair":
+    async def start(cls, launch: Launch, policies: PolicySet, probe_interval_s: float) -> "HotStandby":
         """Start both.
 
         Raises:

@@ -23,10 +23,10 @@ from typing import Self
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject
-from sidecar.opa.hot_standby import Pair
+from sidecar.opa.hot_standby import HotStandby
 from sidecar.opa.instance import Instance, Launch
 from sidecar.opa.policy_state import Load, PolicyState
-from sidecar.policyset.checks import Vetting
+from sidecar.policyset.checks import SetChecker
 from sidecar.policyset.folder import PolicySet
 from sidecar.policyset.folder_changes import Snapshot, snapshot
 from sidecar.policyset.opa_command import OpaCommand
@@ -48,7 +48,7 @@ _RETRY_S = 60.0
 _CANDIDATE_S = 10.0
 """How long a start waits for the first look at a candidate."""
 
-Serving = Instance | Pair
+Serving = Instance | HotStandby
 """What one policy set runs as."""
 
 _DRAIN_MARGIN_S = 1.0
@@ -133,27 +133,27 @@ class ManagedOpa:
         """
         self._candidate, self._standby = candidate, standby
         launch = await asyncio.to_thread(self._launch)
-        vetting = Vetting(launch.opa, launch.directory, timeout_s=launch.start_timeout_s)
+        checker = SetChecker(launch.opa, launch.directory, timeout_s=launch.start_timeout_s)
         seen = await asyncio.to_thread(snapshot, self._folder)
         if candidate:
-            await self._begin_to_compare(launch, vetting, seen)
+            await self._begin_to_compare(launch, checker, seen)
             return
         try:
-            await self._load(launch, vetting, await asyncio.to_thread(PolicySet.read, self._folder))
+            await self._load(launch, checker, await asyncio.to_thread(PolicySet.read, self._folder))
         except DecisionUnavailable as error:
             raise ConfigurationError(f"OPA does not answer the self-test: {error.detail}") from error
         if self._reload_s > 0:
-            self._reloader = _begin(self._follow(launch, vetting, seen), "opa-reloader")
+            self._reloader = _begin(self._follow(launch, checker, seen), "opa-reloader")
 
-    async def _begin_to_compare(self, launch: Launch, vetting: Vetting, seen: Snapshot) -> None:
+    async def _begin_to_compare(self, launch: Launch, checker: SetChecker, seen: Snapshot) -> None:
         """Load a candidate, and go on without it where that takes long: its tests must not keep others from serving."""
         looked = asyncio.Event()
 
         async def follow() -> None:
-            await self._reload(launch, vetting)
+            await self._reload(launch, checker)
             looked.set()
             if self._reload_s > 0:
-                await self._follow(launch, vetting, seen)
+                await self._follow(launch, checker, seen)
 
         self._reloader = _begin(follow(), "opa-reloader")
         try:
@@ -266,7 +266,7 @@ class ManagedOpa:
                 _LOG.warning("opa is back (pid %d)", self.pid or 0)
                 return delay
 
-    async def _follow(self, launch: Launch, vetting: Vetting, seen: Snapshot) -> None:
+    async def _follow(self, launch: Launch, checker: SetChecker, seen: Snapshot) -> None:
         """Load the folder's content whenever it has changed and come to rest, until cancelled."""
         loop = asyncio.get_running_loop()
         tried, again_at = seen, self._again_at()
@@ -276,21 +276,21 @@ class ManagedOpa:
             if seen != before or (seen == tried and loop.time() < again_at):
                 continue  # being written right now, or nothing new
             tried = seen
-            await self._reload(launch, vetting)
+            await self._reload(launch, checker)
             again_at = self._again_at()
 
     def _again_at(self) -> float:
         """Return when the folder is tried again though nothing changed, on the loop's clock."""
         return asyncio.get_running_loop().time() + _RETRY_S if self._state.result is Load.REFUSED else float("inf")
 
-    async def _reload(self, launch: Launch, vetting: Vetting) -> None:
+    async def _reload(self, launch: Launch, checker: SetChecker) -> None:
         """Serve the folder's content if it may be served; keep what serves if not."""
         try:
             policies = await asyncio.to_thread(PolicySet.read, self._folder)
             if policies == self._good:
                 self._keep(policies)
             else:
-                await self._load(launch, vetting, policies)
+                await self._load(launch, checker, policies)
         except (ConfigurationError, DecisionUnavailable) as error:
             self._state = replace(self._state, result=Load.REFUSED, error=error.detail)
             _LOG.error("%s: %s", self._refusal(), error.detail)
@@ -305,19 +305,19 @@ class ManagedOpa:
             case _, revision:
                 return f"the candidate policy folder is not loaded, {revision} stays the one that is compared"
 
-    async def _load(self, launch: Launch, vetting: Vetting, policies: PolicySet) -> None:
+    async def _load(self, launch: Launch, checker: SetChecker, policies: PolicySet) -> None:
         """Vet a set and let it serve.
 
         Raises:
             ConfigurationError: it must not serve, or OPA does not start on it.
             DecisionUnavailable: OPA starts and does not answer.
         """
-        vetted = await vetting.vet(policies)
+        approved = await checker.vet(policies)
         if policies.revision == self.revision:
             self._keep(policies)  # only tests or schemas differ
         else:
             await self._switch(launch, policies)
-        for warning in vetted.warnings:
+        for warning in approved.warnings:
             _LOG.warning("policy: %s", warning)
 
     async def _switch(self, launch: Launch, policies: PolicySet) -> None:
@@ -342,7 +342,7 @@ class ManagedOpa:
             DecisionUnavailable: it became healthy and then gave no answer.
         """
         if self._standby:
-            return await Pair.start(launch, policies, self._probe_interval_s)
+            return await HotStandby.start(launch, policies, self._probe_interval_s)
         return await Instance.start(launch, policies)
 
 

@@ -8,8 +8,8 @@ import hashlib
 import json
 import math
 import re
-from typing import NoReturn
 
+from sidecar import strict_json
 from sidecar.errors import DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject, JsonValue
 from sidecar.ports import PdpAnswer
@@ -172,14 +172,6 @@ def _decode(body: bytes) -> JsonValue:
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def _unique(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        msg = "duplicate key"
-        raise ValueError(msg)
-    return members
-
-
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
@@ -188,11 +180,6 @@ def _finite(text: str) -> float:
     return value
 
 
-def _refuse_constant(_: str) -> NoReturn:
-    msg = "NaN and infinity are not JSON"
-    raise ValueError(msg)
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refuse_constant)
+_DECODER = strict_json.decoder(parse_float=_finite)
 """RFC 8259 says that names should be unique and leaves the rest to the reader; the first or the last of two ``allow``
 members would be a choice that nobody made. ``msgspec`` takes the last one (measured), so it is not used here."""

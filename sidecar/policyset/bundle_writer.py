@@ -81,7 +81,7 @@ def _bundle(name: str, files: list[tuple[str, bytes]], manifests: Sequence[bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signing:
+class SigningKey:
     """How bundles are signed."""
 
     key: Path
@@ -90,7 +90,7 @@ class Signing:
 
 
 async def build(
-    folder: Path, out: Path, binary: str, *, signing: Signing | None = None, only: Sequence[str] = ()
+    folder: Path, out: Path, binary: str, *, signing: SigningKey | None = None, only: Sequence[str] = ()
 ) -> list[Bundle]:
     """Vet a policy folder and write its bundles below ``out``.
 
@@ -105,15 +105,15 @@ async def build(
         ConfigurationError: the set must not be served, there is no such bundle, or it cannot be signed or written.
     """
     policies = await asyncio.to_thread(PolicySet.read, folder)
-    async with workshop(binary) as vetting:
-        await vetting.vet(policies)
+    async with workshop(binary) as checker:
+        await checker.vet(policies)
         bundles = [bundle for bundle in divide(policies) if not only or bundle.name in only]
         if unknown := set(only) - {bundle.name for bundle in bundles}:
             raise ConfigurationError(f"there is no bundle {', '.join(sorted(unknown))}")
         for bundle in bundles:
             files = bundle.files
             if signing is not None:
-                signed = await vetting.sign(PolicySet(bundles=(), files=files), signing.key, signing.algorithm)
+                signed = await checker.sign(PolicySet(bundles=(), files=files), signing.key, signing.algorithm)
                 files = (*files, (_SIGNATURES, signed))
             await in_thread(_write, out / f"{bundle.name}.tar.gz", archive(files))
     return bundles

@@ -49,14 +49,14 @@ CHECK_MEMORY_BYTES: Final = 1024 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Vetted:
+class ApprovedSet:
     """A set that may be served, and what its authors should look at nevertheless."""
 
     policies: PolicySet
     warnings: tuple[Violation, ...]
 
 
-class Vetting:
+class SetChecker:
     """Vets one set after the other; modules that were found clean are not parsed again.
 
     Args:
@@ -71,7 +71,7 @@ class Vetting:
         self._timeout_s = timeout_s
         self._known: dict[bytes, tuple[Violation, ...]] = {}
 
-    async def vet(self, policies: PolicySet) -> Vetted:
+    async def vet(self, policies: PolicySet) -> ApprovedSet:
         """Let a set through, or say why not.
 
         Raises:
@@ -79,7 +79,7 @@ class Vetting:
         """
         findings = await self.examine(policies)
         refuse(findings)
-        return Vetted(policies=policies, warnings=tuple(findings))
+        return ApprovedSet(policies=policies, warnings=tuple(findings))
 
     async def examine(self, policies: PolicySet) -> list[Violation]:
         """Return what is wrong with a set, warnings included, up to the first step that refuses it.
@@ -247,12 +247,12 @@ async def examine_set(policies: PolicySet, binary: str) -> list[Violation]:
     Raises:
         ConfigurationError: OPA cannot be run.
     """
-    async with workshop(binary) as vetting:
-        return await vetting.violations(policies)
+    async with workshop(binary) as checker:
+        return await checker.violations(policies)
 
 
 @asynccontextmanager
-async def workshop(binary: str) -> AsyncIterator[Vetting]:
+async def workshop(binary: str) -> AsyncIterator[SetChecker]:
     """Vet outside a sidecar, in a folder that is gone afterwards.
 
     Raises:
@@ -261,7 +261,7 @@ async def workshop(binary: str) -> AsyncIterator[Vetting]:
     executable = _installed(binary)
     with tempfile.TemporaryDirectory(prefix="mcp-sidecar-vet-") as directory:
         opa = OpaCommand(binary=executable, memory_limit_bytes=CHECK_MEMORY_BYTES)
-        yield Vetting(opa, Path(directory), timeout_s=_CHECK_S)
+        yield SetChecker(opa, Path(directory), timeout_s=_CHECK_S)
 
 
 def _installed(binary: str) -> str:

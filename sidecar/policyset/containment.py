@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import MANIFEST, TEAMS, PolicySet
-from sidecar.policyset.manifest import TRUSTED, is_team, listed, listing, strict_json, team_fault, trusted_fault
+from sidecar.policyset.manifest import TRUSTED, decode_strictly, is_team, listed, listing, team_fault, trusted_fault
 
 MAX_MODULE_BYTES: Final = 256 * 2**10
 MAX_TEAM_RULES_BYTES: Final = 2**20
@@ -55,7 +55,7 @@ def misplaced(policies: PolicySet) -> Iterator[Violation]:
 def _trusted(policies: PolicySet, bundle: str) -> Iterator[Violation]:
     file = f"{bundle}/{MANIFEST}"
     try:
-        manifest = strict_json(dict(policies.files).get(file, b""))
+        manifest = decode_strictly(dict(policies.files).get(file, b""))
     except ValueError as error:
         message = str(error)
     else:
@@ -115,7 +115,7 @@ def _team_file(policies: PolicySet, team: str, path: str, content: bytes) -> Ite
 
 def _team_manifest(policies: PolicySet, team: str, path: str, content: bytes) -> Iterator[Violation]:
     try:
-        manifest = strict_json(content)
+        manifest = decode_strictly(content)
     except ValueError as error:
         message = str(error)
     else:
@@ -131,7 +131,7 @@ def _team_manifest(policies: PolicySet, team: str, path: str, content: bytes) ->
 def _team_data(team: str, path: str, content: bytes) -> Iterator[Violation]:
     """Hold data to ``mcp.grants.<team>``; a file in a subfolder is data at that path (OPA's bundle format)."""
     try:
-        document = strict_json(content)
+        document = decode_strictly(content)
     except ValueError as error:
         yield Violation(file=path, line=1, rule=Rule.DATA, message=str(error))
         return

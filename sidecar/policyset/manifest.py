@@ -8,7 +8,9 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final
+
+from sidecar.strict_json import DECODER
 
 _TEAM: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """The owners of ``schema/platform.json``."""
@@ -27,27 +29,13 @@ LISTING: Final = "modules"
 """The member of a built bundle's ``metadata`` that says the digest of each of its modules."""
 
 
-def strict_json(content: bytes) -> Any:
+def decode_strictly(content: bytes) -> Any:
     """Read JSON in one way only: the last of two equal names wins in Go, and could hide what was checked."""
     try:
-        return _DECODER.decode(content.decode("utf-8", "strict"))
+        return DECODER.decode(content.decode("utf-8", "strict"))
     except (ValueError, RecursionError) as error:
         line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
         raise ValueError(f"not strict JSON{line}: duplicate names, NaN and bad nesting included") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("duplicate name")
-    return members
-
-
-def _refuse_constant(_: str) -> NoReturn:
-    raise ValueError("not JSON")
-
-
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
 def is_team(name: str) -> bool:

@@ -120,7 +120,7 @@ class _Problem(msgspec.Struct):
     desc: str
 
 
-class _Answer(msgspec.Struct):
+class _Evaluation(msgspec.Struct):
     there: list[int]
     held: list[tuple[bool, list[_Problem]]]
     """What ``json.match_schema`` answers; empty where the schema is none."""
@@ -129,10 +129,10 @@ class _Answer(msgspec.Struct):
     moments: list[tuple[int, Any]]
 
 
-_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_ANSWER: Final = msgspec.json.Decoder(_Evaluation)
 
 
-def _answered(status: int, output: bytes) -> _Answer:
+def _answered(status: int, output: bytes) -> _Evaluation:
     with contextlib.suppress(msgspec.DecodeError):  # a ValidationError is one too
         if status == 0:
             return _ANSWER.decode(output)

@@ -24,11 +24,11 @@ from sidecar.mcp.methods import Treatment, from_upstream
 from sidecar.model import JsonObject
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
-    Answer,
     Malformed,
-    Notification,
     Refusal,
+    ServerNotification,
     ServerRequest,
+    ServerResult,
     answered_by,
     check_initialized,
     decode_message,
@@ -52,7 +52,7 @@ _PR_SET_PDEATHSIG = 1
 _STANDARD_ERROR = 2
 
 
-class Streams(asyncio.subprocess.SubprocessStreamProtocol):
+class ProcessStreams(asyncio.subprocess.SubprocessStreamProtocol):
     """Says when the process has exited; ``Process.wait`` also waits for whoever else holds its pipes (CPython 3.11)."""
 
     def __init__(self) -> None:
@@ -66,11 +66,11 @@ class Streams(asyncio.subprocess.SubprocessStreamProtocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spawned:
+class ChildProcess:
     """A started process: its pipes and its exit."""
 
     transport: asyncio.SubprocessTransport
-    protocol: Streams
+    protocol: ProcessStreams
 
 
 class Child:
@@ -86,7 +86,7 @@ class Child:
 
     def __init__(
         self,
-        spawned: Spawned,
+        spawned: ChildProcess,
         *,
         log: logging.Logger,
         redactor: Redactor,
@@ -266,16 +266,16 @@ class Child:
             self._malformed(Malformed(reason="a message over the limit", id=answered_by(line.tail)))
             return
         match decode_message(line):
-            case Answer(id=request_id, result=result):
+            case ServerResult(id=request_id, result=result):
                 self._settle(request_id, result)
             case Refusal(id=request_id, code=code, message=message):
                 text = self._redactor.clean(message.encode("utf-8", "replace"))
                 self._settle(request_id, UpstreamRefused(f"error {code}: {text}"))
             case ServerRequest() as request:
                 self._tell(encode_reply(request))
-            case Notification(method=method) if from_upstream(method, notification=True) is Treatment.LOCAL:
+            case ServerNotification(method=method) if from_upstream(method, notification=True) is Treatment.LOCAL:
                 self._on_tools_changed()
-            case Notification():
+            case ServerNotification():
                 # Progress, logs and resource updates: nobody subscribed to any.
                 pass
             case Malformed() as malformed:
@@ -324,7 +324,7 @@ class Child:
             self._log.log(level, "%s", self._redactor.clean(line))
 
 
-async def spawn(command: Sequence[str], environment: Mapping[str, str], home: Path) -> Spawned:
+async def spawn(command: Sequence[str], environment: Mapping[str, str], home: Path) -> ChildProcess:
     """Start a process with pipes, in its own session, tied to the life of this one.
 
     Args:
@@ -338,7 +338,7 @@ async def spawn(command: Sequence[str], environment: Mapping[str, str], home: Pa
     """
     loop = asyncio.get_running_loop()
     transport, protocol = await loop.subprocess_exec(
-        Streams,
+        ProcessStreams,
         *command,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -348,7 +348,7 @@ async def spawn(command: Sequence[str], environment: Mapping[str, str], home: Pa
         start_new_session=True,
         preexec_fn=_before_exec(),
     )
-    return Spawned(transport=transport, protocol=protocol)
+    return ChildProcess(transport=transport, protocol=protocol)
 
 
 def resolved(command: Sequence[str]) -> tuple[str, ...]:

@@ -29,12 +29,12 @@ from sidecar.mcp.sse import EventDecoder
 from sidecar.model import JsonObject, Permit, UpstreamResult
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
-    Answer,
     Malformed,
     Message,
-    Notification,
     Refusal,
+    ServerNotification,
     ServerRequest,
+    ServerResult,
     call_params,
     check_initialized,
     decode_message,
@@ -292,7 +292,7 @@ class HttpUpstream:
             case _:
                 raise UpstreamProtocolViolation("the answer is neither JSON nor an event stream")
         match outcome:
-            case Answer(result=result):
+            case ServerResult(result=result):
                 return result
             case Refusal(code=code, message=message):
                 text = self._redactor.clean(message.encode("utf-8", "replace"))
@@ -300,7 +300,7 @@ class HttpUpstream:
 
     async def _from_stream(
         self, content: aiohttp.StreamReader, request_id: int, session: _Session | None
-    ) -> Answer | Refusal:
+    ) -> ServerResult | Refusal:
         decoder = EventDecoder(MAX_MESSAGE_BYTES)
         asked = 0
         async for chunk in content.iter_any():
@@ -309,9 +309,11 @@ class HttpUpstream:
                     case ServerRequest() as request:
                         asked += 1
                         await self._refuse(request, asked, session)
-                    case Notification(method=method) if from_upstream(method, notification=True) is Treatment.LOCAL:
+                    case ServerNotification(method=method) if (
+                        from_upstream(method, notification=True) is Treatment.LOCAL
+                    ):
                         self._tools.changed()
-                    case Notification():
+                    case ServerNotification():
                         # Progress and logs: nobody asked for any.
                         pass
                     case message:
@@ -360,9 +362,9 @@ class HttpUpstream:
             self._recovery = None
 
 
-def _outcome(message: Message, request_id: int) -> Answer | Refusal:
+def _outcome(message: Message, request_id: int) -> ServerResult | Refusal:
     match message:
-        case Answer(id=answered) | Refusal(id=answered) if answered == request_id:
+        case ServerResult(id=answered) | Refusal(id=answered) if answered == request_id:
             return message
         case Malformed(reason=reason):
             raise UpstreamProtocolViolation(reason)

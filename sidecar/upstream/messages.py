@@ -45,7 +45,7 @@ class _Envelope(msgspec.Struct, gc=False):
     error: msgspec.Raw = msgspec.Raw()
 
 
-class _Error(msgspec.Struct, gc=False):
+class _ErrorObject(msgspec.Struct, gc=False):
     code: int
     message: str
 
@@ -81,7 +81,7 @@ class _ToolsPage(msgspec.Struct, gc=False):
 
 
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
-_decode_error = msgspec.json.Decoder(_Error).decode
+_decode_error = msgspec.json.Decoder(_ErrorObject).decode
 _decode_tool_result = msgspec.json.Decoder(_ToolResult).decode
 _decode_counted = msgspec.json.Decoder(_Counted).decode
 _decode_initialized = msgspec.json.Decoder(_Initialized).decode
@@ -89,7 +89,7 @@ _decode_tools_page = msgspec.json.Decoder(_ToolsPage).decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ServerResult:
     """A response with a result."""
 
     id: int
@@ -115,7 +115,7 @@ class ServerRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Notification:
+class ServerNotification:
     """The server tells its client something."""
 
     method: str
@@ -129,7 +129,7 @@ class Malformed:
     id: int | None = None
 
 
-Message = Answer | Refusal | ServerRequest | Notification | Malformed
+Message = ServerResult | Refusal | ServerRequest | ServerNotification | Malformed
 
 
 def encode_request(request_id: int, method: str, params: JsonObject) -> bytes:
@@ -260,7 +260,7 @@ def _value(raw: msgspec.Raw) -> JsonValue:
 def _asked_or_told(method: str, request_id: int | str | msgspec.UnsetType | None) -> Message:
     match request_id:
         case msgspec.UnsetType():
-            return Notification(method=method)
+            return ServerNotification(method=method)
         case int():
             return ServerRequest(id=request_id, method=method)
         case str() if len(request_id) <= _MAX_FOREIGN_ID:
@@ -279,7 +279,7 @@ def _response(envelope: _Envelope) -> Message:
         # msgspec skips the inside of a Raw without looking at its encoding.
         if not result.isascii():
             str(result, "utf-8")
-        return Answer(id=envelope.id, result=result)
+        return ServerResult(id=envelope.id, result=result)
     try:
         said = _decode_error(error)
     except msgspec.DecodeError:

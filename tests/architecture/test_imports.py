@@ -36,6 +36,11 @@ def test_the_contracts_hold(copy: Path) -> None:
         ("sidecar/policy/planted.py", "from os import path"),
         ("sidecar/opa/planted.py", "import sidecar.upstream"),
         ("sidecar/model.py", "import sidecar.mcp"),
+        ("sidecar/system/planted.py", "import sidecar.policyset"),
+        ("sidecar/policyset/planted.py", "import sidecar.opa"),
+        ("sidecar/identity/planted.py", "import pydantic"),
+        ("sidecar/enforcement/planted.py", "from rich import console"),
+        ("sidecar/planted.py", "import json"),
     ],
 )
 def test_an_import_against_the_direction_is_found(copy: Path, module: str, line: str) -> None:

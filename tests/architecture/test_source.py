@@ -1,7 +1,7 @@
 """Rules of structure that no linter has: read from the syntax tree, each with a planted violation beside it."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,11 @@ from tests.parts import ROOT
 FUNCTION_LINES = 60
 """Hard cap of one function, without its docstring; the aim is a screen."""
 
-FILE_LINES = 500
+FILE_LINES = 420
 """Hard cap of one file."""
+
+LONGER = {"sidecar/settings.py": 500}
+"""The one list of all settings."""
 
 DRAWER_NAMES = frozenset(
     {"utils", "util", "helpers", "helper", "common", "base", "misc", "manager", "managers", "service"}
@@ -77,9 +80,9 @@ def body_lines(function: Function) -> int:
             return total
 
 
-def oversized(source: str) -> Iterator[str]:
+def oversized(source: str, lines: int = FILE_LINES) -> Iterator[str]:
     """Every breach of the size budget in one file."""
-    if (count := len(source.splitlines())) > FILE_LINES:
+    if (count := len(source.splitlines())) > lines:
         yield f"{count} lines in the file"
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, Function) and (count := body_lines(node)) > FUNCTION_LINES:
@@ -125,7 +128,7 @@ def test_other_uses_of_os_are_not_reads_of_the_environment() -> None:
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=name_of)
 def test_files_and_functions_stay_within_budget(path: Path) -> None:
-    assert list(oversized(path.read_text())) == []
+    assert list(oversized(path.read_text(), LONGER.get(name_of(path), FILE_LINES))) == []
 
 
 def test_the_budget_is_exact() -> None:
@@ -139,3 +142,24 @@ def test_the_budget_is_exact() -> None:
 @pytest.mark.parametrize("path", PROGRAMS, ids=name_of)
 def test_no_module_is_a_drawer(path: Path) -> None:
     assert not DRAWER_NAMES & set(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def classes_of(sources: Mapping[str, str]) -> dict[str, list[str]]:
+    """The files that define each public class, by its name."""
+    found: dict[str, list[str]] = {}
+    for file, text in sources.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(file)
+    return found
+
+
+def test_a_public_class_name_has_one_meaning() -> None:
+    found = classes_of({name_of(path): path.read_text() for path in SOURCES})
+    assert len(found) > 150
+    assert {name: files for name, files in found.items() if len(files) > 1} == {}
+
+
+def test_two_meanings_of_a_class_name_would_be_found() -> None:
+    sources = {"a.py": "class Place: ...", "b.py": "class _Place: ...", "c.py": "def f():\n    class Place: ..."}
+    assert classes_of(sources) == {"Place": ["a.py", "c.py"]}

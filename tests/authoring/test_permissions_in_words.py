@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sidecar.authoring.asked import read_identity
 from sidecar.authoring.engine import engine
 from sidecar.authoring.hours import hours_in_words
 from sidecar.authoring.permissions import show
-from sidecar.authoring.terms import ASKED, EXCLUDED, Writing, resolved, unfolded, variables
+from sidecar.authoring.question import read_identity
+from sidecar.authoring.terms import ASKED, EXCLUDED, TermWriter, resolved, unfolded, variables
 from sidecar.authoring.wording import print_permissions
 from sidecar.model import JsonObject, RequestContext
 from tests.parts import ROOT
@@ -474,7 +474,7 @@ expressions = st.one_of(
 @given(st.lists(expressions, max_size=4))
 def test_no_tree_makes_a_name_of_opas_own_appear(conditions: list[Any]) -> None:
     rest, known = unfolded(conditions)
-    writing = Writing({"glob": 1})
+    writing = TermWriter({"glob": 1})
     for one in [*rest, *({"terms": meaning} for meaning in resolved([*known.values()], known))]:
         said = writing.expression(one)
         assert not re.search(r"__|\$_|data\.partial", TEXT.sub('""', said)), said
@@ -489,11 +489,11 @@ def test_a_rule_that_partial_evaluation_made_up_is_said_in_words(negated: bool, 
     path = [{"type": "string", "value": name} for name in ("partial", "__not1_2_3__")]
     rule = {"type": "ref", "value": [{"type": "var", "value": "data"}, *path]}
     for asked in (rule, [rule, {"type": "var", "value": "__local1__"}]):
-        assert Writing({}).expression({"index": 0, "negated": negated, "terms": asked}) == words
+        assert TermWriter({}).expression({"index": 0, "negated": negated, "terms": asked}) == words
 
 
 def test_the_capabilities_name_every_builtin_with_its_arguments() -> None:
-    """What ``Writing`` is told; one argument more in an expression is then the result."""
+    """What ``TermWriter`` is told; one argument more in an expression is then the result."""
     builtins = msgspec.json.decode((POLICIES / "capabilities.json").read_bytes())["builtins"]
     arities = {one["name"]: len(one["decl"].get("args", [])) for one in builtins}
     assert (arities["concat"], arities["glob.match"], arities["time.weekday"]) == (2, 3, 1)

@@ -184,8 +184,11 @@ def test_an_honest_archive_in_other_letters_is_shown_as_it_is_written(out: Path)
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.text(st.characters(codec="utf-8")))
 def test_a_finding_is_one_line_of_printable_characters(file: str, message: str) -> None:
     found = (Violation(file=file, line=1, rule=Rule.TEST, message=f"{message} {'x' * 70} fine"),)
-    tested = checking.Tested(passed=1, cases=0, failures=found, coverage={})
-    for show in (lambda to: print_checked(checking.Checked(findings=found), to), lambda to: print_tested(tested, to)):
+    tested = checking.TeamTestReport(passed=1, cases=0, failures=found, coverage={})
+    for show in (
+        lambda to: print_checked(checking.CheckReport(findings=found), to),
+        lambda to: print_tested(tested, to),
+    ):
         shown = io.StringIO()
         show(Console(file=shown, width=80))
         lines = shown.getvalue().split("\n")
@@ -198,7 +201,8 @@ def test_a_file_of_the_coverage_table_is_a_name_and_no_markup() -> None:
     shown = io.StringIO()
     name = "teams/red/[bold]\x1b[2K\nfine.rego"
     print_tested(
-        checking.Tested(passed=1, cases=0, failures=(), coverage={name: (50.0, (1,))}), Console(file=shown, width=120)
+        checking.TeamTestReport(passed=1, cases=0, failures=(), coverage={name: (50.0, (1,))}),
+        Console(file=shown, width=120),
     )
     assert r"teams/red/[bold]\u001b[2K fine.rego" in shown.getvalue()
     assert "\x1b" not in shown.getvalue()

@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from sidecar.audit.chain import GENESIS, link
-from sidecar.authoring.recorded import MAX_ACCESSES, MAX_NAMED, MAX_PARTS, Unreadable, read_question, read_record
-from sidecar.authoring.replaying import BATCH, BATCH_BYTES, KEPT_BYTES, LONGEST_LINE, Comparison, Replayed, replay
+from sidecar.authoring.records import MAX_ACCESSES, MAX_NAMED, MAX_PARTS, Unreadable, read_question, read_record
+from sidecar.authoring.replaying import (
+    BATCH,
+    BATCH_BYTES,
+    KEPT_BYTES,
+    LONGEST_LINE,
+    ReplayReport,
+    ReplayVerdict,
+    replay,
+)
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import Decision, JsonObject, JsonValue, Reason
 from sidecar.ports import PdpAnswer, Question
@@ -61,7 +69,7 @@ class Refusing:
         return self.down < 0
 
 
-async def replayed(content: bytes, candidate: Refusing | None = None, limit: int = 100) -> Replayed:
+async def replayed(content: bytes, candidate: Refusing | None = None, limit: int = 100) -> ReplayReport:
     return await replay(
         io.BytesIO(content),
         candidate or Refusing(),
@@ -78,7 +86,7 @@ def book(*calls: Any) -> Book:
     return written
 
 
-def broken(found: Replayed) -> tuple[int, str]:
+def broken(found: ReplayReport) -> tuple[int, str]:
     assert found.proof.fault is not None
     assert not found.ok
     return found.proof.fault.line, found.proof.fault.what
@@ -87,7 +95,7 @@ def broken(found: Replayed) -> tuple[int, str]:
 async def test_a_whole_chain_without_differences_is_fine() -> None:
     found = await replayed(book().content)
     assert found.ok
-    assert found.counts == {Comparison.SAME: 3}
+    assert found.counts == {ReplayVerdict.SAME: 3}
     assert (found.proof.records, found.questions, found.revision) == (3, 2, "candidate")
 
 
@@ -178,10 +186,10 @@ async def test_only_what_has_question_and_decision_is_compared() -> None:
     found = await replayed(written.content, candidate)
     assert found.ok
     assert found.counts == {
-        Comparison.SAME: 1,
-        Comparison.NOT_RECORDED: 1,
-        Comparison.UNDECIDED: 1,
-        Comparison.NOT_ASKED: 1,
+        ReplayVerdict.SAME: 1,
+        ReplayVerdict.NOT_RECORDED: 1,
+        ReplayVerdict.UNDECIDED: 1,
+        ReplayVerdict.NOT_ASKED: 1,
     }
     assert len(candidate.asked) == 1
     assert "SIDECAR_AUDIT__QUESTION" in str(found.document()["notes"])
@@ -311,9 +319,9 @@ async def test_a_candidate_whose_obligation_is_too_deep_gives_no_answer_that_cou
             )
 
     candidate = Deep()
-    assert (await replayed(book(STRANGER).content, candidate)).counts == {Comparison.CHANGED: 1}
+    assert (await replayed(book(STRANGER).content, candidate)).counts == {ReplayVerdict.CHANGED: 1}
     candidate.depth = 2000
-    assert (await replayed(book(STRANGER).content, candidate)).counts == {Comparison.UNAVAILABLE: 1}
+    assert (await replayed(book(STRANGER).content, candidate)).counts == {ReplayVerdict.UNAVAILABLE: 1}
 
 
 REASON: JsonValue = {"code": "c", "source": "s", "access": 0}
@@ -399,7 +407,7 @@ async def test_each_distinct_question_is_asked_once() -> None:
     calls = [replace(STRANGER, second=STRANGER.second + number // 40) for number in range(400)]
     candidate = Refusing()
     found = await replayed(book(*calls).content, candidate)
-    assert found.counts == {Comparison.SAME: 400}
+    assert found.counts == {ReplayVerdict.SAME: 400}
     assert len(candidate.asked) == found.questions == 10
 
 
@@ -442,7 +450,7 @@ async def test_long_lines_make_a_batch_of_fewer_records_whatever_they_are_long_o
 
 async def test_no_answer_is_a_difference_of_its_own() -> None:
     found = await replayed(book(STRANGER).content, Refusing(faults=[PdpFault.STATUS]))
-    assert found.counts == {Comparison.UNAVAILABLE: 1}
+    assert found.counts == {ReplayVerdict.UNAVAILABLE: 1}
     assert not found.ok
     assert found.rows[0].document["after"] == {"unavailable": "staged"}
 
@@ -464,7 +472,7 @@ async def test_differences_are_gathered_counted_and_limited() -> None:
         written.call(replace(STRANGER, subject=f"user-{number % 3}"), allowed)
     written.call(replace(STRANGER, subject="user-2"), allowed)
     found = await replayed(written.content, limit=2)
-    assert found.counts == {Comparison.CHANGED: 7}
+    assert found.counts == {ReplayVerdict.CHANGED: 7}
     assert [(row.calls, row.document["subject"]) for row in found.rows] == [
         (3, {"id": "user-2", "issuer": "https://idp.example"}),
         (2, {"id": "user-0", "issuer": "https://idp.example"}),
@@ -481,7 +489,7 @@ async def test_a_file_of_nothing_but_differences_is_counted_and_not_kept() -> No
     for number in range(6000):
         written.call(replace(STRANGER, subject=f"{number}{'x' * 400}"), before)
     found = await replayed(written.content, limit=10**6)
-    assert found.counts[Comparison.CHANGED] == 6000
+    assert found.counts[ReplayVerdict.CHANGED] == 6000
     assert sum(len(str(row.document)) for row in found.rows) < 2 * KEPT_BYTES
     assert found.not_listed == 6000 - len(found.rows) > 0
 

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from sidecar.commands.catalog import CATALOG
-from sidecar.commands.pinning import Standing, compare, fingerprint, shown
+from sidecar.commands.pinning import PinState, compare, fingerprint, shown
 from sidecar.commands.pins import PINS
 from sidecar.model import JsonObject
 from sidecar.upstream.process import StdioUpstream
@@ -21,15 +21,15 @@ def test_every_tool_of_the_catalog_is_pinned_and_nothing_else():
 
 def test_a_tool_that_is_not_offered_is_absent_and_not_suspicious():
     comparison = compare([])
-    assert comparison["find"] is Standing.ABSENT
+    assert comparison["find"] is PinState.ABSENT
     assert comparison.suspicious() == {}
 
 
 def test_a_tool_that_the_catalog_does_not_know_is_unknown():
     comparison = compare([{"name": "run-anything", "inputSchema": {}}])
-    assert comparison["run-anything"] is Standing.UNKNOWN
+    assert comparison["run-anything"] is PinState.UNKNOWN
     assert comparison.suspicious() == {"run-anything": "unknown"}
-    assert comparison["never-heard-of"] is Standing.UNKNOWN
+    assert comparison["never-heard-of"] is PinState.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_changed_tool_is_suspicious_and_the_others_are_not():
 
 
 def test_a_name_that_comes_twice_is_changed():
-    assert compare([FIND, FIND])["find"] is Standing.CHANGED
+    assert compare([FIND, FIND])["find"] is PinState.CHANGED
 
 
 def test_a_tool_without_a_name_is_no_tool():
@@ -108,7 +108,7 @@ async def test_every_tool_of_the_real_server_is_the_reviewed_one(mcp_server_comm
     finally:
         await server.stop()
     assert comparison.suspicious() == {}
-    pinned = {name for name, standing in comparison.standings.items() if standing is Standing.PINNED}
+    pinned = {name for name, standing in comparison.standings.items() if standing is PinState.PINNED}
     if read_only:
         assert "find" in pinned
         assert "delete-many" not in pinned

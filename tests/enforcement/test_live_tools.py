@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar.commands.pinning import Standing, compare
+from sidecar.commands.pinning import PinState, compare
 from sidecar.enforcement.livetools import LiveTools
 from sidecar.errors import CommandNotDerivable, UpstreamProtocolViolation
 from sidecar.model import JsonObject, JsonValue, Permit, UpstreamResult
@@ -63,7 +63,7 @@ async def test_what_only_python_takes_to_be_equal_is_another_tool(offered: tuple
         for changed in in_disguise(shown):
             assert changed == shown, "Python takes them to be equal"
             server.now = (*offered[:index], changed, *offered[index + 1 :])
-            assert (await live.comparison("s"))[name] is Standing.CHANGED
+            assert (await live.comparison("s"))[name] is PinState.CHANGED
             with pytest.raises(CommandNotDerivable, match="not the one that was reviewed"):
                 await live.require_pinned("s", name)
             assert name not in {one["name"] for one in await live.pinned({"s"})}

@@ -65,7 +65,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory, opa_binary: str) -> Archi
         (folder / ".manifest").write_text(json.dumps({"roots": roots, "rego_version": 1}))
         (folder / "policy.rego").write_text(text)
 
-    def built(name: str, signing: bundle_writer.Signing | None) -> dict[str, bytes]:
+    def built(name: str, signing: bundle_writer.SigningKey | None) -> dict[str, bytes]:
         out = root.parent / name
         asyncio.run(bundle_writer.build(root, out, opa_binary, signing=signing))
         return {each: (out / f"{each}.tar.gz").read_bytes() for each in ("platform", "teams/red", "teams/blue")}
@@ -76,8 +76,8 @@ def archives(tmp_path_factory: pytest.TempPathFactory, opa_binary: str) -> Archi
         (root.parent / f"{name}.pem").write_bytes(key.private_bytes(*form))
     public = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return Archives(
-        right=built("right", bundle_writer.Signing(key=root.parent / "right.pem")),
-        wrong=built("wrong", bundle_writer.Signing(key=root.parent / "wrong.pem")),
+        right=built("right", bundle_writer.SigningKey(key=root.parent / "right.pem")),
+        wrong=built("wrong", bundle_writer.SigningKey(key=root.parent / "wrong.pem")),
         unsigned=built("unsigned", None),
         public_key=keys["right"].public_key().public_bytes(*public).decode(),
     )

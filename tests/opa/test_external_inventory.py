@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.opa.client import OpaClient
 from sidecar.opa.external import ExternalOpa
-from sidecar.opa.external_inventory import BUNDLES, MODULES, owner, read_running, team_of, violations
+from sidecar.opa.external_inventory import BUNDLES, MODULES, owner, read_inventory, team_of, violations
 from sidecar.opa.policy_state import Load
 from sidecar.opa.wire import provenance_revision
 from sidecar.policyset.containment import MAX_TEAM_FILES
@@ -405,7 +405,7 @@ OURS = [module("platform/main.rego", "mcp.main"), module("teams/red/policy.rego"
 
 
 def judged(bundles: dict[str, Any], *modules: dict[str, Any]) -> list[str]:
-    running = read_running(msgspec.json.encode({"result": bundles}), msgspec.json.encode({"result": modules}))
+    running = read_inventory(msgspec.json.encode({"result": bundles}), msgspec.json.encode({"result": modules}))
     return [str(finding) for finding in violations(running)]
 
 
@@ -593,13 +593,13 @@ def test_names_of_bundles() -> None:
     }
     names |= {"red": None, "xteams/red": None, "teams": None, "teams/": None, "teams/red/x": None, "platform": None}
     assert {name: team_of(name) for name in names} == names
-    running = read_running(msgspec.json.encode({"result": BASE}), b'{"result": []}')
+    running = read_inventory(msgspec.json.encode({"result": BASE}), b'{"result": []}')
     assert owner("teams/red/x.rego", running) == "red"
     assert owner("platform/x.rego", running) is None
 
 
 def test_the_revision_of_the_manifests_is_that_of_provenance() -> None:
-    running = read_running(msgspec.json.encode({"result": BASE}), b'{"result": []}')
+    running = read_inventory(msgspec.json.encode({"result": BASE}), b'{"result": []}')
     assert (
         running.revision == provenance_revision({"bundles": {"a": {"revision": "r"}, "b": {"revision": "p"}}}) == "p,r"
     )
@@ -608,7 +608,7 @@ def test_the_revision_of_the_manifests_is_that_of_provenance() -> None:
 def test_a_fingerprint_is_of_content_and_not_of_order_or_of_generated_names() -> None:
     def fingerprint(*modules: dict[str, Any]) -> str:
         bodies = ({"result": BASE}, {"result": modules})
-        return read_running(*(msgspec.json.encode(body) for body in bodies)).fingerprint
+        return read_inventory(*(msgspec.json.encode(body) for body in bodies)).fingerprint
 
     assert fingerprint(*OURS) == fingerprint(*reversed(OURS)) == fingerprint({**OURS[0], "ast": None}, OURS[1])
     assert fingerprint(*OURS) != fingerprint({**OURS[0], "raw": "y"}, OURS[1])
@@ -641,7 +641,7 @@ def test_any_listing_is_judged_or_refused(bundles: Any, trees: list[tuple[str, A
         {"platform": {"manifest": bundles}, "teams/x": {"manifest": bundles}},
     ):
         try:
-            running = read_running(msgspec.json.encode({"result": result}), msgspec.json.encode({"result": modules}))
+            running = read_inventory(msgspec.json.encode({"result": result}), msgspec.json.encode({"result": modules}))
         except DecisionUnavailable:
             continue
         assert violations(running)
@@ -650,6 +650,6 @@ def test_any_listing_is_judged_or_refused(bundles: Any, trees: list[tuple[str, A
 @given(st.binary(max_size=60), st.binary(max_size=60))
 def test_any_bytes_are_refused(bundles: bytes, modules: bytes) -> None:
     with pytest.raises(DecisionUnavailable):
-        read_running(b"!" + bundles, modules)
+        read_inventory(b"!" + bundles, modules)
     with pytest.raises(DecisionUnavailable):
-        read_running(b"{}", b"!" + modules)
+        read_inventory(b"{}", b"!" + modules)

@@ -148,7 +148,7 @@ async def test_a_signature_of_another_key_never_serves(
 ) -> None:
     """The near miss is the same archive under the right key."""
     out = tmp_path / "out"
-    built = await bundle_writer.build(policies, out, opa_binary, signing=bundle_writer.Signing(key=keys["right"][0]))
+    built = await bundle_writer.build(policies, out, opa_binary, signing=bundle_writer.SigningKey(key=keys["right"][0]))
     async with served(out) as source:
         urls = {name: run_opa(source, public_key=public) for name, (_, public) in keys.items()}
         async with (
@@ -171,7 +171,7 @@ async def test_an_unsigned_or_edited_bundle_does_not_pass_for_a_signed_one(
 ) -> None:
     out = tmp_path / "out"
     key, public = keys["right"]
-    built = await bundle_writer.build(policies, out, opa_binary, signing=bundle_writer.Signing(key=key))
+    built = await bundle_writer.build(policies, out, opa_binary, signing=bundle_writer.SigningKey(key=key))
     first = joined(built)
     async with served(out) as source, OpaClient(run_opa(source, public_key=public), timeout_s=PATIENT_S) as client:
 
@@ -208,7 +208,9 @@ async def test_what_must_not_be_served_is_not_built(policies: Path, tmp_path: Pa
     with pytest.raises(ConfigurationError, match="no bundle teams/nobody"):
         await bundle_writer.build(policies, out, opa_binary, only=["teams/nobody"])
     with pytest.raises(ConfigurationError, match="cannot be signed"):
-        await bundle_writer.build(policies, out, opa_binary, signing=bundle_writer.Signing(key=tmp_path / "none.pem"))
+        await bundle_writer.build(
+            policies, out, opa_binary, signing=bundle_writer.SigningKey(key=tmp_path / "none.pem")
+        )
     (policies / "teams" / "people" / "more.rego").write_text("package mcp.main\n\nallow := true\n")
     with pytest.raises(ConfigurationError, match=r"teams/people/more\.rego:1: package mcp\.main"):
         await bundle_writer.build(policies, out, opa_binary)

@@ -14,7 +14,7 @@ import pytest
 
 from sidecar.errors import DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject
-from sidecar.opa.hot_standby import LISTS, TERM_S, Asked, Blame, Member, Pair, places
+from sidecar.opa.hot_standby import LISTS, TERM_S, Blame, HotStandby, Member, PendingQuestion, places
 from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import Question
 from tests import parts
@@ -44,9 +44,9 @@ async def opa(policies: Path, team_file: Callable[[str, str], Path], runtime: Pa
         await managed.stop()
 
 
-def pair(opa: ManagedOpa) -> Pair:
+def pair(opa: ManagedOpa) -> HotStandby:
     current = opa._current
-    assert isinstance(current, Pair)
+    assert isinstance(current, HotStandby)
     return current
 
 
@@ -227,5 +227,5 @@ def test_a_term_ends_and_the_next_is_twice_as_long():
 def test_the_oldest_question_without_an_answer_is_to_blame(
     asked: list[tuple[str, float, float | None]], to_blame: set[str]
 ):
-    member = Member(instance=None, asked=[Asked(frozenset({name}), at, failed) for name, at, failed in asked])  # type: ignore[arg-type]
+    member = Member(instance=None, asked=[PendingQuestion(frozenset({name}), at, failed) for name, at, failed in asked])  # type: ignore[arg-type]
     assert member.blamed(10.0) == to_blame

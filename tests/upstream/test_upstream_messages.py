@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused
 from sidecar.upstream.messages import (
-    Answer,
     Malformed,
-    Notification,
     Refusal,
+    ServerNotification,
     ServerRequest,
+    ServerResult,
     answered_by,
     check_initialized,
     decode_message,
@@ -40,7 +40,7 @@ def test_a_request_is_one_line_that_decodes_to_itself(number, method, params):
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_malformed(line):
-    assert isinstance(decode_message(line), Answer | Refusal | ServerRequest | Notification | Malformed)
+    assert isinstance(decode_message(line), ServerResult | Refusal | ServerRequest | ServerNotification | Malformed)
 
 
 @given(JSON)
@@ -53,12 +53,13 @@ def test_any_json_is_a_message_or_malformed(value):
 )
 def test_any_envelope_is_a_message_or_malformed(envelope):
     assert isinstance(
-        decode_message(msgspec.json.encode(envelope)), Answer | Refusal | ServerRequest | Notification | Malformed
+        decode_message(msgspec.json.encode(envelope)),
+        ServerResult | Refusal | ServerRequest | ServerNotification | Malformed,
     )
 
 
 def test_the_result_is_the_bytes_that_came():
-    assert decode_message(b'{"jsonrpc":"2.0","id":7,"result": {"a" : 1.0, "a":2} }') == Answer(
+    assert decode_message(b'{"jsonrpc":"2.0","id":7,"result": {"a" : 1.0, "a":2} }') == ServerResult(
         id=7, result=b'{"a" : 1.0, "a":2}'
     )
 
@@ -66,7 +67,7 @@ def test_the_result_is_the_bytes_that_came():
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (b'{"jsonrpc":"2.0","method":"m"}', Notification(method="m")),
+        (b'{"jsonrpc":"2.0","method":"m"}', ServerNotification(method="m")),
         (b'{"jsonrpc":"2.0","method":"m","id":"x"}', ServerRequest(id="x", method="m")),
         (b'{"jsonrpc":"2.0","method":"m","id":3}', ServerRequest(id=3, method="m")),
         (b'{"jsonrpc":"2.0","id":1,"error":{"code":5,"message":"t"}}', Refusal(id=1, code=5, message="t")),

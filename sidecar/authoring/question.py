@@ -23,7 +23,7 @@ _BEFORE, _AFTER = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":', b"
 """The text is read inside a message, so that it passes the very decoder that serves."""
 
 
-class Refused(Exception):
+class QuestionRefused(Exception):
     """What was asked is refused before policy is asked."""
 
     def __init__(self, code: str, message: str, path: str) -> None:
@@ -38,7 +38,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class DerivedQuestion:
     """One question, read and derived."""
 
     identity: Identity
@@ -51,14 +51,14 @@ def read_object(text: bytes) -> JsonObject:
     """Read one strict JSON object.
 
     Raises:
-        Refused: it is none.
+        QuestionRefused: it is none.
     """
     try:
         message = jsonrpc.decode(_BEFORE + text.strip() + _AFTER)
     except MessageError as error:
-        raise Refused(error.label, error.public, "") from None
+        raise QuestionRefused(error.label, error.public, "") from None
     if not isinstance(message, jsonrpc.Request):
-        raise Refused("invalid_request", "Not one JSON object.", "")
+        raise QuestionRefused("invalid_request", "Not one JSON object.", "")
     return message.params
 
 
@@ -70,10 +70,10 @@ def read_identity(claims: JsonValue, claim_map: ClaimMap | None) -> tuple[Identi
         claim_map: which claims mean what; None takes the usual ones and passes all others on to policy.
 
     Raises:
-        Refused: no user, no agent, or a claim that is not of its form.
+        QuestionRefused: no user, no agent, or a claim that is not of its form.
     """
     if not isinstance(claims, dict):
-        raise Refused("invalid_request", "claims is not an object.", "/claims")
+        raise QuestionRefused("invalid_request", "claims is not an object.", "/claims")
     notes: tuple[str, ...] = ()
     if claim_map is None:
         extra = tuple(sorted(name for name in claims if name and name not in _REGISTERED))
@@ -83,14 +83,14 @@ def read_identity(claims: JsonValue, claim_map: ClaimMap | None) -> tuple[Identi
     try:
         return identify({"iss": DEFAULT_ISSUER, "exp": _EXPIRY, **claims}, claim_map), notes
     except TokenRejected as error:
-        raise Refused(error.label, f"The token would be rejected: {error.detail}.", "/claims") from None
+        raise QuestionRefused(error.label, f"The token would be rejected: {error.detail}.", "/claims") from None
 
 
-def read_question(text: bytes, claim_map: ClaimMap | None, context: RequestContext) -> Asked:
+def read_question(text: bytes, claim_map: ClaimMap | None, context: RequestContext) -> DerivedQuestion:
     """Read ``{"claims": {…}, "call": {"name", "arguments"}}``, or the two members of the call beside the claims.
 
     Raises:
-        Refused: it is not of this form, or the call is refused before policy is asked.
+        QuestionRefused: it is not of this form, or the call is refused before policy is asked.
     """
     document = read_object(text)
     if document.keys() == {"claims", "call"}:
@@ -98,13 +98,13 @@ def read_question(text: bytes, claim_map: ClaimMap | None, context: RequestConte
     elif {"claims", "name"} <= document.keys() <= {"claims", "name", "arguments"}:
         params, prefix = {key: value for key, value in document.items() if key != "claims"}, ""
     else:
-        raise Refused("invalid_request", 'Not {"claims": {…}, "call": {"name": …, "arguments": {…}}}.', "")
+        raise QuestionRefused("invalid_request", 'Not {"claims": {…}, "call": {"name": …, "arguments": {…}}}.', "")
     if not isinstance(params, dict):
-        raise Refused("invalid_request", "call is not an object.", prefix)
+        raise QuestionRefused("invalid_request", "call is not an object.", prefix)
     identity, notes = read_identity(document["claims"], claim_map)
     command = _derive(params, prefix)
     request = AccessRequest(identity=identity, method="tools/call", command=command, context=context)
-    return Asked(identity=identity, command=command, question=decision_document(request), notes=notes)
+    return DerivedQuestion(identity=identity, command=command, question=decision_document(request), notes=notes)
 
 
 def _derive(params: JsonObject, prefix: str) -> Command:
@@ -112,8 +112,8 @@ def _derive(params: JsonObject, prefix: str) -> Command:
         call = tools.parse_call(params)
         return derive(call)
     except CallRefused as error:
-        raise Refused(error.reason, error.message, prefix + error.path) from None
+        raise QuestionRefused(error.reason, error.message, prefix + error.path) from None
     except UnknownTool as error:
-        raise Refused(error.label, error.public, f"{prefix}/name") from None
+        raise QuestionRefused(error.label, error.public, f"{prefix}/name") from None
     except MessageError as error:
-        raise Refused(error.label, error.public, prefix) from None
+        raise QuestionRefused(error.label, error.public, prefix) from None

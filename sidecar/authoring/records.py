@@ -34,7 +34,7 @@ class Unreadable(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class DecisionOutcome:
     """What a decision comes to: policy's answer, after the plan for its obligations."""
 
     allow: bool
@@ -45,7 +45,7 @@ class Standing:
     """Access, part, and the part's value as JSON; values may come from claims, so they are compared and never shown."""
 
     @classmethod
-    def of(cls, decision: Decision) -> "Standing":
+    def of(cls, decision: Decision) -> "DecisionOutcome":
         """Return what enforcement makes of an answer: its own plan is asked, so that both agree."""
         allow, reasons = decision.allow, frozenset(decision.reasons)
         if allow:
@@ -63,7 +63,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class RecordedQuestion:
     """The question that was put to OPA."""
 
     text: str
@@ -74,18 +74,18 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
+class RecordedDecision:
     """An intent or a refusal."""
 
     time: str
     request_id: str
-    asked: Asked | None
+    asked: RecordedQuestion | None
     """None where the question was not recorded, or policy was not asked."""
-    standing: Standing | None
+    standing: DecisionOutcome | None
     """None where there was no decision."""
 
 
-def read_record(entry: JsonObject) -> Recorded | None:
+def read_record(entry: JsonObject) -> RecordedDecision | None:
     """Read one record; None for an outcome, whose decision is that of its intent.
 
     Raises:
@@ -97,10 +97,10 @@ def read_record(entry: JsonObject) -> Recorded | None:
         raise Unreadable("the record is not of its form") from None
 
 
-def _recorded(found: "_Record") -> Recorded | None:
+def _recorded(found: "_Record") -> RecordedDecision | None:
     if found.event == record.Event.OUTCOME:
         return None
-    return Recorded(
+    return RecordedDecision(
         time=found.time,
         request_id=found.request_id,
         asked=None if found.question is None else read_question(found.question),
@@ -108,7 +108,7 @@ def _recorded(found: "_Record") -> Recorded | None:
     )
 
 
-def read_question(text: str) -> Asked:
+def read_question(text: str) -> RecordedQuestion:
     """Read the question of a record.
 
     Raises:
@@ -122,7 +122,7 @@ def read_question(text: str) -> Asked:
     # Written again it must be the same text: what is asked now is what was asked then, no key twice, no NaN.
     if not isinstance(document, dict) or record.question_text(document) != text:
         raise Unreadable("the question is not as it was written")
-    return Asked(text=text, document=document, accesses=len(question.accesses), shown=_shown(question))
+    return RecordedQuestion(text=text, document=document, accesses=len(question.accesses), shown=_shown(question))
 
 
 class _Reason(msgspec.Struct):
@@ -201,7 +201,7 @@ def _shown(question: _Question) -> JsonObject:
     return shown
 
 
-def _standing(found: _Record, decision: _Decision) -> Standing:
+def _standing(found: _Record, decision: _Decision) -> DecisionOutcome:
     """Return what a recorded decision came to.
 
     The decision of a record is OPA's own answer, also where the call was refused afterwards. Of these refusals only
@@ -210,7 +210,7 @@ def _standing(found: _Record, decision: _Decision) -> Standing:
     error = found.outcome.error if found.outcome is not None else None
     stood = error != ObligationNotSupported.label
     reasons = (Reason(code=reason.code, source=reason.source, access=reason.access) for reason in decision.reasons)
-    return Standing(
+    return DecisionOutcome(
         allow=decision.allow and stood,
         reasons=frozenset(reasons) if stood or not decision.allow else frozenset({_unsupported(str(error))}),
         server=found.server or "",
