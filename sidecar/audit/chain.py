@@ -54,7 +54,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class ChainFault:
     """The first thing that is wrong with a chain."""
 
     line: int
@@ -70,7 +70,7 @@ class Verification:
     """How many records hold, counted from the first."""
     head: str
     """The hash of the last record that holds; GENESIS where there is none."""
-    fault: Fault | None
+    fault: ChainFault | None
     unfinished: tuple[str, ...]
     """Request ids whose intent has no outcome among the records that hold: calls in flight when the process ended, or
     now. Whether they took effect is not known."""
@@ -141,9 +141,11 @@ def verify(lines: Iterable[bytes], *, head: str | None = None) -> Verification:
     for number, line in enumerate(lines, start=1):
         fault = walk.step(line)
         if fault:
-            return walk.verdict(Fault(line=number, what=fault))
+            return walk.verdict(ChainFault(line=number, what=fault))
     if walk.awaited is not None and walk.awaited != GENESIS:
-        return walk.verdict(Fault(line=number + 1, what="the expected record is missing: the end was cut or rewritten"))
+        return walk.verdict(
+            ChainFault(line=number + 1, what="the expected record is missing: the end was cut or rewritten")
+        )
     return walk.verdict(None)
 
 
@@ -198,7 +200,7 @@ class Walk:
                 pass
         return ""
 
-    def verdict(self, fault: Fault | None) -> Verification:
+    def verdict(self, fault: ChainFault | None) -> Verification:
         """Return what was proven so far, with the fault that ended it."""
         return Verification(records=self._records, head=self._head, fault=fault, unfinished=tuple(self._open))
 

@@ -14,7 +14,7 @@ from typing import BinaryIO, Final, Protocol, TypeAlias
 
 import msgspec
 
-from sidecar.audit.chain import BEGINNING, Fault, Verification, Walk
+from sidecar.audit.chain import BEGINNING, ChainFault, Verification, Walk
 from sidecar.authoring.records import DecisionOutcome, RecordedDecision, RecordedQuestion, Unreadable, read_record
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject, JsonValue, Reason
@@ -202,7 +202,7 @@ class _Tape:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._walk = Walk()
-        self._fault: Fault | None = None
+        self._fault: ChainFault | None = None
         self.unfinished = False
 
     def proof(self) -> Verification:
@@ -219,7 +219,7 @@ class _Tape:
                 return
             what, one = self._read(line)
             if what:
-                self._fault = Fault(line=number, what=what)
+                self._fault = ChainFault(line=number, what=what)
                 return
             if one is not None:
                 yield number, len(line), one
