@@ -157,7 +157,14 @@ def test_the_second_run_has_nothing_to_do_and_says_nothing(complete: Path) -> No
 
 @pytest.mark.parametrize(
     ("changed", "installer"),
-    [("requirements.lock", "uv pip sync"), ("parts/package-lock.json", "npm ci"), ("parts/secantusdb.lock", "uv venv")],
+    [
+        ("requirements.lock", "uv pip sync"),
+        ("parts/package-lock.json", "npm ci"),
+        ("parts/secantusdb.lock", "uv venv"),
+        ("parts/mcp-1.26.lock", "uv venv"),
+        ("parts/mcp-1.30.lock", "uv venv"),
+        ("parts/clients/package-lock.json", "npm ci"),
+    ],
 )
 def test_a_changed_lock_file_renews_only_what_is_made_from_it(complete: Path, changed: str, installer: str) -> None:
     setup(complete, str(complete / "bin"))
@@ -200,7 +207,7 @@ def test_a_part_that_fails_is_named_and_tried_again_next_time(complete: Path) ->
     done = setup(complete, str(complete / "bin"))
     assert done.returncode == 1
     assert "no such package" in done.stderr
-    assert done.stderr.endswith("setup failed: npm\n")
+    assert done.stderr.endswith("setup failed: npm clients\n")
     install(complete, "npm", NPM)
     assert setup(complete, str(complete / "bin")).returncode == 0
 

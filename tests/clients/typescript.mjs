@@ -1,0 +1,44 @@
+// One session of an official TypeScript client over every refusal. Arguments: folder of the parts, package, URL, token.
+// Reads the steps from standard input, prints what came of each as JSON.
+import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+import path from "node:path";
+
+const [folder, name, url, token] = process.argv.slice(2);
+const parts = createRequire(path.join(folder, "package.json"));
+const load = (specifier) => import(pathToFileURL(parts.resolve(specifier)));
+const pick = (module, name) => module[name] ?? module.default[name];
+
+let Client, Transport;
+if (name === "@modelcontextprotocol/sdk") {
+  Client = pick(await load(`${name}/client/index.js`), "Client");
+  Transport = pick(await load(`${name}/client/streamableHttp.js`), "StreamableHTTPClientTransport");
+} else {
+  const module = await load(name);
+  Client = pick(module, "Client");
+  Transport = pick(module, "StreamableHTTPClientTransport");
+}
+
+const steps = JSON.parse(readFileSync(0, "utf8"));
+const transport = new Transport(new URL(url), { requestInit: { headers: { Authorization: `Bearer ${token}` } } });
+const client = new Client({ name: "typescript", version: "" }, { capabilities: { roots: { listChanged: true } } });
+
+async function outcome(step) {
+  try {
+    const result = await client.callTool({ name: step.name, arguments: step.arguments }, undefined, { timeout: 20000 });
+    return result.isError ? "refused" : "answered";
+  } catch (error) {
+    return `raised ${error.name} ${error.code ?? ""}: ${error.message}`.slice(0, 200);
+  }
+}
+
+await client.connect(transport);
+const done = [transport.protocolVersion ?? "", (await client.listTools()).tools.map((tool) => tool.name).sort()];
+for (const step of steps) done.push(await outcome(step));
+await client.sendRootsListChanged();
+await client.notification({ method: "notifications/progress", params: { progressToken: "nobody-asked", progress: 1 } });
+done.push(await outcome(steps[0]));
+await client.close();
+console.log(JSON.stringify(done));
+process.exit(0);
