@@ -1,11 +1,11 @@
 """The hash chain: each record carries the hash of the one before it, so that no record can be changed unnoticed.
 
-What the chain proves: whoever holds the hash of record *n* (a receipt, a span, a log line, a copy elsewhere) can prove
-that records 1…*n* are the ones that were written, in that order, none changed, missing, added or moved.
+What the chain proves: anyone who holds the hash of record *n* (a receipt, a span, a log line, a copy elsewhere) can
+prove that records 1…*n* are the ones that were written, in that order, none changed, missing, added or moved.
 
 What it does not prove on its own: that nothing was cut off after the last record of a file, and that the file was not
-rewritten from some record on by somebody who recomputed every hash after it. Both show only against a head that was
-remembered outside the file; ``Verification`` therefore gives the head, and ``verify`` takes the expected one.
+rewritten from some record on with every later hash recomputed. Both show only against a head that was kept outside the
+file; so ``Verification`` gives the head, and ``verify`` takes the expected one.
 """
 
 import re
@@ -27,10 +27,11 @@ FIELDS = frozenset({
     "session", "method", "tool", "server", "accesses", "traits", "arguments_sha256", "decision", "obligations",
     "outcome", "prev", "hash",
 })  # fmt: skip
-"""What every record has (contract, audit record). Later versions may add fields; the hash covers those too."""
+"""What every record has. Later versions may add fields; the hash covers those too."""
 
 BEGINNING = b'{"accesses":'
-"""How every line begins, since canonical keys are sorted; tells the rest of a torn record from somebody else's file."""
+"""How every line begins, since canonical keys are sorted; tells the rest of a torn record from another program's
+file."""
 
 _LINKS = ("seq", "prev", "hash")
 _HASH = re.compile("[0-9a-f]{64}")
@@ -58,7 +59,7 @@ class ChainFault:
     """The first thing that is wrong with a chain."""
 
     line: int
-    """1 for the first; one past the last where the file as a whole falls short."""
+    """1 for the first; one past the last if the expected head is missing."""
     what: str
 
 
@@ -121,8 +122,8 @@ def _opened(line: bytes) -> tuple[Link, JsonObject]:
         raise BrokenRecord("a value has no canonical form") from None
     digest = sha256(body).hexdigest()
     if stated != digest:
-        raise BrokenRecord("the hash is not the record's")
-    # Equal values in another spelling (spaces, escapes, order, a key twice) were not written by us.
+        raise BrokenRecord("the hash does not match the record")
+    # Equal values in another spelling (spaces, escapes, order, a key twice) were not written by ``link``.
     if line != _seal(body, digest):
         raise BrokenRecord(_misspelt(line))
     return _place(record, digest), record
@@ -144,13 +145,13 @@ def verify(lines: Iterable[bytes], *, head: str | None = None) -> Verification:
             return walk.verdict(ChainFault(line=number, what=fault))
     if walk.awaited is not None and walk.awaited != GENESIS:
         return walk.verdict(
-            ChainFault(line=number + 1, what="the expected record is missing: the end was cut or rewritten")
+            ChainFault(line=number + 1, what="no record has the expected head: the end was cut off or rewritten")
         )
     return walk.verdict(None)
 
 
 class Walk:
-    """Where a verification stands, for those who use the records while they prove the chain; else ``verify``.
+    """A verification in progress, for callers that use the records on the way; all others call ``verify``.
 
     Args:
         awaited: a remembered hash; None again once it was met.
@@ -167,7 +168,7 @@ class Walk:
     def step(self, line: bytes) -> str:
         """Take one line; return what is wrong with it, or nothing."""
         if not line.endswith(b"\n"):
-            return "truncated: the last line does not end"
+            return "truncated: the last line has no line break"
         try:
             entry, record = _opened(line[:-1])
         except BrokenRecord as broken:
@@ -181,9 +182,9 @@ class Walk:
 
     def _out_of_place(self, entry: Link) -> str:
         if entry.seq != self._records + 1:
-            return f"sequence gap: {entry.seq} where {self._records + 1} was due"
+            return f"sequence gap: seq is {entry.seq} where {self._records + 1} was expected"
         if entry.prev != self._head:
-            return "broken link: prev is not the hash of the record before"
+            return "broken link: prev is not the hash of the previous record"
         return ""
 
     def _out_of_turn(self, entry: Link) -> str:
@@ -210,7 +211,7 @@ def _seal(body: bytes, digest: str) -> bytes:
 
 
 def _place(record: JsonObject, digest: str) -> Link:
-    """Read a record's place; a hash proves who wrote it only to those who remember it, so types are checked as well."""
+    """Read a record's place. Anyone can compute a valid hash, so types are checked as well."""
     seq, prev, event, request_id = record["seq"], record["prev"], record["event"], record["request_id"]
     if record["v"] != VERSION or isinstance(record["v"], bool):
         raise BrokenRecord("unknown version")
@@ -219,7 +220,7 @@ def _place(record: JsonObject, digest: str) -> Link:
     if not isinstance(prev, str) or not _HASH.fullmatch(prev):
         raise BrokenRecord("prev is not a hash")
     if not isinstance(request_id, str) or not request_id:
-        raise BrokenRecord("request_id is not a name")
+        raise BrokenRecord("request_id is not a text, or is empty")
     if not isinstance(event, str) or event not in frozenset(Event):
         raise BrokenRecord("unknown event")
     return Link(seq=seq, prev=prev, hash=digest, event=Event(event), request_id=request_id)
@@ -249,7 +250,7 @@ def _parse(line: bytes) -> JsonObject:
 
 
 def _misspelt(line: bytes) -> str:
-    """Say why a line with the right value has the wrong bytes; looked into only then, because the hook is slow."""
+    """Say why a line with the right value has the wrong bytes. Only called then, because the hook is slow."""
     try:
         strict_json.DECODER.decode(line.decode("utf-8"))
     except strict_json.DuplicateName:

@@ -1,15 +1,15 @@
 r"""The audit record: one flat, closed shape for the intent, the outcome and the refusal of a request.
 
-Every record has every field of the contract, null where nothing is known, so that a query over the evidence never has
-to tell "absent" from "empty". ``seq``, ``prev`` and ``hash`` are added by ``sidecar.audit.chain`` when the record is
+Every record has every field, with null for what is not known, so that a query over the evidence never has to tell
+"absent" from "empty". ``seq``, ``prev`` and ``hash`` are added by ``sidecar.audit.chain`` when the record is
 stored.
 
 What a record never holds: tokens, session ids, documents, and (unless ``arguments`` is asked for) argument values; the
 hash of the arguments ties it to the exact call. Claims only where ``question`` is asked for: the question that was put
 to OPA is decided again by ``mcp-sidecar replay``.
 
-Names that others chose are written so that they print: a character that a terminal would act on, or show as nothing,
-stands as JSON writes it (``\u202e``; CWE-117, CWE-150).
+Names that callers and tokens choose are written with printable characters: a character that a terminal would act on, or
+would not show, is written as a JSON escape (``\u202e``; CWE-117, CWE-150).
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,7 +34,7 @@ refused request cannot write a megabyte of evidence."""
 
 QUESTION_LIMIT = 1_000_000
 """Bytes of a question, UTF-8; what is larger is not put to OPA (``sidecar.opa.wire``). As a text inside a record it
-can double: far from the 16 MiB beyond which ``sidecar.store.file`` takes a line for somebody else's."""
+can double: far from the 16 MiB beyond which ``sidecar.store.file`` takes a line for another program's."""
 
 _SESSION_DIGITS = 16
 
@@ -62,7 +62,7 @@ class Status(StrEnum):
     ERROR = "error"
     """No usable answer; whether the call took effect is not known."""
     CANCELLED = "cancelled"
-    """The client gave up or we were stopped; whether the call took effect is not known."""
+    """The client gave up or the sidecar was stopped; whether the call took effect is not known."""
     REFUSED = "refused"
 
 
@@ -81,7 +81,7 @@ class Facts:
     client_name: str | None = None
     protocol: str | None = None
     session: str | None = None
-    """``session_digest`` of the session id; the id itself is a handle that whoever reads the evidence could use."""
+    """``session_digest`` of the session id; a reader of the evidence could use the id itself."""
     method: str | None = None
     tool: str | None = None
     server: str | None = None
@@ -106,7 +106,7 @@ def arguments_digest(arguments: JsonObject) -> str:
     """Return the SHA-256 over the canonical JSON of a call's arguments, hexadecimal.
 
     Some arguments get a digest over sorted JSON instead, as stable, marked by the prefix ``raw-``: those without a
-    canonical form (RFC 8785 has none for integers beyond 2**53), since a refusal must be recordable whatever was sent,
+    canonical form (RFC 8785 has none for integers beyond 2**53), since a refusal of any arguments must be recordable,
     and large ones. The canonical form takes up to 1.5 µs a byte, in Python, and a refused megabyte must not cost more
     than its decoding; sorting it in C takes 10 ns a byte.
     """
@@ -221,7 +221,7 @@ def refusal(
         record_id: this record's id.
         time_ns: now, nanoseconds since the epoch.
         duration_ms: from receipt to reply, milliseconds.
-        suppressed: like refusals of the same unknown address that have no record of their own.
+        suppressed: how many like refusals of the same unknown address have no record of their own.
 
     Raises:
         ValueError: no error is named; empty is an error (law 3).
@@ -311,7 +311,7 @@ def _decision(decision: Decision) -> JsonObject:
 
 
 def obligations(verdicts: tuple[AccessVerdict, ...]) -> list[JsonValue]:
-    """Return what a decision obliges to, an entry per access that obliges to something."""
+    """Return the obligations of a decision, an entry for each access that has any."""
     return [
         {
             "access": index,
@@ -339,7 +339,7 @@ def _outcome(
 
 
 def _name(text: str | None) -> str | None:
-    """Bound a text that the caller chose, and let it hold only what prints."""
+    """Bound a text that the caller chose, and escape what does not print."""
     if text is None:
         return None
     return escaped(text if len(text) <= TEXT_LIMIT else text[:TEXT_LIMIT] + "…")

@@ -1,18 +1,19 @@
-"""The audit chain in one local file: one JSON line a record, appended, never rewritten.
+"""The audit chain in one local file: one JSON line for each record, appended, never rewritten.
 
 The rules, and why:
 
-- One process a chain. The file is held under an exclusive ``flock`` for as long as the sink lives; two writers would
-  fork the chain.
+- One process for each chain. The file is held under an exclusive ``flock`` for as long as the sink lives; two writers
+  would fork the chain.
 - A receipt means stored. A record is one ``write``; a short write is cut back before anything else happens. With
   ``sync`` a receipt also means ``fsync``; calls that wait at the same time share one (group commit), in a thread.
 - The chain never runs ahead of the file. Nothing advances unless the write held; when an ``fsync`` fails, the file is
   cut back to what was durable before (after a failed ``fsync`` the kernel may have dropped the pages and report success
   the next time, see fsync(2) and "fsyncgate"), and every caller that waited is refused.
-- The file is the one at the path. When it is removed, renamed, replaced, cut or written to by somebody else, evidence
-  would go where nobody looks, so every append fails until the path is the held file again, as it was left.
+- The file is the one at the path. If another program removes, renames, replaces, cuts or writes it, evidence would go
+  to a file that no reader opens. So every append fails until the path is the held file again, as the sidecar left it.
 - A crash may tear the last line. The torn bytes were never acknowledged; they are kept in ``<file>.torn-<offset>`` and
-  the chain goes on from the last whole record. Anything else at the end refuses to start: damage, or a wrong file.
+  the chain goes on from the last whole record. With anything else at its end the sidecar does not start: the file is
+  damaged, or the wrong file.
 
 Without ``sync`` the receipt outlives the process but not the machine. Rotation is a restart with the file moved away.
 """
@@ -35,7 +36,7 @@ _LOG = logging.getLogger(__name__)
 
 _BLOCK = 1 << 16
 _LONGEST_LINE = 1 << 24
-"""Bytes. A request is at most a megabyte and its record little more, so a longer last line is not ours."""
+"""Bytes. A request is at most a megabyte and its record little more, so a longer last line is not a record."""
 
 _FOREIGN_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -136,12 +137,14 @@ class FileAuditSink:
             raise self._unavailable(_why(error)) from error
         if self._failing:
             self._failing = False
-            _LOG.warning("audit file is written again", extra={"path": str(self._path), "seq": self._written.seq + 1})
+            _LOG.warning(
+                "the audit file can be written again", extra={"path": str(self._path), "seq": self._written.seq + 1}
+            )
         self._written = _Position(size=self._written.size + len(line), seq=self._written.seq + 1, head=digest)
         return AuditReceipt(id=str(record["id"]), seq=self._written.seq, hash=digest)
 
     def _check_file(self) -> None:
-        """Refuse unless the path is the held file, of the length we left it.
+        """Refuse unless the path is the held file, with the length that the last append left.
 
         Raises:
             OSError: it is not, or cannot be had.
@@ -155,7 +158,7 @@ class FileAuditSink:
         if _identity(found) != self._identity:
             raise OSError("another file is at the path")
         if found.st_size != self._written.size:
-            raise OSError("the file's length changed behind our back")
+            raise OSError("another program changed the file's length")
 
     def _put(self, line: bytes) -> None:
         """Write one whole line or none.
@@ -180,7 +183,10 @@ class FileAuditSink:
         try:
             os.ftruncate(self._fd, self._written.size)
         except OSError as error:
-            _LOG.error("audit file cannot be cut back", extra={"path": str(self._path), "error": error.strerror})
+            _LOG.error(
+                "the audit file cannot be cut back to its last whole record",
+                extra={"path": str(self._path), "error": error.strerror},
+            )
         else:
             self._overrun = False
 
@@ -188,11 +194,11 @@ class FileAuditSink:
         """Say once, when it begins, that the file cannot be written; each refused call says so to its own log."""
         if not self._failing:
             self._failing = True
-            _LOG.error("audit file is not written", extra={"path": str(self._path), "error": why})
+            _LOG.error("the audit file cannot be written", extra={"path": str(self._path), "error": why})
         return AuditUnavailable(f"audit file {self._path}: {why}")
 
     async def _group_commit(self) -> None:
-        """Flush until nobody waits. Everything written before a flush begins is covered by it."""
+        """Flush until no call waits. A flush covers everything that was written before it began."""
         try:
             while self._waiting:
                 target, waiters, self._waiting = self._written, self._waiting, []
@@ -241,7 +247,9 @@ def _open(path: Path) -> int:
         raise
     except OSError as error:
         os.close(fd)
-        raise ConfigurationError(f"audit file {path}: held by another process ({error.strerror})") from error
+        raise ConfigurationError(
+            f"audit file {path}: in use by another process ({error.strerror}); give each sidecar its own file"
+        ) from error
     return fd
 
 
@@ -249,7 +257,7 @@ def _admit(status: os.stat_result, path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise ConfigurationError(f"audit file {path}: not a regular file")
     if status.st_mode & _FOREIGN_WRITE:
-        raise ConfigurationError(f"audit file {path}: others may write it; chmod 600")
+        raise ConfigurationError(f"audit file {path}: other users can write it; run chmod 600")
 
 
 def _recover(fd: int, path: Path, flush: Callable[[int], None]) -> _Position:
@@ -264,7 +272,9 @@ def _recover(fd: int, path: Path, flush: Callable[[int], None]) -> _Position:
     try:
         entry = read(_read_at(fd, start, whole - 1))
     except BrokenRecord as broken:
-        raise ConfigurationError(f"audit file {path}: the last record does not hold ({broken})") from broken
+        raise ConfigurationError(
+            f"audit file {path}: the last record is not valid ({broken}); restore the file or start a new one"
+        ) from broken
     return _Position(size=whole, seq=entry.seq, head=entry.hash)
 
 
@@ -273,7 +283,7 @@ def _last_break(fd: int, end: int) -> int:
     position = end
     while position > 0:
         if end - position > _LONGEST_LINE:
-            raise ConfigurationError("the audit file's last line is longer than any record")
+            raise ConfigurationError("the audit file's last line is longer than a record can be; name another file")
         start = max(0, position - _BLOCK)
         found = _read_at(fd, start, position).rfind(b"\n")
         if found >= 0:
@@ -294,11 +304,11 @@ def _read_at(fd: int, start: int, end: int) -> bytes:
 
 
 def _set_aside(fd: int, path: Path, whole: int, flush: Callable[[int], None]) -> None:
-    """Move the torn end into a file of its own, durably, before it is cut off here."""
+    """Move the torn end into a separate file, durably, before it is cut off here."""
     torn = _read_at(fd, whole, os.fstat(fd).st_size)
     begun = torn.rstrip(b"\0")[: len(BEGINNING)]  # some file systems leave zeros after a loss of power
     if not BEGINNING.startswith(begun):
-        raise ConfigurationError(f"audit file {path}: ends in something that is no record")
+        raise ConfigurationError(f"audit file {path}: its end is not part of a record; name another file")
     aside, copy = _create_aside(path, whole)
     try:
         rest = memoryview(torn)
@@ -311,7 +321,8 @@ def _set_aside(fd: int, path: Path, whole: int, flush: Callable[[int], None]) ->
     os.ftruncate(fd, whole)
     flush(fd)
     _LOG.warning(
-        "audit file ended in a torn record", extra={"path": str(path), "aside": str(aside), "bytes": len(torn)}
+        "the audit file ended in a torn record, which was put aside",
+        extra={"path": str(path), "aside": str(aside), "bytes": len(torn)},
     )
 
 

@@ -1,4 +1,4 @@
-"""What traces and metrics share: who we say we are, which exporters there are, and an end that does not hang."""
+"""What traces and metrics share: the service's name, the exporters, and a shutdown that does not hang."""
 
 import threading
 from collections.abc import Callable
@@ -19,13 +19,13 @@ _PROTOCOLS = frozenset({"", "http/protobuf"})
 
 
 def resource(version: str) -> Resource:
-    """Describe this process; ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES`` win over our own words."""
-    ours = Resource.create({"service.name": SERVICE_NAME, "service.version": version})
-    return ours.merge(OTELResourceDetector().detect())
+    """Describe this process; ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES`` win over the defaults here."""
+    default = Resource.create({"service.name": SERVICE_NAME, "service.version": version})
+    return default.merge(OTELResourceDetector().detect())
 
 
 def require_http_protobuf(protocol: str) -> None:
-    """Refuse an OTLP transport that is not built in, instead of exporting to nobody.
+    """Refuse an OTLP transport that is not built in, instead of exporting nothing.
 
     Args:
         protocol: the value of ``OTEL_EXPORTER_OTLP_PROTOCOL`` or of the signal's own variable; empty where unset.
@@ -34,11 +34,13 @@ def require_http_protobuf(protocol: str) -> None:
         ConfigurationError: it is neither empty nor ``http/protobuf``.
     """
     if protocol.strip().lower() not in _PROTOCOLS:
-        raise ConfigurationError(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol}: only http/protobuf is built in (port 4318)")
+        raise ConfigurationError(
+            f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}: use http/protobuf (port 4318), the only one built in"
+        )
 
 
 def within(seconds: float, end: Callable[[], None]) -> bool:
-    """Run a blocking shutdown for at most so long; return whether it ended.
+    """Run a blocking shutdown for at most ``seconds``; return whether it ended.
 
     The SDK's own shutdown waits up to 30 s for a collector that does not answer, per signal, and takes no bound. The
     thread is a daemon: what is left of it ends with the process.

@@ -1,7 +1,7 @@
 """Logs on standard error: one JSON object a line for machines, readable colour for people on a terminal.
 
-Whatever is logged passes ``redact``, the traceback's text too. An exception of our own taxonomy is logged as its label
-and its detail; its traceback and its other arguments stay out.
+Everything that is logged passes ``redact``, including the text of tracebacks. An exception of ``sidecar.errors`` is
+logged as its label and its detail, without its traceback and its other arguments.
 """
 
 import logging
@@ -66,7 +66,7 @@ class TextFormatter(logging.Formatter):
         """Render one record."""
         extra = {key: _plain(value, _DEPTH) for key, value in vars(record).items() if key not in _STANDARD}
         pairs = "".join(f" {key}={value}" for key, value in extra.items())
-        # A caller's text begins no line of its own; the line breaks of our own tracebacks are put in behind this.
+        # Line breaks in a caller's text are escaped; those of the traceback below are added after that.
         text = escaped(_safe(_message(record) + pairs))
         error = _error(record)
         if error is None:
@@ -90,7 +90,7 @@ def configure(level: str, *, json: bool | None = None, stream: TextIO | None = N
     """
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
-        raise ConfigurationError(f"log level {level!r}: no such level")
+        raise ConfigurationError(f"log_level is {level!r}: use DEBUG, INFO, WARNING or ERROR")
     out = sys.stderr if stream is None else stream
     machine = not out.isatty() if json is None else json
     handler: logging.Handler

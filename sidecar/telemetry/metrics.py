@@ -1,8 +1,8 @@
 """Metrics through OpenTelemetry, read by Prometheus at ``/metrics`` and, where an endpoint is set, sent over OTLP.
 
 Every label set is bounded. Labels whose values are known at start (methods, tools, servers) count anything else as
-``_OTHER``, for a caller chooses those names. Labels whose values come from policy (reasons, owners) or from our own
-taxonomy (stages, errors) are not known here; they are taken as they come, up to a number of distinct values.
+``_OTHER``, for a caller chooses those names. Labels whose values come from policy (reasons, owners) or from
+``sidecar.errors`` (stages, errors) are not known here; the first ``_DISTINCT`` values are kept.
 """
 
 from collections import Counter
@@ -29,8 +29,8 @@ OPERATION_BOUNDARIES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30,
 """Seconds; prescribed by the MCP conventions for ``mcp.server.operation.duration``."""
 
 STEP_BOUNDARIES: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 30)
-"""Seconds, for our own steps: a record is stored in 50 µs and OPA answers in a millisecond, which would all fall into
-the first bucket of the convention's boundaries."""
+"""Seconds, for the sidecar's own steps: a record is stored in 50 µs and OPA answers in a millisecond, which would all
+fall into the first bucket of the convention's boundaries."""
 
 _DISTINCT = 64
 
@@ -63,7 +63,7 @@ class OtelMetrics:
         endpoint_configured: an OTLP endpoint for metrics is set in the environment, the SDK is not disabled and
             ``OTEL_METRICS_EXPORTER`` is not ``none``; the SDK reads the rest from its standard variables.
         protocol: ``OTEL_EXPORTER_OTLP_METRICS_PROTOCOL``, else ``OTEL_EXPORTER_OTLP_PROTOCOL``, else empty.
-        version: our own version.
+        version: the sidecar's version.
 
     Raises:
         ConfigurationError: an endpoint is configured and the protocol is not http/protobuf.
@@ -110,7 +110,7 @@ class OtelMetrics:
         self._refusals = meter.create_counter("mcp_sidecar.refusals", description="Refused requests.")
         self._sessions = meter.create_gauge("mcp_sidecar.sessions", description="Open sessions.")
         self._running = 0
-        # Observed when somebody looks: two measurements per call cost more than the rest of its metrics together.
+        # Observed at export: two measurements per call would cost more than the rest of its metrics together.
         meter.create_observable_up_down_counter(
             "mcp_sidecar.in_flight", [lambda _: [Observation(self._running)]], description="Calls being handled."
         )
@@ -122,7 +122,7 @@ class OtelMetrics:
             description="1 for how the last attempt to load the candidate policies ended.",
         )
         self._unreviewed = meter.create_gauge(
-            "mcp_sidecar.tools.unreviewed", description="Live tools that are refused because nobody reviewed them."
+            "mcp_sidecar.tools.unreviewed", description="Live tools that are refused because they were not reviewed."
         )
         self._health = meter.create_gauge("mcp_sidecar.health", description="1 where a component answers, else 0.")
 
@@ -192,7 +192,7 @@ class OtelMetrics:
     def candidate_load(self, result: str) -> None:
         """How the last attempt to load the candidate policies ended: ``loaded`` or ``refused``.
 
-        A gauge of its own, so that who is woken by a refused serving set is not woken by somebody's draft.
+        A separate gauge, so that an alert on the serving set does not ring for a draft.
         """
         for each in POLICY_LOADS:
             self._candidate_load.set(int(each == result), {"result": each})

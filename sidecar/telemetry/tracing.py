@@ -1,9 +1,9 @@
 """Spans through the OpenTelemetry SDK, with names and keys from the conventions (MCP, GenAI, database).
 
-Trust: a client's ``traceparent`` names our parent, so that its trace and ours are one (SEP-414), and that is all it
-does. Whether our spans are recorded is our own decision: with parent-based sampling a caller could switch its own
-evidence off by sending ``sampled=0``, and with ratio sampling by choosing its trace ids. Baggage and tracestate are not
-taken in at all (O-04).
+Trust: a client's ``traceparent`` names the parent span, so that both traces are one (SEP-414), and that is all it does.
+Whether spans are recorded is the operator's decision: with parent-based sampling a caller could switch its own
+evidence off by sending ``sampled=0``, and with ratio sampling by choosing its trace ids. Baggage and tracestate are
+ignored (O-04).
 
 Without an exporter nothing is recorded, but every span still has ids: audit records and replies name them.
 """
@@ -52,7 +52,7 @@ _Start = Callable[[str, Context | None, SpanKind, Sequence[Link], int | None], t
 
 
 class OwnDecision(Sampler):
-    """Samples a whole trace as its first span here was sampled, whatever the client says.
+    """Samples a whole trace as its first span here was sampled; a client's flag does not count.
 
     Args:
         first: decides for the first span (``OTEL_TRACES_SAMPLER``). It sees no parent, and a fresh trace id,
@@ -94,7 +94,7 @@ def build_tracer_provider(*, endpoint_configured: bool, protocol: str = "", vers
             (``OTEL_SDK_DISABLED``) and ``OTEL_TRACES_EXPORTER`` is not ``none``. Everything else about it (headers,
             certificates, batch sizes, sampler, limits) the SDK reads from its standard variables itself.
         protocol: ``OTEL_EXPORTER_OTLP_TRACES_PROTOCOL``, else ``OTEL_EXPORTER_OTLP_PROTOCOL``, else empty.
-        version: our own version.
+        version: the sidecar's version.
 
     Returns:
         The provider, or None where nothing is exported.
@@ -202,7 +202,7 @@ class OtelTracer:
 
     Args:
         provider: what ``build_tracer_provider`` returned; None makes spans that have ids and nothing else.
-        version: our own version, the scope's.
+        version: the sidecar's version, also of the scope.
     """
 
     def __init__(self, provider: TracerProvider | None, *, version: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Views by the database's own word: ``listCollections`` through PyMongo, over a connection that is the sidecar's own.
+"""Views as the database lists them: ``listCollections`` through PyMongo, over the sidecar's own connection.
 
 The MongoDB MCP server cannot be asked: its ``list-collections`` leaves out what is a view (reference, section 2.3).
 """
@@ -32,7 +32,7 @@ MAX_DATABASES: Final = 1024
 """Databases whose views are kept; callers name databases, so the memory of them is bounded."""
 
 MAX_VIEWS: Final = 10_000
-"""Views of one database; more than this is no answer."""
+"""Views of one database; with more, the answer is refused."""
 
 MAX_DATABASES_ASKED: Final = 64
 """Databases that are kept on behalf of one asker."""
@@ -44,7 +44,7 @@ _OPTIONS: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
     uuid_representation=UuidRepresentation.UNSPECIFIED,
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
-"""Whatever the connection string says; no value in a definition may be one that cannot be read."""
+"""Wins over the connection string, so that every value in a definition can be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ class MongoViews:
             ConfigurationError: a connection string is not usable, or there is none.
         """
         if not connection_strings:
-            raise ConfigurationError("views need a connection")
+            raise ConfigurationError("views_connection_string: no server has one")
         self._clock = clock
         self._refresh_s = refresh_s
         self._timeout_s = timeout_s
@@ -127,7 +127,7 @@ class MongoViews:
         flight = self._flights.get(database) or self._begin(database, asker)
         if learned is not None and age is not None and age < 2 * self._refresh_s:
             return learned.views
-        return await asyncio.shield(flight)  # a caller that gives up takes nobody else with it
+        return await asyncio.shield(flight)  # a caller that gives up must not cancel the others
 
     def _begin(self, database: str, asker: Hashable) -> asyncio.Task[Views]:
         flight = asyncio.create_task(self._fetch(database, asker), name="views")
@@ -136,13 +136,13 @@ class MongoViews:
         def landed(done: asyncio.Task[Views]) -> None:
             del self._flights[database]
             if not done.cancelled() and (error := done.exception()) is not None:
-                _LOG.warning("views could not be learned", exc_info=error)
+                _LOG.warning("the views of a database could not be listed", exc_info=error)
 
         flight.add_done_callback(landed)
         return flight
 
     async def _fetch(self, database: str, asker: Hashable) -> Views:
-        """Ask every connection; one that does not answer is no answer at all."""
+        """Ask every connection; if one does not answer, there is no answer."""
         at = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -171,9 +171,9 @@ class MongoViews:
 
 
 def _client(connection_string: str, timeout_s: float) -> "AsyncMongoClient[dict[str, Any]]":
-    """Return an unconnected client; what the connection string says of credentials and TLS stands."""
+    """Return an unconnected client; credentials and TLS are those of the connection string."""
     if not connection_string.startswith(("mongodb://", "mongodb+srv://")):
-        raise ConfigurationError("views_connection_string: use mongodb:// or mongodb+srv://")
+        raise ConfigurationError("views_connection_string: it must begin with mongodb:// or mongodb+srv://")
     milliseconds = max(1, round(timeout_s * 1000))
     try:
         return AsyncMongoClient(
@@ -185,7 +185,9 @@ def _client(connection_string: str, timeout_s: float) -> "AsyncMongoClient[dict[
             socketTimeoutMS=milliseconds,
         )
     except (PyMongoError, ValueError, TypeError) as error:
-        raise ConfigurationError(f"views_connection_string: {type(error).__name__}") from None
+        raise ConfigurationError(
+            f"views_connection_string: PyMongo does not accept it ({type(error).__name__})"
+        ) from None
 
 
 async def _list(client: "AsyncMongoClient[dict[str, Any]]", database: str) -> list[View]:
@@ -208,7 +210,7 @@ async def _list(client: "AsyncMongoClient[dict[str, Any]]", database: str) -> li
 
 
 def _view(database: str, document: Mapping[str, Any]) -> View:
-    """Read one entry. One without a usable definition stays a view: what reads it is refused."""
+    """Read one entry. One without a usable definition is still a view, and a call that reads it is refused."""
     options = document.get("options")
     options = options if isinstance(options, dict) else {}
     source = options.get("viewOn")

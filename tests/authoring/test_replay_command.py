@@ -216,7 +216,7 @@ def test_a_broken_chain_is_said_and_status_one(recorded: Path) -> None:
     edited = recorded.read_bytes().replace(b'"mallory"', b'"Mallory"', 1)
     done = run("--audit", "-", "--policies", str(POLICIES), stdin=edited)
     assert done.returncode == 1
-    assert b"broken at line 7: the hash is not the record's; nothing after it was compared" in done.stdout
+    assert b"broken at line 7: the hash does not match the record; nothing after it was compared" in done.stdout
 
 
 def test_what_has_no_question_is_counted_with_the_setting_that_is_missing(decisions: dict[str, Decision]) -> None:
