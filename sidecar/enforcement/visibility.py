@@ -7,12 +7,12 @@ because OPA does not offer it, a policy is too large for it or a team's policy f
 errs on showing, and a call is decided anyway.
 """
 
+import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final
-
-import rfc8785
 
 from sidecar.commands.catalog import CATALOG
 from sidecar.errors import DecisionUnavailable
@@ -79,7 +79,7 @@ class Visibility:
         if not open_now.tools:
             return open_now
         caller = residual_document(identity)
-        key = rfc8785.dumps(caller)
+        key = sha256(json.dumps(caller, sort_keys=True).encode()).digest()
         known = self._known.get(key)
         if known is None or known.revision != revision or known.until <= self._clock.monotonic():
             known = await self._look(identity, context, caller, revision)

@@ -245,27 +245,29 @@ class OpaClient:
         """
         body = encode_question(document, _COMPILED if question is Question.RESIDUAL else None)
         if self._memo is None:
-            return await self._evaluate(question, body)
+            return decode_answer(await self._evaluate(question, body), revision=self._revision)
         known = self._memo.recall(question, body)
         if known is not None:
             return known
         try:
-            answer = await self._evaluate(question, body)
-        except DecisionUnavailable:
-            # What answers no longer, or not as it should, is not to be quoted either.
-            self._memo.clear()
+            raw = await self._evaluate(question, body)
+            answer = decode_answer(raw, revision=self._revision)
+        except DecisionUnavailable as error:
+            if error.fault is not PdpFault.TIMEOUT:
+                # What answers no longer, or not as it should, is not to be quoted either.
+                self._memo.clear()
             raise
-        self._memo.remember(question, body, answer)
+        self._memo.remember(question, body, answer, size=len(raw))
         return answer
 
-    async def _evaluate(self, question: Question, body: bytes) -> PdpAnswer:
+    async def _evaluate(self, question: Question, body: bytes) -> bytes:
         status, media_type, answer = await self._exchange(self._urls[question], body)
         if status != _OK:
             fault = PdpFault.REDIRECT if status in _REDIRECTS else PdpFault.STATUS
             raise DecisionUnavailable(f"OPA answered {status} {describe_failure(answer)}".rstrip(), fault=fault)
         if media_type.partition(";")[0].strip().lower() != "application/json":
             raise DecisionUnavailable("OPA's answer is not application/json", fault=PdpFault.MEDIA_TYPE)
-        return decode_answer(answer, revision=self._revision)
+        return answer
 
     async def healthy(self) -> bool:
         """Whether OPA says that it serves and its bundles are active (``GET /health?bundles``)."""

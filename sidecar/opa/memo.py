@@ -7,21 +7,36 @@ together.
 
 What keeps it safe: the key is the whole question, byte for byte; no entry is older than the step; it belongs to one
 instance of a managed OPA, goes when that does, and answers nothing once the process has ended (asked of the kernel at
-every recall, not learned of later); any failure to answer forgets everything; the self-test is never remembered.
+every recall, not learned of later); an answer that is not as it should be forgets everything; the self-test is never
+remembered. An answer that is merely late forgets nothing: what was answered before is as right as it was, and to ask
+for it again is what a busy OPA needs least.
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from sidecar.ports import PdpAnswer, Question
 
 MAX_ENTRIES: Final = 2048
 MAX_QUESTION_BYTES: Final = 8192
-"""A larger question is asked every time, so that the memo is bounded in bytes too (16 MiB)."""
+"""A larger question is asked every time."""
+MAX_ANSWER_BYTES: Final = 65_536
+"""A larger answer is asked for every time: a team's large filter must not push the others' answers out."""
+MAX_BYTES: Final = 8 * 1024 * 1024
+"""Of all questions and answers together, as JSON; as values of Python answers take five to eight times that."""
 
-_FORGETFUL: Final = frozenset({Question.SELF_TEST})
+_FORGETFUL: Final = frozenset({Question.SELF_TEST, Question.RESIDUAL})
+"""What must be seen to happen, and what its asker keeps (``sidecar.enforcement.visibility``)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    at: float
+    answer: PdpAnswer
+    size: int
 
 
 class Memo:
@@ -35,30 +50,54 @@ class Memo:
     def __init__(self, max_age_s: float, alive: Callable[[], bool]) -> None:
         self._max_age_s = max_age_s
         self._alive = alive
-        self._answers: OrderedDict[tuple[Question, bytes], tuple[float, PdpAnswer]] = OrderedDict()
+        self._answers: OrderedDict[tuple[Question, bytes], _Entry] = OrderedDict()
+        self._size = 0
 
     def recall(self, question: Question, body: bytes) -> PdpAnswer | None:
         """Return the answer that was given to these very bytes a moment ago, if there is one."""
         entry = self._answers.get((question, body))
         if entry is None:
             return None
-        at, answer = entry
         if not self._alive():
             self.clear()
             return None
-        if asyncio.get_running_loop().time() - at >= self._max_age_s:
-            del self._answers[question, body]
-            return None
-        return answer
+        return entry.answer if self._now() - entry.at < self._max_age_s else None
 
-    def remember(self, question: Question, body: bytes, answer: PdpAnswer) -> None:
-        """Keep an answer; the oldest go first."""
-        if self._max_age_s <= 0 or question in _FORGETFUL or len(body) > MAX_QUESTION_BYTES:
+    def remember(self, question: Question, body: bytes, answer: PdpAnswer, *, size: int) -> None:
+        """Keep an answer; what is too old goes, then the oldest.
+
+        Args:
+            question: what was asked.
+            body: the question, as it was sent.
+            answer: as it was read.
+            size: bytes of the answer, as it came.
+        """
+        if self._max_age_s <= 0 or question in _FORGETFUL:
             return
-        self._answers[question, body] = (asyncio.get_running_loop().time(), answer)
-        if len(self._answers) > MAX_ENTRIES:
-            self._answers.popitem(last=False)
+        if len(body) > MAX_QUESTION_BYTES or size > MAX_ANSWER_BYTES:
+            return
+        now = self._now()
+        self._forget((question, body))
+        entry = self._answers[question, body] = _Entry(at=now, answer=answer, size=len(body) + size)
+        self._size += entry.size
+        while self._full() or now - self._oldest().at >= self._max_age_s:
+            self._forget(next(iter(self._answers)))
 
     def clear(self) -> None:
         """Forget everything."""
         self._answers.clear()
+        self._size = 0
+
+    def _full(self) -> bool:
+        return len(self._answers) > MAX_ENTRIES or self._size > MAX_BYTES
+
+    def _oldest(self) -> _Entry:
+        return next(iter(self._answers.values()))
+
+    def _forget(self, key: tuple[Question, bytes]) -> None:
+        entry = self._answers.pop(key, None)
+        if entry is not None:
+            self._size -= entry.size
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()

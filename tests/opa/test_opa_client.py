@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.opa.client import Endpoint, OpaClient
+from sidecar.opa.memo import Memo
 from sidecar.ports import Question
 
 GOOD = b'{"decision_id":"d-1","provenance":{"bundles":{"p":{"revision":"r1"}}},"result":{"allow":false}}'
@@ -262,6 +263,28 @@ async def test_a_late_answer_is_no_decision(handler: Handler) -> None:
     async with peer(handler) as stand_in, OpaClient(stand_in.url, timeout_s=IMPATIENT_S) as client:
         with pytest.raises(DecisionUnavailable, match="no answer within"):
             await client.ask(Question.DECISION, {})
+
+
+@pytest.mark.parametrize(("then", "kept"), [(never, True), (with_status(500), False)], ids=["late", "wrong"])
+async def test_a_late_answer_makes_no_right_one_be_forgotten_and_a_wrong_one_does(then: Handler, kept: bool) -> None:
+    asked: list[bytes] = []
+
+    async def first_well(request: web.Request) -> web.StreamResponse:
+        asked.append(await request.read())
+        return await (properly if len(asked) == 1 else then)(request)
+
+    memo = Memo(60, lambda: True)
+    async with peer(first_well) as stand_in, OpaClient(stand_in.url, timeout_s=IMPATIENT_S, memo=memo) as client:
+        answer = await client.ask(Question.DECISION, {"a": 1})
+        with pytest.raises(DecisionUnavailable):
+            await client.ask(Question.DECISION, {"a": 2})
+        if kept:
+            assert await client.ask(Question.DECISION, {"a": 1}) == answer
+            assert len(asked) == 2
+        else:
+            with pytest.raises(DecisionUnavailable):
+                await client.ask(Question.DECISION, {"a": 1})
+            assert len(asked) == 3
 
 
 async def test_the_same_server_answering_properly_gives_the_decision() -> None:

@@ -1,14 +1,16 @@
 """The memo of answers: exact, short, and gone with what gave the answers."""
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
 import sys
+import weakref
 
 import pytest
 
-from sidecar.opa.memo import MAX_ENTRIES, MAX_QUESTION_BYTES, Memo
+from sidecar.opa.memo import MAX_ANSWER_BYTES, MAX_BYTES, MAX_ENTRIES, MAX_QUESTION_BYTES, Memo
 from sidecar.ports import PdpAnswer, Question
 from sidecar.system.liveness import Pulse
 
@@ -22,7 +24,7 @@ def alive() -> bool:
 
 async def test_the_same_bytes_get_the_same_answer():
     memo = Memo(60, alive)
-    memo.remember(*ASKED, ANSWER)
+    memo.remember(*ASKED, ANSWER, size=20)
     assert memo.recall(*ASKED) is ANSWER
 
 
@@ -36,37 +38,73 @@ async def test_the_same_bytes_get_the_same_answer():
 )
 async def test_any_other_bytes_and_any_other_question_are_asked(other):
     memo = Memo(60, alive)
-    memo.remember(*ASKED, ANSWER)
+    memo.remember(*ASKED, ANSWER, size=20)
     assert memo.recall(*other) is None
 
 
 async def test_an_answer_does_not_outlive_its_time():
     memo = Memo(1e-9, alive)
-    memo.remember(*ASKED, ANSWER)
+    memo.remember(*ASKED, ANSWER, size=20)
     await asyncio.sleep(0.001)
     assert memo.recall(*ASKED) is None
 
 
 async def test_nothing_is_remembered_when_it_is_switched_off():
     memo = Memo(0, alive)
-    memo.remember(*ASKED, ANSWER)
+    memo.remember(*ASKED, ANSWER, size=20)
     assert memo.recall(*ASKED) is None
 
 
-async def test_the_self_test_is_never_remembered():
+@pytest.mark.parametrize("question", [Question.SELF_TEST, Question.RESIDUAL])
+async def test_the_self_test_and_what_its_asker_keeps_are_never_remembered(question):
     memo = Memo(60, alive)
-    memo.remember(Question.SELF_TEST, b"{}", ANSWER)
-    assert memo.recall(Question.SELF_TEST, b"{}") is None
+    memo.remember(question, b"{}", ANSWER, size=20)
+    assert memo.recall(question, b"{}") is None
+
+
+async def test_a_large_answer_is_not_remembered():
+    memo = Memo(60, alive)
+    memo.remember(*ASKED, ANSWER, size=MAX_ANSWER_BYTES + 1)
+    assert memo.recall(*ASKED) is None
+    memo.remember(*ASKED, ANSWER, size=MAX_ANSWER_BYTES)
+    assert memo.recall(*ASKED) is ANSWER
+
+
+async def test_the_bytes_of_all_answers_together_are_bounded():
+    memo = Memo(60, alive)
+    fit = MAX_BYTES // (MAX_ANSWER_BYTES + 8)
+    for number in range(fit + 1):
+        memo.remember(Question.DECISION, f"{number:08}".encode(), ANSWER, size=MAX_ANSWER_BYTES)
+    assert memo.recall(Question.DECISION, f"{0:08}".encode()) is None
+    assert memo.recall(Question.DECISION, f"{1:08}".encode()) is ANSWER
+    for _ in range(fit):
+        memo.remember(Question.DECISION, b"again", ANSWER, size=MAX_ANSWER_BYTES)
+    assert memo.recall(Question.DECISION, f"{2:08}".encode()) is ANSWER, "an answer in the place of one is counted once"
+
+
+async def test_what_is_too_old_goes_with_the_next_that_comes():
+    class Watched(PdpAnswer):
+        """One that can be seen to be let go."""
+
+    memo = Memo(0.01, alive)
+    old = Watched(result=None, revision="r")
+    gone = weakref.ref(old)
+    memo.remember(Question.DECISION, b"old", old, size=20)
+    del old
+    await asyncio.sleep(0.02)
+    memo.remember(Question.DECISION, b"new", ANSWER, size=20)
+    gc.collect()
+    assert gone() is None
 
 
 async def test_large_questions_and_old_answers_make_room():
     memo = Memo(60, alive)
     large = b"x" * (MAX_QUESTION_BYTES + 1)
-    memo.remember(Question.DECISION, large, ANSWER)
+    memo.remember(Question.DECISION, large, ANSWER, size=20)
     assert memo.recall(Question.DECISION, large) is None
-    memo.remember(*ASKED, ANSWER)
+    memo.remember(*ASKED, ANSWER, size=20)
     for number in range(MAX_ENTRIES):
-        memo.remember(Question.DECISION, str(number).encode(), ANSWER)
+        memo.remember(Question.DECISION, str(number).encode(), ANSWER, size=20)
     assert memo.recall(*ASKED) is None
     assert memo.recall(Question.DECISION, b"1") is ANSWER
 
@@ -74,7 +112,7 @@ async def test_large_questions_and_old_answers_make_room():
 async def test_what_has_ended_is_not_quoted_and_not_when_it_is_replaced_either():
     there = [True]
     memo = Memo(60, lambda: there[0])
-    memo.remember(*ASKED, ANSWER)
+    memo.remember(*ASKED, ANSWER, size=20)
     there[0] = False
     assert memo.recall(*ASKED) is None
     there[0] = True
