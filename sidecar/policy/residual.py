@@ -7,7 +7,7 @@ constants. Everything else that it says is left out of account, so what is read 
 grants: a tool may show that will not be allowed, and never the reverse.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,12 @@ COMPILE_QUERY: Final = "data.mcp.platform.visible.owners[owner]; data.mcp.teams[
 
 COMPILE_UNKNOWNS: Final = ("input.access", "input.action", "input.command", "input.context")
 """Everything about a call. The time is among it, so that the answer holds for as long as the policies do."""
+
+MAX_WAYS: Final = 32
+"""Ways to a grant of one owner that are told apart."""
+
+MAX_NAMES: Final = 64
+"""Names of one way that are told apart."""
 
 Names = frozenset[str] | None
 """The values that are possible; None is every value."""
@@ -45,18 +51,39 @@ def residual_document(identity: Identity) -> JsonObject:
 
 
 def possible_document(grants: Iterable[Possible]) -> list[JsonValue]:
-    """Render what could be granted for the question about visibility, each once."""
-    unique = {(one.owner, one.kinds, one.databases, one.collections) for one in grants}
-    rendered: list[JsonObject] = [
-        {
+    """Render what could be granted for the question about visibility: a bounded part of it for each owner.
+
+    - Ways that differ in the collections only are one way with all of them. That says the same, since the question asks
+      for some collection of some way: 900 grants of one name each are one way.
+    - An owner with more than ``MAX_WAYS`` ways, or a way with more than ``MAX_NAMES`` names, counts as one that could
+      grant everything that was delegated. What is read is never less than what is granted, and no team makes the lists
+      of others slow.
+    """
+    merged: dict[str, dict[tuple[Names, Names], Names]] = {}
+    for one in grants:
+        ways = merged.setdefault(one.owner, {})
+        key = (_few(one.kinds), _few(one.databases))
+        known = ways.get(key, frozenset())
+        ways[key] = None if known is None or one.collections is None else _few(known | one.collections)
+    rendered = [way for owner, ways in merged.items() for way in _rendered(owner, ways)]
+    return [*sorted(rendered, key=repr)]
+
+
+def _rendered(owner: str, ways: Mapping[tuple[Names, Names], Names]) -> Iterator[JsonObject]:
+    if len(ways) > MAX_WAYS:
+        ways = {(None, None): None}
+    for (kinds, databases), collections in ways.items():
+        yield {
             "owner": owner,
             "kinds": _listed(kinds),
             "databases": _listed(databases),
             "collections": _listed(collections),
         }
-        for owner, kinds, databases, collections in unique
-    ]
-    return [*sorted(rendered, key=repr)]
+
+
+def _few(names: Names) -> Names:
+    """Return the names, or every name where there are too many."""
+    return names if names is not None and len(names) <= MAX_NAMES else None
 
 
 def read_residual(result: JsonValue) -> tuple[Possible, ...]:

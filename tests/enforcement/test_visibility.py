@@ -150,17 +150,13 @@ async def test_too_many_ways_to_a_grant_hide_nothing() -> None:
     def text(value: str) -> JsonValue:
         return {"type": "string", "value": value}
 
-    def named(name: str) -> JsonValue:
-        database: JsonValue = {
-            "type": "ref",
-            "value": [{"type": "var", "value": "input"}, text("access"), text("database")],
-        }
+    def owned(owner: str) -> JsonValue:
         equals: JsonValue = {"type": "ref", "value": [{"type": "var", "value": "eq"}]}
-        return [OWNER, {"terms": [equals, database, text(name)]}]
+        return [{"terms": [equals, {"type": "var", "value": "owner"}, text(owner)]}]
 
-    stage = Stage(residual={"queries": [named(str(number)) for number in range(MAX_POSSIBLE + 1)]})
+    stage = Stage(residual={"queries": [owned(str(number)) for number in range(MAX_POSSIBLE + 1)]})
     assert (await stage.visibility().of(caller(), CONTEXT)).tools == {"count", "find", "insert-many"}
-    stage = Stage(residual={"queries": [named(str(number)) for number in range(MAX_POSSIBLE)]})
+    stage = Stage(residual={"queries": [owned(str(number)) for number in range(MAX_POSSIBLE)]})
     assert (await stage.visibility().of(caller(), CONTEXT)).tools == {"find"}
 
 
