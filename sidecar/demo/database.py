@@ -1,4 +1,4 @@
-"""The database of the demo: yours, or a stand-in started for the occasion; and its sample documents."""
+"""The database of the demo: the operator's, or a stand-in that is started for it; and its sample documents."""
 
 import asyncio
 import resource

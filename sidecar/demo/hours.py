@@ -1,4 +1,4 @@
-"""Whether the loading team's hours are on: what the tour announces of the loader depends on it."""
+"""Whether the loading team's hours are open: what the tour expects of the loader depends on it."""
 
 import asyncio
 import resource
@@ -13,13 +13,13 @@ _QUERY: Final = "data.mcp.platform.calendar.during(data.mcp.grants.loading.hours
 
 
 async def are_on(binary: str, policies: Path, time_ns: int) -> bool:
-    """Ask the team's data; nothing of the rules that use it.
+    """Ask the team's data, not the rules that use it.
 
-    It is OPA that is asked, because it has the time zones built in and a machine need not have them.
+    OPA answers, because it has the time zones built in; the machine may have none.
 
     Args:
         binary: OPA's executable.
-        policies: the policy folder; without such a team, or its hours, they are never on.
+        policies: the policy folder; without such a team, or its hours, they are never open.
         time_ns: the moment, in nanoseconds since the epoch.
 
     Raises:

@@ -1,7 +1,7 @@
 """The people and agents of the demo, and an issuer for their tokens that lives as long as the process.
 
-The demo signs for itself because it has no authorization server; its key is made at start and never written down, only
-the public half goes to a key set file that the sidecar reads as it would read any issuer's.
+The demo signs its own tokens because it has no authorization server. Its private key is made at start and never written
+to disk. The public half goes to a key set file, which the sidecar reads like any issuer's.
 """
 
 import json

@@ -25,7 +25,7 @@ from sidecar.telemetry import logs
 MCP_SERVER: Final = "mongodb-mcp-server"
 PORTS: Final = (8080, 8081)
 PLAIN_WIDTH: Final = 120
-"""Columns where nobody says how wide the output is."""
+"""Columns when the width of the output is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Stage:
 
 
 async def demo(*, once: bool, write: bool) -> bool:
-    """Run the demo; return whether the tour went as announced.
+    """Run the demo; return whether every step of the tour went as expected.
 
     Args:
         once: end after the tour.
@@ -68,9 +68,11 @@ async def demo(*, once: bool, write: bool) -> bool:
             announced = [step for step in steps(loading=loading) if stage.may_write or not step.writes]
             as_announced = await tour.play(console, announced)
             if stage.may_write and not loading:
-                console.print("It is outside of the loading team's hours, so its insert was to be refused.")
+                console.print("It is outside the loading team's hours, so its insert was expected to be refused.")
             if not stage.may_write:
-                console.print("Steps that write were left out: this database is yours. `--write` plays them too.")
+                console.print(
+                    "Steps that write were left out, because the database is your own. `--write` includes them."
+                )
             if not once:
                 _invite(console, running, tokens)
                 await lifecycle.interrupted()
@@ -93,7 +95,7 @@ async def _stage(*, write: bool) -> AsyncIterator[Stage]:
 
 
 def _defaults(private: Path, uri: str) -> dict[str, Any]:
-    """The demo's own settings; whatever the environment or a file says comes before them."""
+    """The demo's own settings; the environment and the settings file win over them."""
     port, admin_port = (port if _is_free(port) else 0 for port in PORTS)
     command = shutil.which(MCP_SERVER)
     if command is None:
@@ -112,7 +114,7 @@ def _defaults(private: Path, uri: str) -> dict[str, Any]:
             {"name": "demo-ro", "read_only": True, **server},
             {"name": "demo-rw", "read_only": False, **server},
         ],
-        # A second demo has ports of its own; two sidecars never share a chain.
+        # A second demo has other ports; two sidecars never share a chain.
         "audit": {"store": "file:audit.jsonl" if port == PORTS[0] else f"file:audit-{port}.jsonl"},
         "log_level": "WARNING",
     }
@@ -136,7 +138,7 @@ def _tokens(stage: Stage) -> dict[Person, str]:
 
 
 def _invite(console: Console, running: app.Endpoints, tokens: dict[Person, str]) -> None:
-    """Print what somebody needs to go on playing; plain lines, so that they can be copied."""
+    """Print what a reader needs to try more calls; plain lines, so that they can be copied."""
     token = tokens[ANALYST]
     header = f"Authorization: Bearer {token}"
     body = json.dumps(
@@ -168,7 +170,7 @@ def _invite(console: Console, running: app.Endpoints, tokens: dict[Person, str])
         ),
         f"\nclaude mcp add --transport http mongodb {running.url} --header '{header}'",
         "",
-        "Ctrl-C ends everything that was started.",
+        "Ctrl-C stops everything that was started.",
     ]
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""The tour: a few calls of a few people, what is announced of each, and what really happened."""
+"""The tour: a few calls of a few people, what is expected of each, and what really happened."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -28,7 +28,7 @@ MARK: Final = "mcp-sidecar-tour"
 
 
 class Expected(StrEnum):
-    """What the tour announces of a step."""
+    """What the tour expects of a step."""
 
     ALLOWED = "allowed"
     REFUSED = "refused"
@@ -47,11 +47,11 @@ class Step:
     arguments: dict[str, Any]
     expected: Expected
     outside_hours: Expected | None = None
-    """What is announced outside of the loading team's hours, where that is something else."""
+    """What is expected outside the loading team's hours, if that differs."""
     failing_access: int | None = None
     """The index of the access that a refusal must name."""
     writes: bool = False
-    """Needs leave to write: left out on a database that is not the demo's own."""
+    """Needs permission to write: left out on a database that is not the demo's own."""
     documents: bool = False
     """Must come back with at least one document."""
 
@@ -166,7 +166,7 @@ class Tour:
         url: the sidecar's MCP endpoint.
         tokens: one access token per person.
         inserted: counts the tour's own documents of a collection in the database itself.
-        evidence: the audit file; who granted what stands there, not in the replies.
+        evidence: the audit file; it names the grants, which replies do not.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Tour:
         self._clients: dict[Person | None, DemoClient] = {}
 
     async def play(self, console: Console, announced: Iterable[Step]) -> bool:
-        """Play the steps; return whether every one went as announced."""
+        """Play the steps; return whether every one went as expected."""
         outcomes: list[Outcome] = []
         table = _table()
         try:
@@ -218,7 +218,7 @@ class Tour:
         )
 
     async def _kept(self, step: Step, answer: Answer, before: int) -> bool:
-        """Whether what was announced beyond the decision holds too."""
+        """Whether what is expected beyond the decision holds too."""
         allowed = step.expected is Expected.ALLOWED
         if step.writes:
             added = len(step.arguments["documents"]) if allowed else 0
@@ -248,14 +248,14 @@ class Tour:
 
 
 def steps(*, loading: bool) -> tuple[Step, ...]:
-    """Return the tour as it is announced, within the loading team's hours (``loading``) or outside of them."""
+    """Return the tour as expected within the loading team's hours (``loading``) or outside of them."""
     return tuple(
         step if loading or step.outside_hours is None else replace(step, expected=step.outside_hours) for step in STEPS
     )
 
 
 def touches(step: Step) -> tuple[Access, ...]:
-    """What the step's call would touch, as the sidecar derives it; empty where it cannot be said."""
+    """What the step's call would touch, as the sidecar derives it; empty where that cannot be derived."""
     try:
         return derive(ToolCall(name=step.tool, arguments=step.arguments)).accesses
     except SidecarError:
@@ -318,7 +318,7 @@ def _cells(outcome: Outcome) -> tuple[Text, ...]:
     colour = "green" if outcome.decision == Expected.ALLOWED else "yellow"
     decision = Text(outcome.decision, style=colour)
     if not outcome.as_announced:
-        decision = Text(f"{outcome.decision} (announced: {step.expected})", style="bold red")
+        decision = Text(f"{outcome.decision} (expected: {step.expected})", style="bold red")
     why = Text("\n".join(part for part in (outcome.reason, outcome.note) if part))
     return (
         Text(f"{step.person.user}\nvia {step.person.agent}" if step.person else "nobody\n(no token)"),

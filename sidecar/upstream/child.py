@@ -1,7 +1,7 @@
 """One life of one MongoDB MCP server process: spawned, initialised, asked by many callers at once, ended.
 
-Restarting is not done here (``sidecar.upstream.process`` owns the sequence of lives). Whatever ends this life, every
-call in flight is answered with an error at that moment; none is lost.
+Restarting is not done here (``sidecar.upstream.process`` owns the sequence of lives). When this life ends, for
+any reason, every call in flight is answered with an error at that moment; none is lost.
 """
 
 import asyncio
@@ -204,9 +204,9 @@ class Child:
         return request_id, future
 
     def _abandon(self, request_id: int, future: asyncio.Future[bytes]) -> None:
-        """Tell the child that nobody waits any more (MCP 2025-11-25, cancellation)."""
+        """Tell the child that the call is cancelled (MCP 2025-11-25, cancellation)."""
         if future.done() and not future.cancelled():
-            # It was answered in the same turn; asyncio reports an error that nobody looked at.
+            # It was answered in the same turn; asyncio would report an error that was never read.
             future.exception()
             return
         self._tell(encode_notification("notifications/cancelled", {"requestId": request_id}))
@@ -217,7 +217,7 @@ class Child:
             return
         self._stdin.write(message + b"\n")
         if self._stdin.transport.get_write_buffer_size() > _MAX_UNREAD_BYTES:
-            self._log.warning("child %d does not read its input; killing it", self.pid)
+            self._log.warning("the server (child %d) does not read its input; it is killed and started again", self.pid)
             self.kill()
 
     async def _live(self) -> None:
@@ -276,7 +276,7 @@ class Child:
             case ServerNotification(method=method) if from_upstream(method, notification=True) is Treatment.LOCAL:
                 self._on_tools_changed()
             case ServerNotification():
-                # Progress, logs and resource updates: nobody subscribed to any.
+                # Progress, logs and resource updates: the sidecar subscribed to none.
                 pass
             case Malformed() as malformed:
                 self._malformed(malformed)
@@ -293,7 +293,7 @@ class Child:
             # An answer that is no longer waited for is normal after a cancellation; any other is worth a line.
             level = logging.DEBUG if 0 < request_id <= self._last_id else logging.WARNING
             if self._budget.admit(asyncio.get_running_loop().time()):
-                self._log.log(level, "child %d answered %d, for which nobody waits", self.pid, request_id)
+                self._log.log(level, "child %d answered request %d, which no call waits for", self.pid, request_id)
             return
         self.answers += 1
         if isinstance(outcome, Exception):

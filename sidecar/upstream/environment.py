@@ -1,4 +1,4 @@
-"""What a child of ours finds in its environment: a minimal base, the recommended settings, the secret; nothing else."""
+"""The environment of the child process: a minimal base, the recommended settings, the secret; nothing else."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,8 +10,8 @@ _URI_SCHEMES = ("mongodb://", "mongodb+srv://")
 
 DEFAULT_DISABLED_TOOLS = ("assistant", "atlas", "atlas-local", "connect", "export")
 """Defence in depth below the catalogue. ``connect`` is a tool and an operation type: it takes ``disconnect`` and both
-cluster connectors with it. Left open, it dials any host and can hand over configured credentials; exports are shared by
-everybody in the process."""
+cluster connectors with it. Left open, it dials any host and can hand over configured credentials. Exports are shared by
+all callers of the process."""
 
 BASE: Mapping[str, str] = MappingProxyType(
     {
@@ -39,7 +39,9 @@ def check_environment(environment: Mapping[str, str]) -> None:
     """
     for name, value in environment.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
-            raise ConfigurationError(f"the environment variable {name!r} cannot be passed to the server")
+            raise ConfigurationError(
+                f"the environment variable {name!r} cannot be passed to the server: its name or value has a NUL or a ="
+            )
 
 
 def mongodb_environment(
@@ -53,7 +55,7 @@ def mongodb_environment(
     """Return the ``MDB_MCP_*`` settings for a child that serves one connection.
 
     The names were checked against the installed 3.0.4 with ``--dryRun``. The credentials stay inside the connection
-    string, because a separate user name and password are merged into every ``connect``, to whatever host it names.
+    string, because a separate user name and password are merged into every ``connect``, to any host that it names.
 
     Args:
         connection_string: with its credentials; ``appName`` is added where it has none, so that the database's own log
@@ -68,7 +70,7 @@ def mongodb_environment(
     """
     disabled = tuple(disabled_tools)
     if not all(name and name.replace("-", "").isalnum() for name in disabled):
-        raise ConfigurationError("a disabled tool is a name of letters, digits and hyphens")
+        raise ConfigurationError("disabled tools: names have letters, digits and hyphens only")
     environment = {
         "MDB_MCP_CONNECTION_STRING": _with_app_name(connection_string, app_name),
         "MDB_MCP_TRANSPORT": "stdio",
@@ -81,7 +83,7 @@ def mongodb_environment(
         environment["MDB_MCP_DISABLED_TOOLS"] = ",".join(disabled)
     if max_time_ms is not None:
         if max_time_ms <= 0:
-            raise ConfigurationError("max_time_ms is at least 1; zero would mean no limit")
+            raise ConfigurationError("max_time_ms must be at least 1: the server reads 0 as no limit")
         # The option is called maxTimeMS; MDB_MCP_MAX_TIME_MS becomes maxTimeMs and is silently ignored.
         environment["MDB_MCP_MAX_TIME_M_S"] = str(max_time_ms)
     return environment
@@ -94,12 +96,14 @@ def check_command(command: tuple[str, ...], environment: Mapping[str, str]) -> N
         ConfigurationError: no command, or a connection string or secret of the environment among the arguments.
     """
     if not command or not command[0]:
-        raise ConfigurationError("the server's command is empty")
+        raise ConfigurationError("command is empty: name the server's program")
     secrets = secrets_of(environment)
     if any(scheme in argument for argument in command for scheme in _URI_SCHEMES) or any(
         secret in argument for argument in command for secret in secrets if len(secret) >= _LEAST_COMPARABLE
     ):
-        raise ConfigurationError("the server's command line carries a secret; pass it in the environment")
+        raise ConfigurationError(
+            "command holds a secret, which every user of the machine can read: use connection_string_file"
+        )
 
 
 _LEAST_COMPARABLE = 6
@@ -109,7 +113,7 @@ _SECRET_NAMES = ("SECRET", "PASSWORD", "TOKEN", "KEY", "CONNECTION_STRING", "HTT
 
 
 def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the values that must not appear anywhere but in the child's environment."""
+    """Return the values that may appear in the child's environment only."""
     return tuple(
         value
         for name, value in environment.items()
@@ -119,9 +123,9 @@ def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 def _with_app_name(connection_string: str, app_name: str) -> str:
     if not connection_string.startswith(_URI_SCHEMES):
-        raise ConfigurationError("a connection string begins with mongodb:// or mongodb+srv://")
+        raise ConfigurationError("connection_string must begin with mongodb:// or mongodb+srv://")
     if not app_name or len(app_name) > 128 or not app_name.isascii() or not app_name.translate(_PLAIN).isalnum():  # noqa: PLR2004 -- MongoDB handshake specification: 128 bytes
-        raise ConfigurationError("appName is at most 128 letters, digits, hyphens, underscores and dots")
+        raise ConfigurationError("appName must have 1 to 128 letters, digits, hyphens, underscores and dots")
     address, question, options = connection_string.partition("?")
     if any(option.partition("=")[0].lower() == "appname" for option in options.split("&")):
         return connection_string

@@ -135,7 +135,7 @@ class HttpUpstream:
                 await self._open(None)
         except TimeoutError as error:
             await self.stop()
-            raise UpstreamTimedOut("no handshake in time") from error
+            raise UpstreamTimedOut(f"no handshake within {self._timeout_s} s") from error
         except BaseException:
             await self.stop()
             raise
@@ -159,7 +159,7 @@ class HttpUpstream:
     async def forward(self, permit: Permit) -> UpstreamResult:
         """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``)."""
         if permit.server != self._name:
-            raise UpstreamRefused(f"a permit for {permit.server!r} was brought to {self._name!r}")
+            raise UpstreamRefused(f"a permit for server {permit.server!r} cannot be used at {self._name!r}")
         return read_tool_result(await self._ask("tools/call", call_params(permit)))
 
     async def tools(self) -> tuple[JsonObject, ...]:
@@ -187,7 +187,7 @@ class HttpUpstream:
             raise UpstreamTimedOut(f"no answer to {method} within {self._timeout_s} s") from error
 
     async def _open(self, gone: _Session | None) -> _Session:
-        """Return a session other than ``gone``, made by whoever comes first."""
+        """Return a session other than ``gone``; the first caller opens it."""
         async with self._handshake:
             if self._session is None or self._session is gone:
                 self._session = None
@@ -202,7 +202,7 @@ class HttpUpstream:
             session_id = response.headers.get("mcp-session-id")
             revision = check_initialized(await self._result(response, request_id, None))
         if session_id is not None and not _SESSION_ID.match(session_id):
-            raise UpstreamProtocolViolation("the session id is not of visible ASCII")
+            raise UpstreamProtocolViolation("the session id has characters other than visible ASCII")
         session = _Session(revision=revision, id=session_id)
         await self._tell(encode_notification("notifications/initialized"), session)
         self._log.info("the server speaks MCP %s", revision)
@@ -272,7 +272,9 @@ class HttpUpstream:
                 raise _SessionGone("the server does not know the session")
             case 401 | 403:
                 # Not UpstreamRefused: no call at all gets through, and readiness has to show it.
-                raise UpstreamUnreachable(f"HTTP status {status}: the shared secret is not accepted")
+                raise UpstreamUnreachable(
+                    f"HTTP status {status}: the server does not accept the secret in headers_file"
+                )
             case _ if 400 <= status < 500:  # noqa: PLR2004 -- the client error class of RFC 9110
                 raise UpstreamRefused(f"HTTP status {status}")
             case _ if status >= 500:  # noqa: PLR2004 -- the server error class of RFC 9110
@@ -283,7 +285,7 @@ class HttpUpstream:
     async def _result(self, response: aiohttp.ClientResponse, request_id: int, session: _Session | None) -> bytes:
         """Read the answer to one request from its response, JSON or stream."""
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise UpstreamProtocolViolation("the answer is compressed, though that was not accepted")
+            raise UpstreamProtocolViolation("the answer is compressed, although the request forbade it")
         match response.content_type:
             case "application/json":
                 outcome = _outcome(decode_message(await _whole(response.content)), request_id)
@@ -314,7 +316,7 @@ class HttpUpstream:
                     ):
                         self._tools.changed()
                     case ServerNotification():
-                        # Progress and logs: nobody asked for any.
+                        # Progress and logs: the sidecar asked for none.
                         pass
                     case message:
                         outcome = _outcome(message, request_id)
@@ -324,7 +326,7 @@ class HttpUpstream:
 
     async def _refuse(self, request: ServerRequest, asked: int, session: _Session | None) -> None:
         if asked > _MAX_SERVER_REQUESTS or session is None:
-            raise UpstreamProtocolViolation("the server asks its client too much")
+            raise UpstreamProtocolViolation("the server sends its client too many requests")
         await self._tell(encode_reply(request), session)
 
     async def _farewell(self, http: aiohttp.ClientSession, session: _Session) -> None:
@@ -338,7 +340,7 @@ class HttpUpstream:
             self._log.info("the session could not be ended: %s", type(error).__name__)
 
     def _suspect(self) -> None:
-        """Something went wrong: ask for a sign of life until there is one, so that readiness can return by itself."""
+        """Something went wrong: ping the server until it answers, so that readiness returns by itself."""
         if self._recovery is None and self._http is not None:
             self._recovery = asyncio.create_task(self._recover(), name=f"recovery {self._name}")
 
@@ -369,7 +371,7 @@ def _outcome(message: Message, request_id: int) -> ServerResult | Refusal:
         case Malformed(reason=reason):
             raise UpstreamProtocolViolation(reason)
         case _:
-            raise UpstreamProtocolViolation("the answer is to another request, or none")
+            raise UpstreamProtocolViolation("the message is not the answer to this request")
 
 
 async def _whole(content: aiohttp.StreamReader) -> bytes:
@@ -378,7 +380,7 @@ async def _whole(content: aiohttp.StreamReader) -> bytes:
     async for chunk in content.iter_any():
         size += len(chunk)
         if size > MAX_MESSAGE_BYTES:
-            raise UpstreamProtocolViolation(f"an answer of more than {MAX_MESSAGE_BYTES} bytes")
+            raise UpstreamProtocolViolation(f"the answer has more than {MAX_MESSAGE_BYTES} bytes")
         parts.append(chunk)
     return b"".join(parts)
 
@@ -395,18 +397,20 @@ def _checked_url(url: str) -> URL:
     try:
         parsed = URL(url)
     except ValueError as error:
-        raise ConfigurationError("the server's URL is malformed") from error
+        raise ConfigurationError("url is not a URL") from error
     if parsed.scheme not in {"http", "https"} or not parsed.host:
-        raise ConfigurationError("the server's URL is http or https and names a host")
+        raise ConfigurationError("url must be http://host… or https://host…")
     if parsed.user is not None or parsed.password is not None or parsed.query_string or parsed.fragment:
-        raise ConfigurationError("the server's URL has no credentials, query or fragment; secrets go into headers")
+        raise ConfigurationError("url must not have credentials, a query or a fragment: put secrets into headers_file")
     return parsed
 
 
 def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if not _HEADER_NAME.match(name) or name.lower() in _OWN_HEADERS:
-            raise ConfigurationError(f"the header {name!r} cannot be configured")
+            raise ConfigurationError(
+                f"headers_file: the sidecar sets the header {name!r} itself, or it is not a header name"
+            )
         if not value or not value.isascii() or not value.isprintable():
-            raise ConfigurationError(f"the value of the header {name!r} is not of printable ASCII")
+            raise ConfigurationError(f"headers_file: the value of {name!r} must be printable ASCII, and not empty")
     return dict(headers)

@@ -1,9 +1,9 @@
-"""What is said to the MongoDB MCP server and what it says, as bytes; shared by both transports and free of I/O.
+"""Messages to and from the MongoDB MCP server, as bytes; shared by both transports and free of I/O.
 
-The legacy era is spoken (MCP 2025-11-25, initialize handshake): on stdio and over HTTP it costs the server less than
-2026-07-28 (measured: 1.5 times less CPU on ``find``), and the era of the upstream leg is no caller's business.
+The sidecar speaks the legacy era (MCP 2025-11-25, initialize handshake): on stdio and over HTTP it costs the server
+less than 2026-07-28 (measured: 1.5 times less CPU on ``find``). Callers do not depend on the era of the upstream leg.
 
-Answers are read by their envelope only and the ``result`` travels on as the bytes that came: re-parsing every answer
+Only the envelope of an answer is read, and the ``result`` travels on as the bytes that came: re-parsing every answer
 cost ``find`` a fifth of its rate (measured).
 """
 
@@ -33,7 +33,7 @@ _MAX_FOREIGN_ID = 256
 _MAX_ERROR_TEXT = 500
 _ENDING_ID = re.compile(rb'[,{]"id":([0-9]{1,15})\}\s*\Z')
 
-# allow_nan: a NaN would leave as something other than what was decided on (msgspec, for one, writes null).
+# allow_nan: a NaN would leave as another value than the decided one (msgspec, for one, writes null).
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -123,7 +123,7 @@ class ServerNotification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Malformed:
-    """Bytes that are no message; ``id`` is the request they seem to answer, where that can be told."""
+    """Bytes that are not a message; ``id`` is the request that they seem to answer, if that is known."""
 
     reason: str
     id: int | None = None
@@ -136,7 +136,7 @@ def encode_request(request_id: int, method: str, params: JsonObject) -> bytes:
     """Return one request without a line end.
 
     Raises:
-        UpstreamRefused: the parameters cannot be said in JSON; nothing may be sent in their place.
+        UpstreamRefused: the parameters have no JSON form; nothing may be sent in their place.
     """
     return _encode({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
 
@@ -161,7 +161,7 @@ def call_params(permit: Permit) -> JsonObject:
 
 
 def initialize_params() -> JsonObject:
-    """Return the ``initialize`` params. No capability is declared, so the server has nothing to ask us."""
+    """Return the ``initialize`` params. No capability is declared, so the server has nothing to ask the sidecar."""
     return {
         "protocolVersion": PROTOCOL_VERSION,
         "capabilities": {},
@@ -178,7 +178,7 @@ def encode_reply(request: ServerRequest) -> bytes:
 
 
 def decode_message(line: bytes) -> Message:
-    """Read the envelope of one message; whatever is not exactly one message is ``Malformed``."""
+    """Read the envelope of one message; anything but exactly one message is ``Malformed``."""
     try:
         envelope = _decode_envelope(line)
         if envelope.method is not msgspec.UNSET:
@@ -191,7 +191,7 @@ def decode_message(line: bytes) -> Message:
 
 
 def answered_by(tail: bytes) -> int | None:
-    """Return the id of a response of which only the last bytes are known, if they say it.
+    """Return the id of a response from its last bytes, if they hold it.
 
     The server writes ``id`` last. One closing brace at the very end closes the message itself, so a match cannot come
     from inside a document.
@@ -225,7 +225,9 @@ def check_initialized(result: bytes) -> str:
     except (msgspec.DecodeError, RecursionError) as error:
         raise UpstreamProtocolViolation("the answer to initialize is not valid or offers no tools") from error
     if initialized.protocolVersion not in ACCEPTED_VERSIONS:
-        raise UpstreamProtocolViolation(f"the server speaks {initialized.protocolVersion[:32]!r}")
+        raise UpstreamProtocolViolation(
+            f"the server speaks MCP {initialized.protocolVersion[:32]!r}, not one of {sorted(ACCEPTED_VERSIONS)}"
+        )
     return initialized.protocolVersion
 
 
@@ -271,7 +273,7 @@ def _asked_or_told(method: str, request_id: int | str | msgspec.UnsetType | None
 
 def _response(envelope: _Envelope) -> Message:
     if not isinstance(envelope.id, int):
-        return Malformed(reason="a response without an id of ours")
+        return Malformed(reason="a response without the id of a request")
     result, error = bytes(envelope.result), bytes(envelope.error)
     if bool(result) == bool(error):
         return Malformed(id=envelope.id, reason="a response with both or neither of result and error")
@@ -281,14 +283,14 @@ def _response(envelope: _Envelope) -> Message:
             str(result, "utf-8")
         return ServerResult(id=envelope.id, result=result)
     try:
-        said = _decode_error(error)
+        found = _decode_error(error)
     except msgspec.DecodeError:
         return Malformed(id=envelope.id, reason="a response whose error has no code and message")
-    return Refusal(id=envelope.id, code=said.code, message=said.message[:_MAX_ERROR_TEXT])
+    return Refusal(id=envelope.id, code=found.code, message=found.message[:_MAX_ERROR_TEXT])
 
 
 def _count(structured: msgspec.Raw) -> int | None:
-    """Documents returned, else written, else counted; None for every shape that does not say (an outside fact)."""
+    """Documents returned, else written, else counted; None for every shape without such a number."""
     try:
         counted = _decode_counted(structured)
     except (msgspec.DecodeError, RecursionError):
@@ -296,5 +298,5 @@ def _count(structured: msgspec.Raw) -> int | None:
     if counted.documents is not None:
         return len(counted.documents)
     updated = None if counted.modified_count is None else counted.modified_count + counted.upserted_count
-    said = (counted.inserted_count, counted.deleted_count, updated, counted.count)
-    return next((number for number in said if isinstance(number, int)), None)
+    numbers = (counted.inserted_count, counted.deleted_count, updated, counted.count)
+    return next((number for number in numbers if isinstance(number, int)), None)

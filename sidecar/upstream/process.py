@@ -1,6 +1,6 @@
 """The MongoDB MCP server as a child on standard input and output: one process, many callers, restarted when it dies.
 
-Preferred over HTTP: nobody else can reach its pipes, and it is faster than the server's own HTTP layer (measured,
+Preferred over HTTP: no other program can reach its pipes, and it is faster than the server's own HTTP layer (measured,
 ``count`` at 8 callers: 575/s against 194 to 218/s).
 """
 
@@ -124,7 +124,7 @@ class StdioUpstream:
     async def forward(self, permit: Permit) -> UpstreamResult:
         """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``)."""
         if permit.server != self._name:
-            raise UpstreamRefused(f"a permit for {permit.server!r} was brought to {self._name!r}")
+            raise UpstreamRefused(f"a permit for server {permit.server!r} cannot be used at {self._name!r}")
         return read_tool_result(await self._ask("tools/call", call_params(permit)))
 
     async def tools(self) -> tuple[JsonObject, ...]:
@@ -154,7 +154,7 @@ class StdioUpstream:
         return self._child
 
     def _suspect(self, child: Child) -> None:
-        """A call timed out and nothing else was answered meanwhile: ask for a sign of life, else make a new child."""
+        """A call timed out and no other was answered meanwhile: ping the child; kill it if it does not answer."""
         if self._probe is None and child.open and self._supervisor is not None:
             self._probe = asyncio.create_task(self._ping(child), name=f"probe {self._name}")
 
@@ -163,11 +163,11 @@ class StdioUpstream:
             async with asyncio.timeout(self._timeout_s):
                 await child.ask("ping", {})
         except TimeoutError:
-            self._log.warning("child %d does not answer a ping; killing it", child.pid)
+            self._log.warning("the server (child %d) does not answer a ping; it is killed and started again", child.pid)
             child.kill()
         except UpstreamError as error:
-            # An error is an answer too; a child that ended is the supervisor's affair.
-            self._log.info("ping: %s", error)
+            # An error is an answer too; the supervisor handles a child that ended.
+            self._log.info("the server answered a ping with an error: %s", error)
         finally:
             self._probe = None
 
@@ -184,7 +184,7 @@ class StdioUpstream:
                 failures = 0 if clock() - born >= _STABLE_S else failures
                 pause = min(_FIRST_BACKOFF_S * 2**failures, _LONGEST_BACKOFF_S)
                 failures = min(failures + 1, _MOST_DOUBLINGS)
-                self._log.warning("the server is down; starting it again in %.2f s", pause)
+                self._log.warning("the server has ended; it is started again in %.2f s", pause)
                 await asyncio.sleep(pause)
         finally:
             await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
@@ -194,7 +194,7 @@ class StdioUpstream:
         try:
             child = await self._spawn(home)
         except (OSError, subprocess.SubprocessError) as error:
-            self._failed(first, ConfigurationError(f"cannot execute {self._command[0]!r}: {error}"))
+            self._failed(first, ConfigurationError(f"command: {self._command[0]!r} cannot be executed: {error}"))
             return
         try:
             async with asyncio.timeout(self._start_timeout_s):
@@ -229,7 +229,7 @@ class StdioUpstream:
 
     def _down(self) -> None:
         self._ready.clear()
-        # The next child may be another version or see another world.
+        # The next child may be another version, or find another database.
         self._tools.changed()
 
     def _failed(self, first: asyncio.Future[None], error: ConfigurationError | UpstreamError) -> None:

@@ -1,4 +1,4 @@
-"""The child's standard error on its way into our log: without secrets, without control characters, without end."""
+"""The child's standard error on its way to the log: without secrets and control characters, and bounded."""
 
 import re
 from collections.abc import Iterable
@@ -30,7 +30,8 @@ class Redactor:
         if self._secrets is not None:
             text = self._secrets.sub(_HIDDEN, text)
         text = _FAILED_TOOL.sub(rf"\1: {_HIDDEN}", _URI.sub(_HIDDEN, text))
-        # Escape sequences and bidirectional marks would let the server draw in the terminal of whoever reads the log.
+        # Escape sequences and bidirectional marks would let the server draw in the terminal of a person who reads the
+        # log.
         return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 

@@ -31,7 +31,7 @@ class ToolList:
         self._callbacks.append(callback)
 
     def changed(self) -> None:
-        """Forget the list. Callbacks run in a later turn of the loop, so that their failure is their own."""
+        """Forget the list. Callbacks run in a later turn of the loop, so that a failure in one stops nothing here."""
         self._generation += 1
         self._tools = None
         loop = asyncio.get_running_loop()
@@ -44,7 +44,7 @@ class ToolList:
         The same object is returned until the list may have changed, so that what was computed from it can be kept.
 
         Raises:
-            UpstreamProtocolViolation: an answer that is no list, pages without end, or two tools of one name.
+            UpstreamProtocolViolation: the answer is not a list, has too many pages, or has two tools of one name.
             UpstreamError: what ``fetch`` raises.
         """
         clock = asyncio.get_running_loop().time

@@ -78,7 +78,7 @@ def assert_as_announced(output: str, steps: list[tuple[str, str, str, str]]) -> 
         assert cells[3] == decision
         assert why.replace(" ", "") in cells[4].replace(" ", "")
         assert re.fullmatch(r"\d+", cells[5])
-    assert "announced" not in output
+    assert "(expected: " not in output
 
 
 def collections(uri: str) -> set[str]:
@@ -105,7 +105,7 @@ def test_outside_of_the_loaders_hours_its_insert_is_announced_as_refused(tmp_pat
     done = demo(tmp_path, SIDECAR_POLICIES=str(policies_on(tmp_path / "closed", days=[])))
     assert done.returncode == 0, done.stderr
     assert_as_announced(done.stdout, ON_ANOTHER_DAY)
-    assert "outside of the loading team's hours" in done.stdout
+    assert "outside the loading team's hours" in done.stdout
 
 
 def without_the_analysts_grants(folder: Path) -> Path:
@@ -122,7 +122,7 @@ def test_a_step_that_goes_otherwise_is_shown_and_ends_with_status_1(tmp_path):
     done = demo(tmp_path, SIDECAR_POLICIES=str(without_the_analysts_grants(tmp_path)))
     assert done.returncode == 1, done.stderr
     first = rows(done.stdout)[0]
-    assert "announced: allowed" in first[3]
+    assert "expected: allowed" in first[3]
     assert rows(done.stdout)[3][3] == "allowed", "the others are not affected"
 
 
