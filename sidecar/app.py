@@ -22,9 +22,10 @@ from aiohttp import web
 from sidecar import __version__, issuers, settings
 from sidecar.commands.catalog import CATALOG
 from sidecar.edge import admin, admission, http, server
+from sidecar.edge.connections import ConnectionLimits, Connections
 from sidecar.enforcement import EnforcementPoint, Ports, Rules
 from sidecar.errors import ConfigurationError, SidecarError
-from sidecar.lifecycle import allow_descriptors, cancelled, interrupted
+from sidecar.lifecycle import allow_descriptors, cancelled, connections_allowed, interrupted
 from sidecar.mcp import methods
 from sidecar.mcp.session import Sessions
 from sidecar.opa.client import OpaClient
@@ -45,6 +46,9 @@ from sidecar.upstream.process import StdioUpstream
 from sidecar.views.mongodb import MongoViews
 
 _LOG = logging.getLogger("sidecar.app")
+
+ADMIN_LIMITS: Final = server.ServerLimits(connections=ConnectionLimits(total=64, per_address=64))
+"""The admin listener has places of its own, so that probes are answered whatever clients do."""
 
 FLUSH_S: Final = 2.0
 """How long telemetry may take to leave at the end."""
@@ -112,13 +116,16 @@ async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
         pep = EnforcementPoint(ports, _rules(config), _sessions(config))
         for upstream in upstreams.values():
             upstream.on_tools_changed(pep.tools_changed)
-        readiness = Readiness(decisions, upstreams, metrics, pep, candidate)
+        limits = _limits(config)
+        connections = Connections(limits.connections, clock.monotonic, metrics.connection_ended)
+        readiness = Readiness(decisions, upstreams, metrics, pep, candidate, connections)
         stack.push_async_callback(cancelled, asyncio.create_task(readiness.watch(), name="readiness"))
         with naming("listen"):
-            url = await _listen(http.build_application(pep, _edge(config)), config.listen, stack)
+            application = http.build_application(pep, _edge(config))
+            url = await _listen(application, config.listen, stack, limits, connections)
         with naming("admin_listen"):
             administration = admin.build_admin_application(readiness.check, metrics.render, readiness.degraded)
-            admin_url = await _listen(administration, config.admin_listen, stack)
+            admin_url = await _listen(administration, config.admin_listen, stack, ADMIN_LIMITS)
         yield Endpoints(url=url + config.resource.path, admin_url=admin_url)
 
 
@@ -179,10 +186,28 @@ def _edge(config: Settings) -> http.EdgeConfig:
     )
 
 
-async def _listen(application: web.Application, address: str, stack: AsyncExitStack) -> str:
+def _limits(config: Settings) -> server.ServerLimits:
+    limits = config.connections
+    with naming("connections.total"):
+        total = connections_allowed(limits.total)
+    return server.ServerLimits(
+        idle_s=limits.idle_s,
+        connections=ConnectionLimits(
+            total=total, per_address=limits.per_address, first_byte_s=limits.first_byte_s, head_s=limits.head_s
+        ),
+    )
+
+
+async def _listen(
+    application: web.Application,
+    address: str,
+    stack: AsyncExitStack,
+    limits: server.ServerLimits,
+    connections: Connections | None = None,
+) -> str:
     """Serve an application; return its root URL with the port that was really bound."""
     host, port = settings.split_address(address)
-    runner = await server.serve(application, host, port)
+    runner = await server.serve(application, host, port, limits=limits, connections=connections)
     stack.push_async_callback(runner.cleanup)
     bound = runner.addresses[0][1]
     return f"http://{f'[{host}]' if ':' in host else host}:{bound}"

@@ -9,8 +9,17 @@ from typing import Final, TypeVar
 
 import uvloop
 
+from sidecar.errors import ConfigurationError
+
 SIGNAL_STATUS: Final = 128
 """Exit status of a process that a signal ended, less the signal's number."""
+
+RESERVED_DESCRIPTORS: Final = 288
+"""File descriptors that clients' connections never take: 128 for connections that are accepted and not yet ended again
+(``ServerLimits.backlog``), 64 for the admin listener, the rest for OPA and MCP servers (six each), reloads of policies
+(measured: 20), key fetches, the database that views are learned from, and the audit file."""
+
+LEAST_CONNECTIONS: Final = 64
 
 T = TypeVar("T")
 
@@ -42,6 +51,21 @@ def allow_descriptors() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # some systems name a hard limit that they do not grant
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def connections_allowed(asked: int) -> int:
+    """Return how many connections of clients leave enough descriptors for everything else.
+
+    Raises:
+        ConfigurationError: the process may have so few descriptors that hardly any connection would be left.
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return asked
+    if allowed - RESERVED_DESCRIPTORS < LEAST_CONNECTIONS:
+        least = RESERVED_DESCRIPTORS + LEAST_CONNECTIONS
+        raise ConfigurationError(f"the process may open {allowed} files (ulimit -n); at least {least} are needed")
+    return min(asked, allowed - RESERVED_DESCRIPTORS)
 
 
 async def interrupted() -> None:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
+from sidecar.edge.connections import Connections
 from sidecar.enforcement import EnforcementPoint
 from sidecar.opa.managed import ManagedOpa
 from sidecar.opa.policy_state import Load, PolicyState
@@ -55,12 +56,14 @@ class Readiness:
         metrics: OtelMetrics,
         pep: EnforcementPoint,
         candidate: ManagedOpa | None,
+        connections: Connections,
     ) -> None:
         self._decisions = decisions
         self._candidate = candidate
         self._upstreams = upstreams
         self._metrics = metrics
         self._pep = pep
+        self._connections = connections
         self._unreviewed: dict[str, dict[str, str]] = {}
 
     async def check(self) -> Mapping[str, bool]:
@@ -70,6 +73,7 @@ class Readiness:
         for component, up in found.items():
             self._metrics.health(component, up=up)
         self._metrics.policy_load(self._decisions.policy_state.result)
+        self._metrics.connections(len(self._connections))
         if self._candidate is not None:
             self._metrics.candidate_load(self._candidate.policy_state.result)
         return found
@@ -77,10 +81,12 @@ class Readiness:
     def degraded(self) -> Sequence[str]:
         """Name what is not as it should be and takes nothing out of rotation.
 
-        ``policies`` is a refused policy set, ``candidate`` a refused candidate.
+        ``policies`` is a refused policy set, ``candidate`` a refused candidate, ``connections`` a listener that is full
+        or had to end a connection for another a moment ago.
         """
         sets = {"policies": self._decisions, "candidate": self._candidate}
-        return [name for name, opa in sets.items() if opa is not None and opa.policy_state.result is Load.REFUSED]
+        names = [name for name, opa in sets.items() if opa is not None and opa.policy_state.result is Load.REFUSED]
+        return [*names, "connections"] if self._connections.crowded else names
 
     async def watch(self) -> None:
         """Keep the health gauges fresh for those who only read metrics."""

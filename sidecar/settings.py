@@ -74,7 +74,7 @@ class Issuer(_Group):
     """Accepted `aud` values; empty: `resource_url`."""
     token_types: tuple[str, ...] = Field(default=("at+jwt", "application/at+jwt"), min_length=1)
     """Accepted `typ` headers (RFC 9068 section 2.1)."""
-    leeway_s: int = Field(default=30, ge=0, le=300)
+    leeway_s: int = Field(default=30, ge=0, le=120)
     """Seconds by which clocks may differ."""
     claims: Claims = Claims()
     """Which claims mean what."""
@@ -193,8 +193,23 @@ class Audit(_Group):
         return Path(self.store.removeprefix("file:"))
 
 
+class ClientConnections(_Group):
+    """How many connections of clients there may be; beyond that idle ones end, refused and silent ones first."""
+
+    total: int = Field(default=10_000, ge=64)
+    """Open connections; never more than the process may open files (`ulimit -n`), less 288 for everything else."""
+    per_address: int = Field(default=2_000, ge=8)
+    """Open connections of one IPv4 address or IPv6 /64; behind a proxy, all clients have the proxy's."""
+    first_byte_s: int = Field(default=10, ge=1, le=3600)
+    """Seconds from connecting to the first byte."""
+    head_s: int = Field(default=10, ge=1, le=3600)
+    """Seconds from the first byte of a request to its complete head."""
+    idle_s: int = Field(default=75, ge=1, le=3600)
+    """Seconds that a connection stays open between two requests."""
+
+
 class SessionLimits(_Group):
-    """How many sessions there may be; beyond that initialize is refused (CVE-2026-59951, CVE-2026-67430)."""
+    """How many sessions there may be; at a bound the least recently used one ends (CVE-2026-59951, CVE-2026-67430)."""
 
     total: int = Field(default=10_000, ge=1)
     """Open sessions of the process."""
@@ -257,6 +272,8 @@ class Settings(BaseSettings):
     """Where decisions come from."""
     audit: Audit = Audit()
     """Where the evidence goes."""
+    connections: ClientConnections = ClientConnections()
+    """How many connections there may be."""
     sessions: SessionLimits = SessionLimits()
     """How many sessions there may be."""
     views: Views = Views()

@@ -3,15 +3,18 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from ssl import SSLContext
 from typing import Any, Final
 
 from aiohttp import http_parser, web
 from typing_extensions import override
 
+from sidecar.edge.connections import ConnectionLimits, Connections, Ending, address_of
 from sidecar.errors import ConfigurationError
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _log = logging.getLogger(__name__)
 
@@ -30,8 +33,7 @@ class ServerLimits:
     """What one connection may cost; seconds and bytes."""
 
     idle_s: float = 75.0
-    """From connecting, or from the last answer, to the complete head of the next request: bounds idle connections and
-    heads that arrive byte by byte alike."""
+    """From the last answer to the complete head of the next request."""
     lingering_s: float = 2.0
     """How long the rest of a refused body is read and dropped before the connection closes."""
     shutdown_s: float = 20.0
@@ -40,21 +42,74 @@ class ServerLimits:
     max_header_bytes: int = 10_240
     """One header; just above the longest token that ``sidecar.oauth`` looks at."""
     max_headers: int = 64
-    backlog: int = 512
+    backlog: int = 128
+    """Connections that may be accepted in one go before any of them can be ended again: part of the reserve of file
+    descriptors (``sidecar.lifecycle``)."""
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
 
 
 class _Protocol(web.RequestHandler):
-    """Answers malformed HTTP with a constant text; aiohttp's own answer quotes the request and names its versions."""
+    """Answers malformed HTTP with a constant text; aiohttp's own answer quotes the request and names its versions.
 
-    __slots__ = ()
+    A connection that is not answering a request has a deadline: for the first byte, then for the complete head.
+    """
+
+    __slots__ = ("_busy", "_connections", "_deadline", "_head_began", "address")
+
+    def __init__(self, server: "_Server", **parameters: Any) -> None:
+        super().__init__(server, **parameters)
+        self._connections = server.guarded
+        self._deadline: asyncio.TimerHandle | None = None
+        self._head_began = False
+        self._busy = False
+        self.address = ""
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.address = address_of(transport.get_extra_info("peername"))
+        self._expect(self._connections.limits.first_byte_s, Ending.FIRST_BYTE)
+        self._connections.opened(self)
         wire = transport.get_extra_info("socket")
         if wire is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
             # A client that stops reading its answer must not keep it in memory; it counts progress, not size.
             wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
+
+    @override
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._expect(None)
+        self._connections.closed(self)
+        super().connection_lost(exc)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if not self._head_began and not self._busy:
+            self._head_began = True
+            self._expect(self._connections.limits.head_s, Ending.HEAD)
+        super().data_received(data)
+
+    def end(self, reason: Ending) -> None:
+        """Close this connection without a word: there is no request to answer."""
+        self._connections.count(reason)
+        self._expect(None)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def began(self) -> None:
+        """The head of a request is complete."""
+        self._busy = True
+        self._expect(None)
+        self._connections.busy(self)
+
+    def ended(self, *, served: bool) -> None:
+        """The request is answered, but for what is still being sent."""
+        self._busy = self._head_began = False
+        self._connections.idle(self, served=served)
+
+    def _expect(self, seconds: float | None, reason: Ending = Ending.HEAD) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self._loop.call_later(seconds, self.end, reason)
 
     @override
     def handle_error(
@@ -77,6 +132,23 @@ class _Protocol(web.RequestHandler):
 
 
 class _Server(web.Server):
+    def __init__(self, connections: Connections, handler: Handler, **parameters: Any) -> None:
+        async def guarded(request: web.BaseRequest) -> web.StreamResponse:
+            protocol = request.protocol
+            if not isinstance(protocol, _Protocol):
+                raise TypeError("a connection without limits")
+            protocol.began()
+            served = False
+            try:
+                response = await handler(request)
+                served = response.status < web.HTTPBadRequest.status_code
+                return response
+            finally:
+                protocol.ended(served=served)
+
+        super().__init__(guarded, **parameters)
+        self.guarded = connections
+
     @override
     def __call__(self) -> web.RequestHandler:
         # aiohttp's own falls back to a handler without our limits when they do not fit its signature: fail instead
@@ -86,16 +158,20 @@ class _Server(web.Server):
 class _Runner(web.AppRunner):
     """Runs the application on ``_Server``; aiohttp has no public way to choose the protocol class."""
 
-    __slots__ = ("_parameters",)
+    __slots__ = ("_connections", "_parameters")
 
-    def __init__(self, application: web.Application, parameters: Mapping[str, Any], shutdown_s: float) -> None:
+    def __init__(
+        self, application: web.Application, connections: Connections, parameters: Mapping[str, Any], shutdown_s: float
+    ) -> None:
         super().__init__(application, shutdown_timeout=shutdown_s)
+        self._connections = connections
         self._parameters = parameters
 
     @override
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         return _Server(
+            self._connections,
             made.request_handler,
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
@@ -121,6 +197,7 @@ async def serve(
     port: int,
     *,
     limits: ServerLimits | None = None,
+    connections: Connections | None = None,
     ssl_context: SSLContext | None = None,
 ) -> web.AppRunner:
     """Listen and serve until the returned runner is cleaned up (``await runner.cleanup()``).
@@ -142,7 +219,9 @@ async def serve(
         "auto_decompress": False,
         "access_log": None,  # spans and audit records are the log of requests; aiohttp's would repeat targets
     }
-    runner = _Runner(application, parameters, limits.shutdown_s)
+    if connections is None:
+        connections = Connections(limits.connections, asyncio.get_running_loop().time)
+    runner = _Runner(application, connections, parameters, limits.shutdown_s)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, ssl_context=ssl_context, backlog=limits.backlog).start()

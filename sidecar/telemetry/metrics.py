@@ -83,7 +83,7 @@ class OtelMetrics:
         self._reason, self._owner, self._stage, self._error = _Bounded(), _Bounded(), _Bounded(), _Bounded()
         self._component = _Bounded()
         self._difference = _Bounded()
-        self._fault = _Bounded()
+        self._fault, self._ending = _Bounded(), _Bounded()
         self._registry = CollectorRegistry()
         self._provider = MeterProvider(
             metric_readers=_readers(self._registry, endpoint_configured=endpoint_configured, protocol=protocol),
@@ -109,6 +109,8 @@ class OtelMetrics:
         self._faults = meter.create_counter("mcp_sidecar.opa.faults", description="Refusals without a decision of OPA.")
         self._refusals = meter.create_counter("mcp_sidecar.refusals", description="Refused requests.")
         self._sessions = meter.create_gauge("mcp_sidecar.sessions", description="Open sessions.")
+        self._connections = meter.create_gauge("mcp_sidecar.connections", description="Open connections of clients.")
+        self._ended = meter.create_counter("mcp_sidecar.connections.ended", description="Connections ended from here.")
         self._running = 0
         # Observed at export: two measurements per call would cost more than the rest of its metrics together.
         meter.create_observable_up_down_counter(
@@ -175,6 +177,14 @@ class OtelMetrics:
     def sessions(self, count: int) -> None:
         """How many sessions are open."""
         self._sessions.set(count)
+
+    def connections(self, count: int) -> None:
+        """How many connections of clients are open."""
+        self._connections.set(count)
+
+    def connection_ended(self, reason: str) -> None:
+        """Count a connection that the listener ended by itself (``sidecar.edge.connections.Ending``)."""
+        self._ended.add(1, {"reason": self._ending(reason)})
 
     def in_flight(self, change: int) -> None:
         """Count a call that began (+1) or ended (-1)."""

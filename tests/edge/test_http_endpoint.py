@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from sidecar.edge.connections import ConnectionLimits
 from sidecar.edge.server import ServerLimits, serve
 from sidecar.enforcement import Caller, EnforcementPoint, Exchange, Reply
 from sidecar.errors import ConfigurationError, MethodRefused
@@ -258,7 +259,7 @@ class TestLimits:
         assert len(endpoint.sessions) == 0
 
     async def test_a_head_that_trickles_is_cut_off(self, tmp_path: Path) -> None:
-        limits = ServerLimits(idle_s=0.3, shutdown_s=0.5)
+        limits = ServerLimits(shutdown_s=0.5, connections=ConnectionLimits(head_s=0.3))
         async with running(tmp_path, limits) as endpoint:
             reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
             assert await cut_off(reader, writer, head("POST", "/mcp"))

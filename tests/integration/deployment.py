@@ -43,6 +43,8 @@ class Deployment:
     issuer: DemoIssuer
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    launcher: tuple[str, ...] = ()
+    """What the sidecar's own command line is given to, such as a shell that sets limits first."""
 
     @property
     def url(self) -> str:
@@ -114,7 +116,7 @@ class Deployment:
     def start(self) -> None:
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sidecar", "serve"],
+                [*self.launcher, sys.executable, "-m", "sidecar", "serve"],
                 cwd=parts.ROOT,
                 env={"PATH": search_path(), "SIDECAR_CONFIG": str(self.folder / "sidecar.toml"), **self.environment},
                 stdin=subprocess.DEVNULL,
@@ -140,6 +142,7 @@ def deployed(
     server: Sequence[str] = (),
     of_servers: str = "",
     policies: Path | None = None,
+    launcher: tuple[str, ...] = (),
 ) -> Iterator[Deployment]:
     """Write the settings, start the sidecar, and take it down again; ``server`` wraps the MCP server's command.
 
@@ -153,6 +156,7 @@ def deployed(
         admin_port=parts.free_port(),
         issuer=DemoIssuer(),
         environment=environment or {},
+        launcher=launcher,
     )
     deployment.issuer.write_keys(folder / "jwks.json")
     (folder / "mongodb").write_text(uri)
