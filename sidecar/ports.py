@@ -46,6 +46,8 @@ class PdpAnswer:
     revision: str
     """The policy set that gave the answer; empty if the PDP does not say."""
     decision_id: str = ""
+    engine: str = ""
+    """The PDP's version; empty if it does not say, or was not asked."""
 
 
 class DecisionPoint(Protocol):

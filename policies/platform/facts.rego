@@ -60,6 +60,22 @@ default negation_of_undefined := false
 negation_of_undefined if not "x" in data.mcp.platform.no_such_table
 
 # METADATA
+# title: Rules that the index of rules has to find
+# description: >-
+#   The index of OPA 1.21.0 to 1.22.0 found none of those whose body compares a reference with a collection that has another
+#   reference in it, so that a deny of that kind denied nothing. The last one says that the body still decides.
+indexed contains "set" if input.nonce in {"a", input.nonce}
+
+indexed contains "array" if input.nonce in ["a", input.nonce]
+
+indexed contains "with a condition" if {
+	input.nonce in {"a", input.nonce}
+	is_string(input.nonce)
+}
+
+indexed contains "of another value" if input.nonce in {"a", input.fail}
+
+# METADATA
 # title: The answers
 known := {
 	"min_of_numbers": min([1000, 55]),
@@ -78,5 +94,6 @@ known := {
 	"hash": crypto.sha256("a\"b"),
 	"glob_spans_dots": glob.match("a*", null, "a.b"),
 	"integers_are_exact": 9007199254740993 - 1,
+	"index_of_rules": sort(indexed),
 	"text_stays_text": "x\", \"allow\": true, \"z\":\"",
 }

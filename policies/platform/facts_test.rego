@@ -48,3 +48,10 @@ test_an_unknown_package_is_told_from_a_known_one if {
 	facts.stranger == "undefined" with input as {"nonce": "x"}
 	facts.stranger == {"g"} with input as {"nonce": "x"} with data.mcp.teams as {"x": {"grant": {"g"}}}
 }
+
+test_the_index_finds_a_rule_where_its_body_holds_and_only_there if {
+	facts.indexed == {"set", "array", "with a condition"} with input as {"nonce": "x"}
+	facts.indexed == {"set", "array", "with a condition", "of another value"} with input as {"nonce": "x", "fail": "x"}
+	facts.indexed == {"set", "array"} with input as {"nonce": 7}
+	facts.indexed == set() with input as {"fail": true}
+}

@@ -82,8 +82,15 @@ sound_object(value, further) if {
 }
 
 # METADATA
+# title: What the ids of grants start with that no team gave
+reserved := "platform."
+
+# METADATA
 # title: A grant of a team
-sound_grant(value) if sound_object(value, set())
+sound_grant(value) if {
+	sound_object(value, set())
+	not startswith(value.id, reserved)
+}
 
 # METADATA
 # title: The grants that say what they are called and nothing else; sound, and told without looking at parts

@@ -107,6 +107,11 @@ plain := terms.plain(offered)
 unsound := {grant | some grant in (offered - plain); not terms.sound_grant(grant)}
 
 # METADATA
+# title: The grants of that kind that are called like the platform's
+# description: The platform's own are among them; what makes one unsound is that a team says it.
+borrowed := {grant | some grant in plain; startswith(grant.id, terms.reserved)}
+
+# METADATA
 # title: What was denied, of the accesses whose owner denies anything, by index
 denied := {index: answer.deny | some index, answer in statements; answer.deny != set()}
 
@@ -119,6 +124,12 @@ malformed contains index if {
 	some grant in unsound
 	some index, grants in offers
 	grant in grants
+}
+
+malformed contains index if {
+	some grant in borrowed
+	some index, answer in team_statements
+	grant in answer.grant
 }
 
 malformed contains index if {

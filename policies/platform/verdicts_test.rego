@@ -27,6 +27,12 @@ test_a_team_that_denies_beats_its_grants if {
 	fixture.refused(says({"grant": {{"id": "all"}}, "deny": {"no"}}), [red("team_denied")])
 }
 
+test_an_id_that_only_looks_like_the_platforms_is_a_teams if {
+	every id in ["platform", "platform-x", "a.platform.x"] {
+		says({"grant": {{"id": id}}}).accesses[0].grants == [id]
+	}
+}
+
 test_a_team_without_a_deny_denies_nothing if {
 	says({"grant": {{"id": "all"}}}).allow == true
 }
@@ -50,6 +56,8 @@ test_a_grant_set_that_is_not_of_the_contract_is_an_error_of_the_team if {
 		{{"id": ""}},
 		{{"id": "All Orders"}},
 		{{"id": 7}},
+		{{"id": "platform.view-alone"}},
+		{{"id": "all"}, {"id": "platform.x", "mask": ["ssn"]}},
 		{{"id": "all", "masks": ["ssn"]}},
 		{{"id": "all", "filter": {}}},
 		{{"id": "all", "filter": null}},

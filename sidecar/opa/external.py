@@ -25,10 +25,11 @@ from typing import Final, Self, TypeVar
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.client import OpaClient
+from sidecar.opa.engine_version import version_fault
 from sidecar.opa.external_bundle_status import Activation
 from sidecar.opa.external_inventory import BUNDLES, MODULES, Inventory, owner, read_inventory, violations
 from sidecar.opa.policy_state import Load, PolicyState
-from sidecar.opa.self_test import self_test
+from sidecar.opa.witness import Witness, self_tested
 from sidecar.policyset.checks import refuse, workshop
 from sidecar.policyset.finding import Severity, Violation
 from sidecar.ports import PdpAnswer, Question
@@ -44,8 +45,6 @@ _MAX_LISTING_BYTES: Final = 64 * 2**20
 
 _LOOKS: Final = 3
 """How often a set that changes while it is looked at is looked at anew, before that is a refusal."""
-_SELF_TESTS: Final = 3
-"""The first question to a new set pays for what OPA prepares lazily, which can exceed the deadline of one."""
 
 _RETRY_S: Final = 5.0
 """A refused set is examined again after this long: the reason may have been a busy machine."""
@@ -83,6 +82,7 @@ class ExternalOpa:
         self._names: OrderedDict[str, str] = OrderedDict()
         self._verdicts: OrderedDict[str, str] = OrderedDict()
         self._dishonoured: OrderedDict[str, float] = OrderedDict()
+        self._engines: OrderedDict[str, None] = OrderedDict()
         self._refused: set[str] = set()
         self._state = PolicyState(revision="", since=0.0, result=Load.REFUSED)
         self._failure = DecisionUnavailable("the policy set was not looked at yet", fault=PdpFault.POLICIES_REFUSED)
@@ -144,8 +144,14 @@ class ExternalOpa:
             return await self._client.ask(question, document)
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         answer = await self._client.ask(question, document)
+        if answer.engine not in self._engines:
+            # Another OPA than those that were tested, whatever it runs.
+            self._accepted.clear()
         if not self._believes(answer.revision):
             await self._admit(answer.revision, deadline)
+        if answer.engine not in self._engines:
+            what = version_fault(answer.engine) or f"OPA {answer.engine} has not passed the self-test"
+            raise DecisionUnavailable(what, fault=PdpFault.POLICIES_REFUSED)
         return answer
 
     async def _admit(self, revision: str, deadline: float) -> None:
@@ -241,14 +247,18 @@ class ExternalOpa:
             return before
         # Whatever this turns out to be, it is not what was accepted; nothing is believed of it until that is known.
         self._accepted.pop(revision, None)
-        witness = _Witness(self._client)
-        failure = await _self_tested(witness)
+        witness = Witness(self._client)
+        failure = await self_tested(witness)
         fault = await self._judged(before)
         after = await self._look()
         if after.fingerprint != before.fingerprint or not witness.revisions <= {revision}:
             return None
+        for too_old in filter(None, map(version_fault, witness.engines)):
+            raise ConfigurationError(too_old)
         if failure is not None and not fault:
             raise failure
+        for engine in witness.engines if failure is None else ():
+            _remember(self._engines, engine, None, _REMEMBERED)
         self._hold_to_its_name(after.running, fault)
         return after
 
@@ -368,41 +378,8 @@ def _remember(memory: OrderedDict[str, _T], name: str, what: _T, longest: int) -
         memory.popitem(last=False)
 
 
-class _Witness:
-    """Asks, and keeps which sets have answered."""
-
-    def __init__(self, client: OpaClient) -> None:
-        self._client = client
-        self.revisions: set[str] = set()
-
-    async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
-        """Ask the OPA behind the client.
-
-        Raises:
-            DecisionUnavailable: as for ``OpaClient.ask``.
-        """
-        answer = await self._client.ask(question, document)
-        self.revisions.add(answer.revision)
-        return answer
-
-
 def _placed(finding: Violation, located: Sequence[Violation]) -> Violation:
     """Take the line of the like finding in the text; what OPA evaluates decides, the text only says where."""
     alike = [one for one in located if one.rule is finding.rule]
     same = [one for one in alike if one.message == finding.message]
     return replace(finding, line=(same or alike or [finding])[0].line)
-
-
-async def _self_tested(pdp: _Witness) -> ConfigurationError | DecisionUnavailable | None:
-    """Take the self-test; an answer that is wrong is final, one that is late is asked for again."""
-    failure: ConfigurationError | DecisionUnavailable | None = None
-    for _ in range(_SELF_TESTS):
-        try:
-            await self_test(pdp)
-        except ConfigurationError as error:
-            return error
-        except DecisionUnavailable as error:
-            failure = error
-        else:
-            return None
-    return failure

@@ -25,7 +25,6 @@ from sidecar.policyset.containment import (
     MAX_MODULE_BYTES,
     MAX_TEAM_FILES,
     MAX_TEAM_RULES_BYTES,
-    lint,
 )
 from sidecar.policyset.finding import Rule, Violation
 from sidecar.policyset.folder import MANIFEST, TEAMS
@@ -39,6 +38,7 @@ from sidecar.policyset.manifest import (
     team_fault,
     trusted_fault,
 )
+from sidecar.policyset.module_lint import Linted, lint_module, uncalled
 
 BUNDLES: Final = "v1/data/system/bundles"
 MODULES: Final = "v1/policies"
@@ -248,6 +248,7 @@ def _revision(manifest: Any) -> str:
 def _modules(running: Inventory) -> Iterator[Violation]:
     expected = _expected(running.bundles)
     teams: dict[str, list[Module]] = {}
+    linted: dict[str, list[Linted]] = {}
     for module in running.modules:
         tree = _tree(module)
         home = _home(module.id, _package(tree), running.bundles)
@@ -255,11 +256,13 @@ def _modules(running: Inventory) -> Iterator[Violation]:
             yield fault
         elif home is not None and (team := team_of(home)) is not None:
             teams.setdefault(team, []).append(module)
-            yield from lint(tree, team=team, file=module.id)
+            linted.setdefault(team, []).append(lint_module(tree, team=team, file=module.id))
+            yield from linted[team][-1].findings
     for missing in expected:
         yield _found(missing, Rule.FILE, "OPA does not run this module, which its bundle's manifest lists")
     for team, modules in teams.items():
         yield from _sizes(team, modules)
+        yield from uncalled(linted[team])
 
 
 def _misplaced(

@@ -83,6 +83,7 @@ def decode_answer(body: bytes, *, revision: str | None = None) -> PdpAnswer:
         result=envelope["result"],
         revision=provenance_revision(envelope.get("provenance")) if revision is None else revision,
         decision_id=_label(envelope.get("decision_id", ""), "decision id"),
+        engine=_engine(envelope.get("provenance")),
     )
 
 
@@ -121,6 +122,10 @@ def _located(error: JsonValue) -> str:
 
 def _code(value: JsonValue) -> str:
     return value if isinstance(value, str) and _CODE.fullmatch(value) else ""
+
+
+def _engine(provenance: JsonValue) -> str:
+    return _label(provenance.get("version", ""), "version") if isinstance(provenance, dict) else ""
 
 
 def provenance_revision(provenance: JsonValue) -> str:

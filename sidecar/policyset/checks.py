@@ -22,10 +22,11 @@ import msgspec
 from sidecar.errors import ConfigurationError
 from sidecar.policyset import platform_data
 from sidecar.policyset.compile_errors import complaints
-from sidecar.policyset.containment import MAX_MODULE_BYTES, lint, misplaced
+from sidecar.policyset.containment import MAX_MODULE_BYTES, misplaced
 from sidecar.policyset.data_lines import has_data
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import CAPABILITIES, SCHEMAS, TEAMS, PolicySet, store
+from sidecar.policyset.module_lint import Linted, lint_module, uncalled
 from sidecar.policyset.opa_command import OpaCommand, finished
 from sidecar.printing import printable
 from sidecar.system.process import in_thread, make_home, remove, spawn
@@ -69,7 +70,7 @@ class SetChecker:
         self._opa = opa
         self._directory = directory
         self._timeout_s = timeout_s
-        self._known: dict[bytes, tuple[Violation, ...]] = {}
+        self._known: dict[bytes, Linted] = {}
 
     async def vet(self, policies: PolicySet) -> ApprovedSet:
         """Let a set through, or say why not.
@@ -137,14 +138,16 @@ class SetChecker:
         known = {key: self._known[key] for key in keys.values() if key in self._known}
         unseen = {path: modules[path] for path, key in keys.items() if key not in known}
         for batch in _batches(unseen):
-            for path, findings in (await self._judge(batch, home, served)).items():
-                known[keys[path]] = findings
-        self._known = {key: findings for key, findings in known.items() if not _errors(findings)}
-        return found + [finding for path in sorted(modules) for finding in known[keys[path]]]
+            for path, linted in (await self._judge(batch, home, served)).items():
+                known[keys[path]] = linted
+        self._known = {key: linted for key, linted in known.items() if not _errors(linted.findings)}
+        judged = {path: known[keys[path]] for path in sorted(modules)}
+        for path in {finding.file for finding in _unresolved(judged, served)}:
+            judged[path] = await self._locate(path, home, team=_team(path), served=path in served)
+        found += [finding for linted in judged.values() for finding in linted.findings]
+        return found + _unresolved(judged, served)
 
-    async def _judge(
-        self, modules: dict[str, bytes], home: Path, served: frozenset[str]
-    ) -> dict[str, tuple[Violation, ...]]:
+    async def _judge(self, modules: dict[str, bytes], home: Path, served: frozenset[str]) -> dict[str, Linted]:
         """Parse all at once without locations; whatever is not clean is parsed again by itself, with them."""
         texts = {path: text for path, content in modules.items() if (text := _text(content)) is not None}
         arguments = ("eval", "--format", "raw", "--stdin-input", _PARSE)
@@ -153,15 +156,12 @@ class SetChecker:
         trees = trees if isinstance(trees, dict) else {}
         judged = {}
         for path in modules:
-            tree = trees.get(path)
             if path not in texts:
-                message = "the module is not UTF-8 text"
-                findings: tuple[Violation, ...] = (Violation(file=path, line=1, rule=Rule.SYNTAX, message=message),)
-            elif tree is None or tuple(lint(tree, team=_team(path), file=path, served=path in served)):
-                findings = await self._locate(path, home, team=_team(path), served=path in served)
-            else:
-                findings = ()
-            judged[path] = findings
+                judged[path] = _unreadable(path, "the module is not UTF-8 text")
+                continue
+            team, serves = _team(path), path in served
+            linted = lint_module(trees.get(path), team=team, file=path, served=serves)
+            judged[path] = await self._locate(path, home, team=team, served=serves) if linted.findings else linted
         return judged
 
     async def locate(self, text: str, *, team: str, file: str) -> tuple[Violation, ...]:
@@ -172,20 +172,19 @@ class SetChecker:
         """
         module = PolicySet(bundles=(), files=(("module.rego", text.encode("utf-8", "replace")),))
         async with self._workplace(module) as home:
-            found = await self._locate("module.rego", home, team=team, served=True)
-        return tuple(replace(finding, file=file) for finding in found)
+            linted = await self._locate("module.rego", home, team=team, served=True)
+        return tuple(replace(finding, file=file) for finding in (*linted.findings, *uncalled([linted])))
 
-    async def _locate(self, path: str, home: Path, *, team: str, served: bool) -> tuple[Violation, ...]:
+    async def _locate(self, path: str, home: Path, *, team: str, served: bool) -> Linted:
         arguments = ("parse", "--format", "json", "--json-include", "locations,-comments", path)
         status, output = await self._run(home, *arguments)
         document = _decoded(output)
         if status == 0 and isinstance(document, dict):
-            return tuple(lint(document, team=team, file=path, served=served))
+            return lint_module(document, team=team, file=path, served=served)
         errors = document.get("errors") if isinstance(document, dict) else None
         if not isinstance(errors, list) or not errors:
-            message = f"OPA cannot parse this: {printable(output)}"
-            return (Violation(file=path, line=1, rule=Rule.SYNTAX, message=message),)
-        return tuple(_syntax(path, error) for error in errors)
+            return _unreadable(path, f"OPA cannot parse this: {printable(output)}")
+        return Linted(findings=tuple(_syntax(path, error) for error in errors))
 
     async def _compile(self, policies: PolicySet, home: Path) -> list[Violation]:
         """``opa run`` has no list of capabilities, so this is where builtins that are not on it are refused."""
@@ -286,6 +285,21 @@ def refuse(findings: Sequence[Violation]) -> None:
 
 def _errors(findings: Iterable[Violation]) -> list[Violation]:
     return [finding for finding in findings if finding.severity is Severity.ERROR]
+
+
+def _unresolved(judged: dict[str, Linted], served: frozenset[str]) -> list[Violation]:
+    """Find the calls that nothing defines. What is served cannot call what only a test defines."""
+    found: list[Violation] = []
+    for team in dict.fromkeys(map(_team, judged)):
+        modules = {path: linted for path, linted in judged.items() if _team(path) == team}
+        serving = [linted for path, linted in modules.items() if path in served]
+        found += uncalled(serving)
+        found += uncalled([linted for path, linted in modules.items() if path not in served], serving)
+    return found
+
+
+def _unreadable(path: str, message: str) -> Linted:
+    return Linted(findings=(Violation(file=path, line=1, rule=Rule.SYNTAX, message=message),))
 
 
 def _batches(modules: dict[str, bytes]) -> list[dict[str, bytes]]:

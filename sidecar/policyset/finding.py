@@ -24,6 +24,7 @@ class Rule(StrEnum):
     DEPTH = "depth"
     COMPILE = "compile"
     TEST = "test"
+    RESERVED = "reserved"
     NEGATED_CALL = "negated_call"
 
 

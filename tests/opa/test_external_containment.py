@@ -20,8 +20,9 @@ from sidecar.opa.external import ExternalOpa
 from sidecar.opa.external_inventory import MODULES
 from sidecar.opa.policy_state import Load
 from sidecar.policyset import bundle_writer
-from sidecar.policyset.containment import MAX_MODULE_BYTES, lint
+from sidecar.policyset.containment import MAX_MODULE_BYTES
 from sidecar.policyset.manifest import listing
+from sidecar.policyset.module_lint import lint
 from sidecar.ports import Question
 from tests import parts
 from tests.opa.outside import (

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.opa.client import OpaClient
+from sidecar.opa.engine_version import version_fault
 from sidecar.opa.external import ExternalOpa
 from sidecar.opa.external_inventory import BUNDLES, MODULES, owner, read_inventory, team_of, violations
 from sidecar.opa.policy_state import Load
@@ -114,6 +115,82 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(60):
         while not await condition():  # noqa: ASYNC110 - the condition is another process's, there is no event
             await asyncio.sleep(0.05)
+
+
+VERSIONS = {
+    **dict.fromkeys(("1.22.1", "1.22.4", "1.23.0", "1.100.0-rc.1", "1.22.2+build.7"), True),
+    **dict.fromkeys(("1.22.0", "1.21.3", "0.70.0", "1.22.1-rc.1", "2.0.0", "", "1.22", "dev", "v1.23.0"), False),
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_opa_is_of_a_version_that_is_known_to_find_its_rules(version: str) -> None:
+    assert (version_fault(version) == "") is VERSIONS[version]
+
+
+def older(version: str) -> Callable[[Proxy, bytes], Awaitable[web.Response]]:
+    """Answer as an OPA of another version."""
+
+    async def change(_: Proxy, body: bytes) -> web.Response:
+        return as_of(version, body)
+
+    return change
+
+
+def as_of(version: str, body: bytes) -> web.Response:
+    answer = json.loads(body)  # noqa: TID251 - our own
+    if "provenance" not in answer:
+        return said(body, 500)
+    answer["provenance"]["version"] = version
+    return said(json.dumps(answer).encode())
+
+
+DECISION, SELF_TEST = (f"v1/data/{question.value}" for question in (Question.DECISION, Question.SELF_TEST))
+
+
+@real
+async def test_an_opa_below_the_floor_keeps_the_sidecar_from_starting(opa: str) -> None:
+    async with proxied(opa) as proxy:
+        proxy.changes[DECISION] = older("1.22.0")
+        with pytest.raises(ConfigurationError, match=r"OPA 1\.22\.0 is too old: at least 1\.22\.1 is needed"):
+            await external(proxy).start()
+        proxy.changes[DECISION] = older("1.22.1")
+        async with external(proxy) as pdp:
+            proxy.changes.clear()
+            with later(60):
+                assert await fault(pdp) is None
+
+
+@real
+async def test_an_opa_that_is_exchanged_for_an_older_one_under_the_same_set_is_not_believed(opa: str) -> None:
+    async with proxied(opa) as proxy, external(proxy) as pdp:
+        assert await fault(pdp) is None
+        for path in (DECISION, SELF_TEST):
+            proxy.changes[path] = older("1.21.2")
+        with pytest.raises(DecisionUnavailable, match=r"OPA 1\.21\.2 is too old") as caught:
+            await pdp.ask(Question.DECISION, {})
+        assert caught.value.fault is PdpFault.POLICIES_REFUSED
+        assert not await pdp.healthy()
+        proxy.changes.clear()
+        with later(60):
+            assert await fault(pdp) is None
+
+
+@real
+async def test_another_opa_under_the_same_set_takes_the_self_test_first(opa: str) -> None:
+    async def wrong(_: Proxy, body: bytes) -> web.Response:
+        return as_of("1.99.0", body.replace(b'"with a condition"', b'"another"'))
+
+    async with proxied(opa) as proxy, external(proxy) as pdp:
+        proxy.changes = {DECISION: older("1.99.0"), SELF_TEST: wrong}
+        with pytest.raises(DecisionUnavailable, match="the engine answers wrongly: index_of_rules"):
+            await pdp.ask(Question.DECISION, {})
+        proxy.changes[SELF_TEST] = older("1.99.0")
+        with later(60):
+            assert await fault(pdp) is None
+            tested = proxy.asked[SELF_TEST]
+            assert [await fault(pdp) for _ in range(5)] == [None] * 5
+        assert proxy.asked[SELF_TEST] == tested, "and once is enough"
 
 
 @real

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from sidecar.errors import ConfigurationError
 from sidecar.policyset.checks import examine, workshop
-from sidecar.policyset.containment import MAX_MODULE_BYTES, MAX_TEAM_DATA_BYTES, lint, misplaced
+from sidecar.policyset.containment import MAX_MODULE_BYTES, MAX_TEAM_DATA_BYTES, misplaced
 from sidecar.policyset.finding import Rule, Severity
 from sidecar.policyset.folder import PolicySet
+from sidecar.policyset.module_lint import lint
 from tests.parts import ROOT
 
 pytestmark = pytest.mark.real
@@ -296,7 +297,7 @@ COMPILE_ERRORS = {
     "an unsafe variable": ("p := x\n", "rego_unsafe_var_error"),
     "a type error": ('p if 1 + "a" == 2\n', "rego_type_error"),
     "two complete values": ("p := 1\n\np(x) := 2\n", "rego_"),
-    "an unknown function": ("p := nothing(1)\n", "rego_type_error"),
+    "an unknown function": ("import data.mcp.lib\n\np := lib.nothing(1)\n", "rego_type_error"),
 }
 
 
