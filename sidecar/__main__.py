@@ -1,4 +1,4 @@
-"""The command line. Exit status: 0 fine; 1 the answer is "no"; 2 wrong usage; 78 configuration error (EX_CONFIG)."""
+"""The command line. Exit status: 0 success; 1 the answer is "no"; 2 wrong usage; 78 configuration error."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ NO: Final = 1
 
 
 class _Commands(click.Group):
-    """A group whose commands end with status 78 where the configuration is not usable."""
+    """A group whose commands exit with status 78 (EX_CONFIG) if the configuration cannot be used."""
 
     @override
     def invoke(self, ctx: click.Context) -> object:
@@ -42,7 +42,7 @@ class _Commands(click.Group):
 def cli() -> None:
     """Policy enforcement point in front of the MongoDB MCP server.
 
-    Settings come from SIDECAR_* variables, else from the TOML file that SIDECAR_CONFIG names.
+    Settings come from SIDECAR_* variables, or from the TOML file that SIDECAR_CONFIG names.
     """
 
 
@@ -53,13 +53,15 @@ def serve() -> None:
 
 
 @cli.command()
-@click.option("--once", is_flag=True, help="Exit after the tour; non-zero if a step went differently than announced.")
-@click.option("--write", is_flag=True, help="Seed and write also to the database of MDB_MCP_CONNECTION_STRING.")
+@click.option("--once", is_flag=True, help="Exit after the tour; non-zero if a step went differently than expected.")
+@click.option(
+    "--write", is_flag=True, help="Write sample data and tour steps also to the database of MDB_MCP_CONNECTION_STRING."
+)
 def demo(*, once: bool, write: bool) -> None:
     """Run everything on this machine, play a short tour, then serve.
 
-    Uses the database of MDB_MCP_CONNECTION_STRING if that is set (reading only, unless --write), else a stand-in with
-    sample data. Every SIDECAR_* setting that is given is honoured.
+    Uses the database of MDB_MCP_CONNECTION_STRING if it is set (reading only, unless --write), otherwise a stand-in
+    with sample data. SIDECAR_* settings override the demo's own.
     """
     ok = lifecycle.run(demo_run.demo(once=once, write=write))
     if not ok:
@@ -68,13 +70,13 @@ def demo(*, once: bool, write: bool) -> None:
 
 @cli.command()
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--lines", is_flag=True, help="FILE holds one call a line; print one answer a line.")
+@click.option("--lines", is_flag=True, help="FILE holds one call per line; print one answer per line.")
 @click.option("--tools", is_flag=True, help="Compare the configured servers' live tools with the reviewed ones.")
 def inspect(file: BinaryIO, *, lines: bool, tools: bool) -> None:
-    """Say what a tool call would touch: params of a tools/call from FILE (or standard input) to its command as JSON.
+    """Show what a tool call would touch. Reads the params of a tools/call from FILE (or standard input), prints JSON.
 
-    Status 1 if a call is refused, or with --tools if a tool was not reviewed. Nothing is asked and nothing is sent;
-    --tools asks the servers of the settings for their lists.
+    Status 1 if a call is refused, or with --tools if a tool was not reviewed. Contacts nothing; only --tools asks the
+    configured servers for their tools.
     """
     if tools:
         ok = lifecycle.run(inspection.compare_tools(settings.load(), Console(soft_wrap=True)))
@@ -90,21 +92,23 @@ def inspect(file: BinaryIO, *, lines: bool, tools: bool) -> None:
 
 _OPA: Final = click.option("--opa", metavar="PROGRAM", help="The OPA executable, instead of the configured one.")
 _KEY: Final = click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path)
-_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, whatever the output is.")
+_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, also to a terminal.")
 _AT: Final = click.option(
     "--at",
     type=click.DateTime(("%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d")),
     metavar="TIME",
-    help="The moment of the question in UTC, such as 2026-01-05T09:00; now.",
+    help="The time of the question in UTC, such as 2026-01-05T09:00; default: now.",
 )
-_ENVIRONMENT: Final = click.option("--environment", metavar="NAME", help="What policies see as the environment.")
+_ENVIRONMENT: Final = click.option(
+    "--environment", metavar="NAME", help="The environment that policies see (input.context.environment)."
+)
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 _PATH: Final = click.Path(exists=True, path_type=Path)
 _CONSOLE: Final = Console(soft_wrap=True)
 
 
 def _echo_json(document: JsonObject, *, indent: int = 2) -> None:
-    """Print JSON whose names come from others: a terminal acts on some characters that JSON leaves as they are."""
+    """Print JSON with names that callers chose: a terminal acts on some characters that JSON does not escape."""
     click.echo(escaped(json.dumps(document, indent=indent, ensure_ascii=False), keep="\n"))
 
 
@@ -115,9 +119,9 @@ def _about(at: datetime | None, environment: str | None) -> kit.Circumstances:
 
 @cli.command()
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--policies", type=_FOLDER, help="The policy folder to ask, instead of what is configured.")
-@click.option("--explain", is_flag=True, help="Say why: which grant, or which condition of which rule failed.")
-@click.option("--as-case", metavar="TITLE", help="Print a golden case with this title: a file of policies/cases.")
+@click.option("--policies", type=_FOLDER, help="The policy folder to ask, instead of the configured one.")
+@click.option("--explain", is_flag=True, help="Show why: which grant matched, or which condition of which rule failed.")
+@click.option("--as-case", metavar="TITLE", help="Print a golden case with this title, for policies/cases.")
 @_AT
 @_ENVIRONMENT
 @_OPA
@@ -135,12 +139,12 @@ def decide(  # one parameter per option
 ) -> None:
     """Decide one call: {"claims": {…}, "call": {"name": …, "arguments": {…}}} from FILE (or standard input).
 
-    Prints what the call derives to, the question to OPA and its answer; as JSON where the output is no terminal.
-    Nothing is forwarded. Status 1 if the call is refused or denied; a case is printed either way, with status 0.
+    Prints what the call derives to, the question to OPA and its answer; as JSON if the output is not a terminal.
+    Nothing is forwarded. Status 1 if the call is refused or denied. With --as-case the status is 0 in both cases.
     """
     about = _about(at, environment)
     if as_case is not None and explain:
-        raise click.UsageError("--as-case prints a case and nothing else: leave --explain out")
+        raise click.UsageError("--as-case and --explain cannot be used together: leave one out")
     decided = lifecycle.run(kit.decide(file.read(), policies, about, opa, explained=explain))
     if as_case is not None:
         _echo_json(golden_case(decided, as_case), indent=1)
@@ -155,7 +159,7 @@ def decide(  # one parameter per option
 
 @cli.group()
 def policy() -> None:
-    """Write policies: start a team's folder, check it, test it, see what it gives to whom."""
+    """Write policies: start a team's folder, check it, test it, see who is granted what."""
 
 
 @policy.command("check")
@@ -165,8 +169,8 @@ def policy() -> None:
 def policy_check(paths: tuple[Path, ...], *, opa: str | None, as_json: bool) -> None:
     """Check policies as the sidecar does before it serves them: containment, types, the platform's data.
 
-    PATH is a policy folder; or bundle archives (platform.tar.gz, TEAM.tar.gz), or folders of them as `policy bundle`
-    writes. Archives without the platform's are held to containment only. Status 1 if they would be refused.
+    PATH is a policy folder, or bundle archives (platform.tar.gz, TEAM.tar.gz), or folders of them as `policy bundle`
+    writes. Without platform.tar.gz, archives are checked for containment only. Status 1 if they would be refused.
     """
     checked = lifecycle.run(kit.check_paths(paths, opa))
     if as_json:
@@ -182,7 +186,7 @@ def policy_check(paths: tuple[Path, ...], *, opa: str | None, as_json: bool) -> 
 @_OPA
 @_JSON
 def policy_test(folder: Path, *, opa: str | None, as_json: bool) -> None:
-    """Run the tests of the policy folder DIR and its golden cases (DIR/cases), with the coverage of every file.
+    """Run the tests of the policy folder DIR and its golden cases (DIR/cases), and show the coverage of each file.
 
     Status 1 if a test fails.
     """
@@ -207,7 +211,7 @@ def policy_show(
 ) -> None:
     """Show everything that one identity could be granted under the policy folder DIR.
 
-    Each row is a way to a grant. Denies and closed hours that could still refuse it stand beside it as conditions.
+    Each row is one way to be granted something. Its conditions include denies and closed hours that could refuse it.
     """
     about = _about(at, environment)
     document = lifecycle.run(kit.show_permissions(folder, claims.read(), about, opa))
@@ -219,17 +223,19 @@ def policy_show(
 
 @policy.command("bundle")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where to write them.")
-@click.option("--only", multiple=True, metavar="NAME", help="Write this one (platform, teams/TEAM); can be repeated.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder to write to.")
+@click.option(
+    "--only", multiple=True, metavar="NAME", help="Write only this bundle (platform, teams/TEAM); can be repeated."
+)
 @click.option("--signing-key", type=_KEY, help="File of the private key (PEM).")
 @click.option("--signing-alg", type=click.Choice(bundle_writer.SIGNING_ALGORITHMS), default="RS256", show_default=True)
 @_OPA
 def policy_bundle(
     folder: Path, *, out: Path, only: tuple[str, ...], signing_key: Path | None, signing_alg: str, opa: str | None
 ) -> None:
-    """Build bundles of the policy folder DIR for an OPA that you run: one of the platform, one of each team.
+    """Build bundles of the policy folder DIR for your own OPA: one for the platform, one for each team.
 
-    The whole set is checked as the sidecar does before it serves it. Prints file and revision of each.
+    Checks the whole set first, as the sidecar does before it serves. Prints the file and revision of each bundle.
     """
     signing = bundle_writer.SigningKey(key=signing_key, algorithm=signing_alg) if signing_key is not None else None
     for bundle in lifecycle.run(bundle_writer.build(folder, out, settings.opa_binary(opa), signing=signing, only=only)):
@@ -240,15 +246,17 @@ def policy_bundle(
 @click.argument("team")
 @click.argument("folder", metavar="[DIR]", type=_FOLDER, default="policies")
 def policy_new(team: str, folder: Path) -> None:
-    """Start the folder of TEAM in the policy folder DIR (policies): a policy, its tests and data; all of it passes."""
+    """Start the folder of TEAM in the policy folder DIR (default: policies): a policy, its tests and its data."""
     for path in scaffold.scaffold(team, folder):
         click.echo(path)
-    click.echo(f"\nThe platform team adds to platform/data.json,\n{scaffold.platform_data(team)}")
-    click.echo(f"Then: mcp-sidecar policy check {folder} && mcp-sidecar policy test {folder}")
+    click.echo(f"\nThe platform team adds this to platform/data.json:\n{scaffold.platform_data(team)}")
+    click.echo(f"Then run: mcp-sidecar policy check {folder} && mcp-sidecar policy test {folder}")
 
 
 @cli.command()
-@click.option("--audit", "records", type=click.File("rb"), required=True, help="The audit file; - for standard input.")
+@click.option(
+    "--audit", "records", type=click.File("rb"), required=True, help="The audit file, or - for standard input."
+)
 @click.option("--policies", type=_FOLDER, required=True, help="The policy folder to decide with.")
 @click.option(
     "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="Distinct differences to list."
@@ -256,10 +264,10 @@ def policy_new(team: str, folder: Path) -> None:
 @_OPA
 @_JSON
 def replay(records: BinaryIO, *, policies: Path, limit: int, opa: str | None, as_json: bool) -> None:
-    """Decide recorded traffic anew under the policy folder of --policies, and print what would be decided otherwise.
+    """Decide recorded calls again under the policy folder of --policies, and print what would be decided differently.
 
-    Records need their question (the setting audit.question). The hash chain is proven on the way. Nothing is forwarded,
-    and no claims are printed. Status 1 if a decision differs, the chain is broken, or nothing could be compared.
+    Records need their question (the setting audit.question). The hash chain is verified on the way. Nothing is
+    forwarded and no claims are printed. Status 1 if a decision differs, the chain is broken, or nothing was compared.
     """
     replayed = lifecycle.run(kit.replay_file(records, policies, opa, limit=limit))
     if as_json:
@@ -277,12 +285,12 @@ def audit() -> None:
 
 @audit.command("verify")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--head", help="A hash that you kept: it must be among the records.")
+@click.option("--head", help="A hash that you kept elsewhere; one of the records must have it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def audit_verify(file: Path, *, head: str | None, as_json: bool) -> None:
-    """Prove the hash chain of an audit FILE: status 1 if a record was changed, removed, added or moved.
+    """Verify the hash chain of an audit FILE: status 1 if a record was changed, removed, added or moved.
 
-    Records cut off the end leave a shorter chain that is whole: only a --head that was kept elsewhere shows that.
+    If records were cut off the end, the shorter chain is still valid: only a --head that you kept shows that.
     """
     with file.open("rb") as lines:
         result = verify(lines, head=head)

@@ -1,8 +1,8 @@
 """The settings: environment first (``SIDECAR_*``, nested keys with ``__``), else the TOML file in ``SIDECAR_CONFIG``.
 
-This is the only reader of the environment. Every secret can also be given as a file (``…_file``), and is never shown:
-a file beats a value on a command line or in an environment that others can read. Unknown names are refused, so that a
-misspelt restriction cannot silently be none.
+This is the only reader of the environment. Every secret can also be given as a file (``…_file``), which is safer than
+an environment that other processes can read. No secret is ever shown. Unknown names are refused, so that a misspelt
+restriction is not silently ignored.
 """
 
 import os
@@ -91,11 +91,11 @@ class Opa(_Group):
     """Where decisions come from: an OPA by URL, or with an empty URL a local process that the sidecar manages."""
 
     url: str = ""
-    """`http(s)://host:port` or `unix:///path` of an OPA that somebody else runs; empty: a managed local one."""
+    """`http(s)://host:port` or `unix:///path` of an external OPA; empty: the sidecar starts its own."""
     binary: str = "opa"
-    """The program of the managed one, looked for on `PATH` unless it is a path."""
+    """The OPA program of the managed one: a path, or a name on `PATH`."""
     timeout_ms: Milliseconds = 500
-    """How long a decision may take; later is a refusal."""
+    """How long a decision may take; after that the call is refused."""
     ca_file: Path | None = None
     """Certificates (PEM) that an https `url` is checked against; empty: the system's."""
     token_file: Path | None = None
@@ -103,17 +103,17 @@ class Opa(_Group):
     memory_mb: int = Field(default=512, ge=256, le=65536)
     """Memory limit of each managed process; an idle one takes about 135."""
     standby: bool = True
-    """Keep a second managed process, so that a team's policy that ends one ends nobody else's decisions."""
+    """Keep a hot standby: if a team's policy ends one managed process, the decisions of other teams go on."""
     memo_ms: int = Field(default=1000, ge=0, le=1000)
-    """How long an answer of the managed process stands for an equal question; 0 asks for every call."""
+    """How long an answer of the managed process is reused for an equal question; 0 asks for every call."""
     reload_ms: int = Field(default=1000, ge=0, le=3_600_000)
-    """How often the policy folder of the managed one is looked at for changes; 0: only at the start."""
+    """How often the policy folder of the managed one is checked for changes; 0: only at the start."""
 
     @field_validator("url")
     @classmethod
     def _known_scheme(cls, url: str) -> str:
         if url and urlsplit(url).scheme not in {"http", "https", "unix"}:
-            msg = "use http://, https:// or unix://"
+            msg = "must begin with http://, https:// or unix://"
             raise ValueError(msg)
         return url
 
@@ -126,20 +126,21 @@ class Server(_Group):
     command: tuple[str, ...] = ()
     """The command line of a child process that speaks MCP on standard input and output; give this or `url`."""
     url: str = ""
-    """The Streamable HTTP endpoint of a server that somebody else runs."""
+    """The Streamable HTTP endpoint of a server that the sidecar does not start."""
     headers_file: Path | None = None
-    """Lines `Name: value` that are sent to `url`, such as its shared secret."""
+    """A file of lines `Name: value`, the headers that are sent to `url`, such as its shared secret."""
     connection_string: SecretStr | None = None
-    """The database and its user, for `command`; reaches only the child's environment."""
+    """The database and its user, for `command`; only the child process gets it, in its environment."""
     connection_string_file: Path | None = None
-    """The same as a file: better, since an environment can be read by others of the same user."""
+    """The same as a file, which is safer: other processes of the same user can read an environment."""
     views_connection_string: SecretStr | None = None
-    """Where the sidecar itself lists the views of this server's databases (`listCollections`), with a user of its own;
-    without it, only the views that the platform's policy data declares are known."""
+    """A connection, with a separate user, over which the sidecar lists the views of this server's databases
+    (`listCollections`); without it, only the views that the platform's policy data declares are known."""
     views_connection_string_file: Path | None = None
     """The same as a file."""
     read_only: bool = True
-    """Start the child without its writing tools. The rights of its database user are what really binds it."""
+    """Start the child without its writing tools. Also limit the rights of its database user, which decide in the
+    end."""
     timeout_ms: Milliseconds = 60_000
     """How long a call may take."""
 
@@ -153,10 +154,10 @@ class Server(_Group):
             msg = "a command needs exactly one of connection_string and connection_string_file"
             raise ValueError(msg)
         if self.url and given:
-            msg = "a server behind a url has its own connection string"
+            msg = "connection_string goes with command; a server behind url has its own"
             raise ValueError(msg)
         if self.command and self.headers_file is not None:
-            msg = "headers_file goes with url"
+            msg = "headers_file goes with url, not with command"
             raise ValueError(msg)
         if self.views_connection_string is not None and self.views_connection_string_file is not None:
             msg = "give at most one of views_connection_string and views_connection_string_file"
@@ -165,19 +166,19 @@ class Server(_Group):
 
 
 class Audit(_Group):
-    """Where the evidence goes, and what happens when it cannot."""
+    """Where the evidence goes, and what happens if it cannot be stored."""
 
     store: str = "file:audit.jsonl"
     """`file:` and a path."""
     on_failure: Literal["deny", "allow"] = "deny"
-    """What becomes of a call whose record cannot be stored: refused, or carried out without evidence."""
+    """What happens to a call whose record cannot be stored: `deny` refuses it, `allow` forwards it without evidence."""
     arguments: Literal["digest", "full"] = "digest"
     """Whether records carry the SHA-256 of a call's arguments, or the arguments too."""
     question: bool = False
-    """Whether records carry the question that OPA was asked, which is what `mcp-sidecar replay` decides anew. It holds
-    the caller's groups, roles, scopes, and the claims that `issuers.claims.extra` names."""
+    """Whether records carry the question that OPA was asked, which `mcp-sidecar replay` needs. It holds the
+    caller's groups, roles, scopes, and the claims that `issuers.claims.extra` names."""
     sync: bool = False
-    """Wait for the disk at every record (group commit), not only for the operating system."""
+    """Wait until the disk has each record (`fsync`, shared by calls that wait together)."""
 
     @field_validator("store")
     @classmethod
@@ -225,9 +226,9 @@ class Views(_Group):
     """How the definitions of views are kept, where a server has a `views_connection_string`."""
 
     refresh_s: int = Field(default=30, ge=1, le=3600)
-    """Seconds after which they are fetched again; none is used that is older than twice this."""
+    """Seconds after which they are fetched again; definitions older than twice this are never used."""
     timeout_ms: Milliseconds = 2000
-    """How long a fetch may take; a call that waits for one that fails is refused."""
+    """How long a fetch may take; a call that waits for a failed fetch is refused."""
 
 
 class Settings(BaseSettings):
@@ -245,7 +246,7 @@ class Settings(BaseSettings):
     listen: str = "127.0.0.1:8080"
     """Where MCP is served: `host:port`."""
     admin_listen: str = "127.0.0.1:8081"
-    """Where `/livez`, `/readyz` and `/metrics` are: `host:port`. It asks for no token."""
+    """Where `/livez`, `/readyz` and `/metrics` are: `host:port`. They need no token."""
     resource_url: str
     """The URL that clients use: the audience of tokens, and the resource of the metadata (RFC 9728)."""
     environment: str = "production"
@@ -253,7 +254,7 @@ class Settings(BaseSettings):
     policies: Path = Path("policies")
     """The policy folder of the managed OPA."""
     policies_candidate: Path | None = None
-    """A policy folder that is asked beside the serving one; differences are counted and audited, nothing else."""
+    """A policy folder that is also asked; differences are counted and audited, and change no decision."""
     max_request_bytes: int = Field(default=1_000_000, ge=1024, le=1_000_000)
     """The largest body of a request; below the MongoDB MCP server's own limit of 1 MiB."""
     allowed_hosts: tuple[str, ...] = ()
@@ -297,7 +298,7 @@ class Settings(BaseSettings):
             ("issuers", [issuer.issuer for issuer in self.issuers]),
         ):
             if len(set(names)) != len(names):
-                msg = f"{what} must be unique"
+                msg = f"{what} must be unique: one occurs twice"
                 raise ValueError(msg)
         return self
 
@@ -391,10 +392,10 @@ def require_files(config: Settings) -> None:
             programs[f"servers.{number}.command"] = server.command[0]
     for setting, file in files.items():
         if file is not None and not (file.is_file() and os.access(file, os.R_OK)):
-            raise ConfigurationError(f"{setting}: {file} is not a file that can be read")
+            raise ConfigurationError(f"{setting}: {file} cannot be read, or is not a file")
     for setting, program in programs.items():
         if shutil.which(program, path=search_path()) is None:
-            raise ConfigurationError(f"{setting}: there is no program {program}")
+            raise ConfigurationError(f"{setting}: program {program} not found; name its path, or put it on PATH")
     if not config.opa.url and not config.policies.is_dir():
         raise ConfigurationError(f"policies: {config.policies} is not a folder")
 
@@ -413,16 +414,16 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def secret(value: SecretStr | None, file: Path | None) -> str:
-    """Return a secret that was given as a value or as a file (surrounding white space of a file is not part of it).
+    """Return a secret that was given as a value or as a file (white space around it in a file does not count).
 
     Raises:
-        ConfigurationError: the file cannot be read, or there is nothing.
+        ConfigurationError: the file cannot be read, or the secret is empty.
     """
     if file is not None:
         try:
             text = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            msg = f"{file}: {type(error).__name__}"
+            msg = f"{file} cannot be read: {type(error).__name__}"
             raise ConfigurationError(msg) from None
     else:
         text = value.get_secret_value() if value is not None else ""
@@ -437,15 +438,15 @@ class Exporter:
     """What OpenTelemetry's own variables say of one signal; everything else about it the SDK reads for itself."""
 
     endpoint: str
-    """Empty where nothing is exported."""
+    """Empty if nothing is exported."""
     protocol: str
 
 
 def exporter(signal: Literal["TRACES", "METRICS"]) -> Exporter:
     """Return where a signal is exported to (OpenTelemetry specification, OTLP exporter configuration).
 
-    Traces go wherever an endpoint is named. Metrics are served at ``/metrics`` anyway, so they are pushed only where
-    somebody asks for that (an endpoint of their own, or ``OTEL_METRICS_EXPORTER=otlp``): Jaeger takes none.
+    Traces go to any endpoint that is named. Metrics are served at ``/metrics`` anyway, so they are pushed only if the
+    environment asks for that (an endpoint for metrics, or ``OTEL_METRICS_EXPORTER=otlp``): Jaeger takes none.
     """
     environ = os.environ
     own = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT", "")
@@ -467,7 +468,7 @@ def demo_connection_string() -> str:
 
 
 def given() -> bool:
-    """Whether settings are given at all; commands for authors work without."""
+    """Whether any settings are given; commands for authors work without them."""
     names = {name.upper() for name in os.environ}
     return bool(names & {CONFIG_VARIABLE, f"{PREFIX}ISSUERS"})
 

@@ -29,14 +29,14 @@ INTRODUCTION: Final = """\
 A setting is an environment variable, or a key of the TOML file that `{config}` names; the variable wins. A group's
 setting is the group, two underscores and the key: `{prefix}AUDIT__STORE` is `store` under `[audit]`. Lists are given
 whole, as JSON: `{prefix}SCOPES='["mongodb:read"]'`. A name that is not on this page is refused (exit status 78), and so
-is a value that does not fit; what is wrong is said without the value.
+is a value that does not fit. The error names the setting, never its value.
 
-🔑 marks a secret. Each can be a file (`…_file`), which is the better way: white space around it does not count, and no
-environment holds it. Secrets are never logged, traced, recorded or sent to a caller.
+🔑 marks a secret. Each can be a file (`…_file`), which is safer, because no environment holds it. White space around it
+does not count. Secrets are never logged, traced, recorded or sent to a caller.
 
-OpenTelemetry has variables of its own, with the meaning of its specification. Traces go to
+OpenTelemetry's own variables work as its specification says. Traces go to
 `OTEL_EXPORTER_OTLP_ENDPOINT` (OTLP over HTTP with protobuf, port 4318); without it nothing is sent. Metrics are at
-`/metrics`; they are sent too if `OTEL_METRICS_EXPORTER=otlp` or an endpoint of their own says so.
+`/metrics`; they are also sent if `OTEL_METRICS_EXPORTER=otlp`, or an endpoint for metrics, is set.
 `MDB_MCP_CONNECTION_STRING` names the database of `mcp-sidecar demo`, and only there.
 """
 
