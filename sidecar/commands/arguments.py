@@ -16,6 +16,9 @@ from sidecar.commands.pointer import below
 from sidecar.errors import InvalidArguments
 from sidecar.model import JsonValue
 
+MAX_WHOLE: Final = 2**53 - 1
+"""Largest magnitude of a number: the server is JavaScript, where greater whole numbers are not exact (ECMA-262)."""
+
 
 class Form(Protocol):
     """What one argument may look like."""
@@ -78,6 +81,8 @@ class Number:
             raise InvalidArguments("out_of_range", "The number must be whole.", at)
         if (self.least is not None and value < self.least) or (self.most is not None and value > self.most):
             raise InvalidArguments("out_of_range", f"The number must be in {self._range()}.", at)
+        if abs(value) > MAX_WHOLE:
+            raise InvalidArguments("out_of_range", f"The number must be at most {MAX_WHOLE}, on either side of 0.", at)
 
     def describe(self) -> str:
         """Say the form in a few words."""

@@ -17,14 +17,16 @@ from sidecar.commands.pointer import below
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import JsonObject, JsonValue, Trait
 
-MAX_DEPTH: Final = 64
-"""Containers inside one another; BSON itself stops at 100."""
+MAX_DEPTH: Final = 100
+"""Containers inside one another, in one value or document: MongoDB's own limit (manual, "MongoDB Limits and
+Thresholds", nested depth). Every recursive walk of this room stays far from Python's limit of 1,000 frames."""
 
 MAX_KEYS: Final = 10_000
-"""Keys of one object."""
+"""Keys of one object that is analysed."""
 
-MAX_NODES: Final = 50_000
-"""Values in one argument that is analysed (a filter, a pipeline). Bounds the time of everything after the scan."""
+MAX_NODES: Final = 100_000
+"""Objects, their keys and lists in an argument that is analysed (a filter, a pipeline): about 60 ms of one core. Items
+of a list cost next to nothing, so only the message's own limits bound them: ``$in`` may have as many as fit."""
 
 MAX_DOCUMENT_NODES: Final = 1_000_000
 """Values in the documents of one insert, which are only scanned."""
@@ -51,18 +53,20 @@ def scan(value: JsonValue, at: str, *, documents: bool = False) -> set[Trait]:
     traits: set[Trait] = set()
     budget = MAX_DOCUMENT_NODES if documents else MAX_NODES
     level: list[JsonValue] = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH + (2 if documents else 1)):  # the list of the documents is no part of one
         if not level:
             return traits
         objects = [node for node in level if isinstance(node, dict)]
         lists = [node for node in level if isinstance(node, list)]
         if len(objects) + len(lists) != len(level):
             raise CommandNotDerivable("malformed", "The argument holds something that is not JSON.", at)
-        budget -= sum(map(len, objects)) + sum(map(len, lists))
+        if not documents and max(map(len, objects), default=0) > MAX_KEYS:
+            raise CommandNotDerivable("too_large", f"An object has more than {MAX_KEYS} keys.", at)
+        if _is_suspect(chain.from_iterable(objects)):
+            objects = _checked(objects, traits, value, at, documents=documents)
+        budget -= len(objects) + sum(map(len, objects)) + len(lists)
         if budget < 0:
             raise CommandNotDerivable("too_large", "The argument has too many values to be analysed.", at)
-        if _is_suspect(chain.from_iterable(objects)) or max(map(len, objects), default=0) > MAX_KEYS:
-            objects = _checked(objects, traits, value, at, documents=documents)
         children = list(chain(chain.from_iterable(map(dict.values, objects)), chain.from_iterable(lists)))
         if not documents and _names_user_roles(children):
             traits.add(Trait.USER_ROLES)
@@ -99,10 +103,8 @@ def _checked(
 
 
 def _check_keys(node: JsonObject, root: JsonValue, at: str, *, documents: bool) -> set[Trait]:
-    if not _is_suspect(node) and len(node) <= MAX_KEYS:
+    if not _is_suspect(node):
         return set()
-    if len(node) > MAX_KEYS:
-        raise CommandNotDerivable("too_large", f"An object has more than {MAX_KEYS} keys.", at)
     for key in node:
         if key == "__proto__" or "\0" in key:
             where = below(_locate(root, node, at), key)
@@ -133,7 +135,7 @@ def _locate(root: JsonValue, wanted: JsonObject, at: str) -> str:
         node, where, depth = stack.pop()
         if node is wanted:
             return where
-        if depth == MAX_DEPTH:
+        if depth > MAX_DEPTH:
             continue
         named: Iterable[tuple[str | int, JsonValue]] = ()
         if isinstance(node, dict):

@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.commands.arguments import is_number
-from sidecar.commands.ejson import is_typed
+from sidecar.commands.ejson import REFERENCE_KEYS, is_typed, whole_number
 from sidecar.commands.operators import (
     EXPRESSION,
     FIELDLESS_META,
+    QUERY_COMPARISON,
     QUERY_FIELD,
     QUERY_HARMLESS,
     QUERY_LOGICAL,
     QUERY_WHOLE,
-    UPDATE,
 )
 from sidecar.commands.pointer import below
+from sidecar.commands.values import hold_to_data
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import JsonObject, JsonValue
 
@@ -102,12 +103,14 @@ def analyse_filter(log: FieldLog, query: JsonObject, at: str, prefix: str = "") 
         CommandNotDerivable: an operator that is not in the tables, or one that is not of its form.
     """
     for key, value in query.items():
-        if key.startswith("$"):
+        if key.startswith("$") and key not in REFERENCE_KEYS:
             _analyse_clause(log, key, value, below(at, key), prefix)
             continue
         log.use(prefix + key)
         if isinstance(value, dict):
             _analyse_conditions(log, value, below(at, key), prefix + key)
+        elif isinstance(value, list):
+            hold_to_data(value, below(at, key))
 
 
 def _analyse_clause(log: FieldLog, key: str, value: JsonValue, at: str, prefix: str) -> None:
@@ -128,21 +131,40 @@ def _analyse_conditions(log: FieldLog, conditions: JsonObject, at: str, path: st
     """Check the operators on one field. The field itself is recorded, and so is everything below it."""
     operators = [key for key in conditions if key.startswith("$")]
     if not operators or is_typed(conditions) or {"$ref", "$id"} <= conditions.keys():
+        hold_to_data(conditions, at)
         return
     if len(operators) != len(conditions):
         raise CommandNotDerivable("mixed_operators", "An object has either operators or fields, not both.", at)
     for key, value in conditions.items():
         if key not in QUERY_FIELD:
             raise unknown_operator(key, below(at, key))
-        if not isinstance(value, dict):
-            continue
-        if key == "$elemMatch":
-            _analyse_element(log, value, below(at, key), path)
-        elif key == "$not":
-            _analyse_conditions(log, value, below(at, key), path)
+        if isinstance(value, dict | list):
+            _analyse_operand(log, key, value, below(at, key), path)
 
 
-def _analyse_element(log: FieldLog, value: JsonObject, at: str, path: str) -> None:
+def _analyse_operand(log: FieldLog, key: str, value: JsonObject | list[JsonValue], at: str, path: str) -> None:
+    if key in QUERY_COMPARISON:
+        hold_to_data(value, at)
+    elif isinstance(value, list):
+        if key == "$all":
+            for index, item in enumerate(value):
+                _analyse_all(log, item, f"{at}/{index}", path)
+    elif key == "$elemMatch":
+        analyse_element(log, value, at, path)
+    elif key == "$not":
+        _analyse_conditions(log, value, at, path)
+
+
+def _analyse_all(log: FieldLog, item: JsonValue, at: str, path: str) -> None:
+    """One element of ``$all``: a value, or conditions on one element of the array."""
+    if isinstance(item, dict) and item.keys() == {"$elemMatch"} and isinstance(item["$elemMatch"], dict):
+        analyse_element(log, item["$elemMatch"], f"{at}/$elemMatch", path)
+    else:
+        hold_to_data(item, at)
+
+
+def analyse_element(log: FieldLog, value: JsonObject, at: str, path: str) -> None:
+    """Record the fields of conditions on one element of the array at ``path``, or of a filter on its fields."""
     if any(key in QUERY_FIELD for key in value):
         _analyse_conditions(log, value, at, path)
     else:
@@ -248,6 +270,8 @@ def analyse_sort(log: FieldLog, value: JsonValue, at: str) -> None:
             is neither a number or word nor one ``$meta``.
     """
     for key, direction in an_object(value, at).items():
+        if isinstance(direction, dict) and whole_number(direction) is not None:
+            direction = 1  # noqa: PLW2901  # a typed number says no more than a plain one
         if isinstance(direction, list) or (isinstance(direction, dict) and direction.keys() != {"$meta"}):
             raise malformed(below(at, key), "1, -1 or one $meta")
         if key == "$natural":
@@ -260,24 +284,6 @@ def analyse_sort(log: FieldLog, value: JsonValue, at: str) -> None:
 def _is_plain_meta(direction: JsonObject) -> bool:
     meta = direction.get("$meta")
     return len(direction) == 1 and isinstance(meta, str) and meta in FIELDLESS_META
-
-
-def analyse_update(log: FieldLog, update: JsonObject, at: str) -> None:
-    """Record every field that an update document touches: the count of changed documents tells of each.
-
-    Raises:
-        CommandNotDerivable: a replacement document, an unknown operator, or an operator whose value is no object.
-    """
-    for operator, changes in update.items():
-        where = below(at, operator)
-        if operator not in UPDATE:
-            raise unknown_operator(operator, where)
-        for path, value in an_object(changes, where).items():
-            if path.startswith("$"):
-                raise unknown_operator(path, below(where, path))
-            log.use(path)
-            if operator == "$rename" and isinstance(value, str):
-                log.use(value)
 
 
 @dataclass(slots=True)

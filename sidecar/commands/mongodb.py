@@ -12,10 +12,11 @@ from typing import Final, Protocol
 
 from sidecar.commands.arguments import is_number
 from sidecar.commands.draft import Draft
-from sidecar.commands.fields import ROOT, FieldLog, analyse_filter, analyse_projection, analyse_sort, analyse_update
+from sidecar.commands.fields import ROOT, FieldLog, analyse_filter, analyse_projection, analyse_sort
 from sidecar.commands.names import check_collection, check_database
 from sidecar.commands.pipeline import walk
 from sidecar.commands.place import Flow, Place
+from sidecar.commands.updates import analyse_update
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import AccessKind, JsonObject, JsonValue, Namespace, Target, TargetKind, Trait
 

@@ -28,11 +28,21 @@ QUERY_FIELD: Final = _names(
 )
 """Conditions on one field."""
 
+QUERY_COMPARISON: Final = _names("$eq $ne $gt $gte $lt $lte $in $nin")
+"""Conditions that compare the field with data."""
+
 UPDATE: Final = _names(
     """$set $unset $inc $mul $min $max $rename $setOnInsert $currentDate $push $pull $pullAll $addToSet $pop
     $bit"""
 )
 """Operators of an update document. The pipeline form is an array, which the tool's schema refuses."""
+
+UPDATE_STORED: Final = _names("$set $setOnInsert $min $max $inc $mul $push $pullAll $addToSet")
+"""Update operators whose values are data."""
+
+UPDATE_MODIFIED: Final = _names("$push $addToSet")
+UPDATE_MODIFIERS: Final = _names("$each $position $slice $sort")
+"""Keys beside the data of an update operator that takes several values."""
 
 EXPRESSION: Final = _names(
     """$abs $accumulator $acos $acosh $add $addToSet $allElementsTrue $and $anyElementTrue $arrayElemAt $arrayToObject

@@ -28,9 +28,9 @@ class Flow:
         self.visible = {}
         self.computes = True
 
-    def cap(self, count: float) -> None:
+    def cap(self, count: int) -> None:
         """At most ``count`` documents go on."""
-        self.limit = int(count) if self.limit is None else min(self.limit, int(count))
+        self.limit = count if self.limit is None else min(self.limit, count)
 
     def returned(self, used: tuple[str, ...]) -> tuple[str, ...] | None:
         """Return the paths that can leave, or None for all."""

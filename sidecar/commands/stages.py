@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from sidecar.commands import joins
-from sidecar.commands.arguments import is_number, is_whole
 from sidecar.commands.draft import Draft
+from sidecar.commands.ejson import INT64, whole_number
 from sidecar.commands.fields import (
     ROOT,
     an_object,
@@ -91,16 +91,21 @@ def _sort_by_count(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequ
 
 
 def _limit(_draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    if not is_whole(spec) or spec < 1:
-        raise malformed(at, "a positive whole number")
-    place.flow.cap(spec)
+    place.flow.cap(_count_of_documents(spec, at, 1))
     return NONE
 
 
 def _skip(_draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    if not is_number(spec) or spec < 0:
-        raise malformed(at, "a number that is not negative")
+    _count_of_documents(spec, at, 0)
     return NONE
+
+
+def _count_of_documents(spec: JsonValue, at: str, least: int) -> int:
+    """Return a whole number in any of its spellings, of those that MongoDB takes for a number of documents (int64)."""
+    count = whole_number(spec)
+    if count is None or not least <= count < INT64:
+        raise malformed(at, f"a whole number from {least} to {INT64 - 1}")
+    return count
 
 
 def _sample(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:

@@ -23,10 +23,10 @@ from sidecar.model import JsonObject, JsonValue
 
 RequestId: TypeAlias = int | str
 
-MAX_DEPTH = 64
-"""Nested arrays and objects in a whole message. MongoDB stops at 100 levels of BSON, the MCP envelope takes six; no
-query or document of practice comes near 58. Kept well under 100 so that every recursive walk over a message
-(pipelines, schemas, ``json``'s own encoder) stays far from Python's recursion limit of 1,000 frames."""
+MAX_DEPTH = 112
+"""Nested arrays and objects in a whole message. MongoDB stops at 100 levels of BSON; the MCP envelope takes up to six
+more, and the spelling of a typed value two. Far enough under Python's limit of 1,000 frames for every recursive walk
+over a message (pipelines, schemas, ``json``'s own encoder)."""
 
 MAX_VALUES = 250_000
 """Values in a whole message: what 1 MB holds at four bytes a value. Bounds the work of every later walk."""

@@ -319,7 +319,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-TOO_DEEP = b"[" * 70 + b"]" * 70
+TOO_DEEP = b"[" * 120 + b"]" * 120
 REFUSED_CALLS = {
     "a number": (b'{"n":725653563933458432}', "number_range"),
     "nesting": (TOO_DEEP, "too_complex"),

@@ -15,7 +15,7 @@ CALL = b'{"method":"tools/call","params":{"name":"find","arguments":%b},"jsonrpc
 REFUSED_CONTENTS = {
     "a number beyond a double": b'{"n":725653563933458432}',
     "a number that overflows": b'{"n":1e999}',
-    "nesting": b"[" * 70 + b"]" * 70,
+    "nesting": b"[" * 120 + b"]" * 120,
     "deep nesting": b'{"a":' * 500 + b"1" + b"}" * 500,
     "a repeated key below": b'{"a":1,"a":2}',
     "size": b'["' + b"x" * 1_200_000 + b'"]',

@@ -271,7 +271,7 @@ def test_the_deepest_message_is_accepted_and_the_next_is_refused():
 
 
 def test_depth_hidden_behind_brackets_in_strings_is_still_measured():
-    inner = '["]]]]]]","}",' * 70 + "1" + "]" * 70
+    inner = '["]]]]]]","}",' * 120 + "1" + "]" * 120
     with pytest.raises(MessageTooComplex):
         decode(call(inner))
     assert isinstance(decode(call('[["]]"],' + ",".join(['["["]'] * 200) + "]")), Request)
