@@ -286,6 +286,8 @@ class PdpFault(StrEnum):
     """The policy set that answered is not accepted: not contained, failing the self-test, or not examined yet."""
     SET_ASIDE = "set_aside"
     """An OPA ended over a question about the same databases, and the next one is not put to the test for now."""
+    OVERLOADED = "overloaded"
+    """The question waited for others and was not sent."""
     QUESTION = "question"
     """The question could not be sent as it is."""
 

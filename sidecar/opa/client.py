@@ -24,6 +24,7 @@ from opentelemetry import trace
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject
+from sidecar.opa.deadline import answered_within
 from sidecar.opa.memo import Memo
 from sidecar.opa.wire import decode_answer, describe_failure, encode_question
 from sidecar.policy.residual import COMPILE_QUERY, COMPILE_UNKNOWNS
@@ -42,8 +43,13 @@ _HEALTH = "/health?bundles=true"
 _REDIRECTS = range(300, 400)
 _OK = 200
 _MAX_ANSWER_BYTES = 1_000_000
-_POOL = 256
-"""Connections at most. Above the calls that one sidecar has in flight, so that questions never queue for a socket."""
+_POOL = 64
+"""Questions that are put to OPA at the same time. More of them make each slower and none sooner (OPA has two to four
+processors); a question that waits here has not been sent, and its deadline has not begun."""
+_QUEUE = 1024
+"""Questions that wait to be sent; with more, a new one is refused at once."""
+_QUEUE_DEADLINES = 4
+"""Deadlines that a question may wait before it is sent."""
 
 _BASE_HEADERS = {
     "Accept": "application/json",
@@ -133,8 +139,8 @@ class _Transport(AsyncOpaClient):  # type: ignore[misc]  # the library carries n
 
     def _connect(self) -> aiohttp.BaseConnector:
         if self._endpoint.socket is not None:
-            return aiohttp.UnixConnector(self._endpoint.socket, limit=_POOL)
-        return aiohttp.TCPConnector(limit=_POOL, ssl=self._tls if self._tls is not None else True)
+            return aiohttp.UnixConnector(self._endpoint.socket, limit=2 * _POOL)
+        return aiohttp.TCPConnector(limit=2 * _POOL, ssl=self._tls if self._tls is not None else True)
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, str, bytes]:
         """Ask once and return status, media type and body."""
@@ -173,7 +179,7 @@ class OpaClient:
 
     Args:
         url: ``http://host:port``, ``https://host:port`` or ``unix:///absolute/path``.
-        timeout_s: seconds for one question from the call to the last byte, a repeated attempt included.
+        timeout_s: seconds for one question from its sending to the last byte, a repeated attempt included.
         ca_file: PEM file of the authority that OPA's certificate must chain to, instead of the system's (https only).
         token_file: file with a bearer token for OPA (``--authentication=token``); read when the client opens.
         revision: the policy set that is known to answer there; None takes what the answer's provenance says.
@@ -212,6 +218,8 @@ class OpaClient:
         self._urls[Question.RESIDUAL] = f"{self._endpoint.base}/{Question.RESIDUAL.value}"
         self._health_url = self._endpoint.base + _HEALTH
         self._transport: _Transport | None = None
+        self._under_way = asyncio.Semaphore(_POOL)
+        self._lined_up = 0
 
     async def open(self) -> None:
         """Make the session; nothing is sent yet.
@@ -275,7 +283,7 @@ class OpaClient:
         if transport is None or not transport.open:
             return False
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with answered_within(self._timeout_s):
                 return await transport.status(self._health_url) == _OK
         except (aiohttp.ClientError, OSError):  # TimeoutError is an OSError
             return False
@@ -287,8 +295,9 @@ class OpaClient:
         in the moment in which it is used again (RFC 9112 section 9.3.1).
         """
         headers = _trace_headers()
+        await self._line_up()
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with answered_within(self._timeout_s):
                 try:
                     return await self._opened().post(url, body, headers)
                 except aiohttp.ClientConnectionError as error:
@@ -299,6 +308,25 @@ class OpaClient:
             raise DecisionUnavailable(f"no answer within {self._timeout_s:g} s", fault=PdpFault.TIMEOUT) from None
         except (aiohttp.ClientError, OSError) as error:
             raise _unreachable(error) from None
+        finally:
+            self._under_way.release()
+
+    async def _line_up(self) -> None:
+        """Wait until a question may be sent.
+
+        Raises:
+            DecisionUnavailable: too many wait, or it waited for too long. It was not sent.
+        """
+        if self._under_way.locked() and self._lined_up >= _QUEUE:
+            raise DecisionUnavailable("too many questions wait to be sent", fault=PdpFault.OVERLOADED)
+        self._lined_up += 1
+        try:
+            async with asyncio.timeout(_QUEUE_DEADLINES * self._timeout_s):
+                await self._under_way.acquire()
+        except TimeoutError:
+            raise DecisionUnavailable("not sent: OPA is busy with others", fault=PdpFault.OVERLOADED) from None
+        finally:
+            self._lined_up -= 1
 
     async def look(self, path: str, *, timeout_s: float, longest: int) -> bytes:
         """Return the body of a GET of ``path``, a constant of the caller's, of at most ``longest`` bytes.

@@ -7,141 +7,35 @@ are refused for half a second to three, again and again). One team must not do t
 - where the one that decides ends, the one that stands by decides from that moment on, and another is started;
 - partial evaluation, which looks at every owner within reach and only shortens lists, is asked of the one that stands
   by;
-- questions about the databases that were being asked about when a process ended are asked of the one that stands by,
-  one at a time, until nothing has happened for a while; what ends that one too is set aside: refused, for longer each
-  time. A new policy set begins without suspicion.
+- questions about the databases that are to blame (``sidecar.opa.blame``) are asked of the one that stands by, one at a
+  time and in fair turns; whose question is answered there is no longer to blame, and what ends that one too is set
+  aside: refused, for longer each time. A new policy set begins without suspicion.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Coroutine
 from typing import Final
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject
+from sidecar.opa.blame import TERM_S, Blame, Member, PendingQuestion, Places, parts, places, together
+from sidecar.opa.deadline import answered_within
+from sidecar.opa.fair_turns import FairTurns, TooManyWaiting
 from sidecar.opa.instance import Instance, Launch
 from sidecar.policyset.folder import PolicySet
 from sidecar.ports import PdpAnswer, Question
 
 _LOG = logging.getLogger(__name__)
 
-Places = frozenset[str]
-
-LISTS: Final[Places] = frozenset({"*"})
-"""What partial evaluation is about; no database has this name."""
-
-TERM_S: Final = 60.0
-"""How long a place is suspected or set aside for the first time; each further time twice as long."""
-LONGEST_TERM_S: Final = 3600.0
-
-_AFTERMATH_S: Final = 1.5
-"""A question that got no answer can end a process this long after its own deadline."""
-_TOGETHER_S: Final = 0.05
-"""Of the questions without an answer the oldest is to blame, with those that were asked this shortly after it. All
-others waited because of it: an answer takes milliseconds."""
 _BROKEN_OFF: Final = frozenset({PdpFault.UNREACHABLE, PdpFault.INCOMPLETE})
+_TURNS: Final = 4
+"""Deadlines that a question may wait for its turn at the one that stands by."""
 _STALLS_S: Final = 30.0
 """Between two processes that are taken out for being slow; beyond that it is the machine that is slow."""
 _FIRST_DELAY_S: Final = 0.1
 _LAST_DELAY_S: Final = 5.0
-
-
-@dataclass(slots=True)
-class PendingQuestion:
-    """A question that was put to one process."""
-
-    places: Places
-    asked_at: float
-    failed_at: float | None = None
-    """When it ended without an answer; None while it is under way."""
-
-
-@dataclass(slots=True)
-class Blame:
-    """For which places something is remembered, and until when.
-
-    Args:
-        now: seconds on a clock that never goes back.
-    """
-
-    now: Callable[[], float]
-    _until: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """The end of the term, and its length, by place."""
-
-    def put(self, places: Places) -> None:
-        """Remember the places, those that are remembered or were before for twice as long."""
-        for place in places:
-            _, length = self._until.get(place, (0.0, TERM_S / 2))
-            length = min(2 * length, LONGEST_TERM_S)
-            self._until[place] = (self.now() + length, length)
-
-    def holds(self, places: Places) -> bool:
-        """Whether one of the places is remembered now."""
-        return any(place in self._until and self.now() < self._until[place][0] for place in places)
-
-
-@dataclass(slots=True, eq=False)
-class Member:
-    """One process of the two, with the questions that it has not answered."""
-
-    instance: Instance
-    asked: list[PendingQuestion] = field(default_factory=list)
-    doubted: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set where it did not answer in time."""
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set where it was taken out."""
-
-    def blamed(self, now: float) -> Places:
-        """Return the places of the questions that may have ended it."""
-        unanswered = self._relevant(now)
-        oldest = min((one.asked_at for one in unanswered), default=now)
-        return frozenset().union(*(one.places for one in unanswered if one.asked_at - oldest < _TOGETHER_S))
-
-    def _relevant(self, now: float) -> list[PendingQuestion]:
-        return [one for one in self.asked if one.failed_at is None or now - one.failed_at < _AFTERMATH_S]
-
-    @contextmanager
-    def asking(self, places: Places, now: Callable[[], float]) -> Iterator[None]:
-        """Note a question for as long as it is under way, and a little longer where it gets no answer."""
-        one = PendingQuestion(places, now())
-        self.asked.append(one)
-        try:
-            yield
-        except BaseException:
-            one.failed_at = now()
-            self.asked = self._relevant(now())
-            raise
-        self.asked.remove(one)
-
-
-def places(question: Question, document: JsonObject) -> Places:
-    """Return the databases that a question is about, by which teams are looked up; ``LISTS`` for partial evaluation."""
-    if question is Question.RESIDUAL:
-        return LISTS
-    accesses = document.get("accesses")
-    found = accesses if isinstance(accesses, list) else []
-    return frozenset(str(access.get("database", "")) for access in found if isinstance(access, dict))
-
-
-def together(about: Places) -> Places:
-    """Return what stands for these databases in one question; one that ends an OPA so need not do it alone."""
-    return frozenset({" + ".join(sorted(about))}) if len(about) > 1 else about
-
-
-def parts(document: JsonObject, about: Places) -> Iterator[tuple[Places, JsonObject]]:
-    """Divide a question about several databases into one for each; nothing where there is one.
-
-    A team is asked about each access by itself, so what it does in the whole it does in its part. Without this, whoever
-    owns a policy that ends OPA could have another team's database blamed, by naming it in the same call.
-    """
-    accesses = document.get("accesses")
-    if len(about) > 1 and isinstance(accesses, list):
-        for place in sorted(about):
-            own = [access for access in accesses if isinstance(access, dict) and access.get("database", "") == place]
-            yield frozenset({place}), {**document, "accesses": [*own]}
 
 
 class HotStandby:
@@ -165,7 +59,7 @@ class HotStandby:
         self._second: Member | None = second
         self._there = asyncio.Event()
         self._there.set()
-        self._alone = asyncio.Lock()
+        self._alone = FairTurns()
         self._suspected = Blame(self._now)
         self._set_aside = Blame(self._now)
         self._unwatched = asyncio.Event()
@@ -217,15 +111,18 @@ class HotStandby:
         first = self._first
         if first is None:
             raise DecisionUnavailable("the managed OPA is not running", fault=PdpFault.UNREACHABLE)
+        asking = PendingQuestion(about, self._now())
         try:
-            with first.asking(about, self._now):
+            with first.asking(asking, self._now, self._launch.timeout_s):
                 return await first.instance.ask(question, document)
         except DecisionUnavailable as error:
             if error.fault is PdpFault.TIMEOUT:
                 first.doubted.set()
+                if first.is_slow(asking):
+                    self._suspected.put(about)
             if error.fault not in _BROKEN_OFF or (successor := await self._successor(first, about)) is None:
                 raise
-        with successor.asking(about, self._now):
+        with successor.asking(PendingQuestion(about, self._now()), self._now, self._launch.timeout_s):
             return await successor.instance.ask(question, document)
 
     async def _successor(self, lost: Member, about: Places) -> Member | None:
@@ -238,21 +135,39 @@ class HotStandby:
         return self._first
 
     async def _ask_alone(self, question: Question, document: JsonObject, about: Places) -> PdpAnswer:
-        """Ask the one that stands by, with no other question beside it, so that it is known what ended it."""
+        """Ask the one that stands by, with no other question beside it, so that it is known what ended it.
+
+        The deadline of the answer begins with the turn, so that who waits for a slow one is not late by that. A turn
+        comes within ``_TURNS`` deadlines or not at all.
+        """
+        timeout_s = self._launch.timeout_s
+        turns = contextlib.AsyncExitStack()
         try:
-            async with asyncio.timeout(self._launch.timeout_s), self._alone:
-                await self._there.wait()
-                second = self._second
-                if second is None or self._set_aside.holds(about):
-                    raise DecisionUnavailable("the OPA that stands by has ended", fault=PdpFault.UNREACHABLE)
-                for place, part in parts(document, about):
-                    with second.asking(place, self._now):
-                        await second.instance.ask(question, part)
-                with second.asking(together(about), self._now):
-                    return await second.instance.ask(question, document)
+            async with turns:
+                async with asyncio.timeout(_TURNS * timeout_s):
+                    await turns.enter_async_context(self._alone.turn(self._suspected.among(about) or about))
+                    await self._there.wait()
+                async with answered_within(timeout_s):
+                    answer = await self._ask_standby(question, document, about)
         except TimeoutError:
-            what = f"no answer within {self._launch.timeout_s:g} s from the OPA that stands by"
+            what = f"no answer within {timeout_s:g} s from the OPA that stands by"
             raise DecisionUnavailable(what, fault=PdpFault.TIMEOUT) from None
+        except TooManyWaiting:
+            what = "too many questions wait for the OPA that stands by"
+            raise DecisionUnavailable(what, fault=PdpFault.OVERLOADED) from None
+        self._suspected.lift(about)
+        return answer
+
+    async def _ask_standby(self, question: Question, document: JsonObject, about: Places) -> PdpAnswer:
+        second = self._second
+        if second is None or self._set_aside.holds(about):
+            raise DecisionUnavailable("the OPA that stands by has ended", fault=PdpFault.UNREACHABLE)
+        timeout_s = self._launch.timeout_s
+        for place, part in parts(document, about):
+            with second.asking(PendingQuestion(place, self._now()), self._now, timeout_s):
+                await second.instance.ask(question, part)
+        with second.asking(PendingQuestion(together(about), self._now()), self._now, timeout_s):
+            return await second.instance.ask(question, document)
 
     async def healthy(self) -> bool:
         """Whether the one that decides answers its health probe."""
@@ -325,7 +240,7 @@ class HotStandby:
             if member is not self._first or self._second is None or self._now() < self._stall_again_at:
                 continue
             try:
-                async with asyncio.timeout(self._launch.timeout_s / 2):
+                async with answered_within(self._launch.timeout_s / 2):
                     await member.instance.healthy()
             except TimeoutError:
                 self._stall_again_at = self._now() + _STALLS_S

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
+from sidecar.opa import client as client_module
 from sidecar.opa.client import Endpoint, OpaClient
 from sidecar.opa.memo import Memo
 from sidecar.ports import Question
@@ -421,6 +423,32 @@ async def test_fifty_questions_do_not_wait_for_one_another() -> None:
     async with peer(together) as stand_in, OpaClient(stand_in.url, timeout_s=PATIENT_S) as client:
         answers = await asyncio.gather(*(client.ask(Question.DECISION, {"n": n}) for n in range(50)))
     assert len(answers) == 50
+
+
+async def test_a_question_that_waits_too_long_for_others_is_refused_and_was_not_sent() -> None:
+    async with peer(never) as stand_in, OpaClient(stand_in.url, timeout_s=IMPATIENT_S) as client:
+        questions = [client.ask(Question.DECISION, {"n": number}) for number in range(64 * 6)]
+        faults = Counter(
+            found.fault if isinstance(found, DecisionUnavailable) else found
+            for found in await asyncio.gather(*questions, return_exceptions=True)
+        )
+        assert faults.keys() == {PdpFault.TIMEOUT, PdpFault.OVERLOADED}
+        assert faults[PdpFault.TIMEOUT] >= 64
+        assert len(stand_in.asked) <= faults[PdpFault.TIMEOUT], "each that was sent had a whole deadline"
+
+
+async def test_the_line_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_QUEUE", 2)
+    async with peer(never) as stand_in, OpaClient(stand_in.url, timeout_s=PATIENT_S) as client:
+        waiting = [asyncio.create_task(client.ask(Question.DECISION, {"n": number})) for number in range(64 + 2)]
+        await asyncio.sleep(0)
+        with pytest.raises(DecisionUnavailable) as caught:
+            await client.ask(Question.DECISION, {})
+        assert caught.value.fault is PdpFault.OVERLOADED
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert not client._under_way.locked()
 
 
 async def test_the_trace_travels_and_the_baggage_does_not() -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from sidecar.errors import DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject
-from sidecar.opa.hot_standby import LISTS, TERM_S, Blame, HotStandby, Member, PendingQuestion, places
+from sidecar.opa.blame import LISTS, MAX_REMEMBERED, TERM_S, Blame, Member, PendingQuestion, places
+from sidecar.opa.hot_standby import HotStandby
 from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import Question
 from tests import parts
@@ -35,7 +36,12 @@ PATIENT_S = 60.0
 async def opa(policies: Path, team_file: Callable[[str, str], Path], runtime: Path) -> AsyncIterator[ManagedOpa]:
     team_file("more.rego", HOG)
     managed = ManagedOpa(
-        str(parts.installed("opa")), policies, directory=runtime, timeout_s=2.0, start_timeout_s=PATIENT_S, reload_s=0.1
+        str(parts.installed("opa")),
+        policies,
+        directory=runtime,
+        timeout_s=10.0,
+        start_timeout_s=PATIENT_S,
+        reload_s=0.1,
     )
     await managed.start(standby=True)
     try:
@@ -229,3 +235,90 @@ def test_the_oldest_question_without_an_answer_is_to_blame(
 ):
     member = Member(instance=None, asked=[PendingQuestion(frozenset({name}), at, failed) for name, at, failed in asked])  # type: ignore[arg-type]
     assert member.blamed(10.0) == to_blame
+
+
+SLOW = (
+    'package mcp.teams.red\n\ngrant contains {"id": "slow"} if {\n\tinput.access.collection == "slow"\n'
+    "\tdigits := [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]\n\tcount([1 | "
+    + "; ".join(f"some a{number} in digits" for number in range(9))
+    + "]) > 0\n}\n"
+)
+SLOW_RED = question(("red", "slow", "read"))
+
+
+@pytest.fixture
+async def slowed(policies: Path, team_file: Callable[[str, str], Path], runtime: Path) -> AsyncIterator[ManagedOpa]:
+    team_file("more.rego", SLOW)
+    managed = ManagedOpa(
+        str(parts.installed("opa")), policies, directory=runtime, timeout_s=1.0, start_timeout_s=PATIENT_S, reload_s=0.1
+    )
+    await managed.start(standby=True)
+    try:
+        yield managed
+    finally:
+        await managed.stop()
+
+
+async def test_a_slow_team_takes_no_call_from_another(slowed: ManagedOpa):
+    """Calls of both, the other's 10 ms after the slow one's, so that nothing but the answers tells them apart."""
+
+    async def slow() -> PdpFault:
+        return await fault_of(slowed.ask(Question.DECISION, SLOW_RED))
+
+    async def honest() -> bool:
+        await asyncio.sleep(0.01)
+        return await allows(slowed, ALLOWED_BLUE)
+
+    for _ in range(4):
+        answers = await asyncio.gather(*(one() for _ in range(3) for one in (slow, honest)))
+        assert all(answers[1::2])
+        assert set(answers[::2]) <= {PdpFault.TIMEOUT, PdpFault.OVERLOADED}
+    assert pair(slowed)._suspected.holds(frozenset({"red"}))
+    assert not pair(slowed)._suspected.holds(frozenset({"blue"}))
+
+
+async def test_who_was_blamed_by_chance_is_not_once_a_question_is_answered_alone(slowed: ManagedOpa):
+    pair(slowed)._suspected.put(frozenset({"blue", "red"}))
+    slow = [asyncio.create_task(fault_of(slowed.ask(Question.DECISION, SLOW_RED))) for _ in range(5)]
+    await asyncio.sleep(0)
+    assert await allows(slowed, ALLOWED_BLUE), "its turn comes after one of the slow ones, not after all of them"
+    assert not pair(slowed)._suspected.holds(frozenset({"blue"}))
+    assert pair(slowed)._suspected.holds(frozenset({"red"}))
+    await asyncio.gather(*slow)
+    assert pair(slowed)._suspected.holds(frozenset({"red"}))
+
+
+def test_a_second_term_is_not_lifted_and_what_is_remembered_is_bounded():
+    now = [0.0]
+    blame, red = Blame(lambda: now[0]), frozenset({"red"})
+    blame.put(red)
+    blame.lift(red | {"nobody"})
+    assert not blame.holds(red)
+    blame.put(red)
+    blame.lift(red)
+    assert blame.holds(red)
+    for number in range(MAX_REMEMBERED):
+        blame.put(frozenset({str(number)}))
+    assert not blame.holds(red)
+    assert blame.holds(frozenset({"0"}))
+
+
+def test_a_question_is_slow_by_itself_where_a_later_one_was_answered_at_once():
+    now = [0.0]
+    member = Member(instance=None)  # type: ignore[arg-type]
+
+    def ask(asked_at: float, took: float) -> PendingQuestion:
+        one = PendingQuestion(frozenset({"x"}), asked_at)
+        now[0] = asked_at + took
+        with member.asking(one, lambda: now[0], 1.0):
+            pass
+        return one
+
+    slow = PendingQuestion(frozenset({"red"}), 10.0)
+    assert not member.is_slow(slow)
+    ask(9.9, 0.01)
+    assert not member.is_slow(slow), "asked before it"
+    ask(10.1, 0.6)
+    assert not member.is_slow(slow), "slow as well: the machine is busy"
+    ask(10.1, 0.2)
+    assert member.is_slow(slow)
