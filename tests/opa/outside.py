@@ -1,6 +1,7 @@
 """An OPA that somebody else runs: its file server, its process, and archives that no tool of ours made."""
 
 import asyncio
+import hashlib
 import io
 import json
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,8 @@ from sidecar.policyset import bundle_writer
 from sidecar.policyset.manifest import listing
 from tests import parts
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
+"""Until OPA has polled, which it does every second, and runs what that brought, on a very busy machine."""
 ROOTS = ("mcp/grants/red", "mcp/teams/red")
 HEAD = "package mcp.teams.red\n\n"
 HONEST = (
@@ -37,6 +40,28 @@ class _Quiet(SimpleHTTPRequestHandler):
     @override
     def log_message(self, *_args: object) -> None:
         pass
+
+
+class _Versions(_Quiet):
+    """Names the version of each file (ETag), as object stores do: OPA activates an archive once, not at every poll."""
+
+    @override
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        content = path.read_bytes()
+        version = f'"{hashlib.sha256(content).hexdigest()}"'
+        if self.headers.get("If-None-Match") == version:
+            self.send_response(HTTPStatus.NOT_MODIFIED)
+            self.end_headers()
+            return
+        self.send_response(HTTPStatus.OK)
+        for name, value in (("ETag", version), ("Content-Type", "application/gzip"), ("Content-Length", len(content))):
+            self.send_header(name, str(value))
+        self.end_headers()
+        self.wfile.write(content)
 
 
 @contextmanager
@@ -52,9 +77,13 @@ def later(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def file_server(folder: Path) -> Iterator[str]:
-    """A plain file server in a thread; it names no versions (ETag) of what it serves."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
+def file_server(folder: Path, *, versions: bool = False) -> Iterator[str]:
+    """A plain file server in a thread; without ``versions`` (ETag) OPA activates what it serves with every poll.
+
+    A set that is activated all the time may change between two looks at it, the more so on a busy machine.
+    """
+    handler = _Versions if versions else _Quiet
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:

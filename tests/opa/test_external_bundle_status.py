@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,11 @@ from sidecar.opa.policy_state import Load
 from sidecar.policyset import bundle_writer
 from sidecar.ports import Question
 from tests import parts
-from tests.opa.outside import HEAD, HONEST, Outside, by_hand, file_server, later, running_opa, unpacked
+from tests.opa.outside import DEADLINE_S, HEAD, HONEST, Outside, by_hand, file_server, later, running_opa, unpacked
 
 real = pytest.mark.real
 
-PATIENT_S = 20.0
+PATIENT_S = 60.0
 TEAMS = ("red", "blue")
 SAYS = {"console": True, "trigger": "manual"}
 """``status`` of docs/policy-rollout.md."""
@@ -114,7 +114,7 @@ def external(outside: Outside) -> ExternalOpa:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE_S):
         while not await condition():  # noqa: ASYNC110 - the condition is another process's, there is no event
             await asyncio.sleep(0.05)
 
@@ -254,14 +254,14 @@ async def test_a_file_server_that_is_gone_takes_no_decision_with_it(
     (served / "teams").mkdir(parents=True)
     for name, content in archives.unsigned.items():
         (served / f"{name}.tar.gz").write_bytes(content)
-    server = file_server(served)
-    source = server.__enter__()
-    with running_opa(opa_binary, source, served, TEAMS, status=SAYS) as outside:
-        async with external(outside) as opa:
-            await asyncio.to_thread(server.__exit__, None, None, None)
-            await until_it_is(opa, Load.REFUSED)
-            assert "request failed" in opa.policy_state.error
-            assert (await opa.ask(Question.DECISION, {})).revision == opa.policy_state.revision
+    with ExitStack() as files:
+        source = files.enter_context(file_server(served))
+        with running_opa(opa_binary, source, served, TEAMS, status=SAYS) as outside:
+            async with external(outside) as opa:
+                await asyncio.to_thread(files.close)
+                await until_it_is(opa, Load.REFUSED)
+                assert "request failed" in opa.policy_state.error
+                assert (await opa.ask(Question.DECISION, {})).revision == opa.policy_state.revision
 
 
 @real

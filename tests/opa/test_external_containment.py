@@ -5,8 +5,10 @@ Real OPAs poll a real file server for archives that the holder of red's signing 
 
 import asyncio
 import json
+import re
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -26,6 +28,7 @@ from sidecar.policyset.module_lint import lint
 from sidecar.ports import Question
 from tests import parts
 from tests.opa.outside import (
+    DEADLINE_S,
     HEAD,
     HONEST,
     ROOTS,
@@ -43,9 +46,10 @@ from tests.policyset.test_refused_at_load import ALLOWED_MODULES, REFUSED_MODULE
 Built = dict[str, bytes]
 """Archives by the name of their bundle."""
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
-PATIENT_S = 20.0
+PATIENT_S = 60.0
+"""More than any question or examination takes on a busy machine; no test waits for it to pass."""
 MAIN = "platform/main.rego"
 BLUE = 'package mcp.teams.blue\n\ngrant contains {"id": "blue"} if "blues" in input.subject.groups\n'
 
@@ -73,13 +77,19 @@ def built(policies: Path, opa_binary: str) -> Built:
     return {name: (out / f"{name}.tar.gz").read_bytes() for name in names}
 
 
-@pytest.fixture(scope="module")
-def outside(built: Built, tmp_path_factory: pytest.TempPathFactory, opa_binary: str) -> Iterator[Outside]:
-    """One OPA for all attacks; each test leaves it in whatever state it likes."""
-    served = tmp_path_factory.mktemp("served") / "bundles"
+def laid_out(folder: Path, built: Built) -> Path:
+    """The archives as a file server offers them."""
+    served = folder / "bundles"
     (served / "teams").mkdir(parents=True)
     for name, content in built.items():
         (served / f"{name}.tar.gz").write_bytes(content)
+    return served
+
+
+@pytest.fixture(scope="module")
+def outside(built: Built, tmp_path_factory: pytest.TempPathFactory, opa_binary: str) -> Iterator[Outside]:
+    """One OPA for all attacks; each test leaves it in whatever state it likes."""
+    served = laid_out(tmp_path_factory.mktemp("served"), built)
     with file_server(served) as source, running_opa(opa_binary, source, served, ("red", "blue")) as found:
         yield found
 
@@ -103,6 +113,42 @@ def external(url: str, binary: str, *, timeout_s: float = PATIENT_S) -> External
     return ExternalOpa(OpaClient(url, timeout_s=timeout_s), binary=binary, timeout_s=timeout_s)
 
 
+async def start(opa: ExternalOpa) -> str:
+    """Start it and return why it does not start, or nothing; what does not start is closed."""
+    try:
+        await opa.start()
+    except ConfigurationError as error:
+        return error.detail
+    return ""
+
+
+async def never_starts(url: str, binary: str, reason: str) -> None:
+    """Every start is refused, and in the end for this reason: some sets change again with each poll of OPA."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            opa = external(url, binary)
+            try:
+                why = await start(opa)
+            finally:
+                await opa.stop()
+            assert why, "it starts"
+            if re.search(reason, why):
+                return
+            assert "changes while it is looked at" in why
+
+
+@asynccontextmanager
+async def started(url: str, binary: str) -> AsyncIterator[ExternalOpa]:
+    """It starts, if not while OPA is still busy with the change before."""
+    async with asyncio.timeout(DEADLINE_S):
+        while why := await start(opa := external(url, binary)):
+            assert "changes while it is looked at" in why
+    try:
+        yield opa
+    finally:
+        await opa.stop()
+
+
 async def decides(opa: ExternalOpa) -> bool:
     """Whether a question is answered; the only fault that may keep it from that is the one that says so."""
     try:
@@ -115,7 +161,7 @@ async def decides(opa: ExternalOpa) -> bool:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE_S):
         while not await condition():  # noqa: ASYNC110 - the condition is another process's, there is no event
             await asyncio.sleep(0.05)
 
@@ -256,8 +302,7 @@ ATTACKS: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
 async def test_what_a_key_holder_makes_opa_run_is_not_believed(outside: Outside, opa_binary: str, name: str) -> None:
     files, manifest, message = ATTACKS[name]
     await asyncio.to_thread(outside.switch, f"attack: {name}".replace(" ", "-"), files, **manifest)
-    with pytest.raises(ConfigurationError, match=message):
-        await external(outside.url, opa_binary).start()
+    await never_starts(outside.url, opa_binary, message)
 
 
 MISSES: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
@@ -272,25 +317,32 @@ MISSES: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
 async def test_the_near_miss_is_believed(outside: Outside, opa_binary: str, name: str) -> None:
     files, manifest = MISSES[name]
     await asyncio.to_thread(outside.switch, f"miss: {name}".replace(" ", "-").replace(",", ""), files, **manifest)
-    async with external(outside.url, opa_binary) as opa:
+    async with started(outside.url, opa_binary) as opa:
         assert opa.policy_state.result is Load.LOADED
         assert await decides(opa)
 
 
-async def test_a_member_that_takes_the_place_of_the_platforms_module_is_seen(honest: Outside, opa_binary: str) -> None:
+async def test_a_member_that_takes_the_place_of_the_platforms_module_is_seen(
+    tmp_path: Path, built: Built, opa_binary: str
+) -> None:
     """Which of the two modules wins is the order of a map in OPA: intact, or refused; never believed without it."""
     victim = "platform/platform/guardrails.rego"
-    for number in range(6):
-        text = f"{HONEST}# {number}\n"
-        await asyncio.to_thread(honest.switch, f"victim-{number}", {f"../../{victim}": text})
-        running = {module["id"]: module["raw"] for module in honest.get(MODULES)["result"]}
-        opa = external(honest.url, opa_binary)
-        if running.get(victim, "").startswith("# METADATA"):
-            async with opa:
-                assert await decides(opa)
-        else:
-            with pytest.raises(ConfigurationError, match=f"{victim}:1: "):
-                await opa.start()
+    served = laid_out(tmp_path, built)
+    # What it runs has to stay as it is while it is judged.
+    with (
+        file_server(served, versions=True) as source,
+        running_opa(opa_binary, source, served, ("red", "blue")) as settled,
+    ):
+        for number in range(6):
+            text = f"{HONEST}# {number}\n"
+            await asyncio.to_thread(settled.switch, f"victim-{number}", {f"../../{victim}": text})
+            modules = await asyncio.to_thread(settled.get, MODULES)
+            running = {module["id"]: module["raw"] for module in modules["result"]}
+            if running.get(victim, "").startswith("# METADATA"):
+                async with started(settled.url, opa_binary) as opa:
+                    assert await decides(opa)
+            else:
+                await never_starts(settled.url, opa_binary, f"{victim}:1: ")
 
 
 async def test_the_tree_of_a_running_opa_is_judged_like_that_of_a_file(opa_binary: str, tmp_path: Path) -> None:
@@ -337,19 +389,24 @@ async def test_a_set_that_is_switched_in_is_refused_and_a_mended_one_serves(
         first = opa.policy_state.revision
         await asyncio.to_thread(honest.switch, "bad", {"policy.rego": HEAD + "p := time.now_ns()\n"})
         assert not await decides(opa)
+        await until(lambda: refused_for(opa, "teams/red/policy.rego:3: time.now_ns"))
         assert opa.policy_state.result is Load.REFUSED
-        assert "teams/red/policy.rego:3: time.now_ns" in opa.policy_state.error
-        assert not await opa.healthy()
+        assert not await decides(opa)
         with pytest.raises(DecisionUnavailable, match=r"time\.now_ns"):
             await opa.ask(Question.RESIDUAL, {})
         await asyncio.to_thread(honest.switch, "good", {"policy.rego": HONEST})
-        assert await decides(opa)
-        assert await opa.healthy()
+        await until(lambda: decides(opa))
+        await until(opa.healthy)
         assert "good" in opa.policy_state.revision
         honest.serve("teams/red", built["teams/red"])
         await asyncio.to_thread(honest.runs, "teams/red", revision_of(built["teams/red"]))
-        assert await decides(opa)
+        await until(lambda: decides(opa))
         await until(lambda: has_revision(opa, first))
+
+
+async def refused_for(opa: ExternalOpa, reason: str) -> bool:
+    """Whether health says no, and this is why; a look that came too late, or in between, gives another reason."""
+    return not await opa.healthy() and reason in opa.policy_state.error
 
 
 async def has_revision(opa: ExternalOpa, revision: str) -> bool:
@@ -360,12 +417,7 @@ async def has_revision(opa: ExternalOpa, revision: str) -> bool:
 async def test_a_change_is_noticed_without_a_question(honest: Outside, opa_binary: str) -> None:
     async with external(honest.url, opa_binary) as opa:
         await asyncio.to_thread(honest.switch, "quiet", {"policy.rego": HEAD + "p := opa.runtime()\n"})
-
-        async def refused() -> bool:
-            return not await opa.healthy()
-
-        await until(refused)
-        assert "opa.runtime" in opa.policy_state.error
+        await until(lambda: refused_for(opa, "opa.runtime"))
 
 
 async def test_another_content_under_an_accepted_revision_is_noticed(honest: Outside, opa_binary: str) -> None:
@@ -374,13 +426,8 @@ async def test_another_content_under_an_accepted_revision_is_noticed(honest: Out
     async with external(honest.url, opa_binary) as opa:
         assert await decides(opa)
         honest.serve("teams/red", by_hand("again", {"policy.rego": HEAD + "p := time.now_ns()\n"}))
-
-        async def refused() -> bool:
-            return not await opa.healthy()
-
-        await until(refused)
+        await until(lambda: refused_for(opa, "time.now_ns"))
         assert not await decides(opa)
-        assert "time.now_ns" in opa.policy_state.error
 
 
 async def test_a_revision_is_the_name_of_one_content(honest: Outside, opa_binary: str) -> None:
@@ -389,13 +436,8 @@ async def test_a_revision_is_the_name_of_one_content(honest: Outside, opa_binary
     async with external(honest.url, opa_binary) as opa:
         assert await decides(opa)
         honest.serve("teams/red", by_hand("twice", {"policy.rego": f"{HONEST}# other\n"}))
-
-        async def refused() -> bool:
-            return not await opa.healthy()
-
-        await until(refused)
+        await until(lambda: refused_for(opa, "is the name of two policy sets"))
         assert "twice" in opa.policy_state.error
-        assert "is the name of two policy sets" in opa.policy_state.error
         assert not await decides(opa)
         honest.serve("teams/red", by_hand("twice", {"policy.rego": HONEST}))
         await until(opa.healthy)
@@ -418,15 +460,11 @@ async def test_a_module_that_comes_and_goes_with_every_poll_is_not_believed(hone
         own = listing([(name, text.encode()) for name, text in {**large, "policy.rego": HONEST}.items()])
         files = {**large, "policy.rego": HONEST, victim: f"{HEAD}x := 1\n"}
         honest.serve("teams/red", by_hand("flips", files, metadata={"modules": own}))
-
-        async def refused() -> bool:
-            return not await opa.healthy()
-
-        await until(refused)
-        assert "platform/platform/guardrails.rego:1: " in opa.policy_state.error
+        await until(lambda: refused_for(opa, "platform/platform/guardrails.rego:1: "))
 
         async def harmless_side() -> bool:
             modules = (await asyncio.to_thread(honest.get, MODULES))["result"]
+            assert not await opa.healthy(), "whichever side that was"
             return any(each["id"] == victim[6:] and each["raw"].startswith("# METADATA") for each in modules)
 
         await until(harmless_side)
@@ -454,10 +492,10 @@ async def test_a_set_that_fails_the_self_test_is_refused(
         honest.serve("platform", changed(lambda text: text.replace("selftest := ", "selftest := 1 # "), "wrong"))
         await asyncio.to_thread(honest.runs, "platform", "wrong")
         assert not await decides(opa)
-        assert "self-test" in opa.policy_state.error
+        await until(lambda: refused_for(opa, "self-test"))
         honest.serve("platform", changed(lambda text: f"{text}\n# the same", "right"))
         await asyncio.to_thread(honest.runs, "platform", "right")
-        assert await decides(opa)
+        await until(lambda: decides(opa))
 
 
 async def test_an_opa_that_does_not_say_what_it_runs_is_not_believed(
@@ -468,11 +506,9 @@ async def test_an_opa_that_does_not_say_what_it_runs_is_not_believed(
     guard = root / "system" / "authz.rego"
     guard.write_text(guard.read_text().replace('["v1", "policies"], ', ""))
     flags = ("-b", "platform", "system", "teams/red", "teams/blue")
-    with process(opa_binary, port := parts.free_port(), *flags, cwd=root) as url:
+    with process(opa_binary, parts.free_port(), *flags, cwd=root) as url:
         await asyncio.to_thread(wait_until, lambda: bool(Outside(url=url, folder=root).revisions()), "OPA to answer")
-        with pytest.raises(ConfigurationError, match=f"GET /{MODULES}.*must be open.*authz.rego"):
-            await external(url, opa_binary).start()
-    assert port
+        await never_starts(url, opa_binary, f"GET /{MODULES}.*must be open.*authz.rego")
 
 
 async def test_folders_that_opa_was_started_on_are_judged_too(policies: Path, opa_binary: str, tmp_path: Path) -> None:
@@ -486,5 +522,4 @@ async def test_folders_that_opa_was_started_on_are_judged_too(policies: Path, op
     (root / "teams" / "red" / "policy.rego").write_text(HEAD + "p := time.now_ns()\n")
     with process(opa_binary, parts.free_port(), *flags, cwd=root) as url:
         await asyncio.to_thread(wait_until, lambda: bool(Outside(url=url, folder=root).revisions()), "OPA to answer")
-        with pytest.raises(ConfigurationError, match=r"teams/red/policy\.rego:1: time\.now_ns"):
-            await external(url, "no-such-opa").start()
+        await never_starts(url, "no-such-opa", r"teams/red/policy\.rego:1: time\.now_ns")
