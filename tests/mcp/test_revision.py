@@ -33,10 +33,12 @@ def test_a_known_revision_is_agreed_to(revision):
     assert negotiate(revision.value) is revision
 
 
-@given(st.sampled_from(["2026-07-28", "zzz", "", "2025-11-25 ", "2025-13-01", "2027-01-01"]) | st.text())
+@given(
+    st.sampled_from(["2026-07-28", "zzz", "", "2025-11-25 ", "2025-13-01", "2027-01-01"])
+    | st.text().filter(lambda requested: requested not in HANDSHAKE_PROTOCOL_VERSIONS)
+)
 def test_an_unknown_revision_is_answered_with_the_latest(requested):
-    if requested not in HANDSHAKE_PROTOCOL_VERSIONS:
-        assert negotiate(requested) is LATEST
+    assert negotiate(requested) is LATEST
 
 
 @pytest.mark.parametrize("requested", [None, 20251125, True, ["2025-11-25"], {}])
@@ -49,11 +51,11 @@ def test_a_revision_that_is_no_string_is_refused(requested):
 def test_the_header_is_the_sessions_revision_or_absent(session):
     check_header(None, session)
     check_header(session.value, session)
-    others = [*Revision, "2026-07-28", "", "2025-11-25, 2025-11-25", "2025-11-25 ", "DRAFT"]
+    others = {*Revision, "2026-07-28", "", "2025-11-25, 2025-11-25", "2025-11-25 ", "DRAFT"} - {session}
+    assert len(others) > 5
     for other in others:
-        if other != session:
-            with pytest.raises(RevisionError):
-                check_header(other, session)
+        with pytest.raises(RevisionError):
+            check_header(other, session)
 
 
 def test_only_one_revision_has_batches():

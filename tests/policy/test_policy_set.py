@@ -182,7 +182,9 @@ def test_dropping_is_delegated_to_nobody() -> None:
 
 
 def rules() -> list[tuple[Path, str]]:
-    return [(path, path.read_text()) for path in sorted(POLICIES.glob("**/*.rego")) if "_test" not in path.name]
+    found = [(path, path.read_text()) for path in sorted(POLICIES.glob("**/*.rego")) if "_test" not in path.name]
+    assert len(found) > 10
+    return found
 
 
 def test_the_vocabulary_of_reasons_is_that_of_the_rules() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]  # no stubs among the locked tools
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from sidecar.errors import DecisionUnavailable
@@ -257,7 +257,9 @@ def test_with_its_objects_it_is_a_question(ask: Ask) -> None:
 def test_anything_else_in_the_place_of_an_object_is_no_question_and_no_error(
     ask: Ask, question: str, path: tuple[Any, ...]
 ) -> None:
-    for document in without_an_object(question, path):
+    documents = without_an_object(question, path)
+    assert len(documents) == 6
+    for document in documents:
         status, answer = ask(question, document)
         assert status == 200, answer
         assert refused_as_no_question(question, answer["result"])
@@ -318,12 +320,47 @@ def test_a_caller_sees_the_tools_that_could_be_allowed(ask: Ask, identity: Ident
     assert read_visibility(answer["result"], tools=TOOLS, servers=SERVERS).tools == visible
 
 
-@served
-@given(identities, accesses)
-def test_what_is_allowed_is_visible(ask: Ask, identity: Identity, one: Access) -> None:
-    if ask("decision", decision_document(request(identity, one)))[1]["result"]["allow"]:
-        document = visibility_document(identity, CONTEXT, {"tool": ToolKinds(needs=frozenset({one.kind}))})
-        assert ask("visibility", document)[1]["result"]["tools"] == ["tool"]
+ALLOWED = {
+    "reads": (somebody("analysts"), ORDERS),
+    "sees the catalogue": (somebody("analysts", "x"), access(AccessKind.METADATA, "sales")),
+    "reads everything of a database": (somebody("hr-admins"), access(AccessKind.READ, "hr", "salaries")),
+    "reads under a mask": (somebody("support"), access(AccessKind.READ, "support", "tickets")),
+    "updates": (somebody("support", agent="support-console"), access(AccessKind.UPDATE, "support", "tickets")),
+    "inserts": (somebody("loaders", agent="nightly-loader"), access(AccessKind.INSERT, "staging", "orders")),
+}
+"""One caller and one access for each way in which the shipped policies allow."""
+
+
+def allowed(ask: Ask, identity: Identity, one: Access) -> bool:
+    return bool(ask("decision", decision_document(request(identity, one)))[1]["result"]["allow"])
+
+
+def shown(ask: Ask, identity: Identity, kind: AccessKind) -> bool:
+    document = visibility_document(identity, CONTEXT, {"tool": ToolKinds(needs=frozenset({kind}))})
+    return bool(ask("visibility", document)[1]["result"]["tools"] == ["tool"])
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_each_way_of_being_allowed_is_visible(ask: Ask, name: str) -> None:
+    identity, one = ALLOWED[name]
+    assert allowed(ask, identity, one)
+    assert shown(ask, identity, one.kind)
+
+
+callers, wanted = (st.sampled_from([pair[each] for pair in ALLOWED.values()]) for each in (0, 1))
+nearly_allowed = (
+    st.sampled_from([*ALLOWED.values()])
+    | st.tuples(callers, accesses | wanted)
+    | st.tuples(identities | callers, wanted)
+)
+
+
+@settings(served, suppress_health_check=[*served.suppress_health_check, HealthCheck.filter_too_much])
+@given(nearly_allowed)
+def test_what_is_allowed_is_visible(ask: Ask, pair: tuple[Identity, Access]) -> None:
+    identity, one = pair
+    assume(allowed(ask, identity, one))
+    assert shown(ask, identity, one.kind)
 
 
 def test_the_engine_knows_the_known_answers(ask: Ask) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from sidecar.enforcement.visibility import TOOLS
@@ -122,15 +122,54 @@ identities = st.builds(
 )
 
 
-@served
-@given(identities, st.lists(accesses, min_size=1, max_size=2), st.frozensets(st.sampled_from(Trait), max_size=1))
-def test_what_is_allowed_is_visible(ask, identity: Identity, asked: list[Access], traits: frozenset[Trait]) -> None:
-    command = Command(tool="find", accesses=tuple(asked), traits=traits)
+def allowed(ask, identity: Identity, *asked: Access, traits: frozenset[Trait] = frozenset()) -> bool:
+    command = Command(tool="find", accesses=asked, traits=traits)
     request = AccessRequest(identity=identity, method="tools/call", command=command, context=CONTEXT)
-    if ask("decision", decision_document(request))[1]["result"]["allow"]:
-        needs = frozenset(one.kind for one in asked)
-        assert visible(ask, identity, {"tool": ToolKinds(needs=needs)}) == {"tool"}
-        assert visible(ask, identity, {"tool": ToolKinds(may_need=needs)}) == {"tool"}
+    return bool(ask("decision", decision_document(request))[1]["result"]["allow"])
+
+
+def of(kind: AccessKind, database: str, collection: str = "") -> Access:
+    return Access(kind=kind, namespace=Namespace(database=database, collection=collection), via="")
+
+
+ALLOWED = {
+    "reads": (somebody("analysts"), of(AccessKind.READ, "sales", "orders")),
+    "sees the catalogue": (somebody("x", "analysts"), of(AccessKind.METADATA, "sales")),
+    "reads a part": (somebody("regional-analysts", region="EU"), of(AccessKind.READ, "sales", "returns")),
+    "reads everything of a database": (somebody("hr-admins"), of(AccessKind.READ, "hr", "salaries")),
+    "updates": (somebody("support", agent="support-console"), of(AccessKind.UPDATE, "support", "tickets")),
+    "reads with an approval": (somebody("support-leads"), of(AccessKind.READ, "support", "tickets")),
+    "inserts": (somebody("loaders", agent="nightly-loader"), of(AccessKind.INSERT, "staging", "orders")),
+    "reads what it loaded": (somebody("loaders", agent="nightly-loader"), of(AccessKind.READ, "staging", "orders")),
+}
+"""One caller and one access for each way in which the shipped policies allow."""
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_each_way_of_being_allowed_is_visible(ask, name: str) -> None:
+    identity, one = ALLOWED[name]
+    assert allowed(ask, identity, one)
+    for needed in (ToolKinds(needs=frozenset({one.kind})), ToolKinds(may_need=frozenset({one.kind}))):
+        assert visible(ask, identity, {"tool": needed}) == {"tool"}
+
+
+callers = st.sampled_from([identity for identity, _ in ALLOWED.values()])
+wanted = st.sampled_from([one for _, one in ALLOWED.values()])
+nearly_allowed = (
+    st.tuples(callers, st.lists(accesses | wanted, min_size=1, max_size=2))
+    | st.tuples(identities | callers, st.lists(wanted, min_size=1, max_size=2))
+    | st.sampled_from([(identity, [one]) for identity, one in ALLOWED.values()])
+)
+
+
+@settings(served, suppress_health_check=[*served.suppress_health_check, HealthCheck.filter_too_much])
+@given(nearly_allowed, st.frozensets(st.sampled_from(Trait), max_size=1))
+def test_what_is_allowed_is_visible(ask, asking: tuple[Identity, list[Access]], traits: frozenset[Trait]) -> None:
+    identity, asked = asking
+    assume(allowed(ask, identity, *asked, traits=traits))
+    needs = frozenset(one.kind for one in asked)
+    assert visible(ask, identity, {"tool": ToolKinds(needs=needs)}) == {"tool"}
+    assert visible(ask, identity, {"tool": ToolKinds(may_need=needs)}) == {"tool"}
 
 
 # --- policies that nobody wrote ---------------------------------------------------------------------------------------

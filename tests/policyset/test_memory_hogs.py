@@ -179,6 +179,7 @@ async def test_both_come_back_where_both_are_killed(opa: ManagedOpa):
 
 async def test_neither_outlives_the_end(opa: ManagedOpa):
     pids = pair(opa).pids
+    assert len(pids) == 2
     await opa.stop()
     for pid in pids:
         with pytest.raises(ProcessLookupError):

@@ -73,12 +73,16 @@ def test_what_the_operator_passes_wins_over_the_base():
     assert child_environment({}, Path("/h"))["HOME"] == "/h"
 
 
-@given(st.text(min_size=1), st.text(), st.text())
+@given(
+    st.text(st.characters(categories=("L", "M", "N", "P", "S", "Zs")), min_size=1).filter(
+        lambda secret: secret.isprintable() and secret not in "<redacted>\ufffd"
+    ),
+    st.text(),
+    st.text(),
+)
 def test_a_secret_never_survives_in_a_line(secret, before, after):
     line = (before + secret + after).encode("utf-8", "surrogatepass")
-    cleaned = Redactor([secret]).clean(line)
-    if secret.isprintable() and secret not in "<redacted>\ufffd":
-        assert secret not in cleaned.replace("<redacted>", "")
+    assert secret not in Redactor([secret]).clean(line).replace("<redacted>", "")
 
 
 @pytest.mark.parametrize(
