@@ -30,7 +30,6 @@ PREFIX = "SIDECAR_"
 CONFIG_VARIABLE = "SIDECAR_CONFIG"
 DEMO_CONNECTION_VARIABLE = "MDB_MCP_CONNECTION_STRING"
 
-Port = Annotated[int, Field(ge=0, le=65535)]
 Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
 
 

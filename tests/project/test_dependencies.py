@@ -1,9 +1,18 @@
-"""Every dependency is asked for with a reason, and no reason outlives its dependency."""
+"""Every dependency is asked for with a reason and is used; what is imported is asked for."""
 
+import ast
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import distribution, packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.parts import ROOT
 
@@ -28,6 +37,106 @@ def test_each_dependency_at_run_time_has_its_line() -> None:
 
 def test_each_dependency_for_development_has_its_line() -> None:
     assert section("For development") == names(PROJECT["dependency-groups"]["dev"])
+
+
+# --- what is imported -------------------------------------------------------------------------------------------------
+
+OWN = frozenset({"sidecar", "tests", "tools", "bench"})
+
+NOT_IMPORTED = {
+    "check-jsonschema": ("scripts/check", "check-jsonschema --quiet"),
+    "codespell": ("scripts/check", "xargs -0 codespell"),
+    "coverage": ("pyproject.toml", "[tool.coverage.run]"),
+    "import-linter": ("scripts/check", "lint-imports"),
+    "mypy": ("scripts/check", "mypy --no-error-summary"),
+    "pytest-timeout": ("pyproject.toml", "--timeout="),
+    "pytest-xdist": ("Makefile", "pytest -n"),
+    "ruff": ("scripts/check", "ruff check"),
+    "types-psutil": ("pyproject.toml", '"psutil>='),
+}
+"""Programs, plugins and types: not imported, and where each is used."""
+
+
+def imports(source: str) -> Iterator[str]:
+    """Full names of the modules of others that a file imports, and of what it takes from packages."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                found = [alias.name for alias in names]
+            case ast.ImportFrom(module=str(module), level=0, names=names):
+                found = [f"{module}.{alias.name}" for alias in names]
+            case _:
+                continue
+        yield from (name for name in found if name.partition(".")[0] not in {*sys.stdlib_module_names, *OWN})
+
+
+@cache
+def package_of(name: str) -> str:
+    """The package that a module came with; of several that share its first name, the one that has its file."""
+    top = name.partition(".")[0]
+    packages = sorted(set(_packages().get(top, ())))
+    if len(packages) <= 1:
+        return canonicalize_name(packages[0]) if packages else top
+    file = _file(name)
+    owners = [each for each in packages if file in _files_of(each)]
+    assert len(owners) == 1, (name, owners)
+    return canonicalize_name(owners[0])
+
+
+_packages = cache(packages_distributions)
+
+
+@cache
+def _files_of(package: str) -> frozenset[Path | None]:
+    found = distribution(package)
+    return frozenset(Path(str(found.locate_file(file))) for file in found.files or ())
+
+
+def _file(name: str) -> Path | None:
+    while True:
+        try:
+            spec = find_spec(name)
+        except ModuleNotFoundError:
+            spec = None  # a name inside a module
+        if spec is not None and spec.origin:
+            return Path(spec.origin)
+        name = name.rpartition(".")[0]
+
+
+def imported_in(*rooms: str) -> set[str]:
+    return {
+        package_of(name) for room in rooms for path in (ROOT / room).rglob("*.py") for name in imports(path.read_text())
+    }
+
+
+def declared(requirements: list[str]) -> set[str]:
+    return {canonicalize_name(name) for name in names(requirements)}
+
+
+RUN_TIME = declared(PROJECT["project"]["dependencies"])
+DEVELOPMENT = declared(PROJECT["dependency-groups"]["dev"])
+
+
+def test_the_package_declares_what_it_imports_and_imports_what_it_declares() -> None:
+    assert imported_in("sidecar") == RUN_TIME
+
+
+def test_what_only_tests_and_tools_import_is_declared_for_development() -> None:
+    assert imported_in("tests", "tools", "bench") - RUN_TIME == DEVELOPMENT - NOT_IMPORTED.keys()
+
+
+@pytest.mark.parametrize("name", NOT_IMPORTED)
+def test_what_nothing_imports_is_used_where_it_is_said_to_be(name: str) -> None:
+    file, text = NOT_IMPORTED[name]
+    assert name in DEVELOPMENT
+    assert text in (ROOT / file).read_text()
+
+
+def test_the_package_of_an_import_is_found_by_its_file() -> None:
+    lines = ("import bson, os.path", "from opentelemetry import trace", "from opentelemetry.sdk.trace import Span")
+    source = "\n".join([*lines, "import sidecar.model", "from tests import parts"])
+    assert [package_of(name) for name in imports(source)] == ["pymongo", "opentelemetry-api", "opentelemetry-sdk"]
+    assert [package_of(name) for name in imports("import no_such_package.x")] == ["no_such_package"]
 
 
 def test_the_stand_in_for_the_database_is_no_dependency_and_is_imported_nowhere() -> None:

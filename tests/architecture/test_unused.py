@@ -1,0 +1,57 @@
+"""Nothing in the package, its tools and its benchmarks is there that nothing uses; tests alone are no use.
+
+``vulture`` reads names: what is used anywhere under the same name counts as used. What it reports and is used all the
+same stands below, with who uses it.
+"""
+
+from pathlib import Path
+
+import pytest
+from vulture import Vulture  # type: ignore[import-untyped]  # it carries no types
+
+from tests.parts import ROOT
+
+DECORATORS = ["@*.command", "@*.group", "@field_validator", "@model_validator"]
+"""Click and Pydantic call what these mark."""
+
+LEAST_CONFIDENCE = 60
+"""Per cent; the lowest that vulture gives to a function, class, attribute or variable that it sees no use of."""
+
+USED: dict[str, str] = {
+    "handle_error": "aiohttp calls it where a request could not be read (web_protocol.RequestHandler)",
+    "_init_session": "opa-python-client calls it before the first request (AsyncOpaClient)",
+    "V2024_11_05": "a member that is looked up by its value, the revision a client asks for",
+    "V2025_06_18": "a member that is looked up by its value, the revision a client asks for",
+    "mode": "tarfile writes it (TarInfo.mode)",
+    "model_config": "Pydantic reads it (BaseModel)",
+    "settings_customise_sources": "Pydantic calls it (BaseSettings)",
+    "pids": "tests kill the processes of a hot standby and watch which of them is replaced",
+    "since": "tests hold a policy state to the moment at which it was accepted",
+    "whole_number": "the values of stages that take a number are to be read with it",
+    "lint": "tests judge one tree with it; what serves judges whole sets",
+    "ReadList": "of policyset.read_list, which the checks of a set are to ask",
+    "rules_of": "of policyset.read_list, which the checks of a set are to ask",
+    "written": "of policyset.read_list, which the checks of a set are to ask",
+}
+"""Names that vulture sees no use of, and who uses them."""
+
+
+def unused(paths: list[Path]) -> dict[str, str]:
+    """Names that nothing below these paths uses, and where each stands."""
+    vulture = Vulture(ignore_decorators=DECORATORS)
+    vulture.scavenge([str(path) for path in paths])
+    found = vulture.get_unused_code(min_confidence=LEAST_CONFIDENCE)
+    return {item.name: f"{item.filename}:{item.first_lineno}" for item in found}
+
+
+def test_nothing_is_there_that_nothing_uses() -> None:
+    found = unused([ROOT / room for room in ("sidecar", "tools", "bench")])
+    assert {name: place for name, place in found.items() if name not in USED} == {}
+
+
+@pytest.mark.parametrize("text", ["def dead(): pass", "class dead: pass", "import os\nos.dead = 1", "dead = 1"])
+def test_what_nothing_uses_would_be_found(tmp_path: Path, text: str) -> None:
+    (tmp_path / "planted.py").write_text(f"{text}\n")
+    assert unused([tmp_path]).keys() == {"dead"}
+    (tmp_path / "used.py").write_text("from planted import dead\n\nprint(dead)\n")
+    assert unused([tmp_path]) == {}
