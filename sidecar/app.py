@@ -21,7 +21,7 @@ from aiohttp import web
 
 from sidecar import __version__, issuers, settings
 from sidecar.commands.catalog import CATALOG
-from sidecar.edge import admin, admission, http, server
+from sidecar.edge import admin, http, origins, server
 from sidecar.edge.connections import ConnectionLimits, Connections
 from sidecar.enforcement import EnforcementPoint, Ports, Rules
 from sidecar.errors import ConfigurationError, SidecarError
@@ -124,7 +124,8 @@ async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
             application = http.build_application(pep, _edge(config))
             url = await _listen(application, config.listen, stack, limits, connections)
         with naming("admin_listen"):
-            administration = admin.build_admin_application(readiness.check, metrics.render, readiness.degraded)
+            names = admin.AdminNames.of(settings.split_address(config.admin_listen)[0], config.admin_allowed_hosts)
+            administration = admin.build_admin_application(readiness.check, metrics.render, readiness.degraded, names)
             admin_url = await _listen(administration, config.admin_listen, stack, ADMIN_LIMITS)
         yield Endpoints(url=url + config.resource.path, admin_url=admin_url)
 
@@ -180,8 +181,8 @@ def _edge(config: Settings) -> http.EdgeConfig:
         resource_uri=config.resource,
         authorization_servers=tuple(issuer.issuer for issuer in config.issuers),
         scopes=config.scopes,
-        allowed_hosts=admission.default_hosts(config.resource, host) | frozenset(config.allowed_hosts),
-        allowed_origins=admission.default_origins(config.resource, host) | frozenset(config.allowed_origins),
+        allowed_hosts=origins.default_hosts(config.resource, host) | frozenset(config.allowed_hosts),
+        allowed_origins=origins.default_origins(config.resource, host) | frozenset(config.allowed_origins),
         max_request_bytes=config.max_request_bytes,
     )
 

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -23,6 +32,7 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
+from sidecar.edge.origins import allowed_host, allowed_origin
 from sidecar.errors import ConfigurationError
 from sidecar.identity.resource import ResourceUri
 
@@ -256,10 +266,13 @@ class Settings(BaseSettings):
     """A policy folder that is also asked; differences are counted and audited, and change no decision."""
     max_request_bytes: int = Field(default=1_000_000, ge=1024, le=1_000_000)
     """The largest body of a request; below the MongoDB MCP server's own limit of 1 MiB."""
-    allowed_hosts: tuple[str, ...] = ()
+    allowed_hosts: tuple[Annotated[str, AfterValidator(allowed_host)], ...] = ()
     """Host headers that are served besides the resource URL's and the listening address's."""
-    allowed_origins: tuple[str, ...] = ()
-    """Browser origins that may call; none by default."""
+    allowed_origins: tuple[Annotated[str, AfterValidator(allowed_origin)], ...] = ()
+    """Origins of browser pages that may call and read answers (CORS), such as `https://app.example` or
+    `chrome-extension://…`; exactly these, besides the resource URL's own. There is no wildcard."""
+    admin_allowed_hosts: tuple[Annotated[str, AfterValidator(allowed_host)], ...] = ()
+    """Host headers that the admin listener serves besides its address; needed where probes dial a name."""
     scopes: tuple[str, ...] = ("mongodb:read",)
     """The baseline scopes that metadata and challenges name."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -11,6 +11,7 @@ from typing import Final
 
 from multidict import MultiMapping
 
+from sidecar.edge.origins import HOST, origin
 from sidecar.errors import (
     HostRefused,
     InvalidRequest,
@@ -48,21 +49,30 @@ MCP-Protocol-Version, others on the last, and CVE-2025-69224 is what becomes of 
 MAX_NAME_CHARACTERS: Final = 256
 """Longest session id and protocol version that is looked at; both are written into evidence."""
 
+MAX_ACCEPT_CHARACTERS: Final = 2_048
+"""Length of an Accept header; browsers send 150. Bounds the work of reading quoted texts that do not end."""
+
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
 """MCP 2025-11-25, session management: the characters of a session id."""
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*", re.ASCII)
 _BEARER: Final = re.compile(r"bearer +([A-Za-z0-9\-._~+/]+=*)", re.ASCII | re.IGNORECASE)
 """RFC 6750 section 2.1 (b64token); the scheme is case-insensitive (RFC 9110 section 11.1)."""
-_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9._-]*[a-z0-9])?)(:[0-9]{1,5})?", re.ASCII)
-"""RFC 9110 section 7.2, narrowed to IPv6 literals, IPv4 literals and names; no user, no trailing dot."""
-_JSON_TYPE: Final = re.compile(r'application/json[ \t]*(;[ \t]*charset=("?)utf-8\2[ \t]*)?', re.ASCII | re.IGNORECASE)
-_MEDIA_RANGE: Final = re.compile(r"([a-z0-9!#$&^_.+-]+|\*)/([a-z0-9!#$&^_.+-]+|\*)", re.ASCII)
-_QUALITY: Final = re.compile(r"q=(0(\.[0-9]{0,3})?|1(\.0{0,3})?)", re.ASCII)
+_NAME: Final = r"[A-Za-z0-9!#$%&'*+.^_`|~-]++"
+_VALUE: Final = rf'(?:{_NAME}|"(?:[^"\\]|\\.)*+")'
+_PARAMETERS: Final = rf"(?:[ \t]*+;[ \t]*+(?:{_NAME}={_VALUE})?+)*+[ \t]*+"
+_MEDIA_TYPE: Final = re.compile(rf"({_NAME}/{_NAME})({_PARAMETERS})", re.ASCII)
+"""RFC 9110 sections 5.6.6 and 8.3.1: a type, then parameters, of which any may be empty."""
+_UTF8: Final = {("charset", "utf-8"), ("charset", "utf8")}
+"""The one parameter that a JSON body may have (RFC 8259 section 11 defines none)."""
+_PARAMETER: Final = re.compile(rf"({_NAME})=({_VALUE})", re.ASCII)
+_ELEMENT: Final = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*+")++')
+"""One element of a list: what stands between commas that are not quoted (RFC 9110 section 5.6.1)."""
+_QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?", re.ASCII)
 """RFC 9110 section 12.4.2."""
 
 
-def check_target(raw_target: str, path: str) -> None:
-    """Refuse a request target that is not exactly the endpoint's path.
+def check_target(raw_target: str, paths: Collection[str]) -> None:
+    """Refuse a request target that is not exactly a path of the endpoint.
 
     No query: nothing in MCP uses one, and a token in a query string is forbidden (A-20). No absolute form, no
     percent-encoding of what needs none: a target that a proxy in front may have read differently.
@@ -70,7 +80,7 @@ def check_target(raw_target: str, path: str) -> None:
     Raises:
         InvalidRequest: any other target.
     """
-    if raw_target != path:
+    if raw_target not in paths:
         raise InvalidRequest("the request target is not exactly the endpoint's path")
 
 
@@ -109,30 +119,34 @@ def check_host(headers: Headers, allowed: Collection[str]) -> None:
     Raises:
         HostRefused: absent, malformed, or not allowed.
     """
-    match = _HOST.fullmatch(headers.get("Host", "").lower())
+    match = HOST.fullmatch(headers.get("Host", "").lower())
     if match is None or not ({match[0], match[1]} & set(allowed)):
         raise HostRefused("host not allowed")
 
 
-def check_origin(headers: Headers, allowed: Collection[str]) -> None:
+def check_origin(headers: Headers, allowed: Collection[str]) -> str | None:
     """Refuse an Origin that is not allowed (M-02); absent is accepted, since only browsers send it.
 
     Args:
         headers: the request's.
-        allowed: lower-case ``scheme://name`` (any port) or ``scheme://name:port``.
+        allowed: as ``sidecar.edge.origins`` spells them.
+
+    Returns:
+        The origin as the browser spelt it, or None where there is none.
 
     Raises:
         OriginRefused: present and not allowed; ``null`` (a sandboxed page or a file) never is.
     """
-    origin = headers.get("Origin")
-    if origin is None:
-        return
-    scheme, separator, authority = origin.lower().partition("://")
-    match = _HOST.fullmatch(authority)
-    if scheme not in {"http", "https"} or not separator or match is None:
-        raise OriginRefused("origin malformed")
-    if not ({f"{scheme}://{match[0]}", f"{scheme}://{match[1]}"} & set(allowed)):
+    said = headers.get("Origin")
+    if said is None:
+        return None
+    try:
+        spellings = origin(said)
+    except ValueError as error:
+        raise OriginRefused("origin malformed") from error
+    if not set(spellings) & set(allowed):
         raise OriginRefused("origin not allowed")
+    return said
 
 
 def credential(headers: Headers, method: str, uri: ResourceUri) -> Credential | None:
@@ -174,7 +188,8 @@ def check_content(headers: Headers) -> None:
     if headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
         # RFC 9112 section 6.1; llhttp would take "gzip, chunked" and leave the gzip in place
         raise InvalidRequest("a transfer coding other than chunked")
-    if not _JSON_TYPE.fullmatch(headers.get("Content-Type", "")):
+    name, parameters = _media_type(headers.get("Content-Type", ""))
+    if name != JSON or len(parameters) > 1 or not set(parameters) <= _UTF8:
         raise MediaTypeRefused("not application/json")
     if headers.get("Content-Encoding", "identity").lower() != "identity":
         raise MediaTypeRefused("a content encoding")
@@ -187,7 +202,10 @@ def check_accept(headers: Headers, *needed: str) -> None:
         NotAcceptable: one of the needed media types is not accepted; also where there is no Accept header, since MCP
             says that clients MUST send it.
     """
-    ranges = _accepted_ranges(",".join(headers.getall("Accept", ())))
+    accept = ",".join(headers.getall("Accept", ()))
+    if len(accept) > MAX_ACCEPT_CHARACTERS:
+        raise NotAcceptable("Accept is longer than anybody's list of media types")
+    ranges = _accepted_ranges(accept)
     for media_type in needed:
         main, _, _ = media_type.partition("/")
         quality = next((ranges[name] for name in (media_type, f"{main}/*", "*/*") if name in ranges), 0.0)
@@ -198,36 +216,21 @@ def check_accept(headers: Headers, *needed: str) -> None:
 def _accepted_ranges(accept: str) -> dict[str, float]:
     """Read an Accept header (RFC 9110 section 12.5.1): media range → quality.
 
-    Elements that are not well-formed count for nothing, and so do ranges with parameters other than ``q``: they ask for
-    something that is not sent here.
+    Elements that are not well-formed count for nothing. Parameters other than ``q`` are not looked at: what is sent
+    here has one form only.
     """
     ranges: dict[str, float] = {}
-    for element in accept.lower().split(","):
-        name, *parameters = (part.strip(" \t") for part in element.split(";"))
-        qualities = [_QUALITY.fullmatch(parameter) for parameter in parameters]
-        if not _MEDIA_RANGE.fullmatch(name) or len(qualities) > 1 or None in qualities:
-            continue
-        ranges[name] = float(qualities[0][1]) if qualities and qualities[0] else 1.0
+    for element in _ELEMENT.findall(accept):
+        name, parameters = _media_type(element.strip(" \t"))
+        qualities = [value for key, value in parameters if key == "q"] or ["1"]
+        if name and len(qualities) == 1 and _QUALITY.fullmatch(qualities[0]):
+            ranges[name] = float(qualities[0])
     return ranges
 
 
-_LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
-
-
-def default_hosts(resource: ResourceUri, listen_host: str) -> frozenset[str]:
-    """Return the Host values of this endpoint: the resource's authority and, on a loopback listener, its own names."""
-    own = frozenset({resource.authority})
-    return own | _LOOPBACK_HOSTS if is_loopback(listen_host) else own
-
-
-def default_origins(resource: ResourceUri, listen_host: str) -> frozenset[str]:
-    """Return the Origin values that are let in: the resource's own and, on a loopback listener, this machine's."""
-    own = frozenset({resource.origin})
-    return own | {f"http://{host}" for host in _LOOPBACK_HOSTS} if is_loopback(listen_host) else own
-
-
-def is_loopback(listen_host: str) -> bool:
-    """Whether a listener's address is this machine's own by its literal form."""
-    return (
-        listen_host in {"localhost", "::1", "[::1]"} or re.fullmatch(r"127(\.[0-9]{1,3}){3}", listen_host) is not None
-    )
+def _media_type(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """Return a media type and its parameters in lower case, without quotes; an empty type if it is not well-formed."""
+    match = _MEDIA_TYPE.fullmatch(text)
+    if match is None:
+        return "", []
+    return match[1].lower(), [(key.lower(), value.strip('"').lower()) for key, value in _PARAMETER.findall(match[2])]

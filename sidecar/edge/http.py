@@ -33,6 +33,25 @@ from sidecar.mcp.jsonrpc import encode_error
 
 _RETRY_LATER: Final = frozenset({429, 503})
 
+_READER: Final = web.RequestKey("reader", str)
+"""The origin of a browser's page that may read the answer."""
+
+_PAGE_READS: Final = ("Mcp-Session-Id", "WWW-Authenticate", "Retry-After")
+_PAGE_SENDS: Final = (
+    "Authorization",
+    "Content-Type",
+    "Accept",
+    "Mcp-Session-Id",
+    "MCP-Protocol-Version",
+    "Mcp-Method",
+    "Mcp-Name",
+    "Last-Event-ID",
+    "DPoP",
+    "traceparent",
+    "tracestate",
+)
+"""Headers that pages may read and send beside those that need no leave (Fetch section 2.2.2)."""
+
 OVERSIZED_FACTOR: Final = 4
 """A body up to so many times the limit is read to its end, for the id of its request stands there in both official
 SDKs; a larger one closes the connection."""
@@ -64,9 +83,9 @@ class EdgeConfig:
     authorization_servers: tuple[str, ...]
     scopes: tuple[str, ...] = ()
     allowed_hosts: frozenset[str]
-    """See ``admission.default_hosts`` and ``admission.check_host``."""
+    """See ``origins.default_hosts`` and ``admission.check_host``."""
     allowed_origins: frozenset[str] = frozenset()
-    """See ``admission.default_origins`` and ``admission.check_origin``."""
+    """See ``origins.default_origins`` and ``admission.check_origin``."""
     max_request_bytes: int = 1_000_000
     """Below the MongoDB MCP server's own 1 MiB."""
     body_timeout_s: float = 30.0
@@ -114,8 +133,12 @@ async def _promise_nothing(request: web.Request) -> None:
         raise web.HTTPExpectationFailed(text="Unknown expectation\n")
 
 
-async def _add_common_headers(_request: web.Request, response: web.StreamResponse) -> None:
+async def _add_common_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(COMMON_HEADERS)
+    if (reader := request.get(_READER)) is not None:
+        response.headers["Access-Control-Allow-Origin"] = reader
+        response.headers["Access-Control-Expose-Headers"] = ", ".join(_PAGE_READS)
+        response.headers["Vary"] = "Origin"
 
 
 _Handler = Callable[[web.Request, Exchange, Caller], Awaitable[web.StreamResponse]]
@@ -131,15 +154,19 @@ class _Edge:
         self._metadata = self._resource.metadata()
         self._streams = Streams()
         self._oversized = 0
+        self._paths = _with_and_without_slash(self._resource.path)
+        self._descriptions = {WELL_KNOWN, *_with_and_without_slash(self._resource.metadata_path)}
         self._handlers: dict[str, _Handler] = {"POST": self._post, "GET": self._get, "DELETE": self._delete}
 
     async def dispatch(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, whatever it is."""
         target = request.raw_path.partition("?")[0]
-        if target in {WELL_KNOWN, self._resource.metadata_path}:
+        if target in self._descriptions:
             return self._describe(request)
-        if self._resource.path not in {target, request.path}:
+        if not self._paths & {target, request.path}:
             return web.Response(status=404)
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            return await self._preflight(request)
         handler = self._handlers.get(request.method)
         if handler is None:
             return web.Response(status=405, headers={"Allow": ", ".join(self._handlers)})
@@ -167,10 +194,7 @@ class _Edge:
     async def _admit(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         exchange = _exchange_of(request)
         try:
-            admission.check_target(request.raw_path, self._resource.path)
-            admission.check_headers(request.headers)
-            admission.check_host(request.headers, self._config.allowed_hosts)
-            admission.check_origin(request.headers, self._config.allowed_origins)
+            self._check(request)
             credential = admission.credential(request.headers, request.method, self._config.resource_uri)
         except SidecarError as error:
             return await self._refuse(error, exchange)
@@ -179,6 +203,30 @@ class _Edge:
         except (AuthenticationError, KeysUnavailable) as error:
             return self._answer_error(error)  # the enforcement point has audited it
         return await handler(request, exchange, caller)
+
+    def _check(self, request: web.Request) -> None:
+        """Refuse what is not for this endpoint; a browser's page that is let in may read the answer (Fetch, CORS)."""
+        admission.check_target(request.raw_path, self._paths)
+        admission.check_headers(request.headers)
+        admission.check_host(request.headers, self._config.allowed_hosts)
+        origin = admission.check_origin(request.headers, self._config.allowed_origins)
+        if origin is not None:
+            request[_READER] = origin
+
+    async def _preflight(self, request: web.Request) -> web.Response:
+        """Say what an allowed page may send; preflights carry no token (Fetch section 3.3.8)."""
+        try:
+            self._check(request)
+        except SidecarError as error:
+            return await self._refuse(error, _exchange_of(request))
+        return web.Response(
+            status=204,
+            headers={
+                "Access-Control-Allow-Methods": ", ".join(self._handlers),
+                "Access-Control-Allow-Headers": ", ".join(_PAGE_SENDS),
+                "Access-Control-Max-Age": "600",
+            },
+        )
 
     async def _post(self, request: web.Request, exchange: Exchange, caller: Caller) -> web.StreamResponse:
         try:
@@ -312,6 +360,11 @@ class _Edge:
         if isinstance(error, _CLOSING_ERRORS):
             response.force_close()
         return response
+
+
+def _with_and_without_slash(path: str) -> frozenset[str]:
+    """Return both ways to write a path: clients add a slash that settings leave out, and the other way round."""
+    return frozenset({path.rstrip("/") or "/", f"{path.rstrip('/')}/"})
 
 
 def _exchange_of(request: web.Request) -> Exchange:

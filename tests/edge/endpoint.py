@@ -17,8 +17,8 @@ import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sidecar.edge.admission import default_hosts, default_origins
 from sidecar.edge.http import EdgeConfig, build_application
+from sidecar.edge.origins import default_hosts, default_origins
 from sidecar.edge.server import ServerLimits, serve
 from sidecar.enforcement import EnforcementPoint, Ports, Rules
 from sidecar.errors import DecisionUnavailable

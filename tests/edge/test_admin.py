@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 
-from sidecar.edge.admin import build_admin_application
+from sidecar.edge.admin import AdminNames, build_admin_application
 from sidecar.edge.server import serve
+from sidecar.errors import OriginRefused
 
 
 class Checks:
@@ -69,3 +71,47 @@ async def test_it_serves_nothing_else(client: aiohttp.ClientSession, path: str) 
         assert response.status == 404
     async with client.post("/metrics") as response:
         assert response.status == 405
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:8081"}, 200),
+        ({"Host": "[::1]:8081"}, 200),
+        ({"Origin": "http://localhost:3000"}, 200),
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "127.0.0.1.evil.example:8081"}, 421),
+        ({"Host": "10.1.2.3:8081"}, 421),
+        ({"Host": ""}, 421),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/nowhere"])
+async def test_a_page_that_was_rebound_reads_nothing(
+    client: aiohttp.ClientSession, checks: Checks, path: str, headers: dict[str, str], status: int
+) -> None:
+    checks.now = {"opa": True}
+    async with client.get(path, headers=headers) as response:
+        assert response.status == (404 if status == 200 and path == "/nowhere" else status)
+        assert response.headers["Server"] == "mcp-sidecar"
+        assert "Access-Control-Allow-Origin" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("host", "served"),
+    [("10.1.2.3:8081", True), ("[2001:db8::1]:8081", True), ("probe.example:1", True), ("evil.example", False)],
+)
+def test_an_admin_listener_on_the_network_is_dialled_by_address_or_by_a_name_of_the_settings(
+    host: str, served: bool
+) -> None:
+    names = AdminNames.of("0.0.0.0", ["probe.example"])  # noqa: S104 - never bound
+    try:
+        names.check(CIMultiDict(Host=host))
+    except OriginRefused:
+        assert not served
+    else:
+        assert served
+    with pytest.raises(OriginRefused):
+        names.check(CIMultiDict(Host="10.1.2.3", Origin="http://localhost"))

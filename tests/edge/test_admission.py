@@ -1,12 +1,14 @@
 """The pure checks of a request's head: each refusal beside its near miss."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from sidecar import errors
-from sidecar.edge import admission
+from sidecar.edge import admission, origins
 from sidecar.edge.resource import ProtectedResource
 from sidecar.edge.statuses import HTTP_STATUS, INTERNAL, http_status
 from sidecar.edge.streams import frame
@@ -82,12 +84,12 @@ TARGETS = [
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_target_that_is_not_exactly_the_endpoint_is_refused(target: str) -> None:
-    admission.check_target("/mcp", "/mcp")
+    admission.check_target("/mcp", {"/mcp"})
     with pytest.raises(InvalidRequest):
-        admission.check_target(target, "/mcp")
+        admission.check_target(target, {"/mcp"})
 
 
-HOSTS = admission.default_hosts(URI, "127.0.0.1") | {"fixed.example:8443"}
+HOSTS = origins.default_hosts(URI, "127.0.0.1") | {"fixed.example:8443"}
 
 
 @pytest.mark.parametrize(
@@ -146,12 +148,12 @@ def test_a_request_without_a_host_is_refused() -> None:
 
 
 def test_a_public_listener_does_not_answer_to_loopback_names() -> None:
-    assert admission.default_hosts(URI, "0.0.0.0") == {"mcp.corp.example"}  # noqa: S104 - never bound
-    assert admission.default_origins(URI, "10.0.0.5") == {"https://mcp.corp.example"}
-    assert not admission.is_loopback("127.0.0.1.evil.example")
+    assert origins.default_hosts(URI, "0.0.0.0") == {"mcp.corp.example"}  # noqa: S104 - never bound
+    assert origins.default_origins(URI, "10.0.0.5") == {"https://mcp.corp.example"}
+    assert not origins.is_loopback("127.0.0.1.evil.example")
 
 
-ORIGINS = admission.default_origins(URI, "127.0.0.1")
+ORIGINS = origins.default_origins(URI, "127.0.0.1")
 
 
 @pytest.mark.parametrize(
@@ -187,6 +189,68 @@ def test_a_request_without_an_origin_is_let_in() -> None:
 def test_any_other_origin_is_refused(origin: str) -> None:
     with pytest.raises(OriginRefused):
         admission.check_origin(headers(Origin=origin), ORIGINS)
+
+
+@pytest.mark.parametrize(
+    ("written", "sent", "near_miss"),
+    [
+        ("https://App.Example", "https://app.example", "https://app.example:8443"),
+        ("https://a.example/", "https://a.example", "http://a.example"),
+        ("https://a.example:443", "https://a.example", "https://b.example"),
+        ("http://a.example:0080", "http://a.example", "http://a.example:443"),
+        ("https://a.example:8443", "https://a.example:8443", "https://a.example"),
+        ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop", "https://abcdefghijklmnop"),
+        ("https://[2001:DB8::1]:443", "https://[2001:db8::1]", "https://[2001:db8::2]"),
+    ],
+)
+def test_an_origin_of_the_settings_matches_what_browsers_send(written: str, sent: str, near_miss: str) -> None:
+    allowed = {origins.allowed_origin(written)}
+    assert admission.check_origin(headers(Origin=sent), allowed) == sent
+    with pytest.raises(OriginRefused):
+        admission.check_origin(headers(Origin=near_miss), allowed)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *(
+            "",
+            "*",
+            "null",
+            "app.example",
+            "https://",
+            "https://*.example",
+            "https://a.example/app",
+            "https://a.example//",
+        ),
+        *(
+            "https://u@a.example",
+            "https://a.example:",
+            "https://a.example:99999",
+            "https://bücher.example",
+            "file:///x",
+        ),
+        *("https://a.example:*", "https://a.example."),
+    ],
+)
+def test_an_origin_that_could_never_match_is_refused(written: str) -> None:
+    with pytest.raises(ValueError):
+        origins.allowed_origin(written)
+
+
+@pytest.mark.parametrize("written", ["", "https://a.example", "a.example/x", "a.example:x", "*", "a b", "a.example."])
+def test_a_host_that_could_never_match_is_refused(written: str) -> None:
+    assert origins.allowed_host("MCP.Example:8443") == "mcp.example:8443"
+    with pytest.raises(ValueError):
+        origins.allowed_host(written)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("10.1.2.3:8081", True), ("[2001:db8::1]", True), ("10.1.2.3.evil.example", False), ("evil.example", False)],
+)
+def test_an_address_is_told_from_a_name(host: str, address: bool) -> None:
+    assert origins.is_address(host) is address
 
 
 def presented(authorization: str) -> Credential:
@@ -276,6 +340,9 @@ def test_whatever_is_taken_from_authorization_was_its_one_credential(value: str)
         "application/json; charset=utf-8",
         "application/json;charset=UTF-8",
         'application/json ; charset="utf-8"',
+        "application/json;",
+        "application/json; ;charset=utf8 ;",
+        'application/json;CHARSET="UTF8"',
     ],
 )
 def test_json_in_utf8_is_taken(value: str) -> None:
@@ -292,7 +359,8 @@ def test_json_in_utf8_is_taken(value: str) -> None:
         "application/jsonp",
         "application/vnd.api+json",
         "application/json, text/plain",
-        "application/json;",
+        "application/json;charset",
+        "application/json;charset=",
         "application/json; charset=latin-1",
         "application/json; charset=utf-16",
         "application/json; charset=utf-7",
@@ -336,6 +404,8 @@ BOTH = (admission.JSON, admission.EVENT_STREAM)
         "text/html, */*;q=0.8",
         "application/json;charset=utf-8, */*;q=0.1",
         "text/event-stream, application/json, text/plain;q=0",
+        "application/json;, text/event-stream;charset=utf-8",
+        'application/json;x="a,b;q=0", text/event-stream;charset="utf-8";q=0.5',
     ],
 )
 def test_a_client_that_can_read_both_answers_is_served(accept: str) -> None:
@@ -360,11 +430,26 @@ def test_a_client_that_can_read_both_answers_is_served(accept: str) -> None:
         "application/jsonx, text/event-streams",
         "application/json text/event-stream",
         "*/json, */event-stream",
+        'application/json, text/event-stream;x="',
+        'x/y;z="application/json, text/event-stream"',
+        "application/json, text/event-stream;charset=utf-8;q=0",
     ],
 )
 def test_a_client_that_cannot_read_both_is_refused(accept: str) -> None:
     with pytest.raises(NotAcceptable):
         admission.check_accept(headers(Accept=accept), *BOTH)
+
+
+@pytest.mark.parametrize("piece", ["; ", ";\t ;", '\\"', '"\\', ";a=b ", ',"'])
+def test_reading_a_hostile_accept_header_takes_no_time(piece: str) -> None:
+    hostile = "a/b" + piece * (admission.MAX_ACCEPT_CHARACTERS // len(piece) - 2) + "!\x7f"
+    began = time.process_time()
+    for value in (hostile, hostile * 5):
+        with pytest.raises(NotAcceptable):
+            admission.check_accept(headers(Accept=value), *BOTH)
+        with pytest.raises(MediaTypeRefused):
+            admission.check_content(headers(Content_Type=value))
+    assert time.process_time() - began < 5, "exponential, not merely slow"
 
 
 def test_several_accept_headers_are_one_list_and_none_is_a_refusal() -> None:

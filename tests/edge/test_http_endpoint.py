@@ -391,6 +391,71 @@ class TestRefusedBodies:
             assert (await endpoint.ask(body=body, Mcp_Session_Id=session)).status == 200
 
 
+PAGE = "https://app.example"
+
+
+class TestPages:
+    """Pages in browsers: exactly the allowed origins may call and read (CORS)."""
+
+    @pytest.fixture
+    async def open_to_a_page(self, tmp_path: Path) -> AsyncIterator[Endpoint]:
+        async with running(tmp_path, allowed_origins=frozenset({PAGE})) as made:
+            yield made
+
+    async def test_a_preflight_says_what_the_page_may_send(self, open_to_a_page: Endpoint) -> None:
+        answer = await open_to_a_page.ask(
+            "OPTIONS", Origin=PAGE, Authorization=None, Access_Control_Request_Method="POST"
+        )
+        assert (answer.status, answer.body) == (204, b"")
+        assert answer.headers["access-control-allow-origin"] == PAGE
+        assert answer.headers["access-control-allow-methods"] == "POST, GET, DELETE"
+        allowed = answer.headers["access-control-allow-headers"].lower().split(", ")
+        assert {"authorization", "content-type", "mcp-session-id", "mcp-protocol-version", "last-event-id"} <= {
+            *allowed
+        }
+        assert answer.headers["vary"] == "Origin"
+        assert "*" not in str(answer.headers)
+        assert "access-control-allow-credentials" not in answer.headers
+
+    async def test_answers_and_refusals_can_be_read_by_the_page(self, open_to_a_page: Endpoint) -> None:
+        opened = await open_to_a_page.ask(body=encoded(INITIALIZE), Origin=PAGE)
+        refused = await open_to_a_page.ask(body=encoded(PING), Origin=PAGE, Authorization=None)
+        lost = await open_to_a_page.ask(body=encoded(PING), Origin=PAGE, Mcp_Session_Id="nobody")
+        assert [opened.status, refused.status, lost.status] == [200, 401, 404]
+        for answer in (opened, refused, lost):
+            assert answer.headers["access-control-allow-origin"] == PAGE
+            exposed = answer.headers["access-control-expose-headers"]
+            assert {"Mcp-Session-Id", "WWW-Authenticate"} <= {*exposed.split(", ")}
+
+    @pytest.mark.parametrize(
+        "other", ["https://app.example:8443", "http://app.example", "https://x.app.example", "null"]
+    )
+    async def test_another_page_can_do_neither(self, open_to_a_page: Endpoint, other: str) -> None:
+        for answer in (
+            await open_to_a_page.ask("OPTIONS", Origin=other, Access_Control_Request_Method="POST"),
+            await open_to_a_page.ask(body=encoded(INITIALIZE), Origin=other),
+        ):
+            assert answer.status == 403
+            assert not [name for name in answer.headers if name.startswith("access-control")]
+        assert len(open_to_a_page.sessions) == 0
+
+    async def test_a_client_that_is_no_page_gets_no_such_headers(self, open_to_a_page: Endpoint) -> None:
+        answer = await open_to_a_page.ask(body=encoded(INITIALIZE))
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+        assert (await open_to_a_page.ask("OPTIONS", Origin=PAGE)).status == 405
+
+
+async def test_the_endpoint_is_served_with_a_slash_too(endpoint: Endpoint) -> None:
+    opened = await endpoint.ask(target="/mcp/", body=encoded(INITIALIZE))
+    assert opened.status == 200
+    session = opened.headers["mcp-session-id"]
+    assert (await endpoint.ask(body=encoded(PING), Mcp_Session_Id=session)).status == 200
+    assert (await endpoint.ask(target="/mcp/", Authorization=None)).headers["www-authenticate"].startswith("Bearer ")
+    assert (await endpoint.ask("GET", METADATA + "/mcp/")).status == 200
+    for target in ("/mcp//", "/mcp/x", "//mcp/"):
+        assert (await endpoint.ask(target=target, body=encoded(INITIALIZE))).status == 404
+
+
 @pytest.mark.parametrize(
     "method", ["notifications/roots/list_changed", "notifications/progress", "notifications/whatever", "x/y"]
 )
