@@ -158,6 +158,20 @@ class Access:
     via_view: Namespace | None = None
     """The view through which this namespace is reached, if the caller named the view and not the namespace."""
 
+    def document(self) -> JsonObject:
+        """Render it as policy and the audit record have it; ``target`` and ``via_view`` only where there is one."""
+        document: JsonObject = {
+            "kind": self.kind.value,
+            "database": self.namespace.database,
+            "collection": self.namespace.collection,
+            "via": self.via,
+        }
+        if self.target is not None:
+            document["target"] = {"kind": self.target.kind.value, "id": self.target.id}
+        if self.via_view is not None:
+            document["via_view"] = {"database": self.via_view.database, "collection": self.via_view.collection}
+        return document
+
 
 class Trait(StrEnum):
     """A fact about a command that policy may judge; not a judgement."""

@@ -284,18 +284,13 @@ def _who(identity: Identity | None) -> JsonObject:
 
 
 def _access(access: Access) -> JsonObject:
-    record: JsonObject = {
-        "kind": access.kind.value,
-        "database": escaped(access.namespace.database),
-        "collection": escaped(access.namespace.collection),
-        "via": escaped(access.via),
-    }
-    if access.target is not None:
-        record["target"] = {"kind": access.target.kind.value, "id": escaped(access.target.id)}
-    if access.via_view is not None:
-        view = access.via_view
-        record["via_view"] = {"database": escaped(view.database), "collection": escaped(view.collection)}
-    return record
+    return {name: _escaped(value) for name, value in access.document().items()}
+
+
+def _escaped(value: JsonValue) -> JsonValue:
+    if isinstance(value, dict):
+        return {name: _escaped(member) for name, member in value.items()}
+    return escaped(value) if isinstance(value, str) else value
 
 
 def _decision(decision: Decision) -> JsonObject:

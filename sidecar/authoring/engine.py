@@ -1,7 +1,6 @@
 """OPA's command line on one policy folder, limited in time and memory as the OPA that serves is."""
 
 import asyncio
-import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,9 +13,8 @@ from sidecar.errors import ConfigurationError
 from sidecar.model import JsonValue
 from sidecar.policyset.checks import CHECK_MEMORY_BYTES
 from sidecar.policyset.folder import PolicySet
-from sidecar.policyset.opa_command import OpaCommand, finished
+from sidecar.policyset.opa_command import OpaCommand, installed
 from sidecar.printing import printable
-from sidecar.system.process import spawn
 
 _LIMIT_S: Final = 120.0
 
@@ -43,8 +41,7 @@ class Engine:
         Raises:
             ConfigurationError: it cannot be run, or does not end.
         """
-        process = await spawn(self._opa.command(*arguments), self.folder, self._opa.environment(self._home), stdin=True)
-        return await finished(process, stdin, name=arguments[0], limit_s=_LIMIT_S)
+        return await self._opa.run(*arguments, folder=self.folder, home=self._home, timeout_s=_LIMIT_S, stdin=stdin)
 
     async def evaluate(self, query: str, document: JsonValue, *options: str) -> dict[str, Any]:
         """Evaluate a query under strict builtin errors; return OPA's whole answer.
@@ -94,13 +91,6 @@ def _said(answer: Any, output: bytes) -> str:
     return printable(f"{where}{first.get('message')}".encode())
 
 
-def _found(binary: str) -> str:
-    path = shutil.which(binary)
-    if path is None:
-        raise ConfigurationError(f"there is no OPA executable {binary}; name one with --opa")
-    return str(Path(path).resolve())
-
-
 @asynccontextmanager
 async def engine(binary: str, folder: Path) -> AsyncIterator[Engine]:
     """Read a policy folder and hold an OPA ready for it.
@@ -108,7 +98,7 @@ async def engine(binary: str, folder: Path) -> AsyncIterator[Engine]:
     Raises:
         ConfigurationError: there is no such executable, or it is no policy folder.
     """
-    path = await asyncio.to_thread(_found, binary)
+    path = await asyncio.to_thread(installed, binary, advice="; name one with --opa")
     policies = await asyncio.to_thread(PolicySet.read, folder)
     with tempfile.TemporaryDirectory(prefix="mcp-sidecar-author-") as directory:
         opa = OpaCommand(binary=path, memory_limit_bytes=CHECK_MEMORY_BYTES)

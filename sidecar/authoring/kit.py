@@ -17,6 +17,7 @@ from sidecar.authoring.question import QuestionRefused, read_identity, read_obje
 from sidecar.authoring.replaying import ReplayReport
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
 from sidecar.identity.claims import ClaimMap
+from sidecar.mcp.revision import LATEST
 from sidecar.model import JsonObject, RequestContext
 from sidecar.opa.client import OpaClient
 from sidecar.opa.managed import ManagedOpa
@@ -195,6 +196,6 @@ def _context(about: Circumstances, config: Settings | None) -> RequestContext:
     return RequestContext(
         time_ns=about.time_ns,
         client_ip=about.client_ip,
-        protocol="2025-11-25",
+        protocol=LATEST.value,
         environment=configured if about.environment is None else about.environment,
     )

@@ -5,7 +5,7 @@ the first line that does not hold is not looked at: it proves nothing, and a com
 """
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +16,7 @@ import msgspec
 
 from sidecar.audit.chain import BEGINNING, ChainFault, Verification, Walk
 from sidecar.authoring.records import DecisionOutcome, RecordedDecision, RecordedQuestion, Unreadable, read_record
+from sidecar.bounded import BoundedMemory
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject, JsonValue, Reason
 from sidecar.policy.verdict import read_decision
@@ -265,7 +266,7 @@ class _Decisions:
     def __init__(self, candidate: Candidate, servers: Collection[str]) -> None:
         self._candidate = candidate
         self._servers = servers
-        self._known: OrderedDict[bytes, CandidateAnswer] = OrderedDict()
+        self._known: BoundedMemory[bytes, CandidateAnswer] = BoundedMemory(MEMO)
         self.asked = 0
 
     async def of(self, questions: Iterable[RecordedQuestion]) -> Mapping[str, CandidateAnswer]:
@@ -276,14 +277,12 @@ class _Decisions:
 
     async def _answer(self, asked: RecordedQuestion) -> CandidateAnswer:
         key = sha256(asked.text.encode()).digest()
-        known = self._known.get(key)
+        known = self._known.use(key)
         if known is not None:
-            self._known.move_to_end(key)
             return known
         self.asked += 1
-        answer = self._known[key] = await self._decide(asked)
-        if len(self._known) > MEMO:
-            self._known.popitem(last=False)
+        answer = await self._decide(asked)
+        self._known.put(key, answer)
         return answer
 
     async def _decide(self, asked: RecordedQuestion) -> CandidateAnswer:

@@ -6,7 +6,9 @@ from typing import Any, Final, Self
 
 import aiohttp
 
-PROTOCOL: Final = "2025-11-25"
+from sidecar.mcp.revision import LATEST
+
+PROTOCOL: Final = LATEST.value
 ACCEPT: Final = "application/json, text/event-stream"
 
 

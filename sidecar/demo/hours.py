@@ -1,13 +1,15 @@
 """Whether the loading team's hours are open: what the tour expects of the loader depends on it."""
 
 import asyncio
-import resource
 import shutil
 from pathlib import Path
 from typing import Final
 
 from sidecar.errors import ConfigurationError
-from sidecar.system.tied_process import tied
+from sidecar.policyset.checks import CHECK_MEMORY_BYTES
+from sidecar.policyset.opa_command import OpaCommand
+
+_LIMIT_S: Final = 60.0
 
 _QUERY: Final = "data.mcp.platform.calendar.during(data.mcp.grants.loading.hours, {time_ns})"
 
@@ -25,16 +27,10 @@ async def are_on(binary: str, policies: Path, time_ns: int) -> bool:
     Raises:
         ConfigurationError: there is no such executable.
     """
-    opa = await asyncio.to_thread(_executable, binary)
-    arguments = ("eval", "--fail", "--bundle", "platform", "--bundle", "teams/loading")
-    process = await asyncio.create_subprocess_exec(
-        *tied(resource.RLIM_INFINITY, opa, *arguments, _QUERY.format(time_ns=time_ns)),
-        cwd=policies,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    return await process.wait() == 0
+    opa = OpaCommand(binary=await asyncio.to_thread(_executable, binary), memory_limit_bytes=CHECK_MEMORY_BYTES)
+    arguments = ("eval", "--fail", "--bundle", "platform", "--bundle", "teams/loading", _QUERY.format(time_ns=time_ns))
+    status, _ = await opa.run(*arguments, folder=policies, home=policies, timeout_s=_LIMIT_S)
+    return status == 0
 
 
 def _executable(binary: str) -> str:

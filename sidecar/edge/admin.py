@@ -7,6 +7,7 @@ from typing import Self
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from sidecar.addresses import is_loopback
 from sidecar.edge import admission, origins
 from sidecar.edge.server import COMMON_HEADERS
 from sidecar.edge.statuses import http_status
@@ -41,7 +42,7 @@ class AdminNames:
         """Return the names of a listener; ``more`` are the settings'."""
         return cls(
             hosts=origins.admin_hosts(listen_host, more),
-            addresses=not origins.is_loopback(listen_host),
+            addresses=not is_loopback(listen_host),
             origins=origins.machine_origins(listen_host),
         )
 

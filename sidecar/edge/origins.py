@@ -10,6 +10,7 @@ from collections.abc import Collection
 from ipaddress import ip_address
 from typing import Final
 
+from sidecar.addresses import is_loopback
 from sidecar.identity.resource import ResourceUri
 
 HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9._-]*[a-z0-9])?)(:[0-9]{1,5})?", re.ASCII)
@@ -91,10 +92,3 @@ def is_address(host: str) -> bool:
         return match is not None and bool(ip_address(match[1].strip("[]")))
     except ValueError:
         return False
-
-
-def is_loopback(listen_host: str) -> bool:
-    """Whether a listener's address is this machine's own by its literal form."""
-    return (
-        listen_host in {"localhost", "::1", "[::1]"} or re.fullmatch(r"127(\.[0-9]{1,3}){3}", listen_host) is not None
-    )

@@ -4,9 +4,10 @@ Without one, whoever can reach the port fills the disk, and a full disk denies e
 is over the bound is still counted by metrics, and the next record of the same address says how many it stands for.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
+
+from sidecar.bounded import BoundedMemory
 
 WINDOW_S: Final = 60.0
 PER_ADDRESS: Final = 30
@@ -29,7 +30,7 @@ class Budget:
     """Counts the records of unknown callers by address; bounded in memory whatever is asked."""
 
     def __init__(self) -> None:
-        self._shares: OrderedDict[str, _Share] = OrderedDict()
+        self._shares: BoundedMemory[str, _Share] = BoundedMemory(MAX_ADDRESSES)
         self._window = -1
         self._recorded = 0
 
@@ -53,10 +54,8 @@ class Budget:
         return suppressed
 
     def _share(self, address: str, window: int) -> _Share:
-        share = self._shares.pop(address, None) or _Share(window=window)
+        share = self._shares.get(address) or _Share(window=window)
         if share.window != window:
             share.window, share.recorded = window, 0
-        self._shares[address] = share
-        if len(self._shares) > MAX_ADDRESSES:
-            self._shares.popitem(last=False)
+        self._shares.put(address, share)
         return share

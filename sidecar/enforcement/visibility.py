@@ -8,12 +8,12 @@ errs on showing, and a call is decided anyway.
 """
 
 import json
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
+from sidecar.bounded import BoundedMemory
 from sidecar.commands.catalog import CATALOG
 from sidecar.errors import DecisionUnavailable
 from sidecar.model import Identity, JsonObject, JsonValue, RequestContext, Visible
@@ -67,7 +67,7 @@ class Visibility:
         self._clock = clock
         self._servers = servers
         self._step_ns = step_ns
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._known: BoundedMemory[bytes, _Known] = BoundedMemory(MAX_CALLERS)
 
     async def of(self, identity: Identity, context: RequestContext) -> Visible:
         """Return what this caller may see.
@@ -83,10 +83,7 @@ class Visibility:
         known = self._known.get(key)
         if known is None or known.revision != revision or known.until <= self._clock.monotonic():
             known = await self._look(identity, context, caller, revision)
-            self._known.pop(key, None)
-            self._known[key] = known
-            if len(self._known) > MAX_CALLERS:
-                self._known.popitem(last=False)
+            self._known.put(key, known)
         if known.tools is None:
             return open_now
         return Visible(tools=open_now.tools & known.tools, servers=open_now.servers)

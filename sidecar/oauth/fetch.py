@@ -1,12 +1,12 @@
 """Documents that trust stands on, fetched over HTTP: from configured addresses, without redirects, within limits."""
 
-import ipaddress
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 
+from sidecar.addresses import is_loopback
 from sidecar.errors import KeysUnavailable
 from sidecar.model import JsonObject
 from sidecar.oauth.unverified import strict_object
@@ -69,15 +69,6 @@ def check_address(uri: str) -> SplitResult:
     if not parts.hostname or parts.username is not None or parts.fragment or not uri.isascii():
         raise ValueError("an absolute address without user and fragment is needed")
     _ = parts.port  # a port that is none raises ValueError
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
         raise ValueError("HTTPS is required for anything but loopback")
     return parts
-
-
-def is_loopback(parts: SplitResult) -> bool:
-    """Whether the host is this machine by its literal form; names are not resolved."""
-    host = parts.hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -6,9 +6,10 @@ from urllib.parse import SplitResult
 
 import aiohttp
 
+from sidecar.addresses import is_loopback
 from sidecar.errors import ConfigurationError, KeysUnavailable
 from sidecar.model import JsonObject
-from sidecar.oauth.fetch import FetchLimits, check_address, fetch_object, is_loopback
+from sidecar.oauth.fetch import FetchLimits, check_address, fetch_object
 
 _PUBLIC_NAME: Final = re.compile(r"([a-z0-9_-]+\.)+[a-z][a-z0-9-]*", re.ASCII)
 
@@ -34,7 +35,7 @@ class Discovery:
             raise ConfigurationError("issuer: an issuer has no query (RFC 8414 section 2)")
         self._issuer = issuer
         self._host = parts.hostname
-        self._loopback = is_loopback(parts)
+        self._loopback = is_loopback(parts.hostname or "")
         self._session = session
         self._limits = limits or FetchLimits()
         origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")

@@ -6,10 +6,10 @@ verifying once the key set was refreshed and the cache of verified tokens (``cac
 """
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sidecar.bounded import BoundedMemory
 from sidecar.errors import ConfigurationError, TokenRejected
 from sidecar.identity.claims import identify
 from sidecar.model import Credential, Identity
@@ -47,9 +47,8 @@ class JwtVerifier:
         if not issuers or len(self._issuers) != len(issuers):
             raise ConfigurationError("at least one issuer, and each only once")
         self._clock = clock
-        self._cache_size = cache_size
         self._cache_s = cache_s
-        self._cache: OrderedDict[bytes, _Verified] = OrderedDict()
+        self._cache: BoundedMemory[bytes, _Verified] = BoundedMemory(cache_size)
 
     async def verify(self, credential: Credential) -> Identity:
         """Return who the credential's token speaks for and who acts.
@@ -72,23 +71,21 @@ class JwtVerifier:
         return identity
 
     def _recall(self, digest: bytes) -> Identity | None:
-        known = self._cache.get(digest)
+        known = self._cache.use(digest)
         if known is None:
             return None
         if known.good_until <= self._now() or known.cached_until <= self._clock.monotonic():
-            del self._cache[digest]
+            self._cache.drop(digest)
             return None
-        self._cache.move_to_end(digest)
         return known.identity
 
     def _remember(self, digest: bytes, identity: Identity, issuer: TrustedIssuer) -> None:
-        self._cache[digest] = _Verified(
+        verified = _Verified(
             identity=identity,
             good_until=identity.expires_at + issuer.leeway_s,
             cached_until=self._clock.monotonic() + self._cache_s,
         )
-        while len(self._cache) > self._cache_size:
-            self._cache.popitem(last=False)
+        self._cache.put(digest, verified)
 
     def _now(self) -> float:
         return self._clock.time_ns() / 1e9

@@ -12,7 +12,6 @@ import errno
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +21,7 @@ import aiohttp
 from opa_client import AsyncOpaClient
 from opentelemetry import trace
 
+from sidecar.addresses import is_loopback
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.deadline import answered_within
@@ -91,7 +91,7 @@ class Endpoint:
                 host = parts.hostname or ""
                 name = f"[{host}]" if ":" in host else host
                 base = f"{parts.scheme}://{name}" + (f":{port}" if port is not None else "")
-                return cls(base=base, tls=parts.scheme == "https", loopback=_is_loopback(host))
+                return cls(base=base, tls=parts.scheme == "https", loopback=is_loopback(host))
             case _:
                 raise ConfigurationError("the OPA URL must be http(s)://host:port or unix:///absolute/path")
 
@@ -100,13 +100,6 @@ def _is_origin(parts: SplitResult) -> bool:
     """Whether the URL names a host and port and nothing else."""
     rest = (parts.query, parts.fragment, parts.username, parts.password)
     return bool(parts.hostname) and parts.path in {"", "/"} and not any(rest)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class _Transport(AsyncOpaClient):  # type: ignore[misc]  # the library carries no types

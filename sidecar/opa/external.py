@@ -16,12 +16,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
+from sidecar.bounded import BoundedMemory
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.client import OpaClient
@@ -35,8 +35,6 @@ from sidecar.policyset.finding import Severity, Violation
 from sidecar.ports import PdpAnswer, Question
 
 _LOG = logging.getLogger(__name__)
-_T = TypeVar("_T")
-
 _LOOK_S: Final = 10.0
 """For one listing: no question is asked that long, but a set of a hundred teams is 15 MB of trees."""
 _EXAMINATION_S: Final = 60.0
@@ -78,11 +76,11 @@ class ExternalOpa:
         self._binary = binary
         self._timeout_s = timeout_s
         self._activation = Activation(client, timeout_s=timeout_s)
-        self._accepted: OrderedDict[str, _Look] = OrderedDict()
-        self._names: OrderedDict[str, str] = OrderedDict()
-        self._verdicts: OrderedDict[str, str] = OrderedDict()
-        self._dishonoured: OrderedDict[str, float] = OrderedDict()
-        self._engines: OrderedDict[str, None] = OrderedDict()
+        self._accepted: BoundedMemory[str, _Look] = BoundedMemory(_REMEMBERED)
+        self._names: BoundedMemory[str, str] = BoundedMemory(_NAMES)
+        self._verdicts: BoundedMemory[str, str] = BoundedMemory(_REMEMBERED)
+        self._dishonoured: BoundedMemory[str, float] = BoundedMemory(_NAMES)
+        self._engines: BoundedMemory[str, None] = BoundedMemory(_REMEMBERED)
         self._refused: set[str] = set()
         self._state = PolicyState(revision="", since=0.0, result=Load.REFUSED)
         self._failure = DecisionUnavailable("the policy set was not looked at yet", fault=PdpFault.POLICIES_REFUSED)
@@ -246,7 +244,7 @@ class ExternalOpa:
         if (known := self._accepted.get(revision)) is not None and known.fingerprint == before.fingerprint:
             return before
         # Whatever this turns out to be, it is not what was accepted; nothing is believed of it until that is known.
-        self._accepted.pop(revision, None)
+        self._accepted.drop(revision)
         witness = Witness(self._client)
         failure = await self_tested(witness)
         fault = await self._judged(before)
@@ -258,7 +256,7 @@ class ExternalOpa:
         if failure is not None and not fault:
             raise failure
         for engine in witness.engines if failure is None else ():
-            _remember(self._engines, engine, None, _REMEMBERED)
+            self._engines.put(engine, None)
         self._hold_to_its_name(after.running, fault)
         return after
 
@@ -279,20 +277,21 @@ class ExternalOpa:
         revision, now = running.revision, asyncio.get_running_loop().time()
         if fault:
             if running.archived:
-                _remember(self._dishonoured, revision, now + _DISHONOUR_S, _NAMES)
+                self._dishonoured.put(revision, now + _DISHONOUR_S)
             raise ConfigurationError(fault)
-        if running.archived and now < self._dishonoured.get(revision, now):
+        until = self._dishonoured.get(revision)
+        if running.archived and until is not None and now < until:
             raise ConfigurationError(
                 f"something else under revision {revision} was refused less than {_DISHONOUR_S:g} s ago: "
                 "wait that long, or give the bundle another revision"
             )
         ours = running.ours
-        if self._names.get(revision, ours) != ours:
+        if self._names.get(revision) not in {None, ours}:
             what = f"revision {revision} is the name of two policy sets: evidence cannot tell them apart"
             if running.archived:
                 raise ConfigurationError(f"{what}; give the bundle another revision, as policy bundle does")
             _LOG.warning("%s", what)
-        _remember(self._names, revision, ours, _NAMES)
+        self._names.put(revision, ours)
 
     async def _listing(self, path: str) -> bytes:
         try:
@@ -309,7 +308,7 @@ class ExternalOpa:
         """Return what is wrong with a set, with file and line; an empty text is nothing. The same is judged once."""
         if (verdict := self._verdicts.get(look.fingerprint)) is None:
             verdict = await self._judgement(look.running)
-            _remember(self._verdicts, look.fingerprint, verdict, _REMEMBERED)
+            self._verdicts.put(look.fingerprint, verdict)
         return verdict
 
     async def _judgement(self, running: Inventory) -> str:
@@ -339,7 +338,7 @@ class ExternalOpa:
 
     def _accept(self, look: "_Look") -> None:
         running = look.running
-        _remember(self._accepted, running.revision, replace(look, running=_NOTHING), _REMEMBERED)
+        self._accepted.put(running.revision, replace(look, running=_NOTHING))
         self._refused.clear()
         if (running.revision, Load.LOADED) != (self._state.revision, self._state.result):
             self._state = PolicyState(revision=running.revision, since=time.time(), result=Load.LOADED)
@@ -347,7 +346,7 @@ class ExternalOpa:
 
     def _refuse(self, revisions: set[str], detail: str) -> None:
         for revision in revisions:
-            self._accepted.pop(revision, None)
+            self._accepted.drop(revision)
         if len(self._refused) > _REMEMBERED:
             self._refused.clear()
         self._refused |= revisions
@@ -369,13 +368,6 @@ class _Look:
     fingerprint: str
     began: float
     """On the loop's clock; what OPA ran later is not in it."""
-
-
-def _remember(memory: OrderedDict[str, _T], name: str, what: _T, longest: int) -> None:
-    memory.pop(name, None)
-    memory[name] = what
-    if len(memory) > longest:
-        memory.popitem(last=False)
 
 
 def _placed(finding: Violation, located: Sequence[Violation]) -> Violation:

@@ -26,6 +26,7 @@ from sidecar.opa.fair_turns import FairTurns, TooManyWaiting
 from sidecar.opa.instance import Instance, Launch
 from sidecar.policyset.folder import PolicySet
 from sidecar.ports import PdpAnswer, Question
+from sidecar.system.backoff import BackOff
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ class HotStandby:
         self._suspected = Blame(self._now)
         self._set_aside = Blame(self._now)
         self._unwatched = asyncio.Event()
-        self._delay = self._stall_again_at = 0.0
+        self._stall_again_at = 0.0
+        self._back_off = BackOff(_FIRST_DELAY_S, _LAST_DELAY_S, at_once=True)
         self._tasks = {self._begin(self._watch(member)) for member in (first, second)}
 
     @classmethod
@@ -212,7 +214,8 @@ class HotStandby:
             why = await self._lost(member)
             self._take_out(member, why)
             await member.instance.stop(grace_s=0)
-            self._delay = 0.0 if self._now() - born > TERM_S else self._delay
+            if self._now() - born > TERM_S:
+                self._back_off.reset()
             member = Member(await self._another())
             if self._first is None:
                 self._first = member
@@ -263,8 +266,7 @@ class HotStandby:
     async def _another(self) -> Instance:
         """Start another process, however often that takes."""
         while True:
-            await asyncio.sleep(self._delay)
-            self._delay = min(max(2 * self._delay, _FIRST_DELAY_S), _LAST_DELAY_S)
+            await asyncio.sleep(self._back_off.pause())
             try:
                 return await Instance.start(self._launch, self._policies)
             except (ConfigurationError, DecisionUnavailable) as error:

@@ -12,7 +12,6 @@ than two OPAs: one that serves, ends or is about to, and one that is being check
 import asyncio
 import logging
 import os
-import shutil
 import stat
 import time
 from collections.abc import Coroutine
@@ -29,8 +28,9 @@ from sidecar.opa.policy_state import Load, PolicyState
 from sidecar.policyset.checks import SetChecker
 from sidecar.policyset.folder import PolicySet
 from sidecar.policyset.folder_changes import Snapshot, snapshot
-from sidecar.policyset.opa_command import OpaCommand
+from sidecar.policyset.opa_command import OpaCommand, installed
 from sidecar.ports import PdpAnswer, Question
+from sidecar.system.backoff import BackOff
 
 _LOG = logging.getLogger(__name__)
 
@@ -208,14 +208,12 @@ class ManagedOpa:
         return await current.healthy()
 
     def _launch(self) -> Launch:
-        binary = shutil.which(self._binary)
-        if binary is None:
-            raise ConfigurationError(f"there is no OPA executable {self._binary}")
+        binary = installed(self._binary)
         if self._memory_limit_bytes < MIN_MEMORY_BYTES:
             raise ConfigurationError(f"OPA needs a memory limit of at least {MIN_MEMORY_BYTES} bytes")
         _make_private(self._directory)
         return Launch(
-            opa=OpaCommand(binary=str(Path(binary).resolve()), memory_limit_bytes=self._memory_limit_bytes),
+            opa=OpaCommand(binary=binary, memory_limit_bytes=self._memory_limit_bytes),
             directory=self._directory.resolve(),
             timeout_s=self._timeout_s,
             start_timeout_s=self._start_timeout_s,
@@ -237,7 +235,7 @@ class ManagedOpa:
 
     async def _supervise(self, launch: Launch) -> None:
         """Put a new instance of the newest good set in the place of one that ended or hangs, until cancelled."""
-        delay = 0.0
+        back_off = BackOff(_FIRST_DELAY_S, _LAST_DELAY_S, at_once=True)
         loop = asyncio.get_running_loop()
         while (current := self._current) is not None:
             born = loop.time()
@@ -248,14 +246,13 @@ class ManagedOpa:
             _LOG.error("opa (pid %d) %s; calls are refused until it is back", current.pid, why)
             await current.stop(grace_s=0)
             if loop.time() - born >= _STABLE_S:
-                delay = 0.0
-            delay = await self._restart(launch, delay)
+                back_off.reset()
+            await self._restart(launch, back_off)
 
-    async def _restart(self, launch: Launch, delay: float) -> float:
-        """Try until an instance serves; return the delay that the next restart starts from."""
+    async def _restart(self, launch: Launch, back_off: BackOff) -> None:
+        """Try until an instance serves."""
         while True:
-            await asyncio.sleep(delay)
-            delay = min(max(2 * delay, _FIRST_DELAY_S), _LAST_DELAY_S)
+            await asyncio.sleep(back_off.pause())
             try:
                 async with self._switching:
                     if self._current is None and self._good is not None:
@@ -264,7 +261,7 @@ class ManagedOpa:
                 _LOG.error("opa does not come back: %s", error.detail)
             else:
                 _LOG.warning("opa is back (pid %d)", self.pid or 0)
-                return delay
+                return
 
     async def _follow(self, launch: Launch, checker: SetChecker, seen: Snapshot) -> None:
         """Load the folder's content whenever it has changed and come to rest, until cancelled."""

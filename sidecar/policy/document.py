@@ -117,21 +117,10 @@ def actor_document(actor: Actor) -> JsonObject:
 
 
 def _access(access: Access) -> JsonObject:
-    """Render one access; ``target`` and ``via_view`` are keys only where there is one."""
-    namespace = access.namespace
-    if access.target is not None and namespace.database:
+    """Render one access as ``Access.document`` does."""
+    if access.target is not None and access.namespace.database:
         raise DecisionUnavailable("an access has a namespace or a target, never both")
-    document: JsonObject = {
-        "kind": access.kind.value,
-        "database": namespace.database,
-        "collection": namespace.collection,
-        "via": access.via,
-    }
-    if access.target is not None:
-        document["target"] = {"kind": access.target.kind.value, "id": access.target.id}
-    if access.via_view is not None:
-        document["via_view"] = {"database": access.via_view.database, "collection": access.via_view.collection}
-    return document
+    return access.document()
 
 
 def _command(command: Command) -> JsonObject:

@@ -9,7 +9,6 @@ author of a team's policy is not trusted with the machine either. What passed is
 import asyncio
 import contextlib
 import hashlib
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -27,9 +26,9 @@ from sidecar.policyset.data_lines import has_data
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import CAPABILITIES, SCHEMAS, TEAMS, PolicySet, store
 from sidecar.policyset.module_lint import Linted, lint_module, uncalled
-from sidecar.policyset.opa_command import OpaCommand, finished
+from sidecar.policyset.opa_command import OpaCommand, installed
 from sidecar.printing import printable
-from sidecar.system.process import in_thread, make_home, remove, spawn
+from sidecar.system.process import in_thread, make_home, remove
 
 _PARSE: Final = 'x := {f: object.remove(m, ["comments"]) | some f, s in input; m := rego.parse_module(f, s)}; x'
 """One process parses many modules. A module that does not parse is missing from the answer."""
@@ -222,9 +221,7 @@ class SetChecker:
         self, home: Path, *arguments: str, stdin: bytes = b"", timeout_s: float | None = None
     ) -> tuple[int, bytes]:
         limit = self._timeout_s if timeout_s is None else timeout_s
-        command, environment = self._opa.command(*arguments), self._opa.environment(home)
-        process = await spawn(command, home / "policies", environment, stdin=bool(stdin))
-        return await finished(process, stdin, name=arguments[0], limit_s=limit)
+        return await self._opa.run(*arguments, folder=home / "policies", home=home, timeout_s=limit, stdin=stdin)
 
 
 async def examine(folder: Path, binary: str) -> list[Violation]:
@@ -257,17 +254,10 @@ async def workshop(binary: str) -> AsyncIterator[SetChecker]:
     Raises:
         ConfigurationError: there is no such executable.
     """
-    executable = _installed(binary)
+    executable = installed(binary)
     with tempfile.TemporaryDirectory(prefix="mcp-sidecar-vet-") as directory:
         opa = OpaCommand(binary=executable, memory_limit_bytes=CHECK_MEMORY_BYTES)
         yield SetChecker(opa, Path(directory), timeout_s=_CHECK_S)
-
-
-def _installed(binary: str) -> str:
-    path = shutil.which(binary)
-    if path is None:
-        raise ConfigurationError(f"there is no OPA executable {binary}")
-    return str(Path(path).resolve())
 
 
 def refuse(findings: Sequence[Violation]) -> None:

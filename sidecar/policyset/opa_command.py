@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.errors import ConfigurationError
-from sidecar.system.process import kill
+from sidecar.system.process import kill, spawn
 from sidecar.system.tied_process import tied
 
 _GO_SHARE = 0.7
@@ -39,8 +40,38 @@ class OpaCommand:
             "GOGC": "400",
         }
 
+    async def run(
+        self, *arguments: str, folder: Path, home: Path, timeout_s: float, stdin: bytes = b""
+    ) -> tuple[int, bytes]:
+        """Run one command to its end; return its status and all that it printed.
 
-async def finished(
+        Args:
+            arguments: of ``opa``, the command's name first.
+            folder: where it runs.
+            home: private folder of this user, OPA's own.
+            timeout_s: seconds that it may take.
+            stdin: its input; empty for none.
+
+        Raises:
+            ConfigurationError: it cannot be started, or takes longer.
+        """
+        process = await spawn(self.command(*arguments), folder, self.environment(home), stdin=bool(stdin))
+        return await _finished(process, stdin, name=arguments[0], limit_s=timeout_s)
+
+
+def installed(binary: str, *, advice: str = "") -> str:
+    """Return the absolute path of the OPA executable, named as a path or as a name on ``PATH``.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    path = shutil.which(binary)
+    if path is None:
+        raise ConfigurationError(f"there is no OPA executable {binary}{advice}")
+    return str(Path(path).resolve())
+
+
+async def _finished(
     process: asyncio.subprocess.Process, stdin: bytes, *, name: str, limit_s: float
 ) -> tuple[int, bytes]:
     """Return the status of one OPA command and all that it printed; it does not outlive this.

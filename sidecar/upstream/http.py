@@ -27,6 +27,7 @@ from sidecar.errors import (
 from sidecar.mcp.methods import Treatment, from_upstream
 from sidecar.mcp.sse import EventDecoder
 from sidecar.model import JsonObject, Permit, UpstreamResult
+from sidecar.system.backoff import BackOff
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
     Malformed,
@@ -345,7 +346,7 @@ class HttpUpstream:
             self._recovery = asyncio.create_task(self._recover(), name=f"recovery {self._name}")
 
     async def _recover(self) -> None:
-        pause = _FIRST_BACKOFF_S
+        back_off = BackOff(_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S)
         try:
             while True:
                 try:
@@ -358,8 +359,7 @@ class HttpUpstream:
                     self._log.warning("the server does not answer: %s", error)
                 else:
                     return
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_BACKOFF_S)
+                await asyncio.sleep(back_off.pause())
         finally:
             self._recovery = None
 

@@ -17,11 +17,12 @@ import msgspec
 
 from sidecar import __version__
 from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused
+from sidecar.mcp.revision import Revision
 from sidecar.model import JsonObject, JsonValue, Permit, UpstreamResult
 
-PROTOCOL_VERSION = "2025-11-25"
+PROTOCOL_VERSION = Revision.V2025_11_25.value
 
-ACCEPTED_VERSIONS = frozenset({"2025-11-25", "2025-06-18"})
+ACCEPTED_VERSIONS = frozenset({PROTOCOL_VERSION, Revision.V2025_06_18.value})
 """Earlier revisions allow batch arrays, which this client does not read (removed by MCP 2025-06-18, changelog)."""
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024

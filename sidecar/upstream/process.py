@@ -21,6 +21,7 @@ from sidecar.errors import (
     UpstreamUnreachable,
 )
 from sidecar.model import JsonObject, Permit, UpstreamResult
+from sidecar.system.backoff import BackOff
 from sidecar.upstream.child import Child, resolved, spawn
 from sidecar.upstream.environment import check_command, check_environment, child_environment, secrets_of
 from sidecar.upstream.messages import call_params, read_tool_result
@@ -29,7 +30,6 @@ from sidecar.upstream.toollist import ToolList
 
 _FIRST_BACKOFF_S = 0.25
 _LONGEST_BACKOFF_S = 30.0
-_MOST_DOUBLINGS = 16
 _STABLE_S = 60.0
 """A child that lived this long was well; the next restart is prompt again."""
 
@@ -174,16 +174,16 @@ class StdioUpstream:
     async def _supervise(self, first: asyncio.Future[None]) -> None:
         home = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="mcp-sidecar-"))
         clock = asyncio.get_running_loop().time
-        failures = 0
+        back_off = BackOff(_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S)
         try:
             while True:
                 born = clock()
                 await self._one_life(home, first)
                 if first.cancelled() or first.exception() is not None:
                     return
-                failures = 0 if clock() - born >= _STABLE_S else failures
-                pause = min(_FIRST_BACKOFF_S * 2**failures, _LONGEST_BACKOFF_S)
-                failures = min(failures + 1, _MOST_DOUBLINGS)
+                if clock() - born >= _STABLE_S:
+                    back_off.reset()
+                pause = back_off.pause()
                 self._log.warning("the server has ended; it is started again in %.2f s", pause)
                 await asyncio.sleep(pause)
         finally:

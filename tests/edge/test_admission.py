@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from sidecar import errors
+from sidecar.addresses import is_loopback
 from sidecar.edge import admission, origins
 from sidecar.edge.resource import ProtectedResource
 from sidecar.edge.statuses import HTTP_STATUS, INTERNAL, http_status
@@ -150,7 +151,7 @@ def test_a_request_without_a_host_is_refused() -> None:
 def test_a_public_listener_does_not_answer_to_loopback_names() -> None:
     assert origins.default_hosts(URI, "0.0.0.0") == {"mcp.corp.example"}  # noqa: S104 - never bound
     assert origins.default_origins(URI, "10.0.0.5") == {"https://mcp.corp.example"}
-    assert not origins.is_loopback("127.0.0.1.evil.example")
+    assert not is_loopback("127.0.0.1.evil.example")
 
 
 ORIGINS = origins.default_origins(URI, "127.0.0.1")
