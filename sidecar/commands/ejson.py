@@ -36,7 +36,7 @@ _VECTOR: Final = 9
 _INT8, _FLOAT32, _PACKED_BITS = 0x03, 0x27, 0x10
 
 _WHOLE: Final = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,18})")
-_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LONG_WHOLE: Final = re.compile(r"[+-]?0*([1-9][0-9]{15,})(?:\.0*)?")
 """Of more than the 15 digits that a double always keeps (IEEE 754, ``DBL_DIG``)."""
 _DOUBLE_WORDS: Final = frozenset({"Infinity", "+Infinity", "-Infinity", "NaN"})
@@ -47,7 +47,7 @@ _SUBTYPE: Final = re.compile(r"[0-9a-fA-F]{1,2}")
 _FLAGS: Final = re.compile(r"[imlsux]*")
 _DATE: Final = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
-    r"(?:[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,3}0*)?)?"
+    r"(?:[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,3}0{0,6})?)?"
     r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9]))?"
 )
 """RFC 3339 section 5.6, to the millisecond; seconds may be left out, and so may the whole time, which is then midnight
@@ -258,7 +258,16 @@ def is_typed(node: JsonObject) -> bool:
 def _is_regex_operator(node: JsonObject) -> bool:
     """Say whether ``$regex`` is the operator: js-bson leaves the object as it is where a pattern is typed itself."""
     pattern = node.get("$regex")
-    return isinstance(pattern, dict) and is_typed(pattern) and ("$regex" in pattern or "$regularExpression" in pattern)
+    return isinstance(pattern, dict) and ("$regularExpression" in pattern or isinstance(pattern.get("$regex"), str))
+
+
+def is_one_value(node: JsonObject) -> bool:
+    """Say whether an object is exactly one typed value without anything inside; quick, for the many that are."""
+    if len(node) != 1:
+        return False
+    [(name, value)] = node.items()
+    known = TYPES.get(name)
+    return known is not None and name != "$code" and known.holds(value)
 
 
 def fault(node: JsonObject) -> Fault | None:

@@ -53,7 +53,7 @@ def scan(value: JsonValue, at: str, *, documents: bool = False) -> set[Trait]:
     traits: set[Trait] = set()
     budget = MAX_DOCUMENT_NODES if documents else MAX_NODES
     level: list[JsonValue] = [value]
-    for _ in range(MAX_DEPTH + (2 if documents else 1)):  # the list of the documents is no part of one
+    for depth in range(MAX_DEPTH + (2 if documents else 1)):  # the list of the documents is no part of one
         if not level:
             return traits
         objects = [node for node in level if isinstance(node, dict)]
@@ -63,6 +63,8 @@ def scan(value: JsonValue, at: str, *, documents: bool = False) -> set[Trait]:
         if not documents and max(map(len, objects), default=0) > MAX_KEYS:
             raise CommandNotDerivable("too_large", f"An object has more than {MAX_KEYS} keys.", at)
         if _is_suspect(chain.from_iterable(objects)):
+            if documents and depth == 1 and any(map(ejson.is_typed, objects)):
+                raise CommandNotDerivable("operator_in_document", "A typed value is no document.", at)
             objects = _checked(objects, traits, value, at, documents=documents)
         budget -= len(objects) + sum(map(len, objects)) + len(lists)
         if budget < 0:
@@ -90,6 +92,8 @@ def _checked(
     """Return the objects of one level that hold more values; a typed value is one itself."""
     further: list[JsonObject] = []
     for node in objects:
+        if ejson.is_one_value(node):
+            continue
         if not TYPES.keys().isdisjoint(node):
             _check_typed(node, root, at)
             if "$code" in node:

@@ -231,3 +231,65 @@ def test_the_scope_of_code_is_looked_into() -> None:
     refusal = attempt(name, arguments)
     assert isinstance(refusal, CommandNotDerivable)
     assert (refusal.reason, refusal.path) == ("ejson_refused", f"{at}/$scope/d/$date")
+
+
+@pytest.mark.parametrize(
+    "document", [{"$oid": OID}, {"$date": "2024-01-01"}, {"$regex": "a"}, {"$code": "x"}], ids=spelt
+)
+def test_a_typed_value_is_no_document(document) -> None:
+    refusal = attempt("insert-many", {**COLL, "documents": [{"a": 1}, document]})
+    assert isinstance(refusal, CommandNotDerivable)
+    assert refusal.reason == "operator_in_document"
+
+
+MISREAD: list[dict[str, Any]] = [
+    {"filter": {"$oid": OID}},
+    {"filter": {"$and": [{"$date": "2024-01-01"}]}},
+    {"filter": {"a": {"$elemMatch": {"$oid": OID}}}},
+    {"filter": {"$expr": {"$Date": "2024-01-01"}}},
+    {"filter": {"a": {"$gt": {"$oid": OID, "$OID": OID}}}},
+    {"filter": {"a": {"$gt": {"$date\0": "2024-01-01"}}}},
+    {"filter": {"a": {"$gt": {"$date": {"$date": "2024-01-01"}}}}},
+    {"filter": {"a": {"$gt": {"$date": {"__isLong__": True}}}}},
+    {"filter": {"a": {"$regex": {"_bsontype": "BSONRegExp"}}}},
+    {"filter": {"a": {"$in": [{"$numberLong": ["5"]}]}}},
+    {"filter": {"a": {"$timestamp": {"t": 1, "i": 1, "__proto__": 1}}}},
+    {"filter": {"a": {"$eq": {"$ref": "hr.people", "$id": 1, "x": {"$numberInt": "5"}}}}},
+]
+
+
+@pytest.mark.parametrize("arguments", MISREAD, ids=spelt)
+def test_values_where_none_belong_and_values_that_only_look_like_one_are_refused(arguments) -> None:
+    assert isinstance(attempt("delete-many", {**COLL, **arguments}), CommandNotDerivable)
+
+
+MISPLACED: list[dict[str, Any]] = [
+    {"$oid": OID},
+    {"$match": {"$oid": OID}},
+    {"$project": {"$date": "2024-01-01"}},
+    {"$set": {"$numberInt": "1"}},
+    {"$sort": {"$numberInt": "1"}},
+    {"$unset": {"$regex": "a"}},
+    {"$count": {"$code": "x"}},
+    {"$facet": {"a": {"$oid": OID}}},
+    {"$out": {"$oid": OID}},
+    {"$unionWith": {"$regex": "a"}},
+    {"$lookup": {"from": {"$regex": "a"}, "as": "b"}},
+    {"$lookup": {"from": "a", "as": {"$oid": OID}}},
+    {"$graphLookup": {"$oid": OID}},
+    {"$unwind": {"$date": "2024-01-01"}},
+]
+
+
+@pytest.mark.parametrize("stage", MISPLACED, ids=spelt)
+def test_a_typed_value_is_no_stage_no_option_and_no_name(stage) -> None:
+    assert isinstance(attempt("aggregate", {**COLL, "pipeline": [stage]}), CommandNotDerivable)
+
+
+@pytest.mark.parametrize("key", ["$regex", "$date", "$code", "$oid", "$scope"])
+def test_typed_keys_inside_one_another_are_refused_without_recursion(key) -> None:
+    value: Any = "a"
+    for _ in range(50_000):
+        value = {key: value}
+    name, arguments, _ = in_filter(value)
+    assert isinstance(attempt(name, arguments), CommandNotDerivable)
