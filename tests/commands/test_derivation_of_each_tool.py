@@ -410,16 +410,21 @@ def test_a_row_announces_the_kinds_and_traits_that_its_calls_have(call, _expecte
     assert tool.needs <= plain
 
 
-@pytest.mark.parametrize("depth", [99, 100, 500, 100_000])
-def test_nesting_is_refused_at_its_bound_without_recursion(depth) -> None:
+def nested(depth: int) -> object:
     value: object = 1
     for _ in range(depth):
         value = [value]
-    if depth < 100:
-        run("count", {**COLL, "query": {"a": value}})
-        return
+    return value
+
+
+@pytest.mark.parametrize("depth", [100, 500, 100_000])
+def test_nesting_is_refused_at_its_bound_without_recursion(depth) -> None:
     with pytest.raises(CallRefused, match="too_deep"):
-        run("count", {**COLL, "query": {"a": value}})
+        run("count", {**COLL, "query": {"a": nested(depth)}})
+
+
+def test_nesting_below_its_bound_is_derived() -> None:
+    assert run("count", {**COLL, "query": {"a": nested(99)}}).accesses
 
 
 def test_objects_of_very_many_keys_are_refused() -> None:
