@@ -25,7 +25,7 @@ _NOT_COMPILED: Final = Violation(
     file=".",
     line=1,
     rule=Rule.COMPILE,
-    message="not compiled: name platform.tar.gz too, the teams' modules use what is in it",
+    message="not compiled: name platform.tar.gz too, because the teams' modules use its functions",
     severity=Severity.WARNING,
 )
 
@@ -90,7 +90,7 @@ class TeamTestReport:
 
 
 async def check(policies: PolicySet, binary: str) -> CheckReport:
-    """Put a set through what it goes through before an OPA serves it.
+    """Put a set through every check that it must pass before an OPA serves it.
 
     Raises:
         ConfigurationError: OPA cannot be run.
@@ -102,7 +102,7 @@ async def check(policies: PolicySet, binary: str) -> CheckReport:
 async def check_archives(archives: Archives, binary: str) -> CheckReport:
     """Check archives like the folder that they were made of; without the platform's, containment only.
 
-    What is read is refused as a whole where a member cannot be read: nobody knows what it would be beside the others.
+    If a member cannot be read, all archives are refused, because its effect on the others is not known.
 
     Raises:
         ConfigurationError: OPA cannot be run.
@@ -127,8 +127,8 @@ async def run_tests(engine: Engine) -> TeamTestReport:
     _, output = await engine.run("test", *options, "--format", "json", *paths)
     results = _decoded(output)
     if not isinstance(results, list):
-        said = "; ".join(map(str, await _compile(engine))) or printable(output)
-        raise ConfigurationError(f"the tests do not run: {said}")
+        errors = "; ".join(map(str, await _compile(engine))) or printable(output)
+        raise ConfigurationError(f"the tests do not run: {errors}")
     _, report = await engine.run("test", *options, "--coverage", "--format", "json", *paths)
     single = [one for result in results for one in _singly(result)]
     return TeamTestReport(

@@ -98,11 +98,11 @@ def golden_case(decided: DecisionReport, title: str) -> JsonObject:
     decision = document.get("decision")
     if "refused" in document or "error" in document or not isinstance(decision, dict):
         why: Any = document.get("refused") or document.get("error")
-        said = f"{why['code']}: {why['message']}" if isinstance(why, dict) else why
-        raise ConfigurationError(f"this is no case for policy: {said}")
+        reason = f"{why['code']}: {why['message']}" if isinstance(why, dict) else why
+        raise ConfigurationError(f"--as-case: this call has no decision to keep: {reason}")
     name = _NOT_IN_A_NAME.sub("-", title.lower()).strip("-")
     if not name:
-        raise ConfigurationError("a case needs a title with letters or digits")
+        raise ConfigurationError("--as-case: the title must have letters or digits")
     return {name: {"title": title, "input": document["question"], "data": {}, "decision": {**decision, "revision": ""}}}
 
 

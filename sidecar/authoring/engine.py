@@ -58,7 +58,7 @@ class Engine:
         except msgspec.DecodeError:
             answer = None
         if status != 0 or not isinstance(answer, dict):
-            raise ConfigurationError(f"OPA cannot evaluate this: {_said(answer, output)}")
+            raise ConfigurationError(f"OPA cannot evaluate this: {_error_text(answer, output)}")
         return answer
 
     async def value(self, query: str, document: JsonValue, *options: str) -> JsonValue:
@@ -81,7 +81,7 @@ class Engine:
         return []
 
 
-def _said(answer: Any, output: bytes) -> str:
+def _error_text(answer: Any, output: bytes) -> str:
     errors = answer.get("errors") if isinstance(answer, dict) else None
     if not isinstance(errors, list) or not errors:
         return printable(output)

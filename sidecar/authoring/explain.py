@@ -1,4 +1,4 @@
-"""Why a call is decided as it is, access by access: which grant of whom, or which condition of which rule failed."""
+"""Why a call is decided as it is, access by access: which team's grant matched, or which condition of a rule failed."""
 
 import re
 from pathlib import Path

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 _WEEK: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _RUN: Final = 3
-"""Days in a row from which on they are said as "first to last"."""
+"""So many days in a row are written as "first to last"."""
 
 _MOMENT: Final = ("input", "context", "time_ns")
 _CLOCK_FORMAT: Final = "%02d:%02d"

@@ -26,12 +26,12 @@ from sidecar.policyset.folder import MANIFEST, PolicySet
 from sidecar.settings import Opa, Settings
 
 REPLAY_TIMEOUT_S: Final = 5.0
-"""For one question of a replay: what is asked is what would be decided, not how fast on a machine like this one."""
+"""For one question of a replay. It is about the decision, not about the speed of this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
-    """What is true of a question besides claims and call."""
+    """The circumstances of a question, besides claims and call."""
 
     time_ns: int
     client_ip: str = "127.0.0.1"
@@ -71,7 +71,7 @@ async def test_folder(folder: Path, opa: str | None) -> TeamTestReport:
 
 
 async def show_permissions(folder: Path, claims: bytes, about: Circumstances, opa: str | None) -> JsonObject:
-    """Return the effective permissions of the identity that claims speak of.
+    """Return the effective permissions of the identity that the claims describe.
 
     Raises:
         ConfigurationError: the claims are refused, it is no policy folder, or OPA cannot evaluate it.
@@ -80,15 +80,15 @@ async def show_permissions(folder: Path, claims: bytes, about: Circumstances, op
     try:
         document = read_object(claims)
         # A whole question is taken too, so that one file serves `decide` and `policy show`.
-        said = document["claims"] if isinstance(document.get("claims"), dict) else document
-        identity, _ = read_identity(said, _claim_map(config, said))
+        claimed = document["claims"] if isinstance(document.get("claims"), dict) else document
+        identity, _ = read_identity(claimed, _claim_map(config, claimed))
     except QuestionRefused as refused:
         raise ConfigurationError(f"{refused.code}: {refused.message}") from None
     async with engine(settings.opa_binary(opa), folder) as held:
         try:
             return await permissions.show(held, identity, _context(about, config))
         except DecisionUnavailable as error:
-            raise ConfigurationError(f"this policy cannot be shown: {error.detail}") from error
+            raise ConfigurationError(f"policy show cannot evaluate this policy: {error.detail}") from error
 
 
 async def decide(
@@ -104,20 +104,22 @@ async def decide(
     context = _context(about, config)
     if folder is None and config is not None and config.opa.url:
         if explained:
-            raise ConfigurationError("--explain reads the policies' source: name their folder with --policies")
+            raise ConfigurationError(
+                "--explain needs the policies' source, but opa.url is configured: add --policies FOLDER"
+            )
         return await _ask_service(config, text, claim_map, context)
     where = folder if folder is not None or config is None else config.policies
     if where is None:
-        raise ConfigurationError("name a policy folder with --policies")
+        raise ConfigurationError("no policy folder is configured: name one with --policies")
     async with engine(settings.opa_binary(opa), where) as held:
         servers = None if config is None else [server.name for server in config.servers]
         return await deciding.decide_with_folder(held, text, claim_map, context, servers, explained=explained)
 
 
 async def replay_file(records: BinaryIO, folder: Path, opa: str | None, *, limit: int) -> ReplayReport:
-    """Decide the recorded questions of an audit file anew with a policy folder.
+    """Decide the recorded questions of an audit file again with a policy folder.
 
-    An allow may go to the servers that are configured; where nothing is, to those that the platform's data knows.
+    An allow may go to the configured servers; without settings, to those of the platform's data.
 
     Args:
         records: the audit file.
@@ -148,10 +150,10 @@ async def replay_file(records: BinaryIO, folder: Path, opa: str | None, *, limit
             )
 
 
-def _titles(said: dict[str, dict[str, Any]]) -> dict[str, str]:
+def _titles(reasons: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Return what reason codes mean, in words: the set's own, and that of the enforcement point."""
     own = {ObligationNotSupported.label: ObligationNotSupported.public}
-    return own | {code: str(entry.get("title", "")) for code, entry in said.items()}
+    return own | {code: str(entry.get("title", "")) for code, entry in reasons.items()}
 
 
 async def _ask_service(
@@ -168,14 +170,16 @@ async def _ask_service(
         try:
             return await deciding.decide_with_service(client, text, claim_map, context, servers)
         except DecisionUnavailable as error:
-            raise ConfigurationError(f"the OPA at {config.opa.url} gives no decision: {error.detail}") from error
+            raise ConfigurationError(
+                f"opa.url: the OPA at {config.opa.url} gives no valid decision: {error.detail}"
+            ) from error
 
 
 def _claims(text: bytes) -> JsonObject:
     try:
         claims = read_object(text).get("claims")
     except QuestionRefused:
-        return {}  # said again, with its reason, when the question is read
+        return {}  # the error is raised, with its reason, when the question is read
     return claims if isinstance(claims, dict) else {}
 
 
@@ -187,7 +191,7 @@ def _claim_map(config: Settings | None, claims: object) -> ClaimMap | None:
     known = {entry.issuer: entry.claims for entry in config.issuers}
     chosen = next(iter(known)) if issuer is None and len(known) == 1 else issuer
     if not isinstance(chosen, str) or chosen not in known:
-        raise ConfigurationError(f"iss must be one of the configured issuers: {', '.join(known)}")
+        raise ConfigurationError(f"claims: iss must be one of the configured issuers: {', '.join(known)}")
     return ClaimMap(**known[chosen].model_dump())
 
 

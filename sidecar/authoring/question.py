@@ -58,7 +58,7 @@ def read_object(text: bytes) -> JsonObject:
     except MessageError as error:
         raise QuestionRefused(error.label, error.public, "") from None
     if not isinstance(message, jsonrpc.Request):
-        raise QuestionRefused("invalid_request", "Not one JSON object.", "")
+        raise QuestionRefused("invalid_request", "The question is not one JSON object.", "")
     return message.params
 
 
@@ -98,7 +98,9 @@ def read_question(text: bytes, claim_map: ClaimMap | None, context: RequestConte
     elif {"claims", "name"} <= document.keys() <= {"claims", "name", "arguments"}:
         params, prefix = {key: value for key, value in document.items() if key != "claims"}, ""
     else:
-        raise QuestionRefused("invalid_request", 'Not {"claims": {…}, "call": {"name": …, "arguments": {…}}}.', "")
+        raise QuestionRefused(
+            "invalid_request", 'The question must be {"claims": {…}, "call": {"name": …, "arguments": {…}}}.', ""
+        )
     if not isinstance(params, dict):
         raise QuestionRefused("invalid_request", "call is not an object.", prefix)
     identity, notes = read_identity(document["claims"], claim_map)

@@ -1,6 +1,6 @@
 """What an audit record says of a decision: what was asked, of whom, and what it came to.
 
-Read for ``mcp-sidecar replay``. A record whose hash holds can still say anything (whoever writes the file can compute
+Read for ``mcp-sidecar replay``. A record whose hash holds can still say anything (a writer of the file can compute
 hashes), so every member that is used is checked; the others are left where they are.
 """
 
@@ -94,7 +94,7 @@ def read_record(entry: JsonObject) -> RecordedDecision | None:
     try:
         return _recorded(msgspec.convert(entry, _Record))
     except (msgspec.ValidationError, RecursionError):
-        raise Unreadable("the record is not of its form") from None
+        raise Unreadable("the record does not have the form of an audit record") from None
 
 
 def _recorded(found: "_Record") -> RecordedDecision | None:
@@ -118,10 +118,10 @@ def read_question(text: str) -> RecordedQuestion:
         document: JsonValue = _DECODER.decode(text)
         question = msgspec.convert(document, _Question)
     except (ValueError, RecursionError):
-        raise Unreadable("the question is not of its form") from None
+        raise Unreadable("the question does not have the form of a question to OPA") from None
     # Written again it must be the same text: what is asked now is what was asked then, no key twice, no NaN.
     if not isinstance(document, dict) or record.question_text(document) != text:
-        raise Unreadable("the question is not as it was written")
+        raise Unreadable("the question is not in the form in which it was recorded")
     return RecordedQuestion(text=text, document=document, accesses=len(question.accesses), shown=_shown(question))
 
 
@@ -233,7 +233,7 @@ def _parts(entries: Iterable[Any]) -> frozenset[tuple[int, str, str]]:
     for entry in entries:
         access = entry.get("access")
         if type(access) is not int:
-            raise Unreadable("an obligation of no access")
+            raise Unreadable("an obligation belongs to no access")
         found |= {
             (access, part, _value(value))
             for part, value in entry.items()

@@ -1,7 +1,7 @@
-"""``mcp-sidecar replay``: recorded traffic decided anew under a candidate policy set, and how that differs.
+"""``mcp-sidecar replay``: recorded calls decided again under a candidate policy set, and how that differs.
 
-The file is read once, record by record, and proven on the way; nothing of it is kept but the differences. What follows
-the first line that does not hold is not looked at: it proves nothing, and a comparison with it would say nothing.
+The file is read once, record by record, and verified on the way; only the differences are kept. Reading ends at the
+first line that does not verify: nothing after it is proven.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ _POLL_S: Final = 0.05
 
 HINT: Final = (
     "decisions have no question and cannot be replayed: set audit.question (SIDECAR_AUDIT__QUESTION=true) "
-    "where they are recorded"
+    "on the sidecar that records them"
 )
 
 
@@ -72,7 +72,7 @@ class ReplayVerdict(StrEnum):
     CHANGED = "changed"
     """Allowed or denied as before, but with another server, other grants, reasons or obligations."""
     UNAVAILABLE = "unavailable"
-    """The candidate gives no answer that counts; enforcement would refuse."""
+    """The candidate gives no valid answer; enforcement would refuse."""
     UNDECIDED = "undecided"
     """OPA gave no decision then, so there is nothing to compare with."""
     NOT_RECORDED = "not_recorded"
@@ -87,7 +87,7 @@ _DIFFERENT: Final = (
     ReplayVerdict.UNAVAILABLE,
     ReplayVerdict.CHANGED,
 )
-"""In the order in which they are listed: what a mistake would cost most comes first."""
+"""In the order in which they are listed: the costliest mistakes first."""
 
 _COMPARED: Final = (ReplayVerdict.SAME, *_DIFFERENT)
 
@@ -121,7 +121,7 @@ class ReplayReport:
     """Of the candidate set."""
     proof: Verification
     unfinished_line: bool
-    """The file ends in the beginning of a record, as one does that is being written."""
+    """The file ends in the beginning of a record, as if it is still being written."""
     counts: Mapping[ReplayVerdict, int]
     questions: int
     """How many distinct questions were put to the candidate."""
@@ -137,7 +137,7 @@ class ReplayReport:
 
     @property
     def ok(self) -> bool:
-        """Whether the chain holds and nothing differs; nothing compared is nothing shown (law 3)."""
+        """Whether the chain holds, something was compared, and nothing differs (law 3)."""
         return self.proof.holds and bool(self.compared) and not any(self.counts[each] for each in _DIFFERENT)
 
     def document(self) -> JsonObject:
@@ -166,7 +166,7 @@ class ReplayReport:
 async def replay(
     file: BinaryIO, candidate: Candidate, *, servers: Collection[str], titles: Mapping[str, str], limit: int
 ) -> ReplayReport:
-    """Decide the questions of an audit file anew.
+    """Decide the questions of an audit file again.
 
     Args:
         file: the records, from the first one of a chain on.
@@ -234,7 +234,7 @@ class _Tape:
     def _read(self, line: bytes) -> tuple[str, RecordedDecision | None]:
         """Return what is wrong with a line, or what it says."""
         if len(line) == LONGEST_LINE:
-            return "longer than any record", None
+            return "the line is longer than a record can be", None
         if what := self._walk.step(line):
             return what, None
         try:
@@ -369,7 +369,7 @@ class _Tally:
 def _compare(
     one: RecordedDecision, answers: Mapping[str, CandidateAnswer]
 ) -> tuple[ReplayVerdict, CandidateAnswer | None]:
-    """Compare like with like: what policy said then, and what it would say now."""
+    """Compare the answer of policy then with its answer now."""
     match one.asked, one.standing:
         case None, None:
             return ReplayVerdict.NOT_ASKED, None

@@ -100,10 +100,12 @@ def scaffold(team: str, folder: Path) -> list[Path]:
         ConfigurationError: the name cannot be a team's, the team is there already, or it is no policy folder.
     """
     if not _TEAM.fullmatch(team) or team in _TAKEN:
-        raise ConfigurationError(f"{team!r} cannot be a team's name: lower-case letters, digits and _, no word of Rego")
+        raise ConfigurationError(
+            f"{team!r} cannot be a team's name: use lower-case letters, digits and _, and no word of Rego"
+        )
     home = folder / "teams" / team
     if not (folder / "platform" / ".manifest").is_file():
-        raise ConfigurationError(f"{folder} is no policy folder: it has no platform/.manifest")
+        raise ConfigurationError(f"{folder} is not a policy folder: it has no platform/.manifest")
     files = {
         ".manifest": _json({"roots": [f"mcp/teams/{team}", f"mcp/grants/{team}"], "rego_version": 1}),
         "data.json": _json({"mcp": {"grants": {team: {"readers": [f"{team}-readers"], "frozen": []}}}}),
@@ -115,7 +117,7 @@ def scaffold(team: str, folder: Path) -> list[Path]:
         for name, text in files.items():
             (home / name).write_text(text, encoding="utf-8")
     except FileExistsError:
-        raise ConfigurationError(f"{home} is there already") from None
+        raise ConfigurationError(f"{home} exists already: choose another team name, or remove the folder") from None
     except OSError as error:
         raise ConfigurationError(f"{home} cannot be written: {error.strerror}") from error
     return [home / name for name in files]

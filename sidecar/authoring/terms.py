@@ -59,7 +59,7 @@ class TermWriter:
 
     Args:
         arities: how many arguments each builtin takes. In an expression, one more is what its result must be.
-        modules: those that partial evaluation made up, in OPA's JSON; their rules are said where they are asked.
+        modules: those that partial evaluation made up, in OPA's JSON; their rules are written out where they are asked.
     """
 
     def __init__(self, arities: Mapping[str, int], modules: Sequence[Any] = ()) -> None:

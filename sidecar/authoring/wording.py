@@ -14,10 +14,10 @@ from sidecar.policyset.finding import Severity
 from sidecar.printing import escaped
 
 _NEAREST: Final = 5
-"""Grants of which is said why they do not match, the nearest first."""
+"""How many grants are explained that do not match, the nearest first."""
 
 PLAIN_WIDTH: Final = 140
-"""Columns of a table where nobody says how wide the output is."""
+"""Columns of a table when the width of the output is not known."""
 
 _FULL: Final = 100.0
 
@@ -73,7 +73,7 @@ def print_permissions(document: JsonObject, console: Console) -> None:
             row["owner"],
         )
         table.add_row(*(Text(_cell(cell)) for cell in cells))
-    nothing = "nothing: no grant matches within what the platform leaves open"
+    nothing = "nothing: no grant matches within the limits of the platform"
     console.print(table if rows else Text("nothing" if document["suspended"] else nothing))
     for line, style in _beside_the_table(document):
         console.print(Text(escaped(line), style=style))
@@ -87,7 +87,7 @@ def _beside_the_table(document: JsonObject) -> Iterator[tuple[str, str]]:
         yield f"suspended by the platform: {suspended}; every call is refused", "red"
     why = "the caller is suspended" if suspended else "no route, delegation, agent or scope covers it"
     for one in _items(document["unreached"]):
-        yield f"{one['owner']}/{one['grant']} matches, and leads nowhere: {why}", "yellow"
+        yield f"{one['owner']}/{one['grant']} matches, but gives nothing: {why}", "yellow"
 
 
 def _asked_of(deny: Any) -> Iterator[str]:
@@ -98,7 +98,7 @@ def _asked_of(deny: Any) -> Iterator[str]:
 
 
 def print_decided(document: JsonObject, console: Console) -> None:
-    """Print a decision, and where it was asked for, why it is so."""
+    """Print a decision, and the explanation if there is one."""
     if "refused" in document:
         refused: Any = document["refused"]
         console.print(
@@ -112,9 +112,9 @@ def print_decided(document: JsonObject, console: Console) -> None:
 def print_replayed(document: JsonObject, console: Console) -> None:
     """Print how a replay went: what was proven, the counts, and a row for each distinct difference."""
     audit: Any = document["audit"]
-    console.print(Text(f"{audit['records']} records hold; {document['compared']} decisions compared"))
+    console.print(Text(f"{audit['records']} records verified; {document['compared']} decisions compared"))
     if audit["unfinished_line"]:
-        console.print(Text("the last line is not finished yet and was left out", style="dim"))
+        console.print(Text("the last line is still being written and was skipped", style="dim"))
     if audit["broken"]:
         where = f" at line {audit['broken']['line']}: {audit['broken']['what']}; nothing after it was compared"
         console.print(Text.assemble(("broken", "red"), where))
@@ -128,9 +128,9 @@ def print_replayed(document: JsonObject, console: Console) -> None:
     if rows:
         console.print(_differences(rows, console))
     if document["not_listed"]:
-        console.print(Text(f"and {document['not_listed']} calls that differ and are not listed"))
+        console.print(Text(f"and {document['not_listed']} more calls that differ; raise --limit to list them"))
     if not document["compared"]:
-        console.print(Text("nothing was compared, so nothing is shown", style="red"))
+        console.print(Text("nothing was compared, so this proves nothing", style="red"))
     elif document["ok"]:
         console.print(Text("no differences", style="green"))
 
@@ -158,7 +158,7 @@ def _differences(rows: Any, console: Console) -> Table:
 
 def _standing(decided: Any) -> Iterator[str]:
     if "unavailable" in decided:
-        yield f"no answer that counts: {decided['unavailable']}"
+        yield f"no valid answer: {decided['unavailable']}"
         return
     if decided["allow"]:
         yield f"allowed on {decided['server']} by {', '.join(decided['grants'])}"
@@ -205,7 +205,7 @@ def _plain_decision(question: Any, decision: Any) -> Iterator[tuple[str, str]]:
         where = "" if reason["access"] is None else f", access {reason['access']}"
         yield f"  {reason['code']} ({reason['source']}{where})", "yellow"
     if decision["reasons"]:
-        yield "  --explain says which rule and why", "dim"
+        yield "  --explain shows which rule refused, and why", "dim"
 
 
 def _call_lines(call: Any) -> Iterator[tuple[str, str]]:
@@ -217,11 +217,11 @@ def _call_lines(call: Any) -> Iterator[tuple[str, str]]:
         yield f"  route: {call['route']} → server {call['server']}, deployment {call['deployment']}", ""
     registered = "registered" if call["agent"]["registered"] else "not registered: the default ceiling"
     yield f"  agent: {call['agent']['id']} ({registered}) may {', '.join(call['agent']['kinds']) or 'nothing'}", ""
-    yield f"  scopes: the token's open {', '.join(call['kinds_of_scopes']) or 'nothing'}", ""
+    yield f"  scopes: the token's scopes open {', '.join(call['kinds_of_scopes']) or 'nothing'}", ""
 
 
 def _access_lines(index: int, entry: Any) -> Iterator[tuple[str, str]]:
-    yield f"  {_access(index, entry['access'])}: owner {entry['owner'] or 'nobody'}", "bold"
+    yield f"  {_access(index, entry['access'])}: owner {entry['owner'] or 'none'}", "bold"
     if entry["owner"] and not entry["covered"]:
         delegated = "; ".join(f"{', '.join(one['kinds'])} on {_json(one['collections'])}" for one in entry["delegated"])
         yield f"    not delegated; the platform delegates {delegated or 'nothing'}", "yellow"
@@ -243,7 +243,7 @@ def _near_misses(entry: Any) -> Iterator[tuple[str, str]]:
             if condition is not None:
                 yield f"      {word}: {condition['text']} ({condition['at']}){_values(condition)}", ""
     if len(entry["not_granted"]) > _NEAREST:
-        yield f"    and {len(entry['not_granted']) - _NEAREST} more grants that are further off", "dim"
+        yield f"    and {len(entry['not_granted']) - _NEAREST} more grants that match less", "dim"
 
 
 def _reason_lines(reason: Any) -> Iterator[tuple[str, str]]:
@@ -276,15 +276,15 @@ def _limits(row: Any) -> Iterator[str]:
         if row[part] is not None:
             yield f"{part} {row[part]}"
     for obligation in row["platform_obligations"]:
-        said = [
+        parts = [
             f"{key} {_json(value)}" for key, value in obligation.items() if key not in {"id", "collections", "kinds"}
         ]
-        yield f"platform, {', '.join(obligation['kinds'])}: {', '.join(said)}"
+        yield f"platform, {', '.join(obligation['kinds'])}: {', '.join(parts)}"
 
 
 def _values(condition: Any) -> str:
     known = [f"{name} is {_json(value)}" for name, value in condition["values"].items()]
-    known += [f"{name} is not there" for name in condition["missing"]]
+    known += [f"{name} is missing" for name in condition["missing"]]
     return f"; {', '.join(known)}" if known else ""
 
 
@@ -301,7 +301,7 @@ def _json(value: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    """Several lines are one cell; a name from a caller leaves the table no more than our own line breaks do."""
+    """Escape a cell, except for its own line breaks, so that a caller's name cannot leave the table."""
     return escaped(text, keep="\n")
 
 

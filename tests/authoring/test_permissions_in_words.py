@@ -417,7 +417,7 @@ async def test_who_is_suspended_is_told_so(tmp_path: Path, opa_binary: str, who:
     assert (shown["permissions"], shown["suspended"]) == ([], [who])
     words = in_words(shown)
     assert f"suspended by the platform: {who}; every call is refused" in words
-    assert "people/reads matches, and leads nowhere: the caller is suspended" in words
+    assert "people/reads matches, but gives nothing: the caller is suspended" in words
     assert "no route, delegation" not in words
 
 

@@ -155,7 +155,7 @@ async def test_a_line_longer_than_any_record_is_not_read_to_its_end() -> None:
             return b'{"accesses":' + b"x" * (size - 12)
 
     found = await replay(Endless(), Refusing(), servers=[], titles={}, limit=1)
-    assert broken(found) == (1, "longer than any record")
+    assert broken(found) == (1, "the line is longer than a record can be")
 
 
 async def test_an_empty_file_shows_nothing_and_is_not_fine() -> None:
@@ -295,7 +295,7 @@ async def test_a_record_too_deep_to_be_compared_ends_the_reading() -> None:
         middle = (low + high) // 2
         low, high = (low, middle) if await said(middle) else (middle, high)
     around = {await said(depth) for depth in range(high - 10, high + 10)}
-    assert {"", "the record is not of its form"} <= around
+    assert {"", "the record does not have the form of an audit record"} <= around
 
 
 async def test_a_candidate_whose_obligation_is_too_deep_gives_no_answer_that_counts() -> None:
