@@ -7,6 +7,7 @@ import aiohttp
 from sidecar import settings
 from sidecar.identity.claims import ClaimMap
 from sidecar.identity.resource import spellings
+from sidecar.oauth.fetch import FetchLimits
 from sidecar.oauth.jwt_tokens import TrustedIssuer
 from sidecar.oauth.key_sets import FileKeySet, KeySet, RemoteKeySet, at
 from sidecar.oauth.metadata import Discovery
@@ -17,6 +18,7 @@ from sidecar.settings import Settings
 
 async def verifier(config: Settings, clock: Clock, stack: AsyncExitStack) -> JwtVerifier:
     """Know every configured issuer; their keys are fetched when the first token asks for them."""
+    # Not trust_env: aiohttp would also send what ~/.netrc holds for a host.
     session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
     return JwtVerifier([trusted(entry, config, _keys(entry, clock, session)) for entry in config.issuers], clock)
 
@@ -38,5 +40,6 @@ def trusted(entry: settings.Issuer, config: Settings, keys: KeySet) -> TrustedIs
 def _keys(entry: settings.Issuer, clock: Clock, session: aiohttp.ClientSession) -> KeySet:
     if entry.jwks_file is not None:
         return FileKeySet(entry.jwks_file, clock)
-    locate = at(entry.jwks_uri) if entry.jwks_uri is not None else Discovery(entry.issuer, session)
-    return RemoteKeySet(locate, session, clock)
+    limits = FetchLimits(proxy_for=settings.proxy_for)
+    locate = at(entry.jwks_uri) if entry.jwks_uri is not None else Discovery(entry.issuer, session, limits)
+    return RemoteKeySet(locate, session, clock, limits)

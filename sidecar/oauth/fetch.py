@@ -1,5 +1,6 @@
 """Documents that trust stands on, fetched over HTTP: from configured addresses, without redirects, within limits."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -15,9 +16,20 @@ MAX_DOCUMENT_BYTES: Final = 256 * 1024
 """Of a key set or of an issuer's metadata."""
 
 
+ProxyFor = Callable[[str], str | None]
+"""The URL of the proxy that an address is fetched through, or None for none."""
+
+
+def no_proxy(_uri: str) -> None:
+    """Fetch directly."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchLimits:
-    """How much a key server may cost; seconds and bytes."""
+    """How a key server is reached, and how much it may cost; seconds and bytes."""
+
+    proxy_for: ProxyFor = no_proxy
+    """Not asked for this machine's own addresses, which no proxy could reach."""
 
     timeout_s: float = 5.0
     max_bytes: int = MAX_DOCUMENT_BYTES
@@ -41,6 +53,7 @@ async def fetch_object(session: aiohttp.ClientSession, uri: str, limits: FetchLi
     try:
         async with session.get(
             uri,
+            proxy=None if is_loopback(urlsplit(uri).hostname or "") else limits.proxy_for(uri),
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=limits.timeout_s),
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
