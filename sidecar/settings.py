@@ -270,8 +270,7 @@ class Settings(BaseSettings):
     allowed_hosts: tuple[Annotated[str, AfterValidator(allowed_host)], ...] = ()
     """Host headers that are served besides the resource URL's and the listening address's."""
     allowed_origins: tuple[Annotated[str, AfterValidator(allowed_origin)], ...] = ()
-    """Origins of browser pages that may call and read answers (CORS), such as `https://app.example` or
-    `chrome-extension://…`; exactly these, besides the resource URL's own. There is no wildcard."""
+    """Origins of browser pages that may call (CORS), such as `https://app.example`, besides the resource URL's own."""
     admin_allowed_hosts: tuple[Annotated[str, AfterValidator(allowed_host)], ...] = ()
     """Host headers that the admin listener serves besides its address; needed where probes dial a name."""
     scopes: tuple[str, ...] = ("mongodb:read",)
@@ -472,8 +471,7 @@ def exporter(signal: Literal["TRACES", "METRICS"]) -> Exporter:
 
 def proxy_for(url: str) -> str | None:
     """Return the proxy that the environment names for an address (``HTTPS_PROXY``, ``NO_PROXY``), or None."""
-    parts = urlsplit(url)
-    proxies = getproxies()
+    parts, proxies = urlsplit(url), getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy or not parts.hostname or proxy_bypass(parts.netloc):
         return None

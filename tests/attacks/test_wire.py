@@ -27,7 +27,6 @@ SPELLINGS = [
     "/%6dcp",
     "/mcp?x=1",
     "/mcp#x",
-    "/mcp/",
     "/MCP",
     "/./mcp",
     "/mcp;a",
@@ -152,7 +151,7 @@ def test_no_odd_message_becomes_a_call(attacker, message):
     session, before = attacker.open(ANALYST), attacker.reached()
     reply = attacker.send(ANALYST, message, session=session)
     assert reply.status in {200, 400}
-    assert "error" in reply.json
+    assert "error" in reply.json or reply.json["result"]["isError"]
     assert attacker.reached() == before
 
 

@@ -226,7 +226,7 @@ class TestLimits:
         async with running(tmp_path, max_request_bytes=1000) as endpoint:
             start = head("POST", "/mcp", Connection=None) + b"Transfer-Encoding: chunked\r\n\r\n"
             chunk = b"400\r\n" + b" " * 1024 + b"\r\n"
-            [answer] = await endpoint.raw(start, chunk, chunk, chunk, chunk, chunk)
+            [answer] = await endpoint.raw(start, *[chunk] * 9)
         assert answer.status == 413
         assert answer.headers["connection"] == "close"
 
@@ -369,7 +369,7 @@ class TestRefusedBodies:
     async def test_a_body_far_over_the_limit_closes_the_connection(self, tmp_path: Path) -> None:
         async with running(tmp_path, max_request_bytes=1000) as endpoint:
             session = await endpoint.open_session()
-            for size, status in ((3_000, 200), (3_900, 200), (4_100, 413)):
+            for size, status in ((3_000, 200), (7_900, 200), (8_100, 413)):
                 body = b'{"id":1,"method":"ping","params":{"x":"%b"}}' % (b"x" * size)
                 assert (await endpoint.ask(body=body, Mcp_Session_Id=session)).status == status
 
@@ -516,6 +516,20 @@ class TestStreams:
             assert await second.readuntil(b"list_changed")
         for writer in (first_writer, second_writer):
             writer.close()
+
+    async def test_a_session_lasts_as_long_as_its_stream_is_open(self, endpoint: Endpoint) -> None:
+        session = await endpoint.open_session()
+        reader, writer = await self.listen(endpoint, session)
+        other = await endpoint.open_session()
+        endpoint.sessions._idle_s = 0.05
+
+        await asyncio.sleep(0.2)
+        assert (await endpoint.ask(body=encoded(PING), Mcp_Session_Id=session)).status == 200
+        assert (await endpoint.ask(body=encoded(PING), Mcp_Session_Id=other)).status == 404
+        endpoint.pep.tools_changed()
+        async with asyncio.timeout(5):
+            assert await reader.readuntil(b"list_changed")
+        writer.close()
 
     async def test_a_stream_that_is_refused_ends_no_other(self, endpoint: Endpoint) -> None:
         session = await endpoint.open_session()
