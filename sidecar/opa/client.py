@@ -83,7 +83,7 @@ class Endpoint:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise ConfigurationError(f"the OPA URL is not a URL: {error}") from error
+            raise ConfigurationError(f"opa.url is not a URL: {error}") from error
         match parts.scheme:
             case "unix" if not parts.netloc and parts.path.startswith("/") and not (parts.query or parts.fragment):
                 return cls(base="http://opa", socket=parts.path, loopback=True)
@@ -93,7 +93,7 @@ class Endpoint:
                 base = f"{parts.scheme}://{name}" + (f":{port}" if port is not None else "")
                 return cls(base=base, tls=parts.scheme == "https", loopback=is_loopback(host))
             case _:
-                raise ConfigurationError("the OPA URL must be http(s)://host:port or unix:///absolute/path")
+                raise ConfigurationError("opa.url must be http(s)://host:port or unix:///absolute/path")
 
 
 def _is_origin(parts: SplitResult) -> bool:
@@ -103,7 +103,7 @@ def _is_origin(parts: SplitResult) -> bool:
 
 
 class _Transport(AsyncOpaClient):  # type: ignore[misc]  # the library carries no types
-    """``AsyncOpaClient`` with a session of ours: socket, trust, no redirects, no environment, no cookies."""
+    """``AsyncOpaClient`` with the sidecar's own session: socket, trust, no redirects, no environment, no cookies."""
 
     def __init__(self, endpoint: Endpoint, *, tls: ssl.SSLContext | None, token: str | None) -> None:
         super().__init__(retries=0, token=token, headers=dict(_BASE_HEADERS))
@@ -168,7 +168,7 @@ async def _read(response: aiohttp.ClientResponse, longest: int = _MAX_ANSWER_BYT
 
 
 class OpaClient:
-    """Asks one OPA; the ``DecisionPoint`` of an OPA that somebody else runs, and of one instance of a managed one.
+    """Asks one OPA; the ``DecisionPoint`` of an external OPA, and of one instance of the managed one.
 
     Args:
         url: ``http://host:port``, ``https://host:port`` or ``unix:///absolute/path``.
@@ -196,11 +196,11 @@ class OpaClient:
         self._endpoint = Endpoint.parse(url)
         self._memo = memo
         if timeout_s <= 0:
-            raise ConfigurationError("the OPA timeout must be positive")
+            raise ConfigurationError("opa.timeout_ms must be positive")
         if ca_file is not None and not self._endpoint.tls:
-            raise ConfigurationError("a CA file for OPA needs an https URL")
+            raise ConfigurationError("opa.ca_file needs an https opa.url")
         if token_file is not None and not (self._endpoint.tls or self._endpoint.loopback):
-            raise ConfigurationError("a bearer token for OPA needs https, a loopback address or a Unix socket")
+            raise ConfigurationError("opa.token_file needs an opa.url with https, a loopback address or a Unix socket")
         self._timeout_s = timeout_s
         self._ca_file = ca_file
         self._token_file = token_file
@@ -348,9 +348,9 @@ class OpaClient:
             tls = ssl.create_default_context(cafile=self._ca_file) if self._endpoint.tls else None
             token = self._token_file.read_text("ascii").strip() if self._token_file is not None else None
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            raise ConfigurationError(f"the CA or token file for OPA is not usable: {type(error).__name__}") from error
+            raise ConfigurationError(f"opa.ca_file or opa.token_file cannot be used: {type(error).__name__}") from error
         if token is not None and not (token and token.isprintable() and " " not in token):
-            raise ConfigurationError("the token file for OPA does not hold one bearer token")
+            raise ConfigurationError("opa.token_file must hold one bearer token and nothing else")
         return tls, token
 
 

@@ -1,14 +1,14 @@
-"""An OPA that somebody else runs: no answer is believed before the set that gave it was looked at.
+"""An external OPA: no answer is believed before the set that gave it was examined.
 
-Its bundles come from whoever holds a signing key, and change while it runs. So every revision that provenance names is
+Its bundles come from the holders of signing keys, and change while it runs. So every revision that provenance names is
 examined once, before the first answer under it counts: what OPA runs is read from OPA
 (``sidecar.opa.external_inventory``), the self-test is taken, and it is read again, so that the three belong to one set.
 There is no last good set to fall back on: under a set that is refused nothing is decided.
 
 A revision is what a bundle says of itself, and an author can say the same of two contents. So OPA is looked at again
-with the health probe, whatever the revision, and no look is believed for longer than ``_FRESH_S``.
+with the health probe, for every revision, and no look is believed for longer than ``_FRESH_S``.
 
-What OPA itself does not activate never runs. That is said (``sidecar.opa.external_bundle_status``), and decides
+What OPA itself does not activate never runs. That is reported (``sidecar.opa.external_bundle_status``), and decides
 nothing.
 """
 
@@ -42,12 +42,12 @@ _MAX_LISTING_BYTES: Final = 64 * 2**20
 """About 7 MB of Rego: its trees have nine times its size (measured on this repository's policies)."""
 
 _LOOKS: Final = 3
-"""How often a set that changes while it is looked at is looked at anew, before that is a refusal."""
+"""How often a set that changes while it is looked at is looked at again, before it is refused."""
 
 _RETRY_S: Final = 5.0
 """A refused set is examined again after this long: the reason may have been a busy machine."""
 _PROBE_S: Final = 2.0
-"""Between two looks without a question, however often health is asked for."""
+"""The least time between two looks without a question, also if health is asked for more often."""
 _FRESH_S: Final = 10.0
 """How old a look may be: two of the 5 s between health probes. After that a question looks first."""
 _DISHONOUR_S: Final = 60.0
@@ -63,7 +63,7 @@ _LOCATE_S: Final = 10.0
 
 
 class ExternalOpa:
-    """A ``DecisionPoint`` over an OPA that somebody else runs.
+    """A ``DecisionPoint`` over an external OPA.
 
     Args:
         client: asks that OPA, without a revision of its own and without a memo; opened and closed with this.
@@ -232,8 +232,10 @@ class ExternalOpa:
                     if (look := await self._settled_once(seen)) is not None:
                         return look
         except TimeoutError:
-            raise ConfigurationError(f"the policy set is not examined within {_EXAMINATION_S:g} s") from None
-        raise ConfigurationError("the policy set changes while it is looked at, or OPA's answers are of another one")
+            raise ConfigurationError(
+                f"the examination of the policy set took longer than {_EXAMINATION_S:g} s"
+            ) from None
+        raise ConfigurationError("the policy set changed while it was examined, or OPA's answers come from another set")
 
     async def _settled_once(self, seen: set[str]) -> "_Look | None":
         """Return what OPA runs, or None where that was not the same all along."""
@@ -243,7 +245,7 @@ class ExternalOpa:
         seen.add(revision)
         if (known := self._accepted.get(revision)) is not None and known.fingerprint == before.fingerprint:
             return before
-        # Whatever this turns out to be, it is not what was accepted; nothing is believed of it until that is known.
+        # This is not what was accepted, so nothing of it is believed until it is examined.
         self._accepted.drop(revision)
         witness = Witness(self._client)
         failure = await self_tested(witness)
@@ -282,7 +284,7 @@ class ExternalOpa:
         until = self._dishonoured.get(revision)
         if running.archived and until is not None and now < until:
             raise ConfigurationError(
-                f"something else under revision {revision} was refused less than {_DISHONOUR_S:g} s ago: "
+                f"other content under revision {revision} was refused less than {_DISHONOUR_S:g} s ago: "
                 "wait that long, or give the bundle another revision"
             )
         ours = running.ours
@@ -299,8 +301,8 @@ class ExternalOpa:
         except DecisionUnavailable as error:
             if error.fault is PdpFault.STATUS:
                 raise ConfigurationError(
-                    f"{error.detail}: it must be open to the sidecar, which believes no OPA that does not say what it "
-                    "runs; policies/system/authz.rego of this version opens it"
+                    f"{error.detail}: it must be open to the sidecar, which trusts an OPA only if it can read what it "
+                    "runs; load policies/system/authz.rego of this version, which opens it"
                 ) from error
             raise
 

@@ -1,11 +1,11 @@
-"""Which bundles an OPA that somebody else runs does not activate, as its ``GET /v1/status`` says.
+"""Which bundles an external OPA does not activate, according to its ``GET /v1/status``.
 
 OPA keeps what it ran when a bundle does not load: signed with another key or not at all, edited, not compiling, with
 the roots of another one, or gone from its file server. Provenance, the lists of what runs and ``/health?bundles=true``
 are then as before (1.22.2, measured); only the status has it, by bundle, until the next poll that succeeds. OPA answers
 500 without ``status`` in its configuration. With ``trigger: manual`` it reports to nobody by itself and still answers.
 
-What is said here changes what an operator is told, and nobody's decisions.
+This changes what an operator is told, and no decision.
 """
 
 import logging
@@ -30,7 +30,7 @@ which OPA repeats at any length."""
 _MOST: Final = 5
 """Bundles of a line, and errors of a bundle."""
 _LONGEST: Final = 400
-"""Characters of one of OPA's texts. Whoever made the archive chose names, and how long they are."""
+"""Characters of one of OPA's texts. The author of an archive chooses names and their length."""
 
 _QUERY: Final = re.compile(r"(https?://[^\s\"?]*)\?[^\s\"]*")
 """A download that fails names its URL; the query of one may be what lets its holder in (signed URLs)."""
@@ -73,7 +73,7 @@ def read_failures(body: bytes) -> dict[str, str]:
     """Read ``GET /v1/status`` (``status.UpdateRequestV1``, OPA 1.22.2).
 
     Returns:
-        Why the newest content of a bundle of ours is not what OPA runs, by bundle: OPA's words, with file and line
+        Why OPA does not run the newest content of a policy bundle, by bundle: OPA's words, with file and line
         where it says them, as one line that prints.
 
     Raises:
@@ -89,7 +89,7 @@ def read_failures(body: bytes) -> dict[str, str]:
 
 
 def _why(bundle: _Bundle) -> str:
-    # The first few only, whoever makes thousands.
+    # The first few only: an author can make thousands.
     errors = [_located(error) for error in bundle.errors[:_MOST]]
     return _first(errors, len(bundle.errors)) or _shown(bundle.message) or _shown(bundle.code)
 
@@ -115,7 +115,7 @@ class Activation:
     """Keeps what OPA said last of the bundles that it does not activate.
 
     Args:
-        client: asks that OPA; somebody else opens and closes it.
+        client: asks that OPA; its owner opens and closes it.
         timeout_s: seconds for one look.
     """
 
@@ -137,7 +137,7 @@ class Activation:
             self._note(read_failures(body))
         except DecisionUnavailable as error:
             if error.fault is PdpFault.TOO_LARGE:
-                # A team that makes it so must not keep what is said of the others from being noticed.
+                # A team that causes this must not hide what OPA reports of the other teams.
                 self._note({f"GET /{STATUS}": error.detail})
             elif error.fault not in _AWAY:
                 self._forget(error.detail)
@@ -154,7 +154,7 @@ class Activation:
     def _forget(self, detail: str) -> None:
         """Note that OPA does not say, as one without ``status`` in its configuration."""
         if self._known:
-            what = "which bundles the external opa does not activate is not known (docs/policy-rollout.md): %s"
+            what = "which bundles the external opa does not activate is not known (docs/external-opa.md): %s"
             _LOG.info(what, detail)
         self._known, self._failures = False, {}
 

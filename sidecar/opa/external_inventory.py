@@ -1,4 +1,4 @@
-"""What an OPA that somebody else runs says that it runs, judged by the rules of ``sidecar.policyset.containment``.
+"""What an external OPA reports that it runs, judged by the rules of ``sidecar.policyset.containment``.
 
 Two listings say it: ``GET /v1/data/system/bundles``, where OPA keeps the manifest of every active bundle, and ``GET
 /v1/policies``, every module as text and as the tree that is evaluated (after the compiler: names are resolved, imports
@@ -86,7 +86,7 @@ class Inventory:
 
     @property
     def ours(self) -> str:
-        """The same of what decisions are made of, without whatever else this OPA runs."""
+        """The same of what decisions are made of, without what else this OPA runs."""
         bundles = {name: manifest for name, manifest in self.bundles.items() if _is_reserved(manifest)}
         prefixes = tuple(f"{_prefix(name)}/" for name in bundles)
         return _digest(bundles, [module for module in self.modules if module.id.startswith(prefixes)])
@@ -211,7 +211,7 @@ def _lists(bundle: str, manifest: Any) -> bool:
 
 
 def _name(bundle: str) -> str:
-    """A bundle's name, which whoever runs OPA chose: where a path was given (``opa run -b``), the path is the name."""
+    """A bundle's name, which OPA's operator chose: where a path was given (``opa run -b``), the path is the name."""
     return posixpath.normpath(bundle).removesuffix(".tar.gz")
 
 
@@ -281,7 +281,7 @@ def _misplaced(
         return _found(module.id, Rule.FILE, "the module is not the one that its bundle's manifest lists")
     if home is None or (said is not None and said[0] != home):
         if said is None and package[:1] and package[0] not in _RESERVED and not _is_module_of_ours(module.id, bundles):
-            return None  # somebody else's, who shares this OPA
+            return None  # another application's, which shares this OPA
         message = f"package {'.'.join(package)} is in no bundle that may hold it"
         return _found(module.id, Rule.PACKAGE, message)
     if said is None and _is_reserved(bundles[home]) and listed(bundles[home]) is not None:
@@ -290,7 +290,7 @@ def _misplaced(
 
 
 def _expected(bundles: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """Bundle and digest of every module that a manifest of ours lists, by the name that OPA gives it."""
+    """Bundle and digest of every module that the manifest of a policy bundle lists, by the name that OPA gives it."""
     return {
         posixpath.join(_prefix(name), path): (name, digest)
         for name, manifest in bundles.items()

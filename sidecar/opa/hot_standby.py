@@ -1,13 +1,13 @@
-"""Two OPAs of one policy set: one decides, the other stands by and takes what might end it.
+"""A hot standby: of two OPAs of one policy set, one decides, and the other takes the questions that might end it.
 
 A policy that passes every check can still ask for more memory than OPA may have: a text doubled 28 times needs one
 evaluation and 256 MB, and no deadline interrupts it (measured with 1.22.2: the process ends, and every team's questions
 are refused for half a second to three, again and again). One team must not do that to another. So
 
-- where the one that decides ends, the one that stands by decides from that moment on, and another is started;
+- if the one that decides ends, the standby decides from that moment on, and another is started;
 - partial evaluation, which looks at every owner within reach and only shortens lists, is asked of the one that stands
   by;
-- questions about the databases that are to blame (``sidecar.opa.blame``) are asked of the one that stands by, one at a
+- questions about the databases that are to blame (``sidecar.opa.blame``) are put to the standby, one at a
   time and in fair turns; whose question is answered there is no longer to blame, and what ends that one too is set
   aside: refused, for longer each time. A new policy set begins without suspicion.
 """
@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 
 _BROKEN_OFF: Final = frozenset({PdpFault.UNREACHABLE, PdpFault.INCOMPLETE})
 _TURNS: Final = 4
-"""Deadlines that a question may wait for its turn at the one that stands by."""
+"""How many deadlines a question may wait for its turn at the standby."""
 _STALLS_S: Final = 30.0
 """Between two processes that are taken out for being slow; beyond that it is the machine that is slow."""
 _FIRST_DELAY_S: Final = 0.1
@@ -99,7 +99,7 @@ class HotStandby:
         return tuple(member.instance.pid for member in (self._first, self._second) if member is not None)
 
     async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
-        """Ask the one that decides, or, what might end it, the one that stands by.
+        """Ask the one that decides; ask the standby what might end an OPA.
 
         Raises:
             DecisionUnavailable: as for ``OpaClient.ask``; or the question is about what is set aside.
@@ -137,7 +137,7 @@ class HotStandby:
         return self._first
 
     async def _ask_alone(self, question: Question, document: JsonObject, about: Places) -> PdpAnswer:
-        """Ask the one that stands by, with no other question beside it, so that it is known what ended it.
+        """Ask the standby, with no other question beside it, so that it is known what ended it.
 
         The deadline of the answer begins with the turn, so that who waits for a slow one is not late by that. A turn
         comes within ``_TURNS`` deadlines or not at all.
@@ -152,10 +152,10 @@ class HotStandby:
                 async with answered_within(timeout_s):
                     answer = await self._ask_standby(question, document, about)
         except TimeoutError:
-            what = f"no answer within {timeout_s:g} s from the OPA that stands by"
+            what = f"no answer within {timeout_s:g} s from the standby OPA"
             raise DecisionUnavailable(what, fault=PdpFault.TIMEOUT) from None
         except TooManyWaiting:
-            what = "too many questions wait for the OPA that stands by"
+            what = "too many questions wait for the standby OPA"
             raise DecisionUnavailable(what, fault=PdpFault.OVERLOADED) from None
         self._suspected.lift(about)
         return answer
@@ -163,7 +163,7 @@ class HotStandby:
     async def _ask_standby(self, question: Question, document: JsonObject, about: Places) -> PdpAnswer:
         second = self._second
         if second is None or self._set_aside.holds(about):
-            raise DecisionUnavailable("the OPA that stands by has ended", fault=PdpFault.UNREACHABLE)
+            raise DecisionUnavailable("the standby OPA has ended", fault=PdpFault.UNREACHABLE)
         timeout_s = self._launch.timeout_s
         for place, part in parts(document, about):
             with second.asking(PendingQuestion(place, self._now()), self._now, timeout_s):
@@ -182,7 +182,7 @@ class HotStandby:
                 await member.instance.drained(within_s=within_s)
 
     async def lost(self, probe_interval_s: float) -> str:  # noqa: ARG002  # each member is probed by its own watch
-        """Wait until nobody watches one of them any more, which is a mistake of ours."""
+        """Wait until one of them is no longer watched, which is a defect of the sidecar."""
         await self._unwatched.wait()
         return "is not watched any more"
 
@@ -264,7 +264,7 @@ class HotStandby:
         member.gone.set()
 
     async def _another(self) -> Instance:
-        """Start another process, however often that takes."""
+        """Start another process, and try again until one starts."""
         while True:
             await asyncio.sleep(self._back_off.pause())
             try:

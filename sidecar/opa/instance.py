@@ -175,7 +175,7 @@ class Instance:
                 await self._idle.wait()
 
     async def ended(self) -> int:
-        """Wait until the process has ended, for whatever reason, and return its status."""
+        """Wait until the process has ended, for any reason, and return its status."""
         return await self._process.wait()
 
     async def healthy(self) -> bool:
@@ -231,7 +231,7 @@ class Instance:
                         raise ConfigurationError(f"OPA does not start: {' '.join(self._tail) or 'no message'}")
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
-            raise ConfigurationError(f"OPA is not healthy within {timeout_s:g} s") from None
+            raise ConfigurationError(f"OPA was not healthy within {timeout_s:g} s") from None
         await self._pass_self_test()
 
     async def _pass_self_test(self) -> None:
@@ -274,7 +274,7 @@ class Instance:
 
 
 class _Entry(msgspec.Struct):
-    """The members of OPA's log line that are passed on; the others may name whatever a request held."""
+    """The members of OPA's log line that are passed on; the others may quote a request."""
 
     level: str
     msg: str
@@ -301,7 +301,7 @@ def _prepare(home: Path, launch: Launch, policies: PolicySet) -> Sequence[str]:
         *("--skip-version-check", "--shutdown-grace-period", "2"),
         # Data is read on every question and written never: keep it in the form in which it is read.
         "--optimize-store-for-read-speed",
-        # As folders, not as bundles: OPA reads the manifest of every bundle anew for every request that it authorizes
+        # As folders, not as bundles: OPA reads the manifest of every bundle again for every request that it authorizes
         # (``internal/bundle``, ``LoadWasmResolversFromStore``), an eighth of its work with a hundred teams. What
         # manifests are for, roots that do not overlap, was held against the set when it was vetted.
         # The slash: OPA takes a path that ends in .tar.gz for a bundle, also a folder's.

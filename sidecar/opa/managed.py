@@ -123,9 +123,10 @@ class ManagedOpa:
         """Check the policies, start OPA, self-test it, and begin to watch it.
 
         Args:
-            candidate: the set serves nobody and is only compared, so one that is refused is no reason not to start:
+            candidate: the set serves no calls and is only compared, so a refused one does not stop the start:
                 ``policy_state`` tells, and nothing is answered until the folder holds one that is usable.
-            standby: keep a second process of the set, so that what ends one ends nobody else's decisions.
+            standby: keep a second process of the set, so that a question that ends one does not stop the decisions of
+                others.
 
         Raises:
             ConfigurationError: the binary, the runtime folder or, unless it is a candidate, the policy set is not
@@ -160,7 +161,7 @@ class ManagedOpa:
             async with asyncio.timeout(_CANDIDATE_S):
                 await looked.wait()
         except TimeoutError:
-            _LOG.warning("the candidate policy folder is still being checked, nothing is compared until then")
+            _LOG.warning("the candidate policy folder is still being checked; nothing is compared until that is done")
 
     async def stop(self) -> None:
         """End the watch and the process; questions in flight end in ``DecisionUnavailable``."""
@@ -210,7 +211,7 @@ class ManagedOpa:
     def _launch(self) -> Launch:
         binary = installed(self._binary)
         if self._memory_limit_bytes < MIN_MEMORY_BYTES:
-            raise ConfigurationError(f"OPA needs a memory limit of at least {MIN_MEMORY_BYTES} bytes")
+            raise ConfigurationError(f"opa.memory_mb: OPA needs at least {MIN_MEMORY_BYTES} bytes")
         _make_private(self._directory)
         return Launch(
             opa=OpaCommand(binary=binary, memory_limit_bytes=self._memory_limit_bytes),
@@ -243,7 +244,7 @@ class ManagedOpa:
             if self._current is not current:
                 continue  # a newer set has taken the place, and the reloader ends this one
             self._current = None
-            _LOG.error("opa (pid %d) %s; calls are refused until it is back", current.pid, why)
+            _LOG.error("opa (pid %d) %s; calls are refused until it is started again", current.pid, why)
             await current.stop(grace_s=0)
             if loop.time() - born >= _STABLE_S:
                 back_off.reset()
@@ -258,7 +259,7 @@ class ManagedOpa:
                     if self._current is None and self._good is not None:
                         self._current = await self._begin_serving(launch, self._good)
             except (ConfigurationError, DecisionUnavailable) as error:
-                _LOG.error("opa does not come back: %s", error.detail)
+                _LOG.error("opa does not start again: %s", error.detail)
             else:
                 _LOG.warning("opa is back (pid %d)", self.pid or 0)
                 return
@@ -350,13 +351,13 @@ def _begin(work: Coroutine[None, None, None], name: str) -> "asyncio.Task[None]"
 
 
 def _report(task: "asyncio.Task[None]") -> None:
-    """Say at once that nobody watches OPA any more; a task that is kept would keep its error to itself."""
+    """Log at once that OPA is no longer watched; the error of a kept task would not be seen."""
     if not task.cancelled() and (error := task.exception()) is not None:
         _LOG.critical("the watch over opa failed (%s)", task.get_name(), exc_info=error)
 
 
 def _make_private(directory: Path) -> None:
-    """Make the folder, or see that it is ours alone: whoever can enter it could put another socket in OPA's place."""
+    """Make the folder, or check that only this user can enter it: another could put another socket in OPA's place."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.lstat()

@@ -1,7 +1,8 @@
 """The known-answer test that an OPA passes before its first real question.
 
-A healthy OPA with the wrong policies, an old contract or somebody else's data is worse than none. ``/health`` cannot
-tell; three questions can: one whose answer is known, one that must fail, and one that every policy set must deny.
+A healthy OPA with the wrong policies, an old contract or another deployment's data is worse than none. ``/health``
+cannot tell; three questions can: one whose answer is known, one that must fail, and one that every policy set must
+deny.
 """
 
 import secrets

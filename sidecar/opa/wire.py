@@ -134,7 +134,7 @@ def provenance_revision(provenance: JsonValue) -> str:
     Empty if OPA does not say.
 
     Raises:
-        DecisionUnavailable: what is said is no provenance.
+        DecisionUnavailable: the value is not a provenance.
     """
     if provenance is None:
         return ""
@@ -187,4 +187,4 @@ def _finite(text: str) -> float:
 
 _DECODER = strict_json.decoder(parse_float=_finite)
 """RFC 8259 says that names should be unique and leaves the rest to the reader; the first or the last of two ``allow``
-members would be a choice that nobody made. ``msgspec`` takes the last one (measured), so it is not used here."""
+members would be an arbitrary choice. ``msgspec`` takes the last one (measured), so it is not used here."""

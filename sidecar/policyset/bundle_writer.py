@@ -1,4 +1,4 @@
-"""Bundles for an OPA that somebody else runs: one of the platform, one of each team, each with its own revision.
+"""Bundles for an external OPA: one for the platform, one for each team, each with its own revision.
 
 The set is vetted as a whole first, so that what is built is what a managed OPA would serve. The archives are written
 here and not by ``opa build``: that compiles each bundle by itself, and in a team's there is no ``data.mcp.lib``

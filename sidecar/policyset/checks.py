@@ -147,7 +147,7 @@ class SetChecker:
         return found + _unresolved(judged, served)
 
     async def _judge(self, modules: dict[str, bytes], home: Path, served: frozenset[str]) -> dict[str, Linted]:
-        """Parse all at once without locations; whatever is not clean is parsed again by itself, with them."""
+        """Parse all at once without locations; a module that is not clean is parsed again by itself, with them."""
         texts = {path: text for path, content in modules.items() if (text := _text(content)) is not None}
         arguments = ("eval", "--format", "raw", "--stdin-input", _PARSE)
         status, output = await self._run(home, *arguments, stdin=msgspec.json.encode(texts))
@@ -164,7 +164,7 @@ class SetChecker:
         return judged
 
     async def locate(self, text: str, *, team: str, file: str) -> tuple[Violation, ...]:
-        """Return the findings of one served module of a team with their lines, whatever its name is.
+        """Return the findings of one served module of a team with their lines; its name makes no difference.
 
         Raises:
             ConfigurationError: OPA cannot be run.

@@ -11,7 +11,7 @@ PLATFORM: Final = ("mcp", "platform")
 """The platform's data in OPA; the last is also the name of its bundle."""
 
 MOST_PROBLEMS: Final = 100
-"""Findings about data that are looked up and told; each reads the file anew."""
+"""Findings about data that are looked up and told; each reads the file again."""
 
 _BUNDLE: Final = PLATFORM[-1]
 _FILES: Final = frozenset({"data.json", "data.yaml", "data.yml"})
@@ -60,7 +60,7 @@ def _reached(content: bytes, steps: Sequence[str | int]) -> tuple[int, int]:
         text = content.decode("utf-8-sig")
         _JSON.decode(text)
     except (ValueError, RecursionError):
-        return max(0, len(steps) - 1), 1  # YAML, of which nothing here knows the lines: it has what no other file has
+        return max(0, len(steps) - 1), 1  # YAML, whose lines are not known here: it has what no other file has
     at = _behind_space(text, 0)
     for taken, step in enumerate(steps):
         # Of two members of a name OPA takes the last.

@@ -30,7 +30,7 @@ _TOLD = frozenset({".md"})
 """Endings of files that are for people: neither read nor loaded."""
 
 _REVISION_DIGITS = 32
-"""128 bits of SHA-256. Whoever writes policies could make two sets that share 64 bits in 2^32 tries."""
+"""128 bits of SHA-256. An author could make two sets that share 64 bits in 2^32 tries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class PolicySet:
 
     @property
     def loaded(self) -> "PolicySet":
-        """The modules and data alone, without manifests, signatures and whatever else says how a bundle is loaded."""
+        """The modules and data alone, without manifests, signatures and other files that say how a bundle is loaded."""
         files = tuple((path, content) for path, content in self.files if not Path(path).name.startswith("."))
         return replace(self, files=files)
 
@@ -124,7 +124,7 @@ class PolicySet:
 
 
 def store(policies: PolicySet, directory: Path, *, aside: bool = False) -> None:
-    """Write a set below a folder of ours. Blocking file access.
+    """Write a set below a private folder. Blocking file access.
 
     Raises:
         ConfigurationError: it cannot be written.
@@ -173,7 +173,7 @@ def _stray(bundle: Path, file: Path) -> str:
     if not (file.name in _LOADED_NAMES or file.name.endswith(".rego")):
         return "is not a file that OPA loads from a bundle (*.rego, data.json, .manifest)"
     if bundle.parent.name == TEAMS.rstrip("/") and not file.resolve().is_relative_to(bundle.resolve()):
-        # Neither read nor reported by content: whoever may write a team's folder could show any file of this machine.
+        # Neither read nor quoted: an author of a team's folder could otherwise show any file of this machine.
         return "is a link that leads out of the team's folder"
     return ""
 

@@ -16,7 +16,7 @@ set by whoever writes the file, so that an edit of equal size with a restored da
 def snapshot(root: Path) -> Snapshot:
     """Look at every file below ``root``; links are followed. Blocking file access.
 
-    What cannot be looked at is left out: the set is then read, and refused by whoever reads it.
+    What cannot be looked at is left out: the set is then read, and the reader refuses it.
     """
     found = []
     for folder, _, names in os.walk(root, followlinks=False):

@@ -20,7 +20,7 @@ _ARCHIVE: Final = ".tar.gz"
 everything, so loading it empties the data of all others (1.22.2)."""
 
 _NO_TEAM: Final = frozenset({"platform"})
-"""``platform`` is the owner of what is nobody's; a folder of that name is never asked (``verdicts.rego``)."""
+"""``platform`` is the owner of what no team owns; a folder of that name is never asked (``verdicts.rego``)."""
 
 TRUSTED: Final = {"platform": ("mcp/main", "mcp/platform", "mcp/lib"), "system": ("system",)}
 """Roots of the trusted bundles. Where there is no bundle ``system`` its modules are in the platform's."""

@@ -28,7 +28,7 @@ class OpaCommand:
         return tied(self.memory_limit_bytes, self.binary, *arguments)
 
     def environment(self, home: Path) -> dict[str, str]:
-        """Return the whole environment of an OPA process: nothing of ours, so ``opa.runtime()`` has nothing to leak."""
+        """Return the whole environment of an OPA process: nothing for ``opa.runtime()`` to leak."""
         return {
             "HOME": str(home),
             "TMPDIR": str(home),
@@ -67,7 +67,7 @@ def installed(binary: str, *, advice: str = "") -> str:
     """
     path = shutil.which(binary)
     if path is None:
-        raise ConfigurationError(f"there is no OPA executable {binary}{advice}")
+        raise ConfigurationError(f"the OPA program {binary} was not found{advice}")
     return str(Path(path).resolve())
 
 
@@ -89,7 +89,7 @@ async def _finished(
         async with asyncio.timeout(limit_s):
             output = await converse(process, stdin)
     except TimeoutError:
-        raise ConfigurationError(f"opa {name} did not end within {limit_s:g} s") from None
+        raise ConfigurationError(f"opa {name} took longer than {limit_s:g} s and was stopped") from None
     finally:
         await kill(process)
     return process.returncode or 0, output

@@ -1,4 +1,4 @@
-"""Identifiers that nobody can guess."""
+"""Identifiers that cannot be guessed."""
 
 import secrets
 import time

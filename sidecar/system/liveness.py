@@ -15,7 +15,7 @@ class Pulse:
         self._poll = select.poll()
 
     def watch(self, pid: int) -> None:
-        """Begin; ``pid`` is a child of ours that nobody has waited for yet."""
+        """Begin; ``pid`` is a child of this process that has not been waited for."""
         try:
             self._fd = os.pidfd_open(pid)
         except (AttributeError, OSError):

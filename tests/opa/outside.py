@@ -184,7 +184,7 @@ def running_opa(
     awaited: Sequence[str] = (),
     **more: Any,
 ) -> Iterator[Outside]:
-    """OPA on the bundles of a file server, as docs/policy-rollout.md says; polls every second.
+    """OPA on the bundles of a file server, as docs/external-opa.md says; polls every second.
 
     With a ``public_key`` it takes signed bundles only; ``awaited`` are the bundles that must be active, all unless
     named; ``more`` is beside that in its configuration.

@@ -36,7 +36,7 @@ real = pytest.mark.real
 PATIENT_S = 60.0
 TEAMS = ("red", "blue")
 SAYS = {"console": True, "trigger": "manual"}
-"""``status`` of docs/policy-rollout.md."""
+"""``status`` of docs/external-opa.md."""
 BLUE = 'package mcp.teams.blue\n\ngrant contains {"id": "blue"} if "blues" in input.subject.groups\n'
 REFUSAL = "the external opa does not activate a bundle, what it ran keeps serving: "
 LOGGER = "sidecar.opa.external_bundle_status"
@@ -306,7 +306,7 @@ async def test_an_opa_that_does_not_say_is_served_with_as_it_was(
             assert (await opa.ask(Question.DECISION, {})).revision
     (record,) = (record for record in caplog.records if record.name == LOGGER)
     assert record.levelno == logging.INFO
-    assert "is not known (docs/policy-rollout.md): OPA answered 500 to GET /v1/status" in record.getMessage()
+    assert "is not known (docs/external-opa.md): OPA answered 500 to GET /v1/status" in record.getMessage()
 
 
 # --- what no real one can be made to say ------------------------------------------------------------------------------

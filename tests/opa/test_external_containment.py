@@ -134,7 +134,7 @@ async def never_starts(url: str, binary: str, reason: str) -> None:
             assert why, "it starts"
             if re.search(reason, why):
                 return
-            assert "changes while it is looked at" in why
+            assert "changed while it was examined" in why
 
 
 @asynccontextmanager
@@ -142,7 +142,7 @@ async def started(url: str, binary: str) -> AsyncIterator[ExternalOpa]:
     """It starts, if not while OPA is still busy with the change before."""
     async with asyncio.timeout(DEADLINE_S):
         while why := await start(opa := external(url, binary)):
-            assert "changes while it is looked at" in why
+            assert "changed while it was examined" in why
     try:
         yield opa
     finally:

@@ -320,7 +320,7 @@ async def test_a_set_that_is_not_the_same_before_and_after_is_not_accepted(opa: 
                 async with external(proxy):
                     assert proxy.asked[MODULES] >= 2
             else:
-                with pytest.raises(ConfigurationError, match="changes while it is looked at"):
+                with pytest.raises(ConfigurationError, match="changed while it was examined"):
                     await external(proxy).start()
                 assert proxy.asked[MODULES] == 6
 

@@ -1,4 +1,4 @@
-"""An OPA that somebody else runs, fed with our bundles over HTTP, as docs/policy-rollout.md says."""
+"""An OPA that somebody else runs, fed with our bundles over HTTP, as docs/external-opa.md says."""
 
 import asyncio
 import json

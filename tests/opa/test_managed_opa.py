@@ -371,7 +371,7 @@ async def test_an_opa_that_cannot_come_back_is_tried_again_until_it_can(
     shutil.copy(opa_binary, binary)
 
     async def has_failed_twice() -> bool:
-        return caplog.text.count("opa does not come back") >= 2
+        return caplog.text.count("opa does not start again") >= 2
 
     async with ManagedOpa(str(binary), make_policies(), directory=runtime, timeout_s=PATIENT_S) as opa:
         away = binary.rename(tmp_path / "away")

@@ -613,9 +613,9 @@ def test_the_forms_of_url(url: str, endpoint: Endpoint) -> None:
 
 
 def test_options_that_do_not_fit_the_url_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="CA file"):
+    with pytest.raises(ConfigurationError, match="ca_file"):
         OpaClient("http://127.0.0.1:8181", ca_file=tmp_path)
-    with pytest.raises(ConfigurationError, match="bearer token"):
+    with pytest.raises(ConfigurationError, match="token_file"):
         OpaClient("http://opa:8181", token_file=tmp_path)
     with pytest.raises(ConfigurationError, match="timeout"):
         OpaClient("http://opa:8181", timeout_s=0)
