@@ -162,8 +162,8 @@ def deployed(
     (folder / "mongodb").write_text(uri)
     servers = _servers(deployment, of_servers, record=record, wrapper=server)
     (folder / "sidecar.toml").write_text(_settings(deployment, extra, servers, policies or policies_on(folder)))
-    deployment.start()
     try:
+        deployment.start()
         yield deployment
     finally:
         deployment.stop()

@@ -39,7 +39,7 @@ async def opa(policies: Path, team_file: Callable[[str, str], Path], runtime: Pa
         str(parts.installed("opa")),
         policies,
         directory=runtime,
-        timeout_s=10.0,
+        timeout_s=PATIENT_S,  # however busy the machine: what ends a hog is its memory
         start_timeout_s=PATIENT_S,
         reload_s=0.1,
     )
