@@ -194,6 +194,20 @@ class Trait(StrEnum):
     COST = "cost"
     NETWORK_EXPOSURE = "network_exposure"
     RUNS_CONTAINER = "runs_container"
+    AMPLIFYING = "amplifying"
+    """It asks for more than an ordinary command does of something that its input does not bound (``Amplifier``)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amplifier:
+    """A construct whose output or time is set by a number and not by its input, with the largest such number."""
+
+    construct: str
+    """One of ``sidecar.commands.amplifiers.ORDINARY``."""
+    number: float | None
+    """What is asked for; None where that is computed, so that nobody knows it beforehand."""
+    at: str
+    """JSON pointer into the ``tools/call`` params."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +242,8 @@ class Command:
     fields: FieldUse = FieldUse()
     limit: int | None = None
     """The most documents the caller asked for; None where the call does not say."""
+    amplifiers: tuple[Amplifier, ...] = ()
+    """Each construct once, with its largest number."""
 
     def __post_init__(self) -> None:
         if not self.accesses:
@@ -257,6 +273,14 @@ class AccessRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """The most that the platform allows of an amplifying construct."""
+
+    construct: str
+    most: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
     """Why not. ``code`` and ``source`` come from a fixed vocabulary, never from the input."""
 
@@ -264,6 +288,8 @@ class Reason:
     source: str
     access: int | None = None
     """Index into the command's accesses, or None where the reason is about the whole call."""
+    bound: Bound | None = None
+    """The bound that the command is over, where that is the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from sidecar.commands.amplifiers import ORDINARY, WORDS
 from sidecar.commands.catalog import CATALOG
 from sidecar.commands.names import SYSTEM_COLLECTIONS, SYSTEM_DATABASES, SYSTEM_PREFIXES
 from sidecar.commands.stages import STAGES
@@ -44,6 +45,16 @@ on the arguments. Traits are facts that a policy may judge.
 - Only `connectionId: "preconfigured"` is accepted: what a namespace means depends on the connection.
 
 Pipelines may use these stages; any other is refused: {stages}.
+
+## What a command may ask for
+
+Some constructs make or do as much as a number says, and not as much as they read. Above the ordinary number, or where
+the number is computed, the command has the trait `amplifying`. What is allowed is the platform's table `amplifiers`,
+whose defaults are these:
+
+| construct | ordinary | what is counted |
+|---|---|---|
+{amplifiers}
 """
 
 
@@ -60,6 +71,7 @@ def render() -> str:
             databases=_codes(sorted(SYSTEM_DATABASES)),
             prefixes=_codes(SYSTEM_PREFIXES),
             collections=_codes(sorted(SYSTEM_COLLECTIONS)),
+            amplifiers="\n".join(f"| `{name}` | {most:,} | {WORDS[name]} |" for name, most in ORDINARY.items()),
             stages=_codes(sorted(name for name, rule in STAGES.items() if rule.__name__ != "_refuse")),
         )
     ]

@@ -24,6 +24,7 @@ decision(case) := answer if {
 		with data.mcp.platform.agents as table(case, "agents", data.mcp.platform.agents)
 		with data.mcp.platform.scopes as table(case, "scopes", data.mcp.platform.scopes)
 		with data.mcp.platform.traits as table(case, "traits", data.mcp.platform.traits)
+		with data.mcp.platform.amplifiers as table(case, "amplifiers", data.mcp.platform.amplifiers)
 		with data.mcp.platform.refused_kinds as table(case, "refused_kinds", data.mcp.platform.refused_kinds)
 		with data.mcp.platform.windows as table(case, "windows", data.mcp.platform.windows)
 		with data.mcp.platform.break_glass as table(case, "break_glass", data.mcp.platform.break_glass)

@@ -19,6 +19,7 @@ sound if {
 	is_object(data.mcp.platform.deployments)
 	is_object(data.mcp.platform.scopes)
 	is_object(data.mcp.platform.traits)
+	bounds
 	is_object(data.mcp.platform.agents["default"])
 	is_object(data.mcp.platform.agents.registered)
 	is_array(data.mcp.platform.routes)
@@ -26,6 +27,13 @@ sound if {
 	is_array(data.mcp.platform.break_glass)
 	refusals
 	views
+}
+
+# METADATA
+# title: The bounds of what a command may ask for are numbers
+bounds if {
+	is_object(data.mcp.platform.amplifiers)
+	count([construct | some construct, bound in data.mcp.platform.amplifiers; not is_number(bound)]) == 0
 }
 
 # METADATA

@@ -19,6 +19,7 @@ test_tables_that_refuse_must_say_what if {
 		{"suspended": {"subjects": [], "agents": [1]}},
 		{"agents": {"default": fixture.tables.agents["default"]}},
 		{"agents": {"registered": {}}},
+		{"amplifiers": {"$topN.n": "10"}},
 		{"refused_kinds": ["conect"]},
 		{"windows": ["always"]},
 		{"windows": [object.remove(window, ["hours"])]},

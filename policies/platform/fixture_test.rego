@@ -41,6 +41,7 @@ tables := {
 	},
 	"scopes": {"read": ["read", "metadata"], "write": ["insert", "update"]},
 	"traits": {"unbounded": {"groups": ["*"]}, "upsert": {"groups": ["writers"]}},
+	"amplifiers": {"$bucketAuto.buckets": 100, "$topN.n": 10},
 	"refused_kinds": ["connect"],
 	"windows": [],
 	"break_glass": [],
@@ -135,6 +136,7 @@ decide(asked, changed, authors) := answer if {
 		with data.mcp.platform.agents as object.get(changed, "agents", tables.agents)
 		with data.mcp.platform.scopes as object.get(changed, "scopes", tables.scopes)
 		with data.mcp.platform.traits as object.get(changed, "traits", tables.traits)
+		with data.mcp.platform.amplifiers as object.get(changed, "amplifiers", tables.amplifiers)
 		with data.mcp.platform.refused_kinds as object.get(changed, "refused_kinds", tables.refused_kinds)
 		with data.mcp.platform.windows as object.get(changed, "windows", tables.windows)
 		with data.mcp.platform.break_glass as object.get(changed, "break_glass", tables.break_glass)
@@ -152,6 +154,7 @@ list(asked, changed) := answer if {
 		with data.mcp.platform.agents as object.get(changed, "agents", tables.agents)
 		with data.mcp.platform.scopes as object.get(changed, "scopes", tables.scopes)
 		with data.mcp.platform.traits as object.get(changed, "traits", tables.traits)
+		with data.mcp.platform.amplifiers as object.get(changed, "amplifiers", tables.amplifiers)
 		with data.mcp.platform.refused_kinds as object.get(changed, "refused_kinds", tables.refused_kinds)
 		with data.mcp.platform.windows as object.get(changed, "windows", tables.windows)
 		with data.mcp.platform.break_glass as object.get(changed, "break_glass", tables.break_glass)

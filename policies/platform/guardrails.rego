@@ -72,7 +72,13 @@ reasons contains {"code": "system_namespace", "source": "platform", "access": in
 reasons contains {"code": "trait_refused", "source": "platform", "access": null} if {
 	some trait in input.command.traits
 	not trait_open(trait)
+	not counted(trait)
 }
+
+# METADATA
+# title: The bounds of bounds.rego decide about it
+# description: The command says how much it asks for; whether that is too much is not for the trait to say.
+counted("amplifying") if count(input.command.amplifiers) > 0
 
 # METADATA
 # title: The table opens a trait to one of the caller's groups

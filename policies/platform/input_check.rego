@@ -21,7 +21,7 @@ target_kinds := {"organisation", "project", "cluster", "deployment", "service"}
 traits := {
 	"server_side_js", "unbounded", "whole_collection", "upsert", "drops_target", "writes_via_pipeline", "change_stream",
 	"executes_plan", "cross_database", "external_service", "credentials_in_arguments", "system_namespace", "user_roles",
-	"all_indexes", "exports_file", "cost", "network_exposure", "runs_container",
+	"all_indexes", "exports_file", "cost", "network_exposure", "runs_container", "amplifying",
 }
 
 # METADATA
@@ -109,8 +109,9 @@ asked if {
 
 # METADATA
 # title: What the call would do, apart from its accesses
+# description: What it asks for (`amplifiers`) is there only where it asks for anything.
 command if {
-	{"traits": seen, "stages": stages, "fields": {"filtered": filtered, "returned": returned}, "limit": limit} = input.command
+	{"traits": seen, "stages": stages, "fields": {"filtered": filtered, "returned": returned}, "limit": limit} = plain_command
 	is_array(seen)
 	count([trait | some trait in seen; not trait in traits]) == 0
 	is_array(stages)
@@ -118,6 +119,25 @@ command if {
 	count([item | some list in [stages, filtered]; some item in list; not is_string(item)]) == 0
 	count([value | value := returned; value != "all"; not strings(value)]) == 0
 	count([value | value := limit; value != null; not natural(value)]) == 0
+}
+
+# METADATA
+# title: The command without what it asks for, if that is well-formed
+plain_command := input.command if not input.command.amplifiers
+
+plain_command := object.remove(input.command, ["amplifiers"]) if {
+	is_array(input.command.amplifiers)
+	count(input.command.amplifiers) > 0
+	count([amplifier | some amplifier in input.command.amplifiers; not asked_for(amplifier)]) == 0
+}
+
+# METADATA
+# title: A construct, how much of it is asked for, and where
+asked_for(value) if {
+	{"construct": construct, "number": number, "at": at} = value
+	is_string(construct)
+	is_string(at)
+	type_name(number) in {"number", "null"}
 }
 
 # METADATA

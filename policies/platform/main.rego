@@ -8,6 +8,7 @@
 #   - input: schema.input
 package mcp.main
 
+import data.mcp.platform.bounds
 import data.mcp.platform.ceilings
 import data.mcp.platform.configuration
 import data.mcp.platform.delegation
@@ -87,9 +88,10 @@ allow if {
 
 # METADATA
 # title: Everything that speaks against the call
-# description: Objects `{code, source, access}`; the codes are those of schema/reasons.json, the source is "platform" or a team.
+# description: Objects `{code, source, access}`, with `bound` where one is exceeded; the codes are those of schema/reasons.json, the source is "platform" or a team.
 # scope: document
 reasons := union({
+	bounds.reasons,
 	routing.reasons,
 	ceilings.reasons,
 	guardrails.reasons,

@@ -5,7 +5,7 @@ hashes), so every member that is used is checked; the others are left where they
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json import JSONDecoder, dumps
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -47,7 +47,8 @@ class DecisionOutcome:
     @classmethod
     def of(cls, decision: Decision) -> "DecisionOutcome":
         """Return what enforcement makes of an answer: its own plan is asked, so that both agree."""
-        allow, reasons = decision.allow, frozenset(decision.reasons)
+        # Records say which reasons there were, and not which bounds: those are data of the policies.
+        allow, reasons = decision.allow, frozenset(replace(reason, bound=None) for reason in decision.reasons)
         if allow:
             try:
                 plan(decision)

@@ -1,8 +1,11 @@
 """A command while it is being derived: accesses, traits, stages and fields as they are found."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
-from sidecar.commands.fields import FieldLog
+from sidecar.commands.amplifiers import is_amplifying
+from sidecar.commands.field_log import FieldLog
 from sidecar.commands.names import is_system
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import Access, AccessKind, Command, FieldUse, Namespace, Target, Trait
@@ -21,10 +24,11 @@ bound 13 kB of nested stages wrote 570 kB of evidence."""
 class Draft:
     """The mutable side of ``Command``. One per call; every rule of this room writes into it."""
 
-    __slots__ = ("_accesses", "database", "fields", "limit", "returned", "stages", "traits")
+    __slots__ = ("_accesses", "_depth", "database", "fields", "limit", "returned", "stages", "traits")
 
     def __init__(self, database: str = "") -> None:
         self._accesses: dict[tuple[AccessKind, Namespace, Target | None], Access] = {}
+        self._depth = 0
         self.database = database
         """The database that the caller named; another one is ``cross_database``."""
         self.traits: set[Trait] = set()
@@ -67,6 +71,16 @@ class Draft:
             raise CommandNotDerivable("too_many_stages", f"The command has more than {MAX_STAGES} stages.", at)
         self.stages.append(name)
 
+    @contextmanager
+    def nesting(self, at: str) -> Iterator[None]:
+        """Count the pipelines inside one another."""
+        self._depth += 1
+        self.fields.amplifiers.note("$lookup.depth", self._depth, at)
+        try:
+            yield
+        finally:
+            self._depth -= 1
+
     def command(self, tool: str) -> Command:
         """Return the finished command.
 
@@ -75,6 +89,9 @@ class Draft:
         """
         if not self._accesses:
             raise CommandNotDerivable("no_access", "What this call would touch is not known.", "/name")
+        amplifiers = self.fields.amplifiers.found()
+        if is_amplifying(amplifiers):
+            self.traits.add(Trait.AMPLIFYING)
         return Command(
             tool=tool,
             accesses=tuple(self._accesses.values()),
@@ -82,6 +99,7 @@ class Draft:
             stages=tuple(self.stages),
             fields=FieldUse(filtered=self.fields.used, returned=self.returned),
             limit=self.limit,
+            amplifiers=amplifiers,
         )
 
     def _add(self, kind: AccessKind, namespace: Namespace, via: str, target: Target | None) -> None:

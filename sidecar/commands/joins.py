@@ -7,14 +7,17 @@ Sources: MongoDB manual 8.x; Atlas Data Federation documentation for ``{db, coll
 ``atlas`` forms; reference, section 2.2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from sidecar.commands.computed import analyse_expression
 from sidecar.commands.draft import Draft
-from sidecar.commands.fields import an_object, analyse_expression, analyse_filter, malformed
+from sidecar.commands.fields import analyse_filter
 from sidecar.commands.options import assignments, field_name, field_names, options
-from sidecar.commands.place import NONE, Nested, Place, resolve, resolve_pair
+from sidecar.commands.place import NONE, Flow, Nested, Place, resolve, resolve_pair
 from sidecar.commands.pointer import below
+from sidecar.commands.refusals import an_object, malformed
+from sidecar.commands.shape import ALL, Origin, Shape
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import AccessKind, JsonObject, JsonValue, Namespace, Target, TargetKind, Trait
 
@@ -28,25 +31,50 @@ def lookup(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nes
     for the few cross-database lookups it has).
     """
     known = options(spec, at, "from localField foreignField let pipeline as")
-    place.flow.joined = True
-    draft.fields.embed(field_name(known.get("as"), f"{at}/as"))
+    draft.fields.amplifiers.count("$lookup.count", at)
+    name = field_name(known.get("as"), f"{at}/as")
+    draft.fields.embed(name)
     for key in ("localField", "foreignField"):
         if key in known:
             draft.fields.use(field_name(known[key], f"{at}/{key}"))
-    _analyse_variables(draft, known, at)
+    _analyse_variables(draft, place, known, at)
+    _embed(place.flow, name, Flow())
     if "from" not in known:
-        return (_nested_documents(known, place, at),)
+        nested = _nested_documents(known, place, at)
+        return (nested._replace(then=lambda inner: _embed(place.flow, name, inner)),)
     foreign = resolve(known["from"], place.database, f"{at}/from")
     draft.touch(AccessKind.READ, foreign, f"{at}/from")
-    return (_nested(known["pipeline"], foreign, f"{at}/pipeline"),) if "pipeline" in known else NONE
+    if "pipeline" not in known:
+        return NONE
+    nested = _nested(known["pipeline"], foreign, f"{at}/pipeline")
+    return (nested._replace(then=lambda inner: _embed(place.flow, name, inner)),)
+
+
+def _embed(flow: Flow, name: str, foreign: Flow) -> None:
+    """Put the documents of another flow under a name; a path below it is one in them, recorded in both spellings."""
+    inner = foreign.shape
+    if inner.unknown:
+        origin = ALL
+    elif inner.is_open:
+        origin = Origin(frozenset({"", name}), inner.origin("").parts)
+    else:
+        whole = inner.origin("")
+        origin = Origin(frozenset(), whole.bases | whole.parts)
+    if "." in name:
+        flow.shape.add(name, origin)
+    else:
+        flow.shape.set(name, origin)
+    flow.resize(name, foreign.largest())
 
 
 def graph_lookup(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
     """``$graphLookup``: the foreign documents are filtered and followed by three of its fields."""
     keys = "from startWith connectFromField connectToField as maxDepth depthField restrictSearchWithMatch"
     known = options(spec, at, keys)
-    place.flow.joined = True
-    draft.fields.embed(field_name(known.get("as"), f"{at}/as"))
+    draft.fields.amplifiers.count("$lookup.count", at)
+    name = field_name(known.get("as"), f"{at}/as")
+    draft.fields.embed(name)
+    _embed(place.flow, name, Flow())
     for key in ("connectFromField", "connectToField"):
         draft.fields.use(field_name(known.get(key), f"{at}/{key}"))
     analyse_expression(draft.fields, known.get("startWith"), f"{at}/startWith")
@@ -59,44 +87,105 @@ def graph_lookup(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequen
 
 def union_with(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
     """``$unionWith``: a collection, ``{coll, pipeline}``, ``{db, coll, pipeline}``, or ``$documents``."""
-    place.flow.joined = True
-    place.flow.limit = None
+    draft.fields.amplifiers.count("$unionWith.count", at)
+    flow = place.flow
+    flow.limit = None
     if isinstance(spec, str):
         draft.touch(AccessKind.READ, resolve(spec, place.database, at), at)
+        flow.shape.unite(Shape())
         return NONE
     known = options(spec, at, "db coll pipeline")
     if "coll" not in known and "db" not in known:
-        return (_nested_documents(known, place, at),)
+        return (_nested_documents(known, place, at)._replace(then=_united(flow)),)
     foreign = resolve_pair({"db": place.database, "coll": None, **known}, at)
     draft.touch(AccessKind.READ, foreign, f"{at}/coll")
-    return (_nested(known["pipeline"], foreign, f"{at}/pipeline"),) if "pipeline" in known else NONE
+    if "pipeline" not in known:
+        flow.shape.unite(Shape())
+        return NONE
+    return (_nested(known["pipeline"], foreign, f"{at}/pipeline")._replace(then=_united(flow)),)
+
+
+def _united(flow: Flow) -> Callable[[Flow], None]:
+    """Return what lets the documents of another pipeline go on beside those of this one."""
+
+    def unite(inner: Flow) -> None:
+        flow.shape.unite(inner.shape)
+        flow.documents = max(flow.documents, inner.documents)
+        for name, copies in inner.sizes.items():
+            flow.resize(name, max(copies, flow.sizes.get(name, 1)))
+
+    return unite
 
 
 def facet(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
     """``$facet``: every value is a pipeline on the same collection."""
-    place.flow.joined = True
-    place.flow.limit = None
+    flow = place.flow
+    flow.limit = None
+    pipelines = assignments(spec, at)
+    draft.fields.amplifiers.note("$facet.pipelines", len(pipelines), at)
+    before, documents, sizes = flow.shape.copy(), flow.documents, dict(flow.sizes)
+    flow.shape.close({key: ALL for key, _ in pipelines})
+    flow.sizes, flow.documents = {}, 1
     found = []
-    for key, pipeline in assignments(spec, at):
+    for key, pipeline in pipelines:
         draft.fields.embed(key)
-        found.append(Nested(pipeline, Place(place.database, place.collection), below(at, key)))
+        inner = Flow(shape=before.copy(), sizes=dict(sizes), documents=documents)
+        where = Place(place.database, place.collection, inner)
+        found.append(Nested(pipeline, where, below(at, key), _gathered(flow, key)))
     return found
+
+
+def _gathered(flow: Flow, key: str) -> Callable[[Flow], None]:
+    """Return what puts the documents of one pipeline of a ``$facet`` under its name."""
+
+    def gather(inner: Flow) -> None:
+        flow.shape.set(key, inner.shape.whole().fixed())
+        flow.resize(key, inner.largest())
+
+    return gather
 
 
 def fuse(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
     """``$rankFusion`` and ``$scoreFusion``: every input pipeline runs on the same collection."""
     place.own(at)
-    place.flow.joined = True
     known = options(spec, at, "input combination scoreDetails")
+    where = f"{at}/input/pipelines"
+    pipelines = assignments(
+        options(known.get("input"), f"{at}/input", "pipelines normalization").get("pipelines"), where
+    )
+    draft.fields.amplifiers.note("$facet.pipelines", len(pipelines), where)
     if "combination" in known:
         combination = options(known["combination"], f"{at}/combination", "weights method expression")
         analyse_expression(draft.fields, combination.get("expression"), f"{at}/combination/expression")
-    where = f"{at}/input/pipelines"
-    pipelines = options(known.get("input"), f"{at}/input", "pipelines normalization").get("pipelines")
+        _check_weights(combination, [key for key, _ in pipelines], f"{at}/combination/weights")
+    for key, pipeline in pipelines:
+        if not isinstance(pipeline, list) or not pipeline:  # mongod 8.2 ends on an empty one (CVE-2026-8063)
+            raise malformed(below(where, key), "a pipeline with at least one stage")
     return [
-        Nested(pipeline, Place(place.database, place.collection), below(where, key))
-        for key, pipeline in assignments(pipelines, where)
+        Nested(pipeline, Place(place.database, place.collection), below(where, key), _selected(place.flow))
+        for key, pipeline in pipelines
     ]
+
+
+def _check_weights(combination: JsonObject, names: Sequence[str], at: str) -> None:
+    """Hold the weights to the pipelines: a name that is not there takes all of mongod's memory (CVE-2026-13075).
+
+    Raises:
+        CommandNotDerivable: a weight of a pipeline that is not there.
+    """
+    if "weights" in combination:
+        for key in an_object(combination["weights"], at):
+            if key not in names:
+                raise CommandNotDerivable("unknown_option", "There is no pipeline of this name.", below(at, key))
+
+
+def _selected(flow: Flow) -> Callable[[Flow], None]:
+    """Return what keeps the documents as they are: the inner pipelines only choose and rank them."""
+
+    def select(inner: Flow) -> None:
+        flow.shape.unknown = flow.shape.unknown or inner.shape.unknown
+
+    return select
 
 
 def out(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
@@ -122,7 +211,7 @@ def merge(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nest
     if not isinstance(spec, str):
         known = options(spec, at, "into on let whenMatched whenNotMatched")
         where = f"{at}/into"
-    _analyse_variables(draft, known, at)
+    _analyse_variables(draft, place, known, at)
     if "on" in known:
         for name in field_names(known["on"], f"{at}/on"):
             draft.fields.use(name)
@@ -170,10 +259,14 @@ def _sends_away(draft: Draft, value: JsonValue, at: str) -> bool:
     return True
 
 
-def _analyse_variables(draft: Draft, known: JsonObject, at: str) -> None:
+def _analyse_variables(draft: Draft, place: Place, known: JsonObject, at: str) -> None:
     if "let" in known:
         for key, value in assignments(known["let"], f"{at}/let"):
-            analyse_expression(draft.fields, value, below(f"{at}/let", key))
+            with draft.fields.reading() as read:
+                size = analyse_expression(draft.fields, value, below(f"{at}/let", key))
+            draft.fields.variable_sizes[key] = max(size.copies, draft.fields.variable_sizes.get(key, 1))
+            origin = place.flow.shape.computed(read)
+            draft.fields.variables.setdefault(key, set()).update(origin.parts)
 
 
 def _nested(pipeline: JsonValue, namespace: Namespace, at: str) -> Nested:

@@ -12,10 +12,13 @@ from typing import Final, Protocol
 
 from sidecar.commands.arguments import is_number
 from sidecar.commands.draft import Draft
-from sidecar.commands.fields import ROOT, FieldLog, analyse_filter, analyse_projection, analyse_sort
+from sidecar.commands.field_log import ROOT, FieldLog
+from sidecar.commands.fields import analyse_filter
 from sidecar.commands.names import check_collection, check_database
 from sidecar.commands.pipeline import walk
 from sidecar.commands.place import Flow, Place
+from sidecar.commands.projection import project
+from sidecar.commands.sorting import analyse_sort
 from sidecar.commands.updates import analyse_update
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import AccessKind, JsonObject, JsonValue, Namespace, Target, TargetKind, Trait
@@ -238,9 +241,8 @@ def _find(draft: Draft, arguments: JsonObject, at: str, *, capped: bool) -> None
         analyse_filter(draft.fields, query, f"{at}/filter")
     if isinstance(projection, dict):
         flow = Flow()
-        found = analyse_projection(draft.fields, projection, f"{at}/projection")
-        flow.visible, flow.computes = found.returned(), found.computes
-        draft.returned = flow.returned(draft.fields.used)
+        project(draft.fields, projection, f"{at}/projection", flow, is_find=True)
+        draft.returned = flow.shape.returned()
     if sort is not None:
         analyse_sort(draft.fields, sort, f"{at}/sort")
     limit = arguments.get("limit")
@@ -261,10 +263,11 @@ def _count(draft: Draft, arguments: JsonObject, at: str, *, capped: bool = True)
 def _aggregate(draft: Draft, arguments: JsonObject, at: str, *, capped: bool) -> None:
     collection = arguments.get("collection", "")
     flow = Flow()
-    place = Place(draft.database, collection if isinstance(collection, str) else "", flow)
+    name = collection if isinstance(collection, str) else ""
+    place = Place(draft.database, name, flow, outermost=True)
     walk(draft, arguments["pipeline"], place, f"{at}/pipeline")
     draft.limit = flow.limit
-    draft.returned = flow.returned(draft.fields.used)
+    draft.returned = flow.shape.returned()
     if flow.limit is None and (not capped or Trait.WRITES_VIA_PIPELINE in draft.traits):
         draft.traits.add(Trait.UNBOUNDED)
 

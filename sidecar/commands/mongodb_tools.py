@@ -22,9 +22,10 @@ _PIPELINE_TRAITS: Final = frozenset(
         _T.CHANGE_STREAM,
         _T.EXTERNAL_SERVICE,
         _T.UNBOUNDED,
+        _T.AMPLIFYING,
     }
 )
-_QUERY_TRAITS: Final = frozenset({_T.SERVER_SIDE_JS, _T.USER_ROLES})
+_QUERY_TRAITS: Final = frozenset({_T.SERVER_SIDE_JS, _T.USER_ROLES, _T.AMPLIFYING})
 
 
 _DB: Final = "connectionId database"

@@ -66,5 +66,20 @@ EXPRESSION: Final = _names(
 """Expression operators, accumulators and window functions. One table: which of them may stand where is the server's
 concern; which fields they look at is the same everywhere."""
 
+SCALAR: Final = _names(
+    """$abs $acos $acosh $add $allElementsTrue $and $anyElementTrue $asin $asinh $atan $atan2 $atanh $avg $binarySize
+    $bitAnd $bitNot $bitOr $bitXor $bitsAllClear $bsonSize $ceil $cmp $cos $cosh $covariancePop $covarianceSamp
+    $createObjectId $dateAdd $dateDiff $dateFromParts $dateFromString $dateSubtract $dateToParts $dateTrunc $dayOfMonth
+    $dayOfWeek $dayOfYear $degreesToRadians $denseRank $derivative $divide $documentNumber $encStrContains
+    $encStrEndsWith $encStrNormalizedEq $encStrStartsWith $eq $exp $expMovingAvg $floor $gt $gte $hash $hexHash $hour
+    $in $indexOfArray $indexOfBytes $indexOfCP $integral $isArray $isNumber $isoDayOfWeek $isoWeek $isoWeekYear $ln $log
+    $log10 $lt $lte $millisecond $minMaxScaler $minute $mod $month $multiply $ne $not $or $pow $radiansToDegrees $rand
+    $rank $regexMatch $round $second $setEquals $setIsSubset $sigmoid $similarityCosine $similarityDotProduct
+    $similarityEuclidean $sin $sinh $size $sqrt $stdDevPop $stdDevSamp $strLenBytes $strLenCP $strcasecmp $subtract
+    $subtype $sum $tan $tanh $toBool $toDate $toDecimal $toDouble $toHashedIndexKey $toInt $toLong $toObjectId $toUUID
+    $trunc $tsIncrement $tsSecond $type $week $year"""
+)
+"""Operators whose value is a number, a date, a truth or the like: of one size, whatever they look at."""
+
 FIELDLESS_META: Final = frozenset({"textScore", "searchScore", "vectorSearchScore", "score", "randVal", "recordId"})
 """What ``$meta`` may name without giving back parts of a document (``searchHighlights`` and ``indexKey`` do)."""

@@ -2,8 +2,9 @@
 
 from collections.abc import ItemsView
 
-from sidecar.commands.fields import an_object, malformed, unknown_operator
+from sidecar.commands.ejson import is_typed
 from sidecar.commands.pointer import below
+from sidecar.commands.refusals import an_object, malformed, unknown_operator
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import JsonObject, JsonValue
 
@@ -28,7 +29,7 @@ def options(spec: JsonValue, at: str, known: str) -> JsonObject:
 
 
 def plain(spec: JsonValue, at: str) -> None:
-    """Hold the options of a stage to plain values: no key at any depth is an operator's.
+    """Hold the options of a stage to plain values: no key at any depth is an operator's. Extended JSON is a value.
 
     Raises:
         CommandNotDerivable: a key that starts with ``$``.
@@ -37,6 +38,8 @@ def plain(spec: JsonValue, at: str) -> None:
     while stack:
         node = stack.pop()
         if isinstance(node, dict):
+            if is_typed(node):
+                continue
             for key in node:
                 if key.startswith("$"):
                     raise unknown_operator(key, at)

@@ -1,9 +1,9 @@
 """The walk over a pipeline and everything nested in it."""
 
 from sidecar.commands.draft import Draft
-from sidecar.commands.fields import malformed
 from sidecar.commands.place import Place
 from sidecar.commands.pointer import below
+from sidecar.commands.refusals import malformed
 from sidecar.commands.stages import STAGES
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import JsonValue
@@ -30,5 +30,10 @@ def walk(draft: Draft, pipeline: JsonValue, place: Place, at: str) -> None:
         if rule is None:
             raise CommandNotDerivable("unknown_stage", f"The stage {name[:64]} is not known.", below(here, name))
         draft.enter_stage(name, here)
+        flow = place.flow
+        draft.fields.sizes, draft.fields.repeated = flow.sizes, flow.documents
         for nested in rule(draft, place, spec, f"{here}/{name}"):
-            walk(draft, nested.pipeline, nested.place, nested.at)
+            with draft.nesting(nested.at):
+                walk(draft, nested.pipeline, nested.place, nested.at)
+            if nested.then is not None:
+                nested.then(nested.place.flow)

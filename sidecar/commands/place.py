@@ -1,43 +1,54 @@
 """Where in a pipeline a stage stands, and what flows out of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sidecar.commands.fields import MAX_PATHS, ROOT
+from sidecar.commands.amplifiers import MOST
 from sidecar.commands.names import check_collection, check_database
+from sidecar.commands.shape import Origin, Shape
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import JsonObject, JsonValue, Namespace
 
 
 @dataclass(slots=True)
 class Flow:
-    """What can leave a pipeline at the stage reached so far, in paths of the source document."""
+    """What can leave a pipeline at the stage reached so far."""
 
-    visible: dict[str, None] | None = None
-    """Paths that a projection let through; None while every field passes."""
-    computes: bool = False
-    """Values derived from fields have been added, so every used field may be among them."""
-    joined: bool = False
-    """Documents of elsewhere, or diagnostics, have been added: it cannot be told any more."""
+    shape: Shape = field(default_factory=Shape)
     limit: int | None = None
     """The most documents that leave, where a stage says so."""
-
-    def reshape(self) -> None:
-        """Only derived values go on."""
-        self.visible = {}
-        self.computes = True
+    sizes: dict[str, int] = field(default_factory=dict)
+    """The sizes of computed fields (``sidecar.commands.growth``) by the first part of their names."""
+    documents: int = 1
+    """How many documents one stored document has become."""
 
     def cap(self, count: int) -> None:
         """At most ``count`` documents go on."""
         self.limit = count if self.limit is None else min(self.limit, count)
 
-    def returned(self, used: tuple[str, ...]) -> tuple[str, ...] | None:
-        """Return the paths that can leave, or None for all."""
-        if self.joined or self.visible is None or (self.computes and ROOT in used):
-            return None
-        paths = self.visible | dict.fromkeys(used) if self.computes else self.visible
-        return tuple(paths) if len(paths) <= MAX_PATHS else None
+    def multiply(self, number: int) -> None:
+        """Each document becomes that many."""
+        self.documents = min(self.documents * number, MOST)
+
+    def resize(self, name: str, copies: int) -> None:
+        """Note the size of one field."""
+        first = name.partition(".")[0]
+        self.sizes[first] = copies if first == name else max(copies, self.sizes.get(first, 1))
+
+    def largest(self) -> int:
+        """Return the size of the list of all documents that one stored document has become."""
+        return min(self.documents * max(self.sizes.values(), default=1), MOST)
+
+    def gather(self, sizes: dict[str, int]) -> None:
+        """Let documents of these fields go on, each made of any number of those before."""
+        self.sizes = {name: min(copies * self.documents, MOST) for name, copies in sizes.items()}
+        self.documents = 1
+
+    def replace(self, origin: Origin, copies: int) -> None:
+        """Let the values of one expression go on."""
+        self.shape.replace(origin)
+        self.sizes = {"": copies} if copies > 1 else {}
 
 
 @dataclass(slots=True, frozen=True)
@@ -47,6 +58,8 @@ class Place:
     database: str
     collection: str
     flow: Flow = field(default_factory=Flow)
+    outermost: bool = False
+    """It is the tool's own pipeline, which the server reads by a schema of its own (``mongodbSchemas.js``)."""
 
     def own(self, at: str) -> Namespace:
         """Return the namespace of the collection.
@@ -65,6 +78,8 @@ class Nested(NamedTuple):
     pipeline: JsonValue
     place: Place
     at: str
+    then: Callable[[Flow], None] | None = None
+    """What the stage makes of the documents that leave it."""
 
 
 NONE: Sequence[Nested] = ()

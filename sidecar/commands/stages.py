@@ -11,22 +11,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from sidecar.commands import joins
+from sidecar.commands.amplifiers import literal_number
+from sidecar.commands.computed import analyse_expression, grown
 from sidecar.commands.draft import Draft
 from sidecar.commands.ejson import INT64, whole_number
-from sidecar.commands.fields import (
-    ROOT,
-    an_object,
-    analyse_expression,
-    analyse_filter,
-    analyse_projection,
-    analyse_sort,
-    malformed,
-)
+from sidecar.commands.field_log import ROOT
+from sidecar.commands.fields import analyse_filter
 from sidecar.commands.options import assignments, field_name, field_names, options, plain
 from sidecar.commands.place import NONE, Nested, Place
 from sidecar.commands.pointer import below
+from sidecar.commands.projection import project, read_value
+from sidecar.commands.refusals import an_object, malformed
+from sidecar.commands.search import rerank, search, search_meta, vector_search
+from sidecar.commands.shape import NOTHING, Origin
+from sidecar.commands.sorting import analyse_sort
+from sidecar.commands.windows import densify, fill, set_window_fields
 from sidecar.errors import CommandNotDerivable
-from sidecar.model import AccessKind, JsonObject, JsonValue, Namespace, Target, TargetKind, Trait
+from sidecar.model import AccessKind, JsonValue, Namespace, Trait
 
 StageRule = Callable[[Draft, Place, JsonValue, str], Sequence[Nested]]
 
@@ -37,56 +38,67 @@ def _match(draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[Ne
 
 
 def _project(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    found = analyse_projection(draft.fields, an_object(spec, at), at)
-    flow = place.flow
-    flow.computes = flow.computes or found.computes
-    narrowed = found.returned()
-    if narrowed is not None:
-        flow.visible = narrowed
+    project(draft.fields, an_object(spec, at), at, place.flow)
     return NONE
 
 
 def _add_fields(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    place.flow.computes = True
-    for key, value in assignments(spec, at):
-        analyse_expression(draft.fields, value, below(at, key))
+    flow = place.flow
+    made = [(key, *read_value(draft.fields, value, below(at, key), flow.shape)) for key, value in assignments(spec, at)]
+    values = dict(assignments(spec, at))
+    for key, origin, copies in made:
+        (flow.shape.add if _merges(values[key]) else flow.shape.set)(key, origin)
+        flow.resize(key, copies)
     return NONE
 
 
-def _unset(_draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    field_names(spec, at)
+def _merges(value: JsonValue) -> bool:
+    """Say whether ``$addFields`` leaves what is beside the named parts: ``{a: {b: 1}}`` sets nothing but ``a.b``."""
+    return isinstance(value, dict) and not any(key.startswith("$") for key in value)
+
+
+def _unset(_draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+    for name in field_names(spec, at):
+        place.flow.shape.drop(name)
     return NONE
+
+
+def _collect(draft: Draft, place: Place, fields: Mapping[str, JsonValue], at: str) -> None:
+    """Let documents of these computed fields go on, made of those before."""
+    made = {key: read_value(draft.fields, value, below(at, key), place.flow.shape) for key, value in fields.items()}
+    place.flow.shape.close({key: origin.fixed() for key, (origin, _) in made.items()})
+    place.flow.gather({key: copies for key, (_, copies) in made.items()})
 
 
 def _group(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    place.flow.reshape()
-    for key, value in assignments(spec, at):
-        analyse_expression(draft.fields, value, below(at, key))
+    _collect(draft, place, dict(assignments(spec, at)), at)
     return NONE
 
 
 def _bucket(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    place.flow.reshape()
     known = options(spec, at, "groupBy boundaries default output buckets granularity")
-    analyse_expression(draft.fields, known.get("groupBy"), f"{at}/groupBy")
-    plain([known.get("buckets"), known.get("granularity")], at)
-    if "output" in known:
-        for key, value in assignments(known["output"], f"{at}/output"):
-            analyse_expression(draft.fields, value, below(f"{at}/output", key))
+    plain([known.get("granularity")], at)
+    if "buckets" in known:
+        draft.fields.amplifiers.note("$bucketAuto.buckets", literal_number(known["buckets"]), f"{at}/buckets")
+        analyse_expression(draft.fields, known["buckets"], f"{at}/buckets")
+    by = read_value(draft.fields, known.get("groupBy"), f"{at}/groupBy", place.flow.shape)
+    analyse_expression(draft.fields, known.get("default"), f"{at}/default")
+    output = dict(assignments(known["output"], f"{at}/output")) if "output" in known else {"count": None}
+    _collect(draft, place, output, f"{at}/output")
+    place.flow.shape.set("_id", by[0].fixed())
     return NONE
 
 
 def _count(_draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    field_name(spec, at)
-    place.flow.visible = {}
-    place.flow.computes = False
+    place.flow.shape.close({field_name(spec, at): NOTHING})
+    place.flow.gather({})
     place.flow.cap(1)
     return NONE
 
 
 def _sort_by_count(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    place.flow.reshape()
-    analyse_expression(draft.fields, spec, at)
+    _collect(draft, place, {"_id": spec}, at)
+    place.flow.shape.set("count", NOTHING)
     return NONE
 
 
@@ -109,7 +121,9 @@ def _count_of_documents(spec: JsonValue, at: str, least: int) -> int:
 
 
 def _sample(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    return _limit(draft, place, options(spec, at, "size").get("size"), f"{at}/size")
+    size = options(spec, at, "size").get("size")
+    draft.fields.amplifiers.note("$sample.size", literal_number(size), f"{at}/size")
+    return _limit(draft, place, size, f"{at}/size")
 
 
 def _sort(draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
@@ -118,27 +132,38 @@ def _sort(draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[Nes
 
 
 def _unwind(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    place.flow.limit = None
-    path = spec
+    flow = place.flow
+    flow.limit = None
+    path, index = spec, None
     if isinstance(spec, dict):
         known = options(spec, at, "path includeArrayIndex preserveNullAndEmptyArrays")
-        path = known.get("path")
-        place.flow.computes = place.flow.computes or "includeArrayIndex" in known
-    if not isinstance(path, str) or not path.startswith("$"):
+        path, index = known.get("path"), known.get("includeArrayIndex")
+    if not isinstance(path, str) or not path.startswith("$") or path.startswith("$$"):
         raise malformed(at, "a field path that starts with $")
-    analyse_expression(draft.fields, path, at)
+    draft.fields.unwind(path[1:])
+    draft.fields.amplifiers.count("$unwind.count", at)
+    if index is not None:
+        flow.shape.set(field_name(index, f"{at}/includeArrayIndex"), flow.shape.origin(path[1:]).fixed())
+    first = path[1:].partition(".")[0]
+    flow.multiply(flow.sizes.get(first, flow.sizes.get("", 1)))
+    if first in flow.sizes:
+        flow.sizes[first] = 1
+    grown(draft.fields, flow.documents, at)
     return NONE
 
 
 def _replace_root(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    place.flow.reshape()
-    analyse_expression(draft.fields, options(spec, at, "newRoot").get("newRoot"), f"{at}/newRoot")
-    return NONE
+    return _replace_with(draft, place, options(spec, at, "newRoot").get("newRoot"), f"{at}/newRoot")
 
 
 def _replace_with(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    place.flow.reshape()
-    analyse_expression(draft.fields, spec, at)
+    flow = place.flow
+    if isinstance(spec, dict) and spec and not any(key.startswith("$") for key in spec):
+        made = {key: read_value(draft.fields, value, below(at, key), flow.shape) for key, value in spec.items()}
+        flow.shape.close({key: origin for key, (origin, _) in made.items()})
+        flow.sizes = {key.partition(".")[0]: copies for key, (_, copies) in made.items()}
+    elif spec not in ("$$ROOT", "$$CURRENT"):
+        flow.replace(*read_value(draft.fields, spec, at, flow.shape))
     return NONE
 
 
@@ -149,8 +174,7 @@ def _redact(draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[N
     return NONE
 
 
-def _score(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    place.flow.computes = True
+def _score(draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
     known = options(spec, at, "score normalization weight scoreDetails")
     analyse_expression(draft.fields, known.get("score"), f"{at}/score")
     return NONE
@@ -158,111 +182,28 @@ def _score(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nes
 
 def _geo_near(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
     place.own(at)
-    place.flow.computes = True
     keys = "near distanceField key query maxDistance minDistance distanceMultiplier includeLocs spherical"
     known = options(spec, at, keys)
-    draft.fields.use(field_name(known["key"], f"{at}/key") if "key" in known else ROOT)
+    key = field_name(known["key"], f"{at}/key") if "key" in known else ROOT
+    draft.fields.use(key)
+    for name in ("distanceField", "includeLocs"):
+        if name in known:
+            place.flow.shape.add(field_name(known[name], f"{at}/{name}"), Origin(frozenset(), frozenset({key})))
     if "query" in known:
         analyse_filter(draft.fields, an_object(known["query"], f"{at}/query"), f"{at}/query")
     analyse_expression(draft.fields, known.get("near"), f"{at}/near")
     return NONE
 
 
-def _partition(draft: Draft, known: JsonObject, at: str) -> None:
-    analyse_expression(draft.fields, known.get("partitionBy"), f"{at}/partitionBy")
-    if "partitionByFields" in known:
-        for name in field_names(known["partitionByFields"], f"{at}/partitionByFields"):
-            draft.fields.use(name)
-    if "sortBy" in known:
-        analyse_sort(draft.fields, known["sortBy"], f"{at}/sortBy")
-
-
-def _set_window_fields(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    place.flow.computes = True
-    known = options(spec, at, "partitionBy sortBy output")
-    _partition(draft, known, at)
-    for key, value in assignments(known.get("output"), f"{at}/output"):
-        where = below(f"{at}/output", key)
-        function = {name: part for name, part in an_object(value, where).items() if name != "window"}
-        analyse_expression(draft.fields, function, where)
-    return NONE
-
-
-def _fill(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    place.flow.computes = True
-    known = options(spec, at, "partitionBy partitionByFields sortBy output")
-    _partition(draft, known, at)
-    for key, value in assignments(known.get("output"), f"{at}/output"):
-        where = below(f"{at}/output", key)
-        draft.fields.use(key)
-        analyse_expression(draft.fields, options(value, where, "value method").get("value"), where)
-    return NONE
-
-
-def _densify(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    place.flow.computes = True
-    place.flow.limit = None
-    known = options(spec, at, "field partitionByFields range")
-    draft.fields.use(field_name(known.get("field"), f"{at}/field"))
-    _partition(draft, known, at)
-    options(known.get("range"), f"{at}/range", "step unit bounds")
-    return NONE
-
-
 def _documents(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
     if place.collection:
         raise CommandNotDerivable("needs_database", "This stage does not run on a collection.", at)
-    analyse_expression(draft.fields, spec, at)
-    place.flow.reshape()
-    return NONE
-
-
-def _search(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    """Atlas Search reads its own collection; which fields, the index decides as much as the query."""
-    place.own(at)
-    draft.fields.use(ROOT)
-    place.flow.joined = True
-    stack: list[JsonValue] = [options(spec, at, _SEARCH_OPTIONS)]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, dict):
-            inner = node.get("vectorSearch")
-            if isinstance(inner, dict) and "query" in inner:
-                draft.touch_target(AccessKind.EXTERNAL, _EMBEDDING, at)
-            stack.extend(node.values())
-        elif isinstance(node, list):
-            stack.extend(node)
-    return NONE
-
-
-_SEARCH_OPTIONS: Final = (
-    "index highlight concurrent count searchAfter searchBefore scoreDetails sort returnStoredSource returnScope "
-    "tracking autocomplete compound embeddedDocument equals exists facet geoShape geoWithin hasAncestor hasRoot in "
-    "knnBeta moreLikeThis near phrase queryString range regex span term text vectorSearch wildcard"
-)
-_EMBEDDING: Final = Target(kind=TargetKind.SERVICE, id="embedding")
-_RERANKING: Final = Target(kind=TargetKind.SERVICE, id="reranking")
-
-
-def _vector_search(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    """Text that is to be embedded leaves for the embedding service (reference, section 2.2)."""
-    place.own(at)
-    known = options(spec, at, "exact index path numCandidates limit filter queryVector query model")
-    draft.fields.use(field_name(known.get("path"), f"{at}/path"))
-    plain([known.get("query"), known.get("queryVector")], at)
-    if "filter" in known:
-        analyse_filter(draft.fields, an_object(known["filter"], f"{at}/filter"), f"{at}/filter")
-    if "query" in known or "model" in known:
-        draft.touch_target(AccessKind.EXTERNAL, _EMBEDDING, at)
-    if "limit" in known:
-        return _limit(draft, place, known["limit"], f"{at}/limit")
-    return NONE
-
-
-def _rerank(draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    plain(an_object(spec, at), at)
-    draft.fields.use(ROOT)
-    draft.touch_target(AccessKind.EXTERNAL, _RERANKING, at)
+    with draft.fields.reading() as read:
+        size = analyse_expression(draft.fields, spec, at)
+    if not isinstance(spec, list):
+        place.flow.multiply(size.copies)
+        grown(draft.fields, size.copies, at)
+    place.flow.shape.replace(place.flow.shape.computed(read))
     return NONE
 
 
@@ -271,7 +212,7 @@ def _diagnosing(known: str) -> StageRule:
 
     def rule(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
         plain(options(spec, at, known), at)
-        place.flow.joined = True
+        place.flow.shape.unknown = True
         draft.touch(AccessKind.METADATA, place.own(at), at)
         return NONE
 
@@ -283,11 +224,17 @@ def _administering(known: str) -> StageRule:
 
     def rule(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
         plain(options(spec, at, known), at)
-        place.flow.joined = True
+        place.flow.shape.unknown = True
         draft.touch(AccessKind.ADMIN, Namespace(), at)
         return NONE
 
     return rule
+
+
+def _query_stats(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+    if isinstance(spec, dict) and "transformIdentifiers" in spec:
+        options(spec["transformIdentifiers"], f"{at}/transformIdentifiers", "algorithm hmacKey")
+    return _administering("transformIdentifiers")(draft, place, spec, at)
 
 
 def _change_stream(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
@@ -299,7 +246,7 @@ def _change_stream(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequ
     )
     draft.traits.add(Trait.CHANGE_STREAM)
     draft.fields.use(ROOT)
-    place.flow.joined = True
+    place.flow.shape.unknown = True
     watched, via = Namespace(database=place.database, collection=place.collection), at
     if known.get("allChangesForCluster", False) is not False:
         draft.traits.add(Trait.CROSS_DATABASE)
@@ -335,9 +282,9 @@ STAGES: Final[Mapping[str, StageRule]] = {
     "$replaceRoot": _replace_root,
     "$replaceWith": _replace_with,
     "$geoNear": _geo_near,
-    "$setWindowFields": _set_window_fields,
-    "$fill": _fill,
-    "$densify": _densify,
+    "$setWindowFields": set_window_fields,
+    "$fill": fill,
+    "$densify": densify,
     "$score": _score,
     # Groups and counts.
     "$group": _group,
@@ -357,10 +304,10 @@ STAGES: Final[Mapping[str, StageRule]] = {
     "$out": joins.out,
     "$merge": joins.merge,
     # Search; text may leave for a model.
-    "$search": _search,
-    "$searchMeta": _search,
-    "$vectorSearch": _vector_search,
-    "$rerank": _rerank,
+    "$search": search,
+    "$searchMeta": search_meta,
+    "$vectorSearch": vector_search,
+    "$rerank": rerank,
     # Facts about one collection.
     "$collStats": _diagnosing("latencyStats storageStats count queryExecStats operationStats"),
     "$indexStats": _diagnosing(""),
@@ -375,7 +322,7 @@ STAGES: Final[Mapping[str, StageRule]] = {
     "$listSampledQueries": _administering("namespace"),
     "$listCatalog": _administering(""),
     "$listClusterCatalog": _administering("shards tracked balancingConfiguration"),
-    "$queryStats": _administering("transformIdentifiers"),
+    "$queryStats": _query_stats,
     "$querySettings": _administering("showDebugQueryShape"),
     "$shardedDataDistribution": _administering(""),
     "$backupCursor": _administering(

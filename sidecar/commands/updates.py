@@ -4,9 +4,11 @@ Source: MongoDB manual 8.x, "Update Operators".
 """
 
 from sidecar.commands.ejson import is_typed
-from sidecar.commands.fields import ROOT, FieldLog, an_object, analyse_element, unknown_operator
+from sidecar.commands.field_log import ROOT, FieldLog
+from sidecar.commands.fields import analyse_element
 from sidecar.commands.operators import UPDATE, UPDATE_MODIFIED, UPDATE_MODIFIERS, UPDATE_STORED
 from sidecar.commands.pointer import below
+from sidecar.commands.refusals import an_object, unknown_operator
 from sidecar.commands.values import hold_to_data
 from sidecar.model import JsonObject, JsonValue
 

@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from sidecar.commands.amplifiers import merged
 from sidecar.commands.draft import MAX_ACCESSES, Draft
 from sidecar.commands.expressions import scan
-from sidecar.commands.fields import ROOT
+from sidecar.commands.field_log import ROOT
 from sidecar.commands.names import check_collection, check_database
 from sidecar.commands.pipeline import walk
 from sidecar.commands.place import Place
 from sidecar.errors import CommandNotDerivable
-from sidecar.model import Access, AccessKind, Command, FieldUse, JsonValue, Namespace, Target
+from sidecar.model import Access, AccessKind, Amplifier, Command, FieldUse, JsonValue, Namespace, Target
 
 PASSING: Final = frozenset(
     {
@@ -82,11 +83,13 @@ def expand(command: Command, known: Views) -> Command:
     accesses = {_key(access): access for access in command.accesses}
     traits = set(command.traits)
     stages = dict.fromkeys(command.stages)
+    amplifiers = command.amplifiers
     views = [access for access in command.accesses if access.via_view is None and _passes(access)]
     views = [access for access in views if known.get(access.namespace)]
     for named in views:
         for definition in _behind(named, known):
             traits |= definition.traits
+            amplifiers = merged(amplifiers, _at(definition.amplifiers, named.via))
             stages |= dict.fromkeys(definition.stages)
             for access in _through(named, definition):
                 accesses.setdefault(_key(access), access)
@@ -102,7 +105,13 @@ def expand(command: Command, known: Views) -> Command:
         traits=frozenset(traits),
         stages=(*command.stages, *more),
         fields=_seen_through(command.fields),
+        amplifiers=amplifiers,
     )
+
+
+def _at(amplifiers: tuple[Amplifier, ...], via: str) -> tuple[Amplifier, ...]:
+    """Return the amplifiers of a definition as those of the access to it: its own pointers are not the caller's."""
+    return tuple(replace(amplifier, at=via) for amplifier in amplifiers)
 
 
 def _behind(named: Access, known: Views) -> Iterator[Command]:

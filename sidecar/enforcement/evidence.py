@@ -6,6 +6,7 @@ a filter's values or a document.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -146,7 +147,7 @@ class Evidence:
         match error:
             case PolicyDenied() if decision is not None and turn.command is not None:
                 owners = _owners(decision)
-                reasons = folded(decision.reasons, named, turn.command.accesses, owners)
+                reasons = folded(_own_bounds(decision.reasons, turn.named), named, turn.command.accesses, owners)
                 decision = replace(decision, reasons=reasons, accesses=decision.accesses[: len(named)])
                 owner = _owner(decision)
                 text = denials.explain(reasons, named, owners[: len(named)])
@@ -163,7 +164,7 @@ class Evidence:
                 reasons, text = (Reason(code=error.label, source=OWN_SOURCE),), error.public
         body: JsonObject = {
             "allow": False,
-            "reasons": [{"code": r.code, "source": r.source, "access": r.access} for r in reasons],
+            "reasons": [_said(reason) for reason in reasons],
             "request_id": turn.request_id,
             "trace_id": turn.span.trace_id,
             "owner": owner,
@@ -263,6 +264,22 @@ def _label(error: SidecarError) -> str:
 
 def _owners(decision: Decision) -> tuple[str, ...]:
     return tuple(verdict.owner for verdict in decision.accesses)
+
+
+def _said(reason: Reason) -> JsonObject:
+    said: JsonObject = {"code": reason.code, "source": reason.source, "access": reason.access}
+    if reason.bound is not None:
+        said["bound"] = {"construct": reason.bound.construct, "most": reason.bound.most}
+    return said
+
+
+def _own_bounds(reasons: Sequence[Reason], named: Command | None) -> tuple[Reason, ...]:
+    """Leave out the bounds of what the caller did not write: a view's own definition is not the caller's to know."""
+    own = {amplifier.construct for amplifier in named.amplifiers} if named is not None else set()
+    return tuple(
+        reason if reason.bound is None or reason.bound.construct in own else replace(reason, bound=None)
+        for reason in reasons
+    )
 
 
 def _owner(decision: Decision) -> str | None:

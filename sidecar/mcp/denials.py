@@ -80,6 +80,12 @@ reply."""
 
 _UNKNOWN: Final = _Phrase("policy does not allow {what}", _ASK)
 
+_BOUNDED: Final = (
+    "Refused: this call asks for more than its input bounds; at most {bounds} here, each as a plain number and not as "
+    "an expression or a field; ask for less."
+)
+"""The words for a reason with a bound. Both parts are the platform's: the name of what is counted, and a number."""
+
 _DOING: Final[Mapping[AccessKind, str]] = MappingProxyType(
     {
         AccessKind.READ: "reading",
@@ -142,6 +148,10 @@ def explain(reasons: Sequence[Reason], accesses: Sequence[Access], owners: Seque
     indices = dict.fromkeys(reason.access for reason in reasons if reason.code == code)
     failed = [index for index in indices if index is not None and 0 <= index < len(accesses)]
     phrase = _PHRASES.get(code, _UNKNOWN)
+    exceeded = {reason.bound for reason in reasons if reason.code == code and reason.bound is not None}
+    bounds = sorted(f"{bound.construct} {bound.most:.15g}" for bound in exceeded)
+    if bounds:
+        return _BOUNDED.format(bounds=", ".join(bounds[:_MAX_NAMED]))
     words = {
         "what": _what([accesses[index] for index in failed]),
         "team": _team(failed, owners, len(accesses)),

@@ -124,8 +124,9 @@ def _access(access: Access) -> JsonObject:
 
 
 def _command(command: Command) -> JsonObject:
+    """Render what a command does; ``amplifiers`` is a key only where it asks for something of the kind."""
     returned = command.fields.returned
-    return {
+    document: JsonObject = {
         "traits": _ordered(command.traits),
         "stages": list(command.stages),
         "fields": {
@@ -134,6 +135,11 @@ def _command(command: Command) -> JsonObject:
         },
         "limit": command.limit,
     }
+    if command.amplifiers:
+        document["amplifiers"] = [
+            {"construct": one.construct, "number": one.number, "at": one.at} for one in command.amplifiers
+        ]
+    return document
 
 
 def _ordered(values: Collection[AccessKind] | Collection[Trait]) -> list[JsonValue]:

@@ -10,15 +10,17 @@ import re
 from collections.abc import Collection, Mapping
 
 from sidecar.errors import DecisionUnavailable, PdpFault
-from sidecar.model import AccessVerdict, Decision, JsonObject, JsonValue, Reason, Visible
+from sidecar.model import AccessVerdict, Bound, Decision, JsonObject, JsonValue, Reason, Visible
 
 _ANSWER_KEYS = frozenset({"v", "allow", "reasons", "server", "accesses", "approval", "revision"})
 _ACCESS_KEYS = frozenset({"owner", "grants", "filter", "mask", "max_documents", "max_time_ms"})
 _REASON_KEYS = frozenset({"code", "source", "access"})
+_BOUND_KEYS = frozenset({"construct", "most"})
 _VISIBILITY_KEYS = frozenset({"v", "tools", "servers"})
 _SELFTEST_KEYS = frozenset({"v", "ok", "echo", "known"})
 
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_CONSTRUCT = re.compile(r"\$?[A-Za-z]{1,32}(?:\.[A-Za-z]{1,32})?")
 _SOURCE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _MOST = 2_147_483_647
 """The largest number that MongoDB takes for a limit (32-bit) and that an obligation may name."""
@@ -146,11 +148,26 @@ def _demand_deny(decision: Decision, accesses: int, servers: Collection[str]) ->
 
 
 def _reason(value: JsonValue, accesses: int) -> Reason:
+    bound = None
+    if isinstance(value, dict) and "bound" in value:
+        value = dict(value)
+        bound = _bound(value.pop("bound"))
     fields = _object(value, _REASON_KEYS, "reason")
     code, source, access = _text(fields["code"], "code"), _text(fields["source"], "source"), fields["access"]
     _demand(_CODE.fullmatch(code) is not None, "a reason's code is not an identifier")
     _demand(_SOURCE.fullmatch(source) is not None, "a reason's source is not an identifier")
-    return Reason(code=code, source=source, access=None if access is None else _index(access, accesses))
+    return Reason(code=code, source=source, access=None if access is None else _index(access, accesses), bound=bound)
+
+
+def _bound(value: JsonValue) -> Bound:
+    """Accept a bound; its name is short and of letters, for it is said to the caller."""
+    fields = _object(value, _BOUND_KEYS, "bound")
+    construct, most = _text(fields["construct"], "construct"), fields["most"]
+    _demand(_CONSTRUCT.fullmatch(construct) is not None, "a bound's construct is not a name")
+    if isinstance(most, bool) or not isinstance(most, int | float):
+        raise DecisionUnavailable("a bound is not a number", fault=PdpFault.WRONG_TYPE)
+    _demand(most >= 0, "a bound is below zero")
+    return Bound(construct=construct, most=most)
 
 
 def _access(value: JsonValue) -> AccessVerdict:

@@ -121,7 +121,7 @@ DERIVED: list[tuple[tuple[str, dict], set[str], set[str]]] = [
         set(),
     ),
     (
-        aggregate({"$scoreFusion": {"input": {"pipelines": {"a": []}, "normalization": "none"}}}),
+        aggregate({"$scoreFusion": {"input": {"pipelines": {"a": [{"$limit": 1}]}, "normalization": "none"}}}),
         {READ},
         set(),
     ),

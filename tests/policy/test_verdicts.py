@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import DecisionUnavailable
-from sidecar.model import AccessVerdict, Decision, JsonValue, Reason
+from sidecar.model import AccessVerdict, Bound, Decision, JsonValue, Reason
 from sidecar.policy.verdict import KNOWN_ANSWERS, read_decision, read_selftest, read_visibility
 from tests.parts import ROOT
 
@@ -373,3 +373,35 @@ def test_a_selftest_with_one_wrong_answer_is_refused(name: str, value: Any) -> N
 def test_a_selftest_without_a_nonce_proves_nothing() -> None:
     with pytest.raises(DecisionUnavailable):
         read_selftest(patched(SELFTEST, "echo", ""), nonce="")
+
+
+def test_a_reason_may_say_the_bound_that_a_command_is_over() -> None:
+    answer = patched(DENY, "reasons/0/bound", {"construct": "$topN.n", "most": 10})
+    assert read(answer).reasons[0].bound == Bound(construct="$topN.n", most=10)
+    assert read(DENY).reasons[0].bound is None
+    SCHEMA.validate(answer)
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        None,
+        {},
+        "10",
+        {"construct": "$topN.n"},
+        {"construct": "$topN.n", "most": None},
+        {"construct": "$topN.n", "most": "10"},
+        {"construct": "$topN.n", "most": True},
+        {"construct": "$topN.n", "most": -1},
+        {"construct": "", "most": 1},
+        {"construct": "ask <the> boss", "most": 1},
+        {"construct": "x" * 40, "most": 1},
+        {"construct": "$topN.n", "most": 1, "more": 1},
+    ],
+)
+def test_any_other_bound_is_no_answer(bound) -> None:
+    answer = patched(DENY, "reasons/0/bound", bound)
+    with pytest.raises(DecisionUnavailable):
+        read(answer)
+    with pytest.raises(jsonschema.ValidationError):
+        SCHEMA.validate(answer)

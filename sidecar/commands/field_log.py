@@ -1,0 +1,137 @@
+"""What a command was found to look at, while it is being read."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from sidecar.commands.amplifiers import Amplifiers
+from sidecar.commands.growth import Size
+
+MAX_PATHS: Final = 256
+"""Distinct fields that are told apart; beyond it a command counts as using every field."""
+
+MAX_PATH_LENGTH: Final = 512
+"""Characters of a field path that is told apart."""
+
+MAX_EMBEDDED: Final = 64
+"""Names of embedded foreign documents that are told apart; beyond it a command counts as using every field."""
+
+ROOT: Final = ""
+"""The path of the document itself."""
+
+
+@dataclass(slots=True)
+class Read:
+    """What one computed value reads."""
+
+    paths: list[str] = field(default_factory=list)
+    """Paths of the documents at this stage."""
+    origins: set[str] = field(default_factory=set)
+    """Paths of their own documents that variables are made of."""
+
+
+class FieldLog:
+    """Collects the paths that a command uses, from the root of whichever document they are in."""
+
+    __slots__ = (
+        "_embedded",
+        "_read",
+        "_used",
+        "amplifiers",
+        "binding",
+        "depth",
+        "repeated",
+        "scope",
+        "sizes",
+        "variable_sizes",
+        "variables",
+    )
+
+    def __init__(self) -> None:
+        self._used: dict[str, None] = {}
+        self._embedded: list[str] = []
+        self._read: list[Read] = []
+        self.amplifiers = Amplifiers()
+        self.sizes: Mapping[str, int] = {}
+        """The sizes of the fields of the documents at this stage, where they are not 1; of all others under ``""``."""
+        self.scope: dict[str, Size | int] = {}
+        """The variables around the expression that is being read: their sizes, or the number of the binding."""
+        self.variables: dict[str, set[str]] = {}
+        """Paths that the variables of ``let`` of a stage are made of; all stages of the command together."""
+        self.variable_sizes: dict[str, int] = {}
+        """The sizes of those variables, the largest of each name."""
+        self.binding = 0
+        self.depth = 0
+        self.repeated = 1
+        """How often the expression that is being read is evaluated for one document."""
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """Every path, each once, in the order of reading; only the root, if it is among them."""
+        return (ROOT,) if ROOT in self._used else tuple(self._used)
+
+    def embed(self, name: str) -> None:
+        """Note that foreign documents stand under ``name``: paths into them are recorded from their own root too."""
+        if ROOT in self._used or name in self._embedded:
+            return
+        if len(self._embedded) == MAX_EMBEDDED:
+            self.use(ROOT)
+            return
+        self._embedded.append(name)
+        for path in tuple(self._used):  # a path read before may be read again, and mean the foreign document then
+            for other in _seen_through(name, path):
+                self.use(other)
+
+    @contextmanager
+    def reading(self) -> Iterator[Read]:
+        """Collect what the expressions inside the block read."""
+        read = Read()
+        self._read.append(read)
+        try:
+            yield read
+        finally:
+            self._read.pop()
+
+    def use_variable(self, name: str) -> None:
+        """Note that a variable of ``let`` is read; what it is made of was recorded where it is defined."""
+        origins = self.variables.get(name)
+        if origins:
+            for read in self._read:
+                read.origins |= origins
+
+    def unwind(self, path: str) -> None:
+        """Record the path of ``$unwind``; of foreign documents it tells how many there are, and of no field in them."""
+        if path not in self._embedded:
+            self.use(path)
+
+    def use(self, path: str) -> None:
+        """Record one dotted path, also without its array positions (``a.0.b``, ``a.$[].b``)."""
+        for read in self._read:
+            read.paths.append(path)
+        used = self._used
+        found = [path]
+        while found and ROOT not in used:
+            path = found.pop()
+            if path in used:
+                continue
+            if not path or len(path) > MAX_PATH_LENGTH or len(used) >= MAX_PATHS:
+                used[ROOT] = None
+                return
+            used[path] = None
+            if "." in path:
+                found.append(".".join(part for part in path.split(".") if not is_position(part)))
+            for name in self._embedded:
+                found += _seen_through(name, path)
+
+
+def is_position(part: str) -> bool:
+    """Say whether a part of a path is a position in an array."""
+    return part.isdigit() or part.startswith("$")
+
+
+def _seen_through(name: str, path: str) -> tuple[str, ...]:
+    """Return what ``path`` means in the foreign documents that stand under ``name``, if it leads there."""
+    if path == name or name.startswith(path + "."):
+        return (ROOT,)
+    return (path[len(name) + 1 :],) if path.startswith(name + ".") else ()
