@@ -201,24 +201,37 @@ def policy_test(folder: Path, *, opa: str | None, as_json: bool) -> None:
 
 @policy.command("show")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
-@click.option("--claims", type=click.File("rb"), required=True, help="A token's claims as JSON, or a question.")
+@click.option("--claims", type=click.File("rb"), help="A token's claims as JSON, or a question.")
+@click.option("--reads", is_flag=True, help="Show instead which parts of a question the rules of each team can read.")
 @_AT
 @_ENVIRONMENT
 @_OPA
 @_JSON
 def policy_show(
-    folder: Path, *, claims: BinaryIO, at: datetime | None, environment: str | None, opa: str | None, as_json: bool
+    folder: Path,
+    *,
+    claims: BinaryIO | None,
+    reads: bool,
+    at: datetime | None,
+    environment: str | None,
+    opa: str | None,
+    as_json: bool,
 ) -> None:
     """Show everything that one identity could be granted under the policy folder DIR.
 
     Each row is one way to be granted something. Its conditions include denies and closed hours that could refuse it.
+
+    With --reads: what no package lists does not change what its rules say. A bare `input`, or a step that is not
+    spelled out after it, reads everything.
     """
+    if (claims is None) is not reads:
+        raise click.UsageError("Name either --claims FILE or --reads.")
+    if claims is None:
+        found = lifecycle.run(kit.show_reads(folder, opa))
+        return _echo_json(found) if as_json else wording.print_reads(found, _CONSOLE)
     about = _about(at, environment)
     document = lifecycle.run(kit.show_permissions(folder, claims.read(), about, opa))
-    if as_json:
-        _echo_json(document)
-    else:
-        wording.print_permissions(document, _CONSOLE)
+    return _echo_json(document) if as_json else wording.print_permissions(document, _CONSOLE)
 
 
 @policy.command("bundle")

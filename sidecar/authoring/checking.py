@@ -1,6 +1,6 @@
 """``mcp-sidecar policy check`` and ``policy test``: what is wrong with a policy folder, with file and line."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -9,10 +9,11 @@ from sidecar.authoring.engine import Engine
 from sidecar.errors import ConfigurationError
 from sidecar.model import JsonObject
 from sidecar.policyset.bundle_reader import Archives
-from sidecar.policyset.checks import examine_set, workshop
+from sidecar.policyset.checks import examine_set, refuse, workshop
 from sidecar.policyset.compile_errors import complaints
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import CAPABILITIES, SCHEMAS, TEAMS, PolicySet
+from sidecar.policyset.read_list import EVERYTHING, ReadList, written
 from sidecar.printing import printable
 
 _CASES: Final = "cases"
@@ -20,6 +21,9 @@ _LOADED_CASES: Final = f"mcp.cases:{_CASES}"
 _ALL: Final = 100.0
 _TEST_LIMIT: Final = "90s"
 """For each test. All golden cases are one, and OPA's own limit of 5 s would fail them on a busy machine."""
+
+_ANSWERING: Final = frozenset({("mcp", "teams"), ("mcp", "lib")})
+_EVERYTHING: Final = "everything"
 
 _NOT_COMPILED: Final = Violation(
     file=".",
@@ -35,6 +39,8 @@ class CheckReport:
     """What ``policy check`` found."""
 
     findings: tuple[Violation, ...]
+    reads: ReadList | None = None
+    """What rules read of a question; None where the set is refused, or is not whole."""
 
     @property
     def ok(self) -> bool:
@@ -53,7 +59,8 @@ class CheckReport:
             }
             for one in self.findings
         ]
-        return {"ok": self.ok, "findings": [*findings]}
+        reads = {} if self.reads is None else {"reads": reads_document(self.reads)}
+        return {"ok": self.ok, "findings": [*findings], **reads}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +103,31 @@ async def check(policies: PolicySet, binary: str) -> CheckReport:
         ConfigurationError: OPA cannot be run.
     """
     async with workshop(binary) as checker:
-        return CheckReport(findings=tuple(await checker.examine(policies)))
+        report = CheckReport(findings=tuple(await checker.examine(policies)))
+        return replace(report, reads=await checker.reads(policies)) if report.ok else report
+
+
+async def read_reads(policies: PolicySet, binary: str) -> ReadList:
+    """Return what the rules of a set that would be served read of a question.
+
+    Raises:
+        ConfigurationError: OPA cannot be run, or the set would be refused.
+    """
+    report = await check(policies, binary)
+    if report.reads is None:
+        refuse(report.findings)
+        raise ConfigurationError("the policy set is refused")
+    return report.reads
+
+
+def reads_document(reads: ReadList) -> JsonObject:
+    """Render what the packages that answer for teams read, each with the packages below it."""
+    document: JsonObject = {}
+    for package in reads.packages:
+        if package[:2] in _ANSWERING:
+            parts = reads.of(package)
+            document[".".join(package)] = _EVERYTHING if parts == EVERYTHING else [*sorted(map(written, parts))]
+    return document
 
 
 async def check_archives(archives: Archives, binary: str) -> CheckReport:
@@ -107,12 +138,12 @@ async def check_archives(archives: Archives, binary: str) -> CheckReport:
     Raises:
         ConfigurationError: OPA cannot be run.
     """
-    found = archives.findings
-    if not found and archives.whole:
-        found = (await check(archives.policies, binary)).findings
-    elif not found:
-        found = (*await examine_set(archives.policies, binary), _NOT_COMPILED)
-    return CheckReport(findings=tuple(archives.located(finding) for finding in found))
+    report = CheckReport(findings=archives.findings)
+    if not report.findings and archives.whole:
+        report = await check(archives.policies, binary)
+    elif not report.findings:
+        report = CheckReport(findings=(*await examine_set(archives.policies, binary), _NOT_COMPILED))
+    return replace(report, findings=tuple(archives.located(finding) for finding in report.findings))
 
 
 async def run_tests(engine: Engine) -> TeamTestReport:

@@ -9,7 +9,15 @@ from typing import Any, BinaryIO, Final
 
 from sidecar import settings
 from sidecar.authoring import deciding, permissions, replaying
-from sidecar.authoring.checking import CheckReport, TeamTestReport, check, check_archives, run_tests
+from sidecar.authoring.checking import (
+    CheckReport,
+    TeamTestReport,
+    check,
+    check_archives,
+    read_reads,
+    reads_document,
+    run_tests,
+)
 from sidecar.authoring.deciding import DecisionReport
 from sidecar.authoring.engine import engine, shipped
 from sidecar.authoring.explain import vocabulary
@@ -68,6 +76,16 @@ async def test_folder(folder: Path, opa: str | None) -> TeamTestReport:
     """
     async with engine(settings.opa_binary(opa), folder) as held:
         return await run_tests(held)
+
+
+async def show_reads(folder: Path, opa: str | None) -> JsonObject:
+    """Return which parts of a question the rules of a policy folder read, by package.
+
+    Raises:
+        ConfigurationError: it is no policy folder, it would be refused, or OPA cannot be run.
+    """
+    policies = await asyncio.to_thread(PolicySet.read, folder)
+    return reads_document(await read_reads(policies, settings.opa_binary(opa)))
 
 
 async def show_permissions(folder: Path, claims: bytes, about: Circumstances, opa: str | None) -> JsonObject:

@@ -50,6 +50,15 @@ def print_tested(tested: TeamTestReport, console: Console) -> None:
     console.print(Text(summary, style="green" if tested.ok else "red"))
 
 
+def print_reads(document: JsonObject, console: Console) -> None:
+    """Print which parts of a question each package reads."""
+    table = Table("package", "reads")
+    for package, parts in document.items():
+        lines = [str(part) for part in parts] if isinstance(parts, list) else [str(parts)]
+        table.add_row(Text(_line(package)), Text("\n".join(map(_line, lines)) or "nothing of a question"))
+    console.print(table)
+
+
 def print_permissions(document: JsonObject, console: Console) -> None:
     """Print effective permissions, one row per way to be granted something."""
     subject: Any = document["subject"]

@@ -27,10 +27,11 @@ from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import CAPABILITIES, SCHEMAS, TEAMS, PolicySet, store
 from sidecar.policyset.module_lint import Linted, lint_module, uncalled
 from sidecar.policyset.opa_command import OpaCommand, installed
+from sidecar.policyset.read_list import ReadList, RuleReads, rules_of
 from sidecar.printing import printable
 from sidecar.system.process import in_thread, make_home, remove
 
-_PARSE: Final = 'x := {f: object.remove(m, ["comments"]) | some f, s in input; m := rego.parse_module(f, s)}; x'
+_PARSE: Final = '{f: object.remove(m, ["comments"]) | some f, s in input; m := rego.parse_module(f, s)}'
 """One process parses many modules. A module that does not parse is missing from the answer."""
 
 _BATCH_BYTES: Final = 128 * 2**10
@@ -103,6 +104,24 @@ class SetChecker:
         async with self._workplace(policies) as home:
             return await self._findings(policies, home)
 
+    async def reads(self, policies: PolicySet) -> ReadList:
+        """Return what the rules of all modules that are served read of a question.
+
+        A module that OPA does not parse reads everything.
+
+        Raises:
+            ConfigurationError: OPA cannot be run.
+        """
+        modules = {path: content for path, content in policies.files if path.endswith(".rego")}
+        rules: list[RuleReads] = []
+        async with self._workplace(policies) as home:
+            for batch in _batches(modules):
+                trees = await self._trees(batch, home)
+                for path in batch:
+                    tree = trees.get(path) or (await self._parsed(path, home))[1]
+                    rules += rules_of(tree)
+        return ReadList(rules=tuple(rules))
+
     async def sign(self, bundle: PolicySet, key: Path, algorithm: str) -> bytes:
         """Return the ``.signatures.json`` of one bundle, whose files lie at the top.
 
@@ -148,20 +167,24 @@ class SetChecker:
 
     async def _judge(self, modules: dict[str, bytes], home: Path, served: frozenset[str]) -> dict[str, Linted]:
         """Parse all at once without locations; a module that is not clean is parsed again by itself, with them."""
-        texts = {path: text for path, content in modules.items() if (text := _text(content)) is not None}
-        arguments = ("eval", "--format", "raw", "--stdin-input", _PARSE)
-        status, output = await self._run(home, *arguments, stdin=msgspec.json.encode(texts))
-        trees = _decoded(output) if status == 0 else None
-        trees = trees if isinstance(trees, dict) else {}
+        trees = await self._trees(modules, home)
         judged = {}
-        for path in modules:
-            if path not in texts:
+        for path, content in modules.items():
+            if _text(content) is None:
                 judged[path] = _unreadable(path, "the module is not UTF-8 text")
                 continue
             team, serves = _team(path), path in served
             linted = lint_module(trees.get(path), team=team, file=path, served=serves)
             judged[path] = await self._locate(path, home, team=team, served=serves) if linted.findings else linted
         return judged
+
+    async def _trees(self, modules: dict[str, bytes], home: Path) -> dict[str, Any]:
+        """Return the parse trees of modules by path; one that OPA does not parse is not among them."""
+        texts = {path: text for path, content in modules.items() if (text := _text(content)) is not None}
+        arguments = ("eval", "--format", "raw", "--stdin-input", _PARSE)
+        status, output = await self._run(home, *arguments, stdin=msgspec.json.encode(texts))
+        trees = _decoded(output) if status == 0 else None
+        return trees if isinstance(trees, dict) else {}
 
     async def locate(self, text: str, *, team: str, file: str) -> tuple[Violation, ...]:
         """Return the findings of one served module of a team with their lines; its name makes no difference.
@@ -175,15 +198,20 @@ class SetChecker:
         return tuple(replace(finding, file=file) for finding in (*linted.findings, *uncalled([linted])))
 
     async def _locate(self, path: str, home: Path, *, team: str, served: bool) -> Linted:
-        arguments = ("parse", "--format", "json", "--json-include", "locations,-comments", path)
-        status, output = await self._run(home, *arguments)
-        document = _decoded(output)
-        if status == 0 and isinstance(document, dict):
+        parsed, document, output = await self._parsed(path, home)
+        if parsed:
             return lint_module(document, team=team, file=path, served=served)
         errors = document.get("errors") if isinstance(document, dict) else None
         if not isinstance(errors, list) or not errors:
             return _unreadable(path, f"OPA cannot parse this: {printable(output)}")
         return Linted(findings=tuple(_syntax(path, error) for error in errors))
+
+    async def _parsed(self, path: str, home: Path) -> tuple[bool, Any, bytes]:
+        """Parse one module by itself: whether OPA does, its tree with locations or what is wrong, and all of it."""
+        arguments = ("parse", "--format", "json", "--json-include", "locations,-comments", path)
+        status, output = await self._run(home, *arguments)
+        document = _decoded(output)
+        return status == 0 and isinstance(document, dict), document, output
 
     async def _compile(self, policies: PolicySet, home: Path) -> list[Violation]:
         """``opa run`` has no list of capabilities, so this is where builtins that are not on it are refused."""

@@ -8,7 +8,7 @@ set; a part that is listed may or may not. It is found by what stands in the rul
   variable, an argument or an import names (``s := input.subject``) is read whole.
 - A name that may be a rule's, a function's or an import's stands for what that rule reads too, and a rule reads what
   the rules read that it names, through packages and libraries. A name that is only a local variable's is taken for the
-  rule's all the same, and the place that ``with`` replaces for one that is still read: that lists too much, never too
+  rule's all the same, and a part that ``with`` replaces for one that is still read: that lists too much, never too
   little.
 - Syntax that is not known here reads everything.
 """
@@ -38,6 +38,7 @@ class RuleReads:
 
     path: Path
     """Where its value lies below ``data``, as far as constants say."""
+    package: Path
     reads: frozenset[Path]
     """Parts of the question that it names itself."""
     names: frozenset[Path]
@@ -85,6 +86,11 @@ class ReadList:
                 places += fresh
         return widest(reads)
 
+    @property
+    def packages(self) -> tuple[Path, ...]:
+        """The packages that have rules."""
+        return tuple(sorted({rule.package for rule in self.rules}))
+
     def _met(self, place: Path) -> Iterator[int]:
         """Yield the rules whose value is at the place, below it, or has it within itself."""
         yield from self._below.get(place, ())
@@ -109,7 +115,7 @@ def rules_of(tree: Any) -> Iterator[RuleReads]:
     """
     package = package_of(tree)
     if not package or not is_known(tree):
-        yield RuleReads(path=package, reads=EVERYTHING, names=frozenset({()}))
+        yield RuleReads(path=(), package=package, reads=EVERYTHING, names=frozenset({()}))
         return
     imports: dict[str, list[Path]] = {}
     for name, path in imports_of(tree):
@@ -136,7 +142,9 @@ class _Scan:
                 stack += node
             elif isinstance(node, dict):
                 stack += self._node(node)
-        return RuleReads(path=self._place(rule), reads=widest(self._reads), names=frozenset(self._names))
+        return RuleReads(
+            path=self._place(rule), package=self._package, reads=widest(self._reads), names=frozenset(self._names)
+        )
 
     def _node(self, node: dict[str, Any]) -> list[Any]:
         """Take what a node names, and return what lies below it."""
@@ -154,6 +162,8 @@ class _Scan:
                 return listed(value)[1:]
             case _ if kind in SCALARS:
                 return []
+            case _ if _is_all_of_input(node.get("target")):
+                return [value]
             case _:
                 return [child for name, child in node.items() if name not in UNREAD]
 
@@ -174,6 +184,11 @@ class _Scan:
         if head_of(terms) == "data":
             return path[1:]
         return (*self._package, *path)
+
+
+def _is_all_of_input(target: Any) -> bool:
+    """Whether ``with`` replaces the whole question: then nothing of it is left to read there."""
+    return isinstance(target, dict) and target.get("type") == "ref" and path_of(target.get("value")) == ("input",)
 
 
 def written(part: Path) -> str:

@@ -251,3 +251,19 @@ def test_claims_that_no_token_would_have_are_refused(folder: Path) -> None:
     done = run("policy", "show", str(folder), "--claims", str(folder / "claims.json"))
     assert done.returncode == 78
     assert "token has no user" in done.stderr
+
+
+def test_what_rules_read_is_shown_and_stands_in_the_answer_of_check() -> None:
+    shown = answer(run("policy", "show", str(POLICIES), "--reads", "--json"))
+    assert shown["mcp.teams.analytics"] == [
+        *("input.access.collection", "input.access.database", "input.access.kind"),
+        *("input.subject.claims.region", "input.subject.groups"),
+    ]
+    assert "input.context.time_ns" in shown["mcp.teams.loading"], "through data.mcp.lib.during"
+    assert answer(run("policy", "check", str(POLICIES), "--json"))["reads"] == shown
+    assert "input.subject.claims.region" in run("policy", "show", str(POLICIES), "--reads").stdout
+
+
+def test_reads_and_claims_are_two_questions() -> None:
+    for words in ([], ["--reads", "--claims", "-"]):
+        assert run("policy", "show", str(POLICIES), *words).returncode == 2
