@@ -1,6 +1,8 @@
 """Which connection ends where there is no place for the next, as pure rules and over real sockets."""
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -215,3 +217,21 @@ async def test_who_says_nothing_or_stops_within_a_head_is_cut_off_and_a_slow_bod
             assert b" 200 " in await slow.readline()
         for writer in (mute_writer, half_writer, slow_writer):
             writer.close()
+
+
+@pytest.mark.parametrize(
+    ("files", "asked", "printed"), [(1024, 10_000, "736"), (1024, 100, "100"), (352, 100, "64"), (351, 100, "refused")]
+)
+def test_connections_stay_below_the_limit_of_files_with_a_reserve(files: int, asked: int, printed: str) -> None:
+    program = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))
+from sidecar.errors import ConfigurationError
+from sidecar.lifecycle import connections_allowed
+try:
+    print(connections_allowed({asked}))
+except ConfigurationError:
+    print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == printed

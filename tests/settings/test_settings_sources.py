@@ -258,11 +258,22 @@ def test_a_server_has_one_transport_and_one_connection(bad, good):
         ({"max_request_bytes": 1_000_001}, {"max_request_bytes": 1_000_000}),
         ({"max_request_bytes": 1023}, {"max_request_bytes": 1024}),
         ({"log_level": "LOUD"}, {"log_level": "DEBUG"}),
+        ({"allowed_origins": ["https://a.example/app"]}, {"allowed_origins": ["https://A.example/"]}),
+        ({"allowed_origins": ["*"]}, {"allowed_origins": ["chrome-extension://abcdef"]}),
+        ({"allowed_hosts": ["https://a.example"]}, {"allowed_hosts": ["A.example:8443"]}),
+        ({"admin_allowed_hosts": ["a.example/"]}, {"admin_allowed_hosts": ["a.example"]}),
+        ({"connections": {"total": 63}}, {"connections": {"total": 64}}),
+        ({"connections": {"head_s": 0}}, {"connections": {"head_s": 1}}),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_and_its_near_miss_is_not(bad, good):
     assert next(iter(bad)) in refused(**bad).replace("server names", "servers")
     loaded(**good)
+
+
+def test_origins_and_hosts_are_spelt_as_clients_send_them():
+    found = loaded(allowed_origins=["https://App.Example:443/"], allowed_hosts=["MCP.example"])
+    assert (found.allowed_origins, found.allowed_hosts) == (("https://app.example",), ("mcp.example",))
 
 
 def test_what_is_required_is_named():
