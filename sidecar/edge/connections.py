@@ -92,10 +92,11 @@ class Connections:
 
     def opened(self, connection: Connection) -> None:
         """Take a new connection in, and end another one or this one where there are too many."""
-        if self._of[connection.address] >= min(self.limits.per_address, self.limits.total):
-            self._make_room(connection, connection.address)
-        elif len(self._open) >= self.limits.total:
-            self._make_room(connection, None)
+        own = self._of[connection.address] >= min(self.limits.per_address, self.limits.total)
+        full = own or len(self._open) >= self.limits.total
+        if full and not self._make_room(connection.address if own else None):
+            connection.end(Ending.REFUSED)
+            return
         self._open.add(connection)
         self._of[connection.address] += 1
         self._unknown[connection] = None
@@ -125,15 +126,16 @@ class Connections:
         """Count a connection that the listener ends."""
         self._ended(reason)
 
-    def _make_room(self, newcomer: Connection, address: str | None) -> None:
+    def _make_room(self, address: str | None) -> bool:
+        """End an idle connection, of one address or of any; return whether there was one."""
         self._pressed_at = self._clock()
         for candidates in (self._unknown, self._served):
             chosen = next((one for one in candidates if address is None or one.address == address), None)
             if chosen is not None:
                 self.closed(chosen)
                 chosen.end(Ending.EVICTED)
-                return
-        newcomer.end(Ending.REFUSED)
+                return True
+        return False
 
 
 def address_of(peer: object) -> str:

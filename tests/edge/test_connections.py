@@ -125,8 +125,7 @@ def test_the_bounds_hold_whatever_happens(steps: list[tuple[str, int, bool]], to
                     wires.remove(wire)
                     connections.closed(wire)
         living = [wire.address for wire in wires if wire.ended is None]
-        assert len(connections) <= total + 1
-        assert len(living) <= total
+        assert len(connections) == len(living) <= total
         assert all(living.count(address) <= per_address for address in living)
 
 
