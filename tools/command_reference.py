@@ -5,6 +5,7 @@
 """
 
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,9 @@ from sidecar.commands.tool import Category, Tool
 from tools.generated_page import write_or_check
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "reference" / "tools.md"
+
+WIDTH: Final = 120
+"""Characters of a line of prose."""
 
 TITLES: Final = {
     Category.MONGODB: "MongoDB",
@@ -78,7 +82,15 @@ def render() -> str:
     for category, title in TITLES.items():
         parts.append(f"## {title}\n")
         parts.extend("\n".join(_section(tool)) for tool in CATALOG.values() if tool.category is category)
-    return "\n".join(parts)
+    return "\n".join(map(_folded, "\n".join(parts).split("\n")))
+
+
+def _folded(line: str) -> str:
+    """Fold a line that is too long for an editor, unless it is a row of a table."""
+    if len(line) <= WIDTH or line.startswith("|"):
+        return line
+    indent = "  " if line.startswith("- ") else ""
+    return textwrap.fill(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _section(tool: Tool) -> Iterator[str]:

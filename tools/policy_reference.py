@@ -22,7 +22,7 @@ INTRODUCTION: Final = """\
 
 *Generated from `policies/schema/` and `policies/platform/lib/` by `tools/policy_reference.py`; do not edit.*
 
-How a call is decided stands in `policies/README.md`; how to begin, in
+How a call is decided: [policies/README.md](../../policies/README.md#how-a-call-is-decided). How to begin:
 [your first team policy](../first-team-policy.md).
 
 A *kind* of access is one of `read`, `metadata`, `insert`, `update`, `delete`, `create`, `drop`, `index`, `admin`,
@@ -38,18 +38,18 @@ KINDS: Final = frozenset(
 GRANTS: Final = """\
 ## What a team adds to `grant` and `deny`
 
-`grant` is a set of whole objects; one that matches is enough, and several are a union. `deny` is a set of texts, of
-which one is enough to refuse; they stay inside. A part that is empty, unknown or of another type makes the team's whole
-answer an error, because an obligation that was meant must never vanish.
+`grant` is a set of whole objects. One that matches is enough; several form a union. `deny` is a set of codes. One is
+enough to refuse, and callers never see them. A part that is empty, unknown or of another type makes the team's whole
+answer an error, so that an intended obligation never vanishes.
 
 | part | meaning |
 |---|---|
-| `id` | required; lower-case letters, digits, `.`, `_`, `-`; stands in decisions and evidence |
+| `id` | required; lower-case letters, digits, `.`, `_`, `-`; shown in decisions and evidence |
 | `filter` | only rows that match this MongoDB filter |
 | `mask` | the fields that must not be seen, as dotted paths |
 | `max_documents` | at most so many documents, from 1 |
 | `max_time_ms` | at most so many milliseconds, from 1 |
-| `approval` | the code of an approval that the call waits for |
+| `approval` | the code of an approval that the call needs |
 """
 
 
@@ -132,7 +132,7 @@ def _type(part: dict[str, Any]) -> str:
 def _library() -> Iterator[str]:
     """Yield the table of ``data.mcp.lib``: every rule with the title that stands above it."""
     yield "## For conditions: `import data.mcp.lib`\n"
-    yield "Each is true or undefined, so that what cannot be told never opens anything.\n"
+    yield "Each is true or undefined, so that an unknown fact never grants anything.\n"
     yield "| rule | true where |"
     yield "|---|---|"
     text = (POLICIES / "platform/lib/lib.rego").read_text(encoding="utf-8")

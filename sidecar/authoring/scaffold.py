@@ -42,7 +42,7 @@ grant contains {"id": "readers-see-the-catalogue"} if {
 }
 
 # METADATA
-# title: What the team denies, whatever it grants
+# title: What the team denies; a deny beats every grant
 # scope: document
 deny contains "frozen" if input.access.collection in data.mcp.grants.TEAM.frozen
 
