@@ -312,6 +312,18 @@ async def test_what_does_not_compile_is_refused_at_its_line(
             await vetting.vet(PolicySet.read(policies))
 
 
+async def test_no_check_fetches_a_schema(policies: Path, team_file: Write, opa_binary: str, free_port: int) -> None:
+    capabilities = policies / "capabilities.json"
+    listed = json.loads(capabilities.read_text())  # noqa: TID251 - our own file
+    del listed["allow_net"]
+    capabilities.write_text(json.dumps(listed))
+    schema = f'# METADATA\n# schemas:\n#   - input: {{"$ref": "http://127.0.0.1:{free_port}/x"}}\np if input.x\n'
+    team_file("more.rego", HEAD + schema)
+    async with workshop(opa_binary) as checker:
+        with pytest.raises(ConfigurationError, match="remote reference loading disabled"):
+            await checker.vet(PolicySet.read(policies))
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["data", "ref", "var", "call"]),
     lambda inner: (
