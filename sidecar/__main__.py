@@ -17,6 +17,7 @@ from sidecar.authoring import kit, scaffold, wording
 from sidecar.authoring.deciding import golden_case
 from sidecar.demo import run as demo_run
 from sidecar.errors import ConfigurationError
+from sidecar.identity.presets import Preset, as_settings
 from sidecar.model import JsonObject
 from sidecar.policyset import bundle_writer
 from sidecar.printing import escaped
@@ -289,6 +290,19 @@ def replay(records: BinaryIO, *, policies: Path, limit: int, opa: str | None, as
         wording.print_replayed(replayed.document(), _CONSOLE)
     if not replayed.ok:
         sys.exit(NO)
+
+
+@cli.group()
+def issuers() -> None:
+    """Authorization servers whose tokens are accepted."""
+
+
+@issuers.command("show")
+@click.argument("names", metavar="[PRESET]...", nargs=-1, type=click.Choice([preset.value for preset in Preset]))
+def issuers_show(names: tuple[str, ...]) -> None:
+    """Print the settings that each preset of an issuer stands for."""
+    for name in names or tuple(Preset):
+        click.echo(as_settings(Preset(name)))
 
 
 @cli.group()

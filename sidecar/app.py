@@ -192,6 +192,7 @@ def _limits(config: Settings) -> server.ServerLimits:
     with naming("connections.total"):
         total = connections_allowed(limits.total)
     return server.ServerLimits(
+        max_header_bytes=config.max_header_bytes,
         idle_s=limits.idle_s,
         connections=ConnectionLimits(
             total=total, per_address=limits.per_address, first_byte_s=limits.first_byte_s, head_s=limits.head_s

@@ -177,11 +177,48 @@ class TokenMissing(AuthenticationError):
     public = "A bearer token is required."
 
 
+class TokenFault(StrEnum):
+    """Why a token proves nothing here. For the log, the audit record and the span; the caller reads one sentence."""
+
+    REJECTED = "token_rejected"
+    """No more is known."""
+    TOO_LONG = "token_too_long"
+    MALFORMED = "token_malformed"
+    """Not a compact JWS of strict JSON objects, or one that asks for an extension."""
+    TYPE = "token_type"
+    """Another kind of token by its header, or by a claim that only other kinds have."""
+    ISSUER = "token_issuer"
+    """Nobody who is trusted here."""
+    ALGORITHM = "token_algorithm"
+    KEY = "token_key"
+    """No key of the issuer for this key id and algorithm."""
+    SIGNATURE = "token_signature"
+    AUDIENCE = "token_audience"
+    """For another resource, or of a client that is not accepted."""
+    EXPIRED = "token_expired"
+    NOT_YET = "token_not_yet"
+    BOUND = "token_bound"
+    """Bound to a key whose possession nobody proved."""
+    CLAIM = "token_claim"
+    """A claim is missing or not of its form."""
+    GROUPS_ELSEWHERE = "token_groups_elsewhere"
+    """The token only refers to a claim that counts here, as issuers do for users with very many groups."""
+    NO_AGENT = "token_no_agent"
+    NO_PERSON = "token_no_person"
+    """Only software speaks, and it is not registered as a service."""
+    PERSON_NOT_PROVEN = "token_person_not_proven"
+    """What the tokens of people have at this issuer is not there."""
+
+
 class TokenRejected(AuthenticationError):
     """The token is malformed, expired, not for this resource, not signed by a trusted issuer, or names nobody."""
 
     label = "token_rejected"
     public = "The bearer token is not valid for this resource."
+
+    def __init__(self, detail: str = "", *, fault: TokenFault = TokenFault.REJECTED) -> None:
+        super().__init__(detail)
+        self.fault = fault
 
 
 class MalformedAuthorization(AuthenticationError):

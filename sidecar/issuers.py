@@ -5,8 +5,10 @@ from contextlib import AsyncExitStack
 import aiohttp
 
 from sidecar import settings
-from sidecar.identity.claims import ClaimMap
+from sidecar.identity.claims import ClaimMap, IdentityRules
+from sidecar.identity.person import PersonRule
 from sidecar.identity.resource import spellings
+from sidecar.issuer_settings import Issuer
 from sidecar.oauth.fetch import FetchLimits
 from sidecar.oauth.jwt_tokens import TrustedIssuer
 from sidecar.oauth.key_sets import FileKeySet, KeySet, RemoteKeySet, at
@@ -16,28 +18,41 @@ from sidecar.ports import Clock
 from sidecar.settings import Settings
 
 
+def identity_rules(entry: Issuer, config: Settings) -> IdentityRules:
+    """Return how the tokens of one issuer of these settings are read."""
+    return IdentityRules(
+        claims=ClaimMap(**entry.claims.model_dump()),
+        person=PersonRule(**entry.person.model_dump()),
+        services=frozenset(entry.services),
+        several_issuers=len(config.issuers) > 1,
+    )
+
+
 async def verifier(config: Settings, clock: Clock, stack: AsyncExitStack) -> JwtVerifier:
     """Know every configured issuer; their keys are fetched when the first token asks for them."""
     # Not trust_env: aiohttp would also send what ~/.netrc holds for a host.
     session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
-    return JwtVerifier([trusted(entry, config, _keys(entry, clock, session)) for entry in config.issuers], clock)
+    known = [trusted(entry, config, _keys(entry, clock, session)) for entry in config.issuers]
+    return JwtVerifier(known, clock, longest=config.max_header_bytes)
 
 
-def trusted(entry: settings.Issuer, config: Settings, keys: KeySet) -> TrustedIssuer:
+def trusted(entry: Issuer, config: Settings, keys: KeySet) -> TrustedIssuer:
     """Return what is demanded of the tokens of one issuer."""
     audiences = entry.audiences or (config.resource.text,)
     return TrustedIssuer(
         issuer=entry.issuer,
         audiences=frozenset().union(*map(spellings, audiences)),
         keys=keys,
-        claims=ClaimMap(**entry.claims.model_dump()),
+        rules=identity_rules(entry, config),
         algorithms=frozenset(entry.algorithms),
-        token_types=frozenset(entry.token_types),
+        token_types=frozenset(kind.lower() for kind in entry.token_types),
+        required=entry.required,
+        clients=frozenset(entry.clients),
         leeway_s=entry.leeway_s,
     )
 
 
-def _keys(entry: settings.Issuer, clock: Clock, session: aiohttp.ClientSession) -> KeySet:
+def _keys(entry: Issuer, clock: Clock, session: aiohttp.ClientSession) -> KeySet:
     if entry.jwks_file is not None:
         return FileKeySet(entry.jwks_file, clock)
     limits = FetchLimits(proxy_for=settings.proxy_for)

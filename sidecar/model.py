@@ -42,12 +42,24 @@ class Credential:
     """This endpoint's URI as clients dial it, without query and fragment."""
 
 
+class PrincipalKind(StrEnum):
+    """Who can have rights of their own."""
+
+    USER = "user"
+    """A person, who lends rights to an agent."""
+    SERVICE = "service"
+    """Software that the operator registered by name; there is no person behind it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
     """Who the token speaks for: the user. ``(issuer, subject)`` is the key, never the subject alone."""
 
     issuer: str
     subject: str
+    kind: PrincipalKind = PrincipalKind.USER
+    several_issuers: bool = False
+    """Whether other issuers are trusted too, so that a group, role or agent must be said to be whose."""
     groups: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()

@@ -17,8 +17,6 @@ from urllib.request import getproxies, proxy_bypass
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -36,6 +34,8 @@ from typing_extensions import override
 from sidecar.edge.origins import allowed_host, allowed_origin
 from sidecar.errors import ConfigurationError
 from sidecar.identity.resource import ResourceUri
+from sidecar.issuer_settings import MAX_ISSUERS, Issuer
+from sidecar.settings_group import SettingsGroup
 
 PREFIX = "SIDECAR_"
 CONFIG_VARIABLE = "SIDECAR_CONFIG"
@@ -44,60 +44,7 @@ DEMO_CONNECTION_VARIABLE = "MDB_MCP_CONNECTION_STRING"
 Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
 
 
-class _Group(BaseModel):
-    """A group of settings: immutable, closed against unknown names, and explained field by field."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Claims(_Group):
-    """Which claims of an issuer's tokens mean what; a dot reaches into a nested claim."""
-
-    subject: str = "sub"
-    """The user. A token without one is refused."""
-    groups: str = "groups"
-    """The user's groups: a list of texts."""
-    roles: str = "roles"
-    """The user's roles: a list of texts."""
-    scope: str = "scope"
-    """The granted scopes: a list, or one text separated by spaces."""
-    agent: tuple[str, ...] = Field(default=("act.sub", "client_id", "azp"), min_length=1)
-    """The agent that acts for the user: the first of these that is there. A token without one is refused."""
-    extra: tuple[str, ...] = ()
-    """Further claims that policies may read under `input.subject.claims`; no other claim reaches them."""
-
-
-class Issuer(_Group):
-    """An authorization server whose tokens are accepted."""
-
-    issuer: str = Field(min_length=1)
-    """The `iss` of its tokens, exactly."""
-    jwks_file: Path | None = None
-    """Its key set as a file, read again when it changes."""
-    jwks_uri: str | None = None
-    """Its key set by https. With neither, the keys are found through the issuer's own metadata (RFC 8414)."""
-    algorithms: tuple[Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"], ...] = (
-        Field(default=("RS256", "ES256"), min_length=1)
-    )
-    """Accepted signature algorithms."""
-    audiences: tuple[str, ...] = ()
-    """Accepted `aud` values; empty: `resource_url`."""
-    token_types: tuple[str, ...] = Field(default=("at+jwt", "application/at+jwt"), min_length=1)
-    """Accepted `typ` headers (RFC 9068 section 2.1)."""
-    leeway_s: int = Field(default=30, ge=0, le=120)
-    """Seconds by which clocks may differ."""
-    claims: Claims = Claims()
-    """Which claims mean what."""
-
-    @model_validator(mode="after")
-    def _one_key_source(self) -> Self:
-        if self.jwks_file is not None and self.jwks_uri is not None:
-            msg = "give at most one of jwks_file and jwks_uri"
-            raise ValueError(msg)
-        return self
-
-
-class Opa(_Group):
+class Opa(SettingsGroup):
     """Where decisions come from: an OPA by URL, or with an empty URL a local process that the sidecar manages."""
 
     url: str = ""
@@ -128,7 +75,7 @@ class Opa(_Group):
         return url
 
 
-class Server(_Group):
+class Server(SettingsGroup):
     """One MongoDB MCP server instance; policy names it, callers cannot."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
@@ -175,7 +122,7 @@ class Server(_Group):
         return self
 
 
-class Audit(_Group):
+class Audit(SettingsGroup):
     """Where the evidence goes, and what happens if it cannot be stored."""
 
     store: str = "file:audit.jsonl"
@@ -204,7 +151,7 @@ class Audit(_Group):
         return Path(self.store.removeprefix("file:"))
 
 
-class ClientConnections(_Group):
+class ClientConnections(SettingsGroup):
     """How many connections of clients there may be; beyond that idle ones end, refused and silent ones first."""
 
     total: int = Field(default=10_000, ge=64)
@@ -219,7 +166,7 @@ class ClientConnections(_Group):
     """Seconds that a connection stays open between two requests."""
 
 
-class SessionLimits(_Group):
+class SessionLimits(SettingsGroup):
     """How many sessions there may be; at a bound the least recently used one ends (CVE-2026-59951, CVE-2026-67430)."""
 
     total: int = Field(default=10_000, ge=1)
@@ -232,7 +179,7 @@ class SessionLimits(_Group):
     """Tool calls that one user through one agent may have under way."""
 
 
-class Views(_Group):
+class Views(SettingsGroup):
     """How the definitions of views are kept, where a server has a `views_connection_string`."""
 
     refresh_s: int = Field(default=30, ge=1, le=3600)
@@ -267,6 +214,8 @@ class Settings(BaseSettings):
     """A policy folder that is also asked; differences are counted and audited, and change no decision."""
     max_request_bytes: int = Field(default=1_000_000, ge=1024, le=1_000_000)
     """The largest body of a request; below the MongoDB MCP server's own limit of 1 MiB."""
+    max_header_bytes: int = Field(default=32_768, ge=8192, le=65_536)
+    """The largest header of a request, and so the longest token: one with 200 groups takes about 16,000."""
     allowed_hosts: tuple[Annotated[str, AfterValidator(allowed_host)], ...] = ()
     """Host headers that are served besides the resource URL's and the listening address's."""
     allowed_origins: tuple[Annotated[str, AfterValidator(allowed_origin)], ...] = ()
@@ -277,7 +226,7 @@ class Settings(BaseSettings):
     """The baseline scopes that metadata and challenges name."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The least severe messages that go to standard error."""
-    issuers: tuple[Issuer, ...] = Field(min_length=1)
+    issuers: tuple[Issuer, ...] = Field(min_length=1, max_length=MAX_ISSUERS)
     """The authorization servers whose tokens are accepted."""
     servers: tuple[Server, ...] = Field(min_length=1)
     """The MongoDB MCP servers."""
@@ -381,7 +330,7 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
 _GROUPS: Final = frozenset(
     name
     for name, field in Settings.model_fields.items()
-    if isinstance(field.annotation, type) and issubclass(field.annotation, _Group)
+    if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsGroup)
 )
 """Settings with settings of their own; lists are given whole, as JSON."""
 

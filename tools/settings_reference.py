@@ -109,7 +109,7 @@ def _row(name: str, field: FieldInfo, path: str, variable: str, *, secret: bool)
         raise SystemExit(f"{path}{name} has no docstring")
     meaning = " ".join(field.description.split()).replace("``", "`")
     mark = "🔑 " if secret else ""
-    default = "**required**" if field.is_required() else _value(field.default)
+    default = "**required**" if field.is_required() else _value(field.get_default(call_default_factory=True))
     cells = [f"`{name}`", _type(field.annotation, field.metadata), default, mark + meaning]
     if variable:
         cells.insert(0, f"`{variable}{name.upper()}`")
@@ -139,6 +139,10 @@ def _type(annotation: Any, constraints: list[Any]) -> str:
             return "list of tables" if _nested(item)[0] is not None else f"list of {_type(item, [])}"
         case origin if origin is Literal:
             return " or ".join(f"`{choice}`" for choice in get_args(annotation))
+        case origin if origin is dict:
+            return f"table of {_type(get_args(annotation)[1], [])}"
+        case _ if isinstance(annotation, type) and issubclass(annotation, Enum):
+            return " or ".join(f"`{choice.value}`" for choice in annotation)
         case _:
             return f"{TYPES[annotation]}{_bounds(constraints)}"
 
@@ -171,6 +175,8 @@ def _flattened(constraints: list[Any]) -> Iterator[Any]:
 def _value(default: Any) -> str:
     match default:
         case None | "" | () if default is not PydanticUndefined:
+            return ""
+        case dict() if not default:
             return ""
         case PurePath() | Enum():
             return f"`{json.dumps(str(default))}`"

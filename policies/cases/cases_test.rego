@@ -23,6 +23,7 @@ decision(case) := answer if {
 		with data.mcp.platform.grants as table(case, "grants", data.mcp.platform.grants)
 		with data.mcp.platform.agents as table(case, "agents", data.mcp.platform.agents)
 		with data.mcp.platform.scopes as table(case, "scopes", data.mcp.platform.scopes)
+		with data.mcp.platform.scope_issuers as table(case, "scope_issuers", {})
 		with data.mcp.platform.traits as table(case, "traits", data.mcp.platform.traits)
 		with data.mcp.platform.amplifiers as table(case, "amplifiers", data.mcp.platform.amplifiers)
 		with data.mcp.platform.refused_kinds as table(case, "refused_kinds", data.mcp.platform.refused_kinds)

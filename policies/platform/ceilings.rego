@@ -7,21 +7,45 @@
 #   - input: schema.input
 package mcp.platform.ceilings
 
+import data.mcp.platform.issuers
 import data.mcp.platform.names
 import data.mcp.platform.routing
 import data.mcp.platform.touched
 
 # METADATA
-# title: The ceiling of the agent that acts
-# scope: document
-agent := data.mcp.platform.agents.registered[input.actor.id]
+# title: The registration of the agent that acts, where it counts for the caller's issuer
+registered := entry if {
+	entry := data.mcp.platform.agents.registered[input.actor.id]
+	issuers.counts(entry)
+}
 
-agent := data.mcp.platform.agents["default"] if not data.mcp.platform.agents.registered[input.actor.id]
+# METADATA
+# title: The ceiling of the agent that acts
+# description: Of an agent that is not registered, the default, where that counts for the caller's issuer; else there is none.
+# scope: document
+agent := registered
+
+agent := entry if {
+	not registered
+	entry := data.mcp.platform.agents["default"]
+	issuers.counts(entry)
+}
+
+# METADATA
+# title: The scope counts in tokens of the caller's issuer
+# scope: document
+scope_counts(scope) if issuers.covered(data.mcp.platform.scope_issuers[scope])
+
+scope_counts(scope) if {
+	not data.mcp.platform.scope_issuers[scope]
+	issuers.covered(null)
+}
 
 # METADATA
 # title: The kinds that the token's scopes open
 scoped_kinds := {kind |
 	some scope in input.subject.scopes
+	scope_counts(scope)
 	some kind in data.mcp.platform.scopes[scope]
 }
 
@@ -51,6 +75,16 @@ reasons contains {"code": "agent_ceiling", "source": "platform", "access": index
 reasons contains {"code": "agent_ceiling", "source": "platform", "access": null} if {
 	routing.server != ""
 	not agent_reaches(routing.server)
+}
+
+# METADATA
+# title: A service speaks for itself, and its agent is not registered
+# scope: rule
+# custom:
+#   code: agent_ceiling
+reasons contains {"code": "agent_ceiling", "source": "platform", "access": null} if {
+	input.subject.type == "service"
+	not registered
 }
 
 # METADATA

@@ -8,6 +8,7 @@
 package mcp.platform.guardrails
 
 import data.mcp.platform.calendar
+import data.mcp.platform.issuers
 import data.mcp.platform.names
 import data.mcp.platform.touched
 
@@ -82,7 +83,11 @@ counted("amplifying") if count(input.command.amplifiers) > 0
 
 # METADATA
 # title: The table opens a trait to one of the caller's groups
-trait_open(trait) if names.any_of(data.mcp.platform.traits[trait].groups, input.subject.groups)
+trait_open(trait) if {
+	entry := data.mcp.platform.traits[trait]
+	issuers.counts(entry)
+	names.any_of(entry.groups, input.subject.groups)
+}
 
 # METADATA
 # title: The kind is closed to everybody

@@ -72,14 +72,16 @@ valid_visibility if {
 asked if {
 	input.v == 1
 	{
-		"type": "user",
+		"type": subject_type,
 		"id": user,
 		"issuer": issuer,
 		"groups": groups,
 		"roles": roles,
 		"scopes": scopes,
 		"claims": claims,
-	} = input.subject
+	} = object.remove(input.subject, ["several_issuers"])
+	object.get(input.subject, "several_issuers", true) == true
+	subject_type in {"user", "service"}
 	is_string(user)
 	user != ""
 	is_string(issuer)

@@ -7,12 +7,14 @@
 #   - input: schema.input
 package mcp.platform.routing
 
+import data.mcp.platform.issuers
 import data.mcp.platform.names
 import data.mcp.platform.touched
 
 # METADATA
 # title: A route that this caller may take
 caller_fits(route) if {
+	issuers.counts(route)
 	names.any_of(route.groups, input.subject.groups)
 	names.matches(route.agents, input.actor.id)
 	names.any_of(route.scopes, input.subject.scopes)

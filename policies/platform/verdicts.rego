@@ -10,6 +10,7 @@ package mcp.platform.verdicts
 
 import data.mcp.platform.combination
 import data.mcp.platform.delegation
+import data.mcp.platform.issuers
 import data.mcp.platform.names
 import data.mcp.platform.routing
 import data.mcp.platform.terms
@@ -78,6 +79,7 @@ platform_statements := {index: {"grant": own_grants(input.accesses[index])} |
 # title: The grants of the platform's data that fit an access
 own_grants(access) := {{"id": grant.id} |
 	some grant in data.mcp.platform.grants
+	issuers.counts(grant)
 	access.kind in grant.kinds
 	names.matches(grant.deployments, routing.deployment)
 	names.matches(grant.databases, access.database)

@@ -14,6 +14,7 @@ import data.mcp.platform.ceilings
 import data.mcp.platform.configuration
 import data.mcp.platform.guardrails
 import data.mcp.platform.input_check
+import data.mcp.platform.issuers
 import data.mcp.platform.names
 import data.mcp.platform.routing
 
@@ -85,6 +86,7 @@ delegated(deployment, kind) if {
 # scope: document
 grantable("platform", place, kind) if {
 	some grant in data.mcp.platform.grants
+	issuers.counts(grant)
 	kind in grant.kinds
 	names.matches(grant.deployments, place.deployment)
 	names.any_of(grant.groups, input.subject.groups)

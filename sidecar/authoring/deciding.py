@@ -14,7 +14,7 @@ from sidecar.authoring.explain import explain
 from sidecar.authoring.question import DerivedQuestion, QuestionRefused, read_question
 from sidecar.enforcement.evidence import OWN_SOURCE
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
-from sidecar.identity.claims import ClaimMap
+from sidecar.identity.claims import IdentityRules
 from sidecar.model import Decision, JsonObject, JsonValue, Reason, RequestContext
 from sidecar.obligations.plan import plan
 from sidecar.policy.document import command_document
@@ -36,7 +36,7 @@ class DecisionReport:
 async def decide_with_folder(
     engine: Engine,
     text: bytes,
-    claim_map: ClaimMap | None,
+    rules: IdentityRules | None,
     context: RequestContext,
     servers: list[str] | None = None,
     *,
@@ -47,7 +47,7 @@ async def decide_with_folder(
     Args:
         engine: over the folder.
         text: the question, as it was given.
-        claim_map: which claims mean what; None takes the usual ones.
+        rules: how the issuer's tokens are read; None takes the usual ones.
         context: what is true of the request.
         servers: those that are configured; None where nothing is, and all that the platform's data knows will do.
         explained: say which grant or why none.
@@ -56,7 +56,7 @@ async def decide_with_folder(
         ConfigurationError: OPA cannot evaluate the folder.
     """
     try:
-        asked = read_question(text, claim_map, context)
+        asked = read_question(text, rules, context)
     except QuestionRefused as refused:
         return DecisionReport(allow=False, document=refused.document())
     answer = await engine.value(_DECISION, asked.question)
@@ -71,7 +71,7 @@ async def decide_with_folder(
 
 
 async def decide_with_service(
-    pdp: DecisionPoint, text: bytes, claim_map: ClaimMap | None, context: RequestContext, servers: list[str]
+    pdp: DecisionPoint, text: bytes, rules: IdentityRules | None, context: RequestContext, servers: list[str]
 ) -> DecisionReport:
     """Decide one question with an OPA that serves.
 
@@ -79,7 +79,7 @@ async def decide_with_service(
         DecisionUnavailable: it does not answer.
     """
     try:
-        asked = read_question(text, claim_map, context)
+        asked = read_question(text, rules, context)
     except QuestionRefused as refused:
         return DecisionReport(allow=False, document=refused.document())
     answer = await pdp.ask(Question.DECISION, asked.question)

@@ -18,7 +18,7 @@ routing_of_call := {
 	"deployment": [deployment | deployment := routing.deployment],
 	"kinds": sort(touched.kinds),
 	"agent_kinds": [kind | some kind in ceilings.agent.kinds],
-	"agent_registered": count([true | data.mcp.platform.agents.registered[input.actor.id]]) > 0,
+	"agent_registered": count([true | ceilings.registered]) > 0,
 	"scoped_kinds": sort(ceilings.scoped_kinds),
 }
 

@@ -24,7 +24,8 @@ from sidecar.authoring.explain import vocabulary
 from sidecar.authoring.question import QuestionRefused, read_identity, read_object
 from sidecar.authoring.replaying import ReplayReport
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
-from sidecar.identity.claims import ClaimMap
+from sidecar.identity.claims import IdentityRules
+from sidecar.issuers import identity_rules
 from sidecar.mcp.revision import LATEST
 from sidecar.model import JsonObject, RequestContext
 from sidecar.opa.client import OpaClient
@@ -99,7 +100,7 @@ async def show_permissions(folder: Path, claims: bytes, about: Circumstances, op
         document = read_object(claims)
         # A whole question is taken too, so that one file serves `decide` and `policy show`.
         claimed = document["claims"] if isinstance(document.get("claims"), dict) else document
-        identity, _ = read_identity(claimed, _claim_map(config, claimed))
+        identity, _ = read_identity(claimed, _identity_rules(config, claimed))
     except QuestionRefused as refused:
         raise ConfigurationError(f"{refused.code}: {refused.message}") from None
     async with engine(settings.opa_binary(opa), folder) as held:
@@ -118,20 +119,20 @@ async def decide(
         ConfigurationError: nothing is configured, OPA does not answer, or --explain without a folder.
     """
     config = settings.load() if settings.given() or folder is None else None
-    claim_map = _claim_map(config, _claims(text))
+    rules = _identity_rules(config, _claims(text))
     context = _context(about, config)
     if folder is None and config is not None and config.opa.url:
         if explained:
             raise ConfigurationError(
                 "--explain needs the policies' source, but opa.url is configured: add --policies FOLDER"
             )
-        return await _ask_service(config, text, claim_map, context)
+        return await _ask_service(config, text, rules, context)
     where = folder if folder is not None or config is None else config.policies
     if where is None:
         raise ConfigurationError("no policy folder is configured: name one with --policies")
     async with engine(settings.opa_binary(opa), where) as held:
         servers = None if config is None else [server.name for server in config.servers]
-        return await deciding.decide_with_folder(held, text, claim_map, context, servers, explained=explained)
+        return await deciding.decide_with_folder(held, text, rules, context, servers, explained=explained)
 
 
 async def replay_file(records: BinaryIO, folder: Path, opa: str | None, *, limit: int) -> ReplayReport:
@@ -175,7 +176,7 @@ def _titles(reasons: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 async def _ask_service(
-    config: Settings, text: bytes, claim_map: ClaimMap | None, context: RequestContext
+    config: Settings, text: bytes, rules: IdentityRules | None, context: RequestContext
 ) -> DecisionReport:
     client = OpaClient(
         config.opa.url,
@@ -186,7 +187,7 @@ async def _ask_service(
     servers = [server.name for server in config.servers]
     async with client:
         try:
-            return await deciding.decide_with_service(client, text, claim_map, context, servers)
+            return await deciding.decide_with_service(client, text, rules, context, servers)
         except DecisionUnavailable as error:
             raise ConfigurationError(
                 f"opa.url: the OPA at {config.opa.url} gives no valid decision: {error.detail}"
@@ -201,16 +202,16 @@ def _claims(text: bytes) -> JsonObject:
     return claims if isinstance(claims, dict) else {}
 
 
-def _claim_map(config: Settings | None, claims: object) -> ClaimMap | None:
-    """Return the claim map of the issuer that the claims name; of the only one where they name none."""
+def _identity_rules(config: Settings | None, claims: object) -> IdentityRules | None:
+    """Return how the tokens are read of the issuer that the claims name; of the only one where they name none."""
     if config is None:
         return None
     issuer = claims.get("iss") if isinstance(claims, dict) else None
-    known = {entry.issuer: entry.claims for entry in config.issuers}
+    known = {entry.issuer: entry for entry in config.issuers}
     chosen = next(iter(known)) if issuer is None and len(known) == 1 else issuer
     if not isinstance(chosen, str) or chosen not in known:
         raise ConfigurationError(f"claims: iss must be one of the configured issuers: {', '.join(known)}")
-    return ClaimMap(**known[chosen].model_dump())
+    return identity_rules(known[chosen], config)
 
 
 def _context(about: Circumstances, config: Settings | None) -> RequestContext:

@@ -5,7 +5,7 @@ from typing import Final
 
 from sidecar.commands.derive import derive
 from sidecar.errors import CallRefused, MessageError, TokenRejected, UnknownTool
-from sidecar.identity.claims import ClaimMap, identify
+from sidecar.identity.claims import ClaimMap, IdentityRules, identify
 from sidecar.mcp import jsonrpc, tools
 from sidecar.model import AccessRequest, Command, Identity, JsonObject, JsonValue, RequestContext
 from sidecar.policy.document import decision_document
@@ -62,12 +62,12 @@ def read_object(text: bytes) -> JsonObject:
     return message.params
 
 
-def read_identity(claims: JsonValue, claim_map: ClaimMap | None) -> tuple[Identity, tuple[str, ...]]:
+def read_identity(claims: JsonValue, rules: IdentityRules | None) -> tuple[Identity, tuple[str, ...]]:
     """Return whom claims speak of, and what was assumed; ``iss`` and ``exp`` need not be there.
 
     Args:
         claims: the claims of a token.
-        claim_map: which claims mean what; None takes the usual ones and passes all others on to policy.
+        rules: how the issuer's tokens are read; None takes the usual ones and passes all others on to policy.
 
     Raises:
         QuestionRefused: no user, no agent, or a claim that is not of its form.
@@ -75,18 +75,18 @@ def read_identity(claims: JsonValue, claim_map: ClaimMap | None) -> tuple[Identi
     if not isinstance(claims, dict):
         raise QuestionRefused("invalid_request", "claims is not an object.", "/claims")
     notes: tuple[str, ...] = ()
-    if claim_map is None:
+    if rules is None:
         extra = tuple(sorted(name for name in claims if name and name not in _REGISTERED))
-        claim_map = ClaimMap(extra=extra)
+        rules = IdentityRules(claims=ClaimMap(extra=extra))
         if extra:
             notes = (f"assumed to reach policies (issuers.claims.extra): {', '.join(extra)}",)
     try:
-        return identify({"iss": DEFAULT_ISSUER, "exp": _EXPIRY, **claims}, claim_map), notes
+        return identify({"iss": DEFAULT_ISSUER, "exp": _EXPIRY, **claims}, rules), notes
     except TokenRejected as error:
         raise QuestionRefused(error.label, f"The token would be rejected: {error.detail}.", "/claims") from None
 
 
-def read_question(text: bytes, claim_map: ClaimMap | None, context: RequestContext) -> DerivedQuestion:
+def read_question(text: bytes, rules: IdentityRules | None, context: RequestContext) -> DerivedQuestion:
     """Read ``{"claims": {…}, "call": {"name", "arguments"}}``, or the two members of the call beside the claims.
 
     Raises:
@@ -103,7 +103,7 @@ def read_question(text: bytes, claim_map: ClaimMap | None, context: RequestConte
         )
     if not isinstance(params, dict):
         raise QuestionRefused("invalid_request", "call is not an object.", prefix)
-    identity, notes = read_identity(document["claims"], claim_map)
+    identity, notes = read_identity(document["claims"], rules)
     command = _derive(params, prefix)
     request = AccessRequest(identity=identity, method="tools/call", command=command, context=context)
     return DerivedQuestion(identity=identity, command=command, question=decision_document(request), notes=notes)

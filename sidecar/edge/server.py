@@ -9,9 +9,11 @@ from ssl import SSLContext
 from typing import Any, Final
 
 from aiohttp import http_parser, web
+from aiohttp.http_exceptions import LineTooLong
 from typing_extensions import override
 
 from sidecar.edge.connections import ConnectionLimits, Connections, Ending, address_of
+from sidecar.enforcement.budget import Budget
 from sidecar.errors import ConfigurationError
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -39,8 +41,8 @@ class ServerLimits:
     shutdown_s: float = 20.0
     """How long calls in flight may finish on shutdown."""
     max_line_bytes: int = 4096
-    max_header_bytes: int = 10_240
-    """One header; just above the longest token that ``sidecar.oauth`` looks at."""
+    max_header_bytes: int = 32_768
+    """One header; the longest is the one with the token."""
     max_headers: int = 64
     backlog: int = 128
     """Connections that may be accepted in one go before any of them can be ended again: part of the reserve of file
@@ -54,11 +56,13 @@ class _Protocol(web.RequestHandler):
     A connection that is not answering a request has a deadline: for the first byte, then for the complete head.
     """
 
-    __slots__ = ("_busy", "_connections", "_deadline", "_head_began", "address")
+    __slots__ = ("_busy", "_connections", "_deadline", "_head_began", "_long_heads", "_longest_header", "address")
 
     def __init__(self, server: "_Server", **parameters: Any) -> None:
         super().__init__(server, **parameters)
         self._connections = server.guarded
+        self._long_heads = server.long_heads
+        self._longest_header = parameters["max_field_size"]
         self._deadline: asyncio.TimerHandle | None = None
         self._head_began = False
         self._busy = False
@@ -119,16 +123,29 @@ class _Protocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        text = "Bad request\n"
         if status >= web.HTTPInternalServerError.status_code:
+            text = "Internal error\n"
             _log.error("unhandled error while answering", exc_info=exc)
+        elif isinstance(exc, LineTooLong):
+            # RFC 6585 section 5, RFC 9110 section 15.5.15. The exception holds a part of the line, maybe of a token:
+            # only its limit is told
+            status = 431 if exc.args[1] == self._longest_header else 414
+            text = f"A line of the request's head is longer than {exc.args[1]} bytes\n"
+            self._tell_long_head(request.remote or "", exc.args[1])
         else:
             _log.debug("malformed HTTP from %s: %s", request.remote, type(exc).__name__)
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has already begun")
-        response = web.Response(status=status, text="Bad request\n" if status < 500 else "Internal error\n")  # noqa: PLR2004 - the class of status
+        response = web.Response(status=status, text=text)
         response.headers.update(COMMON_HEADERS)
         response.force_close()
         return response
+
+    def _tell_long_head(self, address: str, limit: object) -> None:
+        others = self._long_heads.admit(address, asyncio.get_running_loop().time())
+        if others is not None:
+            _log.warning("refused a head with a line of more than %s bytes from %s (%d more)", limit, address, others)
 
 
 class _Server(web.Server):
@@ -148,6 +165,7 @@ class _Server(web.Server):
 
         super().__init__(guarded, **parameters)
         self.guarded = connections
+        self.long_heads = Budget()
 
     @override
     def __call__(self) -> web.RequestHandler:

@@ -21,6 +21,7 @@ from sidecar.errors import (
     ObligationNotSupported,
     PolicyDenied,
     SidecarError,
+    TokenRejected,
     UpstreamError,
     ViewsUnavailable,
 )
@@ -259,7 +260,13 @@ def _status(result: UpstreamResult | None, failure: SidecarError | None) -> reco
 
 
 def _label(error: SidecarError) -> str:
-    return error.reason if isinstance(error, CallRefused) else error.label
+    match error:
+        case CallRefused():
+            return error.reason
+        case TokenRejected():
+            return error.fault
+        case _:
+            return error.label
 
 
 def _owners(decision: Decision) -> tuple[str, ...]:

@@ -8,15 +8,14 @@ What does not live here: tokens and keys (``sidecar.oauth``), and what an identi
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from math import isfinite
-from typing import Final, TypeAlias
+from typing import Final
 
-from sidecar.errors import TokenRejected
-from sidecar.model import Actor, Identity, JsonObject, JsonValue, Principal
-
-Claims: TypeAlias = Mapping[str, JsonValue]
+from sidecar.errors import TokenFault, TokenRejected
+from sidecar.identity.person import Claims, PersonRule, doubt, find
+from sidecar.model import Actor, Identity, JsonObject, JsonValue, Principal, PrincipalKind
 
 MAX_ID_CHARACTERS: Final = 1_024
 """Length of an issuer, subject or agent. OpenID Connect stops subjects at 255; a client id may be a URL (CIMD)."""
@@ -72,65 +71,83 @@ class ClaimMap:
             raise ValueError("a claim map names a claim for each part and at least one for the agent")
 
 
-def identify(claims: Claims, claim_map: ClaimMap) -> Identity:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityRules:
+    """How the tokens of one issuer are read."""
+
+    claims: ClaimMap = field(default_factory=ClaimMap)
+    person: PersonRule = field(default_factory=PersonRule)
+    services: frozenset[str] = frozenset()
+    """Agents that may speak for themselves: software that needs no person behind it."""
+    several_issuers: bool = False
+    """Whether other issuers are trusted too."""
+
+
+def identify(claims: Claims, rules: IdentityRules) -> Identity:
     """Return the user and the agent that verified claims speak of.
 
     Raises:
         TokenRejected: there is no user, no agent, or a claim is not of its form. The detail names the claim, never
             its value.
     """
+    names = rules.claims
     issuer = _identifier(claims, "iss")
-    subject = _identifier(claims, claim_map.subject)
-    chain = _actors(claims, issuer, claim_map)
-    actor = _agent(claims, claim_map)
-    _require_user(claims, subject, actor)
+    subject = _identifier(claims, names.subject)
+    chain = _actors(claims, issuer, names)
+    actor = _agent(claims, names)
+    _require_claims_here(claims, names)
     return Identity(
         principal=Principal(
             issuer=issuer,
             subject=subject,
-            groups=_groups(claims, claim_map.groups),
-            roles=_names(_find(claims, claim_map.roles), claim_map.roles),
-            scopes=_scopes(claims, claim_map.scope),
-            claims=_extra(claims, claim_map.extra),
+            several_issuers=rules.several_issuers,
+            kind=_kind(claims, subject, actor, rules),
+            groups=_names(find(claims, names.groups), names.groups),
+            roles=_names(find(claims, names.roles), names.roles),
+            scopes=_scopes(claims, names.scope),
+            claims=_extra(claims, names.extra),
         ),
         actor=Actor(id=actor, chain=chain[1:] if chain and chain[0] == actor else chain),
         expires_at=_expiry(claims),
     )
 
 
-def _find(claims: Claims, path: str) -> JsonValue:
-    """Return the claim at ``path``, or None where there is none."""
-    if path in claims:
-        return claims[path]
-    head, dot, rest = path.partition(".")
-    if "://" in path or not dot or claims.get(head) is _ABSENT:
-        return None
-    nested = claims[head]
-    if not isinstance(nested, dict):
-        raise TokenRejected(f"claim {head} is not an object")
-    return _find(nested, rest)
+def _kind(claims: Claims, subject: str, agent: str, rules: IdentityRules) -> PrincipalKind:
+    """Return whether a person or a registered service speaks.
+
+    A service speaks for itself: a token with ``act`` says that somebody acts for somebody, so it needs a person.
+
+    Raises:
+        TokenRejected: neither does.
+    """
+    found = doubt(claims, rules.person, subject, agent)
+    if found is None:
+        return PrincipalKind.USER
+    if agent in rules.services and "act" not in claims:
+        return PrincipalKind.SERVICE
+    raise TokenRejected(found.detail, fault=found.fault)
 
 
 def _text(value: JsonValue, claim: str, limit: int) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= limit or _UNPRINTABLE.search(value):
-        raise TokenRejected(f"claim {claim} is not a plain string")
+        raise TokenRejected(f"claim {claim} is not a plain string", fault=TokenFault.CLAIM)
     return value
 
 
 def _identifier(claims: Claims, path: str) -> str:
-    value = _find(claims, path)
+    value = find(claims, path)
     if value is _ABSENT:
-        raise TokenRejected(f"claim {path} is missing")
+        raise TokenRejected(f"claim {path} is missing", fault=TokenFault.CLAIM)
     return _text(value, path, MAX_ID_CHARACTERS)
 
 
 def _agent(claims: Claims, claim_map: ClaimMap) -> str:
     """Return the first of the configured claims that the token has."""
     for path in claim_map.agent:
-        value = _find(claims, path)
+        value = find(claims, path)
         if value is not _ABSENT and value != "":
             return _text(value, path, MAX_ID_CHARACTERS)
-    raise TokenRejected("token has no agent")
+    raise TokenRejected("token has no agent", fault=TokenFault.NO_AGENT)
 
 
 def _actors(claims: Claims, issuer: str, claim_map: ClaimMap) -> tuple[str, ...]:
@@ -143,7 +160,7 @@ def _actors(claims: Claims, issuer: str, claim_map: ClaimMap) -> tuple[str, ...]
     actors: list[str] = []
     for act in _levels(claims):
         if act.get("iss", issuer) != issuer:
-            raise TokenRejected("claim act names another issuer")
+            raise TokenRejected("claim act names another issuer", fault=TokenFault.CLAIM)
         name = next((act[key] for key in keys if act.get(key) is not _ABSENT), _ABSENT)
         actors.append(_text(name, "act", MAX_ID_CHARACTERS))
     return tuple(actors)
@@ -156,28 +173,9 @@ def _levels(claims: Claims) -> Iterator[JsonObject]:
         act = level["act"]
         count += 1
         if not isinstance(act, dict) or count > MAX_ACTORS:
-            raise TokenRejected("claim act is not an object, or nested too deeply")
+            raise TokenRejected("claim act is not an object, or nested too deeply", fault=TokenFault.CLAIM)
         yield act
         level = act
-
-
-_CLIENT_CLAIMS: Final = ("client_id", "azp")
-
-_APPLICATION_MARKS: Final[tuple[tuple[str, str], ...]] = (("gty", "client-credentials"), ("idtyp", "app"))
-"""How Auth0 and Entra ID mark a token that an application got for itself; there ``sub`` is not the bare client id."""
-
-
-def _require_user(claims: Claims, subject: str, actor: str) -> None:
-    """Refuse a token in which nobody but software speaks.
-
-    With the client credentials grant ``sub`` is the client itself (RFC 9068 section 2.2), so the agent would be its own
-    user and pass wherever a user and an agent are both asked for.
-    """
-    clients = {claims.get(claim) for claim in _CLIENT_CLAIMS if isinstance(claims.get(claim), str)}
-    subjects = {subject, claims.get("sub") if isinstance(claims.get("sub"), str) else subject}
-    marked = any(claims.get(claim) == mark for claim, mark in _APPLICATION_MARKS)
-    if marked or subject == actor or clients & subjects:
-        raise TokenRejected("token has no user")
 
 
 def _names(value: JsonValue, claim: str) -> tuple[str, ...]:
@@ -186,33 +184,43 @@ def _names(value: JsonValue, claim: str) -> tuple[str, ...]:
         return ()
     entries = [value] if isinstance(value, str) else value
     if not isinstance(entries, list) or len(entries) > MAX_NAMES:
-        raise TokenRejected(f"claim {claim} is not a list of names")
+        raise TokenRejected(f"claim {claim} is not a list of names", fault=TokenFault.CLAIM)
     return tuple(dict.fromkeys(_text(entry, claim, MAX_NAME_CHARACTERS) for entry in entries))
 
 
-def _groups(claims: Claims, path: str) -> tuple[str, ...]:
-    """Return the groups; refuse a token that only refers to them (OpenID Connect Core section 5.6.2)."""
+def _require_claims_here(claims: Claims, names: ClaimMap) -> None:
+    """Refuse a token that only refers to a claim which counts (OpenID Connect Core section 5.6.2).
+
+    Entra ID does so for users with more than 200 groups (``_claim_names``, or ``hasgroups`` in tokens of the implicit
+    flow). Without its groups the caller would be another identity: one that a deny about a group does not meet.
+    """
     elsewhere = claims.get("_claim_names")
-    if isinstance(elsewhere, dict) and path in elsewhere:
-        raise TokenRejected(f"claim {path} is only referred to")
-    return _names(_find(claims, path), path)
+    referred = elsewhere.keys() if isinstance(elsewhere, dict) else ()
+    for path in (names.groups, names.roles, names.scope, *names.extra):
+        if path in referred:
+            raise TokenRejected(f"claim {path} is only referred to", fault=TokenFault.GROUPS_ELSEWHERE)
+    if claims.get("hasgroups") not in _NOTHING and find(claims, names.groups) is _ABSENT:
+        raise TokenRejected(f"claim {names.groups} is too long for the token", fault=TokenFault.GROUPS_ELSEWHERE)
+
+
+_NOTHING: Final = (_ABSENT, False, "false")
 
 
 def _scopes(claims: Claims, path: str) -> tuple[str, ...]:
     """Return the scopes: a string split at spaces (RFC 6749 section 3.3), or a list; else the same of ``scp``."""
-    value = _find(claims, path)
+    value = find(claims, path)
     if value is _ABSENT:
         path, value = "scp", claims.get("scp")
     entries: JsonValue = [*filter(None, value.split(" "))] if isinstance(value, str) else value
     scopes = _names(entries, path)
     if not all(_SCOPE_TOKEN.fullmatch(scope) for scope in scopes):
-        raise TokenRejected(f"claim {path} is not a list of scopes")
+        raise TokenRejected(f"claim {path} is not a list of scopes", fault=TokenFault.CLAIM)
     return scopes
 
 
 def _extra(claims: Claims, paths: tuple[str, ...]) -> dict[str, JsonValue]:
     """Return the claims that policy may see; a missing one is left out, so that a rule on it is undefined."""
-    found = {path: _find(claims, path) for path in paths}
+    found = {path: find(claims, path) for path in paths}
     return {path: _plain(value, path) for path, value in found.items() if value is not _ABSENT}
 
 
@@ -227,7 +235,7 @@ def _plain(value: JsonValue, claim: str) -> JsonValue:
         level = [nested for member in level for nested in _members(member)]
         if not level:
             return value
-    raise TokenRejected(f"claim {claim} is too large or not plain JSON")
+    raise TokenRejected(f"claim {claim} is too large or not plain JSON", fault=TokenFault.CLAIM)
 
 
 def _members(value: JsonValue) -> list[JsonValue]:
@@ -254,5 +262,5 @@ def _expiry(claims: Claims) -> float:
     """Return ``exp`` (RFC 7519 section 4.1.4: a number, possibly with a fraction)."""
     value = claims.get("exp")
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MAX_EXPIRY:
-        raise TokenRejected("claim exp is missing or not a date")
+        raise TokenRejected("claim exp is missing or not a date", fault=TokenFault.CLAIM)
     return float(value)

@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar import strict_json
-from sidecar.errors import TokenRejected
+from sidecar.errors import TokenFault, TokenRejected
 from sidecar.mcp.jsonrpc import encode
 from sidecar.model import JsonObject, JsonValue, UnverifiedToken
-
-MAX_TOKEN_BYTES: Final = 8192
-"""Longest token that is looked at; the edge's header limit lies just above it."""
 
 _COMPACT_JWS: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
 """RFC 7515 section 3.1. Five segments would be a JWE; an empty third one is ``alg: none`` (RFC 8725 section 3.1)."""
@@ -44,34 +41,38 @@ class UnverifiedJwt:
     issuer: str
 
 
-def peek(token: UnverifiedToken) -> UnverifiedJwt:
+def peek(token: UnverifiedToken, longest: int) -> UnverifiedJwt:
     """Split and decode a token without believing it.
+
+    Args:
+        token: what was presented.
+        longest: characters of a token that is looked at.
 
     Raises:
         TokenRejected: the token is not a compact JWS whose header and payload are strict JSON objects, or its header
             asks for something that is never done here.
     """
-    if len(token) > MAX_TOKEN_BYTES:
-        raise TokenRejected("token too long")
+    if len(token) > longest:
+        raise TokenRejected(f"token of more than {longest} characters", fault=TokenFault.TOO_LONG)
     segments = _COMPACT_JWS.fullmatch(token)
     if segments is None:
-        raise TokenRejected("token is not a compact JWS")
+        raise TokenRejected("token is not a compact JWS", fault=TokenFault.MALFORMED)
     header = _segment(segments[1])
     payload = _segment(segments[2])
     if not _REFUSED_HEADERS.isdisjoint(header):
-        raise TokenRejected("token header asks for an extension")
+        raise TokenRejected("token header asks for an extension", fault=TokenFault.MALFORMED)
     issuer = payload.get("iss")
     if not isinstance(issuer, str):
-        raise TokenRejected("token names no issuer")
+        raise TokenRejected("token names no issuer", fault=TokenFault.MALFORMED)
     return UnverifiedJwt(header=_header(header), issuer=issuer)
 
 
 def _header(header: JsonObject) -> UnverifiedHeader:
     algorithm, key_id, kind = header.get("alg"), header.get("kid"), header.get("typ", "")
     if not isinstance(algorithm, str) or not isinstance(kind, str):
-        raise TokenRejected("token header is malformed")
+        raise TokenRejected("token header is malformed", fault=TokenFault.MALFORMED)
     if "kid" in header and not isinstance(key_id, str):
-        raise TokenRejected("token header has a key id that is not a string")
+        raise TokenRejected("token header has a key id that is not a string", fault=TokenFault.MALFORMED)
     return UnverifiedHeader(algorithm=algorithm, key_id=key_id if isinstance(key_id, str) else None, type=kind.lower())
 
 
@@ -80,7 +81,7 @@ def _segment(text: str) -> JsonObject:
         decoded = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         return strict_object(decoded)
     except (binascii.Error, ValueError) as error:
-        raise TokenRejected("token segment is not base64url of strict JSON") from error
+        raise TokenRejected("token segment is not base64url of strict JSON", fault=TokenFault.MALFORMED) from error
 
 
 def strict_object(data: bytes) -> JsonObject:

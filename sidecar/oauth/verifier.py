@@ -6,16 +6,30 @@ verifying once the key set was refreshed and the cache of verified tokens (``cac
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sidecar.bounded import BoundedMemory
-from sidecar.errors import ConfigurationError, TokenRejected
+from sidecar.enforcement.budget import Budget
+from sidecar.errors import ConfigurationError, TokenFault, TokenRejected
 from sidecar.identity.claims import identify
-from sidecar.model import Credential, Identity
+from sidecar.model import Credential, Identity, JsonObject, UnverifiedToken
 from sidecar.oauth.jwt_tokens import TrustedIssuer, verified_claims
 from sidecar.oauth.unverified import peek
 from sidecar.ports import Clock
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_LONGEST: Final = 32_768
+"""Characters: what is left of it below the edge's limit for one header. 200 groups make a token of about 16,000."""
+
+LARGE: Final = 4_096
+"""Characters of a token from which it is remembered among fewer: its identity takes about as much as the token."""
+
+LARGE_SHARE: Final = 8
+"""For so many remembered tokens there can be one large one; together they stay below 32 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,20 +49,30 @@ class JwtVerifier:
         clock: the only source of time.
         cache_size: verified tokens that are remembered (by SHA-256, never the token); least recently used go first.
         cache_s: how long one is remembered at most.
+        longest: characters of a token that is looked at.
 
     Raises:
         ConfigurationError: no issuer, or one twice.
     """
 
     def __init__(
-        self, issuers: Sequence[TrustedIssuer], clock: Clock, *, cache_size: int = 4096, cache_s: float = 60.0
+        self,
+        issuers: Sequence[TrustedIssuer],
+        clock: Clock,
+        *,
+        cache_size: int = 4096,
+        cache_s: float = 60.0,
+        longest: int = DEFAULT_LONGEST,
     ) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         if not issuers or len(self._issuers) != len(issuers):
             raise ConfigurationError("at least one issuer, and each only once")
         self._clock = clock
         self._cache_s = cache_s
-        self._cache: BoundedMemory[bytes, _Verified] = BoundedMemory(cache_size)
+        self._small: BoundedMemory[bytes, _Verified] = BoundedMemory(cache_size)
+        self._large: BoundedMemory[bytes, _Verified] = BoundedMemory(max(1, cache_size // LARGE_SHARE))
+        self._longest = longest
+        self._told = Budget()
 
     async def verify(self, credential: Credential) -> Identity:
         """Return who the credential's token speaks for and who acts.
@@ -58,34 +82,51 @@ class JwtVerifier:
             KeysUnavailable: the issuer's keys cannot be had.
         """
         digest = hashlib.sha256(credential.token.encode("utf-8", "surrogatepass")).digest()
-        known = self._recall(digest)
+        cache = self._large if len(credential.token) > LARGE else self._small
+        known = self._recall(cache, digest)
         if known is not None:
             return known
-        unverified = peek(credential.token)
-        issuer = self._issuers.get(unverified.issuer)
-        if issuer is None:
-            raise TokenRejected("unknown issuer")
-        claims = await verified_claims(credential.token, unverified, issuer, self._clock)
-        identity = identify(claims, issuer.claims)
-        self._remember(digest, identity, issuer)
+        try:
+            issuer, claims = await self._verified(credential.token)
+            identity = identify(claims, issuer.rules)
+        except TokenRejected as refusal:
+            self._tell(refusal)
+            raise
+        self._remember(cache, digest, identity, issuer)
         return identity
 
-    def _recall(self, digest: bytes) -> Identity | None:
-        known = self._cache.use(digest)
+    async def _verified(self, token: UnverifiedToken) -> tuple[TrustedIssuer, JsonObject]:
+        unverified = peek(token, self._longest)
+        issuer = self._issuers.get(unverified.issuer)
+        if issuer is None:
+            raise TokenRejected("unknown issuer", fault=TokenFault.ISSUER)
+        return issuer, await verified_claims(token, unverified, issuer, self._clock)
+
+    def _tell(self, refusal: TokenRejected) -> None:
+        """Log why a token was refused, as often as a log can bear; the detail names claims, never their values."""
+        others = self._told.admit(refusal.fault, self._clock.monotonic())
+        if others is not None:
+            more = f" ({others} more like it)" if others else ""
+            _log.info("token refused: %s: %s%s", refusal.fault, refusal.detail, more)
+
+    def _recall(self, cache: BoundedMemory[bytes, _Verified], digest: bytes) -> Identity | None:
+        known = cache.use(digest)
         if known is None:
             return None
         if known.good_until <= self._now() or known.cached_until <= self._clock.monotonic():
-            self._cache.drop(digest)
+            cache.drop(digest)
             return None
         return known.identity
 
-    def _remember(self, digest: bytes, identity: Identity, issuer: TrustedIssuer) -> None:
+    def _remember(
+        self, cache: BoundedMemory[bytes, _Verified], digest: bytes, identity: Identity, issuer: TrustedIssuer
+    ) -> None:
         verified = _Verified(
             identity=identity,
             good_until=identity.expires_at + issuer.leeway_s,
             cached_until=self._clock.monotonic() + self._cache_s,
         )
-        self._cache.put(digest, verified)
+        cache.put(digest, verified)
 
     def _now(self) -> float:
         return self._clock.time_ns() / 1e9

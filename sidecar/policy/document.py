@@ -99,9 +99,9 @@ def command_document(command: Command) -> JsonObject:
 
 
 def subject_document(principal: Principal) -> JsonObject:
-    """Render who the token speaks for."""
-    return {
-        "type": "user",
+    """Render who the token speaks for; ``several_issuers`` is a key only where there are."""
+    document: JsonObject = {
+        "type": principal.kind.value,
         "id": principal.subject,
         "issuer": principal.issuer,
         "groups": list(principal.groups),
@@ -109,6 +109,9 @@ def subject_document(principal: Principal) -> JsonObject:
         "scopes": list(principal.scopes),
         "claims": dict(principal.claims),
     }
+    if principal.several_issuers:
+        document["several_issuers"] = True
+    return document
 
 
 def actor_document(actor: Actor) -> JsonObject:

@@ -22,7 +22,6 @@ from sidecar.edge.origins import default_hosts, default_origins
 from sidecar.edge.server import ServerLimits, serve
 from sidecar.enforcement import EnforcementPoint, Ports, Rules
 from sidecar.errors import DecisionUnavailable
-from sidecar.identity.claims import ClaimMap
 from sidecar.identity.resource import ResourceUri
 from sidecar.mcp.session import Sessions
 from sidecar.model import JsonObject
@@ -236,9 +235,7 @@ async def running(
     member = jwt.algorithms.ECAlgorithm.to_jwk(KEY.public_key(), as_dict=True)
     keys.write_bytes(encoded({"keys": [{**member, "kid": "k"}]}))
     clock, ledger, silence = WallClock(), Ledger(), Silence()
-    issuer = TrustedIssuer(
-        issuer=ISSUER, audiences=frozenset({RESOURCE}), keys=FileKeySet(keys, clock), claims=ClaimMap()
-    )
+    issuer = TrustedIssuer(issuer=ISSUER, audiences=frozenset({RESOURCE}), keys=FileKeySet(keys, clock))
     ports: Any = Ports(
         verifier=JwtVerifier([issuer], clock),
         decisions=Down(),

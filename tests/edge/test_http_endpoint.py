@@ -273,14 +273,14 @@ class TestLimits:
 
     async def test_heads_that_are_too_large_are_refused(self, endpoint: Endpoint) -> None:
         many: dict[str, Any] = {f"X-{n}": "1" for n in range(100)}
-        for answer in (
-            await endpoint.ask(X_Large="x" * 11_000),
+        found = [
+            await endpoint.ask(X_Large="x" * 33_000),
             await endpoint.ask(target="/mcp?" + "x" * 5000),
             await endpoint.ask(**many),
-        ):
-            assert answer.status == 400
+        ]
+        assert [answer.status for answer in found] == [431, 414, 400]
         assert not endpoint.ledger.records
-        assert (await endpoint.ask(body=encoded(INITIALIZE), X_Large="x" * 9_000)).status == 200
+        assert (await endpoint.ask(body=encoded(INITIALIZE), X_Large="x" * 32_000)).status == 200
 
     async def test_a_client_that_never_ends_its_sessions_goes_on(self, tmp_path: Path) -> None:
         async with running(tmp_path, max_sessions=2) as endpoint:
@@ -792,3 +792,30 @@ def test_answers_are_split_as_they_were_sent() -> None:
     sent = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 204 No Content\r\n\r\n"
 
     assert [(answer.status, answer.body) for answer in answers(sent)] == [(200, b"ok"), (204, b"")]
+
+
+def with_token_of(size: int) -> str:
+    return "Bearer " + "a" * (size - len("Bearer "))
+
+
+async def test_a_header_that_is_too_long_is_told_so_and_nothing_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, ServerLimits(max_header_bytes=8192)) as endpoint:
+        [long] = await endpoint.raw(request("POST", "/mcp", Authorization=with_token_of(9000)))
+        [fitting] = await endpoint.raw(request("POST", "/mcp", Authorization=with_token_of(8000)))
+
+    assert (long.status, long.body) == (431, b"A line of the request's head is longer than 8192 bytes\n")
+    assert fitting.status == 401
+    assert "8192" in caplog.text
+    assert "aaaa" not in caplog.text
+
+
+async def test_a_token_with_many_groups_is_accepted(endpoint: Endpoint) -> None:
+    groups = [f"{number:08x}-6b0a-4944-982d-f776045632af-of-the-directory-of-corp" for number in range(200)]
+    large = token(groups=groups)
+    assert len(large) > 16_000
+
+    [answer] = await endpoint.raw(request("POST", "/mcp", encoded(INITIALIZE), Authorization=f"Bearer {large}"))
+
+    assert answer.status == 200

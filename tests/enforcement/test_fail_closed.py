@@ -31,6 +31,7 @@ from sidecar.errors import (
     SessionNotFound,
     SessionRequired,
     SidecarError,
+    TokenFault,
     TokenMissing,
     TokenRejected,
     TooManyCalls,
@@ -487,6 +488,15 @@ async def test_no_token_is_refused_without_asking_the_verifier(world):
     with pytest.raises(TokenMissing):
         await one.pep.authenticate(None, Exchange(transport="http", client_ip="127.0.0.1"))
     assert one.told() == [("refusal", "refused", "token_missing")]
+
+
+async def test_why_a_token_proves_nothing_is_in_the_record_and_the_span_but_not_in_the_error_that_is_answered(world):
+    one = world(verified=TokenRejected(CANARY, fault=TokenFault.NO_PERSON))
+    with pytest.raises(TokenRejected) as refusal:
+        await one.pep.authenticate(CREDENTIAL, Exchange(transport="http", client_ip="127.0.0.1"))
+    assert one.told() == [("refusal", "refused", "token_no_person")]
+    assert one.refusals() == {("admit", "token_rejected"): 1.0}
+    assert refusal.value.public == TokenRejected().public
 
 
 async def test_a_refusal_stands_even_if_it_cannot_be_recorded(world):

@@ -1,18 +1,24 @@
 """Verified claims to an identity: a user and an agent, or nobody."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import TokenRejected
 from sidecar.identity import claims as claims_module
-from sidecar.identity.claims import ClaimMap, identify
+from sidecar.identity.claims import ClaimMap, IdentityRules, identify
 from sidecar.mcp.jsonrpc import encode
 from sidecar.model import JsonObject, JsonValue
 
 ISSUER = "https://idp.example"
 TOKEN: JsonObject = {"iss": ISSUER, "sub": "alice", "client_id": "desktop", "exp": 1_800_000_000}
-DEFAULT = ClaimMap()
+DEFAULT = IdentityRules()
+
+
+def mapped(**names: Any) -> IdentityRules:
+    return IdentityRules(claims=ClaimMap(**names))
 
 
 def without(*names: str) -> JsonObject:
@@ -48,13 +54,13 @@ def test_the_agent_is_the_outermost_actor_else_the_client(members, agent, chain)
 
 def test_where_the_agent_is_the_client_all_actors_are_the_chain():
     token = TOKEN | {"act": {"sub": "b", "act": {"sub": "a"}}}
-    actor = identify(token, ClaimMap(agent=("client_id",))).actor
+    actor = identify(token, mapped(agent=("client_id",))).actor
     assert (actor.id, actor.chain) == ("desktop", ("b", "a"))
 
 
 def test_an_actor_may_be_named_by_another_member_if_that_is_configured():
     token = TOKEN | {"act": {"client_id": "agent"}}
-    assert identify(token, ClaimMap(agent=("act.client_id",))).actor.id == "agent"
+    assert identify(token, mapped(agent=("act.client_id",))).actor.id == "agent"
     with pytest.raises(TokenRejected):
         identify(token, DEFAULT)
 
@@ -84,7 +90,7 @@ MALFORMED_ACTS: dict[str, JsonValue] = {
 
 
 @pytest.mark.parametrize("act", MALFORMED_ACTS.values(), ids=MALFORMED_ACTS)
-@pytest.mark.parametrize("claim_map", [DEFAULT, ClaimMap(agent=("client_id",))], ids=["act first", "act ignored"])
+@pytest.mark.parametrize("claim_map", [DEFAULT, mapped(agent=("client_id",))], ids=["act first", "act ignored"])
 def test_a_malformed_act_is_never_passed_over_in_favour_of_the_client(act, claim_map):
     with pytest.raises(TokenRejected):
         identify(TOKEN | {"act": act}, claim_map)
@@ -107,15 +113,15 @@ NO_USER: dict[str, JsonObject] = {
 
 @pytest.mark.parametrize("members", NO_USER.values(), ids=NO_USER)
 def test_a_token_in_which_only_software_speaks_has_no_user(members):
-    with pytest.raises(TokenRejected, match=r"^token has no user$"):
+    with pytest.raises(TokenRejected, match=r"^token has no user"):
         identify(TOKEN | members, DEFAULT)
 
 
 def test_a_client_that_speaks_for_itself_is_found_under_a_mapped_subject_too():
     token = TOKEN | {"sub": "desktop", "email": "alice@corp.example"}
-    with pytest.raises(TokenRejected, match=r"^token has no user$"):
-        identify(token, ClaimMap(subject="email"))
-    assert identify(token | {"sub": "u1"}, ClaimMap(subject="email")).principal.subject == "alice@corp.example"
+    with pytest.raises(TokenRejected, match=r"^token has no user"):
+        identify(token, mapped(subject="email"))
+    assert identify(token | {"sub": "u1"}, mapped(subject="email")).principal.subject == "alice@corp.example"
 
 
 @pytest.mark.parametrize("name", ["iss", "sub", "exp"])
@@ -215,7 +221,7 @@ def test_a_scope_of_another_form_is_refused(scope):
 
 def test_a_path_with_dots_is_a_nested_claim_unless_a_claim_has_that_very_name():
     token = TOKEN | {"realm_access": {"roles": ["nested"]}}
-    claim_map = ClaimMap(roles="realm_access.roles")
+    claim_map = mapped(roles="realm_access.roles")
     assert identify(token, claim_map).principal.roles == ("nested",)
     assert identify(token | {"realm_access.roles": ["literal"]}, claim_map).principal.roles == ("literal",)
     assert identify(TOKEN, claim_map).principal.roles == ()
@@ -223,20 +229,20 @@ def test_a_path_with_dots_is_a_nested_claim_unless_a_claim_has_that_very_name():
 
 def test_a_path_through_something_that_is_no_object_rejects_the_token():
     with pytest.raises(TokenRejected):
-        identify(TOKEN | {"realm_access": ["roles"]}, ClaimMap(roles="realm_access.roles"))
+        identify(TOKEN | {"realm_access": ["roles"]}, mapped(roles="realm_access.roles"))
 
 
 def test_a_url_is_a_name_and_never_a_path():
     name = "https://corp.example/groups"
     token = TOKEN | {name: ["a"], "https://corp": {"example/groups": ["b"]}}
-    assert identify(token, ClaimMap(groups=name)).principal.groups == ("a",)
+    assert identify(token, mapped(groups=name)).principal.groups == ("a",)
     del token[name]
-    assert identify(token, ClaimMap(groups=name)).principal.groups == ()
+    assert identify(token, mapped(groups=name)).principal.groups == ()
 
 
 def test_only_configured_claims_are_passed_on():
     token = TOKEN | {"region": "EU", "email": "alice@corp.example", "org": {"unit": {"id": 7}}, "gone": None}
-    principal = identify(token, ClaimMap(extra=("region", "org.unit", "missing", "gone"))).principal
+    principal = identify(token, mapped(extra=("region", "org.unit", "missing", "gone"))).principal
     assert principal.claims == {"region": "EU", "org.unit": {"id": 7}}
 
 
@@ -253,13 +259,13 @@ def deep(levels: int) -> JsonValue:
 )
 def test_a_claim_that_is_unbounded_or_cannot_be_encoded_is_not_passed_on(value):
     with pytest.raises(TokenRejected):
-        identify(TOKEN | {"region": value}, ClaimMap(extra=("region",)))
+        identify(TOKEN | {"region": value}, mapped(extra=("region",)))
     identify(TOKEN | {"region": value}, DEFAULT)
 
 
 def test_a_claim_at_the_bounds_is_passed_on():
     value = deep(claims_module.MAX_EXTRA_DEPTH - 1)
-    assert identify(TOKEN | {"region": value}, ClaimMap(extra=("region",))).principal.claims == {"region": value}
+    assert identify(TOKEN | {"region": value}, mapped(extra=("region",))).principal.claims == {"region": value}
 
 
 @pytest.mark.parametrize("value", [1, 1.5, 253_402_300_799])
@@ -278,7 +284,7 @@ def test_an_expiry_of_another_form_is_refused(value):
 @pytest.mark.parametrize("change", [{"agent": ()}, {"agent": ("",)}, {"subject": ""}, {"extra": ("",)}, {"groups": ""}])
 def test_a_map_without_a_claim_for_each_part_cannot_be_made(change):
     with pytest.raises(ValueError):
-        ClaimMap(**change)
+        mapped(**change)
 
 
 json_values = st.recursive(
@@ -308,7 +314,7 @@ NAMES = [
 
 @given(st.dictionaries(st.sampled_from(NAMES), json_values), st.sampled_from([{}, TOKEN]))
 def test_any_claims_are_an_identity_or_a_rejection(members, base):
-    claim_map = ClaimMap(roles="act.roles", extra=("extra",))
+    claim_map = mapped(roles="act.roles", extra=("extra",))
     try:
         identity = identify(base | members, claim_map)
     except TokenRejected:

@@ -14,13 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.errors import ConfigurationError, KeysUnavailable, TokenRejected
-from sidecar.identity.claims import ClaimMap
+from sidecar.errors import ConfigurationError, KeysUnavailable, TokenFault, TokenRejected
 from sidecar.model import AuthScheme, Credential, Identity, UnverifiedToken
 from sidecar.oauth.jwk import VerificationKey, parse_key_set
 from sidecar.oauth.jwt_tokens import TrustedIssuer
-from sidecar.oauth.unverified import MAX_TOKEN_BYTES, peek, strict_object
-from sidecar.oauth.verifier import JwtVerifier
+from sidecar.oauth.unverified import peek, strict_object
+from sidecar.oauth.verifier import DEFAULT_LONGEST, JwtVerifier
 
 ISSUER = "https://idp.corp.example"
 OTHER = "https://other.example"
@@ -79,7 +78,6 @@ def issuer(**changes: Any) -> TrustedIssuer:
         "issuer": ISSUER,
         "audiences": frozenset({RESOURCE}),
         "keys": KEYS,
-        "claims": ClaimMap(),
         "algorithms": frozenset({"RS256", "ES256", "EdDSA"}),
         "leeway_s": 10.0,
     }
@@ -281,7 +279,7 @@ REFUSED: dict[str, UnverifiedToken] = {
     "payload not JSON": sign(json.dumps(HEADER).encode(), b"iss"),
     "payload nested deeply": sign(json.dumps(HEADER).encode(), b"[" * 3000),
     "payload in another encoding": sign(json.dumps(HEADER).encode(), json.dumps(GOOD).encode("utf-16")),
-    "too long": token({"padding": "x" * MAX_TOKEN_BYTES}),
+    "too long": token({"padding": "x" * DEFAULT_LONGEST}),
 }
 
 
@@ -408,7 +406,7 @@ def test_a_configuration_that_would_make_a_check_vacuous_is_refused(case: str) -
 )
 def test_any_text_is_refused_or_read_and_nothing_else(text: str) -> None:
     try:
-        peek(UnverifiedToken(text))
+        peek(UnverifiedToken(text), DEFAULT_LONGEST)
     except TokenRejected:
         return
 
@@ -455,3 +453,183 @@ def test_strict_objects_survive_only_as_objects(data: bytes) -> None:
     except ValueError:
         return
     assert isinstance(value, dict)
+
+
+# --- issuers that mark access tokens in their own way -----------------------------------------------------------------
+
+COGNITO_TYPES: dict[str, Any] = {"token_types": frozenset({"", "jwt"}), "required": {"token_use": ("access",)}}
+"""Amazon Cognito, understanding the access token: the header has ``kid`` and ``alg`` only."""
+
+
+async def test_a_token_without_a_type_is_accepted_where_something_else_marks_it() -> None:
+    untyped = token({"token_use": "access"}, {"typ": ABSENT})
+
+    assert (await identified(verifier(**COGNITO_TYPES), untyped)).principal.subject == "alice"
+
+
+@pytest.mark.parametrize(
+    ("claims", "header"),
+    [
+        ({"token_use": "access"}, {"typ": "at+jwt"}),  # a type that this issuer does not use
+        ({}, {"typ": ABSENT}),
+        ({"token_use": "id"}, {"typ": ABSENT}),
+        ({"token_use": ["access"]}, {"typ": ABSENT}),
+        ({"token_use": "Access"}, {"typ": ABSENT}),
+        ({"token_use": None}, {"typ": ABSENT}),
+        ({"token_use": {"access": 1}}, {"typ": ABSENT}),
+    ],
+)
+async def test_what_is_demanded_instead_of_a_type_is_demanded(claims: dict[str, Any], header: dict[str, Any]) -> None:
+    with pytest.raises(TokenRejected) as refusal:
+        await identified(verifier(**COGNITO_TYPES), token(claims, header))
+    assert refusal.value.fault is TokenFault.TYPE
+
+
+async def test_a_token_without_a_type_is_refused_by_default() -> None:
+    with pytest.raises(TokenRejected) as refusal:
+        await identified(verifier(), token({"token_use": "access"}, {"typ": ABSENT}))
+    assert refusal.value.fault is TokenFault.TYPE
+
+
+@pytest.mark.parametrize("kind", ["ID", "Refresh", "Offline", "Logout", "id"])
+async def test_keycloaks_other_tokens_are_no_access_tokens(kind: str) -> None:
+    plain: dict[str, Any] = {"token_types": frozenset({"jwt"})}
+    marked = plain | {"required": {"typ": ("Bearer",)}}
+
+    await identified(verifier(**plain), token({"typ": "Bearer"}, {"typ": "JWT"}))
+    await identified(verifier(**marked), token({"typ": "Bearer", "nonce": "n"}, {"typ": "JWT"}))
+    for changes in (plain, marked):
+        with pytest.raises(TokenRejected) as refusal:
+            await identified(verifier(**changes), token({"typ": kind}, {"typ": "JWT"}))
+        assert refusal.value.fault is TokenFault.TYPE
+
+
+CLIENTS: dict[str, Any] = {"clients": frozenset({"claude-desktop"})}
+
+
+async def test_a_token_without_an_audience_is_accepted_of_a_listed_client_only() -> None:
+    bare = token({"aud": ABSENT})
+
+    assert (await identified(verifier(**CLIENTS), bare)).actor.id == "claude-desktop"
+    for other in (
+        token({"aud": ABSENT, "client_id": "other"}),
+        token({"aud": ABSENT, "client_id": ["claude-desktop"]}),
+    ):
+        with pytest.raises(TokenRejected) as refusal:
+            await identified(verifier(**CLIENTS), other)
+        assert refusal.value.fault is TokenFault.AUDIENCE
+
+
+async def test_the_client_that_is_checked_is_not_the_actor() -> None:
+    acted = token({"aud": ABSENT, "client_id": "other", "act": {"sub": "claude-desktop"}})
+    with pytest.raises(TokenRejected):
+        await identified(verifier(**CLIENTS), acted)
+
+
+@pytest.mark.parametrize("audience", ["https://else.example", [], None, "", 7, {RESOURCE: 1}, [RESOURCE, 7]])
+async def test_another_audience_is_refused_also_of_a_listed_client(audience: Any) -> None:
+    with pytest.raises(TokenRejected) as refusal:
+        await identified(verifier(**CLIENTS), token({"aud": audience}))
+    assert refusal.value.fault is TokenFault.AUDIENCE
+    await identified(verifier(**CLIENTS), token({"aud": [RESOURCE, "https://else.example"]}))
+
+
+async def test_without_listed_clients_every_token_needs_an_audience() -> None:
+    with pytest.raises(TokenRejected) as refusal:
+        await identified(verifier(), token({"aud": ABSENT}))
+    assert refusal.value.fault is TokenFault.AUDIENCE
+
+
+UNSAFE: dict[str, dict[str, Any]] = {
+    "no type, and nothing instead": {"token_types": frozenset({""})},
+    "ID-JAG": {"token_types": frozenset({"oauth-id-jag+jwt"})},
+    "a DPoP proof": {"token_types": frozenset({"dpop+jwt"})},
+    "a logout token in its long form": {"token_types": frozenset({"application/logout+jwt"})},
+    "a claim that every token has": {"token_types": frozenset({""}), "required": {"iss": ()}},
+    "a claim without a name": {"token_types": frozenset({""}), "required": {"": ()}},
+}
+
+
+@pytest.mark.parametrize("case", UNSAFE)
+def test_a_setting_that_would_admit_other_kinds_of_tokens_is_refused(case: str) -> None:
+    with pytest.raises(ConfigurationError):
+        issuer(**UNSAFE[case])
+
+
+def nested_actors(depth: int) -> dict[str, Any]:
+    return {"sub": "a", "act": nested_actors(depth - 1)} if depth else {"sub": "a"}
+
+
+FAULTS: dict[str, tuple[TokenFault, UnverifiedToken]] = {
+    "an unknown issuer": (TokenFault.ISSUER, token({"iss": "https://evil.example"})),
+    "a homograph of the issuer": (TokenFault.ISSUER, token({"iss": ISSUER.replace("o", "\u043e", 1)})),
+    "the issuer with a slash": (TokenFault.ISSUER, token({"iss": ISSUER + "/"})),
+    "the issuer in capitals": (TokenFault.ISSUER, token({"iss": ISSUER.upper()})),
+    "the issuer with a zero width space": (TokenFault.ISSUER, token({"iss": ISSUER + "\u200b"})),
+    "another audience": (TokenFault.AUDIENCE, token({"aud": "https://else.example"})),
+    "expired": (TokenFault.EXPIRED, token({"exp": NOW - 60})),
+    "issued in the future": (TokenFault.NOT_YET, token({"iat": NOW + 60})),
+    "not yet valid": (TokenFault.NOT_YET, token({"nbf": NOW + 60})),
+    "bound to a key": (TokenFault.BOUND, token({"cnf": {"jkt": "x"}})),
+    "an unknown key id": (TokenFault.KEY, token(header={"kid": "other"})),
+    "another's signature": (TokenFault.SIGNATURE, token(key=FOREIGN_KEY)),
+    "no token": (TokenFault.MALFORMED, UnverifiedToken("opaque")),
+    "too long": (TokenFault.TOO_LONG, UnverifiedToken("a" * (DEFAULT_LONGEST + 1))),
+    "a type of another kind": (TokenFault.TYPE, token(header={"typ": "oauth-id-jag+jwt"})),
+    "an algorithm that is not used": (TokenFault.ALGORITHM, token(header={"alg": "PS256"})),
+    "software": (TokenFault.NO_PERSON, token({"sub": "claude-desktop"})),
+    "no agent": (TokenFault.NO_AGENT, token({"client_id": ABSENT})),
+    "the agent in a list": (TokenFault.CLAIM, token({"client_id": ABSENT, "azp": ["claude-desktop"]})),
+    "the agent in an object": (TokenFault.CLAIM, token({"client_id": {"id": "claude-desktop"}})),
+    "an actor of another issuer": (TokenFault.CLAIM, token({"act": {"sub": "a", "iss": OTHER}})),
+    "a direction mark in the subject": (TokenFault.CLAIM, token({"sub": "alice\u202e"})),
+    "a subject that is a number": (TokenFault.CLAIM, token({"sub": 7})),
+    "groups in an object": (TokenFault.CLAIM, token({"groups": {"analysts": True}})),
+    "a group that is an object": (TokenFault.CLAIM, token({"groups": ["a", {"analysts": True}]})),
+    "more groups than anybody has": (TokenFault.CLAIM, token({"groups": [str(number) for number in range(513)]})),
+    "groups elsewhere": (TokenFault.GROUPS_ELSEWHERE, token({"_claim_names": {"groups": "src1"}})),
+    "a claim nested deeply": (TokenFault.CLAIM, token({"act": nested_actors(40)})),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+async def test_each_refusal_has_its_reason(case: str) -> None:
+    fault, refused = FAULTS[case]
+    with pytest.raises(TokenRejected) as refusal:
+        await identified(verifier(), refused)
+    assert refusal.value.fault is fault
+
+
+async def test_a_refusal_is_logged_with_its_reason_and_nothing_of_the_token(caplog: pytest.LogCaptureFixture) -> None:
+    hostile = token({"sub": "claude-desktop", "canary": "canary-value"})
+    at = verifier()
+    with caplog.at_level("INFO"):
+        for _ in range(100):
+            with pytest.raises(TokenRejected):
+                await identified(at, hostile)
+
+    assert 0 < len(caplog.records) <= 30
+    assert "token_no_person" in caplog.text
+    assert "claude-desktop" not in caplog.text
+    assert str(hostile)[-20:] not in caplog.text
+
+
+async def test_a_token_with_two_hundred_groups_is_accepted() -> None:
+    groups = [f"{number:08x}-6b0a-4944-982d-f776045632af-of-the-directory-of-corp" for number in range(200)]
+    large = token({"groups": groups})
+
+    assert len(large) > 16_000
+    assert (await identified(verifier(), large)).principal.groups == tuple(groups)
+
+
+async def test_the_memory_is_bounded_by_the_size_of_tokens_too() -> None:
+    keys = Keys(*KEYS.members)
+    cached = verifier(keys=keys)
+    many = [token({"jti": str(number), "padding": "x" * 20_000}) for number in range(640)]
+    for one in many:
+        await identified(cached, one)
+    asked = keys.asked
+    await identified(cached, many[-1])
+    assert keys.asked == asked
+    await identified(cached, many[0])
+    assert keys.asked == asked + 1

@@ -57,12 +57,37 @@ in_any_group(groups) if {
 }
 
 # METADATA
+# title: The user comes from this issuer
+# description: >-
+#   Groups, roles and agents are names that an issuer gives. Where several issuers are trusted, a grant that asks for a group
+#   asks whose it is too.
+issued_by(issuer) if input.subject.issuer == issuer
+
+# METADATA
+# title: The user is in this group of this issuer
+in_group_of(issuer, group) if {
+	input.subject.issuer == issuer
+	group in input.subject.groups
+}
+
+# METADATA
 # title: The user has this role
 has_role(role) if role in input.subject.roles
 
 # METADATA
 # title: This agent acts for the user
 via_agent(agent) if input.actor.id == agent
+
+# METADATA
+# title: This agent of this issuer acts for the user
+via_agent_of(issuer, agent) if {
+	input.subject.issuer == issuer
+	input.actor.id == agent
+}
+
+# METADATA
+# title: A person speaks through the agent, and not a service for itself
+is_person if input.subject.type == "user"
 
 # METADATA
 # title: The command has this trait

@@ -33,6 +33,22 @@ test_kinds if {
 	}
 }
 
+test_whose_a_group_or_an_agent_is if {
+	home := "https://idp.example"
+	asked := object.union(orders, {"subject": {"type": "user", "issuer": home, "groups": ["staff"]}})
+	elsewhere := object.union(asked, {"subject": {"type": "service", "issuer": "https://idp.example/"}})
+	lib.issued_by(home) with input as asked
+	not lib.issued_by(home) with input as elsewhere
+	lib.in_group_of(home, "staff") with input as asked
+	not lib.in_group_of(home, "staff") with input as elsewhere
+	not lib.in_group_of(home, "guests") with input as asked
+	lib.via_agent_of(home, "desk") with input as asked
+	not lib.via_agent_of(home, "desk") with input as elsewhere
+	not lib.via_agent_of(home, "other") with input as asked
+	lib.is_person with input as asked
+	not lib.is_person with input as elsewhere
+}
+
 test_places if {
 	lib.on("shop", ["orders"]) with input as orders
 	lib.on("shop", ["customers", "ord*"]) with input as orders

@@ -1,0 +1,125 @@
+"""The settings of one issuer, with what a preset says where the operator says nothing."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from sidecar.identity.presets import PRESETS, Preset
+from sidecar.oauth.jwt_tokens import MAX_LEEWAY_S
+from sidecar.settings_group import SettingsGroup
+
+MAX_ISSUERS: Final = 64
+
+_GROUPS: Final = frozenset({"claims", "person"})
+"""Keys of an issuer whose members a preset and the operator can both say; `required` is one thing, said by one."""
+
+
+class Claims(SettingsGroup):
+    """Which claims of an issuer's tokens mean what; a dot reaches into a nested claim."""
+
+    subject: str = "sub"
+    """The user. A token without one is refused."""
+    groups: str = "groups"
+    """The user's groups: a list of texts."""
+    roles: str = "roles"
+    """The user's roles: a list of texts."""
+    scope: str = "scope"
+    """The granted scopes: a list, or one text separated by spaces."""
+    agent: tuple[str, ...] = Field(default=("act.sub", "client_id", "azp"), min_length=1)
+    """The agent that acts for the user: the first of these that is there. A token without one is refused."""
+    extra: tuple[str, ...] = ()
+    """Further claims that policies may read under `input.subject.claims`; no other claim reaches them."""
+
+
+class PersonMarks(SettingsGroup):
+    """What the tokens of people have at this issuer, and software's have not; known marks of software count besides."""
+
+    claims: tuple[str, ...] = ()
+    """Claims of which each must be there."""
+    values: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Claims of which each must be there, as one of the listed texts."""
+    subjects: tuple[str, ...] = ()
+    """Patterns (`*` is any text) of which `sub` must match one; empty: any `sub`."""
+    not_claims: tuple[str, ...] = ()
+    """Claims of which none may be there."""
+    not_values: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Claims of which none may be there with one of the listed texts."""
+    not_subjects: tuple[str, ...] = ()
+    """Patterns of which `sub` may match none."""
+
+    @model_validator(mode="after")
+    def _nothing_empty(self) -> Self:
+        listed = (*self.values.items(), *self.not_values.items())
+        texts = (*self.claims, *self.subjects, *self.not_claims, *self.not_subjects)
+        if not all(texts) or not all(name and values and all(values) for name, values in listed):
+            msg = "a claim, value, pattern or list is empty"
+            raise ValueError(msg)
+        return self
+
+
+class Issuer(SettingsGroup):
+    """An authorization server whose tokens are accepted."""
+
+    issuer: str = Field(min_length=1)
+    """The `iss` of its tokens, exactly."""
+    preset: Preset | None = None
+    """What is known of this kind of issuer (`mcp-sidecar issuers show` prints it); what is set here besides wins."""
+    jwks_file: Path | None = None
+    """Its key set as a file, read again when it changes."""
+    jwks_uri: str | None = None
+    """Its key set by https. With neither, the keys are found through the issuer's own metadata (RFC 8414)."""
+    algorithms: tuple[Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"], ...] = (
+        Field(default=("RS256", "ES256"), min_length=1)
+    )
+    """Accepted signature algorithms."""
+    audiences: tuple[str, ...] = ()
+    """Accepted `aud` values; empty: `resource_url`."""
+    clients: tuple[str, ...] = ()
+    """Clients whose tokens are accepted without `aud`, for issuers that set none; empty: every token needs `aud`. One
+    with another `aud` is refused all the same. Such a client's tokens for other APIs count too: separate by scope."""
+    token_types: tuple[str, ...] = Field(default=("at+jwt", "application/at+jwt"), min_length=1)
+    """Accepted `typ` headers (RFC 9068 section 2.1). An empty one admits tokens without, and needs `required`."""
+    required: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Claims that mark an access token where `typ` does not: each must be there, as one of the listed texts; an empty
+    list lets every value count."""
+    leeway_s: int = Field(default=30, ge=0, le=MAX_LEEWAY_S)
+    """Seconds by which clocks may differ."""
+    services: tuple[str, ...] = ()
+    """Agents that may speak for themselves (client credentials). All others need a person; policies see
+    `input.subject.type` as `service`."""
+    claims: Claims = Claims()
+    """Which claims mean what."""
+    person: PersonMarks = PersonMarks()
+    """What proves a person."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _under_its_preset(cls, given: Any) -> Any:
+        """Put the preset under what is given, group by group."""
+        name = given.get("preset") if isinstance(given, Mapping) else None
+        if name not in set(Preset):
+            return given  # none, or one that the field itself refuses
+        merged: dict[str, Any] = dict(PRESETS[Preset(name)].settings)
+        for key, value in given.items():
+            below = merged.get(key)
+            if key in _GROUPS and isinstance(below, Mapping) and isinstance(value, Mapping):
+                merged[key] = {**below, **value}
+            else:
+                merged[key] = value
+        return merged
+
+    @model_validator(mode="after")
+    def _one_key_source(self) -> Self:
+        if self.jwks_file is not None and self.jwks_uri is not None:
+            msg = "give at most one of jwks_file and jwks_uri"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _types_are_told_apart(self) -> Self:
+        if "" in self.token_types and not self.required:
+            msg = "an empty token type admits every token without typ: say in `required` what marks an access token"
+            raise ValueError(msg)
+        return self
