@@ -48,7 +48,7 @@ from sidecar.views.mongodb import MongoViews
 _LOG = logging.getLogger("sidecar.app")
 
 ADMIN_LIMITS: Final = server.ServerLimits(connections=ConnectionLimits(total=64, per_address=64))
-"""The admin listener has places of its own, so that probes are answered whatever clients do."""
+"""The admin listener has places of its own, so that clients cannot keep probes from being answered."""
 
 FLUSH_S: Final = 2.0
 """How long telemetry may take to leave at the end."""

@@ -116,7 +116,7 @@ class SessionRequired(SidecarError):
 
 
 class SessionNotFound(SidecarError):
-    """The session does not exist, has ended, or belongs to somebody else; all three are answered alike."""
+    """The session does not exist, has ended, or belongs to another caller; all three are answered alike."""
 
     label = "session_not_found"
     public = "The session does not exist or has ended; initialize again."
@@ -164,7 +164,7 @@ class UnknownTool(SidecarError):
 
 
 class AuthenticationError(SidecarError):
-    """Nobody is known to be calling."""
+    """It is not known who is calling."""
 
     public = "Authentication is required."
     code = 1401
@@ -211,7 +211,7 @@ class TokenFault(StrEnum):
 
 
 class TokenRejected(AuthenticationError):
-    """The token is malformed, expired, not for this resource, not signed by a trusted issuer, or names nobody."""
+    """The token is malformed, expired, not for this resource, not of a trusted issuer, or lacks a user or an agent."""
 
     label = "token_rejected"
     public = "The bearer token is not valid for this resource."
@@ -249,7 +249,7 @@ class AccessDenied(SidecarError):
 
 
 class CallRefused(AccessDenied):
-    """A tool call that never reaches policy, because what it would do cannot be said exactly.
+    """A tool call that never reaches policy, because its exact effect cannot be derived.
 
     Args:
         reason: stable snake_case code that a machine can act on.
@@ -351,7 +351,7 @@ class ViewsUnavailable(DependencyError):
     """Which names are views, and what of, could not be learned from the database."""
 
     label = "views_unavailable"
-    public = "What the database's views are made of is not known at the moment; nothing was done. Try again shortly."
+    public = "The definitions of the database's views are not known at the moment; nothing was done. Try again shortly."
 
 
 class KeysUnavailable(DependencyError):
@@ -398,7 +398,7 @@ class UpstreamRefused(UpstreamError):
 
 
 class ConfigurationError(SidecarError):
-    """The settings or the files they name are not usable; start-up only, exit status 78 (EX_CONFIG)."""
+    """The settings or the files that they name cannot be used; start-up only, exit status 78 (EX_CONFIG)."""
 
     label = "configuration"
     public = "The configuration is not usable."

@@ -1,8 +1,8 @@
 """The shared nouns: frozen values that one room hands to the next.
 
-A value here is well-formed by construction; a ``ValueError`` from ``__post_init__`` is a bug of ours, never a caller's
-mistake. Nothing here knows how values travel: ``sidecar.policy.document`` renders them for OPA, ``sidecar.audit`` for
-the evidence, ``sidecar.telemetry`` for traces.
+A value here is well-formed by construction; a ``ValueError`` from ``__post_init__`` is a defect of the sidecar, never a
+caller's mistake. Nothing here knows how values travel: ``sidecar.policy.document`` renders them for OPA,
+``sidecar.audit`` for the evidence, ``sidecar.telemetry`` for traces.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, J
 JsonObject: TypeAlias = dict[str, JsonValue]
 
 UnverifiedToken = NewType("UnverifiedToken", str)
-"""An access token that nobody has checked yet. Only ``sidecar.oauth`` accepts it; it is never logged."""
+"""An access token that has not been checked yet. Only ``sidecar.oauth`` accepts it; it is never logged."""
 
 
 class AuthScheme(StrEnum):
@@ -133,7 +133,7 @@ class TargetKind(StrEnum):
 class Target:
     """An Atlas organisation, project or cluster, a local deployment, or an outside service.
 
-    ``id`` is what the caller named, or empty for "whatever the server is configured for".
+    ``id`` is what the caller named, or empty for the one that the server is configured for.
     """
 
     kind: TargetKind

@@ -74,7 +74,7 @@ class ViewCatalog(Protocol):
 
         Args:
             databases: by name.
-            asker: on whose behalf; nobody can make what others asked for be forgotten.
+            asker: on whose behalf; one asker cannot evict what others asked for.
 
         Raises:
             ViewsUnavailable: they are not known, or not freshly enough.

@@ -1,7 +1,7 @@
-"""How much evidence strangers may make us keep: refusals of callers that nobody knows are recorded up to a bound.
+"""A bound on the evidence that unknown callers can cause: their refusals are recorded up to a budget.
 
-Without one, whoever can reach the port fills the disk, and a full disk denies everyone (law 4 stops every call). What
-is over the bound is still counted by metrics, and the next record of the same address says how many it stands for.
+Without one, anyone who can reach the port fills the disk, and a full disk denies everyone (law 4 stops every call).
+What is over the bound is still counted by metrics, and the next record of the same address says how many it stands for.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class _Share:
 
 
 class Budget:
-    """Counts the records of unknown callers by address; bounded in memory whatever is asked."""
+    """Counts the records of unknown callers by address; bounded in memory."""
 
     def __init__(self) -> None:
         self._shares: BoundedMemory[str, _Share] = BoundedMemory(MAX_ADDRESSES)

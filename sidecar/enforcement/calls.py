@@ -69,7 +69,7 @@ class ToolCalls:
     async def list_tools(self, message: Request, turn: Turn) -> bytes:
         """Answer with the tools that this caller may see, in the server's order (MCP: deterministic order).
 
-        An encoded list is known by the names in it: whatever else is shown of a tool is fixed by its pin.
+        An encoded list is known by the names in it: everything else of a tool is fixed by its pin.
         """
         tools.check_list_params(message.params)
         visible = await self._visible(turn)
@@ -109,7 +109,7 @@ class ToolCalls:
                 flight.cancel()
 
     async def unreviewed(self) -> dict[str, dict[str, str]]:
-        """Return, by server that can be asked, the live tools that are refused because nobody reviewed them."""
+        """Return, by server that can be asked, the live tools that are refused because they were not reviewed."""
         found = {}
         for name in self._ports.upstreams:
             with suppress(UpstreamError):
@@ -225,7 +225,7 @@ class ToolCalls:
         )
 
     async def _forward(self, permit: Permit, turn: Turn) -> UpstreamResult:
-        """Have the call carried out, and record what came of it whatever that is."""
+        """Have the call carried out, and record its outcome in every case."""
         ports = self._ports
         began = ports.clock.monotonic()
         ports.metrics.in_flight(+1)

@@ -1,7 +1,7 @@
 """Messages: from one message of a client to its reply.
 
-This module and ``calls`` own the order of the steps (docs/architecture.md, "The way of a call") and no mechanism: what
-a step does lives in its room. They do no I/O of their own; the outside world comes in as ``Ports``.
+This module and ``calls`` own the order of the steps (docs/architecture.md, "The steps of a call") and no mechanism:
+what a step does lives in its room. They do no I/O of their own; the outside world comes in as ``Ports``.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ LISTEN_POLL_S: Final = 5.0
 """How long a listening stream may outlive its session."""
 
 DROPPED: Final = "dropped"
-"""How the metric of operations counts a notification that nobody acts on."""
+"""How the metric of operations counts a notification that is ignored."""
 
 INSTRUCTIONS: Final = (
     "MongoDB behind a policy. A refused call says which access was refused and which team owns the policy; change the "
@@ -60,7 +60,7 @@ class EnforcementPoint:
         """Return who is calling.
 
         Raises:
-            AuthenticationError: nobody that is known here.
+            AuthenticationError: the caller is not known.
             KeysUnavailable: it cannot be told at the moment.
         """
         began = self._ports.clock.time_ns()
@@ -161,7 +161,7 @@ class EnforcementPoint:
                 queue.put_nowait(message)
 
     async def unreviewed_tools(self) -> dict[str, dict[str, str]]:
-        """Return, by server that can be asked, the live tools that are refused because nobody reviewed them."""
+        """Return, by server that can be asked, the live tools that are refused because they were not reviewed."""
         return await self._calls.unreviewed()
 
     async def _batch(self, batch: Batch, exchange: Exchange, caller: Caller) -> Reply:
@@ -200,7 +200,8 @@ class EnforcementPoint:
                 await self._evidence.refusal(turn, error, stage=stage_of(error))
                 return self._refusal(message, error, turn)
             except Exception as caught:
-                # A defect of ours; the edge logs it and answers 500. Nothing was forwarded, and that is evidence too.
+                # A defect of the sidecar; the edge logs it and answers 500. Nothing was forwarded, and that is evidence
+                # too.
                 error = SidecarError(type(caught).__name__)
                 if not turn.committed:
                     await self._evidence.refusal(turn, error, stage="internal")
@@ -267,7 +268,7 @@ class EnforcementPoint:
         raise message.error
 
     def _initialize(self, message: Request, turn: Turn) -> Reply:
-        """Open a session that belongs to this caller and nobody else."""
+        """Open a session that belongs to this caller only."""
         ports = self._ports
         requested, client_name = tools.parse_initialize(message.params)
         session = self._sessions.open(

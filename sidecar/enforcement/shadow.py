@@ -38,7 +38,7 @@ class Shadow:
     """Asks the candidate while the serving set is asked, so that a comparison costs no second round trip.
 
     Args:
-        candidate: the decision point that serves nobody.
+        candidate: the decision point of the candidate set; it decides no call.
         read: reads an answer of this call's question (``sidecar.policy.verdict.read_decision`` with its bounds).
     """
 
@@ -60,7 +60,7 @@ class Shadow:
         return Opinion(difference=difference, revision=candidate.revision, reasons=reasons)
 
     async def dismiss(self) -> None:
-        """End the question: nobody will compare."""
+        """End the question, because its answer will not be compared."""
         self._asked.cancel()
         with suppress(asyncio.CancelledError, DecisionUnavailable):
             await self._asked

@@ -91,7 +91,8 @@ class Rules:
     audit_question: bool = False
     """Audit records carry the question that OPA was asked, claims included (``audit.question``)."""
     calls_per_identity: int = 32
-    """Tool calls that one user through one agent may have under way: nobody can keep a server from the others."""
+    """Tool calls that one user through one agent may have under way, so that one caller cannot block a server for the
+    others."""
     time_step_ns: int = 1_000_000_000
     """``time_ns`` in questions to policy is truncated to this, so that equal questions are equal."""
 

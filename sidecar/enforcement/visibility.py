@@ -31,7 +31,7 @@ MAX_POSSIBLE: Final = 1024
 """Different ways to a grant that are looked at; with more, every delegation counts as granted."""
 
 KEPT_S: Final = 300.0
-"""How long a list stands under one revision: an OPA that somebody else runs may change its data without saying so."""
+"""How long a list stands under one revision: an external OPA may change its data under the same revision."""
 
 UNNAMED_S: Final = 1.0
 """How long a list stands where OPA names no revision, so that a change of policy cannot be seen."""
@@ -49,7 +49,7 @@ class _Known:
     revision: str
     until: float
     tools: frozenset[str] | None
-    """None: it failed; whatever the platform leaves open shows."""
+    """None: it failed; everything that the platform leaves open is shown."""
 
 
 class Visibility:

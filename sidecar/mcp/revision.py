@@ -91,7 +91,7 @@ def allows_batch(revision: Revision) -> bool:
 def modern_claim(header: str | None, params: JsonObject) -> bool:
     """Return whether a request presents itself as one of a revision without a handshake.
 
-    Either mark is enough: the header, or the ``_meta`` key that only such revisions have, whatever its value.
+    Either mark is enough: the header, or the ``_meta`` key that only such revisions have, with any value.
     """
     meta = params.get("_meta")
     return header in MODERN or (isinstance(meta, dict) and PROTOCOL_VERSION_KEY in meta)

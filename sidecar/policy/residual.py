@@ -1,4 +1,4 @@
-"""What partial evaluation left of the teams' grants: what a caller could still be granted, whatever the call.
+"""What partial evaluation left of the teams' grants: what a caller could still be granted, for any call.
 
 OPA is asked with the subject and the actor known and everything about a call unknown (``COMPILE_QUERY``). Its answer is
 a list of conjunctions; each is one way in which one grant of one team could come about (OPA REST API, "Compile API").
@@ -122,7 +122,7 @@ def _read_query(query: JsonValue) -> Possible | None:
             case _:
                 conditions.append(expression)
     if owner is None:
-        raise DecisionUnavailable("residual: a grant of nobody")
+        raise DecisionUnavailable("residual: a grant without an owner")
     if any(values == frozenset() for values in parts.values()):
         return None
     return Possible(
