@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ssl import SSLContext
 from typing import Any, Final
 
-from aiohttp import http_parser, web
+from aiohttp import ClientConnectionResetError, http_parser, web
 from aiohttp.http_exceptions import LineTooLong
 from typing_extensions import override
 
@@ -123,6 +123,11 @@ class _Protocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        if isinstance(exc, ClientConnectionResetError) and (self.transport is None or self.transport.is_closing()):
+            # The client left before its answer began. That is no error of this side, and there is nobody to answer:
+            # to aiohttp, a ConnectionError from here says so.
+            _log.debug("%s left before it was answered", request.remote)
+            raise ConnectionError("the client has left")
         text = "Bad request\n"
         if status >= web.HTTPInternalServerError.status_code:
             text = "Internal error\n"

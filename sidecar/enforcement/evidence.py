@@ -140,7 +140,9 @@ class Evidence:
 
     def denial(self, turn: Turn, error: SidecarError) -> bytes:
         """Return the tool result of a refused call: one sentence for the model, and an object for machines."""
-        turn.error = TOOL_ERROR
+        turn.error = error.label
+        if turn.committed:
+            turn.span.fail(error.label, error.public)
         decision = turn.decision
         named: tuple[Access, ...] = turn.named.accesses if turn.named is not None else ()
         owner = _owner(decision) if decision is not None else None
@@ -196,6 +198,7 @@ class Evidence:
             attributes |= _what(turn.command)
         if turn.decision is not None:
             attributes |= _decision(turn.decision)
+            attributes |= _refused(turn.decision, turn.command)
         elif turn.call is not None:
             attributes["mcp_sidecar.decision"] = "deny"
         if turn.opinion is not None:
@@ -331,6 +334,16 @@ def _decision(decision: Decision) -> dict[str, AttributeValue]:
         "mcp_sidecar.policy.revision": decision.revision,
         "mcp_sidecar.opa.decision_id": decision.decision_id,
     }
+
+
+def _refused(decision: Decision, command: Command | None) -> dict[str, AttributeValue]:
+    """Say what a deny is about: each refused access, and the team to ask."""
+    if decision.allow or command is None:
+        return {}
+    named = dict.fromkeys(reason.access for reason in decision.reasons if reason.access is not None)
+    refused = tuple(_spell(command.accesses[index]) for index in named if index < len(command.accesses))
+    attributes: dict[str, AttributeValue] = {"mcp_sidecar.refused.owner": _owner(decision) or ""}
+    return attributes | ({"mcp_sidecar.refused.accesses": refused} if refused else {})
 
 
 def stage_of(error: SidecarError) -> str:

@@ -153,7 +153,8 @@ class Turn:
     server: str = ""
     flight: Flight | None = None
     error: str = ""
-    """What the metric of the operation says went wrong; a tool result that is an error is ``tool_error`` (OTel MCP)."""
+    """What the metric of the operation says went wrong: ``tool_error`` where the server's own result is one (OTel
+    MCP), else the label of what refused or failed here."""
     intended: JsonObject | None = None
     """The record of the intent, once it is built."""
     committed: bool = False

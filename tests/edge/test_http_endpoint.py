@@ -1,6 +1,7 @@
 """The endpoint over real sockets: statuses, order of checks, limits, streams."""
 
 import asyncio
+import logging
 import subprocess
 import sys
 import time
@@ -603,6 +604,13 @@ class Refusing(EnforcementPoint):
         return Reply(body=None, error=MethodRefused("no"))
 
 
+class BrokenPipe(EnforcementPoint):
+    """A connection to something behind the endpoint breaks, and nothing there translates that."""
+
+    async def enforce(self, body: bytes, exchange: Exchange, caller: Caller) -> Reply:  # type: ignore[explicit-override]
+        raise ConnectionResetError
+
+
 class TestFaultsBehind:
     async def test_a_bug_is_an_internal_error_without_detail(self, tmp_path: Path) -> None:
         async with running(tmp_path, point=Broken) as endpoint:
@@ -630,6 +638,32 @@ class TestFaultsBehind:
             assert server is not None
             await until(lambda: not server.connections)
             writer.close()
+
+    @pytest.mark.parametrize("stay_s", [0.0, 0.02, 0.3])
+    @pytest.mark.parametrize("abort", [True, False], ids=["reset", "closed"])
+    async def test_a_client_that_opens_a_stream_and_leaves_is_no_error(
+        self, endpoint: Endpoint, caplog: pytest.LogCaptureFixture, stay_s: float, *, abort: bool
+    ) -> None:
+        session = await endpoint.open_session()
+        server = endpoint.runner.server
+        assert server is not None
+        for _ in range(5):
+            _, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
+            writer.write(request("GET", "/mcp", Mcp_Session_Id=session, Accept="text/event-stream"))
+            await writer.drain()
+            await asyncio.sleep(stay_s)
+            writer.transport.abort() if abort else writer.close()
+        await until(lambda: not server.connections)
+        assert [record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG] == []
+        assert (await endpoint.ask(body=encoded(PING), Mcp_Session_Id=session)).status == 200
+
+    async def test_a_connection_that_breaks_behind_us_while_the_client_waits_is_an_error_of_ours(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with running(tmp_path, point=BrokenPipe) as endpoint:
+            answer = await endpoint.ask(body=encoded(PING))
+        assert (answer.status, answer.body) == (500, b"Internal error\n")
+        assert "unhandled error" in caplog.text
 
     async def test_a_refused_notification_is_a_client_error(self, tmp_path: Path) -> None:
         async with running(tmp_path, point=Refusing) as endpoint:

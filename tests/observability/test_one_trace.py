@@ -264,7 +264,9 @@ def test_an_allowed_call_says_who_what_where_and_why(played, deployment):
 def test_a_denied_call_says_which_access_and_goes_no_further(played):
     trace = played["denied"]
     found = attributes(trace.server())
-    assert found.keys() == ON_A_CALL | {"error.type"}
+    assert found.keys() == ON_A_CALL | {"error.type", "mcp_sidecar.refused.accesses", "mcp_sidecar.refused.owner"}
+    assert found["mcp_sidecar.refused.accesses"] == ("read:hr.salaries",)
+    assert found["mcp_sidecar.refused.owner"] == "people"
     assert found["mcp_sidecar.decision"] == "deny"
     assert found["mcp_sidecar.accesses"] == ("read:sales.orders", "read:hr.salaries")
     assert "not_granted" in found["mcp_sidecar.reasons"]
@@ -318,6 +320,15 @@ def test_every_metric_of_the_contract_is_there_with_its_labels(played, deploymen
         assert name in found, f"{name} is not among {sorted(found)}"
         assert found[name].samples
         assert {label for sample in found[name].samples for label in sample.labels} - {"le"} == labels
+
+
+def test_a_refusal_of_policy_is_no_tool_error_in_the_metric_of_operations(played, deployment):
+    counted = {
+        sample.labels["error_type"]
+        for sample in families(deployment)["mcp_server_operation_duration_seconds"].samples
+        if sample.labels.get("gen_ai_tool_name") == "aggregate" and "error_type" in sample.labels
+    }
+    assert counted == {"policy_denied"}
 
 
 async def test_names_that_callers_make_up_are_no_labels(played, deployment):
