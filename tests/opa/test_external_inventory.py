@@ -343,7 +343,7 @@ async def test_a_self_test_of_another_set_accepts_nothing(opa: str) -> None:
             return said(body.replace(b'"first"', b'"other"'))
 
         proxy.changes["v1/data/mcp/main/selftest"] = other
-        with pytest.raises(ConfigurationError, match="answers are of another"):
+        with pytest.raises(ConfigurationError, match="answers come from another"):
             await external(proxy).start()
 
 
