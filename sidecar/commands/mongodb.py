@@ -154,6 +154,8 @@ def create_index(draft: Draft, arguments: JsonObject) -> None:
     definition = _only(arguments["definition"])
     at = "/arguments/definition/0"
     synonyms = definition.get("synonyms", [])
+    if synonyms:
+        draft.returned = None  # the documents of the source show in what searches find
     for index, synonym in enumerate(synonyms if isinstance(synonyms, list) else []):
         where = f"{at}/synonyms/{index}/source/collection"
         source = check_collection(namespace.database, _member(_member(synonym, "source"), "collection"), where)
@@ -191,8 +193,10 @@ def delete_many(draft: Draft, arguments: JsonObject) -> None:
 
 
 def rename_collection(draft: Draft, arguments: JsonObject) -> None:
-    """Takes the documents away from the old name (drop), and shows them under the new one (read, create)."""
-    draft.returned = ()
+    """Takes the documents away from the old name (drop), and shows them under the new one (read, create).
+
+    Nothing comes back, and still all of every document leaves the place where it was read: ``returned`` stays "all".
+    """
     old = _namespace(draft, arguments)
     where = "/arguments/newName"
     new = Namespace(database=old.database, collection=check_collection(old.database, arguments["newName"], where))

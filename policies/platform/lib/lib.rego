@@ -16,6 +16,29 @@ import data.mcp.platform.names
 reads if input.access.kind == "read"
 
 # METADATA
+# title: The access reads documents, and no part of one comes back, such as a count
+# description: >-
+#   Decided by what the command returns, whichever tool it is of. The number of matches still answers what the filter asks:
+#   together with `looks_only_at`, nothing can be asked about other fields.
+counts if {
+	input.access.kind == "read"
+	input.command.fields.returned == []
+}
+
+# METADATA
+# title: The command looks at no fields but these and what is inside them
+# description: >-
+#   In filters, sorts and expressions. A command that looks at no field at all passes; one of which it cannot be told does not.
+looks_only_at(fields) if {
+	count(fields) > 0
+	every path in input.command.fields.filtered {
+		some field in fields
+		field != ""
+		startswith(concat("", [path, "."]), concat("", [field, "."]))
+	}
+}
+
+# METADATA
 # title: The access reads names, schemas, indexes or statistics
 reads_metadata if input.access.kind == "metadata"
 
@@ -38,6 +61,16 @@ drops if input.access.kind == "drop"
 #   pattern "" matches.
 on(database, collections) if {
 	input.access.database == database
+	names.matches(collections, input.access.collection)
+}
+
+# METADATA
+# title: The access is in a database that matches one of the patterns, on a collection that matches one of the others
+# description: >-
+#   For what lies in several databases, or in all whose names begin alike: `lib.on_any(["sales", "invoices_*"], ["*"])`. The
+#   deployment as a whole is the database "", which only the pattern "" matches.
+on_any(databases, collections) if {
+	names.matches(databases, input.access.database)
 	names.matches(collections, input.access.collection)
 }
 

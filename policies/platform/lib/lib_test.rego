@@ -57,6 +57,48 @@ test_places if {
 	not lib.on("shop", []) with input as orders
 }
 
+test_places_in_several_databases if {
+	books := ["ledger", "invoices_*"]
+	every database in ["ledger", "invoices_2025", "invoices_"] {
+		lib.on_any(books, ["paid", "open_*"]) with input as question("read", database, "open_march")
+		not lib.on_any(books, ["paid", "open_*"]) with input as question("read", database, "drafts")
+	}
+	every database in ["ledgers", "my_invoices_2025", "invoices", ""] {
+		not lib.on_any(books, ["*"]) with input as question("read", database, "paid")
+	}
+	not lib.on_any([], ["*"]) with input as orders
+	not lib.on_any(["*"], ["*"]) with input as question("metadata", "", "")
+	lib.on_any([""], [""]) with input as question("metadata", "", "")
+}
+
+# METADATA
+# title: A read of which these paths are looked at and come back
+reading(filtered, returned) := object.union(orders, {"command": {"fields": {"filtered": filtered, "returned": returned}}})
+
+test_counting_is_a_read_of_which_nothing_comes_back if {
+	lib.counts with input as reading(["status"], [])
+	not lib.counts with input as reading([], "all")
+	not lib.counts with input as reading([], [""])
+	not lib.counts with input as reading(["status"], ["status"])
+	not lib.counts with input as orders
+	every kind in ["insert", "metadata", "export", "delete"] {
+		not lib.counts with input as object.union(reading([], []), {"access": {"kind": kind}})
+	}
+}
+
+test_looking_only_at_some_fields if {
+	lib.looks_only_at(["status", "customer"]) with input as reading(["status", "customer.city"], [])
+	lib.looks_only_at({"customer.city"}) with input as reading(["customer.city"], [])
+	lib.looks_only_at(["status"]) with input as reading([], [])
+	not lib.looks_only_at(["status"]) with input as reading(["status", "salary"], [])
+	not lib.looks_only_at(["status"]) with input as reading(["status_code"], [])
+	not lib.looks_only_at(["customer.city"]) with input as reading(["customer"], [])
+	not lib.looks_only_at(["status"]) with input as reading([""], [])
+	not lib.looks_only_at([""]) with input as reading([""], [])
+	not lib.looks_only_at([]) with input as reading([], [])
+	not lib.looks_only_at(["status"]) with input as orders
+}
+
 test_the_whole_database_is_named_by_the_empty_pattern_only if {
 	lib.on("shop", ["", "*"]) with input as question("metadata", "shop", "")
 	not lib.on("shop", ["*"]) with input as question("metadata", "shop", "")
