@@ -12,12 +12,11 @@ from rich.text import Text
 from typing_extensions import override
 
 from sidecar import __version__, app, inspection, lifecycle, settings
-from sidecar.audit.chain import verify
-from sidecar.authoring import kit, scaffold, wording
-from sidecar.authoring.deciding import golden_case
+from sidecar.audit import chain
+from sidecar.authoring import golden_case, kit, scaffold, wording
 from sidecar.demo import run as demo_run
 from sidecar.errors import ConfigurationError
-from sidecar.identity.presets import Preset, as_settings
+from sidecar.identity import Preset, as_settings
 from sidecar.model import JsonObject
 from sidecar.policyset import bundle_writer
 from sidecar.printing import escaped
@@ -320,7 +319,7 @@ def audit_verify(file: Path, *, head: str | None, as_json: bool) -> None:
     If records were cut off the end, the shorter chain is still valid: only a --head that you kept shows that.
     """
     with file.open("rb") as lines:
-        result = verify(lines, head=head)
+        result = chain.verify(lines, head=head)
     console = Console(soft_wrap=True)
     if as_json:
         click.echo(escaped(app.dump(result)))

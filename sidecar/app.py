@@ -20,30 +20,21 @@ import msgspec
 from aiohttp import web
 
 from sidecar import __version__, issuers, settings
-from sidecar.commands.catalog import CATALOG
-from sidecar.edge import admin, http, origins, server
-from sidecar.edge.connections import ConnectionLimits, Connections
+from sidecar.commands import CATALOG
+from sidecar.edge import ConnectionLimits, Connections, admin, http, origins, server
 from sidecar.enforcement import EnforcementPoint, Ports, Rules
 from sidecar.errors import ConfigurationError, SidecarError
 from sidecar.lifecycle import allow_descriptors, cancelled, connections_allowed, interrupted
-from sidecar.mcp import methods
-from sidecar.mcp.session import Sessions
-from sidecar.opa.client import OpaClient
-from sidecar.opa.external import ExternalOpa
-from sidecar.opa.managed import ManagedOpa
+from sidecar.mcp import Sessions, methods
+from sidecar.opa import ExternalOpa, ManagedOpa, OpaClient
 from sidecar.ports import Clock, ViewCatalog
 from sidecar.readiness import Decider, ManagedUpstream, Readiness
 from sidecar.settings import Settings
-from sidecar.store.file import FileAuditSink
-from sidecar.system.clock import SystemClock
-from sidecar.system.identifiers import RandomIdentifiers
-from sidecar.telemetry import logs
-from sidecar.telemetry.metrics import OtelMetrics
-from sidecar.telemetry.tracing import OtelTracer, build_tracer_provider
-from sidecar.upstream.environment import mongodb_environment
-from sidecar.upstream.http import HttpUpstream
-from sidecar.upstream.process import StdioUpstream
-from sidecar.views.mongodb import MongoViews
+from sidecar.store import FileAuditSink
+from sidecar.system import RandomIdentifiers, SystemClock
+from sidecar.telemetry import OtelMetrics, OtelTracer, build_tracer_provider, logs
+from sidecar.upstream import HttpUpstream, StdioUpstream, mongodb_environment
+from sidecar.views import MongoViews
 
 _LOG = logging.getLogger("sidecar.app")
 

@@ -9,13 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from sidecar import app
-from sidecar.commands.derive import derive
-from sidecar.commands.pinning import PinState, compare
-from sidecar.commands.pins import SERVER
+from sidecar.commands import PinState, derive, pinning, pins
 from sidecar.errors import CallRefused, MessageError, UnknownTool, UpstreamError
 from sidecar.mcp import jsonrpc, tools
 from sidecar.model import JsonObject
-from sidecar.policy.document import command_document
+from sidecar.policy import command_document
 from sidecar.printing import escaped
 from sidecar.settings import Settings
 
@@ -63,13 +61,13 @@ async def compare_tools(config: Settings, console: Console) -> bool:
     async with AsyncExitStack() as stack:
         for name, upstream in (await app.connect_servers(config, stack)).items():
             try:
-                standings = compare(await upstream.tools()).standings
+                standings = pinning.compare(await upstream.tools()).standings
             except UpstreamError as error:
                 console.print(f"{name}: {error.public}", markup=False)
                 suspicious = True
                 continue
             suspicious |= any(standing in {PinState.CHANGED, PinState.UNKNOWN} for standing in standings.values())
-            table = Table(title=f"{name}, against {SERVER}", title_justify="left")
+            table = Table(title=f"{name}, against {pins.SERVER}", title_justify="left")
             table.add_column("tool")
             table.add_column("standing")
             for tool, standing in standings.items():

@@ -6,8 +6,8 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sidecar.identity.presets import PRESETS, Preset
-from sidecar.oauth.jwt_tokens import MAX_LEEWAY_S
+from sidecar.identity import PRESETS, Preset
+from sidecar.oauth import MAX_LEEWAY_S
 from sidecar.settings_group import SettingsGroup
 
 MAX_ISSUERS: Final = 64

@@ -5,15 +5,9 @@ from contextlib import AsyncExitStack
 import aiohttp
 
 from sidecar import settings
-from sidecar.identity.claims import ClaimMap, IdentityRules
-from sidecar.identity.person import PersonRule
-from sidecar.identity.resource import spellings
+from sidecar.identity import ClaimMap, IdentityRules, PersonRule, spellings
 from sidecar.issuer_settings import Issuer
-from sidecar.oauth.fetch import FetchLimits
-from sidecar.oauth.jwt_tokens import TrustedIssuer
-from sidecar.oauth.key_sets import FileKeySet, KeySet, RemoteKeySet, at
-from sidecar.oauth.metadata import Discovery
-from sidecar.oauth.verifier import JwtVerifier
+from sidecar.oauth import Discovery, FetchLimits, FileKeySet, JwtVerifier, KeySet, RemoteKeySet, TrustedIssuer, key_sets
 from sidecar.ports import Clock
 from sidecar.settings import Settings
 
@@ -56,5 +50,5 @@ def _keys(entry: Issuer, clock: Clock, session: aiohttp.ClientSession) -> KeySet
     if entry.jwks_file is not None:
         return FileKeySet(entry.jwks_file, clock)
     limits = FetchLimits(proxy_for=settings.proxy_for)
-    locate = at(entry.jwks_uri) if entry.jwks_uri is not None else Discovery(entry.issuer, session, limits)
+    locate = key_sets.at(entry.jwks_uri) if entry.jwks_uri is not None else Discovery(entry.issuer, session, limits)
     return RemoteKeySet(locate, session, clock, limits)

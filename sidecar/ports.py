@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from sidecar.commands.views import Views
+from sidecar.commands import Views
 from sidecar.model import Credential, Identity, JsonObject, JsonValue, Permit, UpstreamResult
 
 

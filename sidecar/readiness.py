@@ -5,12 +5,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from sidecar.edge.connections import Connections
+from sidecar.edge import Connections
 from sidecar.enforcement import EnforcementPoint
-from sidecar.opa.managed import ManagedOpa
-from sidecar.opa.policy_state import Load, PolicyState
+from sidecar.opa import Load, ManagedOpa, PolicyState
 from sidecar.ports import DecisionPoint, Upstream
-from sidecar.telemetry.metrics import OtelMetrics
+from sidecar.telemetry import OtelMetrics
 
 _LOG = logging.getLogger("sidecar.app")
 

@@ -31,9 +31,9 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
-from sidecar.edge.origins import allowed_host, allowed_origin
+from sidecar.edge import allowed_host, allowed_origin
 from sidecar.errors import ConfigurationError
-from sidecar.identity.resource import ResourceUri
+from sidecar.identity import ResourceUri
 from sidecar.issuer_settings import MAX_ISSUERS, Issuer
 from sidecar.settings_group import SettingsGroup
 

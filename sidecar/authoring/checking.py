@@ -8,12 +8,23 @@ import msgspec
 from sidecar.authoring.engine import Engine
 from sidecar.errors import ConfigurationError
 from sidecar.model import JsonObject
-from sidecar.policyset.bundle_reader import Archives
-from sidecar.policyset.checks import examine_set, refuse, workshop
-from sidecar.policyset.compile_errors import complaints
-from sidecar.policyset.finding import Rule, Severity, Violation
-from sidecar.policyset.folder import CAPABILITIES, SCHEMAS, TEAMS, PolicySet
-from sidecar.policyset.read_list import EVERYTHING, ReadList, written
+from sidecar.policyset import (
+    CAPABILITIES,
+    EVERYTHING,
+    SCHEMAS,
+    TEAMS,
+    Archives,
+    PolicySet,
+    ReadList,
+    Rule,
+    Severity,
+    Violation,
+    complaints,
+    examine_set,
+    refuse,
+    workshop,
+    written,
+)
 from sidecar.printing import printable
 
 _CASES: Final = "cases"

@@ -12,13 +12,12 @@ from typing import Any, Final
 from sidecar.authoring.engine import Engine
 from sidecar.authoring.explain import explain
 from sidecar.authoring.question import DerivedQuestion, QuestionRefused, read_question
-from sidecar.enforcement.evidence import OWN_SOURCE
+from sidecar.enforcement import OWN_SOURCE
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
-from sidecar.identity.claims import IdentityRules
+from sidecar.identity import IdentityRules
 from sidecar.model import Decision, JsonObject, JsonValue, Reason, RequestContext
-from sidecar.obligations.plan import plan
-from sidecar.policy.document import command_document
-from sidecar.policy.verdict import read_decision
+from sidecar.obligations import plan
+from sidecar.policy import command_document, read_decision
 from sidecar.ports import DecisionPoint, Question
 
 _NOT_IN_A_NAME: Final = re.compile(r"[\W_]+")

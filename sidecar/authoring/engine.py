@@ -11,9 +11,7 @@ import msgspec
 
 from sidecar.errors import ConfigurationError
 from sidecar.model import JsonValue
-from sidecar.policyset.checks import CHECK_MEMORY_BYTES
-from sidecar.policyset.folder import PolicySet
-from sidecar.policyset.opa_command import OpaCommand, installed
+from sidecar.policyset import CHECK_MEMORY_BYTES, OpaCommand, PolicySet, installed
 from sidecar.printing import printable
 
 _LIMIT_S: Final = 120.0

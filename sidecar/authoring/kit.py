@@ -24,14 +24,12 @@ from sidecar.authoring.explain import vocabulary
 from sidecar.authoring.question import QuestionRefused, read_identity, read_object
 from sidecar.authoring.replaying import ReplayReport
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
-from sidecar.identity.claims import IdentityRules
+from sidecar.identity import IdentityRules
 from sidecar.issuers import identity_rules
-from sidecar.mcp.revision import LATEST
+from sidecar.mcp import revision
 from sidecar.model import JsonObject, RequestContext
-from sidecar.opa.client import OpaClient
-from sidecar.opa.managed import ManagedOpa
-from sidecar.policyset.bundle_reader import PLATFORM, archives_in, read_archives
-from sidecar.policyset.folder import MANIFEST, PolicySet
+from sidecar.opa import ManagedOpa, OpaClient
+from sidecar.policyset import MANIFEST, PLATFORM, PolicySet, archives_in, read_archives
 from sidecar.settings import Opa, Settings
 
 REPLAY_TIMEOUT_S: Final = 5.0
@@ -219,6 +217,6 @@ def _context(about: Circumstances, config: Settings | None) -> RequestContext:
     return RequestContext(
         time_ns=about.time_ns,
         client_ip=about.client_ip,
-        protocol=LATEST.value,
+        protocol=revision.LATEST.value,
         environment=configured if about.environment is None else about.environment,
     )

@@ -20,16 +20,16 @@ from sidecar.authoring.hours import hours_in_words
 from sidecar.authoring.terms import TermWriter, resolved, unfolded, variables
 from sidecar.errors import ConfigurationError
 from sidecar.model import Identity, JsonObject, JsonValue, RequestContext
-from sidecar.policy.document import visibility_document
-from sidecar.policy.residual import (
+from sidecar.policy import (
     COMPILE_QUERY,
     COMPILE_UNKNOWNS,
     Possible,
     possible_document,
     read_residual,
     residual_document,
+    visibility_document,
 )
-from sidecar.policyset.folder import CAPABILITIES
+from sidecar.policyset import CAPABILITIES
 
 _COLLECTION: Final = "access.collection"
 _EVERY: Final = frozenset({f"is_string({_COLLECTION})", f'{_COLLECTION} != ""'})

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Final
 
-from sidecar.commands.derive import derive
+from sidecar.commands import derive
 from sidecar.errors import CallRefused, MessageError, TokenRejected, UnknownTool
-from sidecar.identity.claims import ClaimMap, IdentityRules, identify
+from sidecar.identity import ClaimMap, IdentityRules, identify
 from sidecar.mcp import jsonrpc, tools
 from sidecar.model import AccessRequest, Command, Identity, JsonObject, JsonValue, RequestContext
-from sidecar.policy.document import decision_document
+from sidecar.policy import decision_document
 
 DEFAULT_ISSUER: Final = "https://issuer.example"
 _EXPIRY: Final = 253_402_300_799

@@ -11,12 +11,11 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
-from sidecar.audit import record
-from sidecar.audit.canonical import canonical
-from sidecar.enforcement.evidence import OWN_SOURCE
+from sidecar.audit import canonical, record
+from sidecar.enforcement import OWN_SOURCE
 from sidecar.errors import ObligationNotSupported
 from sidecar.model import Decision, JsonObject, JsonValue, Reason
-from sidecar.obligations.plan import plan
+from sidecar.obligations import plan
 
 MAX_ACCESSES: Final = 256
 """Of one question (``policies/schema/input.json``)."""

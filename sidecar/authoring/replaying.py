@@ -14,12 +14,12 @@ from typing import BinaryIO, Final, Protocol, TypeAlias
 
 import msgspec
 
-from sidecar.audit.chain import BEGINNING, ChainFault, Verification, Walk
+from sidecar.audit import BEGINNING, ChainFault, Verification, Walk
 from sidecar.authoring.records import DecisionOutcome, RecordedDecision, RecordedQuestion, Unreadable, read_record
 from sidecar.bounded import BoundedMemory
 from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject, JsonValue, Reason
-from sidecar.policy.verdict import read_decision
+from sidecar.policy import read_decision
 from sidecar.ports import DecisionPoint, PdpAnswer, Question
 
 LONGEST_LINE: Final = 1 << 24

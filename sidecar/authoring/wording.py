@@ -10,7 +10,7 @@ from rich.text import Text
 
 from sidecar.authoring.checking import CheckReport, TeamTestReport
 from sidecar.model import JsonObject
-from sidecar.policyset.finding import Severity
+from sidecar.policyset import Severity
 from sidecar.printing import escaped
 
 _NEAREST: Final = 5

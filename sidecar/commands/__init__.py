@@ -1,1 +1,9 @@
 """From a tool call to what it would do to MongoDB, or a refusal."""
+
+from sidecar.commands import pinning, pins
+from sidecar.commands.catalog import CATALOG
+from sidecar.commands.derive import derive
+from sidecar.commands.pinning import PinComparison, PinState
+from sidecar.commands.views import View, Views, databases, expand
+
+__all__ = ["CATALOG", "PinComparison", "PinState", "View", "Views", "databases", "derive", "expand", "pinning", "pins"]

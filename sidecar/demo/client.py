@@ -6,9 +6,9 @@ from typing import Any, Final, Self
 
 import aiohttp
 
-from sidecar.mcp.revision import LATEST
+from sidecar.mcp import revision
 
-PROTOCOL: Final = LATEST.value
+PROTOCOL: Final = revision.LATEST.value
 ACCEPT: Final = "application/json, text/event-stream"
 
 

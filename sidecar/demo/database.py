@@ -13,7 +13,7 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
 from sidecar.errors import ConfigurationError
-from sidecar.system.tied_process import tied
+from sidecar.system import tied
 
 STAND_IN: Final = "secantusd-py"
 """SecantusDB, a separate program that speaks MongoDB's wire protocol; installed by ``make setup``, never imported."""

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.errors import ConfigurationError
-from sidecar.policyset.checks import CHECK_MEMORY_BYTES
-from sidecar.policyset.opa_command import OpaCommand
+from sidecar.policyset import CHECK_MEMORY_BYTES, OpaCommand
 
 _LIMIT_S: Final = 60.0
 

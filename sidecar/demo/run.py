@@ -19,7 +19,7 @@ from sidecar.demo import database, hours
 from sidecar.demo.identities import ANALYST, EVERYBODY, ISSUER, DemoIssuer, Person
 from sidecar.demo.tour import MARK, Tour, steps
 from sidecar.errors import ConfigurationError
-from sidecar.mcp.revision import LATEST
+from sidecar.mcp import revision
 from sidecar.settings import Settings
 from sidecar.telemetry import logs
 
@@ -148,7 +148,7 @@ def _invite(console: Console, running: app.Endpoints, tokens: dict[Person, str])
             "id": 1,
             "method": "initialize",
             "params": {
-                "protocolVersion": LATEST.value,
+                "protocolVersion": revision.LATEST.value,
                 "capabilities": {},
                 "clientInfo": {"name": "curl", "version": "0"},
             },

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sidecar.commands.derive import derive
+from sidecar.commands import derive
 from sidecar.demo.client import Answer, DemoClient
 from sidecar.demo.identities import ANALYST, LOADER, STRANGER, Person
 from sidecar.errors import SidecarError

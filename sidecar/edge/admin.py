@@ -12,7 +12,7 @@ from sidecar.edge import admission, origins
 from sidecar.edge.server import COMMON_HEADERS
 from sidecar.edge.statuses import http_status
 from sidecar.errors import HostRefused, OriginRefused
-from sidecar.mcp.jsonrpc import encode
+from sidecar.mcp import jsonrpc
 from sidecar.model import JsonObject, JsonValue
 
 Readiness = Callable[[], Awaitable[Mapping[str, bool]]]
@@ -81,7 +81,7 @@ def build_admin_application(
         answer: JsonObject = {"ready": ready, "failing": failing}
         if concerns := [*degraded()]:
             answer["degraded"] = [*concerns]
-        body = encode(answer)
+        body = jsonrpc.encode(answer)
         return web.Response(status=200 if ready else 503, body=body, content_type="application/json")
 
     async def prometheus(_request: web.Request) -> web.Response:

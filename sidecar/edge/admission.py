@@ -20,7 +20,7 @@ from sidecar.errors import (
     NotAcceptable,
     OriginRefused,
 )
-from sidecar.identity.resource import ResourceUri
+from sidecar.identity import ResourceUri
 from sidecar.model import AuthScheme, Credential, UnverifiedToken
 
 Headers = MultiMapping[str]

@@ -28,8 +28,8 @@ from sidecar.errors import (
     MessageTooLarge,
     SidecarError,
 )
-from sidecar.identity.resource import WELL_KNOWN, ResourceUri
-from sidecar.mcp.jsonrpc import encode_error
+from sidecar.identity import WELL_KNOWN, ResourceUri
+from sidecar.mcp import jsonrpc
 
 _RETRY_LATER: Final = frozenset({429, 503})
 
@@ -350,7 +350,7 @@ class _Edge:
         status = http_status(error, addressed=addressed)
         if body is None:
             status = max(status, 400)  # a refused notification has no JSON-RPC answer, only a 4xx (M-06)
-            body = encode_error(None, error.code, error.public)
+            body = jsonrpc.encode_error(None, error.code, error.public)
         response = web.Response(status=status, body=body, content_type=admission.JSON)
         challenge = self._resource.challenge(error)
         if challenge is not None:

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from sidecar.addresses import is_loopback
-from sidecar.identity.resource import ResourceUri
+from sidecar.identity import ResourceUri
 
 HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9._-]*[a-z0-9])?)(:[0-9]{1,5})?", re.ASCII)
 """RFC 9110 section 7.2, narrowed to IPv6 literals, IPv4 literals and names; no user, no trailing dot."""

@@ -15,9 +15,8 @@ from sidecar.errors import (
     SidecarError,
     TokenRejected,
 )
-from sidecar.identity.challenge import challenge, resource_metadata
-from sidecar.identity.resource import ResourceUri
-from sidecar.mcp.jsonrpc import encode
+from sidecar.identity import ResourceUri, challenge, resource_metadata
+from sidecar.mcp import jsonrpc
 
 _ERROR_CODE: Final[dict[type[SidecarError], str]] = {
     TokenRejected: "invalid_token",
@@ -60,7 +59,7 @@ class ProtectedResource:
 
     def metadata(self) -> bytes:
         """Return the metadata document."""
-        return encode(resource_metadata(self.uri, self.authorization_servers, self.scopes))
+        return jsonrpc.encode(resource_metadata(self.uri, self.authorization_servers, self.scopes))
 
     def challenge(self, error: SidecarError) -> str | None:
         """Return the ``WWW-Authenticate`` value for an error, or None where it is not about authorization."""

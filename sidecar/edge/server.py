@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import LineTooLong
 from typing_extensions import override
 
 from sidecar.edge.connections import ConnectionLimits, Connections, Ending, address_of
-from sidecar.enforcement.budget import Budget
+from sidecar.enforcement import Budget
 from sidecar.errors import ConfigurationError
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]

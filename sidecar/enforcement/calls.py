@@ -11,8 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final
 
-from sidecar.commands.derive import derive
-from sidecar.commands.views import databases
+from sidecar.commands import databases, derive
 from sidecar.enforcement.evidence import Evidence, settled, stage_of
 from sidecar.enforcement.livetools import LiveTools
 from sidecar.enforcement.shadow import Shadow
@@ -30,9 +29,7 @@ from sidecar.errors import (
     UpstreamError,
     UpstreamUnreachable,
 )
-from sidecar.mcp import jsonrpc, tools
-from sidecar.mcp.jsonrpc import Request, RequestId
-from sidecar.mcp.session import Session
+from sidecar.mcp import Request, RequestId, Session, jsonrpc, tools
 from sidecar.model import (
     AccessRequest,
     Command,
@@ -45,7 +42,7 @@ from sidecar.model import (
     UpstreamResult,
     Visible,
 )
-from sidecar.obligations.plan import plan
+from sidecar.obligations import plan
 from sidecar.policy import document, verdict
 from sidecar.ports import PdpAnswer, Question
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from sidecar.commands.pinning import PinComparison, PinState, compare, shown
+from sidecar.commands import PinComparison, PinState, pinning
 from sidecar.errors import CommandNotDerivable, UpstreamError, UpstreamProtocolViolation, UpstreamUnreachable
 from sidecar.model import JsonObject
 from sidecar.ports import Upstream
@@ -48,7 +48,7 @@ class LiveTools:
         try:
             text = msgspec.json.encode(live)
             unchanged = known is not None and known.text == text
-            comparison = known.comparison if known is not None and unchanged else compare(live)
+            comparison = known.comparison if known is not None and unchanged else pinning.compare(live)
         except RecursionError:
             raise UpstreamProtocolViolation("a tool is nested too deep to be compared") from None
         self._compared[server] = _Compared(text=text, tools=live, comparison=comparison)
@@ -100,7 +100,7 @@ class LiveTools:
             asked = True
             for tool in self._compared[name].tools:
                 if standing[str(tool.get("name"))] is PinState.PINNED:
-                    found.setdefault(str(tool["name"]), shown(tool))
+                    found.setdefault(str(tool["name"]), pinning.shown(tool))
         if not asked:
             raise failure
         return list(found.values())

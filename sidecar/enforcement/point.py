@@ -23,10 +23,23 @@ from sidecar.errors import (
     SidecarError,
     TokenMissing,
 )
-from sidecar.mcp import jsonrpc, methods, revision, tools
-from sidecar.mcp.envelope import Envelope, read_envelope
-from sidecar.mcp.jsonrpc import Batch, InvalidMessage, Message, Notification, Request, RequestId, Response
-from sidecar.mcp.session import Session, Sessions
+from sidecar.mcp import (
+    Batch,
+    Envelope,
+    InvalidMessage,
+    Message,
+    Notification,
+    Request,
+    RequestId,
+    Response,
+    Session,
+    Sessions,
+    jsonrpc,
+    methods,
+    read_envelope,
+    revision,
+    tools,
+)
 from sidecar.model import Credential
 from sidecar.ports import Span
 

@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sidecar.commands.catalog import CATALOG
+from sidecar.commands import CATALOG
 from sidecar.enforcement.shadow import Opinion
 from sidecar.errors import AuditUnavailable, SidecarError
-from sidecar.mcp.jsonrpc import RequestId
-from sidecar.mcp.session import Session
+from sidecar.mcp import RequestId, Session
 from sidecar.model import Command, Decision, Identity, JsonObject, ToolCall, UpstreamResult
 from sidecar.ports import (
     AuditSink,

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from sidecar.commands.views import View, databases, expand
+from sidecar.commands import View, databases, expand
 from sidecar.model import Access, Command, Namespace, Reason
 from sidecar.ports import ViewCatalog
 

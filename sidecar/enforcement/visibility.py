@@ -14,12 +14,17 @@ from hashlib import sha256
 from typing import Final
 
 from sidecar.bounded import BoundedMemory
-from sidecar.commands.catalog import CATALOG
+from sidecar.commands import CATALOG
 from sidecar.errors import DecisionUnavailable
 from sidecar.model import Identity, JsonObject, JsonValue, RequestContext, Visible
-from sidecar.policy.document import ToolKinds, visibility_document
-from sidecar.policy.residual import possible_document, read_residual, residual_document
-from sidecar.policy.verdict import read_visibility
+from sidecar.policy import (
+    ToolKinds,
+    possible_document,
+    read_residual,
+    read_visibility,
+    residual_document,
+    visibility_document,
+)
 from sidecar.ports import Clock, PdpAnswer, Question
 
 Ask = Callable[[Question, JsonObject], Awaitable[PdpAnswer]]

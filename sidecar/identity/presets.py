@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from sidecar.mcp.jsonrpc import encode
+from sidecar.mcp import jsonrpc
 from sidecar.model import JsonObject, JsonValue
 
 
@@ -122,4 +122,4 @@ def _toml(value: JsonValue) -> str:
     """Write a value of a preset; its texts and lists are the same in JSON and TOML."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {_toml(member)}" for key, member in value.items()) + "}"
-    return encode(value).decode()
+    return jsonrpc.encode(value).decode()

@@ -1,1 +1,35 @@
 """The MCP wire language without I/O: bytes to messages and back, the closed method table, revisions, sessions."""
+
+from sidecar.mcp import denials, jsonrpc, methods, revision, tools
+from sidecar.mcp.envelope import Envelope, read_envelope
+from sidecar.mcp.jsonrpc import Batch, InvalidMessage, Message, Notification, Request, RequestId, Response
+from sidecar.mcp.lines import LineFraming, OversizeLine
+from sidecar.mcp.methods import Treatment, from_upstream
+from sidecar.mcp.revision import Revision
+from sidecar.mcp.session import Session, Sessions
+from sidecar.mcp.sse import EventDecoder
+
+__all__ = [
+    "Batch",
+    "Envelope",
+    "EventDecoder",
+    "InvalidMessage",
+    "LineFraming",
+    "Message",
+    "Notification",
+    "OversizeLine",
+    "Request",
+    "RequestId",
+    "Response",
+    "Revision",
+    "Session",
+    "Sessions",
+    "Treatment",
+    "denials",
+    "from_upstream",
+    "jsonrpc",
+    "methods",
+    "read_envelope",
+    "revision",
+    "tools",
+]

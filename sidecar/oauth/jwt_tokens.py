@@ -13,8 +13,7 @@ from typing import Final
 import jwt
 
 from sidecar.errors import ConfigurationError, TokenFault, TokenRejected
-from sidecar.identity.claims import IdentityRules
-from sidecar.identity.person import CLIENT_CLAIMS
+from sidecar.identity import CLIENT_CLAIMS, IdentityRules
 from sidecar.model import JsonObject, JsonValue, UnverifiedToken
 from sidecar.oauth.jwk import ASYMMETRIC_ALGORITHMS, VerificationKey
 from sidecar.oauth.key_sets import KeySet

@@ -12,7 +12,7 @@ from typing import Final
 
 from sidecar import strict_json
 from sidecar.errors import TokenFault, TokenRejected
-from sidecar.mcp.jsonrpc import encode
+from sidecar.mcp import jsonrpc
 from sidecar.model import JsonObject, JsonValue, UnverifiedToken
 
 _COMPACT_JWS: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
@@ -96,5 +96,5 @@ def strict_object(data: bytes) -> JsonObject:
         raise ValueError("nested too deeply") from error
     if not isinstance(value, dict):
         raise ValueError("not an object")  # noqa: TRY004 - the caller's data is wrong, not the caller's type
-    encode(value)  # a lone surrogate has no UTF-8 and raises here
+    jsonrpc.encode(value)  # a lone surrogate has no UTF-8 and raises here
     return value

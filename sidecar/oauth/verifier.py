@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.bounded import BoundedMemory
-from sidecar.enforcement.budget import Budget
+from sidecar.enforcement import Budget
 from sidecar.errors import ConfigurationError, TokenFault, TokenRejected
-from sidecar.identity.claims import identify
+from sidecar.identity import identify
 from sidecar.model import Credential, Identity, JsonObject, UnverifiedToken
 from sidecar.oauth.jwt_tokens import TrustedIssuer, verified_claims
 from sidecar.oauth.unverified import peek

@@ -27,7 +27,7 @@ from sidecar.model import JsonObject
 from sidecar.opa.deadline import answered_within
 from sidecar.opa.memo import Memo
 from sidecar.opa.wire import decode_answer, describe_failure, encode_question
-from sidecar.policy.residual import COMPILE_QUERY, COMPILE_UNKNOWNS
+from sidecar.policy import COMPILE_QUERY, COMPILE_UNKNOWNS
 from sidecar.ports import PdpAnswer, Question
 
 _STRICT = "strict-builtin-errors=true"

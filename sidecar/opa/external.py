@@ -30,8 +30,7 @@ from sidecar.opa.external_bundle_status import Activation
 from sidecar.opa.external_inventory import BUNDLES, MODULES, Inventory, owner, read_inventory, violations
 from sidecar.opa.policy_state import Load, PolicyState
 from sidecar.opa.witness import Witness, self_tested
-from sidecar.policyset.checks import refuse, workshop
-from sidecar.policyset.finding import Severity, Violation
+from sidecar.policyset import Severity, Violation, refuse, workshop
 from sidecar.ports import PdpAnswer, Question
 
 _LOG = logging.getLogger(__name__)

@@ -21,24 +21,26 @@ import msgspec
 from sidecar.errors import DecisionUnavailable, PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.wire import provenance_revision
-from sidecar.policyset.containment import (
+from sidecar.policyset import (
+    MANIFEST,
     MAX_MODULE_BYTES,
     MAX_TEAM_FILES,
     MAX_TEAM_RULES_BYTES,
-)
-from sidecar.policyset.finding import Rule, Violation
-from sidecar.policyset.folder import MANIFEST, TEAMS
-from sidecar.policyset.manifest import (
+    TEAMS,
     TRUSTED,
+    Linted,
+    Rule,
+    Violation,
     decode_strictly,
     is_team,
+    lint_module,
     listed,
     listing,
     manifest_roots,
     team_fault,
     trusted_fault,
+    uncalled,
 )
-from sidecar.policyset.module_lint import Linted, lint_module, uncalled
 
 BUNDLES: Final = "v1/data/system/bundles"
 MODULES: Final = "v1/policies"

@@ -24,9 +24,9 @@ from sidecar.opa.blame import TERM_S, Blame, Member, PendingQuestion, Places, pa
 from sidecar.opa.deadline import answered_within
 from sidecar.opa.fair_turns import FairTurns, TooManyWaiting
 from sidecar.opa.instance import Instance, Launch
-from sidecar.policyset.folder import PolicySet
+from sidecar.policyset import PolicySet
 from sidecar.ports import PdpAnswer, Question
-from sidecar.system.backoff import BackOff
+from sidecar.system import BackOff
 
 _LOG = logging.getLogger(__name__)
 

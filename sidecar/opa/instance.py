@@ -18,12 +18,10 @@ from sidecar.opa.client import OpaClient
 from sidecar.opa.memo import Memo
 from sidecar.opa.self_test import self_test
 from sidecar.opa.wire import MAX_QUESTION_BYTES
-from sidecar.policyset.folder import PolicySet, store
-from sidecar.policyset.opa_command import OpaCommand
+from sidecar.policyset import OpaCommand, PolicySet, store
 from sidecar.ports import PdpAnswer, Question
 from sidecar.printing import printable
-from sidecar.system.liveness import Pulse
-from sidecar.system.process import in_thread, kill, make_home, remove, spawn
+from sidecar.system import Pulse, in_thread, kill, make_home, remove, spawn
 
 _LOG = logging.getLogger(__name__)
 

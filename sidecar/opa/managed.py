@@ -25,12 +25,9 @@ from sidecar.model import JsonObject
 from sidecar.opa.hot_standby import HotStandby
 from sidecar.opa.instance import Instance, Launch
 from sidecar.opa.policy_state import Load, PolicyState
-from sidecar.policyset.checks import SetChecker
-from sidecar.policyset.folder import PolicySet
-from sidecar.policyset.folder_changes import Snapshot, snapshot
-from sidecar.policyset.opa_command import OpaCommand, installed
+from sidecar.policyset import OpaCommand, PolicySet, SetChecker, Snapshot, installed, snapshot
 from sidecar.ports import PdpAnswer, Question
-from sidecar.system.backoff import BackOff
+from sidecar.system import BackOff
 
 _LOG = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ deny.
 import secrets
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable
-from sidecar.policy.verdict import read_decision, read_selftest
+from sidecar.policy import read_decision, read_selftest
 from sidecar.ports import DecisionPoint, Question
 
 

@@ -1,1 +1,31 @@
 """The decision contract: the document that OPA is asked with, and the reading of its answer."""
+
+from sidecar.policy import document, verdict
+from sidecar.policy.document import ToolKinds, command_document, decision_document, visibility_document
+from sidecar.policy.residual import (
+    COMPILE_QUERY,
+    COMPILE_UNKNOWNS,
+    Possible,
+    possible_document,
+    read_residual,
+    residual_document,
+)
+from sidecar.policy.verdict import read_decision, read_selftest, read_visibility
+
+__all__ = [
+    "COMPILE_QUERY",
+    "COMPILE_UNKNOWNS",
+    "Possible",
+    "ToolKinds",
+    "command_document",
+    "decision_document",
+    "document",
+    "possible_document",
+    "read_decision",
+    "read_residual",
+    "read_selftest",
+    "read_visibility",
+    "residual_document",
+    "verdict",
+    "visibility_document",
+]

@@ -1,1 +1,67 @@
 """Whether a policy set may serve: it is read, checked, and made into bundles, without an OPA that answers questions."""
+
+from sidecar.policyset import bundle_writer
+from sidecar.policyset.bundle_reader import PLATFORM, Archives, archives_in, read_archives
+from sidecar.policyset.checks import CHECK_MEMORY_BYTES, SetChecker, examine_set, refuse, workshop
+from sidecar.policyset.compile_errors import complaints
+from sidecar.policyset.containment import MAX_MODULE_BYTES, MAX_TEAM_FILES, MAX_TEAM_RULES_BYTES
+from sidecar.policyset.finding import Rule, Severity, Violation
+from sidecar.policyset.folder import CAPABILITIES, MANIFEST, SCHEMAS, TEAMS, PolicySet, store
+from sidecar.policyset.folder_changes import Snapshot, snapshot
+from sidecar.policyset.manifest import (
+    TRUSTED,
+    decode_strictly,
+    is_team,
+    listed,
+    listing,
+    manifest_roots,
+    team_fault,
+    trusted_fault,
+)
+from sidecar.policyset.module_lint import Linted, lint_module, uncalled
+from sidecar.policyset.opa_command import OpaCommand, installed
+from sidecar.policyset.read_list import EVERYTHING, ReadList, written
+
+__all__ = [
+    "CAPABILITIES",
+    "CHECK_MEMORY_BYTES",
+    "EVERYTHING",
+    "MANIFEST",
+    "MAX_MODULE_BYTES",
+    "MAX_TEAM_FILES",
+    "MAX_TEAM_RULES_BYTES",
+    "PLATFORM",
+    "SCHEMAS",
+    "TEAMS",
+    "TRUSTED",
+    "Archives",
+    "Linted",
+    "OpaCommand",
+    "PolicySet",
+    "ReadList",
+    "Rule",
+    "SetChecker",
+    "Severity",
+    "Snapshot",
+    "Violation",
+    "archives_in",
+    "bundle_writer",
+    "complaints",
+    "decode_strictly",
+    "examine_set",
+    "installed",
+    "is_team",
+    "lint_module",
+    "listed",
+    "listing",
+    "manifest_roots",
+    "read_archives",
+    "refuse",
+    "snapshot",
+    "store",
+    "team_fault",
+    "trusted_fault",
+    "uncalled",
+    "workshop",
+    "written",
+]

@@ -21,7 +21,7 @@ from sidecar.errors import ConfigurationError
 from sidecar.policyset.checks import workshop
 from sidecar.policyset.folder import MANIFEST, TEAMS, PolicySet
 from sidecar.policyset.manifest import LISTING, listing
-from sidecar.system.process import in_thread
+from sidecar.system import in_thread
 
 PLATFORM: Final = "platform"
 SIGNING_ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")

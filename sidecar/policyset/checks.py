@@ -29,7 +29,7 @@ from sidecar.policyset.module_lint import Linted, lint_module, uncalled
 from sidecar.policyset.opa_command import OpaCommand, installed
 from sidecar.policyset.read_list import ReadList, RuleReads, rules_of
 from sidecar.printing import printable
-from sidecar.system.process import in_thread, make_home, remove
+from sidecar.system import in_thread, make_home, remove
 
 _PARSE: Final = '{f: object.remove(m, ["comments"]) | some f, s in input; m := rego.parse_module(f, s)}'
 """One process parses many modules. A module that does not parse is missing from the answer."""

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.errors import ConfigurationError
-from sidecar.system.process import kill, spawn
-from sidecar.system.tied_process import tied
+from sidecar.system import kill, spawn, tied
 
 _GO_SHARE = 0.7
 """Of the hard limit, what Go's collector aims at (``GOMEMLIMIT``); the rest is stacks, fragments and code."""

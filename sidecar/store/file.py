@@ -27,7 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar.audit.chain import BEGINNING, GENESIS, BrokenRecord, link, read
+from sidecar.audit import BEGINNING, GENESIS, BrokenRecord, chain
 from sidecar.errors import AuditUnavailable, ConfigurationError
 from sidecar.model import JsonObject
 from sidecar.ports import AuditReceipt
@@ -126,7 +126,7 @@ class FileAuditSink:
 
     def _write(self, record: JsonObject) -> AuditReceipt:
         try:
-            line, digest = link(record, self._written.seq + 1, self._written.head)
+            line, digest = chain.link(record, self._written.seq + 1, self._written.head)
         except (ValueError, RecursionError) as error:
             raise AuditUnavailable(f"the record has no canonical form: {error}") from error
         line += b"\n"
@@ -270,7 +270,7 @@ def _recover(fd: int, path: Path, flush: Callable[[int], None]) -> _Position:
         return _Position()
     start = _last_break(fd, whole - 1)
     try:
-        entry = read(_read_at(fd, start, whole - 1))
+        entry = chain.read(_read_at(fd, start, whole - 1))
     except BrokenRecord as broken:
         raise ConfigurationError(
             f"audit file {path}: the last record is not valid ({broken}); restore the file or start a new one"

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused, UpstreamUnreachable
-from sidecar.mcp.lines import LineFraming, OversizeLine
-from sidecar.mcp.methods import Treatment, from_upstream
+from sidecar.mcp import LineFraming, OversizeLine, Treatment, from_upstream
 from sidecar.model import JsonObject
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,

@@ -24,10 +24,9 @@ from sidecar.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
-from sidecar.mcp.methods import Treatment, from_upstream
-from sidecar.mcp.sse import EventDecoder
+from sidecar.mcp import EventDecoder, Treatment, from_upstream
 from sidecar.model import JsonObject, Permit, UpstreamResult
-from sidecar.system.backoff import BackOff
+from sidecar.system import BackOff
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
     Malformed,

@@ -17,7 +17,7 @@ import msgspec
 
 from sidecar import __version__
 from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused
-from sidecar.mcp.revision import Revision
+from sidecar.mcp import Revision
 from sidecar.model import JsonObject, JsonValue, Permit, UpstreamResult
 
 PROTOCOL_VERSION = Revision.V2025_11_25.value

@@ -21,7 +21,7 @@ from sidecar.errors import (
     UpstreamUnreachable,
 )
 from sidecar.model import JsonObject, Permit, UpstreamResult
-from sidecar.system.backoff import BackOff
+from sidecar.system import BackOff
 from sidecar.upstream.child import Child, resolved, spawn
 from sidecar.upstream.environment import check_command, check_environment, child_environment, secrets_of
 from sidecar.upstream.messages import call_params, read_tool_result

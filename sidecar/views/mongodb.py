@@ -18,7 +18,7 @@ from bson.errors import BSONError
 from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.errors import OperationFailure, PyMongoError
 
-from sidecar.commands.views import View, Views
+from sidecar.commands import View, Views
 from sidecar.errors import ConfigurationError, ViewsUnavailable
 from sidecar.model import JsonValue, Namespace
 from sidecar.ports import Clock
