@@ -164,15 +164,20 @@ def policy() -> None:
 
 @policy.command("check")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_PATH)
+@click.option(
+    "--issuer", "issuers", multiple=True, metavar="ISS", help="An issuer whose tokens are accepted; repeat for each."
+)
 @_OPA
 @_JSON
-def policy_check(paths: tuple[Path, ...], *, opa: str | None, as_json: bool) -> None:
+def policy_check(paths: tuple[Path, ...], *, issuers: tuple[str, ...], opa: str | None, as_json: bool) -> None:
     """Check policies as the sidecar does before it serves them: containment, types, the platform's data.
 
     PATH is a policy folder, or bundle archives (platform.tar.gz, TEAM.tar.gz), or folders of them as `policy bundle`
     writes. Without platform.tar.gz, archives are checked for containment only. Status 1 if they would be refused.
+
+    With --issuer, or with settings, also warns of entries of the platform's data that count for none of the issuers.
     """
-    checked = lifecycle.run(kit.check_paths(paths, opa))
+    checked = lifecycle.run(kit.check_paths(paths, opa, issuers))
     if as_json:
         _echo_json(checked.document())
     else:

@@ -170,7 +170,7 @@ def _edge(config: Settings) -> http.EdgeConfig:
     host, _ = settings.split_address(config.listen)
     return http.EdgeConfig(
         resource_uri=config.resource,
-        authorization_servers=tuple(issuer.issuer for issuer in config.issuers),
+        authorization_servers=_issuers(config),
         scopes=config.scopes,
         allowed_hosts=origins.default_hosts(config.resource, host) | frozenset(config.allowed_hosts),
         allowed_origins=origins.default_origins(config.resource, host) | frozenset(config.allowed_origins),
@@ -212,7 +212,7 @@ async def _decisions(config: Settings, stack: AsyncExitStack) -> Decider:
         if not config.opa.url:
             managed = _managed_opa(config, config.policies, stack)
             stack.push_async_callback(managed.stop)
-            await managed.start(standby=config.opa.standby)
+            await managed.start(standby=config.opa.standby, issuers=_issuers(config))
             return managed
         opa, timeout_s = config.opa, config.opa.timeout_ms / 1000
         client = OpaClient(opa.url, timeout_s=timeout_s, ca_file=opa.ca_file, token_file=opa.token_file)
@@ -226,8 +226,12 @@ async def _candidate(config: Settings, stack: AsyncExitStack) -> ManagedOpa | No
     with naming("policies_candidate"):
         opa = _managed_opa(config, config.policies_candidate, stack)
         stack.push_async_callback(opa.stop)
-        await opa.start(candidate=True)
+        await opa.start(candidate=True, issuers=_issuers(config))
         return opa
+
+
+def _issuers(config: Settings) -> tuple[str, ...]:
+    return tuple(entry.issuer for entry in config.issuers)
 
 
 def _views(config: Settings, clock: Clock, stack: AsyncExitStack) -> ViewCatalog | None:

@@ -7,6 +7,7 @@
 #   - input: schema.input
 package mcp.platform.delegation
 
+import data.mcp.platform.issuers
 import data.mcp.platform.names
 import data.mcp.platform.routing
 import data.mcp.platform.terms
@@ -91,6 +92,7 @@ kinds_everywhere := {database: kinds |
 	some database, found in sound_database_holdings
 	kinds := {kind |
 		some delegated in found.delegated
+		issuers.counts(delegated)
 		"*" in delegated.collections
 		some kind in delegated.kinds
 	}
@@ -111,6 +113,7 @@ covered := covered_everywhere | {index |
 	some index in (object.keys(sound_holdings) - covered_everywhere)
 	access := input.accesses[index]
 	some delegated in sound_holdings[index].delegated
+	issuers.counts(delegated)
 	access.kind in delegated.kinds
 	names.matches(delegated.collections, access.collection)
 }

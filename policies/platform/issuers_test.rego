@@ -20,6 +20,7 @@ by(issuer, asked) := json.patch(asked, [
 # title: The fixture's tables, each entry for these issuers
 said(listed) := {
 	"routes": [object.union(route, {"issuers": listed}) | some route in fixture.tables.routes],
+	"deployments": delegating(listed),
 	"grants": [object.union(grant, {"issuers": listed}) | some grant in fixture.tables.grants],
 	"agents": {
 		"default": object.union(fixture.tables.agents["default"], {"issuers": listed}),
@@ -28,6 +29,23 @@ said(listed) := {
 	"traits": {trait: object.union(entry, {"issuers": listed}) | some trait, entry in fixture.tables.traits},
 	"scope_issuers": {scope: listed | some scope, _ in fixture.tables.scopes},
 }
+
+# METADATA
+# title: The fixture's deployments, what each holding delegates for these issuers
+delegating(listed) := {deployment: object.union(object.filter(held, ["whole"]), {table: owners |
+	some table in ["databases", "prefixes", "targets"]
+	owners := {name: delegating_in(holding, listed) | some name, holding in held[table]}
+}) |
+	some deployment, fixture_held in fixture.tables.deployments
+	held := object.union(fixture_held, {"whole": delegating_in(object.get(fixture_held, "whole", fixture.holding("platform", [""], [])), listed)})
+}
+
+# METADATA
+# title: The holding, what it delegates for these issuers
+delegating_in(holding, listed) := object.union(
+	holding,
+	{"delegated": [object.union(entry, {"issuers": listed}) | some entry in holding.delegated]},
+)
 
 # METADATA
 # title: The fixture's tables, said for the home issuer, but for one that says nothing
@@ -82,6 +100,8 @@ test_each_silent_table_refuses_on_its_own if {
 	codes(by(home, fixture.question), silent("scope_issuers")) == {"scope_missing"}
 	codes(by(home, unbounded), silent("traits")) == {"trait_refused"}
 	codes(by(home, listing_of_databases), silent("grants")) == {"not_granted"}
+	codes(by(home, fixture.question), silent("deployments")) == {"not_delegated"}
+	codes(by(home, listing_of_databases), silent("deployments")) == {"not_delegated"}
 }
 
 test_their_near_misses_are_allowed if {
@@ -98,6 +118,23 @@ test_an_agent_of_another_issuer_has_the_default_ceiling if {
 	fixture.decide(by(home, insert), tables, fixture.teams).allow == true
 	codes(by(other, insert), tables) == {"agent_ceiling"}
 	fixture.decide(by(other, fixture.question), tables, fixture.teams).allow == true
+}
+
+test_a_team_is_reached_only_where_the_platform_says_so_for_the_issuer if {
+	open := said(["*"])
+	half := object.union(object.remove(open, ["deployments"]), {"deployments": delegating([home])})
+	fixture.decide(by(home, fixture.question), half, fixture.teams).allow == true
+	codes(by(other, fixture.question), half) == {"not_delegated"}
+	fixture.decide(by(other, fixture.question), open, fixture.teams).allow == true
+	fixture.list(by(home, fixture.listing), half).tools != []
+	fixture.list(by(other, fixture.listing), half).tools == []
+}
+
+test_what_is_delegated_by_pattern_is_too if {
+	asked := fixture.about([fixture.read("blue", "orders_2024")])
+	half := object.union(object.remove(said(["*"]), ["deployments"]), {"deployments": delegating([home])})
+	fixture.decide(by(home, asked), half, fixture.teams).allow == true
+	codes(by(other, asked), half) == {"not_delegated"}
 }
 
 test_a_service_speaks_for_itself_only_where_its_agent_is_registered if {

@@ -77,6 +77,7 @@ kinds[index] := {kind |
 delegated(deployment, kind) if {
 	some [table, name, held] in holdings(deployment)
 	some entry in held.delegated
+	issuers.counts(entry)
 	kind in entry.kinds
 	grantable(held.owner, {"deployment": deployment, "table": table, "name": name, "collections": entry.collections}, kind)
 }

@@ -1,5 +1,6 @@
 """``mcp-sidecar policy check`` and ``policy test``: what is wrong with a policy folder, with file and line."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -107,13 +108,18 @@ class TeamTestReport:
         }
 
 
-async def check(policies: PolicySet, binary: str) -> CheckReport:
+async def check(policies: PolicySet, binary: str, issuers: Collection[str] = ()) -> CheckReport:
     """Put a set through every check that it must pass before an OPA serves it.
+
+    Args:
+        policies: the set.
+        binary: the OPA executable.
+        issuers: those that a sidecar would trust; none if that is not known.
 
     Raises:
         ConfigurationError: OPA cannot be run.
     """
-    async with workshop(binary) as checker:
+    async with workshop(binary, issuers) as checker:
         report = CheckReport(findings=tuple(await checker.examine(policies)))
         return replace(report, reads=await checker.reads(policies)) if report.ok else report
 
@@ -141,7 +147,7 @@ def reads_document(reads: ReadList) -> JsonObject:
     return document
 
 
-async def check_archives(archives: Archives, binary: str) -> CheckReport:
+async def check_archives(archives: Archives, binary: str, issuers: Collection[str] = ()) -> CheckReport:
     """Check archives like the folder that they were made of; without the platform's, containment only.
 
     If a member cannot be read, all archives are refused, because its effect on the others is not known.
@@ -151,7 +157,7 @@ async def check_archives(archives: Archives, binary: str) -> CheckReport:
     """
     report = CheckReport(findings=archives.findings)
     if not report.findings and archives.whole:
-        report = await check(archives.policies, binary)
+        report = await check(archives.policies, binary, issuers)
     elif not report.findings:
         report = CheckReport(findings=(*await examine_set(archives.policies, binary), _NOT_COMPILED))
     return replace(report, findings=tuple(archives.located(finding) for finding in report.findings))

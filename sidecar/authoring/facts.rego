@@ -5,6 +5,7 @@ package authoring.facts
 import data.mcp.platform.ceilings
 import data.mcp.platform.delegation
 import data.mcp.platform.guardrails
+import data.mcp.platform.issuers
 import data.mcp.platform.names
 import data.mcp.platform.routing
 import data.mcp.platform.touched
@@ -93,6 +94,7 @@ rows(ways) := [row |
 	held.owner == grant.owner
 	visible.within(grant.databases, {"table": table, "name": name})
 	some entry in held.delegated
+	issuers.counts(entry)
 	visible.meets(grant.collections, entry.collections)
 	kinds := {kind | some kind in entry.kinds; kind in visible.kinds[at]; visible.listed(grant.kinds, {kind})}
 	count(kinds) > 0
@@ -116,7 +118,9 @@ own_rows := [row |
 	some [table, name, held] in visible.holdings(deployment)
 	held.owner == "platform"
 	some entry in held.delegated
+	issuers.counts(entry)
 	some grant in data.mcp.platform.grants
+	issuers.counts(grant)
 	names.matches(grant.deployments, deployment)
 	names.any_of(grant.groups, input.subject.groups)
 	kinds := {kind | some kind in grant.kinds; kind in entry.kinds; kind in visible.kinds[at]}

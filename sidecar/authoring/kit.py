@@ -46,20 +46,23 @@ class Circumstances:
     """None takes the configured one."""
 
 
-async def check_paths(paths: Sequence[Path], opa: str | None) -> CheckReport:
+async def check_paths(paths: Sequence[Path], opa: str | None, issuers: Sequence[str] = ()) -> CheckReport:
     """Check a policy folder, or archives of bundles.
 
     Args:
         paths: one policy folder; or archives, and folders of them as ``policy bundle`` writes.
         opa: the OPA executable; None takes the configured one.
+        issuers: those that are trusted; none takes the configured ones.
 
     Raises:
         ConfigurationError: it is neither, or OPA cannot be run.
     """
     binary = settings.opa_binary(opa)
+    if not issuers and settings.given():
+        issuers = [entry.issuer for entry in settings.load().issuers]
     if len(paths) == 1 and await asyncio.to_thread(_is_policy_folder, paths[0]):
-        return await check(await asyncio.to_thread(PolicySet.read, paths[0]), binary)
-    return await check_archives(await asyncio.to_thread(read_archives, paths, shipped()), binary)
+        return await check(await asyncio.to_thread(PolicySet.read, paths[0]), binary, issuers)
+    return await check_archives(await asyncio.to_thread(read_archives, paths, shipped()), binary, issuers)
 
 
 def _is_policy_folder(path: Path) -> bool:

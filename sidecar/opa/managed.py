@@ -14,7 +14,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -116,7 +116,7 @@ class ManagedOpa:
         """Process id of the OPA that answers now, or None while there is none."""
         return self._current.pid if self._current is not None else None
 
-    async def start(self, *, candidate: bool = False, standby: bool = False) -> None:
+    async def start(self, *, candidate: bool = False, standby: bool = False, issuers: Collection[str] = ()) -> None:
         """Check the policies, start OPA, self-test it, and begin to watch it.
 
         Args:
@@ -124,6 +124,7 @@ class ManagedOpa:
                 ``policy_state`` tells, and nothing is answered until the folder holds one that is usable.
             standby: keep a second process of the set, so that a question that ends one does not stop the decisions of
                 others.
+            issuers: those whose tokens are accepted; what the platform's data says of none of them is warned of.
 
         Raises:
             ConfigurationError: the binary, the runtime folder or, unless it is a candidate, the policy set is not
@@ -131,7 +132,7 @@ class ManagedOpa:
         """
         self._candidate, self._standby = candidate, standby
         launch = await asyncio.to_thread(self._launch)
-        checker = SetChecker(launch.opa, launch.directory, timeout_s=launch.start_timeout_s)
+        checker = SetChecker(launch.opa, launch.directory, timeout_s=launch.start_timeout_s, issuers=issuers)
         seen = await asyncio.to_thread(snapshot, self._folder)
         if candidate:
             await self._begin_to_compare(launch, checker, seen)

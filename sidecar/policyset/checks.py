@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,12 +64,14 @@ class SetChecker:
         opa: the executable, with the limits of a check.
         directory: private folder of this user; every check makes its own inside.
         timeout_s: seconds that one OPA command may take, the tests excepted.
+        issuers: those that the sidecar trusts; none if that is not known here.
     """
 
-    def __init__(self, opa: OpaCommand, directory: Path, *, timeout_s: float) -> None:
+    def __init__(self, opa: OpaCommand, directory: Path, *, timeout_s: float, issuers: Collection[str] = ()) -> None:
         self._opa = opa
         self._directory = directory
         self._timeout_s = timeout_s
+        self._issuers = issuers
         self._known: dict[bytes, Linted] = {}
 
     async def vet(self, policies: PolicySet) -> ApprovedSet:
@@ -230,7 +232,7 @@ class SetChecker:
         if not has_data(policies):
             return []
         status, output = await self._run(home, *platform_data.ARGUMENTS, stdin=platform_data.schema_of(policies))
-        return platform_data.findings(status, output, policies)
+        return platform_data.findings(status, output, policies, self._issuers)
 
     async def _test(self, policies: PolicySet, home: Path) -> list[Violation]:
         """Run the teams' own tests; the platform's are run where the platform is built."""
@@ -276,8 +278,12 @@ async def examine_set(policies: PolicySet, binary: str) -> list[Violation]:
 
 
 @asynccontextmanager
-async def workshop(binary: str) -> AsyncIterator[SetChecker]:
+async def workshop(binary: str, issuers: Collection[str] = ()) -> AsyncIterator[SetChecker]:
     """Vet outside a sidecar, in a folder that is gone afterwards.
+
+    Args:
+        binary: the OPA executable, as a path or as a name on ``PATH``.
+        issuers: those that a sidecar would trust; none if that is not known.
 
     Raises:
         ConfigurationError: there is no such executable.
@@ -285,7 +291,7 @@ async def workshop(binary: str) -> AsyncIterator[SetChecker]:
     executable = installed(binary)
     with tempfile.TemporaryDirectory(prefix="mcp-sidecar-vet-") as directory:
         opa = OpaCommand(binary=executable, memory_limit_bytes=CHECK_MEMORY_BYTES)
-        yield SetChecker(opa, Path(directory), timeout_s=_CHECK_S)
+        yield SetChecker(opa, Path(directory), timeout_s=_CHECK_S, issuers=issuers)
 
 
 def refuse(findings: Sequence[Violation]) -> None:

@@ -26,6 +26,7 @@ class Rule(StrEnum):
     TEST = "test"
     RESERVED = "reserved"
     NEGATED_CALL = "negated_call"
+    ISSUER = "issuer"
 
 
 class Severity(StrEnum):

@@ -14,7 +14,7 @@ What a pattern of a team's data is for, only its modules know; those are left al
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +23,7 @@ from sidecar.errors import ConfigurationError
 from sidecar.policyset.data_lines import MOST_PROBLEMS, PLATFORM, pointer, where
 from sidecar.policyset.finding import Rule, Violation
 from sidecar.policyset.folder import SCHEMAS, PolicySet
+from sidecar.policyset.issuer_lists import issuer_findings
 from sidecar.printing import printable
 
 _SCHEMA: Final = f"{SCHEMAS}/platform.json"
@@ -51,11 +52,41 @@ GLOB_LISTS: Final = (
 ``names.matches``. ``*`` is every member."""
 
 
-def _members(names: Sequence[str]) -> str:
-    """Return a comprehension in Rego of every member of the lists of one kind, each with its place."""
-    steps = [f"step{number}" if name == _ANY else json.dumps(name) for number, name in enumerate((*names, _ANY))]
+_ISSUER_LISTS: Final = (
+    ("routes", _ANY),
+    ("grants", _ANY),
+    ("agents", "default"),
+    ("agents", "registered", _ANY),
+    ("traits", _ANY),
+    *((*holding, "delegated", _ANY) for holding in _HOLDINGS),
+)
+"""The entries that count for the issuers that they list: all that the rules give to ``issuers.counts``."""
+_ISSUER_NAMES: Final = (("break_glass", _ANY, "issuer"), ("suspended", "subjects", _ANY, "issuer"))
+
+
+def _all_at(names: Sequence[str], said: str = "value") -> str:
+    """Return a comprehension in Rego of what is said of every value of one kind, each with its place."""
+    steps = [f"step{number}" if name == _ANY else json.dumps(name) for number, name in enumerate(names)]
     place = "".join(f"[{step}]" for step in steps)
-    return f"{{[[{', '.join(steps)}], text] | text := data.{'.'.join(PLATFORM)}{place}}}"
+    return f"{{[[{', '.join(steps)}], {said}] | value := data.{'.'.join(PLATFORM)}{place}}}"
+
+
+def _members(names: Sequence[str]) -> str:
+    """Return the same of every member of the lists of one kind."""
+    return _all_at((*names, _ANY))
+
+
+_SCOPES: Final = (
+    '{[["scopes", scope], object.get(data.mcp.platform, ["scope_issuers", scope], null)] | '
+    "some scope, _ in data.mcp.platform.scopes}"
+)
+_ISSUER_QUERY: Final = " | ".join(
+    (
+        *(_all_at(names, 'object.get(value, "issuers", null)') for names in _ISSUER_LISTS),
+        *map(_all_at, _ISSUER_NAMES),
+        _SCOPES,
+    )
+)
 
 
 _GLOB_QUERY: Final = (
@@ -68,6 +99,7 @@ _QUERY: Final = (
     '{"there": [1 | _ = data.mcp.platform], '
     '"held": [answer | answer := json.match_schema(data.mcp.platform, input)], '
     f'"globs": {_GLOB_QUERY}, '
+    f'"issuers": [one | some one in {_ISSUER_QUERY}], '
     '"zones": [[index, zone] | some index, window in data.mcp.platform.windows; zone := window.hours.timezone; '
     "not time.clock([0, zone])], "
     '"moments": [[index, moment] | some index, glass in data.mcp.platform.break_glass; moment := glass.until; '
@@ -84,8 +116,14 @@ def schema_of(policies: PolicySet) -> bytes:
     return dict(policies.aside).get(_SCHEMA, b"{}")
 
 
-def findings(status: int, output: bytes, policies: PolicySet) -> list[Violation]:
+def findings(status: int, output: bytes, policies: PolicySet, issuers: Collection[str]) -> list[Violation]:
     """Read what the evaluation printed.
+
+    Args:
+        status: of the command.
+        output: of the command.
+        policies: the set that it looked at.
+        issuers: those that the sidecar trusts; none if that is not known here.
 
     Raises:
         ConfigurationError: no answer; one pattern can take all memory that a check may have.
@@ -100,7 +138,8 @@ def findings(status: int, output: bytes, policies: PolicySet) -> list[Violation]
     found = [_problem(one.field, one.desc, policies) for one in problems[:MOST_PROBLEMS]]
     found += [_unread(("windows", index, "hours", "timezone"), zone, policies) for index, zone in answer.zones]
     found += [_unread(("break_glass", index, "until"), moment, policies) for index, moment in answer.moments]
-    return found + unreadable_globs(answer.globs, policies)
+    found += unreadable_globs(answer.globs, policies)
+    return found + issuer_findings(answer.issuers, issuers, policies)
 
 
 def _unread(place: tuple[str | int, ...], value: Any, policies: PolicySet) -> Violation:
@@ -125,6 +164,7 @@ class _Evaluation(msgspec.Struct):
     held: list[tuple[bool, list[_Problem]]]
     """What ``json.match_schema`` answers; empty where the schema is none."""
     globs: Any
+    issuers: list[tuple[list[str | int], Any]]
     zones: list[tuple[int, Any]]
     moments: list[tuple[int, Any]]
 

@@ -49,6 +49,15 @@ def test_the_repositorys_policies_are_fine() -> None:
     assert (done.returncode, answer(done)) == (0, {"ok": True, "findings": []}), done.stderr
 
 
+def test_a_check_for_several_issuers_warns_of_what_counts_for_none() -> None:
+    issuers = ("--issuer", "https://a.example", "--issuer", "https://b.example")
+    done = run("policy", "check", str(POLICIES), "--json", *issuers)
+    found = answer(done)["findings"]
+    assert (done.returncode, {(one["rule"], one["severity"]) for one in found}) == (0, {("issuer", "warning")})
+    assert any("/mcp/platform/routes/0: counts for nobody" in one["message"] for one in found)
+    assert run("policy", "check", str(POLICIES), *issuers[:2]).stdout == "fine\n"
+
+
 @pytest.mark.parametrize(
     ("file", "text", "line", "rule"),
     [

@@ -54,6 +54,7 @@ def data_with(*texts: Any) -> dict[str, Any]:
         "agents": {"default": ceiling, "registered": {"a~b": ceiling}},
         "scopes": {},
         "traits": {},
+        "amplifiers": {},
         "refused_kinds": [],
         "windows": [window],
         "break_glass": [],
@@ -184,7 +185,7 @@ def test_whether_opa_can_read_one_does_not_depend_on_the_name(opa_binary: str) -
 )
 def test_no_answer_is_no_acquittal(status: int, output: bytes) -> None:
     with pytest.raises(ConfigurationError, match="cannot be looked at"):
-        platform_data.findings(status, output, PolicySet(bundles=(), files=()))
+        platform_data.findings(status, output, PolicySet(bundles=(), files=()), ())
 
 
 @pytest.mark.parametrize("answer", [None, {}, [["x"]], [[["a"], 1, 2]], [[[None], "["]], "["], ids=repr)
