@@ -21,10 +21,11 @@ from aiohttp import web
 
 from sidecar import __version__, issuers, settings
 from sidecar.commands import CATALOG
-from sidecar.edge import ConnectionLimits, Connections, admin, http, origins, server
+from sidecar.edge import ConnectionLimits, Connections, admin, http, origins, server, tls
 from sidecar.enforcement import EnforcementPoint, Ports, Rules
 from sidecar.errors import ConfigurationError, SidecarError
 from sidecar.lifecycle import allow_descriptors, cancelled, connections_allowed, interrupted
+from sidecar.listener_settings import UNIX, Address, read_address, split_address
 from sidecar.mcp import Sessions, methods
 from sidecar.opa import ExternalOpa, ManagedOpa, OpaClient
 from sidecar.ports import Clock, ViewCatalog
@@ -40,6 +41,9 @@ _LOG = logging.getLogger("sidecar.app")
 
 ADMIN_LIMITS: Final = server.ServerLimits(connections=ConnectionLimits(total=64, per_address=64))
 """The admin listener has places of its own, so that clients cannot keep probes from being answered."""
+
+TLS_LOOK_S: Final = 2.0
+"""How often the listener's certificate is looked at for a change."""
 
 FLUSH_S: Final = 2.0
 """How long telemetry may take to leave at the end."""
@@ -107,17 +111,18 @@ async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
         pep = EnforcementPoint(ports, _rules(config), _sessions(config))
         for upstream in upstreams.values():
             upstream.on_tools_changed(pep.tools_changed)
+        own_tls = _own_tls(config, stack)
         limits = _limits(config)
         connections = Connections(limits.connections, clock.monotonic, metrics.connection_ended)
         readiness = Readiness(decisions, upstreams, metrics, pep, candidate, connections)
         stack.push_async_callback(cancelled, asyncio.create_task(readiness.watch(), name="readiness"))
         with naming("listen"):
             application = http.build_application(pep, _edge(config))
-            url = await _listen(application, config.listen, stack, limits, connections)
+            url = await _listen(application, read_address(config.listen), stack, limits, connections, own_tls)
         with naming("admin_listen"):
-            names = admin.AdminNames.of(settings.split_address(config.admin_listen)[0], config.admin_allowed_hosts)
+            names = admin.AdminNames.of(split_address(config.admin_listen)[0], config.admin_allowed_hosts)
             administration = admin.build_admin_application(readiness.check, metrics.render, readiness.degraded, names)
-            admin_url = await _listen(administration, config.admin_listen, stack, ADMIN_LIMITS)
+            admin_url = await _listen(administration, split_address(config.admin_listen), stack, ADMIN_LIMITS)
         yield Endpoints(url=url + config.resource.path, admin_url=admin_url)
 
 
@@ -167,13 +172,15 @@ def _sessions(config: Settings) -> Sessions:
 
 
 def _edge(config: Settings) -> http.EdgeConfig:
-    host, _ = settings.split_address(config.listen)
+    address = read_address(config.listen)
+    host = "" if isinstance(address, Path) else address[0]
     return http.EdgeConfig(
         resource_uri=config.resource,
         authorization_servers=_issuers(config),
         scopes=config.scopes,
         allowed_hosts=origins.default_hosts(config.resource, host) | frozenset(config.allowed_hosts),
         allowed_origins=origins.default_origins(config.resource, host) | frozenset(config.allowed_origins),
+        proxies=config.proxies.read(),
         max_request_bytes=config.max_request_bytes,
     )
 
@@ -193,17 +200,36 @@ def _limits(config: Settings) -> server.ServerLimits:
 
 async def _listen(
     application: web.Application,
-    address: str,
+    address: Address,
     stack: AsyncExitStack,
     limits: server.ServerLimits,
     connections: Connections | None = None,
+    own_tls: tls.ListenerTls | None = None,
 ) -> str:
     """Serve an application; return its root URL with the port that was really bound."""
-    host, port = settings.split_address(address)
-    runner = await server.serve(application, host, port, limits=limits, connections=connections)
+    context = None if own_tls is None else own_tls.context
+    runner = await server.serve(application, address, limits=limits, connections=connections, ssl_context=context)
     stack.push_async_callback(runner.cleanup)
-    bound = runner.addresses[0][1]
-    return f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+    if isinstance(address, Path):
+        return f"{UNIX}{address}:"
+    host, bound = address[0], runner.addresses[0][1]
+    return f"{'http' if context is None else 'https'}://{f'[{host}]' if ':' in host else host}:{bound}"
+
+
+def _own_tls(config: Settings, stack: AsyncExitStack) -> tls.ListenerTls | None:
+    """Load the listener's certificate, and look for a newer one from time to time."""
+    files = config.tls.files
+    if files is None:
+        return None
+    own = tls.ListenerTls(files)
+
+    async def watch() -> None:
+        while True:
+            await asyncio.sleep(TLS_LOOK_S)
+            await asyncio.to_thread(own.refresh)
+
+    stack.push_async_callback(cancelled, asyncio.create_task(watch(), name="tls"))
+    return own
 
 
 async def _decisions(config: Settings, stack: AsyncExitStack) -> Decider:

@@ -35,6 +35,7 @@ from sidecar.edge import allowed_host, allowed_origin
 from sidecar.errors import ConfigurationError
 from sidecar.identity import ResourceUri
 from sidecar.issuer_settings import MAX_ISSUERS, Issuer
+from sidecar.listener_settings import Proxies, Tls, read_address, split_address
 from sidecar.settings_group import SettingsGroup
 
 PREFIX = "SIDECAR_"
@@ -201,7 +202,7 @@ class Settings(BaseSettings):
     )
 
     listen: str = "127.0.0.1:8080"
-    """Where MCP is served: `host:port`."""
+    """Where MCP is served: `host:port`, or `unix:/path` for a proxy on this machine."""
     admin_listen: str = "127.0.0.1:8081"
     """Where `/livez`, `/readyz` and `/metrics` are: `host:port`. They need no token."""
     resource_url: str
@@ -234,6 +235,10 @@ class Settings(BaseSettings):
     """Where decisions come from."""
     audit: Audit = Audit()
     """Where the evidence goes."""
+    tls: Tls = Tls()
+    """TLS of `listen`."""
+    proxies: Proxies = Proxies()
+    """Proxies in front."""
     connections: ClientConnections = ClientConnections()
     """How many connections there may be."""
     sessions: SessionLimits = SessionLimits()
@@ -241,7 +246,13 @@ class Settings(BaseSettings):
     views: Views = Views()
     """How the definitions of views are kept."""
 
-    @field_validator("listen", "admin_listen")
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, address: str) -> str:
+        read_address(address)
+        return address
+
+    @field_validator("admin_listen")
     @classmethod
     def _host_and_port(cls, address: str) -> str:
         split_address(address)
@@ -359,19 +370,6 @@ def require_files(config: Settings) -> None:
             raise ConfigurationError(f"{setting}: program {program} not found; name its path, or put it on PATH")
     if not config.opa.url and not config.policies.is_dir():
         raise ConfigurationError(f"policies: {config.policies} is not a folder")
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of ``host:port`` or ``[v6]:port``.
-
-    Raises:
-        ValueError: it is not one.
-    """
-    parts = urlsplit(f"//{address}")
-    if not parts.hostname or parts.port is None or parts.username is not None or parts.netloc != address:
-        msg = "use host:port"
-        raise ValueError(msg)
-    return parts.hostname, parts.port
 
 
 def secret(value: SecretStr | None, file: Path | None) -> str:

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterator
 from enum import Enum
+from ipaddress import IPv4Network
 from pathlib import Path, PurePath
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
@@ -49,6 +50,7 @@ TYPES: Final[dict[Any, str]] = {
     bool: "boolean",
     Path: "path",
     SecretStr: "text",
+    IPv4Network: "address or network",
 }
 
 

@@ -8,12 +8,13 @@ is read for a caller who is not known.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import ClientPayloadError, web
 
 from sidecar.edge import admission
+from sidecar.edge.forwarded import TrustedProxies
 from sidecar.edge.resource import ProtectedResource
 from sidecar.edge.server import COMMON_HEADERS
 from sidecar.edge.statuses import http_status
@@ -86,6 +87,8 @@ class EdgeConfig:
     """See ``origins.default_hosts`` and ``admission.check_host``."""
     allowed_origins: frozenset[str] = frozenset()
     """See ``origins.default_origins`` and ``admission.check_origin``."""
+    proxies: TrustedProxies = field(default_factory=TrustedProxies)
+    """Whose word about the client's address counts."""
     max_request_bytes: int = 1_000_000
     """Below the MongoDB MCP server's own 1 MiB."""
     body_timeout_s: float = 30.0
@@ -192,7 +195,7 @@ class _Edge:
                 return web.Response(status=405, headers={"Allow": "GET, OPTIONS"})
 
     async def _admit(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        exchange = _exchange_of(request)
+        exchange = self._exchange_of(request)
         try:
             self._check(request)
             credential = admission.credential(request.headers, request.method, self._config.resource_uri)
@@ -218,7 +221,7 @@ class _Edge:
         try:
             self._check(request)
         except SidecarError as error:
-            return await self._refuse(error, _exchange_of(request))
+            return await self._refuse(error, self._exchange_of(request))
         return web.Response(
             status=204,
             headers={
@@ -330,6 +333,16 @@ class _Edge:
         finally:
             self._oversized -= 1
 
+    def _exchange_of(self, request: web.Request) -> Exchange:
+        """Describe a request; a header that is not well-formed counts as absent, because refusals are described too."""
+        return Exchange(
+            transport="http",
+            client_ip=self._config.proxies.client(request.remote or "", request.headers),
+            session_id=admission.token_header(request.headers, "Mcp-Session-Id"),
+            protocol=admission.token_header(request.headers, "MCP-Protocol-Version"),
+            traceparent=admission.token_header(request.headers, "traceparent"),
+        )
+
     async def _refuse(self, error: SidecarError, exchange: Exchange, caller: Caller | None = None) -> web.Response:
         """Answer a refusal that was made here, once there is evidence of it."""
         await self._pep.refuse(error, exchange, caller)
@@ -365,17 +378,6 @@ class _Edge:
 def _with_and_without_slash(path: str) -> frozenset[str]:
     """Return both ways to write a path: clients add a slash that settings leave out, and the other way round."""
     return frozenset({path.rstrip("/") or "/", f"{path.rstrip('/')}/"})
-
-
-def _exchange_of(request: web.Request) -> Exchange:
-    """Describe a request; a header that is not well-formed counts as absent, because refusals are described too."""
-    return Exchange(
-        transport="http",
-        client_ip=request.remote or "",  # of the connection; headers that claim another one are not believed
-        session_id=admission.token_header(request.headers, "Mcp-Session-Id"),
-        protocol=admission.token_header(request.headers, "MCP-Protocol-Version"),
-        traceparent=admission.token_header(request.headers, "traceparent"),
-    )
 
 
 def _is_gone(request: web.Request) -> bool:

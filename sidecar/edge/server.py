@@ -1,10 +1,13 @@
 """The listener: aiohttp's server with limits, without a banner, and only on its C parser."""
 
 import asyncio
+import errno
 import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from ssl import SSLContext
 from typing import Any, Final
 
@@ -75,7 +78,7 @@ class _Protocol(web.RequestHandler):
         self._expect(self._connections.limits.first_byte_s, Ending.FIRST_BYTE)
         self._connections.opened(self)
         wire = transport.get_extra_info("socket")
-        if wire is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        if wire is not None and wire.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
             # A client that stops reading its answer must not keep it in memory; it counts progress, not size.
             wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
 
@@ -216,8 +219,7 @@ def require_c_parser() -> None:
 
 async def serve(
     application: web.Application,
-    host: str,
-    port: int,
+    address: tuple[str, int] | Path,
     *,
     limits: ServerLimits | None = None,
     connections: Connections | None = None,
@@ -227,6 +229,13 @@ async def serve(
 
     Cleaning up stops listening, ends open streams, lets calls in flight finish for ``shutdown_s``, then cancels them.
     The bound addresses are ``runner.addresses`` (port 0 binds a free one).
+
+    Args:
+        application: what is served.
+        address: host and port, or the path of a Unix socket.
+        limits: what one connection may cost.
+        connections: counts them, where several listeners share the counting.
+        ssl_context: makes the listener speak TLS.
 
     Raises:
         ConfigurationError: the HTTP parser is not the C one, or the address cannot be bound.
@@ -247,8 +256,37 @@ async def serve(
     runner = _Runner(application, connections, parameters, limits.shutdown_s)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, ssl_context=ssl_context, backlog=limits.backlog).start()
+        if isinstance(address, Path):
+            await _listen_at(runner, address, ssl_context, limits.backlog)
+        else:
+            host, port = address
+            await web.TCPSite(runner, host, port, ssl_context=ssl_context, backlog=limits.backlog).start()
     except OSError as error:
         await runner.cleanup()
-        raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        where = address if isinstance(address, Path) else f"{address[0]}:{address[1]}"
+        raise ConfigurationError(f"cannot listen on {where}: {error.strerror or error}") from error
     return runner
+
+
+def _make_way(path: Path) -> None:
+    if path.is_socket():
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(path)) == 0:
+                raise OSError(errno.EADDRINUSE, "another process listens there")
+        path.unlink()
+    elif path.exists():
+        raise OSError(errno.EEXIST, "there is a file that is no socket")
+
+
+async def _listen_at(runner: web.AppRunner, path: Path, ssl_context: SSLContext | None, backlog: int) -> None:
+    """Listen on a Unix socket that this user and its group may open, in the place of one that nobody listens on.
+
+    Raises:
+        OSError: something else is there, or somebody listens on it.
+    """
+    _make_way(path)
+    before = os.umask(0o117)
+    try:
+        await web.UnixSite(runner, path, ssl_context=ssl_context, backlog=backlog).start()
+    finally:
+        os.umask(before)

@@ -249,7 +249,7 @@ async def running(
     sessions = Sessions(max_sessions, max_sessions, 3600)
     pep = point(ports, Rules(environment="test", server_version="0"), sessions)
     fast = ServerLimits(shutdown_s=1.0, lingering_s=0.2)
-    runner = await serve(build_application(pep, config(**changes)), "127.0.0.1", 0, limits=limits or fast)
+    runner = await serve(build_application(pep, config(**changes)), ("127.0.0.1", 0), limits=limits or fast)
     try:
         yield Endpoint(runner.addresses[0][1], pep, sessions, ledger, runner)
     finally:

@@ -29,7 +29,7 @@ def checks() -> Checks:
 @pytest.fixture
 async def client(checks: Checks) -> AsyncIterator[aiohttp.ClientSession]:
     application = build_admin_application(checks, lambda: (b"up 1\n", "text/plain; version=0.0.4; charset=utf-8"))
-    runner = await serve(application, "127.0.0.1", 0)
+    runner = await serve(application, ("127.0.0.1", 0))
     async with aiohttp.ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as session:
         yield session
     await runner.cleanup()

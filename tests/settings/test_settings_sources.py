@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sidecar import settings
 from sidecar.errors import ConfigurationError
+from sidecar.listener_settings import split_address
 from sidecar.settings import Settings
 from tools import settings_reference
 
@@ -164,7 +165,7 @@ def test_an_address_is_a_host_and_a_port(setting, bad, good):
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_address_however_odd_ends_in_another_error(text):
     try:
-        host, port = settings.split_address(text)
+        host, port = split_address(text)
     except ValueError:
         return
     assert host

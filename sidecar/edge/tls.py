@@ -1,0 +1,126 @@
+"""TLS of the listener itself: files in, a context out, and new files taken up without a restart.
+
+A connection that is made after the files changed is made with the new ones. Every handshake asks for the newest context
+(the server name callback runs for each ClientHello, also for one without a name), so that certificate, key and the
+authorities for client certificates change together or not at all. Files that do not fit together change nothing.
+
+Sources: RFC 9325 (TLS 1.2 as the floor, 1.3 preferred), RFC 8446.
+"""
+
+import logging
+import ssl
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from sidecar.errors import ConfigurationError
+
+_LOG = logging.getLogger(__name__)
+
+
+class ClientCertificates(StrEnum):
+    """Whether clients show a certificate."""
+
+    OFF = "off"
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+
+
+_ASKED: Final = {
+    ClientCertificates.OPTIONAL: ssl.CERT_OPTIONAL,
+    ClientCertificates.REQUIRED: ssl.CERT_REQUIRED,
+}
+_HANDSHAKE_FAILED: Final = ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """Where the listener's TLS comes from."""
+
+    certificate: Path
+    """PEM: the certificate, then its chain."""
+    key: Path
+    """PEM, not encrypted."""
+    client_authorities: Path | None = None
+    """PEM: who issues the certificates of clients."""
+    client_certificates: ClientCertificates = ClientCertificates.OFF
+
+    def all(self) -> tuple[Path, ...]:
+        """Every file that is read."""
+        return tuple(path for path in (self.certificate, self.key, self.client_authorities) if path is not None)
+
+
+class ListenerTls:
+    """The newest good context of these files.
+
+    Raises:
+        ConfigurationError: they cannot be read, or do not fit together.
+    """
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._seen = _seen(files)
+        self._newest = _context(files)
+        self.error = ""
+        """Why the files as they are now are not served; empty where they are."""
+        self.context = _context(files)
+        """What a listener is made with; each handshake goes on with the newest."""
+        self.context.sni_callback = self._choose
+
+    def refresh(self) -> None:
+        """Take up files that changed; what does not load is logged once and changes nothing. Blocking file access."""
+        seen = _seen(self._files)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            self._newest = _context(self._files)
+        except ConfigurationError as error:
+            self.error = error.detail
+            _LOG.error("tls: the changed files are not served, the ones before are: %s", error.detail)
+        else:
+            self.error = ""
+            _LOG.info("tls: the changed certificate is served from now on")
+
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> int | None:
+        try:
+            connection.context = self._newest
+        except (ValueError, TypeError, ssl.SSLError):
+            return _HANDSHAKE_FAILED
+        return None
+
+
+def _context(files: TlsFiles) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")  # of TLS 1.2 (RFC 9325 section 4.2); 1.3 has its own
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(files.certificate, files.key, password=_no_password)
+        if files.client_certificates is not ClientCertificates.OFF:
+            context.load_verify_locations(cafile=files.client_authorities)
+            context.verify_mode = _ASKED[files.client_certificates]
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        named = ", ".join(str(path) for path in files.all())
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(f"tls: {named}: {reason}") from None
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted; give one without a password, readable by this user only")
+
+
+def _seen(files: TlsFiles) -> tuple[object, ...]:
+    """What tells one state of the files from another."""
+    found: list[object] = []
+    for path in files.all():
+        try:
+            status = path.stat()
+        except OSError as error:
+            found.append((path, type(error).__name__))
+        else:
+            found.append((path, status.st_mtime_ns, status.st_size, status.st_ino))
+    return tuple(found)
