@@ -13,13 +13,14 @@ from typing_extensions import override
 
 from sidecar import __version__, app, inspection, lifecycle, settings
 from sidecar.audit import chain
-from sidecar.authoring import golden_case, kit, scaffold, wording
+from sidecar.authoring import golden_case, kit, scaffold, token_explained, wording
 from sidecar.demo import run as demo_run
 from sidecar.errors import ConfigurationError
 from sidecar.identity import Preset, as_settings
 from sidecar.model import JsonObject
 from sidecar.policyset import bundle_writer
 from sidecar.printing import escaped
+from sidecar.system import SystemClock
 
 EX_CONFIG: Final = 78
 NO: Final = 1
@@ -307,6 +308,30 @@ def issuers_show(names: tuple[str, ...]) -> None:
     """Print the settings that each preset of an issuer stands for."""
     for name in names or tuple(Preset):
         click.echo(as_settings(Preset(name)))
+
+
+@cli.group()
+def token() -> None:
+    """Access tokens."""
+
+
+@token.command("explain")
+@_JSON
+def token_explain(*, as_json: bool) -> None:
+    """Say what the configured issuers' settings make of the access token on standard input, claim by claim.
+
+    Status 1 if it would be refused. Prints neither the token nor its signature, and no value of a claim that is not
+    used. Fetches the issuer's keys as the sidecar does.
+    """
+    text = sys.stdin.buffer.read(token_explained.MAX_BYTES)
+    report = lifecycle.run(token_explained.explain_token(text, settings.load(), SystemClock()))
+    if as_json:
+        _echo_json(report.document())
+    else:
+        for line in report.lines():
+            click.echo(escaped(line))
+    if not report.ok:
+        sys.exit(NO)
 
 
 @cli.group()
