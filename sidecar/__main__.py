@@ -208,6 +208,7 @@ def policy_test(folder: Path, *, opa: str | None, as_json: bool) -> None:
 @policy.command("show")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--claims", type=click.File("rb"), help="A token's claims as JSON, or a question.")
+@click.option("--all", "every_row", is_flag=True, help="Show also the rows that another row covers.")
 @click.option("--reads", is_flag=True, help="Show instead which parts of a question the rules of each team can read.")
 @_AT
 @_ENVIRONMENT
@@ -217,6 +218,7 @@ def policy_show(
     folder: Path,
     *,
     claims: BinaryIO | None,
+    every_row: bool,
     reads: bool,
     at: datetime | None,
     environment: str | None,
@@ -225,7 +227,8 @@ def policy_show(
 ) -> None:
     """Show everything that one identity could be granted under the policy folder DIR.
 
-    Each row is one way to be granted something. Its conditions include denies and closed hours that could refuse it.
+    Each row is one way to be granted something. Its conditions include denies and closed hours that could refuse it. A
+    row says REFUSED if this build would refuse its calls, because it cannot apply an obligation of the grant.
 
     With --reads: what no package lists does not change what its rules say. A bare `input`, or a step that is not
     spelled out after it, reads everything.
@@ -236,7 +239,7 @@ def policy_show(
         found = lifecycle.run(kit.show_reads(folder, opa))
         return _echo_json(found) if as_json else wording.print_reads(found, _CONSOLE)
     about = _about(at, environment)
-    document = lifecycle.run(kit.show_permissions(folder, claims.read(), about, opa))
+    document = lifecycle.run(kit.show_permissions(folder, claims.read(), about, opa, every_row=every_row))
     return _echo_json(document) if as_json else wording.print_permissions(document, _CONSOLE)
 
 

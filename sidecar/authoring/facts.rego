@@ -36,7 +36,8 @@ holdings_of_call := [found |
 # Asked with {"question": …, "ways": […]}, because the platform's rules take no question with a key more.
 permissions := answer if {
 	ways := input.ways
-	answer := {"rows": rows(ways), "own_rows": own_rows, "suspended": sort(suspended)} with input as input.question
+	denies := input.denies
+	answer := {"rows": rows(ways, denies), "own_rows": own_rows, "suspended": sort(suspended)} with input as input.question
 }
 
 # As platform/guardrails.rego says it, and who it is.
@@ -86,13 +87,14 @@ bounds(patterns, table, _) if {
 	names.matches(patterns, "")
 }
 
-rows(ways) := [row |
+rows(ways, denies) := [row |
 	some index, grant in ways
 	some at, route in visible.routes
 	deployment := data.mcp.platform.servers[route.server].deployment
 	some [table, name, held] in visible.holdings(deployment)
 	held.owner == grant.owner
 	visible.within(grant.databases, {"table": table, "name": name})
+	in_globs(grant.database_globs, table, name)
 	some entry in held.delegated
 	issuers.counts(entry)
 	visible.meets(grant.collections, entry.collections)
@@ -109,8 +111,36 @@ rows(ways) := [row |
 		"delegated": entry.collections,
 		"obligations": held.obligations,
 		"windows": windows(table, name, kinds),
+		"denied": denied(denies, held.owner, table, name),
 	}
 ]
+
+# The denies that could hold in a place, by their index.
+denied(denies, owner, table, name) := [index |
+	some index, deny in denies
+	deny.owner == owner
+	visible.within(deny.databases, {"table": table, "name": name})
+	in_globs(deny.database_globs, table, name)
+]
+
+# Each of the globs matches a database of the place, as far as that can be told of a prefix.
+in_globs([], table, _) if table in {"whole", "targets"}
+
+in_globs(globs, "databases", name) if {
+	every glob in globs {
+		names.matches([glob], name)
+	}
+}
+
+in_globs(globs, "prefixes", name) if {
+	every glob in globs {
+		could_begin(glob, name)
+	}
+}
+
+could_begin(glob, prefix) if startswith(glob, prefix)
+
+could_begin(glob, prefix) if startswith(prefix, regex.split(`[*?\[{\\]`, glob)[0])
 
 own_rows := [row |
 	some at, route in visible.routes

@@ -1,6 +1,7 @@
 """Hours of the week in words: of a window in the platform's data, and of what ``lib.during`` leaves of a rule."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 _WEEK: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -113,3 +114,45 @@ def _days(days: Sequence[str]) -> str:
         for run in runs
     ]
     return ", ".join(said) or "on no day"
+
+
+_BEFORE_AFTER: Final = {"lt": "before {}", "lte": "until {}", "gt": "after {}", "gte": "from {} on"}
+_TURNED: Final = {"lt": "gt", "lte": "gte", "gt": "lt", "gte": "lte"}
+
+
+def moment_in_words(operator: Any, left: Any, right: Any) -> str:
+    """Return a comparison of the time of the request with a moment or a weekday in words; empty for all others."""
+    name = "".join(_path(operator))
+    for how, one, other in ((name, left, right), (_TURNED.get(name, name), right, left)):
+        match other:
+            case {"type": "number", "value": int(moment)} if how in _BEFORE_AFTER and _path(one) == _MOMENT:
+                return _BEFORE_AFTER[how].format(_moment(moment))
+            case _:
+                continue
+    match left, right:
+        case {"type": "ref" | "array"}, {"type": "string", "value": str(day)} if (
+            _path(operator) == ("time", "weekday") and day in _WEEK
+        ):
+            return f"on {day} ({_zone(left)})" if _zone(left) else ""
+        case _:
+            return ""
+
+
+def _zone(moment: Any) -> str:
+    match moment:
+        case {"type": "array", "value": [when, {"type": "string", "value": str(zone)}]} if _path(when) == _MOMENT:
+            return zone
+        case _:
+            return "UTC" if _path(moment) == _MOMENT else ""
+
+
+def _moment(nanoseconds: int) -> str:
+    """Return a moment as people write it; one that no calendar has stays a number."""
+    try:
+        moment = _EPOCH + timedelta(seconds=nanoseconds // 10**9)
+    except OverflowError:
+        return str(nanoseconds)
+    return moment.strftime("%Y-%m-%d %H:%M UTC" if not moment.second else "%Y-%m-%d %H:%M:%S UTC")
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

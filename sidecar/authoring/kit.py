@@ -90,7 +90,9 @@ async def show_reads(folder: Path, opa: str | None) -> JsonObject:
     return reads_document(await read_reads(policies, settings.opa_binary(opa)))
 
 
-async def show_permissions(folder: Path, claims: bytes, about: Circumstances, opa: str | None) -> JsonObject:
+async def show_permissions(
+    folder: Path, claims: bytes, about: Circumstances, opa: str | None, *, every_row: bool = False
+) -> JsonObject:
     """Return the effective permissions of the identity that the claims describe.
 
     Raises:
@@ -106,7 +108,7 @@ async def show_permissions(folder: Path, claims: bytes, about: Circumstances, op
         raise ConfigurationError(f"{refused.code}: {refused.message}") from None
     async with engine(settings.opa_binary(opa), folder) as held:
         try:
-            return await permissions.show(held, identity, _context(about, config))
+            return await permissions.show(held, identity, _context(about, config), every_row=every_row)
         except DecisionUnavailable as error:
             raise ConfigurationError(f"policy show cannot evaluate this policy: {error.detail}") from error
 

@@ -14,10 +14,13 @@ from typing import Any, Final
 
 import msgspec
 
+from sidecar.authoring.coverage import OBLIGATIONS, PATTERN, merged, without_covered
 from sidecar.authoring.engine import Engine
 from sidecar.authoring.explain import FACTS
 from sidecar.authoring.hours import hours_in_words
-from sidecar.authoring.terms import TermWriter, resolved, unfolded, variables
+from sidecar.authoring.known_database import database_glob, settled
+from sidecar.authoring.obliged import refused
+from sidecar.authoring.terms import TermWriter, names_of, resolved, unfolded, variables
 from sidecar.errors import ConfigurationError
 from sidecar.model import Identity, JsonObject, JsonValue, RequestContext
 from sidecar.policy import (
@@ -41,10 +44,22 @@ _COMPUTED: Final = "(computed)"
 _DENY_QUERY: Final = "data.mcp.platform.visible.owners[owner]; data.mcp.teams[owner].deny[grant]"
 """``COMPILE_QUERY`` about denies; the code stands where the grant does. Only the authoring kit asks it."""
 
-_PATTERN: Final = frozenset("*?[{\\")
-"""What makes a glob more than a name."""
 
-_GRANT_PARTS: Final = ("filter", "mask", "max_documents", "max_time_ms", "approval")
+_NAMED_AFTER: Final = 8
+"""Owners whose authors' names of variables are looked for: each takes one more evaluation, with its trace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Partial:
+    """What partial evaluation leaves of a question, and what is needed to write it."""
+
+    ways: tuple[Possible, ...]
+    arities: dict[str, int]
+    modules: list[Any]
+    names: dict[str, str]
+
+    def writer(self, database: str | None = None) -> TermWriter:
+        return TermWriter(self.arities, self.modules, names=self.names, database=database)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,48 +73,96 @@ class _Way:
     """Patterns that the collection must match one of, as the library's ``on`` asks them."""
     conditions: list[JsonValue]
     """What could not be turned into a column."""
+    database_globs: list[str]
+    """Patterns that the database must match, each of them."""
+    expressions: list[Any]
+    """The conditions in OPA's syntax tree, but for those that only ask that something is there."""
+    needed: list[str]
+    """What only has to be there."""
+    partial: _Partial
 
     @property
     def identifier(self) -> str:
         return str(self.grant.get("id", _COMPUTED))
 
+    def conditions_in(self, database: str) -> list[JsonValue] | None:
+        """Return the conditions with a database put in; None where one of them does not hold there."""
+        known = [settled(one, database) for one in self.expressions]
+        if False in known:
+            return None
+        writing = self.partial.writer(database)
+        left = [one for one, held in zip(self.expressions, known, strict=True) if held is None]
+        return _told_once([*writing.conditions(left), *self.needed], self.globs)
 
-async def show(engine: Engine, identity: Identity, context: RequestContext) -> JsonObject:
+
+async def show(engine: Engine, identity: Identity, context: RequestContext, *, every_row: bool = False) -> JsonObject:
     """Return the permissions of an identity under a policy folder.
+
+    Args:
+        engine: over the folder.
+        identity: who would call.
+        context: what is true of the request.
+        every_row: show rows that another row covers, too.
 
     Raises:
         ConfigurationError: OPA cannot evaluate the folder.
     """
-    arities = _arities(engine)
-    possible, modules = await _ways(engine, identity, COMPILE_QUERY)
-    ways = [_told(one, TermWriter(arities, modules)) for one in possible]
-    denied, modules = await _ways(engine, identity, _DENY_QUERY)
-    denies = [_deny(one, TermWriter(arities, modules)) for one in denied]
-    question = visibility_document(identity, context, {}, possible=possible_document(possible))
-    facts = await _facts(engine, question, [possible_document([one])[0] for one in possible])
-    rows = [_row(row, ways[row["way"]]) for row in facts.get("rows", [])]
+    granting = await _partial(engine, identity, COMPILE_QUERY)
+    ways = [_told(one, granting) for one in granting.ways]
+    denying = await _partial(engine, identity, _DENY_QUERY)
+    denies = [_deny(one, denying) for one in denying.ways]
+    question = visibility_document(identity, context, {}, possible=possible_document(granting.ways))
+    facts = await _facts(engine, question, [*map(_way_document, ways)], [_way_document(one.way) for one in denies])
+    reached = [row for row in facts.get("rows", []) if _conditions(row, ways[row["way"]]) is not None]
+    rows = [_row(row, ways[row["way"]]) for row in reached]
     rows += [_own_row(row) for row in facts.get("own_rows", [])]
-    ordered = sorted((_under_denies(row, denies) for row in _merged(rows)), key=_order)
+    joined = merged(rows)
+    kept, covered = (joined, []) if every_row else without_covered(joined)
+    ordered = sorted((_finished(row, denies) for row in kept), key=_order)
     return {"subject": residual_document(identity)["subject"], "actor": residual_document(identity)["actor"]} | {
         "permissions": [*ordered],
+        "covered": [*covered],
         "denies": _denies_document(denies, {row["owner"] for row in rows}),
-        "unreached": _unreached(ways, facts.get("rows", [])),
+        "unreached": _unreached(ways, reached),
         "suspended": facts.get("suspended", []),
     }
 
 
-async def _ways(engine: Engine, identity: Identity, query: str) -> tuple[tuple[Possible, ...], list[Any]]:
-    """Return what partial evaluation leaves, and the modules that it made up for it."""
+async def _partial(engine: Engine, identity: Identity, query: str) -> _Partial:
+    """Return what partial evaluation leaves, and what authors called its variables."""
+    document = residual_document(identity)
     unknowns = [part for unknown in COMPILE_UNKNOWNS for part in ("--unknowns", unknown)]
-    answer = await engine.evaluate(query, residual_document(identity), "--partial", *unknowns)
+    answer = await engine.evaluate(query, document, "--partial", *unknowns)
     # What the Compile API calls "support" is "modules" on the command line (OPA, presentation/v1).
     partial = answer.get("partial", {})
-    return read_residual({"queries": partial.get("queries", [])}), partial.get("modules") or []
+    ways = read_residual({"queries": partial.get("queries", [])})
+    names: dict[str, str] = {}
+    anonymous = sorted({way.owner for way in ways if any(map(_is_anonymous, variables([*way.conditions, way.grant])))})
+    for owner in anonymous[:_NAMED_AFTER]:
+        narrowed = query.replace("data.mcp.platform.visible.owners[owner]", f"owner := {_quoted(owner)}")
+        traced = await engine.evaluate(narrowed, document, "--partial", "--explain=full", *unknowns)
+        names |= names_of(traced.get("explanation") or [])
+    return _Partial(ways=ways, arities=_arities(engine), modules=partial.get("modules") or [], names=names)
 
 
-async def _facts(engine: Engine, question: JsonObject, ways: list[JsonValue]) -> dict[str, Any]:
+def _is_anonymous(variable: str) -> bool:
+    return variable.startswith("__local")
+
+
+def _quoted(text: str) -> str:
+    return msgspec.json.encode(text).decode()
+
+
+def _way_document(way: _Way) -> JsonObject:
+    document = possible_document([way.possible])[0]
+    return {**document, "database_globs": [*way.database_globs]} if isinstance(document, dict) else {}
+
+
+async def _facts(
+    engine: Engine, question: JsonObject, ways: list[JsonValue], denies: list[JsonValue]
+) -> dict[str, Any]:
     # The platform's rules take no question with a key more, so the ways stand beside it.
-    document: JsonObject = {"question": question, "ways": ways}
+    document: JsonObject = {"question": question, "ways": ways, "denies": denies}
     facts = await engine.value("data.authoring.facts.permissions", document, "-d", FACTS)
     if not isinstance(facts, dict):
         raise ConfigurationError("the policy folder does not answer")
@@ -112,21 +175,33 @@ def _arities(engine: Engine) -> dict[str, int]:
     return {one["name"]: len(one["decl"].get("args", [])) for one in capabilities["builtins"]}
 
 
-def _told(way: Possible, writing: TermWriter) -> _Way:
+def _told(way: Possible, partial: _Partial) -> _Way:
+    writing = partial.writer()
     conditions, known = unfolded(way.conditions)
     grant = resolved(way.grant, known)
     globs = [writing.value(one["terms"][1]) for one in conditions if _is_glob(one, writing)]
-    said = writing.conditions([one for one in conditions if not _is_glob(one, writing) and not _is_grant(one)])
-    said += _needed(way, grant, known, writing)
+    databases = [glob for one in conditions if (glob := database_glob(one)) is not None]
+    others = [one for one in conditions if not _is_glob(one, writing) and not _is_grant(one)]
+    left = [one for one in others if database_glob(one) is None]
+    said = writing.conditions(left)
     globs += ["*"] if {*said} >= _EVERY else []
-    implied = _EVERY if globs else frozenset()
+    needed = [*_needed(way, grant, known, writing)]
     value = writing.value(grant)
     return _Way(
         possible=way,
         grant=value if isinstance(value, dict) else {},
         globs=globs,
-        conditions=[one for one in dict.fromkeys(said) if one not in implied],
+        conditions=_told_once([*said, *needed], globs),
+        database_globs=databases,
+        expressions=left,
+        needed=needed,
+        partial=partial,
     )
+
+
+def _told_once(said: list[str], globs: list[JsonValue]) -> list[JsonValue]:
+    implied = _EVERY if globs else frozenset()
+    return [one for one in dict.fromkeys(said) if one not in implied]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,55 +226,43 @@ class _Deny:
         return (
             self.constant
             and not self.way.conditions
+            and not self.way.database_globs
             and (way.kinds, way.databases, self.collections) == (None, None, None)
         )
 
     def meets(self, row: dict[str, Any]) -> bool:
-        """Whether it could hold in a row; what cannot be told could."""
+        """Whether it could hold in a row of its owner and place; what cannot be told could."""
         way = self.way.possible
         collections = row["collections"]
-        return (
-            way.owner == row["owner"]
-            and (way.kinds is None or not way.kinds.isdisjoint(row["kinds"]))
-            and (way.databases is None or any(_lies_in(one, row["place"]) for one in way.databases))
-            and (
-                self.collections is None
-                or any(one == other or _PATTERN & {*one, *other} for one in self.collections for other in collections)
-            )
+        return (way.kinds is None or not way.kinds.isdisjoint(row["kinds"])) and (
+            self.collections is None
+            or any(one == other or PATTERN & {*one, *other} for one in self.collections for other in collections)
         )
 
 
-def _deny(way: Possible, writing: TermWriter) -> _Deny:
+def _deny(way: Possible, partial: _Partial) -> _Deny:
+    writing = partial.writer()
     code: Any = resolved(way.grant, unfolded(way.conditions)[1])
     constant = isinstance(code, dict) and code.get("type") == "string"
     said = _COMPUTED if code is None else str(writing.value(code))
-    return _Deny(way=_told(way, writing), code=said, constant=constant)
+    return _Deny(way=_told(way, partial), code=said, constant=constant)
 
 
-def _under_denies(row: JsonObject, denies: list[_Deny]) -> JsonObject:
-    """Return a row with the denies of its owner among its conditions, and without where it lies."""
+def _finished(row: JsonObject, denies: list[_Deny]) -> JsonObject:
+    """Return a row with the denies of its owner among its conditions, what this build makes of it, and no more."""
     conditions = [*_listed(row["conditions"]), *_denied(row, denies)]
-    return {key: conditions if key == "conditions" else value for key, value in row.items() if key != "place"}
+    left = {key: conditions if key == "conditions" else value for key, value in row.items() if key != "denied"}
+    return {**left, "refused": refused(row)}
 
 
-def _denied(row: JsonObject, denies: list[_Deny]) -> Iterator[str]:
+def _denied(row: dict[str, Any], denies: list[_Deny]) -> Iterator[str]:
     """Say which denies of the owner could still take a row away."""
-    found = [deny for deny in denies if deny.meets(row)]
+    found = [deny for index, deny in enumerate(denies) if index in row["denied"] and deny.meets(row)]
     always = sorted({deny.code for deny in found if deny.always})
     if always:
         yield f"never: {row['owner']} denies it ({', '.join(always)})"
     elif found:
         yield f"unless {row['owner']} denies it ({', '.join(sorted({deny.code for deny in found}))})"
-
-
-def _lies_in(database: str, place: dict[str, str]) -> bool:
-    match place["table"]:
-        case "databases":
-            return database == place["name"]
-        case "prefixes":
-            return database.startswith(place["name"])
-        case _:
-            return not database
 
 
 def _denies_document(denies: list[_Deny], owners: set[JsonValue]) -> list[JsonValue]:
@@ -245,26 +308,31 @@ def _needed(way: Possible, grant: Any, known: dict[str, Any], writing: TermWrite
             yield f"{writing.term(whole)} is there"
 
 
-def _row(row: dict[str, Any], way: _Way) -> JsonObject:
+def _conditions(row: dict[str, Any], way: _Way) -> list[JsonValue] | None:
+    """Return the conditions of a way in a place; None where one of them cannot hold there."""
+    return way.conditions_in(row["name"]) if row["table"] == "databases" else way.conditions
+
+
+def _row(row: dict[str, Any], way: _Way) -> dict[str, Any]:
     collections = way.possible.collections
     return {
-        "place": {"table": row["table"], "name": row["name"]},
+        "denied": row["denied"],
         "owner": way.possible.owner,
         "grant": way.identifier,
         "deployment": row["deployment"],
         "servers": [row["server"]],
-        "database": _database(row, way.possible),
+        "database": _database(row, way),
         "collections": sorted(collections) if collections is not None else way.globs or row["delegated"],
         "kinds": row["kinds"],
-        "conditions": [*way.conditions, *_windows(row)],
-        **{part: way.grant.get(part) for part in _GRANT_PARTS},
+        "conditions": [*(_conditions(row, way) or ()), *_windows(row)],
+        **{part: way.grant.get(part) for part in OBLIGATIONS},
         "platform_obligations": _obligations(row),
     }
 
 
-def _own_row(row: dict[str, Any]) -> JsonObject:
+def _own_row(row: dict[str, Any]) -> dict[str, Any]:
     return {
-        "place": {"table": row["table"], "name": row["name"]},
+        "denied": [],
         "owner": "platform",
         "grant": row["grant"],
         "deployment": row["deployment"],
@@ -273,7 +341,7 @@ def _own_row(row: dict[str, Any]) -> JsonObject:
         "collections": row["collections"],
         "kinds": row["kinds"],
         "conditions": [*_windows(row)],
-        **dict.fromkeys(_GRANT_PARTS),
+        **dict.fromkeys(OBLIGATIONS),
         "platform_obligations": _obligations(row),
     }
 
@@ -282,28 +350,17 @@ def _obligations(row: dict[str, Any]) -> list[JsonValue]:
     return [one for one in row["obligations"] if set(one["kinds"]) & set(row["kinds"])]
 
 
-def _merged(rows: list[JsonObject]) -> list[JsonObject]:
-    """Take rows together that differ in server or collections only: OPA lists each alternative by itself."""
-    merged: dict[str, JsonObject] = {}
-    for row in rows:
-        key = repr({name: value for name, value in row.items() if name not in {"servers", "collections"}})
-        known = merged.setdefault(key, row)
-        for part in ("servers", "collections"):
-            names = {str(name) for one in (known, row) for name in _listed(one[part])}
-            known[part] = [*sorted(names)]
-    return list(merged.values())
-
-
 def _listed(value: JsonValue) -> list[JsonValue]:
     return value if isinstance(value, list) else []
 
 
-def _database(row: dict[str, Any], way: Possible) -> str:
+def _database(row: dict[str, Any], way: _Way) -> str:
     """Return the database, a prefix with ``*``, or ``<target kind>`` for what is no namespace."""
     name: str = row["name"]
     match row["table"]:
         case "prefixes":
-            own = sorted(one for one in way.databases or () if one.startswith(name))
+            own = sorted(one for one in way.possible.databases or () if one.startswith(name))
+            own += [glob for glob in way.database_globs if not name.startswith(glob.removesuffix("*"))]
             return ", ".join(own) or f"{name}*"
         case "targets":
             return f"<{name}>"

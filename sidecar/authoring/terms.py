@@ -5,12 +5,14 @@ of a last argument, rules below ``data.partial``. They are put back into what th
 question holds is written without ``input.`` before it: there is nothing else that a condition could be about.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any, Final
 
 import msgspec
 
-from sidecar.authoring.hours import read_hours
+from sidecar.authoring.hours import moment_in_words, read_hours
 
 _INFIX: Final = {
     "eq": "==",
@@ -50,6 +52,12 @@ EXCLUDED: Final = "unless what the rule excludes holds"
 ASKED: Final = "if what the rule asks holds"
 """Of rules that partial evaluation made up, where it did not say of what."""
 
+_INSTANCE: Final = re.compile(r"__\d+$")
+"""What partial evaluation puts behind a variable of the compiler (``__local6__1``)."""
+
+_PLAIN: Final = {"command.fields.returned == []": "nothing of a document comes back"}
+"""Conditions of the library that are clearer in words."""
+
 _DEEPEST: Final = 8
 """Rules of the compiler within one another that are put in words."""
 
@@ -60,10 +68,22 @@ class TermWriter:
     Args:
         arities: how many arguments each builtin takes. In an expression, one more is what its result must be.
         modules: those that partial evaluation made up, in OPA's JSON; their rules are written out where they are asked.
+        names: what authors called the compiler's variables.
+        database: what stands in the place of ``input.access.database``, where that is known.
     """
 
-    def __init__(self, arities: Mapping[str, int], modules: Sequence[Any] = ()) -> None:
+    def __init__(
+        self,
+        arities: Mapping[str, int],
+        modules: Sequence[Any] = (),
+        *,
+        names: Mapping[str, str] | None = None,
+        database: str | None = None,
+    ) -> None:
         self._arities = arities
+        self._names = names or {}
+        self._database = database
+        self._told: dict[str, str] = {}
         self._rules: dict[str, list[Any]] = {}
         self._depth = 0
         for rule in (rule for module in modules for rule in module.get("rules", [])):
@@ -88,8 +108,11 @@ class TermWriter:
                 self.term(operator) in _MEMBER and self.term(traits) == _TRAITS
             ):
                 return f"the command has {'not ' if rest.get('negated') else ''}the trait {self.term(trait)}"
+            case {"terms": [operator, left, right], **rest} if moment := moment_in_words(operator, left, right):
+                return ("not " if rest.get("negated") else "") + moment
             case {"terms": terms, **rest}:
-                return ("not " if rest.get("negated") else "") + self._terms(terms)
+                said = self._terms(terms)
+                return _PLAIN.get(said, said) if not rest.get("negated") else f"not {said}"
             case _:
                 return "…"
 
@@ -99,7 +122,7 @@ class TermWriter:
             case {"type": "ref", "value": [_, *_]}:
                 return self._reference(term["value"])
             case {"type": "var", "value": str(name)}:
-                return _variable(name)
+                return self._variable(name)
             case {"type": "call", "value": list(terms)}:
                 return self._terms(terms)
             case {"type": str(kind), "value": dict(parts)} if kind in _COMPREHENSIONS:
@@ -153,6 +176,8 @@ class TermWriter:
     def _reference(self, parts: list[Any]) -> str:
         head, *rest = parts
         names = [part["value"] if part.get("type") == "string" else None for part in rest]
+        if head == _var("input") and names == ["access", "database"] and self._database is not None:
+            return msgspec.json.encode(self._database).decode()
         if head == _var("input"):
             if not rest:
                 return _QUESTION
@@ -183,19 +208,46 @@ class TermWriter:
             case {"type": _}:
                 return self.term(terms)
             case {"domain": domain, "body": list(body), **names}:
-                each = ", ".join(self.term(names[name]) for name in ("key", "value") if _is_written(names.get(name)))
-                return f"every {each or '_'} in {self.term(domain)} {{ {'; '.join(map(self.expression, body))} }}"
+                return self._every([names.get("key"), names.get("value")], domain, body)
             case _:
                 return "…"
+
+    def _every(self, names: Sequence[Any], domain: Any, body: list[Any]) -> str:
+        each = [self.term(name) for name in names if name is not None]
+        if len(each) > 1 and each[0] == "_":
+            del each[0]
+        return f"every {', '.join(each) or '_'} in {self.term(domain)} {{ {'; '.join(map(self.expression, body))} }}"
 
     def _call(self, name: str, arguments: list[Any]) -> str:
         if name not in _INFIX and self._arities.get(name) == len(arguments) - 1:
             *arguments, result = arguments
-            return f"{self._call(name, arguments)} == {self.term(result)}"
+            said = self._call(name, arguments)
+            held = self.term(result)
+            if result.get("type") == "var" and _made_up(str(result.get("value"))):
+                return f"{held} := {said}" if held != "_" else f"{said} is there"
+            return f"{said} == {held}"
         if name in _INFIX and len(arguments) >= 2:  # noqa: PLR2004 - both sides of an operator
             left, right, *result = map(self.term, arguments)
             return f"{left} {_INFIX[name]} {right}" + (f" == {result[0]}" if result else "")
         return f"{_WORDS.get(name, name)}({', '.join(map(self.term, arguments))})"
+
+    def _variable(self, name: str) -> str:
+        """Return what the author called it; a number behind it tells apart what has one name."""
+        if name in {"input", "data"}:
+            return _QUESTION if name == "input" else name
+        if not _made_up(name):
+            return name
+        author = self._names.get(_INSTANCE.sub("__", name), "_")
+        if author == "_" or name in self._told:
+            return self._told.get(name, "_")
+        taken = set(self._told.values())
+        self._told[name] = next(one for one in _numbered(author) if one not in taken)
+        return self._told[name]
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}{number}" for number in count(2))
 
 
 def unfolded(expressions: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -264,12 +316,6 @@ def _var(name: str) -> dict[str, str]:
 _EQUALITY: Final = tuple({"type": "ref", "value": [_var(name)]} for name in ("eq", "equal", "assign"))
 
 
-def _variable(name: str) -> str:
-    if name in {"input", "data"}:
-        return _QUESTION if name == "input" else name
-    return "_" if _made_up(name) else name
-
-
 def _made_up(name: str) -> bool:
     return name.startswith(("$", "__"))
 
@@ -308,9 +354,30 @@ def _rule(names: list[str | None], rest: list[Any]) -> tuple[str, list[Any]]:
             return "data", rest
 
 
-def _is_written(variable: Any) -> bool:
-    return variable is not None and not _made_up(str(variable.get("value")))
-
-
 def _is_name(part: Any) -> bool:
     return part.get("type") == "string" and str(part["value"]).isidentifier()
+
+
+def names_of(events: Iterable[Any]) -> dict[str, str]:
+    """Return what authors called the compiler's variables, from OPA's trace of the partial evaluation.
+
+    The trace says the name of a variable that an author wrote. The compiler puts the result of a call into another one,
+    and lets the two be equal.
+    """
+    names: dict[str, str] = {}
+    same: dict[str, str] = {}
+    for event in events:
+        for name, told in (event.get("LocalMetadata") or {}).items():
+            author = str(told.get("name", ""))
+            if _made_up(name) and author and not _made_up(author):
+                names[name] = author
+        node = event.get("Node")
+        match node.get("terms") if isinstance(node, dict) else None:
+            case [operator, {"type": "var", "value": str(left)}, {"type": "var", "value": str(right)}] if (
+                operator in _EQUALITY
+            ):
+                same[right] = left
+                same.setdefault(left, right)
+            case _:
+                pass
+    return {other: names[name] for other, name in same.items() if name in names} | names

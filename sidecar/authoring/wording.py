@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -60,35 +61,50 @@ def print_reads(document: JsonObject, console: Console) -> None:
 
 
 def print_permissions(document: JsonObject, console: Console) -> None:
-    """Print effective permissions, one row per way to be granted something."""
+    """Print effective permissions, one row per way to be granted something; readable at 80 columns."""
     subject: Any = document["subject"]
     actor: Any = document["actor"]
     rows: Any = document["permissions"]
     console.print(Text(escaped(f"{subject['id']} via {actor['id']}; groups {', '.join(subject['groups']) or 'none'}")))
-    if not console.is_terminal:
-        console.width = max(console.width, PLAIN_WIDTH)
-    table = Table()
-    for column in ("database", "collections", "kinds", "conditions", "limits", "servers", "grant", "owner"):
-        table.add_column(column, overflow="fold")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column, most in (("where", 26), ("may", 12), ("granted by, and under what", None)):
+        table.add_column(column, overflow="fold", max_width=most)
+    servers = {", ".join(row["servers"]) for row in rows}
     for row in rows:
-        cells = (
-            row["database"] or "(deployment)",
-            ", ".join(name or "(database)" for name in row["collections"]),
-            ", ".join(row["kinds"]),
-            "\n".join(_conditions(row)),
-            "\n".join(_limits(row)),
-            ", ".join(row["servers"]),
-            row["grant"],
-            row["owner"],
-        )
+        cells = ("\n".join(_where(row)), "\n".join(row["kinds"]), "\n".join(_granted_by(row, servers)))
         table.add_row(*(Text(_cell(cell)) for cell in cells))
     nothing = "nothing: no grant matches within the limits of the platform"
     console.print(table if rows else Text("nothing" if document["suspended"] else nothing))
+    if len(servers) == 1:
+        console.print(Text(escaped(f"server: {servers.pop()}")))
     for line, style in _beside_the_table(document):
         console.print(Text(escaped(line), style=style))
 
 
+def _where(row: Any) -> Iterator[str]:
+    for name in row["collections"]:
+        if not row["database"]:
+            yield "the deployment"
+        elif row["database"].startswith("<"):
+            yield row["database"]
+        else:
+            yield f"{row['database']}.{name}" if name else f"{row['database']} (the database)"
+
+
+def _granted_by(row: Any, servers: set[str]) -> Iterator[str]:
+    yield f"{row['owner']}/{row['grant']}"
+    yield from (f"- {condition}" for condition in _conditions(row))
+    yield from (f"- {limit}" for limit in _limits(row))
+    if len(servers) > 1:
+        yield f"- on {', '.join(row['servers'])}"
+    if row["refused"] is not None:
+        yield f"- REFUSED by this build: {row['refused']}"
+
+
 def _beside_the_table(document: JsonObject) -> Iterator[tuple[str, str]]:
+    for one in _items(document["covered"]):
+        places = ", ".join(_where(one))
+        yield f"{one['owner']}/{one['grant']} adds nothing on {places}: {', '.join(one['by'])} gives it", "dim"
     for deny in _items(document["denies"]):
         yield f"{deny['owner']} denies {deny['code']}: {'; '.join(_asked_of(deny)) or 'always'}", ""
     suspended = ", ".join(map(str, _items(document["suspended"])))

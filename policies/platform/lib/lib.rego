@@ -32,10 +32,16 @@ counts if {
 looks_only_at(fields) if {
 	count(fields) > 0
 	every path in input.command.fields.filtered {
-		some field in fields
-		field != ""
-		startswith(concat("", [path, "."]), concat("", [field, "."]))
+		inside(path, fields)
 	}
+}
+
+# METADATA
+# title: The path is one of these fields, or lies inside one
+inside(path, fields) if {
+	some field in fields
+	field != ""
+	startswith(concat("", [path, "."]), concat("", [field, "."]))
 }
 
 # METADATA

@@ -1,0 +1,37 @@
+"""What this build would refuse of what a policy grants: the plan that enforcement asks is asked here."""
+
+from typing import Any, Final
+
+from sidecar.authoring.coverage import OBLIGATIONS
+from sidecar.errors import ObligationNotSupported
+from sidecar.model import JsonObject
+from sidecar.obligations import plan
+from sidecar.policy import document, read_decision
+
+_EXAMPLES: Final[JsonObject] = {"filter": {"a": 1}, "mask": ["a"], "max_documents": 1, "max_time_ms": 1}
+"""What stands for an obligation whose value may be known only when a call is made."""
+
+
+_WAITS: Final[JsonObject] = {"accesses": [{"access": 0, "codes": ["asked"]}]}
+
+
+def refused(row: dict[str, Any]) -> str | None:
+    """Return why this build would refuse every call of a row: an obligation that it cannot discharge."""
+    parts = [{part: row[part] for part in OBLIGATIONS if row[part] is not None}, *row["platform_obligations"]]
+    for one in parts:
+        known: JsonObject = {"filter": None, "mask": [], "max_documents": None, "max_time_ms": None}
+        known |= {part: _EXAMPLES[part] for part in known if part in one}
+        answer: JsonObject = {
+            "v": document.VERSION,
+            "allow": True,
+            "reasons": [],
+            "server": "s",
+            "accesses": [{"owner": row["owner"], "grants": ["g"], **known}],
+            "approval": _WAITS if "approval" in one else None,
+            "revision": "r",
+        }
+        try:
+            plan(read_decision(answer, accesses=1, servers=["s"]))
+        except ObligationNotSupported as error:
+            return error.label
+    return None
