@@ -27,6 +27,7 @@ from sidecar.errors import ConfigurationError, SidecarError
 from sidecar.lifecycle import allow_descriptors, cancelled, connections_allowed, interrupted
 from sidecar.listener_settings import UNIX, Address, read_address, split_address
 from sidecar.mcp import Sessions, methods
+from sidecar.oauth import PROOF_ALGORITHMS
 from sidecar.opa import ExternalOpa, ManagedOpa, OpaClient
 from sidecar.ports import Clock, ViewCatalog
 from sidecar.readiness import Decider, ManagedUpstream, Readiness
@@ -178,6 +179,7 @@ def _edge(config: Settings) -> http.EdgeConfig:
         resource_uri=config.resource,
         authorization_servers=_issuers(config),
         scopes=config.scopes,
+        proof_algorithms=PROOF_ALGORITHMS if any(one.dpop != "off" for one in config.issuers) else (),
         allowed_hosts=origins.default_hosts(config.resource, host) | frozenset(config.allowed_hosts),
         allowed_origins=origins.default_origins(config.resource, host) | frozenset(config.allowed_origins),
         proxies=config.proxies.read(),

@@ -181,26 +181,35 @@ class TokenFault(StrEnum):
     """Why a token proves nothing here. For the log, the audit record and the span; the caller reads one sentence."""
 
     REJECTED = "token_rejected"
-    """No more is known."""
     TOO_LONG = "token_too_long"
     MALFORMED = "token_malformed"
     """Not a compact JWS of strict JSON objects, or one that asks for an extension."""
     TYPE = "token_type"
     """Another kind of token by its header, or by a claim that only other kinds have."""
     ISSUER = "token_issuer"
-    """Nobody who is trusted here."""
     ALGORITHM = "token_algorithm"
     KEY = "token_key"
-    """No key of the issuer for this key id and algorithm."""
     SIGNATURE = "token_signature"
     AUDIENCE = "token_audience"
-    """For another resource, or of a client that is not accepted."""
     EXPIRED = "token_expired"
     NOT_YET = "token_not_yet"
     BOUND = "token_bound"
     """Bound to a key whose possession nobody proved."""
+    UNBOUND = "token_unbound"
+    """Bound to no key, where a proof of possession was offered or is required."""
+    PROOF_MISSING = "proof_missing"
+    PROOF_MALFORMED = "proof_malformed"
+    PROOF_TYPE = "proof_type"
+    PROOF_ALGORITHM = "proof_algorithm"
+    PROOF_KEY = "proof_key"
+    PROOF_SIGNATURE = "proof_signature"
+    PROOF_METHOD = "proof_method"
+    PROOF_URI = "proof_uri"
+    PROOF_TIME = "proof_time"
+    PROOF_OTHER = "proof_other_token"
+    PROOF_REPLAYED = "proof_replayed"
+    PROOF_TOO_MANY = "proof_too_many"
     CLAIM = "token_claim"
-    """A claim is missing or not of its form."""
     GROUPS_ELSEWHERE = "token_groups_elsewhere"
     """The token only refers to a claim that counts here, as issuers do for users with very many groups."""
     NO_AGENT = "token_no_agent"
@@ -219,6 +228,13 @@ class TokenRejected(AuthenticationError):
     def __init__(self, detail: str = "", *, fault: TokenFault = TokenFault.REJECTED) -> None:
         super().__init__(detail)
         self.fault = fault
+
+
+class ProofRejected(TokenRejected):
+    """The proof of possession shows nothing for this request and this token (RFC 9449 section 4.3)."""
+
+    label = "proof_rejected"
+    public = "The DPoP proof is not valid for this request."
 
 
 class MalformedAuthorization(AuthenticationError):

@@ -86,6 +86,9 @@ class Issuer(SettingsGroup):
     list lets every value count."""
     leeway_s: int = Field(default=30, ge=0, le=MAX_LEEWAY_S)
     """Seconds by which clocks may differ."""
+    dpop: Literal["off", "allowed", "required"] = "off"
+    """Tokens that are bound to a key of the client (DPoP, RFC 9449): `off` refuses them, `allowed` takes them with a
+    proof and others as bearer tokens, `required` takes no others."""
     services: tuple[str, ...] = ()
     """Agents that may speak for themselves (client credentials). All others need a person; policies see
     `input.subject.type` as `service`."""

@@ -7,7 +7,17 @@ import aiohttp
 from sidecar import settings
 from sidecar.identity import ClaimMap, IdentityRules, PersonRule, spellings
 from sidecar.issuer_settings import Issuer
-from sidecar.oauth import Discovery, FetchLimits, FileKeySet, JwtVerifier, KeySet, RemoteKeySet, TrustedIssuer, key_sets
+from sidecar.oauth import (
+    Discovery,
+    Dpop,
+    FetchLimits,
+    FileKeySet,
+    JwtVerifier,
+    KeySet,
+    RemoteKeySet,
+    TrustedIssuer,
+    key_sets,
+)
 from sidecar.ports import Clock
 from sidecar.settings import Settings
 
@@ -43,6 +53,7 @@ def trusted(entry: Issuer, config: Settings, keys: KeySet) -> TrustedIssuer:
         required=entry.required,
         clients=frozenset(entry.clients),
         leeway_s=entry.leeway_s,
+        dpop=Dpop(entry.dpop),
     )
 
 

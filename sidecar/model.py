@@ -22,6 +22,8 @@ class AuthScheme(StrEnum):
 
     BEARER = "Bearer"
     """RFC 6750."""
+    DPOP = "DPoP"
+    """RFC 9449: the token is bound to a key, and the request shows with a proof that its sender has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,23 @@ class TokenVerifier(Protocol):
         ...
 
 
+class ProofMemory(Protocol):
+    """Knows which proofs of possession were presented before, in every process that serves the same endpoint."""
+
+    async def is_first(self, proof: bytes, key: str, until: float) -> bool:
+        """Return whether this proof was never presented before, and remember it.
+
+        Args:
+            proof: digest of what makes it one of its kind.
+            key: thumbprint of the key that signed it.
+            until: seconds since the epoch after which it is refused anyway.
+
+        Raises:
+            ProofRejected: more at once than can be remembered.
+        """
+        ...
+
+
 class Question(StrEnum):
     """The questions that OPA is asked; each is one fixed rule, never a path built from input (CVE-2025-46569)."""
 

@@ -55,8 +55,8 @@ MAX_ACCEPT_CHARACTERS: Final = 2_048
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
 """MCP 2025-11-25, session management: the characters of a session id."""
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*", re.ASCII)
-_BEARER: Final = re.compile(r"bearer +([A-Za-z0-9\-._~+/]+=*)", re.ASCII | re.IGNORECASE)
-"""RFC 6750 section 2.1 (b64token); the scheme is case-insensitive (RFC 9110 section 11.1)."""
+_CREDENTIAL: Final = re.compile(r"(bearer|dpop) +([A-Za-z0-9\-._~+/]+=*)", re.ASCII | re.IGNORECASE)
+"""RFC 6750 section 2.1 (b64token), RFC 9449 section 7.1; the scheme is case-insensitive (RFC 9110 section 11.1)."""
 _NAME: Final = r"[A-Za-z0-9!#$%&'*+.^_`|~-]++"
 _VALUE: Final = rf'(?:{_NAME}|"(?:[^"\\]|\\.)*+")'
 _PARAMETERS: Final = rf"(?:[ \t]*+;[ \t]*+(?:{_NAME}={_VALUE})?+)*+[ \t]*+"
@@ -158,17 +158,17 @@ def credential(headers: Headers, method: str, uri: ResourceUri) -> Credential | 
         uri: this endpoint's as clients dial it; what a proof is about, whatever a proxy in front made of the target.
 
     Raises:
-        MalformedAuthorization: there is one, but it is not exactly one bearer credential.
+        MalformedAuthorization: there is one, but it is not exactly one credential of a known scheme.
     """
     value = headers.get("Authorization")
     if value is None:
         return None
-    match = _BEARER.fullmatch(value)
+    match = _CREDENTIAL.fullmatch(value)
     if match is None:
-        raise MalformedAuthorization("not one bearer credential")
+        raise MalformedAuthorization("not one credential of a known scheme")
     return Credential(
-        scheme=AuthScheme.BEARER,
-        token=UnverifiedToken(match[1]),
+        scheme=AuthScheme.DPOP if match[1].lower() == "dpop" else AuthScheme.BEARER,
+        token=UnverifiedToken(match[2]),
         proof=headers.get("DPoP"),
         method=method,
         uri=uri.text,

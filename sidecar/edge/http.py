@@ -83,6 +83,8 @@ class EdgeConfig:
     resource_uri: ResourceUri
     authorization_servers: tuple[str, ...]
     scopes: tuple[str, ...] = ()
+    proof_algorithms: tuple[str, ...] = ()
+    """See ``ProtectedResource``."""
     allowed_hosts: frozenset[str]
     """See ``origins.default_hosts`` and ``admission.check_host``."""
     allowed_origins: frozenset[str] = frozenset()
@@ -112,7 +114,10 @@ class EdgeConfig:
     def resource(self) -> ProtectedResource:
         """The endpoint as OAuth sees it; raises ConfigurationError where it is not usable."""
         return ProtectedResource(
-            uri=self.resource_uri, authorization_servers=self.authorization_servers, scopes=self.scopes
+            uri=self.resource_uri,
+            authorization_servers=self.authorization_servers,
+            scopes=self.scopes,
+            proof_algorithms=self.proof_algorithms,
         )
 
 

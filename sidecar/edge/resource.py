@@ -12,10 +12,11 @@ from sidecar.errors import (
     ConfigurationError,
     InsufficientScope,
     MalformedAuthorization,
+    ProofRejected,
     SidecarError,
     TokenRejected,
 )
-from sidecar.identity import ResourceUri, challenge, resource_metadata
+from sidecar.identity import ResourceUri, challenge, proof_challenge, resource_metadata
 from sidecar.mcp import jsonrpc
 
 _ERROR_CODE: Final[dict[type[SidecarError], str]] = {
@@ -40,6 +41,9 @@ class ProtectedResource:
     scopes: tuple[str, ...] = ()
     """The least that is needed to begin with, not the catalogue (A-04)."""
 
+    proof_algorithms: tuple[str, ...] = ()
+    """What a proof of possession may be signed with (RFC 9449); none where no issuer's tokens may be bound."""
+
     def __post_init__(self) -> None:
         try:
             self.metadata()
@@ -59,12 +63,18 @@ class ProtectedResource:
 
     def metadata(self) -> bytes:
         """Return the metadata document."""
-        return jsonrpc.encode(resource_metadata(self.uri, self.authorization_servers, self.scopes))
+        return jsonrpc.encode(
+            resource_metadata(self.uri, self.authorization_servers, self.scopes, self.proof_algorithms)
+        )
 
     def challenge(self, error: SidecarError) -> str | None:
         """Return the ``WWW-Authenticate`` value for an error, or None where it is not about authorization."""
         if not isinstance(error, AuthenticationError | InsufficientScope):
             return None
+        if self.proof_algorithms and isinstance(error, ProofRejected):
+            return proof_challenge(self.proof_algorithms, self.uri.metadata_url, "invalid_dpop_proof")
         code = next((_ERROR_CODE[kind] for kind in type(error).__mro__ if kind in _ERROR_CODE), None)
         needed = error.scopes if isinstance(error, InsufficientScope) and error.scopes else self.scopes
-        return challenge(self.uri.metadata_url, needed, code)
+        said = challenge(self.uri.metadata_url, needed, code)
+        # Bearer first: clients of MCP look for it at the beginning.
+        return f"{said}, {proof_challenge(self.proof_algorithms)}" if self.proof_algorithms else said

@@ -35,6 +35,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], int]] = {
     # who is calling (MCP 2025-11-25 authorization, error handling; RFC 6750 section 3.1)
     errors.TokenMissing: 401,
     errors.TokenRejected: 401,
+    errors.ProofRejected: 401,
     errors.MalformedAuthorization: 400,
     errors.InsufficientScope: 403,
     # what was asked and refused, or failed: a tool result or a JSON-RPC error

@@ -1,6 +1,6 @@
 """Verified claims to Principal and Actor; challenges and resource metadata as text."""
 
-from sidecar.identity.challenge import challenge, resource_metadata
+from sidecar.identity.challenge import challenge, proof_challenge, resource_metadata
 from sidecar.identity.claims import ClaimMap, IdentityRules, identify
 from sidecar.identity.person import CLIENT_CLAIMS, PersonRule
 from sidecar.identity.presets import PRESETS, Preset, as_settings
@@ -18,6 +18,7 @@ __all__ = [
     "as_settings",
     "challenge",
     "identify",
+    "proof_challenge",
     "resource_metadata",
     "spellings",
 ]

@@ -45,13 +45,37 @@ def challenge(
     return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
 
 
-def resource_metadata(resource: ResourceUri, authorization_servers: Sequence[str], scopes: Sequence[str]) -> JsonObject:
+def proof_challenge(algorithms: Sequence[str], metadata_url: str | None = None, error: str | None = None) -> str:
+    """Return the challenge that asks for a proof of possession (RFC 9449 section 7.1).
+
+    Args:
+        algorithms: what a proof may be signed with.
+        metadata_url: where the protected resource metadata is; only where no other challenge says it.
+        error: only where a proof was presented or is missing.
+
+    Raises:
+        ValueError: a value that the header's grammar does not allow.
+    """
+    parameters = {} if metadata_url is None else {"resource_metadata": _checked(_URL, metadata_url)}
+    if error is not None:
+        parameters["error"] = _checked(_SCOPE_TOKEN, error)
+    parameters["algs"] = " ".join(_checked(_SCOPE_TOKEN, algorithm) for algorithm in algorithms)
+    return "DPoP " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
+
+
+def resource_metadata(
+    resource: ResourceUri,
+    authorization_servers: Sequence[str],
+    scopes: Sequence[str],
+    proof_algorithms: Sequence[str] = (),
+) -> JsonObject:
     """Return the protected resource metadata (RFC 9728 section 2).
 
     Args:
         resource: the canonical URI of this endpoint as clients dial it.
         authorization_servers: issuer identifiers, at least one (MCP 2025-11-25, authorization server location).
         scopes: the scopes that basic use needs, not all there are (MCP, scope selection); none leaves the member out.
+        proof_algorithms: what a proof of possession may be signed with; none where there are no proofs.
 
     Raises:
         ValueError: no server, a server that is not a URL, or a scope of no scope's form.
@@ -65,6 +89,8 @@ def resource_metadata(resource: ResourceUri, authorization_servers: Sequence[str
     }
     if scopes:
         metadata["scopes_supported"] = [_checked(_SCOPE_TOKEN, scope) for scope in scopes]
+    if proof_algorithms:
+        metadata["dpop_signing_alg_values_supported"] = [*proof_algorithms]
     return metadata
 
 

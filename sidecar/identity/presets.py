@@ -36,7 +36,7 @@ PRESETS: Final[dict[Preset, PresetSettings]] = {
     Preset.KEYCLOAK: PresetSettings(
         settings={
             "token_types": ["jwt", "at+jwt", "application/at+jwt"],
-            "required": {"typ": ["Bearer"]},
+            "required": {"typ": ["Bearer", "DPoP"]},
             "claims": {"agent": ["act.sub", "azp", "client_id"], "roles": "realm_access.roles"},
             "person": {"claims": ["preferred_username"]},
         },

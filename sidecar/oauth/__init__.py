@@ -1,15 +1,18 @@
 """Access tokens: verification with PyJWT and the issuers' key sets."""
 
 from sidecar.oauth import key_sets
+from sidecar.oauth.dpop import PROOF_ALGORITHMS
 from sidecar.oauth.fetch import FetchLimits
-from sidecar.oauth.jwt_tokens import MAX_LEEWAY_S, TrustedIssuer
+from sidecar.oauth.jwt_tokens import MAX_LEEWAY_S, Dpop, TrustedIssuer
 from sidecar.oauth.key_sets import FileKeySet, KeySet, RemoteKeySet
 from sidecar.oauth.metadata import Discovery
 from sidecar.oauth.verifier import JwtVerifier
 
 __all__ = [
     "MAX_LEEWAY_S",
+    "PROOF_ALGORITHMS",
     "Discovery",
+    "Dpop",
     "FetchLimits",
     "FileKeySet",
     "JwtVerifier",

@@ -8,6 +8,7 @@ list states what is verified and where.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 import jwt
@@ -65,6 +66,15 @@ _NO_AUDIENCE: Final[jwt.types.Options] = {
 }
 
 
+class Dpop(StrEnum):
+    """Whether an issuer's tokens may, or must, be bound to a key of the client (RFC 9449)."""
+
+    OFF = "off"
+    """A bound token is refused, because nobody would check the proof."""
+    ALLOWED = "allowed"
+    REQUIRED = "required"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedIssuer:
     """An authorization server that is trusted to say who is calling.
@@ -88,6 +98,7 @@ class TrustedIssuer:
     clients: frozenset[str] = frozenset()
     """Clients whose tokens need no ``aud``; empty: every token needs one."""
     leeway_s: float = 30.0
+    dpop: Dpop = Dpop.OFF
 
     def __post_init__(self) -> None:
         if not self.issuer or not self.audiences or "" in self.audiences:
@@ -169,7 +180,7 @@ def _signed_claims(
 
 
 def _check_claims(claims: JsonObject, issuer: TrustedIssuer) -> None:
-    if "cnf" in claims:
+    if issuer.dpop is Dpop.OFF and "cnf" in claims:
         # A-45, RFC 9449 section 7.1: a token bound to a key is no bearer token, and no proof of possession is checked
         raise TokenRejected("the token is bound to a key", fault=TokenFault.BOUND)
     if issuer.clients:

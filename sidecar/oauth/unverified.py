@@ -54,6 +54,19 @@ def peek(token: UnverifiedToken, longest: int) -> UnverifiedJwt:
     """
     if len(token) > longest:
         raise TokenRejected(f"token of more than {longest} characters", fault=TokenFault.TOO_LONG)
+    header, payload = split(token)
+    issuer = payload.get("iss")
+    if not isinstance(issuer, str):
+        raise TokenRejected("token names no issuer", fault=TokenFault.MALFORMED)
+    return UnverifiedJwt(header=_header(header), issuer=issuer)
+
+
+def split(token: str) -> tuple[JsonObject, JsonObject]:
+    """Return header and payload of a compact JWS.
+
+    Raises:
+        TokenRejected: it is none, or its header asks for an extension.
+    """
     segments = _COMPACT_JWS.fullmatch(token)
     if segments is None:
         raise TokenRejected("token is not a compact JWS", fault=TokenFault.MALFORMED)
@@ -61,10 +74,7 @@ def peek(token: UnverifiedToken, longest: int) -> UnverifiedJwt:
     payload = _segment(segments[2])
     if not _REFUSED_HEADERS.isdisjoint(header):
         raise TokenRejected("token header asks for an extension", fault=TokenFault.MALFORMED)
-    issuer = payload.get("iss")
-    if not isinstance(issuer, str):
-        raise TokenRejected("token names no issuer", fault=TokenFault.MALFORMED)
-    return UnverifiedJwt(header=_header(header), issuer=issuer)
+    return header, payload
 
 
 def _header(header: JsonObject) -> UnverifiedHeader:

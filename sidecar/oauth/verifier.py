@@ -15,10 +15,12 @@ from sidecar.bounded import BoundedMemory
 from sidecar.enforcement import Budget
 from sidecar.errors import ConfigurationError, TokenFault, TokenRejected
 from sidecar.identity import identify
-from sidecar.model import Credential, Identity, JsonObject, UnverifiedToken
-from sidecar.oauth.jwt_tokens import TrustedIssuer, verified_claims
+from sidecar.model import AuthScheme, Credential, Identity, UnverifiedToken
+from sidecar.oauth.dpop import ProofChecker, bound_key
+from sidecar.oauth.jwt_tokens import Dpop, TrustedIssuer, verified_claims
+from sidecar.oauth.proof_memory import ProofsInMemory
 from sidecar.oauth.unverified import peek
-from sidecar.ports import Clock
+from sidecar.ports import Clock, ProofMemory
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,9 @@ LARGE_SHARE: Final = 8
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Verified:
     identity: Identity
+    key: str | None
+    """Thumbprint of the key that the token is bound to."""
+    issuer: TrustedIssuer
     good_until: float
     """Seconds since the epoch: ``exp`` and the issuer's leeway."""
     cached_until: float
@@ -50,6 +55,7 @@ class JwtVerifier:
         cache_size: verified tokens that are remembered (by SHA-256, never the token); least recently used go first.
         cache_s: how long one is remembered at most.
         longest: characters of a token that is looked at.
+        proofs: knows the proofs of possession that were presented before; None remembers them in this process.
 
     Raises:
         ConfigurationError: no issuer, or one twice.
@@ -63,6 +69,7 @@ class JwtVerifier:
         cache_size: int = 4096,
         cache_s: float = 60.0,
         longest: int = DEFAULT_LONGEST,
+        proofs: ProofMemory | None = None,
     ) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         if not issuers or len(self._issuers) != len(issuers):
@@ -73,6 +80,7 @@ class JwtVerifier:
         self._large: BoundedMemory[bytes, _Verified] = BoundedMemory(max(1, cache_size // LARGE_SHARE))
         self._longest = longest
         self._told = Budget()
+        self._proofs = ProofChecker(clock, proofs or ProofsInMemory(clock))
 
     async def verify(self, credential: Credential) -> Identity:
         """Return who the credential's token speaks for and who acts.
@@ -81,26 +89,47 @@ class JwtVerifier:
             TokenRejected: the token proves nothing here.
             KeysUnavailable: the issuer's keys cannot be had.
         """
-        digest = hashlib.sha256(credential.token.encode("utf-8", "surrogatepass")).digest()
-        cache = self._large if len(credential.token) > LARGE else self._small
-        known = self._recall(cache, digest)
-        if known is not None:
-            return known
         try:
-            issuer, claims = await self._verified(credential.token)
-            identity = identify(claims, issuer.rules)
+            verified = await self._verified(credential.token)
+            await self._check_holder(credential, verified)
         except TokenRejected as refusal:
             self._tell(refusal)
             raise
-        self._remember(cache, digest, identity, issuer)
-        return identity
+        return verified.identity
 
-    async def _verified(self, token: UnverifiedToken) -> tuple[TrustedIssuer, JsonObject]:
+    async def _verified(self, token: UnverifiedToken) -> _Verified:
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        cache = self._large if len(token) > LARGE else self._small
+        known = self._recall(cache, digest)
+        if known is not None:
+            return known
         unverified = peek(token, self._longest)
         issuer = self._issuers.get(unverified.issuer)
         if issuer is None:
             raise TokenRejected("unknown issuer", fault=TokenFault.ISSUER)
-        return issuer, await verified_claims(token, unverified, issuer, self._clock)
+        claims = await verified_claims(token, unverified, issuer, self._clock)
+        identity = identify(claims, issuer.rules)
+        verified = _Verified(
+            identity=identity,
+            key=bound_key(claims),
+            issuer=issuer,
+            good_until=identity.expires_at + issuer.leeway_s,
+            cached_until=self._clock.monotonic() + self._cache_s,
+        )
+        cache.put(digest, verified)
+        return verified
+
+    async def _check_holder(self, credential: Credential, verified: _Verified) -> None:
+        """Refuse whoever presents a token that is bound to a key, and does not show that key (RFC 9449 section 7)."""
+        issuer, key = verified.issuer, verified.key
+        if credential.scheme is AuthScheme.DPOP:
+            if issuer.dpop is Dpop.OFF or key is None:
+                raise TokenRejected("presented with DPoP, and bound to no key", fault=TokenFault.UNBOUND)
+            await self._proofs.check(credential, key, issuer.leeway_s)
+        elif key is not None:
+            raise TokenRejected("bound to a key, and presented as a bearer token", fault=TokenFault.BOUND)
+        elif issuer.dpop is Dpop.REQUIRED:
+            raise TokenRejected("tokens of this issuer are bound to a key", fault=TokenFault.UNBOUND)
 
     def _tell(self, refusal: TokenRejected) -> None:
         """Log why a token was refused, as often as a log can bear; the detail names claims, never their values."""
@@ -109,24 +138,14 @@ class JwtVerifier:
             more = f" ({others} more like it)" if others else ""
             _log.info("token refused: %s: %s%s", refusal.fault, refusal.detail, more)
 
-    def _recall(self, cache: BoundedMemory[bytes, _Verified], digest: bytes) -> Identity | None:
+    def _recall(self, cache: BoundedMemory[bytes, _Verified], digest: bytes) -> _Verified | None:
         known = cache.use(digest)
         if known is None:
             return None
         if known.good_until <= self._now() or known.cached_until <= self._clock.monotonic():
             cache.drop(digest)
             return None
-        return known.identity
-
-    def _remember(
-        self, cache: BoundedMemory[bytes, _Verified], digest: bytes, identity: Identity, issuer: TrustedIssuer
-    ) -> None:
-        verified = _Verified(
-            identity=identity,
-            good_until=identity.expires_at + issuer.leeway_s,
-            cached_until=self._clock.monotonic() + self._cache_s,
-        )
-        cache.put(digest, verified)
+        return known
 
     def _now(self) -> float:
         return self._clock.time_ns() / 1e9

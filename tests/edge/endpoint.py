@@ -25,7 +25,7 @@ from sidecar.errors import DecisionUnavailable
 from sidecar.identity.resource import ResourceUri
 from sidecar.mcp.session import Sessions
 from sidecar.model import JsonObject
-from sidecar.oauth.jwt_tokens import TrustedIssuer
+from sidecar.oauth.jwt_tokens import Dpop, TrustedIssuer
 from sidecar.oauth.key_sets import FileKeySet
 from sidecar.oauth.verifier import JwtVerifier
 from sidecar.ports import AttributeValue, AuditReceipt, PdpAnswer, Question
@@ -228,6 +228,7 @@ async def running(
     *,
     max_sessions: int = 100,
     point: type[EnforcementPoint] = EnforcementPoint,
+    dpop: Dpop = Dpop.OFF,
     **changes: Any,
 ) -> AsyncIterator[Endpoint]:
     """The endpoint, for as long as the block lasts; ``point`` stages a fault of what is behind it."""
@@ -235,7 +236,7 @@ async def running(
     member = jwt.algorithms.ECAlgorithm.to_jwk(KEY.public_key(), as_dict=True)
     keys.write_bytes(encoded({"keys": [{**member, "kid": "k"}]}))
     clock, ledger, silence = WallClock(), Ledger(), Silence()
-    issuer = TrustedIssuer(issuer=ISSUER, audiences=frozenset({RESOURCE}), keys=FileKeySet(keys, clock))
+    issuer = TrustedIssuer(issuer=ISSUER, audiences=frozenset({RESOURCE}), keys=FileKeySet(keys, clock), dpop=dpop)
     ports: Any = Ports(
         verifier=JwtVerifier([issuer], clock),
         decisions=Down(),

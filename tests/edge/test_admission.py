@@ -274,7 +274,9 @@ def test_one_bearer_credential_is_taken(value: str) -> None:
         "Bearer  ",
         "abc",
         "Basic abc",
-        "DPoP abc",
+        "DPoP",
+        "DPoP a b",
+        "DPoPabc",
         "Bearerabc",
         "Bearer\tabc",
         "Bearer a b",
@@ -309,6 +311,13 @@ def test_a_credential_says_what_a_proof_would_be_about() -> None:
     )
 
 
+@pytest.mark.parametrize("value", ["DPoP abc", "dpop abc", "DPOP  abc"])
+def test_a_token_with_a_proof_is_taken(value: str) -> None:
+    found = admission.credential(headers(Authorization=value, DPoP="proof"), "POST", URI)
+    assert found is not None
+    assert (found.scheme, found.token, found.proof) == (AuthScheme.DPOP, "abc", "proof")
+
+
 def test_a_credential_shows_neither_token_nor_proof() -> None:
     found = admission.credential(headers(Authorization="Bearer abc", DPoP="proof"), "POST", URI)
 
@@ -328,8 +337,9 @@ def test_whatever_is_taken_from_authorization_was_its_one_credential(value: str)
     except MalformedAuthorization:
         return
     assert token
-    assert value[:6].lower() == "bearer"
-    assert value[6:].lstrip(" ") == token
+    scheme, _, rest = value.partition(" ")
+    assert scheme.lower() in {"bearer", "dpop"}
+    assert rest.lstrip(" ") == token
     assert not set(token) & set(" \t\r\n,;\"'\x00")
 
 
