@@ -6,6 +6,7 @@ the last one (measured).
 """
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
@@ -59,3 +60,30 @@ def decoder(
 
 DECODER: Final = decoder()
 """Reads numbers as Python does."""
+
+_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]', re.DOTALL)
+
+
+def first_duplicate(text: str) -> tuple[str, int] | None:
+    """Return the first name that an object has twice, and the line of the second; of text that is JSON otherwise."""
+    names: list[set[str] | None] = []
+    is_name = False
+    for token in _TOKEN.finditer(text):
+        match token[0]:
+            case "{" | "[" as opening:
+                is_name = opening == "{"
+                names.append(set() if is_name else None)
+            case "}" | "]":
+                names.pop()
+                is_name = False
+            case ",":
+                is_name = bool(names) and names[-1] is not None
+            case quoted if is_name and (seen := names[-1]) is not None:
+                name = str(json.JSONDecoder(strict=False).decode(quoted))
+                if name in seen:
+                    return name, text.count("\n", 0, token.start()) + 1
+                seen.add(name)
+                is_name = False
+            case _:
+                continue
+    return None

@@ -19,12 +19,13 @@ from typing import Any, Final
 import msgspec
 
 from sidecar.errors import ConfigurationError
-from sidecar.policyset import platform_data
+from sidecar.policyset import names, platform_data, platform_names
 from sidecar.policyset.compile_errors import complaints
 from sidecar.policyset.containment import MAX_MODULE_BYTES, misplaced
 from sidecar.policyset.data_lines import has_data
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import CAPABILITIES, SCHEMAS, TEAMS, PolicySet, store
+from sidecar.policyset.mentions import Mentions, mentions_of
 from sidecar.policyset.module_lint import Linted, lint_module, uncalled
 from sidecar.policyset.opa_command import OpaCommand, installed
 from sidecar.policyset.read_list import ReadList, RuleReads, rules_of
@@ -91,7 +92,9 @@ class SetChecker:
             ConfigurationError: OPA cannot be run, or gives no answer that says what is wrong.
         """
         async with self._workplace(policies) as home:
-            found = await self._findings(policies, home)
+            found, judged = await self._findings(policies, home)
+            if not _errors(found):
+                found += await self._names(policies, home, judged)
             for step in (self._compile, self._tables, self._test):
                 if not _errors(found):
                     found += await step(policies, home)
@@ -104,7 +107,7 @@ class SetChecker:
             ConfigurationError: OPA cannot be run.
         """
         async with self._workplace(policies) as home:
-            return await self._findings(policies, home)
+            return (await self._findings(policies, home))[0]
 
     async def reads(self, policies: PolicySet) -> ReadList:
         """Return what the rules of all modules that are served read of a question.
@@ -148,10 +151,11 @@ class SetChecker:
         finally:
             await remove(home)
 
-    async def _findings(self, policies: PolicySet, home: Path) -> list[Violation]:
+    async def _findings(self, policies: PolicySet, home: Path) -> tuple[list[Violation], dict[str, Linted]]:
+        """Return what is wrong with the containment of a set, and the teams' modules by path."""
         found = list(misplaced(policies))
         if any(finding.rule in {Rule.SIZE, Rule.TEAM_NAME, Rule.FILE_NAME} for finding in found):
-            return found  # what is too large is not given to OPA, and a bad name is no path
+            return found, {}  # what is too large is not given to OPA, and a bad name is no path
         modules = {path: content for path, content in (*policies.files, *policies.aside) if _is_team_module(path)}
         served = frozenset(path for path, _ in policies.files)
         keys = {path: _key(path, content, served=path in served) for path, content in modules.items()}
@@ -165,7 +169,40 @@ class SetChecker:
         for path in {finding.file for finding in _unresolved(judged, served)}:
             judged[path] = await self._locate(path, home, team=_team(path), served=path in served)
         found += [finding for linted in judged.values() for finding in linted.findings]
-        return found + _unresolved(judged, served)
+        return found + _unresolved(judged, served), judged
+
+    async def _names(self, policies: PolicySet, home: Path, judged: dict[str, Linted]) -> list[Violation]:
+        """Look up what the served modules of each team name, and try the patterns that stand in them."""
+        library = await self._library(policies, home)
+        served = {path: content for path, content in policies.files if path in judged}
+        found = await self._resolved(policies, home, library, {path: judged[path].mentions for path in served})
+        located = [path for path in {finding.file for finding in found} if path in served]
+        for path in located:
+            judged[path] = await self._locate(path, home, team=_team(path), served=True)
+        if not located:
+            return found
+        return await self._resolved(policies, home, library, {path: judged[path].mentions for path in served})
+
+    async def _resolved(
+        self, policies: PolicySet, home: Path, library: list[Mentions], served: dict[str, Mentions]
+    ) -> list[Violation]:
+        found: list[Violation] = []
+        patterns: list[names.Pattern] = []
+        for team in policies.teams:
+            modules = {path: mentions for path, mentions in served.items() if _team(path) == team}
+            found += names.unresolved(modules, library, team, policies)
+            patterns += names.patterns_of(modules, library, team, policies)
+        if patterns:
+            status, output = await self._run(home, *names.TRY_PATTERNS, stdin=names.patterns(patterns))
+            found += names.unreadable(status, output, patterns)
+        return sorted(found, key=lambda one: (one.file, one.line))
+
+    async def _library(self, policies: PolicySet, home: Path) -> list[Mentions]:
+        modules = {path: content for path, content in policies.files if names.is_library(path, content)}
+        trees: dict[str, Any] = {}
+        for batch in _batches(modules):
+            trees |= await self._trees(batch, home)
+        return [mentions_of(tree) for tree in trees.values()]
 
     async def _judge(self, modules: dict[str, bytes], home: Path, served: frozenset[str]) -> dict[str, Linted]:
         """Parse all at once without locations; a module that is not clean is parsed again by itself, with them."""
@@ -177,6 +214,7 @@ class SetChecker:
                 continue
             team, serves = _team(path), path in served
             linted = lint_module(trees.get(path), team=team, file=path, served=serves)
+            linted = replace(linted, mentions=mentions_of(trees.get(path)))
             judged[path] = await self._locate(path, home, team=team, served=serves) if linted.findings else linted
         return judged
 
@@ -202,7 +240,8 @@ class SetChecker:
     async def _locate(self, path: str, home: Path, *, team: str, served: bool) -> Linted:
         parsed, document, output = await self._parsed(path, home)
         if parsed:
-            return lint_module(document, team=team, file=path, served=served)
+            linted = lint_module(document, team=team, file=path, served=served)
+            return replace(linted, mentions=mentions_of(document))
         errors = document.get("errors") if isinstance(document, dict) else None
         if not isinstance(errors, list) or not errors:
             return _unreadable(path, f"OPA cannot parse this: {printable(output)}")
@@ -232,7 +271,8 @@ class SetChecker:
         if not has_data(policies):
             return []
         status, output = await self._run(home, *platform_data.ARGUMENTS, stdin=platform_data.schema_of(policies))
-        return platform_data.findings(status, output, policies, self._issuers)
+        found = platform_data.findings(status, output, policies, self._issuers)
+        return found if _errors(found) else found + platform_names.dangling(policies)
 
     async def _test(self, policies: PolicySet, home: Path) -> list[Violation]:
         """Run the teams' own tests; the platform's are run where the platform is built."""

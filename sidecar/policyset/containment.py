@@ -13,8 +13,17 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from sidecar.policyset.finding import Rule, Violation
-from sidecar.policyset.folder import MANIFEST, TEAMS, PolicySet
-from sidecar.policyset.manifest import TRUSTED, decode_strictly, is_team, listed, listing, team_fault, trusted_fault
+from sidecar.policyset.folder import MANIFEST, SCHEMAS, TEAMS, PolicySet
+from sidecar.policyset.manifest import (
+    TRUSTED,
+    NotOneReading,
+    decode_strictly,
+    is_team,
+    listed,
+    listing,
+    team_fault,
+    trusted_fault,
+)
 from sidecar.policyset.module_lint import RESERVED_IDS, reserved_message
 
 MAX_MODULE_BYTES: Final = 256 * 2**10
@@ -35,6 +44,8 @@ def misplaced(policies: PolicySet) -> Iterator[Violation]:
             # One that is not UTF-8 is read with half surrogate pairs in it (``os.fsdecode``), which no text may have.
             message = "the name of the file or of its folder has characters that do not print"
             yield Violation(file=path, line=1, rule=Rule.FILE_NAME, message=message)
+    for path, content in (*policies.files, *policies.aside):
+        yield from _trusted_json(path, content)
     for bundle in policies.bundles:
         if bundle in TRUSTED:
             yield from _trusted(policies, bundle)
@@ -45,18 +56,33 @@ def misplaced(policies: PolicySet) -> Iterator[Violation]:
         yield from _team_files(policies, team)
 
 
+def _trusted_json(path: str, content: bytes) -> Iterator[Violation]:
+    """Read what is not a team's as strictly: of two tables of one name OPA keeps the last, and what refuses is lost."""
+    folder, _, name = path.rpartition("/")
+    if path.startswith(TEAMS) or name == MANIFEST:
+        return
+    if folder != SCHEMAS and name.endswith((".yaml", ".yml")):
+        message = f"{name}: YAML has more than one reading of the same text; write data.json"
+        yield Violation(file=path, line=1, rule=Rule.FILE, message=message)
+    elif name.endswith(".json") and not name.startswith("."):
+        try:
+            decode_strictly(content)
+        except NotOneReading as error:
+            yield Violation(file=path, line=error.line, rule=Rule.DATA, message=str(error))
+
+
 def _trusted(policies: PolicySet, bundle: str) -> Iterator[Violation]:
-    file = f"{bundle}/{MANIFEST}"
+    file, line = f"{bundle}/{MANIFEST}", 1
     try:
         manifest = decode_strictly(dict(policies.files).get(file, b""))
-    except ValueError as error:
-        message = str(error)
+    except NotOneReading as error:
+        message, line = str(error), error.line
     else:
         message = trusted_fault(manifest, bundle, policies.bundles)
         if not message and not _as_listed(policies, bundle, manifest):
             message = _OTHER_MODULES
     if message:
-        yield Violation(file=file, line=1, rule=Rule.MANIFEST, message=message)
+        yield Violation(file=file, line=line, rule=Rule.MANIFEST, message=message)
 
 
 _OTHER_MODULES: Final = "the bundle holds other modules than its manifest lists"
@@ -107,10 +133,11 @@ def _team_file(policies: PolicySet, team: str, path: str, content: bytes) -> Ite
 
 
 def _team_manifest(policies: PolicySet, team: str, path: str, content: bytes) -> Iterator[Violation]:
+    line = 1
     try:
         manifest = decode_strictly(content)
-    except ValueError as error:
-        message = str(error)
+    except NotOneReading as error:
+        message, line = str(error), error.line
     else:
         message = team_fault(manifest, team)
         if path != f"{TEAMS}{team}/{MANIFEST}":
@@ -118,15 +145,15 @@ def _team_manifest(policies: PolicySet, team: str, path: str, content: bytes) ->
         elif not message and not _as_listed(policies, f"{TEAMS}{team}", manifest):
             message = _OTHER_MODULES
     if message:
-        yield Violation(file=path, line=1, rule=Rule.MANIFEST, message=message)
+        yield Violation(file=path, line=line, rule=Rule.MANIFEST, message=message)
 
 
 def _team_data(team: str, path: str, content: bytes) -> Iterator[Violation]:
     """Hold data to ``mcp.grants.<team>``; a file in a subfolder is data at that path (OPA's bundle format)."""
     try:
         document = decode_strictly(content)
-    except ValueError as error:
-        yield Violation(file=path, line=1, rule=Rule.DATA, message=str(error))
+    except NotOneReading as error:
+        yield Violation(file=path, line=error.line, rule=Rule.DATA, message=str(error))
         return
     for name in reversed(path.split("/")[2:-1]):
         document = {name: document}

@@ -1,4 +1,4 @@
-"""Where in its files a value of the platform's data stands, for findings about data that OPA has put together."""
+"""Where in its files a value of a bundle's data stands, for findings about data that OPA has put together."""
 
 import json
 import re
@@ -14,7 +14,7 @@ MOST_PROBLEMS: Final = 100
 """Findings about data that are looked up and told; each reads the file again."""
 
 _BUNDLE: Final = PLATFORM[-1]
-_FILES: Final = frozenset({"data.json", "data.yaml", "data.yml"})
+_FILE: Final = "data.json"
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _JSON: Final = json.JSONDecoder()
 _ENDS: Final = {"{": "}", "[": "]"}
@@ -27,18 +27,19 @@ def pointer(place: Sequence[str | int]) -> str:
 
 def has_data(policies: PolicySet) -> bool:
     """Whether the platform's bundle holds any data."""
-    return next(_files(policies), None) is not None
+    return next(_files(policies, _BUNDLE), None) is not None
 
 
-def where(place: Sequence[str | int], policies: PolicySet) -> tuple[str, int]:
+def where(place: Sequence[str | int], policies: PolicySet, *, bundle: str = _BUNDLE) -> tuple[str, int]:
     """Return file and line of a value, or of the nearest above it that a file has.
 
     Args:
         place: names and numbers from the top of all data.
         policies: the set that OPA has loaded.
+        bundle: the one whose data it is.
     """
-    deepest, found = -1, (f"{_BUNDLE}/data.json", 1)
-    for folders, file, content in _files(policies):
+    deepest, found = -1, (f"{bundle}/{_FILE}", 1)
+    for folders, file, content in _files(policies, bundle):
         # A file in a subfolder is data at that path (OPA's bundle format).
         if folders == tuple(place[: len(folders)]):
             depth, line = _reached(content, place[len(folders) :])
@@ -47,11 +48,10 @@ def where(place: Sequence[str | int], policies: PolicySet) -> tuple[str, int]:
     return found
 
 
-def _files(policies: PolicySet) -> Iterator[tuple[tuple[str, ...], str, bytes]]:
+def _files(policies: PolicySet, bundle: str) -> Iterator[tuple[tuple[str, ...], str, bytes]]:
     for path, content in policies.files:
-        *folders, name = path.split("/")
-        if folders[:1] == [_BUNDLE] and name in _FILES:
-            yield tuple(folders[1:]), path, content
+        if path.startswith(f"{bundle}/") and path.endswith(f"/{_FILE}"):
+            yield tuple(path.removeprefix(f"{bundle}/").split("/")[:-1]), path, content
 
 
 def _reached(content: bytes, steps: Sequence[str | int]) -> tuple[int, int]:
@@ -60,7 +60,7 @@ def _reached(content: bytes, steps: Sequence[str | int]) -> tuple[int, int]:
         text = content.decode("utf-8-sig")
         _JSON.decode(text)
     except (ValueError, RecursionError):
-        return max(0, len(steps) - 1), 1  # YAML, whose lines are not known here: it has what no other file has
+        return 0, 1
     at = _behind_space(text, 0)
     for taken, step in enumerate(steps):
         # Of two members of a name OPA takes the last.

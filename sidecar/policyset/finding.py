@@ -27,6 +27,9 @@ class Rule(StrEnum):
     RESERVED = "reserved"
     NEGATED_CALL = "negated_call"
     ISSUER = "issuer"
+    NAME = "name"
+    PATTERN = "pattern"
+    OWNER = "owner"
 
 
 class Severity(StrEnum):

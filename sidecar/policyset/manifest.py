@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sidecar.strict_json import DECODER
+from sidecar.strict_json import DECODER, DuplicateName, first_duplicate
 
 _TEAM: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """The owners of ``schema/platform.json``."""
@@ -29,13 +29,40 @@ LISTING: Final = "modules"
 """The member of a built bundle's ``metadata`` that says the digest of each of its modules."""
 
 
+_LONGEST_NAME: Final = 80
+"""Characters of a name in a finding."""
+
+
+class NotOneReading(ValueError):
+    """A file of a set that is no JSON, or JSON that parsers read differently.
+
+    Args:
+        message: what is wrong, in words.
+        line: where.
+    """
+
+    def __init__(self, message: str, line: int) -> None:
+        super().__init__(message)
+        self.line = line
+
+
 def decode_strictly(content: bytes) -> Any:
-    """Read JSON in one way only: the last of two equal names wins in Go, and could hide what was checked."""
+    """Read JSON in one way only: the last of two equal names wins in Go, and could hide what was checked.
+
+    Raises:
+        NotOneReading: it is no JSON, or has more than one reading.
+    """
+    text = ""
     try:
-        return DECODER.decode(content.decode("utf-8", "strict"))
+        text = content.decode("utf-8", "strict")
+        return DECODER.decode(text)
+    except DuplicateName:
+        name, line = first_duplicate(text) or ("", 1)
+        shown = json.dumps(name[:_LONGEST_NAME], ensure_ascii=False)
+        raise NotOneReading(f"not strict JSON: the name {shown} occurs twice in one object", line) from None
     except (ValueError, RecursionError) as error:
-        line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise ValueError(f"not strict JSON{line}: duplicate names, NaN and bad nesting included") from None
+        line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
+        raise NotOneReading("not strict JSON: duplicate names, NaN and bad nesting included", line) from None
 
 
 def is_team(name: str) -> bool:

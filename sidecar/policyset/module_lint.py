@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from sidecar.policyset.callable_names import CALLABLE, CLOSED, why_closed
 from sidecar.policyset.finding import Rule, Severity, Violation
+from sidecar.policyset.mentions import NOTHING, Mentions
 from sidecar.policyset.syntax_tree import (
     MEMBERS,
     SCALARS,
@@ -53,6 +54,8 @@ class Linted:
     """Functions, by their paths below ``data``."""
     calls: tuple[tuple[Path, Violation], ...] = ()
     """Functions that it calls by a name of its own package, and what to say where nothing defines them."""
+    mentions: Mentions = NOTHING
+    """What it names, where that is looked up: not of what runs in an OPA already."""
 
 
 def lint_module(tree: Any, *, team: str, file: str, served: bool = True) -> Linted:

@@ -164,7 +164,8 @@ async def test_all_errors_are_said_and_the_same_set_without_them_loads(folder: P
     assert f"{OURS}:3: rego_unsafe_var_error: var nowhere is unsafe; {OURS}:5: " in said
     spoil(folder, OURS, OURS_IS + "x := 1\n")
     async with workshop(opa_binary) as vetting:
-        assert (await vetting.vet(PolicySet.read(folder))).warnings == ()
+        warnings = (await vetting.vet(PolicySet.read(folder))).warnings
+    assert not [one for one in warnings if one.file == OURS]
 
 
 async def test_the_limit_of_errors_is_no_error_of_its_own(folder: Path, opa_binary: str) -> None:

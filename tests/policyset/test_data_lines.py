@@ -103,7 +103,8 @@ def test_what_is_no_json_is_told_as_a_whole(text: str) -> None:
 
 def test_without_any_data_there_is_nothing_to_look_at() -> None:
     assert not has_data(a_set(**{"capabilities.json": "{}", "platform/main.rego": "", "teams/red/data.json": "{}"}))
-    assert has_data(a_set(**{"platform/data.yml": ""}))
+    assert has_data(a_set(**{"platform/data.json": "{}"}))
+    assert not has_data(a_set(**{"platform/data.yml": ""}))
     assert where(("mcp",), a_set()) == ("platform/data.json", 1)
 
 

