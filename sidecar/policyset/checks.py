@@ -8,7 +8,6 @@ author of a team's policy is not trusted with the machine either. What passed is
 
 import asyncio
 import contextlib
-import hashlib
 import tempfile
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -21,12 +20,13 @@ import msgspec
 from sidecar.errors import ConfigurationError
 from sidecar.policyset import names, platform_data, platform_names
 from sidecar.policyset.compile_errors import complaints
-from sidecar.policyset.containment import MAX_MODULE_BYTES, misplaced
+from sidecar.policyset.containment import misplaced
 from sidecar.policyset.data_lines import has_data
 from sidecar.policyset.finding import Rule, Severity, Violation
-from sidecar.policyset.folder import CAPABILITIES, SCHEMAS, TEAMS, PolicySet, store
+from sidecar.policyset.folder import CAPABILITIES, SCHEMAS, PolicySet, store
 from sidecar.policyset.mentions import Mentions, mentions_of
 from sidecar.policyset.module_lint import Linted, lint_module, uncalled
+from sidecar.policyset.modules import batches, is_team_module, module_key, team_of, text_of, uncalled_of_teams
 from sidecar.policyset.opa_command import OpaCommand, installed
 from sidecar.policyset.read_list import ReadList, RuleReads, rules_of
 from sidecar.printing import printable
@@ -35,8 +35,6 @@ from sidecar.system import in_thread, make_home, remove
 _PARSE: Final = '{f: object.remove(m, ["comments"]) | some f, s in input; m := rego.parse_module(f, s)}'
 """One process parses many modules. A module that does not parse is missing from the answer."""
 
-_BATCH_BYTES: Final = 128 * 2**10
-"""Of source in one parse. A tree takes several hundred times its source in OPA's memory."""
 
 _CHECK_S: Final = 60.0
 """Of one OPA command outside a sidecar."""
@@ -120,7 +118,7 @@ class SetChecker:
         modules = {path: content for path, content in policies.files if path.endswith(".rego")}
         rules: list[RuleReads] = []
         async with self._workplace(policies) as home:
-            for batch in _batches(modules):
+            for batch in batches(modules):
                 trees = await self._trees(batch, home)
                 for path in batch:
                     tree = trees.get(path) or (await self._parsed(path, home))[1]
@@ -156,20 +154,20 @@ class SetChecker:
         found = list(misplaced(policies))
         if any(finding.rule in {Rule.SIZE, Rule.TEAM_NAME, Rule.FILE_NAME} for finding in found):
             return found, {}  # what is too large is not given to OPA, and a bad name is no path
-        modules = {path: content for path, content in (*policies.files, *policies.aside) if _is_team_module(path)}
+        modules = {path: content for path, content in (*policies.files, *policies.aside) if is_team_module(path)}
         served = frozenset(path for path, _ in policies.files)
-        keys = {path: _key(path, content, served=path in served) for path, content in modules.items()}
+        keys = {path: module_key(path, content, served=path in served) for path, content in modules.items()}
         known = {key: self._known[key] for key in keys.values() if key in self._known}
         unseen = {path: modules[path] for path, key in keys.items() if key not in known}
-        for batch in _batches(unseen):
+        for batch in batches(unseen):
             for path, linted in (await self._judge(batch, home, served)).items():
                 known[keys[path]] = linted
         self._known = {key: linted for key, linted in known.items() if not _errors(linted.findings)}
         judged = {path: known[keys[path]] for path in sorted(modules)}
-        for path in {finding.file for finding in _unresolved(judged, served)}:
-            judged[path] = await self._locate(path, home, team=_team(path), served=path in served)
+        for path in {finding.file for finding in uncalled_of_teams(judged, served)}:
+            judged[path] = await self._locate(path, home, team=team_of(path), served=path in served)
         found += [finding for linted in judged.values() for finding in linted.findings]
-        return found + _unresolved(judged, served), judged
+        return found + uncalled_of_teams(judged, served), judged
 
     async def _names(self, policies: PolicySet, home: Path, judged: dict[str, Linted]) -> list[Violation]:
         """Look up what the served modules of each team name, and try the patterns that stand in them."""
@@ -178,7 +176,7 @@ class SetChecker:
         found = await self._resolved(policies, home, library, {path: judged[path].mentions for path in served})
         located = [path for path in {finding.file for finding in found} if path in served]
         for path in located:
-            judged[path] = await self._locate(path, home, team=_team(path), served=True)
+            judged[path] = await self._locate(path, home, team=team_of(path), served=True)
         if not located:
             return found
         return await self._resolved(policies, home, library, {path: judged[path].mentions for path in served})
@@ -189,7 +187,7 @@ class SetChecker:
         found: list[Violation] = []
         patterns: list[names.Pattern] = []
         for team in policies.teams:
-            modules = {path: mentions for path, mentions in served.items() if _team(path) == team}
+            modules = {path: mentions for path, mentions in served.items() if team_of(path) == team}
             found += names.unresolved(modules, library, team, policies)
             patterns += names.patterns_of(modules, library, team, policies)
         if patterns:
@@ -200,7 +198,7 @@ class SetChecker:
     async def _library(self, policies: PolicySet, home: Path) -> list[Mentions]:
         modules = {path: content for path, content in policies.files if names.is_library(path, content)}
         trees: dict[str, Any] = {}
-        for batch in _batches(modules):
+        for batch in batches(modules):
             trees |= await self._trees(batch, home)
         return [mentions_of(tree) for tree in trees.values()]
 
@@ -209,10 +207,10 @@ class SetChecker:
         trees = await self._trees(modules, home)
         judged = {}
         for path, content in modules.items():
-            if _text(content) is None:
+            if text_of(content) is None:
                 judged[path] = _unreadable(path, "the module is not UTF-8 text")
                 continue
-            team, serves = _team(path), path in served
+            team, serves = team_of(path), path in served
             linted = lint_module(trees.get(path), team=team, file=path, served=serves)
             linted = replace(linted, mentions=mentions_of(trees.get(path)))
             judged[path] = await self._locate(path, home, team=team, served=serves) if linted.findings else linted
@@ -220,7 +218,7 @@ class SetChecker:
 
     async def _trees(self, modules: dict[str, bytes], home: Path) -> dict[str, Any]:
         """Return the parse trees of modules by path; one that OPA does not parse is not among them."""
-        texts = {path: text for path, content in modules.items() if (text := _text(content)) is not None}
+        texts = {path: text for path, content in modules.items() if (text := text_of(content)) is not None}
         arguments = ("eval", "--format", "raw", "--stdin-input", _PARSE)
         status, output = await self._run(home, *arguments, stdin=msgspec.json.encode(texts))
         trees = _decoded(output) if status == 0 else None
@@ -276,7 +274,7 @@ class SetChecker:
 
     async def _test(self, policies: PolicySet, home: Path) -> list[Violation]:
         """Run the teams' own tests; the platform's are run where the platform is built."""
-        if not any(_is_team_module(path) for path, _ in policies.aside):
+        if not any(is_team_module(path) for path, _ in policies.aside):
             return []
         options = ("--capabilities", CAPABILITIES, "--format", "json", "--timeout", f"{_ONE_TEST_S}s")
         arguments = ("test", *options, "--run", _TEAM_TESTS, "-b", *policies.bundles)
@@ -365,51 +363,8 @@ def _offline(policies: PolicySet) -> PolicySet:
     return replace(policies, files=files, aside=tuple(closed(path, content) for path, content in policies.aside))
 
 
-def _unresolved(judged: dict[str, Linted], served: frozenset[str]) -> list[Violation]:
-    """Find the calls that nothing defines. What is served cannot call what only a test defines."""
-    found: list[Violation] = []
-    for team in dict.fromkeys(map(_team, judged)):
-        modules = {path: linted for path, linted in judged.items() if _team(path) == team}
-        serving = [linted for path, linted in modules.items() if path in served]
-        found += uncalled(serving)
-        found += uncalled([linted for path, linted in modules.items() if path not in served], serving)
-    return found
-
-
 def _unreadable(path: str, message: str) -> Linted:
     return Linted(findings=(Violation(file=path, line=1, rule=Rule.SYNTAX, message=message),))
-
-
-def _batches(modules: dict[str, bytes]) -> list[dict[str, bytes]]:
-    batches: list[dict[str, bytes]] = []
-    size = MAX_MODULE_BYTES
-    for path in sorted(modules):
-        content = modules[path]
-        if not batches or size + len(content) > _BATCH_BYTES:
-            batches.append({})
-            size = 0
-        batches[-1][path] = content
-        size += len(content)
-    return batches
-
-
-def _is_team_module(path: str) -> bool:
-    return path.startswith(TEAMS) and path.endswith(".rego")
-
-
-def _team(path: str) -> str:
-    return path.split("/", 2)[1]
-
-
-def _key(path: str, content: bytes, *, served: bool) -> bytes:
-    return hashlib.sha256(f"{path}\n{served}\n".encode() + content).digest()
-
-
-def _text(content: bytes) -> str | None:
-    try:
-        return content.decode("utf-8", "strict")
-    except UnicodeDecodeError:
-        return None
 
 
 def _decoded(output: bytes) -> Any:
