@@ -82,7 +82,8 @@ class Server(SettingsGroup):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     """What the routes of the platform's policy data call it."""
     command: tuple[str, ...] = ()
-    """The command line of a child process that speaks MCP on standard input and output; give this or `url`."""
+    """The command line of a child process that speaks MCP on standard input and output; give this or `url`. The process
+    cannot gain privileges: `sudo` does not work in it."""
     url: str = ""
     """The Streamable HTTP endpoint of a server that the sidecar does not start."""
     headers_file: Path | None = None

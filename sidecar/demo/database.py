@@ -1,7 +1,6 @@
 """The database of the demo: the operator's, or a stand-in that is started for it; and its sample documents."""
 
 import asyncio
-import resource
 import shutil
 import socket
 from collections.abc import AsyncIterator
@@ -13,7 +12,7 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
 from sidecar.errors import ConfigurationError
-from sidecar.system import tied
+from sidecar.system import StandardStreams, spawn
 
 STAND_IN: Final = "secantusd-py"
 """SecantusDB, a separate program that speaks MongoDB's wire protocol; installed by ``make setup``, never imported."""
@@ -65,12 +64,8 @@ async def stand_in() -> AsyncIterator[str]:
         msg = f"{STAND_IN} is not on PATH: run `make setup`, or name a MongoDB in MDB_MCP_CONNECTION_STRING"
         raise ConfigurationError(msg)
     port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        *tied(resource.RLIM_INFINITY, binary, "--host", "127.0.0.1", "--port", str(port), "--storage-path", ":memory:"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+    command = (binary, "--host", "127.0.0.1", "--port", str(port), "--storage-path", ":memory:")
+    process = await spawn(command, StandardStreams())
     uri = f"mongodb://127.0.0.1:{port}/"
     try:
         await _answers(uri, process)

@@ -21,7 +21,7 @@ from sidecar.opa.wire import MAX_QUESTION_BYTES
 from sidecar.policyset import OpaCommand, PolicySet, store
 from sidecar.ports import PdpAnswer, Question
 from sidecar.printing import printable
-from sidecar.system import Pulse, in_thread, kill, make_home, remove, spawn
+from sidecar.system import Pulse, in_thread, kill, make_home, remove
 
 _LOG = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class Instance:
                 revision=policies.revision,
                 memo=Memo(launch.memo_s, pulse.alive),
             )
-            process = await spawn(launch.opa.command(*arguments), home / "policies", launch.opa.environment(home))
+            process = await launch.opa.start(*arguments, folder=home / "policies", home=home)
         except BaseException:
             await remove(home)
             raise

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.errors import ConfigurationError
-from sidecar.system import kill, spawn, tied
+from sidecar.system import StandardStreams, kill, spawn
 
 _GO_SHARE = 0.7
 """Of the hard limit, what Go's collector aims at (``GOMEMLIMIT``); the rest is stacks, fragments and code."""
@@ -22,11 +22,30 @@ class OpaCommand:
     """Absolute path."""
     memory_limit_bytes: int
 
-    def command(self, *arguments: str) -> tuple[str, ...]:
-        """Return the command of one OPA process, tied to this process and limited by ``tied_process.py``."""
-        return tied(self.memory_limit_bytes, self.binary, *arguments)
+    async def start(self, *arguments: str, folder: Path, home: Path, stdin: bool = False) -> asyncio.subprocess.Process:
+        """Start one OPA process with both outputs in one pipe.
 
-    def environment(self, home: Path) -> dict[str, str]:
+        Args:
+            arguments: of ``opa``, the command's name first.
+            folder: where it runs.
+            home: private folder of this user, OPA's own.
+            stdin: whether it gets an input.
+
+        Raises:
+            ConfigurationError: it cannot be executed.
+        """
+        pipe = asyncio.subprocess.PIPE
+        return await spawn(
+            (self.binary, *arguments),
+            StandardStreams(
+                stdin=pipe if stdin else asyncio.subprocess.DEVNULL, stdout=pipe, stderr=asyncio.subprocess.STDOUT
+            ),
+            cwd=folder,
+            environment=self._environment(home),
+            memory_limit_bytes=self.memory_limit_bytes,
+        )
+
+    def _environment(self, home: Path) -> dict[str, str]:
         """Return the whole environment of an OPA process: nothing for ``opa.runtime()`` to leak."""
         return {
             "HOME": str(home),
@@ -54,7 +73,7 @@ class OpaCommand:
         Raises:
             ConfigurationError: it cannot be started, or takes longer.
         """
-        process = await spawn(self.command(*arguments), folder, self.environment(home), stdin=bool(stdin))
+        process = await self.start(*arguments, folder=folder, home=home, stdin=bool(stdin))
         return await _finished(process, stdin, name=arguments[0], limit_s=timeout_s)
 
 

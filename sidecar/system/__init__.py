@@ -4,18 +4,18 @@ from sidecar.system.backoff import BackOff
 from sidecar.system.clock import SystemClock
 from sidecar.system.identifiers import RandomIdentifiers
 from sidecar.system.liveness import Pulse
-from sidecar.system.process import in_thread, kill, make_home, remove, spawn
-from sidecar.system.tied_process import tied
+from sidecar.system.process import StandardStreams, in_thread, kill, make_home, remove, spawn, start_tied
 
 __all__ = [
     "BackOff",
     "Pulse",
     "RandomIdentifiers",
+    "StandardStreams",
     "SystemClock",
     "in_thread",
     "kill",
     "make_home",
     "remove",
     "spawn",
-    "tied",
+    "start_tied",
 ]

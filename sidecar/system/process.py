@@ -1,19 +1,28 @@
-"""Child processes with their output in one pipe, the private folders that they work in, and work done in threads."""
+"""How every child process is started and ended, the private folders that they work in, and work done in threads."""
 
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from sidecar.errors import ConfigurationError
+from sidecar.system.tied_process import tied
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Protocol = TypeVar("Protocol", bound=asyncio.subprocess.SubprocessStreamProtocol)
+
+_MOST_OF_A_REPORT = 16
+"""Bytes; an error number is shorter."""
+_LINE_BYTES = 64 * 1024
+"""What asyncio reads ahead of a stream (its own default)."""
 
 
 def make_home(directory: Path, prefix: str) -> Path:
@@ -44,32 +53,117 @@ async def remove(home: Path) -> None:
     await in_thread(shutil.rmtree, home, ignore_errors=True)
 
 
-async def spawn(
-    command: Sequence[str], cwd: Path, environment: dict[str, str], *, stdin: bool = False
-) -> asyncio.subprocess.Process:
-    """Start one process with both outputs in one pipe.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandardStreams:
+    """The three standard streams of a child: ``DEVNULL``, ``PIPE`` or ``STDOUT`` of ``asyncio.subprocess``."""
+
+    stdin: int = asyncio.subprocess.DEVNULL
+    stdout: int = asyncio.subprocess.DEVNULL
+    stderr: int = asyncio.subprocess.DEVNULL
+
+
+async def start_tied(
+    protocol: Callable[[], Protocol],
+    command: Sequence[str],
+    *,
+    streams: StandardStreams,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    memory_limit_bytes: int = resource.RLIM_INFINITY,
+) -> tuple[asyncio.SubprocessTransport, Protocol]:
+    """Start a child through ``tied_process.py``; return when the command itself runs.
+
+    Its own session: Ctrl-C on a terminal ends us first, and calls in flight still get their answer.
+
+    Args:
+        protocol: makes what receives the child's output and its exit.
+        command: executable and arguments.
+        streams: its standard streams.
+        cwd: where it runs; None for where this process runs.
+        environment: the whole of its environment; None for the one of this process.
+        memory_limit_bytes: the hard limit of writable memory.
 
     Raises:
-        ConfigurationError: it cannot be started.
+        OSError: the command cannot be executed; nothing of it is left.
     """
+    report, reported = os.pipe()
     try:
-        return await asyncio.create_subprocess_exec(
-            *command,
+        try:
+            transport, made = await asyncio.get_running_loop().subprocess_exec(
+                protocol,
+                *tied(memory_limit_bytes, reported, *command),
+                stdin=streams.stdin,
+                stdout=streams.stdout,
+                stderr=streams.stderr,
+                cwd=cwd,
+                env=None if environment is None else dict(environment),
+                start_new_session=True,
+                pass_fds=(reported,),
+            )
+        finally:
+            os.close(reported)
+        try:
+            error = await _reported(report)
+        except BaseException:
+            _kill_group(transport.get_pid())
+            transport.close()
+            raise
+    finally:
+        os.close(report)
+    if error:
+        await kill(asyncio.subprocess.Process(transport, made, asyncio.get_running_loop()))
+        transport.close()
+        raise OSError(error, os.strerror(error))
+    return transport, made
+
+
+async def spawn(
+    command: Sequence[str],
+    streams: StandardStreams,
+    *,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    memory_limit_bytes: int = resource.RLIM_INFINITY,
+) -> asyncio.subprocess.Process:
+    """Start a child as ``start_tied`` does, as a process to talk to.
+
+    Raises:
+        ConfigurationError: it cannot be executed.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        transport, protocol = await start_tied(
+            lambda: asyncio.subprocess.SubprocessStreamProtocol(limit=_LINE_BYTES, loop=loop),
+            command,
+            streams=streams,
             cwd=cwd,
-            env=environment,
-            stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            # Its own session: Ctrl-C on a terminal ends us first, and calls in flight still get their decision.
-            start_new_session=True,
+            environment=environment,
+            memory_limit_bytes=memory_limit_bytes,
         )
     except OSError as error:
-        raise ConfigurationError(f"OPA cannot be started: {error}") from error
+        raise ConfigurationError(f"{command[0]} cannot be executed: {error.strerror}") from error
+    return asyncio.subprocess.Process(transport, protocol, loop)
+
+
+async def _reported(descriptor: int) -> int:
+    """Return the error number that ``tied_process.py`` writes, or 0: exec has closed the other end."""
+    loop = asyncio.get_running_loop()
+    there = asyncio.Event()
+    loop.add_reader(descriptor, there.set)
+    try:
+        await there.wait()
+    finally:
+        loop.remove_reader(descriptor)
+    return int(os.read(descriptor, _MOST_OF_A_REPORT) or 0)
+
+
+def _kill_group(leader: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 async def kill(process: asyncio.subprocess.Process) -> None:
     """End a process and what it started, at once; nothing where it has ended."""
     if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill_group(process.pid)
     await process.wait()

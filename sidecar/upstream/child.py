@@ -6,12 +6,9 @@ any reason, every call in flight is answered with an error at that moment; none 
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
-import resource
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +18,7 @@ from typing_extensions import override
 from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused, UpstreamUnreachable
 from sidecar.mcp import LineFraming, OversizeLine, Treatment, from_upstream
 from sidecar.model import JsonObject
+from sidecar.system import StandardStreams, start_tied
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
     Malformed,
@@ -47,8 +45,6 @@ _MAX_UNREAD_BYTES = 16 * 1024 * 1024
 """Replies and cancellations are written without waiting; a child that lets this much pile up does not read."""
 _LAST_WORDS_S = 0.5
 """How long the output that a dead child had already written is still read."""
-_PR_SET_PDEATHSIG = 1
-_STANDARD_ERROR = 2
 
 
 class ProcessStreams(asyncio.subprocess.SubprocessStreamProtocol):
@@ -324,7 +320,7 @@ class Child:
 
 
 async def spawn(command: Sequence[str], environment: Mapping[str, str], home: Path) -> ChildProcess:
-    """Start a process with pipes, in its own session, tied to the life of this one.
+    """Start a process with pipes, in its own session, tied to the life of this one (``sidecar.system``).
 
     Args:
         command: as ``resolved`` gives it.
@@ -333,19 +329,14 @@ async def spawn(command: Sequence[str], environment: Mapping[str, str], home: Pa
 
     Raises:
         OSError: the command cannot be executed.
-        subprocess.SubprocessError: the fork could not be prepared.
     """
-    loop = asyncio.get_running_loop()
-    transport, protocol = await loop.subprocess_exec(
+    pipe = asyncio.subprocess.PIPE
+    transport, protocol = await start_tied(
         ProcessStreams,
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=dict(environment),
+        command,
+        streams=StandardStreams(stdin=pipe, stdout=pipe, stderr=pipe),
         cwd=home,
-        start_new_session=True,
-        preexec_fn=_before_exec(),
+        environment=environment,
     )
     return ChildProcess(transport=transport, protocol=protocol)
 
@@ -356,38 +347,6 @@ def resolved(command: Sequence[str]) -> tuple[str, ...]:
     if "/" in executable:
         executable = str(Path(executable).absolute())
     return (executable, *command[1:])
-
-
-def _before_exec() -> Callable[[], None]:
-    """Return what the fork does before it becomes the server: no core dumps, private files, and dies with us.
-
-    On Linux the kernel kills the child when the thread that started it ends, SIGKILL included (prctl(2),
-    PR_SET_PDEATHSIG). Elsewhere there is no such thing: the child sees the end of its standard input, upon which the
-    MongoDB MCP server shuts itself down. The same holds for processes that a wrapper command starts.
-
-    Descriptors are marked here and not left to ``close_fds``, because uvloop 0.22 does not honour it, and hands the
-    child a second copy of its pipes besides (seen in ``/proc/<pid>/fd``). Marked to close on exec, not closed: uvloop
-    calls this before it has moved them into place.
-
-    What runs in the fork takes no lock and is looked up here: the fork of a process with threads may do little else
-    (subprocess, preexec_fn).
-    """
-    parent = os.getpid()
-    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-
-    def prepare() -> None:
-        os.umask(0o077)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        for name in os.listdir("/dev/fd"):  # noqa: PTH208 -- the least that a fork can do
-            with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
-                if int(name) > _STANDARD_ERROR:
-                    os.set_inheritable(int(name), False)  # noqa: FBT003 -- positional only
-        if prctl is not None:
-            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL.value, 0, 0, 0)
-            if os.getppid() != parent:
-                os._exit(1)
-
-    return prepare
 
 
 async def _chunks(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:

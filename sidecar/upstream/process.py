@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import logging
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -193,8 +192,9 @@ class StdioUpstream:
         """Start a child, offer it to callers, return when it has ended. A failed start is reported to ``first``."""
         try:
             child = await self._spawn(home)
-        except (OSError, subprocess.SubprocessError) as error:
-            self._failed(first, ConfigurationError(f"command: {self._command[0]!r} cannot be executed: {error}"))
+        except OSError as error:
+            failure = f"command: {self._command[0]!r} cannot be executed: {error.strerror}"
+            self._failed(first, ConfigurationError(failure))
             return
         try:
             async with asyncio.timeout(self._start_timeout_s):

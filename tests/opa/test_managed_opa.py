@@ -234,7 +234,7 @@ async def test_an_edit_of_the_folder_changes_nothing_that_serves(make_policies: 
     ("team", "said"),
     [
         ("package mcp.teams.red\n\ngrant contains {\n", r"teams/red/policy\.rego:\d+: rego_parse_error"),
-        ("package mcp.teams.red\n\ngrant contains x if nothing(1)\n", r"teams/red/policy\.rego:3: rego_"),
+        ("package mcp.teams.red\n\ngrant contains x if nothing(1)\n", r"teams/red/policy\.rego:3: nothing is not open"),
         (
             'package mcp.teams.red\n\ndeny contains "x" if http.send({"url": "http://127.0.0.1", "method": "get"})\n',
             r"teams/red/policy\.rego:3: .*http\.send",
@@ -315,10 +315,19 @@ async def test_unusable_settings_refuse_to_start(make_policies: Policies, manage
             await managed(root, **options).start()
 
 
-@pytest.mark.parametrize("binary", ["no-such-opa", "/nonexistent/opa", "/etc/hostname"])
+@pytest.mark.parametrize("binary", ["no-such-opa", "/nonexistent/opa"])
 async def test_without_a_binary_there_is_no_start(make_policies: Policies, runtime: Path, binary: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"executable|cannot execute"):
+    with pytest.raises(ConfigurationError, match=f"^the OPA program {binary} was not found"):
         await ManagedOpa(binary, make_policies(), directory=runtime).start()
+
+
+async def test_a_binary_that_is_no_program_refuses_to_start(make_policies: Policies, runtime: Path) -> None:
+    binary = runtime / "opa"
+    binary.write_text("no program")
+    binary.chmod(0o700)
+    with pytest.raises(ConfigurationError, match=f"^{binary} cannot be executed: Exec format error$"):
+        await ManagedOpa(str(binary), make_policies(), directory=runtime).start()
+    assert entries(runtime) == ["opa"]
 
 
 async def test_a_binary_that_is_not_opa_refuses_to_start(make_policies: Policies, runtime: Path) -> None:

@@ -313,12 +313,53 @@ async def test_a_child_that_does_not_initialise_fails_the_start_and_is_not_left_
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
-async def test_a_command_that_cannot_be_executed_is_a_configuration_error():
-    upstream = StdioUpstream("double", ["/nonexistent/server"], {}, timeout_s=1)
-    with pytest.raises(ConfigurationError):
+@pytest.mark.parametrize(
+    ("content", "mode", "why"),
+    [
+        (None, 0, "No such file or directory"),
+        ("#!/bin/sh\n", 0o600, "Permission denied"),
+        ("#!/nonexistent/interpreter\n", 0o700, "No such file or directory"),
+        ("no program", 0o700, "Exec format error"),
+    ],
+    ids=["missing", "not executable", "without its interpreter", "no program"],
+)
+async def test_a_command_that_cannot_be_executed_is_a_configuration_error(tmp_path, content, mode, why):
+    command = tmp_path / "server"
+    if content is not None:
+        command.write_text(content)
+        command.chmod(mode)
+    before = set(psutil.Process().children(recursive=True))
+    upstream = StdioUpstream("double", [str(command)], {}, timeout_s=1)
+    with pytest.raises(ConfigurationError) as caught:
         await upstream.start()
+    assert str(caught.value) == f"command: {str(command)!r} cannot be executed: {why}"
     with pytest.raises(UpstreamUnreachable):
         await upstream.tools()
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+async def test_a_command_without_a_slash_is_looked_for_where_the_child_looks(tmp_path, monkeypatch, permit, structured):
+    (tmp_path / "the-server").symlink_to(sys.executable)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    command = ["the-server", str(FAULT_SERVER)]
+    with pytest.raises(ConfigurationError, match="'the-server' cannot be executed"):
+        await StdioUpstream("double", command, {}, timeout_s=1).start()
+    upstream = StdioUpstream("double", command, {"PATH": str(tmp_path)}, timeout_s=10)
+    await upstream.start()
+    try:
+        assert structured(await upstream.forward(permit("environment")))["environ"]["PATH"] == str(tmp_path)
+    finally:
+        await upstream.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_the_child_gains_no_privileges_and_leaves_no_core(double):
+    upstream = await double()
+    proc = Path("/proc") / str(upstream.pid)
+    assert "NoNewPrivs:\t1" in (proc / "status").read_text()
+    limits = {line[:26].strip(): line[26:].split()[:2] for line in (proc / "limits").read_text().splitlines()}
+    assert limits["Max core file size"] == ["0", "0"]
+    assert limits["Max data size"] == ["unlimited", "unlimited"]
 
 
 async def test_a_call_before_the_start_and_after_the_stop_is_refused_at_once(double, permit):
