@@ -316,12 +316,16 @@ class AccessVerdict:
     mask: tuple[str, ...] = ()
     max_documents: int | None = None
     max_time_ms: int | None = None
+    reachable_names: bool = False
+    """A list shows only the names that some grant of the caller reaches."""
 
     @property
     def obliges(self) -> bool:
         """Whether anything must be done for this access to stand."""
-        return bool(self.mask) or any(
-            obligation is not None for obligation in (self.filter, self.max_documents, self.max_time_ms)
+        return (
+            self.reachable_names
+            or bool(self.mask)
+            or any(obligation is not None for obligation in (self.filter, self.max_documents, self.max_time_ms))
         )
 
 

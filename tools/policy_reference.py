@@ -50,6 +50,7 @@ answer an error, so that an intended obligation never vanishes.
 | `max_documents` | at most so many documents, from 1 |
 | `max_time_ms` | at most so many milliseconds, from 1 |
 | `approval` | the code of an approval that the call needs |
+| `names` | `"reachable"`: lists of databases and collections show only names that a grant of the caller reaches |
 """
 
 

@@ -107,14 +107,26 @@ filtered(grants, obligations) := all_filters({o.filter | some o in obligations} 
 
 # METADATA
 # title: The obligations that an allow of this access carries
-combined(grants, obligations) := {
+combined(grants, obligations) := object.union(names(counted, obligations), {
 	"filter": filtered(counted, obligations),
 	"mask": sort(mask(counted) | {path | some o in obligations; some path in object.get(o, "mask", [])}),
 	"max_documents": bounded(counted, obligations, "max_documents"),
 	"max_time_ms": bounded(counted, obligations, "max_time_ms"),
-} if {
+}) if {
 	counted := contributing(grants)
 }
+
+# METADATA
+# title: Whether a list is cut down to the names that the caller's grants reach
+# description: If the platform says so, or if every grant that counts does. A part of the answer only where it is so.
+# scope: document
+names(grants, obligations) := {"names": "reachable"} if {
+	some obligation in obligations
+	obligation.names
+} else := {"names": "reachable"} if {
+	count(grants) > 0
+	count([grant | some grant in grants; not grant.names]) == 0
+} else := {}
 
 # METADATA
 # title: The approvals asked for

@@ -90,6 +90,20 @@ test_the_platforms_filters_are_anded if {
 	]}
 }
 
+test_a_list_is_cut_down_if_every_grant_says_so_or_the_platform_does if {
+	reachable := {"id": "a", "names": "reachable"}
+	together({reachable}).names == "reachable"
+	together({reachable, {"id": "b", "names": "reachable", "max_documents": 5}}).names == "reachable"
+	not together({reachable, {"id": "b"}}).names
+	not together({{"id": "b"}}).names
+	combination.combined({{"id": "b"}}, [{"id": "o", "names": "reachable"}]).names == "reachable"
+	not combination.combined({{"id": "b"}}, [{"id": "o", "max_documents": 5}]).names
+}
+
+test_a_filtered_grant_of_all_names_does_not_lift_it if {
+	together({{"id": "a", "names": "reachable"}, {"id": "b", "filter": eu}}).names == "reachable"
+}
+
 test_the_platforms_masks_are_added if {
 	combination.combined({{"id": "a", "mask": {"x"}}, {"id": "b"}}, [{"id": "o", "mask": ["y"]}]).mask == ["y"]
 	combination.combined({{"id": "a", "mask": {"x"}}}, [{"id": "o", "mask": ["y"]}]).mask == ["x", "y"]

@@ -66,6 +66,24 @@ test_what_the_platform_owns_no_team_grants if {
 	fixture.refused(decision, [{"code": "not_granted", "source": "platform", "access": 0}])
 }
 
+test_the_platform_lets_a_caller_list_the_names_within_reach_only if {
+	whole := fixture.about([{"kind": "metadata", "database": "", "collection": "", "via": ""}])
+	within := listing_grants("reachable")
+	decision := fixture.decide(whole, {"grants": within}, fixture.teams)
+	decision.allow == true
+	decision.accesses[0].names == "reachable"
+	both := fixture.decide(whole, {"grants": array.concat(within, fixture.tables.grants)}, fixture.teams)
+	both.allow == true
+	not both.accesses[0].names
+	fixture.refused(fixture.decide(whole, {"grants": listing_grants("all")}, fixture.teams), [{
+		"code": "team_policy_error", "source": "platform", "access": 0,
+	}])
+}
+
+# METADATA
+# title: The platform's grants of the tests, with this choice of names
+listing_grants(choice) := [object.union(grant, {"id": "within", "names": choice}) | some grant in fixture.tables.grants]
+
 test_a_deployment_without_a_whole_has_no_owner_of_it if {
 	access := {"kind": "metadata", "database": "", "collection": "", "via": ""}
 	changed := json.patch(fixture.tables.deployments, [{"op": "remove", "path": "/east/whole"}])

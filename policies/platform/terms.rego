@@ -9,7 +9,7 @@ import data.mcp.platform.input_check
 
 # METADATA
 # title: The parts that oblige
-parts := {"filter", "mask", "max_documents", "max_time_ms", "approval"}
+parts := {"filter", "mask", "max_documents", "max_time_ms", "approval", "names"}
 
 # METADATA
 # title: The most grants that a team may give for one access
@@ -45,6 +45,8 @@ sound("max_documents", value) if positive(value)
 sound("max_time_ms", value) if positive(value)
 
 sound("approval", value) if identifier(value)
+
+sound("names", "reachable") := true
 
 # METADATA
 # title: A set or an array

@@ -15,6 +15,7 @@ whole := {
 	"max_documents": 1,
 	"max_time_ms": 2147483647,
 	"approval": "lead",
+	"names": "reachable",
 }
 
 # METADATA
@@ -60,6 +61,8 @@ test_every_part_is_of_its_type if {
 		{"max_time_ms": 0},
 		{"approval": ""},
 		{"approval": 1},
+		{"names": "all"},
+		{"names": true},
 		{"note": "x"},
 		{"id": ""},
 	] {

@@ -77,7 +77,7 @@ platform_statements := {index: {"grant": own_grants(input.accesses[index])} |
 
 # METADATA
 # title: The grants of the platform's data that fit an access
-own_grants(access) := {{"id": grant.id} |
+own_grants(access) := {object.union({"id": grant.id}, object.filter(grant, ["names"])) |
 	some grant in data.mcp.platform.grants
 	issuers.counts(grant)
 	access.kind in grant.kinds

@@ -122,8 +122,8 @@ home(index) := implied[index - count(input.accesses)].of if index >= count(input
 # METADATA
 # title: The answer to the question with everything, as the answer to the question that was asked
 # description: >-
-#   One entry per access that was asked about. Numbers and approvals of an implied access are put on the view; a filter or a
-#   mask of a source means nothing on the documents of a view, so there the source counts as not granted.
+#   One entry per access that was asked about. Numbers and approvals of an implied access are put on the view; a filter, a
+#   mask or a choice of names of a source means nothing on the documents of a view, so there the source counts as not granted.
 folded(answer) := object.union(answer, {
 	"allow": count(reasons) == 0,
 	"reasons": sort(reasons),
@@ -145,7 +145,7 @@ origin(index) := home(index) if is_number(index)
 shaped(answer) := {{"code": "not_granted", "source": entry.owner, "access": home(index)} |
 	some index, entry in answer.accesses
 	index >= count(input.accesses)
-	count({entry.filter} - {null}) + count(entry.mask) > 0
+	(count({entry.filter} - {null}) + count(entry.mask)) + count(object.filter(entry, ["names"])) > 0
 }
 
 # METADATA

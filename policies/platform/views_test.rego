@@ -238,6 +238,7 @@ blue_grants(grant) := with_views_and_authors([fixture.read("shop", "orders"), su
 test_a_filter_or_mask_of_a_source_means_nothing_on_a_view if {
 	fixture.refused(blue_grants({"filter": {"region": "EU"}}), [blue("not_granted", 1)])
 	fixture.refused(blue_grants({"mask": {"ssn"}}), [blue("not_granted", 1)])
+	fixture.refused(blue_grants({"names": "reachable"}), [blue("not_granted", 1)])
 	fixture.refused(blue_grants({"mask": {"ssn"}, "approval": "lead"}), [blue("not_granted", 1)])
 	blue_grants({}).allow == true
 }

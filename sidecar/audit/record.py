@@ -315,6 +315,7 @@ def obligations(verdicts: tuple[AccessVerdict, ...]) -> list[JsonValue]:
             "mask": _names(verdict.mask),
             "max_documents": verdict.max_documents,
             "max_time_ms": verdict.max_time_ms,
+            **({"names": "reachable"} if verdict.reachable_names else {}),
         }
         for index, verdict in enumerate(verdicts)
         if verdict.obliges

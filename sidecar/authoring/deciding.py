@@ -118,7 +118,7 @@ def _decided(asked: DerivedQuestion, answer: JsonValue, servers: list[str], revi
         document["error"] = f"not of the contract: {error.detail}"
         reasons: tuple[Reason, ...] = (Reason(code=error.label, source=f"opa.{error.fault}"),)
     else:
-        reasons = _enforced(decision)
+        reasons = _enforced(decision, asked.command.tool)
     document["enforcement"] = {
         "allow": not reasons,
         "reasons": [{"code": one.code, "source": one.source, "access": one.access} for one in reasons],
@@ -126,11 +126,11 @@ def _decided(asked: DerivedQuestion, answer: JsonValue, servers: list[str], revi
     return DecisionReport(allow=not reasons, document=document)
 
 
-def _enforced(decision: Decision) -> tuple[Reason, ...]:
+def _enforced(decision: Decision, tool: str) -> tuple[Reason, ...]:
     """Return why the sidecar refuses after this decision; nothing if it forwards (a deny always has a reason)."""
     if decision.allow:
         try:
-            plan(decision)
+            plan(decision, tool)
         except ObligationNotSupported as error:
             return (Reason(code=error.label, source=OWN_SOURCE),)
     return decision.reasons

@@ -13,7 +13,7 @@ from sidecar.model import JsonObject, JsonValue
 FACTS: Final = str(Path(__file__).with_name("facts.rego"))
 _TRACED: Final = ("--explain=full", "--disable-indexing")
 _REASONS: Final = "reasons.json"
-_OBLIGATIONS: Final = ("filter", "mask", "max_documents", "max_time_ms", "approval")
+_OBLIGATIONS: Final = ("filter", "mask", "max_documents", "max_time_ms", "approval", "names")
 _SAID: Final = re.compile(r'^reasons contains \{"code": "([a-z_]+)"')
 
 

@@ -31,7 +31,8 @@ def refused(row: dict[str, Any]) -> str | None:
             "revision": "r",
         }
         try:
-            plan(read_decision(answer, accesses=1, servers=["s"]))
+            # A tool on which a choice of names can be made: what it refuses, every tool does.
+            plan(read_decision(answer, accesses=1, servers=["s"]), "list-databases")
         except ObligationNotSupported as error:
             return error.label
     return None

@@ -44,13 +44,13 @@ class DecisionOutcome:
     """Access, part, and the part's value as JSON; values may come from claims, so they are compared and never shown."""
 
     @classmethod
-    def of(cls, decision: Decision) -> "DecisionOutcome":
+    def of(cls, decision: Decision, tool: str) -> "DecisionOutcome":
         """Return what enforcement makes of an answer: its own plan is asked, so that both agree."""
         # Records say which reasons there were, and not which bounds: those are data of the policies.
         allow, reasons = decision.allow, frozenset(replace(reason, bound=None) for reason in decision.reasons)
         if allow:
             try:
-                plan(decision)
+                plan(decision, tool)
             except ObligationNotSupported as error:
                 allow, reasons = False, frozenset({_unsupported(error.label)})
         return cls(
@@ -71,6 +71,15 @@ class RecordedQuestion:
     accesses: int
     shown: JsonObject
     """Who asked for what, as reports name it: nothing of claims, groups, roles and scopes."""
+
+    @property
+    def tool(self) -> str:
+        """The tool that the question is about; empty where it names none."""
+        match self.document:
+            case {"action": {"tool": str(tool)}}:
+                return tool
+            case _:
+                return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

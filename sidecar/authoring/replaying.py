@@ -288,7 +288,8 @@ class _Decisions:
     async def _decide(self, asked: RecordedQuestion) -> CandidateAnswer:
         try:
             answer = await self._ask(asked.document)
-            return DecisionOutcome.of(read_decision(answer.result, accesses=asked.accesses, servers=self._servers))
+            decision = read_decision(answer.result, accesses=asked.accesses, servers=self._servers)
+            return DecisionOutcome.of(decision, asked.tool)
         except DecisionUnavailable as error:
             return Unavailable(detail=error.detail)
         except RecursionError:

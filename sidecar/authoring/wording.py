@@ -291,7 +291,7 @@ def _place(access: Any) -> str:
 
 def _conditions(row: Any) -> Iterator[str]:
     yield from row["conditions"]
-    for part in ("filter", "mask", "approval"):
+    for part in ("filter", "mask", "approval", "names"):
         if row[part] is not None:
             yield f"{part} {_json(row[part])}"
 

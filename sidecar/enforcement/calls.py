@@ -8,12 +8,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from sidecar.commands import databases, derive
 from sidecar.enforcement.evidence import Evidence, settled, stage_of
 from sidecar.enforcement.livetools import LiveTools
+from sidecar.enforcement.names import ReachableNames
 from sidecar.enforcement.shadow import Shadow
 from sidecar.enforcement.turn import CancelledByClient, Flight, Ports, Rules, Turn
 from sidecar.enforcement.views import through_views
@@ -27,6 +29,7 @@ from sidecar.errors import (
     TooManyCalls,
     UnknownTool,
     UpstreamError,
+    UpstreamProtocolViolation,
     UpstreamUnreachable,
 )
 from sidecar.mcp import Request, RequestId, Session, jsonrpc, tools
@@ -42,7 +45,7 @@ from sidecar.model import (
     UpstreamResult,
     Visible,
 )
-from sidecar.obligations import plan
+from sidecar.obligations import Plan, failed_list, plan, read_names
 from sidecar.policy import document, verdict
 from sidecar.ports import PdpAnswer, Question
 
@@ -61,6 +64,7 @@ class ToolCalls:
         self._under_way: Counter[tuple[str, str, str]] = Counter()
         self._live = LiveTools(ports.upstreams)
         self._lists: dict[Visible, tuple[tuple[str, ...], bytes]] = {}
+        self._names = ReachableNames(self._question, step_ns=rules.time_step_ns)
         self._visibility = Visibility(self._question, ports.clock, ports.upstreams.keys(), step_ns=rules.time_step_ns)
 
     async def list_tools(self, message: Request, turn: Turn) -> bytes:
@@ -142,10 +146,10 @@ class ToolCalls:
         """The enforcement sequence. A step yields its value or raises; nothing is forwarded without a permit."""
         command = self._derive(call, turn)
         decision = await self._ask(command, turn)
-        plan(decision)
+        todo = plan(decision, call.name)
         await self._live.require_pinned(decision.server, call.name)
         permit = await self._commit(call, decision, turn)
-        return await self._forward(permit, turn)
+        return await self._forward(permit, todo, turn)
 
     def _derive(self, call: ToolCall, turn: Turn) -> Command:
         with self._ports.tracer.step("derive"):
@@ -221,7 +225,7 @@ class ToolCalls:
             traceparent=turn.span.traceparent,
         )
 
-    async def _forward(self, permit: Permit, turn: Turn) -> UpstreamResult:
+    async def _forward(self, permit: Permit, todo: Plan, turn: Turn) -> UpstreamResult:
         """Have the call carried out, and record its outcome in every case."""
         ports = self._ports
         began = ports.clock.monotonic()
@@ -229,8 +233,8 @@ class ToolCalls:
         result: UpstreamResult | None = None
         failure: SidecarError | None = None
         try:
-            result = await self._cancellable(permit, turn)
-        except (UpstreamError, CancelledByClient) as error:
+            result = await self._discharged(todo, await self._cancellable(permit, turn), turn)
+        except (UpstreamError, DecisionUnavailable, CancelledByClient) as error:
             failure = error
             raise
         except asyncio.CancelledError:
@@ -242,6 +246,26 @@ class ToolCalls:
             # A client or a shutdown that cancels now must not leave an effect without its outcome.
             await settled(asyncio.create_task(self._evidence.outcome(turn, result, failure)))
         return result
+
+    async def _discharged(self, todo: Plan, answer: UpstreamResult, turn: Turn) -> UpstreamResult:
+        """Do to a result what the allow obliges to; what cannot be done withholds it.
+
+        Raises:
+            UpstreamProtocolViolation: the result has a form that is not known.
+            DecisionUnavailable: it cannot be told what the caller may see.
+        """
+        if not todo.names:
+            return answer
+        if answer.failed:
+            return replace(answer, result=failed_list())
+        if turn.named is None or turn.call is None:
+            raise UpstreamProtocolViolation("a result of no call")
+        database = turn.named.accesses[0].namespace.database
+        listed = read_names(answer.result, turn.call.name, database)
+        shown = await self._names.of(
+            listed.names, turn.identity, self._context(turn), tool=turn.call.name, server=turn.server, database=database
+        )
+        return replace(answer, result=listed.only(shown))
 
     async def _cancellable(self, permit: Permit, turn: Turn) -> UpstreamResult:
         """Forward in a task of its own, so that notifications/cancelled ends the forwarding and nothing else.

@@ -14,6 +14,9 @@ from sidecar.model import AccessVerdict, Bound, Decision, JsonObject, JsonValue,
 
 _ANSWER_KEYS = frozenset({"v", "allow", "reasons", "server", "accesses", "approval", "revision"})
 _ACCESS_KEYS = frozenset({"owner", "grants", "filter", "mask", "max_documents", "max_time_ms"})
+_REACHABLE = "reachable"
+"""The only choice of names that there is (``policies/schema/decision.json``)."""
+
 _REASON_KEYS = frozenset({"code", "source", "access"})
 _BOUND_KEYS = frozenset({"construct", "most"})
 _VISIBILITY_KEYS = frozenset({"v", "tools", "servers"})
@@ -171,6 +174,11 @@ def _bound(value: JsonValue) -> Bound:
 
 
 def _access(value: JsonValue) -> AccessVerdict:
+    reachable = False
+    if isinstance(value, dict) and "names" in value:
+        value = dict(value)
+        _demand(value.pop("names") == _REACHABLE, "a choice of names that is not known")
+        reachable = True
     fields = _object(value, _ACCESS_KEYS, "access")
     return AccessVerdict(
         owner=_text(fields["owner"], "owner"),
@@ -179,6 +187,7 @@ def _access(value: JsonValue) -> AccessVerdict:
         mask=_texts(fields["mask"], "mask"),
         max_documents=_limit(fields["max_documents"], "max_documents"),
         max_time_ms=_limit(fields["max_time_ms"], "max_time_ms"),
+        reachable_names=reachable,
     )
 
 

@@ -148,7 +148,7 @@ def facts_of(call: Call, number: int, *, question: bool) -> record.Facts:
 
 def refused_by_plan(decision: Decision) -> bool:
     try:
-        plan(decision)
+        plan(decision, "find")
     except Exception:  # noqa: BLE001 - whatever it is, the call was not forwarded
         return True
     return False

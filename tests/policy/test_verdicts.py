@@ -108,6 +108,15 @@ def test_an_allow_is_read_whole() -> None:
     )
 
 
+def test_a_choice_of_names_is_an_obligation() -> None:
+    answer = patched(ALLOW, "accesses/1/names", "reachable")
+    assert SCHEMA.is_valid(answer)
+    assert [(verdict.reachable_names, verdict.obliges) for verdict in read(answer).accesses] == [
+        (False, True),
+        (True, True),
+    ]
+
+
 def test_a_deny_is_read_whole_and_takes_the_revision_of_the_pdp() -> None:
     decision = read(DENY)
     assert not decision.allow
@@ -188,6 +197,10 @@ def test_what_is_no_answer_is_refused(answer: JsonValue) -> None:
         ("accesses/0/max_documents", 2**31),
         ("accesses/0/max_time_ms", 0),
         ("accesses/0/max_time_ms", []),
+        ("accesses/0/names", None),
+        ("accesses/0/names", "all"),
+        ("accesses/0/names", True),
+        ("accesses/0/names", ["reachable"]),
         ("approval", {}),
         ("approval", True),
         ("approval", {"accesses": []}),
@@ -292,6 +305,7 @@ def test_any_one_change_is_read_as_what_it_says_or_refused(path: str, value: Any
             "mask": list(verdict.mask),
             "max_documents": verdict.max_documents,
             "max_time_ms": verdict.max_time_ms,
+            **({"names": "reachable"} if verdict.reachable_names else {}),
         }
         for verdict in decision.accesses
     ]
