@@ -1,13 +1,13 @@
 """The settings of one issuer, with what a preset says where the operator says nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from sidecar.identity import PRESETS, Preset
-from sidecar.oauth import MAX_LEEWAY_S
+from sidecar.oauth import MAX_LEEWAY_S, AuthMethod, check_address
 from sidecar.settings_group import SettingsGroup
 
 MAX_ISSUERS: Final = 64
@@ -59,6 +59,38 @@ class PersonMarks(SettingsGroup):
         return self
 
 
+class IntrospectionSettings(SettingsGroup):
+    """The issuer's introspection endpoint (RFC 7662), for tokens that are opaque; at most one issuer may have one."""
+
+    uri: str = ""
+    """Its address, by https; empty: opaque tokens are refused."""
+    client_id: str = ""
+    """The client as which the sidecar asks."""
+    method: AuthMethod = AuthMethod.BASIC
+    """How it proves itself."""
+    secret_file: Path | None = None
+    """The client's secret, or its private key (PEM) for `private_key_jwt`, `tls_client_auth`; read again if changed."""
+    certificate_file: Path | None = None
+    """The client's certificate chain (PEM), for `tls_client_auth`."""
+    algorithm: Literal["RS256", "PS256", "ES256", "ES384", "EdDSA"] = "ES256"
+    """What `private_key_jwt` signs with."""
+    cache_s: int = Field(default=30, ge=0, le=60)
+    """Seconds for which an answer is remembered, never beyond the token's `exp`: how late a revocation can be."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if not self.uri:
+            return self
+        check_address(self.uri)
+        if not self.client_id or self.secret_file is None:
+            msg = "an introspection endpoint needs client_id and secret_file"
+            raise ValueError(msg)
+        if (self.certificate_file is None) is (self.method is AuthMethod.CERTIFICATE):
+            msg = "certificate_file goes with tls_client_auth"
+            raise ValueError(msg)
+        return self
+
+
 class Issuer(SettingsGroup):
     """An authorization server whose tokens are accepted."""
 
@@ -92,6 +124,8 @@ class Issuer(SettingsGroup):
     services: tuple[str, ...] = ()
     """Agents that may speak for themselves (client credentials). All others need a person; policies see
     `input.subject.type` as `service`."""
+    introspection: IntrospectionSettings = IntrospectionSettings()
+    """Who says what an opaque token is worth."""
     claims: Claims = Claims()
     """Which claims mean what."""
     person: PersonMarks = PersonMarks()
@@ -126,3 +160,27 @@ class Issuer(SettingsGroup):
             msg = "an empty token type admits every token without typ: say in `required` what marks an access token"
             raise ValueError(msg)
         return self
+
+    def files(self) -> dict[str, Path | None]:
+        """Return the files that it names, by setting."""
+        asked = self.introspection
+        return {
+            "jwks_file": self.jwks_file,
+            "introspection.secret_file": asked.secret_file,
+            "introspection.certificate_file": asked.certificate_file,
+        }
+
+
+def check_together(issuers: Sequence[Issuer]) -> None:
+    """Check what only all issuers together can be wrong in.
+
+    Raises:
+        ValueError: one of them is configured twice, or opaque tokens would be shown to more than one.
+    """
+    names = [issuer.issuer for issuer in issuers]
+    if len(set(names)) != len(names):
+        msg = "issuers must be unique: one occurs twice"
+        raise ValueError(msg)
+    if sum(bool(issuer.introspection.uri) for issuer in issuers) > 1:
+        msg = "at most one issuer may have an introspection endpoint: an opaque token does not say whose it is"
+        raise ValueError(msg)

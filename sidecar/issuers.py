@@ -8,10 +8,12 @@ from sidecar import settings
 from sidecar.identity import ClaimMap, IdentityRules, PersonRule, spellings
 from sidecar.issuer_settings import Issuer
 from sidecar.oauth import (
+    ClientAuthentication,
     Discovery,
     Dpop,
     FetchLimits,
     FileKeySet,
+    Introspection,
     JwtVerifier,
     KeySet,
     RemoteKeySet,
@@ -37,7 +39,30 @@ async def verifier(config: Settings, clock: Clock, stack: AsyncExitStack) -> Jwt
     # Not trust_env: aiohttp would also send what ~/.netrc holds for a host.
     session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
     known = [trusted(entry, config, _keys(entry, clock, session)) for entry in config.issuers]
-    return JwtVerifier(known, clock, longest=config.max_header_bytes)
+    opaque = [
+        _introspection(entry, issuer, clock, session) for entry, issuer in zip(config.issuers, known, strict=True)
+    ]
+    asked = next((one for one in opaque if one is not None), None)
+    return JwtVerifier(known, clock, longest=config.max_header_bytes, opaque=asked)
+
+
+def _introspection(
+    entry: Issuer, issuer: TrustedIssuer, clock: Clock, session: aiohttp.ClientSession
+) -> Introspection | None:
+    asked = entry.introspection
+    if not asked.uri:
+        return None
+    client = ClientAuthentication(
+        asked.method,
+        asked.client_id,
+        audience=entry.issuer,
+        secret_file=asked.secret_file,
+        certificate_file=asked.certificate_file,
+        algorithm=asked.algorithm,
+        clock=clock,
+    )
+    limits = FetchLimits(proxy_for=settings.proxy_for)
+    return Introspection(issuer, asked.uri, client, session, clock, limits=limits, cache_s=asked.cache_s)
 
 
 def trusted(entry: Issuer, config: Settings, keys: KeySet) -> TrustedIssuer:

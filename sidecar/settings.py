@@ -34,7 +34,7 @@ from typing_extensions import override
 from sidecar.edge import allowed_host, allowed_origin
 from sidecar.errors import ConfigurationError
 from sidecar.identity import ResourceUri
-from sidecar.issuer_settings import MAX_ISSUERS, Issuer
+from sidecar.issuer_settings import MAX_ISSUERS, Issuer, check_together
 from sidecar.listener_settings import Proxies, Tls, read_address, split_address
 from sidecar.settings_group import SettingsGroup
 
@@ -266,13 +266,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _unique_names(self) -> Self:
-        for what, names in (
-            ("server names", [server.name for server in self.servers]),
-            ("issuers", [issuer.issuer for issuer in self.issuers]),
-        ):
-            if len(set(names)) != len(names):
-                msg = f"{what} must be unique: one occurs twice"
-                raise ValueError(msg)
+        names = [server.name for server in self.servers]
+        if len(set(names)) != len(names):
+            msg = "server names must be unique: one occurs twice"
+            raise ValueError(msg)
+        check_together(self.issuers)
         return self
 
     @cached_property
@@ -355,7 +353,7 @@ def require_files(config: Settings) -> None:
     """
     files = {"opa.ca_file": config.opa.ca_file, "opa.token_file": config.opa.token_file}
     for number, issuer in enumerate(config.issuers):
-        files[f"issuers.{number}.jwks_file"] = issuer.jwks_file
+        files |= {f"issuers.{number}.{name}": file for name, file in issuer.files().items()}
     programs = {} if config.opa.url else {"opa.binary": config.opa.binary}
     for number, server in enumerate(config.servers):
         files[f"servers.{number}.connection_string_file"] = server.connection_string_file

@@ -1,8 +1,10 @@
 """Access tokens: verification with PyJWT and the issuers' key sets."""
 
 from sidecar.oauth import key_sets
+from sidecar.oauth.client_authentication import AuthMethod, ClientAuthentication
 from sidecar.oauth.dpop import PROOF_ALGORITHMS
-from sidecar.oauth.fetch import FetchLimits
+from sidecar.oauth.fetch import FetchLimits, check_address
+from sidecar.oauth.introspection import Introspection
 from sidecar.oauth.jwt_tokens import MAX_LEEWAY_S, Dpop, TrustedIssuer
 from sidecar.oauth.key_sets import FileKeySet, KeySet, RemoteKeySet
 from sidecar.oauth.metadata import Discovery
@@ -11,13 +13,17 @@ from sidecar.oauth.verifier import JwtVerifier
 __all__ = [
     "MAX_LEEWAY_S",
     "PROOF_ALGORITHMS",
+    "AuthMethod",
+    "ClientAuthentication",
     "Discovery",
     "Dpop",
     "FetchLimits",
     "FileKeySet",
+    "Introspection",
     "JwtVerifier",
     "KeySet",
     "RemoteKeySet",
     "TrustedIssuer",
+    "check_address",
     "key_sets",
 ]

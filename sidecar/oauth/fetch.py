@@ -1,7 +1,10 @@
 """Documents that trust stands on, fetched over HTTP: from configured addresses, without redirects, within limits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
+from ssl import SSLContext
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -50,13 +53,46 @@ async def fetch_object(session: aiohttp.ClientSession, uri: str, limits: FetchLi
     Raises:
         KeysUnavailable: anything else than status 200 with such a body in time.
     """
+    return await _object(session.get, uri, limits, {})
+
+
+async def post_object(
+    session: aiohttp.ClientSession,
+    uri: str,
+    form: Mapping[str, str],
+    limits: FetchLimits,
+    headers: Mapping[str, str],
+    context: SSLContext | None,
+) -> JsonObject:
+    """POST a form and return one strict JSON object, within the same limits.
+
+    Args:
+        session: makes the request.
+        uri: where to.
+        form: the parameters; some are secret.
+        limits: time and size.
+        headers: further headers; some are secret.
+        context: with the client's certificate, where it has one.
+
+    Raises:
+        KeysUnavailable: as for ``fetch_object``.
+    """
+    return await _object(partial(session.post, data=form, ssl=context or True), uri, limits, headers)
+
+
+async def _object(
+    send: Callable[..., AbstractAsyncContextManager[aiohttp.ClientResponse]],
+    uri: str,
+    limits: FetchLimits,
+    headers: Mapping[str, str],
+) -> JsonObject:
     try:
-        async with session.get(
+        async with send(
             uri,
             proxy=None if is_loopback(urlsplit(uri).hostname or "") else limits.proxy_for(uri),
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=limits.timeout_s),
-            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            headers={"Accept": "application/json", "Accept-Encoding": "identity", **headers},
         ) as response:
             if response.status != 200:  # noqa: PLR2004 - the one status that means "here it is"
                 raise KeysUnavailable(f"status {response.status}")

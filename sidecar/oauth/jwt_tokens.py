@@ -54,7 +54,7 @@ _JWT_OPTIONS: Final[jwt.types.Options] = {
     "strict_aud": False,  # RFC 7519 section 4.1.3: a string or an array; A-23
     "verify_sub": True,
     "verify_jti": True,
-    # times are checked by _check_times, on the injected clock and without PyJWT's coercion of strings and booleans
+    # times are checked by check_times, on the injected clock and without PyJWT's coercion of strings and booleans
     "verify_exp": False,
     "verify_nbf": False,
     "verify_iat": False,
@@ -62,7 +62,7 @@ _JWT_OPTIONS: Final[jwt.types.Options] = {
 _NO_AUDIENCE: Final[jwt.types.Options] = {
     **_JWT_OPTIONS,
     "require": [name for name in _REQUIRED_CLAIMS if name != "aud"],
-    "verify_aud": False,  # _check_client does
+    "verify_aud": False,  # check_client does
 }
 
 
@@ -136,7 +136,7 @@ async def verified_claims(
     algorithm = unverified.header.algorithm
     candidates = await issuer.keys.candidates(unverified.header.key_id, algorithm)
     claims = _signed_claims(token, algorithm, candidates, issuer)
-    _check_times(claims, issuer, clock.time_ns() / 1e9)
+    check_times(claims, issuer, clock.time_ns() / 1e9)
     return claims
 
 
@@ -174,17 +174,22 @@ def _signed_claims(
             continue
         except jwt.PyJWTError as error:
             raise TokenRejected(type(error).__name__, fault=_fault(error)) from error
-        _check_claims(claims, issuer)
+        check_claims(claims, issuer)
         return claims
     raise TokenRejected("signature does not match", fault=TokenFault.SIGNATURE)
 
 
-def _check_claims(claims: JsonObject, issuer: TrustedIssuer) -> None:
+def check_claims(claims: JsonObject, issuer: TrustedIssuer) -> None:
+    """Refuse claims by which a token is bound to what nobody checks, or is no access token.
+
+    Raises:
+        TokenRejected: so it is.
+    """
     if issuer.dpop is Dpop.OFF and "cnf" in claims:
         # A-45, RFC 9449 section 7.1: a token bound to a key is no bearer token, and no proof of possession is checked
         raise TokenRejected("the token is bound to a key", fault=TokenFault.BOUND)
     if issuer.clients:
-        _check_client(claims, issuer)
+        check_client(claims, issuer)
     for name, values in issuer.required.items():
         value = claims.get(name)
         if value is None or (values and value not in values):
@@ -200,8 +205,12 @@ def _is_other_kind(claims: JsonObject) -> bool:
     return claims.get("token_use") == "id" or (isinstance(kind, str) and kind.lower() in _OTHER_TYPES)
 
 
-def _check_client(claims: JsonObject, issuer: TrustedIssuer) -> None:
-    """Demand an audience or, where the token has none, one of the accepted clients (Cognito: ``client_id`` only)."""
+def check_client(claims: JsonObject, issuer: TrustedIssuer) -> None:
+    """Demand an audience or, where the token has none, one of the accepted clients (Cognito: ``client_id`` only).
+
+    Raises:
+        TokenRejected: the token is for another resource.
+    """
     if "aud" in claims:
         audience = claims["aud"]
         members = audience if isinstance(audience, list) else [audience]
@@ -225,11 +234,15 @@ def _fault(error: jwt.PyJWTError) -> TokenFault:
             return TokenFault.CLAIM
 
 
-def _check_times(claims: JsonObject, issuer: TrustedIssuer, now: float) -> None:
-    """RFC 7519 sections 4.1.4 to 4.1.6, with the issuer's leeway."""
+def check_times(claims: JsonObject, issuer: TrustedIssuer, now: float) -> None:
+    """RFC 7519 sections 4.1.4 to 4.1.6, with the issuer's leeway; a missing ``iat`` was refused before where it counts.
+
+    Raises:
+        TokenRejected: not now.
+    """
     if _numeric_date(claims, "exp") + issuer.leeway_s <= now:
         raise TokenRejected("expired", fault=TokenFault.EXPIRED)
-    if _numeric_date(claims, "iat") - issuer.leeway_s > now:
+    if "iat" in claims and _numeric_date(claims, "iat") - issuer.leeway_s > now:
         raise TokenRejected("issued in the future", fault=TokenFault.NOT_YET)
     if "nbf" in claims and _numeric_date(claims, "nbf") - issuer.leeway_s > now:
         raise TokenRejected("not yet valid", fault=TokenFault.NOT_YET)

@@ -61,6 +61,11 @@ def peek(token: UnverifiedToken, longest: int) -> UnverifiedJwt:
     return UnverifiedJwt(header=_header(header), issuer=issuer)
 
 
+def is_jws(token: str) -> bool:
+    """Whether a token has the form of a JWT: what has not is opaque, and means nothing without its issuer."""
+    return _COMPACT_JWS.fullmatch(token) is not None
+
+
 def split(token: str) -> tuple[JsonObject, JsonObject]:
     """Return header and payload of a compact JWS.
 

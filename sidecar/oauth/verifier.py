@@ -15,11 +15,12 @@ from sidecar.bounded import BoundedMemory
 from sidecar.enforcement import Budget
 from sidecar.errors import ConfigurationError, TokenFault, TokenRejected
 from sidecar.identity import identify
-from sidecar.model import AuthScheme, Credential, Identity, UnverifiedToken
+from sidecar.model import AuthScheme, Credential, Identity, JsonObject, UnverifiedToken
 from sidecar.oauth.dpop import ProofChecker, bound_key
+from sidecar.oauth.introspection import Introspection
 from sidecar.oauth.jwt_tokens import Dpop, TrustedIssuer, verified_claims
 from sidecar.oauth.proof_memory import ProofsInMemory
-from sidecar.oauth.unverified import peek
+from sidecar.oauth.unverified import is_jws, peek
 from sidecar.ports import Clock, ProofMemory
 
 _log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class JwtVerifier:
         cache_s: how long one is remembered at most.
         longest: characters of a token that is looked at.
         proofs: knows the proofs of possession that were presented before; None remembers them in this process.
+        opaque: asks the one issuer whose tokens may be opaque.
 
     Raises:
         ConfigurationError: no issuer, or one twice.
@@ -70,6 +72,7 @@ class JwtVerifier:
         cache_s: float = 60.0,
         longest: int = DEFAULT_LONGEST,
         proofs: ProofMemory | None = None,
+        opaque: Introspection | None = None,
     ) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         if not issuers or len(self._issuers) != len(issuers):
@@ -80,6 +83,7 @@ class JwtVerifier:
         self._large: BoundedMemory[bytes, _Verified] = BoundedMemory(max(1, cache_size // LARGE_SHARE))
         self._longest = longest
         self._told = Budget()
+        self._opaque = opaque
         self._proofs = ProofChecker(clock, proofs or ProofsInMemory(clock))
 
     async def verify(self, credential: Credential) -> Identity:
@@ -103,18 +107,31 @@ class JwtVerifier:
         known = self._recall(cache, digest)
         if known is not None:
             return known
+        if self._opaque is not None and len(token) <= self._longest and not is_jws(token):
+            claims = await self._opaque.claims(token, digest)
+            return self._remember(cache, digest, claims, self._opaque.issuer, min(self._cache_s, self._opaque.cache_s))
         unverified = peek(token, self._longest)
         issuer = self._issuers.get(unverified.issuer)
         if issuer is None:
             raise TokenRejected("unknown issuer", fault=TokenFault.ISSUER)
         claims = await verified_claims(token, unverified, issuer, self._clock)
+        return self._remember(cache, digest, claims, issuer, self._cache_s)
+
+    def _remember(
+        self,
+        cache: BoundedMemory[bytes, _Verified],
+        digest: bytes,
+        claims: JsonObject,
+        issuer: TrustedIssuer,
+        cache_s: float,
+    ) -> _Verified:
         identity = identify(claims, issuer.rules)
         verified = _Verified(
             identity=identity,
             key=bound_key(claims),
             issuer=issuer,
             good_until=identity.expires_at + issuer.leeway_s,
-            cached_until=self._clock.monotonic() + self._cache_s,
+            cached_until=self._clock.monotonic() + cache_s,
         )
         cache.put(digest, verified)
         return verified
