@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 from typing_extensions import override
 
-from sidecar import __version__, app, inspection, lifecycle, settings
+from sidecar import __version__, app, inspection, lifecycle, operating, settings
 from sidecar.audit import chain
 from sidecar.authoring import golden_case, kit, scaffold, token_explained, wording
 from sidecar.demo import run as demo_run
@@ -311,6 +311,10 @@ def issuers_show(names: tuple[str, ...]) -> None:
     """Print the settings that each preset of an issuer stands for."""
     for name in names or tuple(Preset):
         click.echo(as_settings(Preset(name)))
+
+
+for _command in (operating.suspend, operating.resume, operating.suspended):
+    cli.add_command(_command)
 
 
 @cli.group()

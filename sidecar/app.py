@@ -21,9 +21,10 @@ from aiohttp import web
 
 from sidecar import __version__, issuers, settings
 from sidecar.commands import CATALOG
+from sidecar.control import listener
 from sidecar.edge import ConnectionLimits, Connections, admin, http, origins, server, tls
-from sidecar.enforcement import EnforcementPoint, Ports, Rules
-from sidecar.errors import ConfigurationError, SidecarError
+from sidecar.enforcement import EnforcementPoint, KillSwitch, Ports, Rules, Suspensions
+from sidecar.errors import ConfigurationError, SidecarError, SuspensionsUnavailable
 from sidecar.lifecycle import allow_descriptors, cancelled, connections_allowed, interrupted
 from sidecar.listener_settings import UNIX, Address, read_address, split_address
 from sidecar.mcp import Sessions, methods
@@ -32,7 +33,7 @@ from sidecar.opa import ExternalOpa, ManagedOpa, OpaClient
 from sidecar.ports import Clock, ViewCatalog
 from sidecar.readiness import Decider, ManagedUpstream, Readiness
 from sidecar.settings import Settings
-from sidecar.store import FileAuditSink
+from sidecar.store import FileAuditSink, FileSuspensions
 from sidecar.system import RandomIdentifiers, SystemClock
 from sidecar.telemetry import OtelMetrics, OtelTracer, build_tracer_provider, logs
 from sidecar.upstream import HttpUpstream, StdioUpstream, mongodb_environment
@@ -97,17 +98,20 @@ async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
         decisions = await _decisions(config, stack)
         candidate = await _candidate(config, stack)
         upstreams = await connect_servers(config, stack)
+        suspensions, kept = await _suspensions(config, clock, stack)
+        identifiers = RandomIdentifiers()
         ports = Ports(
             verifier=await issuers.verifier(config, clock, stack),
             decisions=decisions,
             audit=audit,
             upstreams=upstreams,
             clock=clock,
-            identifiers=RandomIdentifiers(),
+            identifiers=identifiers,
             tracer=tracer,
             metrics=metrics,
             candidate=candidate,
             views=_views(config, clock, stack),
+            suspensions=suspensions,
         )
         pep = EnforcementPoint(ports, _rules(config), _sessions(config))
         for upstream in upstreams.values():
@@ -115,7 +119,7 @@ async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
         own_tls = _own_tls(config, stack)
         limits = _limits(config)
         connections = Connections(limits.connections, clock.monotonic, metrics.connection_ended)
-        readiness = Readiness(decisions, upstreams, metrics, pep, candidate, connections)
+        readiness = Readiness(decisions, upstreams, metrics, pep, candidate, connections, suspensions)
         stack.push_async_callback(cancelled, asyncio.create_task(readiness.watch(), name="readiness"))
         with naming("listen"):
             application = http.build_application(pep, _edge(config))
@@ -124,7 +128,48 @@ async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
             names = admin.AdminNames.of(split_address(config.admin_listen)[0], config.admin_allowed_hosts)
             administration = admin.build_admin_application(readiness.check, metrics.render, readiness.degraded, names)
             admin_url = await _listen(administration, split_address(config.admin_listen), stack, ADMIN_LIMITS)
+        if suspensions is not None and kept is not None and config.control_listen:
+            switch = KillSwitch(
+                pep,
+                suspensions,
+                kept,
+                audit,
+                clock,
+                identifiers,
+                issuers=[issuer.issuer for issuer in config.issuers],
+                forget=decisions.forget,
+            )
+            await _control(config, switch, stack)
         yield Endpoints(url=url + config.resource.path, admin_url=admin_url)
+
+
+async def _suspensions(
+    config: Settings, clock: Clock, stack: AsyncExitStack
+) -> tuple[Suspensions | None, FileSuspensions | None]:
+    """Read who was suspended before; where that cannot be read, everything comes up and everybody is refused."""
+    if not config.suspensions:
+        return None, None
+    with naming("suspensions"):
+        store = FileSuspensions(Path(config.suspensions.removeprefix("file:")))
+    stack.callback(store.close)
+    try:
+        return Suspensions(clock, await store.load()), store
+    except SuspensionsUnavailable:
+        return Suspensions(clock, known=False), store
+
+
+async def _control(config: Settings, switch: KillSwitch, stack: AsyncExitStack) -> None:
+    given = config.control_tls
+    with naming("control_listen"):
+        address = read_address(config.control_listen)
+        if isinstance(address, Path):
+            runner = await listener.serve_unix(switch, address)
+        elif given.certificate is not None and given.key is not None and given.client_ca is not None:
+            context = listener.server_context(given.certificate, given.key, given.client_ca)
+            runner = await listener.serve_tls(switch, *address, context, given.operators)
+        else:
+            raise ConfigurationError("on TCP it needs certificate, key and client_ca of control_tls")
+        stack.push_async_callback(runner.cleanup)
 
 
 @contextlib.contextmanager

@@ -194,6 +194,7 @@ class TokenFault(StrEnum):
     EXPIRED = "token_expired"
     INACTIVE = "token_inactive"
     NOT_YET = "token_not_yet"
+    SUSPENDED = "token_suspended"
     BOUND = "token_bound"
     UNBOUND = "token_unbound"
     """Bound to no key, where a proof of possession was offered or is required."""
@@ -254,6 +255,14 @@ class InsufficientScope(SidecarError):
     def __init__(self, detail: str = "", *, scopes: tuple[str, ...] = ()) -> None:
         super().__init__(detail)
         self.scopes = scopes
+
+
+class Suspended(SidecarError):
+    """An operator took the user's or the agent's rights away; why is not the caller's to know."""
+
+    label = "suspended"
+    public = "Access is suspended; a call that was under way may have taken effect. Ask the platform team."
+    code = 1403
 
 
 class AccessDenied(SidecarError):
@@ -368,6 +377,13 @@ class ViewsUnavailable(DependencyError):
 
     label = "views_unavailable"
     public = "The definitions of the database's views are not known at the moment; nothing was done. Try again shortly."
+
+
+class SuspensionsUnavailable(DependencyError):
+    """Who is suspended could not be read, so everybody is refused."""
+
+    label = "suspensions_unavailable"
+    public = "It is not known whose access is suspended, so nothing was done. Tell the platform team."
 
 
 class KeysUnavailable(DependencyError):

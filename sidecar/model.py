@@ -5,7 +5,7 @@ caller's mistake. Nothing here knows how values travel: ``sidecar.policy.documen
 ``sidecar.audit`` for the evidence, ``sidecar.telemetry`` for traces.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType, TypeAlias
@@ -96,6 +96,8 @@ class Identity:
     actor: Actor
     expires_at: float
     """Seconds since the epoch (the token's ``exp``)."""
+    token: str = ""
+    """32 hexadecimal digits that name the token without being it (SHA-256, cut to 128 bits)."""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -362,6 +364,10 @@ class Visible:
     """The configured MCP server instances that the caller's calls can be routed to."""
 
 
+def _at_once() -> None:
+    """A permit that cannot lapse."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permit:
     """The only thing that lets a call be forwarded. Built in one place: ``sidecar.enforcement``."""
@@ -372,6 +378,9 @@ class Permit:
     audit_id: str
     """The audit record of the intent, already stored."""
     traceparent: str | None = None
+    leaving: Callable[[], None] = field(default=_at_once, compare=False, repr=False)
+    """To be called right before the call is written to its server, each time that it is; raises where the permit has
+    lapsed while the call waited for its turn, and then nothing may be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from sidecar.commands import Views
+from sidecar.identity import Suspension
 from sidecar.model import Credential, Identity, JsonObject, JsonValue, Permit, UpstreamResult
 
 
@@ -122,6 +123,26 @@ class AuditSink(Protocol):
         ...
 
 
+class SuspensionStore(Protocol):
+    """Where suspensions outlive the process."""
+
+    async def load(self) -> tuple[Suspension, ...]:
+        """Return what was saved last; nothing where nothing ever was.
+
+        Raises:
+            SuspensionsUnavailable: it cannot be read, or is not what was saved.
+        """
+        ...
+
+    async def save(self, suspensions: tuple[Suspension, ...]) -> None:
+        """Keep exactly these instead; return only when they are stored.
+
+        Raises:
+            SuspensionsUnavailable: they are not; what was saved before stands.
+        """
+        ...
+
+
 class Upstream(Protocol):
     """One statically configured MongoDB MCP server instance."""
 
@@ -133,6 +154,7 @@ class Upstream(Protocol):
             UpstreamTimedOut: no answer within the configured time.
             UpstreamProtocolViolation: an answer that is not MCP.
             UpstreamRefused: a JSON-RPC error.
+            SidecarError: the permit has lapsed (``permit.leaving``, which is called right before each writing).
         """
         ...
 

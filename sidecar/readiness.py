@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from sidecar.edge import Connections
-from sidecar.enforcement import EnforcementPoint
+from sidecar.enforcement import EnforcementPoint, Suspensions
 from sidecar.opa import Load, ManagedOpa, PolicyState
 from sidecar.ports import DecisionPoint, Upstream
 from sidecar.telemetry import OtelMetrics
@@ -26,6 +26,10 @@ class Decider(DecisionPoint, Protocol):
 
     async def healthy(self) -> bool:
         """Whether it answers."""
+        ...
+
+    def forget(self) -> None:
+        """Forget every remembered answer."""
         ...
 
 
@@ -56,6 +60,7 @@ class Readiness:
         pep: EnforcementPoint,
         candidate: ManagedOpa | None,
         connections: Connections,
+        suspensions: Suspensions | None,
     ) -> None:
         self._decisions = decisions
         self._candidate = candidate
@@ -63,6 +68,7 @@ class Readiness:
         self._metrics = metrics
         self._pep = pep
         self._connections = connections
+        self._suspensions = suspensions
         self._unreviewed: dict[str, dict[str, str]] = {}
 
     async def check(self) -> Mapping[str, bool]:
@@ -71,6 +77,8 @@ class Readiness:
         found |= {f"server:{name}": upstream.healthy for name, upstream in self._upstreams.items()}
         for component, up in found.items():
             self._metrics.health(component, up=up)
+        if self._suspensions is not None:
+            found["suspensions"] = self._suspensions.known
         self._metrics.policy_load(self._decisions.policy_state.result)
         self._metrics.connections(len(self._connections))
         if self._candidate is not None:

@@ -31,6 +31,7 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
+from sidecar.control_settings import ControlTls
 from sidecar.edge import allowed_host, allowed_origin
 from sidecar.errors import ConfigurationError
 from sidecar.identity import ResourceUri
@@ -206,6 +207,11 @@ class Settings(BaseSettings):
     """Where MCP is served: `host:port`, or `unix:/path` for a proxy on this machine."""
     admin_listen: str = "127.0.0.1:8081"
     """Where `/livez`, `/readyz` and `/metrics` are: `host:port`. They need no token."""
+    control_listen: str = ""
+    """Where `mcp-sidecar suspend` and `resume` reach this process: `unix:/path`, or `host:port` with `control_tls`;
+    empty: nowhere."""
+    suspensions: str = ""
+    """Where suspensions are kept: `file:` and a path; needed with `control_listen`."""
     resource_url: str
     """The URL that clients use: the audience of tokens, and the resource of the metadata (RFC 9728)."""
     environment: str = "production"
@@ -246,6 +252,8 @@ class Settings(BaseSettings):
     """How many sessions there may be."""
     views: Views = Views()
     """How the definitions of views are kept."""
+    control_tls: ControlTls = ControlTls()
+    """Who may use a `control_listen` on TCP."""
 
     @field_validator("listen")
     @classmethod
@@ -258,6 +266,20 @@ class Settings(BaseSettings):
     def _host_and_port(cls, address: str) -> str:
         split_address(address)
         return address
+
+    @model_validator(mode="after")
+    def _whole_control(self) -> Self:
+        if self.suspensions and (self.suspensions == "file:" or not self.suspensions.startswith("file:")):
+            msg = "suspensions: use file:<path>"
+            raise ValueError(msg)
+        if self.control_listen and not self.suspensions:
+            msg = "control_listen needs suspensions, where they are kept"
+            raise ValueError(msg)
+        on_tcp = self.control_listen and not isinstance(read_address(self.control_listen), Path)
+        if on_tcp and not self.control_tls.complete:
+            msg = "control_listen on TCP needs certificate, key, client_ca and operators of control_tls"
+            raise ValueError(msg)
+        return self
 
     @field_validator("resource_url")
     @classmethod

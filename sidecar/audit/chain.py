@@ -197,7 +197,7 @@ class Walk:
                 return "an outcome without its intent"
             case Event.OUTCOME:
                 del self._open[entry.request_id]
-            case Event.REFUSAL:
+            case Event.REFUSAL | Event.CONTROL:
                 pass
         return ""
 

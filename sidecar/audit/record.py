@@ -51,6 +51,8 @@ class Event(StrEnum):
     """What became of an intent; same ``request_id``."""
     REFUSAL = "refusal"
     """The request was refused; nothing was forwarded."""
+    CONTROL = "control"
+    """An operator suspended or resumed somebody; what, is under ``control``."""
 
 
 class Status(StrEnum):
@@ -236,6 +238,34 @@ def refusal(
     return record
 
 
+def control(
+    action: str,
+    about: JsonObject,
+    error: str | None = None,
+    *,
+    operator: str,
+    record_id: str,
+    request_id: str,
+    time_ns: int,
+) -> JsonObject:
+    """Build the record of what an operator did.
+
+    Args:
+        action: what was asked for.
+        about: what it was about.
+        error: the label of the error, where it was not carried out.
+        operator: who did it, as the control listener knows them.
+        record_id: this record's id.
+        request_id: of the operator's command.
+        time_ns: now, nanoseconds since the epoch.
+    """
+    facts = Facts(request_id=request_id)
+    record = _record(facts, None, event=Event.CONTROL, record_id=record_id, time_ns=time_ns)
+    record["control"] = {"action": action, "operator": escaped(operator), "about": _escaped(about)}
+    record["outcome"] = _outcome(Status.OK if error is None else Status.ERROR, error, None, None, None)
+    return record
+
+
 def _record(facts: Facts, decision: Decision | None, *, event: Event, record_id: str, time_ns: int) -> JsonObject:
     command = facts.command
     record: JsonObject = {
@@ -271,7 +301,7 @@ def _record(facts: Facts, decision: Decision | None, *, event: Event, record_id:
 
 def _who(identity: Identity | None) -> JsonObject:
     if identity is None:
-        return {"subject": None, "actor": None}
+        return {"subject": None, "actor": None, "token": None}
     principal, actor = identity.principal, identity.actor
     return {
         "subject": {
@@ -280,6 +310,7 @@ def _who(identity: Identity | None) -> JsonObject:
             "groups": _names(principal.groups),
         },
         "actor": {"id": escaped(actor.id), "chain": _names(actor.chain)},
+        "token": identity.token or None,
     }
 
 

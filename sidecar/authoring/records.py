@@ -95,7 +95,7 @@ class RecordedDecision:
 
 
 def read_record(entry: JsonObject) -> RecordedDecision | None:
-    """Read one record; None for an outcome, whose decision is that of its intent.
+    """Read one record; None for an outcome, whose decision is that of its intent, and for what an operator did.
 
     Raises:
         Unreadable: it is not of the form that is written, or nested too deep to be compared.
@@ -107,7 +107,7 @@ def read_record(entry: JsonObject) -> RecordedDecision | None:
 
 
 def _recorded(found: "_Record") -> RecordedDecision | None:
-    if found.event == record.Event.OUTCOME:
+    if found.event in {record.Event.OUTCOME, record.Event.CONTROL}:
         return None
     return RecordedDecision(
         time=found.time,

@@ -28,6 +28,8 @@ from sidecar.errors import (
     MessageIncomplete,
     MessageTooLarge,
     SidecarError,
+    Suspended,
+    SuspensionsUnavailable,
 )
 from sidecar.identity import WELL_KNOWN, ResourceUri
 from sidecar.mcp import jsonrpc
@@ -208,7 +210,7 @@ class _Edge:
             return await self._refuse(error, exchange)
         try:
             caller = await self._pep.authenticate(credential, exchange)
-        except (AuthenticationError, KeysUnavailable) as error:
+        except (AuthenticationError, KeysUnavailable, Suspended, SuspensionsUnavailable) as error:
             return self._answer_error(error)  # the enforcement point has audited it
         return await handler(request, exchange, caller)
 

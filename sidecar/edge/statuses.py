@@ -38,6 +38,9 @@ HTTP_STATUS: Final[dict[type[SidecarError], int]] = {
     errors.ProofRejected: 401,
     errors.MalformedAuthorization: 400,
     errors.InsufficientScope: 403,
+    # RFC 9110 section 15.5.4; without a challenge (RFC 6750 section 3.1), because no other token would do
+    errors.Suspended: 403,
+    errors.SuspensionsUnavailable: 503,
     # what was asked and refused, or failed: a tool result or a JSON-RPC error
     errors.InvalidArguments: 200,
     errors.CommandNotDerivable: 200,

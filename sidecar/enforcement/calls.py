@@ -17,6 +17,7 @@ from sidecar.enforcement.evidence import Evidence, settled, stage_of
 from sidecar.enforcement.livetools import LiveTools
 from sidecar.enforcement.names import ReachableNames
 from sidecar.enforcement.shadow import Shadow
+from sidecar.enforcement.suspensions import Suspensions
 from sidecar.enforcement.turn import CancelledByClient, Flight, Ports, Rules, Turn
 from sidecar.enforcement.views import through_views
 from sidecar.enforcement.visibility import Visibility
@@ -26,14 +27,18 @@ from sidecar.errors import (
     InvalidRequest,
     PolicyDenied,
     SidecarError,
+    Suspended,
+    TokenRejected,
     TooManyCalls,
     UnknownTool,
     UpstreamError,
     UpstreamProtocolViolation,
     UpstreamUnreachable,
 )
+from sidecar.identity import CallerName, names_of
 from sidecar.mcp import Request, RequestId, Session, jsonrpc, tools
 from sidecar.model import (
+    AccessKind,
     AccessRequest,
     Command,
     Decision,
@@ -53,13 +58,18 @@ MAX_LISTS: Final = 64
 """Different lists of tools that are kept encoded; one is about 80 kB."""
 
 
+READING: Final = frozenset({AccessKind.READ, AccessKind.METADATA})
+"""What has no effect, so that it can be cancelled at any time; an export leaves a file."""
+
+
 class ToolCalls:
     """Decides tool calls and has them carried out; its state is the calls in flight and the encoded lists."""
 
-    def __init__(self, ports: Ports, rules: Rules, evidence: Evidence) -> None:
+    def __init__(self, ports: Ports, rules: Rules, evidence: Evidence, suspensions: Suspensions) -> None:
         self._ports = ports
         self._rules = rules
         self._evidence = evidence
+        self._suspensions = suspensions
         self._in_flight: dict[tuple[str, RequestId], Flight] = {}
         self._under_way: Counter[tuple[str, str, str]] = Counter()
         self._live = LiveTools(ports.upstreams)
@@ -82,6 +92,7 @@ class ToolCalls:
             if len(self._lists) >= MAX_LISTS:
                 self._lists.clear()
             known = self._lists[visible] = (names, result)
+        self._still(turn)
         return jsonrpc.encode_result(message.id, known[1])
 
     async def call_tool(self, message: Request, turn: Turn) -> bytes:
@@ -109,6 +120,21 @@ class ToolCalls:
             if flight is not None:
                 flight.cancel()
 
+    def suspend(self, ends: Callable[[tuple[CallerName, ...], str], bool]) -> tuple[int, int]:
+        """End the calls in flight of whom ``ends`` is true, asked with the caller's names and the session's id.
+
+        Returns:
+            How many end now, and how many writes were sent already; of these the answer is withheld.
+        """
+        found = [flight for (session_id, _), flight in self._in_flight.items() if ends(flight.names, session_id)]
+        ended = sum(flight.suspend() for flight in found)
+        return ended, len(found) - ended
+
+    def forget(self) -> None:
+        """Drop the lists of tools that are kept."""
+        self._lists.clear()
+        self._visibility.forget()
+
     async def unreviewed(self) -> dict[str, dict[str, str]]:
         """Return, by server that can be asked, the live tools that are refused because they were not reviewed."""
         found = {}
@@ -132,7 +158,7 @@ class ToolCalls:
             raise InvalidRequest(msg)
         if self._under_way[caller] >= self._rules.calls_per_identity:
             raise TooManyCalls
-        self._in_flight[key] = turn.flight = Flight()
+        self._in_flight[key] = turn.flight = Flight(names=names_of(turn.identity))
         self._under_way[caller] += 1
         try:
             yield
@@ -215,6 +241,7 @@ class ToolCalls:
         """Store the intent; only then is there a permit (law 4)."""
         if turn.flight is not None and turn.flight.cancelled:
             raise CancelledByClient
+        self._still(turn)
         audit_id = await self._evidence.intent(turn)
         turn.committed = True
         return Permit(
@@ -223,7 +250,28 @@ class ToolCalls:
             request_id=turn.request_id,
             audit_id=audit_id,
             traceparent=turn.span.traceparent,
+            leaving=partial(self._leave, turn),
         )
+
+    def _still(self, turn: Turn) -> None:
+        """Return if the caller was not suspended since the message came.
+
+        Raises:
+            Suspended: it was, or the token was.
+            SuspensionsUnavailable: nobody knows.
+        """
+        if turn.flight is not None and turn.flight.suspended:
+            raise Suspended
+        try:
+            self._suspensions.require(turn.identity, turn.session.id if turn.session is not None else "")
+        except TokenRejected as error:
+            raise Suspended from error
+
+    def _leave(self, turn: Turn) -> None:
+        """Let the call go to its server; it may have waited for its turn there since it was permitted."""
+        self._still(turn)
+        if turn.flight is not None:
+            turn.flight.sent = True
 
     async def _forward(self, permit: Permit, todo: Plan, turn: Turn) -> UpstreamResult:
         """Have the call carried out, and record its outcome in every case."""
@@ -234,7 +282,8 @@ class ToolCalls:
         failure: SidecarError | None = None
         try:
             result = await self._discharged(todo, await self._cancellable(permit, turn), turn)
-        except (UpstreamError, DecisionUnavailable, CancelledByClient) as error:
+            self._still(turn)
+        except SidecarError as error:
             failure = error
             raise
         except asyncio.CancelledError:
@@ -245,6 +294,7 @@ class ToolCalls:
             ports.metrics.forwarded(permit.server, ports.clock.monotonic() - began)
             # A client or a shutdown that cancels now must not leave an effect without its outcome.
             await settled(asyncio.create_task(self._evidence.outcome(turn, result, failure)))
+        self._still(turn)  # the evidence was waited for
         return result
 
     async def _discharged(self, todo: Plan, answer: UpstreamResult, turn: Turn) -> UpstreamResult:
@@ -279,15 +329,23 @@ class ToolCalls:
             raise UpstreamUnreachable
         if turn.flight.cancelled:
             raise CancelledByClient  # it came while the intent was being stored
+        self._still(turn)
+        turn.flight.reads_only = turn.command is not None and all(
+            access.kind in READING for access in turn.command.accesses
+        )
         with self._ports.tracer.step("forward", client=True) as span:
             task = turn.flight.task = asyncio.create_task(upstream.forward(permit))
             try:
                 return await task
             except UpstreamError as error:
                 span.fail(error.label)
+                if turn.flight.suspended:
+                    raise Suspended from error
                 raise
             except asyncio.CancelledError:
-                span.fail(CancelledByClient.label)
+                span.fail(Suspended.label if turn.flight.suspended else CancelledByClient.label)
+                if turn.flight.suspended:
+                    raise Suspended from None
                 if turn.flight.cancelled:
                     raise CancelledByClient from None
                 raise
@@ -302,7 +360,7 @@ class ToolCalls:
 
     async def _hidden(self, error: SidecarError, turn: Turn) -> bool:
         """Whether the refused tool is not on this caller's list, and so must be answered as unknown."""
-        if isinstance(error, DependencyError | CancelledByClient):
+        if isinstance(error, DependencyError | CancelledByClient | Suspended):
             return False
         try:
             visible = await self._visible(turn)

@@ -21,6 +21,7 @@ from sidecar.errors import (
     ObligationNotSupported,
     PolicyDenied,
     SidecarError,
+    Suspended,
     TokenRejected,
     UpstreamError,
     ViewsUnavailable,
@@ -46,6 +47,7 @@ class Evidence:
         self._ports = ports
         self._rules = rules
         self._strangers = Budget()
+        self._suspended = Budget()
 
     async def intent(self, turn: Turn) -> str:
         """Store what is about to be forwarded, and return the record's id.
@@ -84,8 +86,8 @@ class Evidence:
             turn.intended,
             record_id=self._ports.identifiers.request_id(),
             time_ns=self._ports.clock.time_ns(),
-            status=_status(result, failure),
-            error=None if result is not None else failure.label if failure is not None else SidecarError.label,
+            status=_status(result, failure),  # a result with a failure is one that was withheld
+            error=failure.label if failure is not None else None if result is not None else SidecarError.label,
             documents=result.documents if result is not None else None,
             size=len(result.result) if result is not None else None,
             duration_ms=self._milliseconds(turn),
@@ -111,6 +113,8 @@ class Evidence:
         suppressed: int | None = 0
         if turn.caller is None:
             suppressed = self._strangers.admit(turn.exchange.client_ip, self._ports.clock.monotonic())
+        elif isinstance(error, Suspended | TokenRejected):
+            suppressed = self._suspended.admit("\0".join(turn.identity.key), self._ports.clock.monotonic())
         if suppressed is None:
             return
         refusal = record.refusal(
@@ -259,7 +263,7 @@ async def settled(work: asyncio.Task[None]) -> None:
 def _status(result: UpstreamResult | None, failure: SidecarError | None) -> record.Status:
     if result is not None:
         return record.Status.TOOL_ERROR if result.failed else record.Status.OK
-    return record.Status.CANCELLED if isinstance(failure, CancelledByClient) else record.Status.ERROR
+    return record.Status.CANCELLED if isinstance(failure, CancelledByClient | Suspended) else record.Status.ERROR
 
 
 def _label(error: SidecarError) -> str:

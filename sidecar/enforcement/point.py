@@ -7,11 +7,13 @@ what a step does lives in its room. They do no I/O of their own; the outside wor
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Never
 
+from sidecar.audit import record
 from sidecar.enforcement.calls import ToolCalls
 from sidecar.enforcement.evidence import Evidence, stage_of
+from sidecar.enforcement.suspensions import Suspensions
 from sidecar.enforcement.turn import Caller, Exchange, Ports, Reply, Rules, Turn
 from sidecar.errors import (
     AuthenticationError,
@@ -21,8 +23,12 @@ from sidecar.errors import (
     MethodRefused,
     SessionRequired,
     SidecarError,
+    Suspended,
+    SuspensionsUnavailable,
     TokenMissing,
+    TokenRejected,
 )
+from sidecar.identity import CallerName, Suspendable, SuspensionTarget, names_of
 from sidecar.mcp import (
     Batch,
     Envelope,
@@ -66,15 +72,18 @@ class EnforcementPoint:
         self._rules = rules
         self._sessions = sessions
         self._evidence = Evidence(ports, rules)
-        self._calls = ToolCalls(ports, rules, self._evidence)
-        self._listeners: dict[str, asyncio.Queue[bytes | None]] = {}
+        self._suspensions = ports.suspensions or Suspensions(ports.clock)
+        self._calls = ToolCalls(ports, rules, self._evidence, self._suspensions)
+        self._listeners: dict[str, _Listener] = {}
 
     async def authenticate(self, credential: Credential | None, exchange: Exchange) -> Caller:
         """Return who is calling.
 
         Raises:
-            AuthenticationError: the caller is not known.
+            AuthenticationError: the caller is not known, or the token was suspended.
             KeysUnavailable: it cannot be told at the moment.
+            Suspended: the caller is known, and is suspended.
+            SuspensionsUnavailable: nobody knows who is suspended.
         """
         began = self._ports.clock.time_ns()
         try:
@@ -84,7 +93,13 @@ class EnforcementPoint:
         except (AuthenticationError, KeysUnavailable) as error:
             await self.refuse(error, exchange)
             raise
-        return Caller(identity=identity, began_ns=began, ended_ns=self._ports.clock.time_ns())
+        caller = Caller(identity=identity, began_ns=began, ended_ns=self._ports.clock.time_ns())
+        try:
+            self._suspensions.require(identity, exchange.session_id or "")
+        except (Suspended, TokenRejected, SuspensionsUnavailable) as error:
+            await self.refuse(error, exchange, caller)
+            raise
+        return caller
 
     async def refuse(self, error: SidecarError, exchange: Exchange, caller: Caller | None = None) -> None:
         """Record a refusal that was made before there was a message."""
@@ -142,36 +157,61 @@ class EnforcementPoint:
         """
         clock = self._ports.clock
         session = self._session(exchange, caller)
-        queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=16)
+        self._suspensions.require(caller.identity, session.id)
+        listener = _Listener(names=names_of(caller.identity))
         self._end_listener(session.id)
-        self._listeners[session.id] = queue
+        self._listeners[session.id] = listener
         try:
             with self._sessions.streaming(session, clock.monotonic):
-                while self._listeners.get(session.id) is queue and self._sessions.lasts(session.id, clock.monotonic()):
+                while self._listeners.get(session.id) is listener and self._sessions.lasts(
+                    session.id, clock.monotonic()
+                ):
                     left = caller.identity.expires_at - clock.time_ns() / 1e9
                     if left <= 0:
                         return
                     with suppress(TimeoutError):
-                        message = await asyncio.wait_for(queue.get(), min(left, LISTEN_POLL_S))
+                        message = await asyncio.wait_for(listener.queue.get(), min(left, LISTEN_POLL_S))
                         if message is not None:
                             yield message
         finally:
-            if self._listeners.get(session.id) is queue:
+            if self._listeners.get(session.id) is listener:
                 del self._listeners[session.id]
 
     def _end_listener(self, session_id: str) -> None:
         """End the stream that a session has: it was ended, or has opened another one."""
-        queue = self._listeners.pop(session_id, None)
-        if queue is not None:
+        listener = self._listeners.pop(session_id, None)
+        if listener is not None:
             with suppress(asyncio.QueueFull):
-                queue.put_nowait(None)
+                listener.queue.put_nowait(None)
 
     def tools_changed(self) -> None:
         """Tell every listening session that its list of tools may have changed."""
         message = jsonrpc.encode_notification("notifications/tools/list_changed", {})
-        for queue in self._listeners.values():
+        for listener in self._listeners.values():
             with suppress(asyncio.QueueFull):
-                queue.put_nowait(message)
+                listener.queue.put_nowait(message)
+
+    def take_away(self, target: SuspensionTarget) -> "Taken":
+        """End what is under way of a target that is suspended from now on; nothing here waits."""
+
+        def ends(names: tuple[CallerName, ...], session_id: str) -> bool:
+            if target.kind is Suspendable.SESSION:
+                return record.session_digest(session_id) == target.digest
+            return target.name in names
+
+        sessions = self._sessions.close_all(lambda session: ends(session.names, session.id))
+        listening = [session_id for session_id, one in self._listeners.items() if ends(one.names, session_id)]
+        streams = {*listening, *(session.id for session in sessions if session.id in self._listeners)}
+        for session_id in streams:
+            self._end_listener(session_id)
+        self._ports.metrics.sessions(len(self._sessions))
+        ended, sent = self._calls.suspend(ends)
+        self._calls.forget()
+        return Taken(sessions=len(sessions), streams=len(streams), calls=ended, writes=sent)
+
+    def has_session(self, digest: str) -> bool:
+        """Whether a session of this digest is open."""
+        return self._sessions.any(lambda session: record.session_digest(session.id) == digest)
 
     async def unreviewed_tools(self) -> dict[str, dict[str, str]]:
         """Return, by server that can be asked, the live tools that are refused because they were not reviewed."""
@@ -186,6 +226,10 @@ class EnforcementPoint:
             await self.refuse(error, exchange, caller)
             return _protocol_error(None, error)
         replies = [await self._message(member, exchange, caller) for member in batch.members]
+        try:
+            self._suspensions.require(caller.identity, session.id)
+        except SidecarError as error:  # each member was recorded as what it was; the answers are withheld
+            return _protocol_error(None, error)
         bodies = [reply.body for reply in replies if reply.body is not None]
         return Reply(body=jsonrpc.encode_batch(bodies) if bodies else None)
 
@@ -236,6 +280,7 @@ class EnforcementPoint:
 
     async def _dispatch(self, message: "Message | _Refused", turn: Turn) -> Reply:
         """Classify one message by the closed method table, and treat it accordingly."""
+        self._suspensions.require(turn.identity)  # the body may have come long after the headers
         match message:
             case Response():
                 return Reply(body=None)
@@ -290,6 +335,7 @@ class EnforcementPoint:
             revision.negotiate(requested),
             client_name,
             ports.clock.monotonic(),
+            names=names_of(turn.identity),
         )
         turn.session = session
         ports.metrics.sessions(len(self._sessions))
@@ -325,6 +371,26 @@ class EnforcementPoint:
             time_ns=clock.time_ns(),
             started=clock.monotonic(),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What ended with a suspension."""
+
+    sessions: int
+    streams: int
+    calls: int
+    """Calls in flight that were ended."""
+    writes: int
+    """Writes that were sent already; their answers are withheld and their outcomes recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listener:
+    """One open stream: what is to be sent on it, and who listens."""
+
+    names: tuple[CallerName, ...]
+    queue: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(maxsize=16))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from sidecar.commands import CATALOG
 from sidecar.enforcement.shadow import Opinion
+from sidecar.enforcement.suspensions import Suspensions
 from sidecar.errors import AuditUnavailable, SidecarError
+from sidecar.identity import CallerName
 from sidecar.mcp import RequestId, Session
 from sidecar.model import Command, Decision, Identity, JsonObject, ToolCall, UpstreamResult
 from sidecar.ports import (
@@ -73,6 +75,8 @@ class Ports:
     metrics: Metrics
     candidate: DecisionPoint | None = None
     """A policy set that is only compared with the serving one."""
+    suspensions: Suspensions | None = None
+    """None: nobody can be suspended but by policy."""
     views: ViewCatalog | None = None
     """None where no connection for it is configured; then what the platform's data declares is all that is known."""
 
@@ -113,16 +117,34 @@ class CancelledByClient(SidecarError):
 
 @dataclass(slots=True)
 class Flight:
-    """A tool call while it runs: what notifications/cancelled finds."""
+    """A tool call while it runs: what notifications/cancelled and a suspension find."""
 
+    names: tuple[CallerName, ...] = ()
+    """What an operator can name the caller by."""
     task: asyncio.Task[UpstreamResult] | None = None
     cancelled: bool = False
+    suspended: bool = False
+    reads_only: bool = False
+    sent: bool = False
+    """It was written to its server, or is being written."""
 
     def cancel(self) -> None:
         """End the forwarding, or keep it from beginning."""
         self.cancelled = True
         if self.task is not None:
             self.task.cancel()
+
+    def suspend(self) -> bool:
+        """Keep the call from being sent and its answer from coming back; return whether that ends it.
+
+        A write that was sent goes on: no abort signal reaches the server's drivers, and what became of it is evidence.
+        """
+        self.suspended = True
+        if self.sent and not self.reads_only:
+            return False
+        if self.task is not None:
+            self.task.cancel()
+        return True
 
 
 @dataclass(slots=True, kw_only=True)

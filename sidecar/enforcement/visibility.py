@@ -74,6 +74,10 @@ class Visibility:
         self._step_ns = step_ns
         self._known: BoundedMemory[bytes, _Known] = BoundedMemory(MAX_CALLERS)
 
+    def forget(self) -> None:
+        """Forget what is known of every caller."""
+        self._known.clear()
+
     async def of(self, identity: Identity, context: RequestContext) -> Visible:
         """Return what this caller may see.
 

@@ -34,6 +34,8 @@ class Session:
     """The client has sent ``notifications/initialized``."""
     last_used: float
     """Seconds on a monotonic clock."""
+    names: tuple[tuple[str, ...], ...] = ()
+    """What an operator can name the caller by who opened it, the chain of agents and the token included."""
 
 
 class Sessions:
@@ -59,7 +61,16 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, session_id: str, key: IdentityKey, revision: Revision, client_name: str, now: float) -> Session:
+    def open(  # one parameter per fact
+        self,
+        session_id: str,
+        key: IdentityKey,
+        revision: Revision,
+        client_name: str,
+        now: float,
+        *,
+        names: tuple[tuple[str, ...], ...] = (),
+    ) -> Session:
         """Register a new session of a client that calls itself ``client_name``.
 
         Raises:
@@ -81,6 +92,7 @@ class Sessions:
             client_name=client_name,
             initialized=False,
             last_used=now,
+            names=names,
         )
         return self._store(session)
 
@@ -107,6 +119,17 @@ class Sessions:
         session = self._own(session_id, key, now)
         self._forget(session)
         return session
+
+    def close_all(self, ends: Callable[[Session], bool]) -> list[Session]:
+        """End every session of which ``ends`` is true, whatever is under way in it, and return them."""
+        ended = [session for session in self._open.values() if ends(session)]
+        for session in ended:
+            self._forget(session)
+        return ended
+
+    def any(self, is_it: Callable[[Session], bool]) -> bool:
+        """Whether some open session is one of which ``is_it`` is true."""
+        return any(is_it(session) for session in self._open.values())
 
     @contextmanager
     def calling(self, session: Session, clock: Callable[[], float]) -> Iterator[None]:

@@ -8,7 +8,7 @@ verifying once the key set was refreshed and the cache of verified tokens (``cac
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sidecar.bounded import BoundedMemory
@@ -30,6 +30,9 @@ DEFAULT_LONGEST: Final = 32_768
 
 LARGE: Final = 4_096
 """Characters of a token from which it is remembered among fewer: its identity takes about as much as the token."""
+
+TOKEN_DIGITS: Final = 32
+"""Of the SHA-256 that names a token in evidence."""
 
 LARGE_SHARE: Final = 8
 """For so many remembered tokens there can be one large one; together they stay below 32 MiB."""
@@ -125,7 +128,7 @@ class JwtVerifier:
         issuer: TrustedIssuer,
         cache_s: float,
     ) -> _Verified:
-        identity = identify(claims, issuer.rules)
+        identity = replace(identify(claims, issuer.rules), token=digest.hex()[:TOKEN_DIGITS])
         verified = _Verified(
             identity=identity,
             key=bound_key(claims),

@@ -238,6 +238,11 @@ class OpaClient:
     ) -> None:
         await self.close()
 
+    def forget(self) -> None:
+        """Forget every remembered answer."""
+        if self._memo is not None:
+            self._memo.clear()
+
     async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
         """Evaluate one rule with ``document`` as input.
 

@@ -128,6 +128,9 @@ class ExternalOpa:
     ) -> None:
         await self.stop()
 
+    def forget(self) -> None:
+        """Forget every remembered answer; of an external OPA none is remembered."""
+
     async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
         """Ask, and believe the answer of an accepted set only.
 

@@ -171,6 +171,12 @@ class HotStandby:
         with second.asking(PendingQuestion(together(about), self._now()), self._now, timeout_s):
             return await second.instance.ask(question, document)
 
+    def forget(self) -> None:
+        """Forget every remembered answer of both."""
+        for member in (self._first, self._second):
+            if member is not None:
+                member.instance.forget()
+
     async def healthy(self) -> bool:
         """Whether the one that decides answers its health probe."""
         return self._first is not None and await self._first.instance.healthy()

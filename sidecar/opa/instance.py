@@ -176,6 +176,10 @@ class Instance:
         """Wait until the process has ended, for any reason, and return its status."""
         return await self._process.wait()
 
+    def forget(self) -> None:
+        """Forget every remembered answer."""
+        self.client.forget()
+
     async def healthy(self) -> bool:
         """Whether OPA answers its health probe."""
         return await self.client.healthy()

@@ -182,6 +182,11 @@ class ManagedOpa:
     ) -> None:
         await self.stop()
 
+    def forget(self) -> None:
+        """Forget every remembered answer."""
+        if self._current is not None:
+            self._current.forget()
+
     async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
         """Ask the current instance.
 

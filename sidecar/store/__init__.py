@@ -1,5 +1,6 @@
-"""Where audit records are kept."""
+"""Where audit records and suspensions are kept."""
 
 from sidecar.store.file import FileAuditSink
+from sidecar.store.suspensions import FileSuspensions
 
-__all__ = ["FileAuditSink"]
+__all__ = ["FileAuditSink", "FileSuspensions"]

@@ -123,7 +123,7 @@ class Child:
         self._tell(encode_notification("notifications/initialized"))
         self._log.info("child %d speaks MCP %s", self.pid, revision)
 
-    async def ask(self, method: str, params: JsonObject) -> bytes:
+    async def ask(self, method: str, params: JsonObject, leaving: Callable[[], None] | None = None) -> bytes:
         """Send one request and return the bytes of its result. Cancelling this cancels the request at the server.
 
         Raises:
@@ -131,7 +131,7 @@ class Child:
             UpstreamRefused: it answered with an error.
             UpstreamProtocolViolation: it answered with something else.
         """
-        request_id, future = await self._send(method, params)
+        request_id, future = await self._send(method, params, leaving)
         try:
             return await future
         except asyncio.CancelledError:
@@ -175,7 +175,9 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._pid, number)
 
-    async def _send(self, method: str, params: JsonObject) -> tuple[int, asyncio.Future[bytes]]:
+    async def _send(
+        self, method: str, params: JsonObject, leaving: Callable[[], None] | None
+    ) -> tuple[int, asyncio.Future[bytes]]:
         # One waiting writer at a time bounds what piles up for a child that does not read. The reader never takes this
         # lock, so a child that wants its answers read before it reads on gets them read.
         async with self._writing:
@@ -183,6 +185,8 @@ class Child:
                 raise UpstreamUnreachable("the child process has ended")
             request_id = self._last_id + 1
             line = encode_request(request_id, method, params) + b"\n"
+            if leaving is not None:
+                leaving()
             self._last_id = request_id
             future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
             self._pending[request_id] = future

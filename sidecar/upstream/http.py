@@ -27,6 +27,7 @@ from sidecar.errors import (
 from sidecar.mcp import EventDecoder, Treatment, from_upstream
 from sidecar.model import JsonObject, Permit, UpstreamResult
 from sidecar.system import BackOff
+from sidecar.upstream.leaving import Leaving
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
     Malformed,
@@ -160,29 +161,29 @@ class HttpUpstream:
         """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``)."""
         if permit.server != self._name:
             raise UpstreamRefused(f"a permit for server {permit.server!r} cannot be used at {self._name!r}")
-        return read_tool_result(await self._ask("tools/call", call_params(permit)))
+        return read_tool_result(await self._ask("tools/call", call_params(permit), permit.leaving))
 
     async def tools(self) -> tuple[JsonObject, ...]:
         """Return the server's live tools, all pages, cached for a while (see ``sidecar.ports.Upstream``)."""
         return await self._tools.get(lambda params: self._ask("tools/list", params))
 
-    async def _ask(self, method: str, params: JsonObject) -> bytes:
+    async def _ask(self, method: str, params: JsonObject, leaving: Callable[[], None] | None = None) -> bytes:
         try:
-            return await self._ask_unguarded(method, params)
+            return await self._ask_unguarded(method, params, leaving)
         except UpstreamRefused:
             raise
         except UpstreamError:
             self._suspect()
             raise
 
-    async def _ask_unguarded(self, method: str, params: JsonObject) -> bytes:
+    async def _ask_unguarded(self, method: str, params: JsonObject, leaving: Callable[[], None] | None) -> bytes:
         try:
             async with asyncio.timeout(self._timeout_s), self._slots:
                 session = self._session or await self._open(None)
                 try:
-                    return await self._request(session, method, params)
+                    return await self._request(session, method, params, leaving)
                 except _SessionGone:
-                    return await self._request(await self._open(session), method, params)
+                    return await self._request(await self._open(session), method, params, leaving)
         except TimeoutError as error:
             raise UpstreamTimedOut(f"no answer to {method} within {self._timeout_s} s") from error
 
@@ -208,9 +209,12 @@ class HttpUpstream:
         self._log.info("the server speaks MCP %s", revision)
         return session
 
-    async def _request(self, session: _Session, method: str, params: JsonObject) -> bytes:
+    async def _request(
+        self, session: _Session, method: str, params: JsonObject, leaving: Callable[[], None] | None
+    ) -> bytes:
         request_id = next(self._ids)
-        body = encode_request(request_id, method, params)
+        text = encode_request(request_id, method, params)
+        body = text if leaving is None else Leaving(text, leaving)
         try:
             async with self._post(body, session) as response:
                 return await self._result(response, request_id, session)
@@ -235,7 +239,7 @@ class HttpUpstream:
             response.close()
 
     @contextlib.asynccontextmanager
-    async def _post(self, body: bytes, session: _Session | None) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _post(self, body: bytes | Leaving, session: _Session | None) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._http is None:
             raise UpstreamUnreachable("not started")
         try:
@@ -349,7 +353,7 @@ class HttpUpstream:
         try:
             while True:
                 try:
-                    await self._ask_unguarded("ping", {})
+                    await self._ask_unguarded("ping", {}, None)
                 except UpstreamRefused:
                     # An error of the protocol is an answer; one of HTTP (a wrong secret) leaves no session.
                     if self._session is not None:

@@ -124,20 +124,20 @@ class StdioUpstream:
         """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``)."""
         if permit.server != self._name:
             raise UpstreamRefused(f"a permit for server {permit.server!r} cannot be used at {self._name!r}")
-        return read_tool_result(await self._ask("tools/call", call_params(permit)))
+        return read_tool_result(await self._ask("tools/call", call_params(permit), permit.leaving))
 
     async def tools(self) -> tuple[JsonObject, ...]:
         """Return the server's live tools, all pages, cached until they change (see ``sidecar.ports.Upstream``)."""
         return await self._tools.get(lambda params: self._ask("tools/list", params))
 
-    async def _ask(self, method: str, params: JsonObject) -> bytes:
+    async def _ask(self, method: str, params: JsonObject, leaving: Callable[[], None] | None = None) -> bytes:
         child: Child | None = None
         answers = 0
         try:
             async with asyncio.timeout(self._timeout_s), self._slots:
                 child = await self._ready_child()
                 answers = child.answers
-                return await child.ask(method, params)
+                return await child.ask(method, params, leaving)
         except TimeoutError as error:
             if child is not None and child.answers == answers:
                 self._suspect(child)

@@ -81,6 +81,7 @@ NOTHING_IS_RAISED: frozenset[str] = frozenset(
 
 SKIPS: dict[str, tuple[str, ...]] = {
     "tests/attacks/test_evidence_and_failure.py": ("/proc and prlimit are Linux's",),
+    "tests/integration/test_kill_switch.py": ("only root can be somebody else",),
     "tests/demo/test_demo.py": ("it needs an empty database, and a real one that was named is shared",),
     "tests/opa/test_managed_opa.py": ("PR_SET_PDEATHSIG is Linux's",),
     "tests/programs.py": ("a real MongoDB that is not named", "a program that is not installed"),

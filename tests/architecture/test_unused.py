@@ -21,11 +21,9 @@ USED: dict[str, str] = {
     "handle_error": "aiohttp calls it where a request could not be read (web_protocol.RequestHandler)",
     "_init_session": "opa-python-client calls it before the first request (AsyncOpaClient)",
     "V2024_11_05": "a member that is looked up by its value, the revision a client asks for",
-    "mode": "tarfile writes it (TarInfo.mode)",
     "model_config": "Pydantic reads it (BaseModel)",
     "settings_customise_sources": "Pydantic calls it (BaseSettings)",
     "pids": "tests kill the processes of a hot standby and watch which of them is replaced",
-    "since": "tests hold a policy state to the moment at which it was accepted",
     "lint": "tests judge one tree with it; what serves judges whole sets",
 }
 """Names that vulture sees no use of, and who uses them."""

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidecar.audit.chain import BEGINNING, GENESIS, BrokenRecord, link, read, verify
-from sidecar.audit.record import Facts, refusal
+from sidecar.audit.record import Facts, control, refusal
 from sidecar.model import JsonObject
 
 TEMPLATE = refusal(Facts(request_id="r"), "e", record_id="x", time_ns=0)
@@ -274,3 +274,17 @@ def test_verifying_is_one_pass_that_reads_each_line_once():
     verdict = verify(lines())
     assert verdict.holds
     assert verdict.records == handed == 10_002
+
+
+def test_an_operators_command_stands_anywhere_in_the_chain():
+    suspension = control(
+        "suspend",
+        {"kind": "user", "subject": "ann\u202e"},
+        operator="uid 0 (root)",
+        record_id="c",
+        request_id="r",
+        time_ns=1,
+    )
+    begun = chained(a_record("intent", "r1"), suspension, a_record("outcome", "r1"))
+    assert verify(begun).holds
+    assert "\u202e".encode() not in begun[1]

@@ -32,7 +32,7 @@ def test_an_intent_and_a_refusal_have_it_and_an_outcome_has_it_not() -> None:
     ended = outcome(begun, record_id="3", time_ns=0, status=Status.OK)
     assert decode(begun["question"]) == decode(refused["question"]) == ANALYST.question
     assert "question" not in ended
-    assert begun.keys() | {"seq", "prev", "hash"} == FIELDS | {"question"}
+    assert begun.keys() | {"seq", "prev", "hash"} == FIELDS | {"question", "token"}
 
 
 def test_where_it_is_not_asked_for_the_record_has_no_such_member() -> None:
