@@ -64,7 +64,7 @@ async def decide_with_folder(
         servers = [str(name) for name in known] if isinstance(known, list) else []
     decided = _decided(asked, answer, servers, engine.policies.revision)
     if explained and isinstance(answer, dict) and "error" not in decided.document:
-        why = await explain(engine, asked.question, answer)
+        why = await explain(engine, asked.question, answer, asked.arguments)
         return DecisionReport(allow=decided.allow, document={**decided.document, "explanation": why})
     return decided
 

@@ -6,24 +6,29 @@ from typing import Any, Final
 
 import msgspec
 
+from sidecar.authoring.constructs import constructs
 from sidecar.authoring.engine import Engine
-from sidecar.authoring.trace import PolicyExpression, RuleRun, missing_of, read_trace, values_of
+from sidecar.authoring.trace import PolicyExpression, RuleRun, data_of, missing_of, read_trace, values_of
 from sidecar.model import JsonObject, JsonValue
 
 FACTS: Final = str(Path(__file__).with_name("facts.rego"))
 _TRACED: Final = ("--explain=full", "--disable-indexing")
 _REASONS: Final = "reasons.json"
 _OBLIGATIONS: Final = ("filter", "mask", "max_documents", "max_time_ms", "approval", "names")
+_BROKEN: Final = "team_policy_error"
 _SAID: Final = re.compile(r'^reasons contains \{"code": "([a-z_]+)"')
 
 
-async def explain(engine: Engine, question: JsonObject, decision: JsonObject) -> JsonObject:
+async def explain(
+    engine: Engine, question: JsonObject, decision: JsonObject, arguments: JsonValue = None
+) -> JsonObject:
     """Return the explanation of a decision.
 
     Args:
         engine: OPA on the policy folder that decided.
         question: the input of the decision.
         decision: OPA's answer.
+        arguments: those of the call, to find what gives it a trait.
 
     Raises:
         ConfigurationError: OPA cannot evaluate the folder.
@@ -36,13 +41,42 @@ async def explain(engine: Engine, question: JsonObject, decision: JsonObject) ->
     explained = []
     for index, (access, verdict) in enumerate(zip(accesses, verdicts, strict=True)):
         held = holdings[index] if index < len(holdings) and len(holdings) == len(accesses) else {}
-        verdict_and_approvals = {**verdict, "approval": _approvals(decision, index, held)}
+        approval, broken = _approvals(decision, index, held), _is_broken(decision, index)
+        verdict_and_approvals = {**verdict, "approval": approval, "broken": broken}
         explained.append(await _access(engine, question, access, verdict_and_approvals, held))
+    await _with_data(engine, explained)
     return {
         "call": _call(known.get("routing_of_call", {}), question),
         "reasons": [_reason(engine, reason) for reason in _listed(decision["reasons"])],
         "accesses": [*explained],
+        "traits": [
+            {"trait": trait, "found": [*constructs(trait, question, arguments)]}
+            for trait in known.get("closed_traits", [])
+        ],
     }
+
+
+async def _with_data(engine: Engine, explained: list[JsonObject]) -> None:
+    """Say beside each condition what the tables of data held that it names; one evaluation for all of them."""
+    conditions: list[dict[str, Any]] = [
+        condition
+        for access in explained
+        for one in _listed(access["not_granted"])
+        if isinstance(one, dict)
+        for condition in (one["failed"], one["because"])
+        if isinstance(condition, dict)
+    ]
+    paths = sorted({path for condition in conditions for path in condition["data"]})
+    if not paths:
+        return
+    query = ", ".join(f"{msgspec.json.encode(path).decode()}: [value | value := {path}]" for path in paths)
+    values: Any = await engine.value(f"{{{query}}}", {})
+    for condition in conditions:
+        for path in condition.pop("data"):
+            if values[path]:
+                condition["values"][path] = values[path][0]
+            else:
+                condition["missing"].append(path)
 
 
 def _call(routing: dict[str, Any], question: JsonObject) -> JsonObject:
@@ -109,13 +143,29 @@ async def _access(
     return {
         "access": access,
         "owner": owner,
+        "looked_up": held.get("looked_up", False),
         "delegated": held.get("delegated", []),
         "covered": held.get("covered", False),
         "granted": [_granted(name, grants) for name in granted],
         "denied": [_held(run) for run in runs if run.rule == "deny" and run.held],
         "not_granted": [_failed(run, asked) for run in sorted(grants, key=lambda run: -run.fulfilled) if not run.held],
         "obligations": {key: verdict.get(key) for key in _OBLIGATIONS},
+        "unsound": [
+            {**one, "at": _lines_of(one["grant"], grants)}
+            for one in (await _unsound(engine, owner, asked) if verdict["broken"] else [])
+        ],
     }
+
+
+async def _unsound(engine: Engine, owner: str, asked: JsonObject) -> list[dict[str, Any]]:
+    """Return what of the owner's answer is not of the contract, grant by grant."""
+    document: JsonObject = {"owner": owner, "question": asked}
+    found: Any = await engine.value("data.authoring.facts.unsound", document, "-d", FACTS)
+    return found if isinstance(found, list) else []
+
+
+def _lines_of(name: str, grants: list[RuleRun]) -> list[JsonValue]:
+    return [run.head.at for run in grants if run.held and run.label in {name, ""}]
 
 
 def _approvals(decision: JsonObject, index: int, held: dict[str, Any]) -> list[JsonValue]:
@@ -127,6 +177,12 @@ def _approvals(decision: JsonObject, index: int, held: dict[str, Any]) -> list[J
         return [*held.get("approvals", [])]
     approval: Any = decision.get("approval") or {}
     return [code for one in approval.get("accesses", []) if one["access"] == index for code in one["codes"]]
+
+
+def _is_broken(decision: JsonObject, index: int) -> bool:
+    """Whether the owner's answer on an access is not of the contract."""
+    reasons: Any = decision["reasons"]
+    return any((one["code"], one["access"]) == (_BROKEN, index) for one in reasons)
 
 
 async def _runs(engine: Engine, owner: str, asked: JsonObject) -> list[RuleRun]:
@@ -165,6 +221,7 @@ def _condition(place: PolicyExpression | None, asked: JsonObject) -> JsonObject 
         "text": place.text,
         "values": values_of(place, asked),
         "missing": [*missing_of(place, asked)],
+        "data": [*data_of(place)],
     }
 
 

@@ -8,6 +8,7 @@ import data.mcp.platform.guardrails
 import data.mcp.platform.issuers
 import data.mcp.platform.names
 import data.mcp.platform.routing
+import data.mcp.platform.terms
 import data.mcp.platform.touched
 import data.mcp.platform.verdicts
 import data.mcp.platform.visible
@@ -29,9 +30,49 @@ holdings_of_call := [found |
 		"owner": concat("", [held.owner | held := delegation.holdings[index]]),
 		"delegated": [entry | some entry in delegation.holdings[index].delegated],
 		"covered": index in delegation.covered,
+		"looked_up": count([true | routing.deployment]) > 0,
 		"approvals": sort({code | some code in verdicts.approvals[index]}),
 	}
 ]
+
+# The traits of the command that are closed to this caller.
+closed_traits := sort([trait |
+	some trait in input.command.traits
+	not guardrails.trait_open(trait)
+	not guardrails.counted(trait)
+])
+
+# Asked with {"owner": …, "question": …}: the parts of the owner's grants that are not of the contract.
+unsound := [found |
+	owner := input.owner
+	grants := data.mcp.teams[owner].grant with input as input.question
+	some grant in grants
+	not terms.sound_grant(grant)
+	found := {"grant": name_of(grant), "parts": sort(unsound_parts(grant))}
+]
+
+name_of(grant) := grant.id if is_string(grant.id)
+
+name_of(grant) := "" if {
+	is_object(grant)
+	not is_string(object.get(grant, "id", null))
+}
+
+name_of(grant) := "" if not is_object(grant)
+
+unsound_parts(grant) := {"the grant is no object"} if not is_object(grant)
+
+unsound_parts(grant) := ((ids | reserved) | unknown) | wrong if {
+	is_object(grant)
+	ids := {"id is missing, or not of its form" | not terms.identifier(object.get(grant, "id", null))}
+	reserved := {"id begins with platform." | is_string(grant.id); startswith(grant.id, terms.reserved)}
+	unknown := {sprintf("%v is no part of a grant", [part]) | some part, _ in grant; not part in (terms.parts | {"id"})}
+	wrong := {sprintf("%s is empty or of another type: %s", [part, json.marshal(value)]) |
+		some part, value in grant
+		part in terms.parts
+		not terms.sound(part, value)
+	}
+}
 
 # Asked with {"question": …, "ways": […]}, because the platform's rules take no question with a key more.
 permissions := answer if {

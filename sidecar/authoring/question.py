@@ -44,6 +44,7 @@ class DerivedQuestion:
     identity: Identity
     command: Command
     question: JsonObject
+    arguments: JsonValue = None
     notes: tuple[str, ...] = ()
 
 
@@ -106,7 +107,13 @@ def read_question(text: bytes, rules: IdentityRules | None, context: RequestCont
     identity, notes = read_identity(document["claims"], rules)
     command = _derive(params, prefix)
     request = AccessRequest(identity=identity, method="tools/call", command=command, context=context)
-    return DerivedQuestion(identity=identity, command=command, question=decision_document(request), notes=notes)
+    return DerivedQuestion(
+        identity=identity,
+        command=command,
+        question=decision_document(request),
+        arguments=params.get("arguments"),
+        notes=notes,
+    )
 
 
 def _derive(params: JsonObject, prefix: str) -> Command:

@@ -6,16 +6,17 @@ an author asks about. Each rule is one ``Enter`` event; a condition that does no
 """
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from sidecar.authoring.terms import resolved, unfolded
+from sidecar.authoring.terms import TermWriter, resolved, unfolded
 from sidecar.model import JsonObject, JsonValue
 
 Lines = Callable[[str], list[str]]
 
 _REFERENCE: Final = re.compile(r"input(?:\.[a-z_]\w*)+")
+_DATA: Final = re.compile(r"data\.mcp\.(?:grants|platform)(?:\.[a-z_]\w*)+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,8 @@ class PolicyExpression:
     line: int
     text: str
     """The line as its author wrote it."""
+    locals: tuple[tuple[str, JsonValue], ...] = ()
+    """What the author's variables on the line held, where the expression failed."""
 
     @property
     def at(self) -> str:
@@ -57,6 +60,10 @@ class _Fail:
     index: int
     place: PolicyExpression
     callee: str
+
+
+_WORD: Final = re.compile(r"[A-Za-z_]\w*")
+_READING: Final = TermWriter({})
 
 
 def read_trace(events: Sequence[dict[str, Any]], team_folder: str, lines: Lines) -> list[RuleRun]:
@@ -102,7 +109,12 @@ def values_of(place: PolicyExpression, question: JsonObject) -> dict[str, JsonVa
             value = value[part]
         else:
             found[name] = value
-    return found
+    return found | dict(place.locals)
+
+
+def data_of(place: PolicyExpression) -> list[str]:
+    """Return the tables of data that a condition names."""
+    return [*dict.fromkeys(_DATA.findall(place.text))]
 
 
 def missing_of(place: PolicyExpression, question: JsonObject) -> list[str]:
@@ -156,7 +168,19 @@ def _note(run: RuleRun, fail: _Fail, inner: PolicyExpression | None) -> None:
 def _fail(event: dict[str, Any], lines: Lines) -> _Fail:
     node = event["Node"]
     index = node.get("index", 0) if isinstance(node, dict) else 0
-    return _Fail(query=event["QueryID"], index=index, place=_place(event, lines), callee=_callee(node))
+    place = _place(event, lines)
+    place = replace(place, locals=tuple(_locals(event, place.text)))
+    return _Fail(query=event["QueryID"], index=index, place=place, callee=_callee(node))
+
+
+def _locals(event: dict[str, Any], text: str) -> Iterator[tuple[str, JsonValue]]:
+    """Yield the variables that stand on a line and are known there, by the names that their author gave them."""
+    words = set(_WORD.findall(text))
+    told = event.get("LocalMetadata") or {}
+    for one in event.get("Locals") or []:
+        name = str((told.get(one.get("name")) or {}).get("name", ""))
+        if name in words and not name.startswith(("__", "$")):
+            yield name, _READING.value(one)
 
 
 def _callee(node: Any) -> str:

@@ -217,6 +217,9 @@ def _decision_lines(document: JsonObject) -> Iterator[tuple[str, str]]:
         yield from _call_lines(explanation["call"])
         for index, entry in enumerate(explanation["accesses"]):
             yield from _access_lines(index, entry)
+        for one in explanation["traits"]:
+            places = ", ".join(f"{found['construct']} at {found['at']}" for found in one["found"])
+            yield f"  closed to this caller: the trait {one['trait']}{': ' if places else ''}{places}", "yellow"
         for reason in explanation["reasons"]:
             yield from _reason_lines(reason)
 
@@ -246,7 +249,8 @@ def _call_lines(call: Any) -> Iterator[tuple[str, str]]:
 
 
 def _access_lines(index: int, entry: Any) -> Iterator[tuple[str, str]]:
-    yield f"  {_access(index, entry['access'])}: owner {entry['owner'] or 'none'}", "bold"
+    owner = entry["owner"] or ("nobody" if entry["looked_up"] else "not looked up, because no route gives a deployment")
+    yield f"  {_access(index, entry['access'])}: owner {owner}", "bold"
     if entry["owner"] and not entry["covered"]:
         delegated = "; ".join(f"{', '.join(one['kinds'])} on {_json(one['collections'])}" for one in entry["delegated"])
         yield f"    not delegated; the platform delegates {delegated or 'nothing'}", "yellow"
@@ -255,6 +259,9 @@ def _access_lines(index: int, entry: Any) -> Iterator[tuple[str, str]]:
     for part, value in entry["obligations"].items():
         if value not in (None, []):
             yield f"      with {part} {_json(value)}", ""
+    for one in entry["unsound"]:
+        name, parts = one["grant"] or "a computed grant", "; ".join(one["parts"])
+        yield f"    not of the contract: {name} {_at(one['at'])}: {parts}", "red"
     for deny in entry["denied"]:
         yield f"    denied by {deny['code']} of {entry['owner']} ({deny['at']}): {deny['text']}", "red"
     if not entry["granted"]:

@@ -160,7 +160,7 @@ def test_a_deny_names_the_condition_that_failed_and_why() -> None:
     assert nearest["failed"]["at"] == line_of("teams/analytics/policy.rego", 'lib.in_group("analysts")')
     assert nearest["failed"]["text"] == 'lib.in_group("analysts")'
     assert nearest["because"]["at"] == line_of("platform/lib/lib.rego", "in_group(group) if")
-    assert nearest["because"]["values"] == {"input.subject.groups": ["loaders"]}
+    assert nearest["because"]["values"] == {"input.subject.groups": ["loaders"], "group": "analysts"}
     (reason,) = why["reasons"]
     assert reason["at"] == [line_of("platform/verdicts.rego", '"code": "not_granted"')]
     assert reason["remedy"] == "Ask the owner for a grant."
@@ -299,3 +299,100 @@ def test_on_a_terminal_the_answer_is_in_words() -> None:
 def test_a_name_cannot_write_over_the_terminal() -> None:
     seen = shown(asked("loaders", collection="orders\u202e\u0085x"), "--explain")
     assert [sequence for sequence in ACTS if sequence in seen] == []
+
+
+# --- what decided -----------------------------------------------------------------------------------------------------
+
+SHOWING = """
+grant contains {"id": "on-some-days"} if {
+	lib.reads
+	today := time.weekday(input.context.time_ns)
+	today in data.mcp.grants.analytics.days
+}
+
+grant contains {"id": "for-readers"} if {
+	lib.reads
+	lib.in_any_group(data.mcp.grants.analytics.readers)
+}
+
+grant contains {"id": "no-table"} if {
+	lib.reads
+	lib.in_any_group(data.mcp.grants.analytics.gone)
+}
+"""
+
+
+def with_analytics(tmp_path: Path, rules: str, **data: Any) -> Path:
+    policies = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    policy = policies / "teams/analytics/policy.rego"
+    policy.write_text(policy.read_text() + rules)
+    document = {"mcp": {"grants": {"analytics": {"frozen": [], **data}}}}
+    (policies / "teams/analytics/data.json").write_text(json.dumps(document))
+    return policies
+
+
+def test_the_values_that_decided_are_shown(tmp_path: Path) -> None:
+    policies = with_analytics(tmp_path, SHOWING, days=["Monday"], readers=["readers", "clerks"])
+    done = answer(run(asked("loaders"), "--explain", "--at", "2026-01-04T09:00", policies=policies))
+    misses = {one["grant"]: one for one in done["explanation"]["accesses"][0]["not_granted"]}
+    day = misses["on-some-days"]["failed"]
+    assert day["values"] == {"today": "Sunday", "data.mcp.grants.analytics.days": ["Monday"]}
+    assert misses["for-readers"]["failed"]["values"] == {"data.mcp.grants.analytics.readers": ["readers", "clerks"]}
+    assert misses["no-table"]["failed"]["missing"] == ["data.mcp.grants.analytics.gone"]
+    seen = on_a_terminal(
+        *("decide", "--policies", str(policies), "--explain", "--at", "2026-01-04T09:00"),
+        stdin=json.dumps(asked("loaders")).encode(),
+    )[1]
+    assert 'today is "Sunday"' in " ".join(seen.split())
+
+
+UNSOUND = """
+grant contains {"id": "masked", "mask": []} if lib.in_group("analysts")
+
+grant contains {"id": "Loud", "filter": {"a": 1}, "limit": 3} if lib.in_group("analysts")
+
+grant contains {"id": "platform.mine"} if lib.in_group("analysts")
+
+grant contains "words" if lib.in_group("analysts")
+
+grant contains {"max_documents": 0, "id": 3} if lib.in_group("analysts")
+"""
+
+
+def test_the_part_of_a_grant_that_is_not_of_the_contract_is_named_with_its_line(tmp_path: Path) -> None:
+    policies = with_analytics(tmp_path, UNSOUND)
+    (access,) = explanation(asked("analysts"), policies=policies)["accesses"]
+    text = (policies / "teams/analytics/policy.rego").read_text().splitlines()
+    parts = {one["grant"]: one["parts"] for one in access["unsound"] if one["grant"]}
+    assert parts == {
+        "masked": ["mask is empty or of another type: []"],
+        "Loud": ["id is missing, or not of its form", "limit is no part of a grant"],
+        "platform.mine": ["id begins with platform."],
+    }
+    assert sorted(one["parts"] for one in access["unsound"] if not one["grant"]) == [
+        ["id is missing, or not of its form", "max_documents is empty or of another type: 0"],
+        ["the grant is no object"],
+    ]
+    for one in access["unsound"]:
+        if one["grant"]:
+            lines = [text[int(at.rpartition(":")[2]) - 1] for at in one["at"]]
+            assert any(f'"{one["grant"]}"' in line for line in lines)
+    assert explanation(asked("analysts"))["accesses"][0]["unsound"] == []
+
+
+def test_an_owner_that_was_not_looked_up_is_not_nobody() -> None:
+    assert "owner not looked up" in shown(asked("guests"), "--explain")
+    assert "owner nobody" in shown(asked("analysts", database="elsewhere"), "--explain")
+    assert explanation(asked("guests"))["accesses"][0]["looked_up"] is False
+    assert explanation(asked("analysts"))["accesses"][0]["looked_up"] is True
+
+
+def test_the_construct_behind_a_closed_trait_is_named_with_its_pointer() -> None:
+    call = asked("analysts")
+    call["call"]["arguments"]["filter"] = {"$or": [{"a": 1}, {"$where": "true"}]}
+    found = [{"construct": "$where", "at": "/arguments/filter/$or/1/$where"}]
+    assert explanation(call)["traits"] == [{"trait": "server_side_js", "found": found}]
+    assert "the trait server_side_js: $where at /arguments/filter/$or/1/$where" in " ".join(
+        shown(call, "--explain").split()
+    )
+    assert explanation(asked("analysts"))["traits"] == []
