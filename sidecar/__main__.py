@@ -243,6 +243,20 @@ def policy_show(
     return _echo_json(document) if as_json else wording.print_permissions(document, _CONSOLE)
 
 
+@policy.command("who")
+@click.argument("place", metavar="DATABASE[.COLLECTION]")
+@click.argument("folder", metavar="[DIR]", type=_FOLDER, default="policies")
+@_OPA
+@_JSON
+def policy_who(place: str, folder: Path, *, opa: str | None, as_json: bool) -> None:
+    """Show which groups, agents, scopes and issuers reach a place under the policy folder DIR (default: policies).
+
+    Each row is one grant by one route, with the line of the grant and the server that the call goes to.
+    """
+    document = lifecycle.run(kit.show_who(folder, place, opa))
+    return _echo_json(document) if as_json else wording.print_who(document, _CONSOLE)
+
+
 @policy.command("bundle")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder to write to.")

@@ -210,3 +210,82 @@ own_rows := [row |
 		"windows": windows(table, name, kinds),
 	}
 ]
+
+# Asked with {"database": …, "collection": …}, null for all collections: who owns it, and each way through the platform's
+# data that is open to somebody.
+reach := {
+	"held": [{"deployment": deployment, "owner": held.owner} |
+		some deployment, _ in data.mcp.platform.deployments
+		held := held_in(deployment)
+	],
+	"ways": ways_there,
+}
+
+held_in(deployment) := data.mcp.platform.deployments[deployment].databases[input.database]
+
+held_in(deployment) := data.mcp.platform.deployments[deployment].prefixes[longest] if {
+	not data.mcp.platform.deployments[deployment].databases[input.database]
+	fitting := [name | some name, _ in data.mcp.platform.deployments[deployment].prefixes; startswith(input.database, name)]
+	most := max([count(name) | some name in fitting])
+	some longest in fitting
+	count(longest) == most
+}
+
+ways_there := [way |
+	some route in data.mcp.platform.routes
+	deployment := data.mcp.platform.servers[route.server].deployment
+	held := held_in(deployment)
+	kinds := {kind |
+		some entry in held.delegated
+		names_asked(entry.collections)
+		some kind in entry.kinds
+		kind in route.kinds
+		not kind in data.mcp.platform.refused_kinds
+	}
+	count(kinds) > 0
+	way := {
+		"owner": held.owner,
+		"deployment": deployment,
+		"server": route.server,
+		"route": route.id,
+		"kinds": sort(kinds),
+		"groups": route.groups,
+		"scopes": route.scopes,
+		"issuers": sort({issuer |
+			some part in array.concat([route], held.delegated)
+			some issuer in object.get(part, "issuers", [])
+			issuer != "*"
+		}),
+		"scopes_open": data.mcp.platform.scopes,
+		"agents_may": agents_there(route, deployment),
+		"obligations": held.obligations,
+		"grants": [grant |
+			held.owner == "platform"
+			some grant in data.mcp.platform.grants
+			names.matches(grant.deployments, deployment)
+			names.matches(grant.databases, input.database)
+			names_asked(grant.collections)
+		],
+	}
+]
+
+names_asked(_) if input.collection == null
+
+names_asked(patterns) if names.matches(patterns, input.collection)
+
+# "*" stands for every agent that is not registered.
+agents_there(route, deployment) := object.union(
+	{agent: entry.kinds |
+		some agent, entry in data.mcp.platform.agents.registered
+		names.matches(route.agents, agent)
+		names.matches(entry.servers, route.server)
+		names.matches(entry.deployments, deployment)
+	},
+	{pattern: entry.kinds |
+		entry := data.mcp.platform.agents["default"]
+		names.matches(entry.servers, route.server)
+		names.matches(entry.deployments, deployment)
+		some pattern in route.agents
+		not data.mcp.platform.agents.registered[pattern]
+	},
+)

@@ -22,6 +22,7 @@ from sidecar.authoring.deciding import DecisionReport
 from sidecar.authoring.engine import engine, shipped
 from sidecar.authoring.explain import vocabulary
 from sidecar.authoring.question import QuestionRefused, read_identity, read_object
+from sidecar.authoring.reaching import AskedPlace, who
 from sidecar.authoring.replaying import ReplayReport
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
 from sidecar.identity import IdentityRules
@@ -88,6 +89,20 @@ async def show_reads(folder: Path, opa: str | None) -> JsonObject:
     """
     policies = await asyncio.to_thread(PolicySet.read, folder)
     return reads_document(await read_reads(policies, settings.opa_binary(opa)))
+
+
+async def show_who(folder: Path, place: str, opa: str | None) -> JsonObject:
+    """Return who could reach a database, or a collection (``DATABASE.COLLECTION``), under a policy folder.
+
+    Raises:
+        ConfigurationError: it names no place, it is no policy folder, or OPA cannot evaluate it.
+    """
+    asked = AskedPlace.read(place)
+    async with engine(settings.opa_binary(opa), folder) as held:
+        try:
+            return await who(held, asked)
+        except DecisionUnavailable as error:
+            raise ConfigurationError(f"policy who cannot evaluate this policy: {error.detail}") from error
 
 
 async def show_permissions(

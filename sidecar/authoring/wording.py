@@ -101,6 +101,55 @@ def _granted_by(row: Any, servers: set[str]) -> Iterator[str]:
         yield f"- REFUSED by this build: {row['refused']}"
 
 
+def print_who(document: JsonObject, console: Console) -> None:
+    """Print who could reach a place, one row for each grant by each route; readable at 80 columns."""
+    asked: Any = document["place"]
+    place = asked["database"] if asked["collection"] is None else f"{asked['database']}.{asked['collection']}"
+    held: Any = document["held"]
+    for one in held:
+        console.print(Text(escaped(f"{place} belongs to {one['owner']} in the deployment {one['deployment']}")))
+    if not held:
+        console.print(Text(escaped(f"{place} belongs to nobody: every call on it is refused"), style="yellow"))
+        return
+    rows: Any = document["reach"]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column, most in (("who", 28), ("may", 10), ("by, and under what", None)):
+        table.add_column(column, overflow="fold", max_width=most)
+    for row in rows:
+        cells = ("\n".join(_caller(row)), "\n".join(row["kinds"]), "\n".join(_reached_by(row)))
+        table.add_row(*(Text(_cell(cell)) for cell in cells))
+    console.print(table if rows else Text("nobody: no grant meets a route"))
+    denies: Any = document["denies"]
+    for owner, codes in denies.items():
+        console.print(Text(escaped(f"{owner} denies, whatever is granted: {', '.join(codes)}"), style="yellow"))
+
+
+def _caller(row: Any) -> Iterator[str]:
+    groups = [" and ".join(group) for group in row["groups"] if group]
+    yield f"group {' or '.join(groups)}" if groups else "any group"
+    if "*" not in row["route_groups"] and not (groups and {*groups} <= {*row["route_groups"]}):
+        yield f"also in {' or '.join(row['route_groups'])}"
+    yield from (f"role {role}" for role in row["roles"])
+    yield "any agent" if "*" in row["agents"] else f"agent {' or '.join(row['agents'])}"
+    yield f"scope {' or '.join(row['scopes'])}"
+    if "*" not in row["route_scopes"] and not {*row["scopes"]} <= {*row["route_scopes"]}:
+        yield f"also {' or '.join(row['route_scopes'])}"
+    for issuer in dict.fromkeys([*row["issuers"], *row["route_issuers"]]):
+        yield f"issuer {issuer}"
+
+
+def _reached_by(row: Any) -> Iterator[str]:
+    yield f"{row['owner']}/{row['grant']}"
+    yield from (f"  {at}" for at in row["at"])
+    yield f"on {row['server']} by {row['route']}"
+    if row["collections"] is not None:
+        yield f"- collections {', '.join(name or '(the database)' for name in row['collections'])}"
+    yield from (f"- {condition}" for condition in _conditions(row))
+    yield from (f"- {limit}" for limit in _limits(row))
+    if row["refused"] is not None:
+        yield f"- REFUSED by this build: {row['refused']}"
+
+
 def _beside_the_table(document: JsonObject) -> Iterator[tuple[str, str]]:
     for one in _items(document["covered"]):
         places = ", ".join(_where(one))

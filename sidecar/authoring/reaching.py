@@ -1,0 +1,230 @@
+"""``mcp-sidecar policy who``: which callers reach a database or a collection, by which grant and line, on which server.
+
+The reverse of ``policy show``, from the same rules: OPA's partial evaluation of the owner's grants, with the place
+known and the caller not, joined with the platform's routes, agents and scopes. It lists what somebody could be granted,
+not who there is: groups and agents are names that tokens say.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from sidecar.authoring.coverage import OBLIGATIONS
+from sidecar.authoring.engine import Engine
+from sidecar.authoring.explain import FACTS
+from sidecar.authoring.obliged import refused
+from sidecar.authoring.terms import TermWriter, resolved, unfolded
+from sidecar.errors import ConfigurationError
+from sidecar.model import JsonObject
+from sidecar.policy import read_residual
+from sidecar.policyset import CAPABILITIES
+
+_UNKNOWN: Final = (
+    *("input.subject", "input.actor", "input.action", "input.command", "input.context"),
+    *("input.access.kind", "input.access.via", "input.access.via_view", "input.access.target"),
+)
+_COLLECTION: Final = "input.access.collection"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedPlace:
+    """A database, or a collection in it."""
+
+    database: str
+    collection: str | None
+    """None is the database and every collection in it."""
+
+    @classmethod
+    def read(cls, text: str) -> "AskedPlace":
+        """Read ``DATABASE`` or ``DATABASE.COLLECTION``; the first dot ends the database.
+
+        Raises:
+            ConfigurationError: it names no database.
+        """
+        database, dot, collection = text.partition(".")
+        if not database or (dot and not collection):
+            raise ConfigurationError(f"{text!r} names no place: write DATABASE or DATABASE.COLLECTION")
+        return cls(database=database, collection=collection if dot else None)
+
+
+async def who(engine: Engine, place: AskedPlace) -> JsonObject:
+    """Return who could reach a place under a policy folder.
+
+    Raises:
+        ConfigurationError: OPA cannot evaluate the folder.
+    """
+    asked: JsonObject = {"database": place.database, "collection": place.collection}
+    facts = await engine.value("data.authoring.facts.reach", asked, "-d", FACTS)
+    if not isinstance(facts, dict):
+        raise ConfigurationError("the policy folder does not answer")
+    known: Any = facts
+    owners = sorted({one["owner"] for one in known["held"]} - {"platform"})
+    grants: dict[str, list[dict[str, Any]]] = {}
+    denies: dict[str, list[str]] = {}
+    for owner in (one for one in owners if f"teams/{one}" in engine.policies.bundles):
+        grants[owner] = _merged(await _grants(engine, place, owner))
+        denies[owner] = await _denies(engine, place, owner)
+    reach = [row for way in known["ways"] for grant in grants.get(way["owner"], []) for row in _row(way, grant)]
+    reach += [row for way in known["ways"] for grant in way["grants"] for row in _platform_rows(way, grant)]
+    return {
+        "place": asked,
+        "held": known["held"],
+        "reach": [*reach],
+        "denies": {owner: [*codes] for owner, codes in denies.items() if codes},
+    }
+
+
+async def _left(engine: Engine, place: AskedPlace, owner: str, rule: str) -> tuple[list[Any], TermWriter]:
+    """Return what partial evaluation leaves of an owner's rule, and a writer of it."""
+    access: JsonObject = {"database": place.database}
+    access |= {} if place.collection is None else {"collection": place.collection}
+    unknowns = [*_UNKNOWN, *([_COLLECTION] if place.collection is None else [])]
+    query = f"data.mcp.teams[{msgspec.json.encode(owner).decode()}].{rule}[grant]"
+    options = [part for unknown in unknowns for part in ("--unknowns", unknown)]
+    partial = (await engine.evaluate(query, {"access": access}, "--partial", *options)).get("partial", {})
+    capabilities = msgspec.json.decode(dict(engine.policies.files)[CAPABILITIES])
+    arities = {one["name"]: len(one["decl"].get("args", [])) for one in capabilities["builtins"]}
+    queries = [[_owned_by(owner), *expressions] for expressions in partial.get("queries", [])]
+    ways = [*read_residual({"queries": [*queries]})]
+    return ways, TermWriter(arities, partial.get("modules") or [], database=place.database)
+
+
+def _owned_by(owner: str) -> Any:
+    names = {"type": "ref", "value": [{"type": "var", "value": "eq"}]}
+    return {"index": 0, "terms": [names, {"type": "var", "value": "owner"}, {"type": "string", "value": owner}]}
+
+
+async def _grants(engine: Engine, place: AskedPlace, owner: str) -> list[dict[str, Any]]:
+    ways, writing = await _left(engine, place, owner, "grant")
+    return [_grant(engine, way, writing) for way in ways]
+
+
+async def _denies(engine: Engine, place: AskedPlace, owner: str) -> list[str]:
+    ways, writing = await _left(engine, place, owner, "deny")
+    codes = (resolved(way.grant, unfolded(way.conditions)[1]) for way in ways)
+    return sorted({"(computed)" if code is None else str(writing.value(code)) for code in codes})
+
+
+def _grant(engine: Engine, way: Any, writing: TermWriter) -> dict[str, Any]:
+    """Return one way to a grant: who must call, and what else must hold."""
+    conditions, known = unfolded(way.conditions)
+    value = writing.value(resolved(way.grant, known))
+    grant: dict[str, Any] = value if isinstance(value, dict) else {}
+    caller: dict[str, list[str]] = {part: [] for part in _CALLER}
+    left = [one for one in conditions if not _says_who(one, writing, caller)]
+    globs = [glob for one in left if (glob := _collection_glob(one, writing)) is not None]
+    said = writing.conditions([one for one in left if _collection_glob(one, writing) is None])
+    globs += ["*"] if {*said} >= _EVERY else []
+    said = [one for one in said if one not in ({"grant"} | (_EVERY if globs else set()))]
+    collections = sorted(way.collections) if way.collections is not None else globs or None
+    name = str(grant.get("id", "(computed)"))
+    return {
+        "grant": name,
+        "at": _lines(engine, way.owner, name),
+        "kinds": None if way.kinds is None else sorted(way.kinds),
+        "collections": collections,
+        "groups": [caller.pop("groups")],
+        **caller,
+        "conditions": [*dict.fromkeys(said)],
+        **{part: grant.get(part) for part in OBLIGATIONS},
+    }
+
+
+_CALLER: Final = ("groups", "roles", "scopes", "agents", "issuers")
+_EVERY: Final = frozenset({"is_string(access.collection)", 'access.collection != ""'})
+"""How the library asks for the pattern ``*``."""
+
+
+def _collection_glob(expression: Any, writing: TermWriter) -> str | None:
+    match expression:
+        case {"terms": [operator, {"type": "string", "value": str(pattern)}, {"type": "null"}, name], **rest} if (
+            not rest.keys() - {"index"} and writing.term(name) == "access.collection"
+        ):
+            return pattern if writing.term(operator) == "glob.match" else None
+        case _:
+            return None
+
+
+def _says_who(expression: Any, writing: TermWriter, caller: dict[str, list[str]]) -> bool:
+    """Take a condition about the caller's groups, roles, scopes, agent or issuer into its column."""
+    match expression:
+        case {"terms": [operator, left, right], **rest} if not rest.keys() - {"index"}:
+            name = writing.term(operator)
+            for one, other in ((left, right), (right, left)):
+                where = writing.term(other)
+                part = (_HELD if name in _MEMBER else _IS if name in _EQUAL else {}).get(where)
+                if part is not None and one.get("type") == "string":
+                    caller[part].append(one["value"])
+                    return True
+            return False
+        case _:
+            return False
+
+
+_HELD: Final = {"subject.groups": "groups", "subject.roles": "roles", "subject.scopes": "scopes"}
+_IS: Final = {"actor.id": "agents", "subject.issuer": "issuers"}
+_MEMBER: Final = frozenset({"in", "internal.member_2"})
+_EQUAL: Final = frozenset({"eq", "equal"})
+
+
+def _lines(engine: Engine, owner: str, grant: str) -> list[str]:
+    """Return the lines of the owner's policy on which a grant's id stands; none of an id that is computed."""
+    written = re.compile(rf'"id"\s*:\s*{re.escape(msgspec.json.encode(grant).decode())}')
+    return [
+        f"{path}:{number}"
+        for path, content in engine.policies.files
+        if path.startswith(f"teams/{owner}/") and path.endswith(".rego") and not path.endswith("_test.rego")
+        for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1)
+        if written.search(line)
+    ]
+
+
+def _merged(grants: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Take ways together that differ in groups or collections only: OPA lists each alternative by itself."""
+    merged: dict[str, dict[str, Any]] = {}
+    for one in grants:
+        known = merged.setdefault(repr({key: one[key] for key in one if key not in {"groups", "collections"}}), one)
+        if known is not one:
+            known["groups"] += [groups for groups in one["groups"] if groups not in known["groups"]]
+            both = (known["collections"], one["collections"])
+            known["collections"] = None if None in both else sorted({*both[0], *both[1]})
+    return [*merged.values()]
+
+
+def _row(way: dict[str, Any], grant: dict[str, Any]) -> Iterable[JsonObject]:
+    """Yield what a grant gives by one route; nothing where no agent and no scope leaves a kind of it."""
+    wanted = {kind for kind in way["kinds"] if grant["kinds"] is None or kind in grant["kinds"]}
+    may: dict[str, list[str]] = way["agents_may"]
+    named = [agent for agent in grant["agents"] if agent in may or "*" in may]
+    agents = [name for name in (named if grant["agents"] else may) if wanted & {*may.get(name, may.get("*", []))}]
+    scopes = sorted(scope for scope, opened in way["scopes_open"].items() if wanted & {*opened})
+    by_agents = {kind for name in agents for kind in may.get(name, may.get("*", []))}
+    by_scopes = {kind for scope in scopes for kind in way["scopes_open"][scope]}
+    kinds = sorted(wanted & by_agents & by_scopes)
+    if not kinds:
+        return
+    obligations = [one for one in way["obligations"] if {*one["kinds"]} & {*kinds}]
+    row: dict[str, Any] = {
+        **{key: grant[key] for key in ("grant", "at", "collections", "roles", "issuers", "conditions", *OBLIGATIONS)},
+        **{key: way[key] for key in ("owner", "deployment", "server", "route")},
+        "kinds": kinds,
+        "groups": [*grant["groups"]],
+        "route_groups": way["groups"],
+        "agents": agents,
+        "scopes": scopes,
+        "route_scopes": way["scopes"],
+        "route_issuers": way["issuers"],
+        "platform_obligations": obligations,
+    }
+    row["conditions"] = [*row["conditions"], *(f"token scope {scope}" for scope in grant["scopes"])]
+    yield {**row, "refused": refused(row)}
+
+
+def _platform_rows(way: dict[str, Any], grant: dict[str, Any]) -> Iterable[JsonObject]:
+    made = {"grant": grant["id"], "at": [], "kinds": grant["kinds"], "collections": None, "conditions": []}
+    caller = {"groups": [[group] for group in grant["groups"] if group != "*"] or [[]], "roles": [], "scopes": []}
+    issuers = [one for one in grant.get("issuers", []) if one != "*"]
+    return _row(way, {**made, **caller, "agents": [], "issuers": issuers, **dict.fromkeys(OBLIGATIONS)})
