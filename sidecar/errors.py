@@ -308,10 +308,21 @@ class PolicyDenied(AccessDenied):
 
 
 class ObligationNotSupported(AccessDenied):
-    """OPA allowed under an obligation that cannot be discharged on this command."""
+    """OPA allowed under an obligation that cannot be discharged on this command.
+
+    Args:
+        detail: for the operator.
+        access: the index of the access that the obligation is on.
+        conditions: which obligations, by their keys of the decision contract.
+    """
 
     label = "obligation_unsupported"
     public = "The call is allowed only under a condition that cannot be applied to it."
+
+    def __init__(self, detail: str = "", *, access: int | None = None, conditions: tuple[str, ...] = ()) -> None:
+        super().__init__(detail)
+        self.access = access
+        self.conditions = conditions
 
 
 class DependencyError(SidecarError):

@@ -158,6 +158,14 @@ class Evidence:
                 decision = replace(decision, reasons=reasons, accesses=decision.accesses[: len(named)])
                 owner = _owner(decision)
                 text = denials.explain(reasons, named, owners[: len(named)])
+            case ObligationNotSupported() if decision is not None and turn.command is not None:
+                owners = _owners(decision)
+                unmet = Reason(code=error.label, source=OWN_SOURCE, access=error.access)
+                reasons = folded([unmet], named, turn.command.accesses, owners)
+                decision = replace(decision, reasons=reasons, accesses=decision.accesses[: len(named)])
+                owner = _owner(decision)
+                text = denials.explain(reasons, named, owners[: len(named)], error.conditions)
+                reasons = (Reason(code=error.label, source=OWN_SOURCE),)
             case CallRefused() if named and error.reason in BEHIND:
                 home = next((index for index, access in enumerate(named) if access.via == error.path), None)
                 reasons = (Reason(code=_NOT_GRANTED, source="platform", access=home),)

@@ -38,7 +38,10 @@ def unreadable(message: str, path: str) -> str:
 
 
 class _Phrase(NamedTuple):
-    """A refusal in words. ``{what}`` becomes the accesses, ``{team}`` the owners; ``advice`` follows a semicolon."""
+    """A refusal in words. ``{what}`` becomes the accesses, ``{team}`` the owners; ``advice`` follows a semicolon.
+
+    ``{are}`` and ``{need}`` follow the number of accesses, and ``{conditions}`` says under which an allow stands.
+    """
 
     text: str
     advice: str = ""
@@ -55,22 +58,22 @@ _PHRASES: Final[Mapping[str, _Phrase]] = MappingProxyType(
         "invalid_input": _Phrase("this call could not be put to policy", "report it to the platform team"),
         "platform_data_invalid": _Phrase("the platform's policy data is broken", "report it to the platform team"),
         "suspended": _Phrase("this user or agent is suspended", _PLATFORM),
-        "system_namespace": _Phrase("{what} is closed to every agent, because it belongs to MongoDB itself"),
-        "kind_refused": _Phrase("{what} is closed to every agent"),
+        "system_namespace": _Phrase("{what} {are} closed to every agent, because it belongs to MongoDB itself"),
+        "kind_refused": _Phrase("{what} {are} closed to every agent"),
         "trait_refused": _Phrase("this call does something that is closed to you", "rewrite it in a plainer way"),
-        "scope_missing": _Phrase("{what} is not covered by the token's scope", "sign in with more scope"),
-        "agent_ceiling": _Phrase("{what} is more than this agent may do", _PLATFORM),
+        "scope_missing": _Phrase("{what} {are} not covered by the token's scope", "sign in with more scope"),
+        "agent_ceiling": _Phrase("{what} {are} more than this agent may do", _PLATFORM),
         "team_policy_error": _Phrase("{what} could not be decided by the policy of {team}", "tell {team}"),
-        "team_denied": _Phrase("{what} is forbidden by {team}", _ASK),
+        "team_denied": _Phrase("{what} {are} forbidden by {team}", _ASK),
         "no_owner": _Phrase("{what} cannot be granted, because no team owns the data", _PLATFORM),
-        "not_delegated": _Phrase("{what} is more than {team} may grant", _PLATFORM),
-        "not_granted": _Phrase("{what} is not granted to you by {team}", _ASK),
-        "outside_window": _Phrase("{what} is closed at this hour", "try again later"),
+        "not_delegated": _Phrase("{what} {are} more than {team} may grant", _PLATFORM),
+        "not_granted": _Phrase("{what} {are} not granted to you by {team}", _ASK),
+        "outside_window": _Phrase("{what} {are} closed at this hour", "try again later"),
         "no_route": _Phrase("no server is open to you for this call", _PLATFORM),
-        "approval_required": _Phrase("{what} needs an approval first", "ask {team} for one"),
+        "approval_required": _Phrase("{what} {need} an approval first", "ask {team} for one"),
         "obligation_unsupported": _Phrase(
-            "{what} is allowed only under a condition that cannot be applied to this call",
-            "use a plain find or aggregate",
+            "{what} {are} allowed by {team} only {conditions}, which cannot be applied to this call",
+            _ASK,
         ),
     }
 )
@@ -104,6 +107,40 @@ _DOING: Final[Mapping[AccessKind, str]] = MappingProxyType(
     }
 )
 
+_DOING_TO_TARGET: Final[Mapping[AccessKind, str]] = MappingProxyType(
+    {
+        AccessKind.READ: "reading from",
+        AccessKind.INSERT: "adding to",
+        AccessKind.UPDATE: "changing",
+        AccessKind.DELETE: "deleting from",
+        AccessKind.CREATE: "creating something in",
+        AccessKind.DROP: "removing something from",
+        AccessKind.INDEX: "changing the indexes in",
+        AccessKind.EXPORT: "exporting from",
+        AccessKind.EXTERNAL: "sending data to",
+        AccessKind.EXECUTE: "running code on",
+    }
+)
+"""Kinds whose words for databases do not fit what is no database."""
+
+_DOCUMENTS: Final = "$documents"
+_FROM_DOCUMENTS: Final = "running a pipeline on documents of the call's own in"
+"""What ``execute`` is where it comes of ``$documents``, which reads no namespace and runs no code of the caller's."""
+
+_CONDITIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "filter": "for some documents",
+        "mask": "without some fields",
+        "max_documents": "up to a number of documents",
+        "max_time_ms": "up to a time",
+        "approval": "after an approval",
+        "names": "for the names within your reach",
+    }
+)
+"""The obligations in words; the values are policy's own and may come of claims."""
+
+_SOME_CONDITION: Final = "under a condition"
+
 _TARGETS: Final[Mapping[TargetKind, str]] = MappingProxyType(
     {
         TargetKind.ORGANISATION: "that Atlas organisation",
@@ -132,7 +169,9 @@ def decisive(reasons: Sequence[Reason]) -> str:
     return next((known for known in _PHRASES if known in codes), reasons[0].code if reasons else "")
 
 
-def explain(reasons: Sequence[Reason], accesses: Sequence[Access], owners: Sequence[str]) -> str:
+def explain(
+    reasons: Sequence[Reason], accesses: Sequence[Access], owners: Sequence[str], conditions: Sequence[str] = ()
+) -> str:
     """Return one sentence that a model can act on: what was refused, and who can change that.
 
     It speaks of the most decisive reason, and of every access that has the same one. It names no namespace that the
@@ -143,6 +182,7 @@ def explain(reasons: Sequence[Reason], accesses: Sequence[Access], owners: Seque
         accesses: the command's, in the order that ``Reason.access`` counts in; none if it was never derived.
         owners: the owning team of each access, in the same order (empty string where there is none), or
             ``Decision.owners``.
+        conditions: the obligations that could not be met, where that is the reason (keys of the decision contract).
     """
     code = decisive(reasons)
     indices = dict.fromkeys(reason.access for reason in reasons if reason.code == code)
@@ -152,8 +192,13 @@ def explain(reasons: Sequence[Reason], accesses: Sequence[Access], owners: Seque
     bounds = sorted(f"{bound.construct} {bound.most:.15g}" for bound in exceeded)
     if bounds:
         return _BOUNDED.format(bounds=", ".join(bounds[:_MAX_NAMED]))
+    doing = _doing([accesses[index] for index in failed])
+    said = [_CONDITIONS[condition] for condition in _CONDITIONS if condition in conditions]
     words = {
-        "what": _what([accesses[index] for index in failed]),
+        "what": _what(doing),
+        "are": "are" if len(doing) > 1 else "is",
+        "need": "need" if len(doing) > 1 else "needs",
+        "conditions": " and ".join(said) or _SOME_CONDITION,
         "team": _team(failed, owners, len(accesses)),
         "remedy": _remedy([accesses[index] for index in failed]),
     }
@@ -161,13 +206,25 @@ def explain(reasons: Sequence[Reason], accesses: Sequence[Access], owners: Seque
     return f"Refused: {phrase.text.format_map(words)}{advice}."
 
 
-def _what(failed: Sequence[Access]) -> str:
-    """Word the accesses, each once; "this call" where the reason is about the whole call."""
-    named = list(dict.fromkeys(f"{_DOING[access.kind]} {_object(access)}" for access in failed))
+def _doing(failed: Sequence[Access]) -> list[str]:
+    """Word the accesses, each once."""
+    return list(dict.fromkeys(f"{_verb(access)} {_object(access)}" for access in failed))
+
+
+def _what(named: Sequence[str]) -> str:
+    """Join the words of the accesses; "this call" where the reason is about the whole call."""
     if not named:
         return "this call"
     more = len(named) - _MAX_NAMED
     return " and ".join(named[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _verb(access: Access) -> str:
+    if access.target is not None:
+        return _DOING_TO_TARGET.get(access.kind, _DOING[access.kind])
+    if access.kind is AccessKind.EXECUTE and access.via.rpartition("/")[2] == _DOCUMENTS:
+        return _FROM_DOCUMENTS
+    return _DOING[access.kind]
 
 
 def _object(access: Access) -> str:

@@ -7,7 +7,7 @@ discharged is in the table of ``sidecar.obligations.results``; every other oblig
 from dataclasses import dataclass, replace
 
 from sidecar.errors import ObligationNotSupported
-from sidecar.model import Decision
+from sidecar.model import AccessVerdict, Decision
 from sidecar.obligations.results import FORMS
 
 
@@ -26,13 +26,35 @@ def plan(decision: Decision, tool: str) -> Plan:
         ObligationNotSupported: a filter, a mask, a ceiling or an approval is asked for, or names of something else than
             a list of names.
     """
+    unmet = {index: _unmet(verdict, tool) for index, verdict in enumerate(decision.accesses)}
+    for index in _waiting(decision):
+        unmet.setdefault(index, []).append("approval")
+    for index, conditions in unmet.items():
+        if conditions:
+            detail = f"{', '.join(conditions)} of access {index}"
+            raise ObligationNotSupported(detail, access=index, conditions=tuple(conditions))
     if decision.approval is not None:
-        raise ObligationNotSupported("approval")
-    names = False
-    for index, verdict in enumerate(decision.accesses):
-        if replace(verdict, reachable_names=False).obliges:
-            raise ObligationNotSupported(f"access {index} of owner {verdict.owner}")
-        if verdict.reachable_names and tool not in FORMS:
-            raise ObligationNotSupported(f"names in access {index} of owner {verdict.owner}")
-        names = names or verdict.reachable_names
-    return Plan(names=names)
+        raise ObligationNotSupported("approval", conditions=("approval",))
+    return Plan(names=any(verdict.reachable_names for verdict in decision.accesses))
+
+
+def _unmet(verdict: AccessVerdict, tool: str) -> list[str]:
+    """Return the obligations on one access that cannot be discharged, by their keys of the decision contract."""
+    met = replace(verdict, reachable_names=False) if tool in FORMS else verdict
+    if not met.obliges:
+        return []
+    parts = {
+        "filter": met.filter is not None,
+        "mask": bool(met.mask),
+        "max_documents": met.max_documents is not None,
+        "max_time_ms": met.max_time_ms is not None,
+        "names": met.reachable_names,
+    }
+    return [part for part, asked in parts.items() if asked] or ["condition"]
+
+
+def _waiting(decision: Decision) -> list[int]:
+    """Return the accesses that ask for an approval."""
+    entries = decision.approval.get("accesses") if decision.approval is not None else None
+    asking = [entry.get("access") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return [index for index in asking if isinstance(index, int)]

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sidecar.policyset.syntax_tree import UNREAD, Path, head_of, imports_of, line_of, listed, package_of, path_of
 
-PARTS: Final = ("id", "filter", "mask", "max_documents", "max_time_ms", "approval")
+PARTS: Final = ("id", "filter", "mask", "max_documents", "max_time_ms", "approval", "names")
 """Of a grant (``policies/platform/terms.rego``)."""
 
 IDENTIFIER: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -258,6 +258,8 @@ def _part_fault(name: str, term: Any) -> str:
             return f"{name} is a text of a-z, 0-9, '.', '_' and '-', 64 at most, that begins with a letter or digit"
         case "max_documents" | "max_time_ms" if is_literal and not (kind == "number" and _is_limit(value)):
             return f"{name} is a whole number from 1 to {_MOST}"
+        case "names" if is_literal and value != "reachable":
+            return 'names is "reachable"'
         case "filter" if is_literal and not (kind == "object" and value):
             return "filter is an object with at least one member"
         case "mask" if is_literal and not (kind in {"array", "set"} and value):

@@ -153,6 +153,11 @@ async def test_nothing_within_reach_looks_like_an_empty_database(listing, conten
 async def test_the_condition_is_refused_where_it_cannot_be_met(listing, content):
     result = await called(listing, READER, "db-stats", SALES)
     assert result["_meta"]["mcp-sidecar/decision"]["reasons"][0]["code"] == "obligation_unsupported"
+    assert result["_meta"]["mcp-sidecar/decision"]["owner"] == "analytics"
+    assert result["content"][0]["text"] == (
+        "Refused: reading the metadata of database sales is allowed by team analytics only for the names within "
+        "your reach, which cannot be applied to this call; ask team analytics."
+    )
     assert not [call for call in listing.all_reached() if call["name"] == "db-stats"]
 
 

@@ -44,7 +44,7 @@ SENTENCES = [
         why("not_granted", 1, 2),
         [PLAIN, LOOKUP, OUT],
         ["sales", "people", "people"],
-        "Refused: reading hr.salaries and dropping hr.copy is not granted to you by team people; ask team people.",
+        "Refused: reading hr.salaries and dropping hr.copy are not granted to you by team people; ask team people.",
     ),
     (
         why("team_denied", 0, 0),
@@ -165,7 +165,7 @@ def test_many_failures_stay_one_short_sentence():
         for n in range(50)
     ]
     sentence = explain(why("not_granted", *range(50)), accesses, ["t"] * 50)
-    assert "reading d.c0 and reading d.c1 and reading d.c2 and 47 more is" in sentence
+    assert "reading d.c0 and reading d.c1 and reading d.c2 and 47 more are" in sentence
 
 
 @given(
@@ -187,3 +187,65 @@ def test_a_bound_that_is_exceeded_is_said() -> None:
     assert "at most $bucketAuto.buckets 1000, $topN.n 10000 here" in explain(reasons, [PLAIN], ["sales"])
     assert "at most" not in explain(why("trait_refused", None), [PLAIN], ["sales"])
     assert "at most" not in explain([*reasons, *why("suspended", None)], [PLAIN], ["sales"])
+
+
+def access(kind: AccessKind, database: str = "", collection: str = "", via: str = "/arguments/collection") -> Access:
+    return Access(kind=kind, namespace=Namespace(database=database, collection=collection), via=via)
+
+
+def target(kind: AccessKind, what: TargetKind) -> Access:
+    return Access(kind=kind, namespace=Namespace(), via="/name", target=Target(kind=what, id=""))
+
+
+WORDS = [
+    (
+        access(AccessKind.EXECUTE, "sales", via="/arguments/pipeline/0/$documents"),
+        "running a pipeline on documents of the call's own in database sales",
+    ),
+    (access(AccessKind.EXECUTE, "sales", via="/arguments/pipeline/0/$documents/0"), "running code in database sales"),
+    (access(AccessKind.METADATA, "sales"), "reading the metadata of database sales"),
+    (access(AccessKind.METADATA), "reading the metadata of the deployment"),
+    (access(AccessKind.CREATE, "sales", "x"), "creating sales.x"),
+    (access(AccessKind.EXTERNAL, "sales", "x"), "sending data to an outside service from sales.x"),
+    (target(AccessKind.EXTERNAL, TargetKind.SERVICE), "sending data to that service"),
+    (target(AccessKind.CREATE, TargetKind.ORGANISATION), "creating something in that Atlas organisation"),
+    (target(AccessKind.DROP, TargetKind.PROJECT), "removing something from that Atlas project"),
+    (target(AccessKind.CONNECT, TargetKind.CLUSTER), "connecting to that Atlas cluster"),
+    (target(AccessKind.METADATA, TargetKind.PROJECT), "reading the metadata of that Atlas project"),
+]
+
+
+@pytest.mark.parametrize(("failed", "words"), WORDS)
+def test_a_kind_has_words_that_fit_what_it_is_done_to(failed, words):
+    assert explain(why("not_granted", 0), [failed], ["t"]).startswith(f"Refused: {words} is not granted to you by")
+
+
+@pytest.mark.parametrize("code", VOCABULARY)
+def test_one_access_is_and_two_are(code):
+    two = [access(AccessKind.DELETE, "a", "b"), access(AccessKind.CREATE, "a", "c")]
+    one, both = explain(why(code, 0), two, ["t", "t"]), explain(why(code, 0, 1), two, ["t", "t"])
+    assert "creating a.c is" not in both
+    assert "creating a.c needs" not in both
+    assert "deleting from a.b are" not in one
+    assert "deleting from a.b need " not in one
+    assert "{" not in one + both
+
+
+CONDITIONS = [
+    (("filter",), "only for some documents, which"),
+    (("mask", "max_documents"), "only without some fields and up to a number of documents, which"),
+    (("max_time_ms",), "only up to a time, which"),
+    (("approval",), "only after an approval, which"),
+    (("names",), "only for the names within your reach, which"),
+    ((), "only under a condition, which"),
+    (("watermark {team}",), "only under a condition, which"),
+]
+
+
+@pytest.mark.parametrize(("conditions", "words"), CONDITIONS)
+def test_a_condition_that_cannot_be_met_is_named_with_its_team(conditions, words):
+    sentence = explain(why("obligation_unsupported", 0), [PLAIN], ["analytics"], conditions)
+    assert sentence == (
+        f"Refused: reading sales.orders is allowed by team analytics {words} cannot be applied to this call; "
+        "ask team analytics."
+    )
