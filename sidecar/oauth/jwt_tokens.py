@@ -228,6 +228,8 @@ def _fault(error: jwt.PyJWTError) -> TokenFault:
             return TokenFault.AUDIENCE
         case jwt.MissingRequiredClaimError(claim="aud"):
             return TokenFault.AUDIENCE
+        case jwt.DecodeError():
+            return TokenFault.SIGNATURE  # of a form that is none; header and payload were decoded before
         case jwt.InvalidIssuerError():
             return TokenFault.ISSUER
         case _:

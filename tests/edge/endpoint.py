@@ -28,7 +28,7 @@ from sidecar.model import JsonObject
 from sidecar.oauth.jwt_tokens import Dpop, TrustedIssuer
 from sidecar.oauth.key_sets import FileKeySet
 from sidecar.oauth.verifier import JwtVerifier
-from sidecar.ports import AttributeValue, AuditReceipt, PdpAnswer, Question
+from sidecar.ports import AttributeValue, AuditReceipt, PdpAnswer, Question, Tracer
 
 ISSUER = "https://idp.corp.example"
 RESOURCE = "http://mcp.corp.example/mcp"
@@ -229,6 +229,8 @@ async def running(
     max_sessions: int = 100,
     point: type[EnforcementPoint] = EnforcementPoint,
     dpop: Dpop = Dpop.OFF,
+    verifier: JwtVerifier | None = None,
+    tracer: Tracer | None = None,
     **changes: Any,
 ) -> AsyncIterator[Endpoint]:
     """The endpoint, for as long as the block lasts; ``point`` stages a fault of what is behind it."""
@@ -238,13 +240,13 @@ async def running(
     clock, ledger, silence = WallClock(), Ledger(), Silence()
     issuer = TrustedIssuer(issuer=ISSUER, audiences=frozenset({RESOURCE}), keys=FileKeySet(keys, clock), dpop=dpop)
     ports: Any = Ports(
-        verifier=JwtVerifier([issuer], clock),
+        verifier=verifier or JwtVerifier([issuer], clock),
         decisions=Down(),
         audit=ledger,
         upstreams={},
         clock=clock,
         identifiers=Counter(),
-        tracer=silence,  # type: ignore[arg-type]
+        tracer=tracer or silence,  # type: ignore[arg-type]
         metrics=silence,
     )
     sessions = Sessions(max_sessions, max_sessions, 3600)
