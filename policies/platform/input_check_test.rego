@@ -136,6 +136,7 @@ test_what_differs_in_one_place_is_not if {
 		["/command/amplifiers", false],
 		["/command/amplifiers", []],
 		["/command/amplifiers", {"construct": "$range.length", "number": 1, "at": "/"}],
+		["/command/amplifiers", {"0": {"construct": "$range.length", "number": 1, "at": "/"}}],
 		["/command/amplifiers", ["$range.length"]],
 		["/command/amplifiers", [{"construct": "$range.length", "number": "1", "at": "/"}]],
 		["/command/amplifiers", [{"construct": 1, "number": 1, "at": "/"}]],

@@ -64,6 +64,8 @@ test_with_one_issuer_nothing_has_to_be_said if {
 
 test_what_is_said_counts_also_with_one_issuer if {
 	"no_route" in codes(fixture.question, said([other]))
+	codes(fixture.question, {"scope_issuers": said([other]).scope_issuers}) == {"scope_missing"}
+	codes(fixture.question, {"agents": said([other]).agents}) == {"agent_ceiling"}
 }
 
 test_with_several_issuers_what_says_nothing_counts_for_nobody if {

@@ -142,6 +142,14 @@ def literal_number(value: JsonValue) -> float | None:
     return _finite(value)
 
 
+def literal_text(value: JsonValue) -> str | None:
+    """Return the text that an expression is, as it stands or in ``$literal``; None if it is computed."""
+    if isinstance(value, dict) and len(value) == 1:
+        [(key, inner)] = value.items()
+        return inner if key in _LITERAL and isinstance(inner, str) else None
+    return value if isinstance(value, str) and not value.startswith("$") else None
+
+
 def _parsed(text: str) -> float | None:
     try:
         return _finite(int(text)) if len(text) < len(str(MOST)) and text.lstrip("-").isdigit() else _finite(float(text))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from sidecar.commands.amplifiers import MOST, capped, literal_number
+from sidecar.commands.amplifiers import MOST, capped, literal_number, literal_text
 from sidecar.commands.ejson import is_typed
 from sidecar.commands.field_log import ROOT, FieldLog
 from sidecar.commands.growth import ONE, UNKNOWN, Size, largest, released, times, total
@@ -360,10 +360,24 @@ def _trim(log: FieldLog, value: JsonValue, at: str) -> Size:
     """``$trim``: its time is the length of the text times that of ``chars`` (CVE-2026-8202)."""
     known = held(value, at, "input chars")
     if "chars" in known:
-        chars = known["chars"]
-        written = isinstance(chars, str) and not chars.startswith("$")
-        log.amplifiers.note("$trim.chars", len(chars) if written and isinstance(chars, str) else None, f"{at}/chars")
+        chars = literal_text(known["chars"])
+        log.amplifiers.note("$trim.chars", None if chars is None else len(chars), f"{at}/chars")
     return total([analyse_expression(log, item, below(at, key)) for key, item in known.items()])
+
+
+def _replace_all(log: FieldLog, value: JsonValue, at: str) -> Size:
+    """``$replaceAll``: a text of which every part becomes a longer one; repeated, it grows by that factor each time.
+
+    Of a replacement that is computed nothing is known; it is added, as by ``$concat``.
+    """
+    known = held(value, at, "input find replacement")
+    source = analyse_expression(log, known.get("input"), f"{at}/input")
+    others = [analyse_expression(log, known.get(key), f"{at}/{key}") for key in ("find", "replacement")]
+    find, replacement = literal_text(known.get("find")), literal_text(known.get("replacement"))
+    if replacement is None:
+        return total([source, *others])
+    longer = len(replacement) + 1 if find == "" else -(-len(replacement) // len(find or "?"))
+    return times(source, max(longer, 1))
 
 
 _TOP: Final = _counted("$topN.n", "n sortBy output")
@@ -381,6 +395,7 @@ _RULES: Final[Mapping[str, Callable[[FieldLog, JsonValue, str], Size]]] = {
     "$filter": _filter,
     "$reduce": _reduce,
     "$range": _range,
+    "$replaceAll": _replace_all,
     "$top": _TOP_ONE,
     "$topN": _TOP,
     "$bottom": _TOP_ONE,

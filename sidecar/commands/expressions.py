@@ -34,6 +34,9 @@ MAX_DOCUMENT_NODES: Final = 1_000_000
 JAVASCRIPT_KEYS: Final = frozenset({"$where", "$function", "$accumulator", "$code"})
 USER_ROLES: Final = "$$USER_ROLES"
 
+_CHECKED: Final = JAVASCRIPT_KEYS | TYPES.keys() | {"__proto__", "$ref"}
+"""The keys that mean something wherever they stand in a filter or a pipeline; NUL is looked for in all."""
+
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 """Compared by exact class, so that whatever else there might be is looked into rather than passed over."""
 
@@ -57,15 +60,17 @@ def scan(value: JsonValue, at: str, *, documents: bool = False) -> set[Trait]:
         if not level:
             return traits
         objects = [node for node in level if isinstance(node, dict)]
-        lists = [node for node in level if isinstance(node, list)]
+        lists = [node for node in level if isinstance(node, list)] if len(objects) != len(level) else []
         if len(objects) + len(lists) != len(level):
             raise CommandNotDerivable("malformed", "The argument holds something that is not JSON.", at)
-        if not documents and max(map(len, objects), default=0) > MAX_KEYS:
+        if not documents and objects and max(map(len, objects)) > MAX_KEYS:
             raise CommandNotDerivable("too_large", f"An object has more than {MAX_KEYS} keys.", at)
-        if _is_suspect(chain.from_iterable(objects)):
+        text = "\n".join(chain.from_iterable(objects))
+        if "$" in text or "__proto__" in text or "\0" in text:
             if documents and depth == 1 and any(map(ejson.is_typed, objects)):
                 raise CommandNotDerivable("operator_in_document", "A typed value is no document.", at)
-            objects = _checked(objects, traits, value, at, documents=documents)
+            looked_at = _CHECKED if not documents and "\0" not in text else None
+            objects = _checked(objects, traits, value, at, looked_at, documents=documents)
         budget -= len(objects) + sum(map(len, objects)) + len(lists)
         if budget < 0:
             raise CommandNotDerivable("too_large", "The argument has too many values to be analysed.", at)
@@ -76,22 +81,29 @@ def scan(value: JsonValue, at: str, *, documents: bool = False) -> set[Trait]:
     raise CommandNotDerivable("too_deep", f"The argument is nested more than {MAX_DEPTH} levels deep.", at)
 
 
-def _is_suspect(keys: Iterable[str]) -> bool:
-    """Say whether any key needs a look: one search over all of them costs less than one per key."""
-    text = "\n".join(keys)
-    return "$" in text or "__proto__" in text or "\0" in text
-
-
 def _names_user_roles(children: list[JsonValue]) -> bool:
-    return any(isinstance(child, str) and child.startswith(USER_ROLES) for child in children)
+    texts = [child for child in children if isinstance(child, str)]
+    return USER_ROLES in "\n".join(texts) and any(text.startswith(USER_ROLES) for text in texts)
 
 
 def _checked(
-    objects: list[JsonObject], traits: set[Trait], root: JsonValue, at: str, *, documents: bool
+    objects: list[JsonObject],
+    traits: set[Trait],
+    root: JsonValue,
+    at: str,
+    looked_at: frozenset[str] | None,
+    *,
+    documents: bool,
 ) -> list[JsonObject]:
-    """Return the objects of one level that hold more values; a typed value is one itself."""
+    """Return the objects of one level that hold more values; a typed value is one itself.
+
+    Of an object without a key of ``looked_at`` nothing is to be checked; None if every key is.
+    """
     further: list[JsonObject] = []
     for node in objects:
+        if looked_at is not None and looked_at.isdisjoint(node):
+            further.append(node)
+            continue
         if ejson.is_one_value(node):
             continue
         if not TYPES.keys().isdisjoint(node):
@@ -107,8 +119,6 @@ def _checked(
 
 
 def _check_keys(node: JsonObject, root: JsonValue, at: str, *, documents: bool) -> set[Trait]:
-    if not _is_suspect(node):
-        return set()
     for key in node:
         if key == "__proto__" or "\0" in key:
             where = below(_locate(root, node, at), key)

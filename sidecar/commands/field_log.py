@@ -1,9 +1,7 @@
 """What a command was found to look at, while it is being read."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, Self
 
 from sidecar.commands.amplifiers import Amplifiers
 from sidecar.commands.growth import Size
@@ -21,14 +19,24 @@ ROOT: Final = ""
 """The path of the document itself."""
 
 
-@dataclass(slots=True)
 class Read:
-    """What one computed value reads."""
+    """What one computed value reads; collects inside a ``with`` block."""
 
-    paths: list[str] = field(default_factory=list)
-    """Paths of the documents at this stage."""
-    origins: set[str] = field(default_factory=set)
-    """Paths of their own documents that variables are made of."""
+    __slots__ = ("_open", "origins", "paths")
+
+    def __init__(self, reads: list["Read"]) -> None:
+        self._open = reads
+        self.paths: list[str] = []
+        """Paths of the documents at this stage."""
+        self.origins: set[str] = set()
+        """Paths of their own documents that variables are made of."""
+
+    def __enter__(self) -> Self:
+        self._open.append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.pop()
 
 
 class FieldLog:
@@ -83,15 +91,9 @@ class FieldLog:
             for other in _seen_through(name, path):
                 self.use(other)
 
-    @contextmanager
-    def reading(self) -> Iterator[Read]:
-        """Collect what the expressions inside the block read."""
-        read = Read()
-        self._read.append(read)
-        try:
-            yield read
-        finally:
-            self._read.pop()
+    def reading(self) -> Read:
+        """Return what collects what the expressions inside its ``with`` block read."""
+        return Read(self._read)
 
     def use_variable(self, name: str) -> None:
         """Note that a variable of ``let`` is read; what it is made of was recorded where it is defined."""

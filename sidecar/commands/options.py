@@ -1,6 +1,7 @@
 """Options of stages: closed key lists, plain field names, computed fields."""
 
 from collections.abc import ItemsView
+from functools import cache
 
 from sidecar.commands.ejson import is_typed
 from sidecar.commands.pointer import below
@@ -21,11 +22,17 @@ def options(spec: JsonValue, at: str, known: str) -> JsonObject:
         CommandNotDerivable: not an object, or an option that is not known.
     """
     found = an_object(spec, at)
-    names = known.split()
+    names = _names(known)
     for key in found:
         if key not in names:
             raise CommandNotDerivable("unknown_option", "This stage has no such option here.", below(at, key))
     return found
+
+
+@cache
+def _names(known: str) -> frozenset[str]:
+    """Split the names of options; there are as many lists of them as stages."""
+    return frozenset(known.split())
 
 
 def plain(spec: JsonValue, at: str) -> None:

@@ -30,8 +30,7 @@ def walk(draft: Draft, pipeline: JsonValue, place: Place, at: str) -> None:
         if rule is None:
             raise CommandNotDerivable("unknown_stage", f"The stage {name[:64]} is not known.", below(here, name))
         draft.enter_stage(name, here)
-        flow = place.flow
-        draft.fields.sizes, draft.fields.repeated = flow.sizes, flow.documents
+        draft.fields.sizes, draft.fields.repeated = place.flow.sizes, place.flow.documents
         for nested in rule(draft, place, spec, f"{here}/{name}"):
             with draft.nesting(nested.at):
                 walk(draft, nested.pipeline, nested.place, nested.at)

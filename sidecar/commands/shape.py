@@ -46,9 +46,14 @@ ALL: Final = Origin(frozenset({ROOT}))
 
 def _joined(origins: Iterable[Origin]) -> Origin:
     found = list(origins)
-    return Origin(
-        frozenset().union(*(origin.bases for origin in found)), frozenset().union(*(origin.parts for origin in found))
-    )
+    if len(found) == 1:
+        return found[0]
+    bases: set[str] = set()
+    parts: set[str] = set()
+    for origin in found:
+        bases |= origin.bases
+        parts |= origin.parts
+    return Origin(frozenset(bases), frozenset(parts))
 
 
 class Shape:
@@ -74,17 +79,20 @@ class Shape:
 
     def origin(self, path: str) -> Origin:
         """Return what a path of these documents is made of."""
-        path = ".".join(part for part in path.split(".") if not is_position(part))
+        names = self._names
+        if "." in path or is_position(path):
+            path = ".".join(part for part in path.split(".") if not is_position(part))
         if not path:
-            return _joined([*self._names.values(), *([ALL] if self.is_open else [])])
-        if not self._names:
-            return Origin(frozenset({path}))
-        found = [origin for name, origin in self._names.items() if name.startswith(path + ".")]
+            return _joined([*names.values(), *([ALL] if self.is_open else [])])
+        if not names:
+            return Origin(frozenset((path,)))
+        inside = path + "."
+        found = [origin for name, origin in names.items() if name.startswith(inside)]
         above = path
-        while above not in self._names and above:
+        while above not in names and above:
             above = above.rpartition(".")[0]
-        if above in self._names:
-            found.append(self._names[above].below(path[len(above) + 1 :] if above else path))
+        if above in names:
+            found.append(names[above].below(path[len(above) + 1 :] if above else path))
         elif self.is_open or not found:
             found.append(Origin(frozenset({path})))
         return _joined(found)
@@ -99,7 +107,8 @@ class Shape:
         if len(self._names) >= _MAX_NAMES:
             self.unknown = True
             return
-        for other in [other for other in self._names if other.startswith(name + ".")]:
+        inside = name + "."
+        for other in [other for other in self._names if other.startswith(inside)]:
             del self._names[other]
         self._names[name] = origin
 

@@ -1,6 +1,7 @@
 """A few bytes that take a server's memory are told from those that do not: by their number, wherever they stand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,10 +10,13 @@ import pytest
 
 from sidecar.commands.amplifiers import MOST, ORDINARY, WORDS, literal_number
 from sidecar.commands.derive import derive
-from sidecar.errors import CommandNotDerivable
+from sidecar.errors import CommandNotDerivable, SidecarError
 from sidecar.model import Command, JsonValue, ToolCall, Trait
 from tests.commands.manual import PIPELINES
+from tests.ledger.rows import rows
+from tests.soundness.calls import TOOLS, calls
 
+LEAST_ORDINARY: Final = 1_000
 DATA: Final = Path(__file__).parents[2] / "policies" / "platform" / "data.json"
 COLL: Final[dict[str, JsonValue]] = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 
@@ -39,6 +43,10 @@ def grouped(accumulator: Any) -> dict[str, Any]:
 
 def reducing(step: Any, source: Any = "$a", initial: Any = None) -> dict[str, Any]:
     return {"$reduce": {"input": source, "initialValue": [] if initial is None else initial, "in": step}}
+
+
+def replacing(source: Any, find: Any, replacement: Any) -> Any:
+    return {"$replaceAll": {"input": source, "find": find, "replacement": replacement}}
 
 
 def nested_let(depth: int) -> Any:
@@ -114,6 +122,12 @@ OVER: Final[list[tuple[str, list[Any]]]] = [
     ("$reduce.copies", [setting(reducing(reducing(["$$value", "$$value"], "$$value")))]),
     ("growth", [setting({"$map": {"input": LONG, "in": LONG}})]),
     ("growth", [setting({"$size": {"$filter": {"input": LONG, "cond": {"$filter": {"input": LONG, "cond": True}}}}})]),
+    ("growth", [setting(replacing("$x", "a", "a" * 20))] * 5),
+    ("growth", [setting(replacing("$x", "", "abc"))] * 10),
+    ("growth", [setting(replacing("$x", {"$literal": "a"}, {"$literal": "$$$$$$$$$$"}))] * 10),
+    ("growth", [setting(replacing("$x", "$f", "a" * 20))] * 5),
+    ("growth", [setting(replacing("$x", "a", "$x"))] * 20),
+    ("$reduce.copies", [setting(reducing(replacing("$$value", "a", "aa"), initial="a"))]),
     ("growth", [setting(LONG), setting({"$map": {"input": "$x", "in": "$x"}})]),
     ("growth", [{"$set": {"a": LONG, "b": LONG}}, {"$unwind": "$a"}, {"$unwind": "$b"}]),
     ("growth", [{"$set": {"a": {"$concatArrays": ["$a", "$a"]}}}] * 30),
@@ -168,6 +182,9 @@ WITHIN: Final[list[list[Any]]] = [
     [setting(reducing({"$concatArrays": ["$$value", {"$cond": [{"$in": ["$$this", "$$value"]}, [], ["$$this"]]}]}))],
     [setting(reducing({"$replaceAll": {"input": "$$value", "find": "$$this.f", "replacement": "$$this.t"}},
         initial="$a"))],
+    [setting(replacing("$x", "abc", "de"))] * 100,
+    [setting(replacing("$x", "&", "&amp;"))] * 5,
+    [setting(reducing(replacing("$$value", "$$this", " "), initial="$x"))],
     [setting({"$map": {"input": "$a", "as": "i", "in": {"$mergeObjects": ["$$i", {"n": {"$add": ["$$i.n", 1]}}]}}})],
     [setting(nested_map(5))],
     [{"$set": {"a": {"$concat": ["$a", "x"]}}}] * 100,
@@ -247,15 +264,37 @@ def test_the_shipped_bounds_are_what_is_ordinary() -> None:
     assert WORDS.keys() == ORDINARY.keys()
 
 
-def test_pipelines_of_the_manual_stay_below_the_bounds(record_property) -> None:
-    largest: dict[str, float] = {}
+def ledgers() -> Iterator[ToolCall]:
+    """Calls of the other tests: attacks whose harm is elsewhere, and the benign neighbours of all attacks."""
+    for row in rows():
+        for call in (row.get("call"), row.get("near_miss")):
+            if call is not None:
+                yield ToolCall(name=call["name"], arguments=call["arguments"])
+    for tool in TOOLS:
+        yield from calls(tool, seed=1)
+
+
+def ordinary() -> Iterator[Command]:
     for pipeline in PIPELINES:
-        for construct, number in numbers(aggregate(*pipeline)).items():
-            assert number is not None, (construct, pipeline)
+        yield aggregate(*pipeline)
+    for call in ledgers():
+        with suppress(SidecarError):
+            yield derive(call)
+
+
+def test_pipelines_of_the_manual_and_of_the_ledgers_stay_below_the_bounds(record_property) -> None:
+    largest: dict[str, float] = {}
+    looked_at = 0
+    for command in ordinary():
+        looked_at += 1
+        for construct, number in numbers(command).items():
+            assert number is not None, (construct, command)
             largest[construct] = max(number, largest.get(construct, 0))
+    assert looked_at > LEAST_ORDINARY
+    print(f"{looked_at} commands")  # noqa: T201  # the measurement is what this test is for
     for construct, bound in ORDINARY.items():
         line = f"{construct:28} largest {largest.get(construct, 0):>12,.5g}   bound {bound:>16,}"
-        print(line)  # noqa: T201  # the measurement is what this test is for
+        print(line)  # noqa: T201
         record_property(construct, largest.get(construct, 0))
         assert largest.get(construct, 0) <= bound, construct
 
