@@ -25,6 +25,8 @@ class How(StrEnum):
     """It has the trait `amplifying` where it is over the platform's bound, and is closed by default."""
     CLOSED = "closed"
     """It needs a trait or a kind that is closed by default."""
+    ADMINISTRATIVE = "administrative"
+    """It needs the kind `admin` on the whole deployment."""
     NARROWED = "narrowed"
     """The advisory does not name the construct; what it can stand on is bounded. Only the upgrade closes it."""
 
@@ -41,6 +43,7 @@ class Patch(NamedTuple):
 
 _JULY: Final = "7.0.39, 8.0.28, 8.2.12, 8.3.7"
 _JUNE: Final = "7.0.35, 8.0.24, 8.2.10, 8.3.3"
+_ALSO: Final = "8.3.7; others see the record"
 _MAY: Final = "7.0.34, 8.0.23, 8.2.9, 8.3.2"
 _LONG: Final = {"$range": [0, 1_000_000]}
 _SCRIPT: Final = {"$function": {"body": "function() { return 1 }", "args": [], "lang": "js"}}
@@ -134,6 +137,8 @@ PATCHES: Final = (
         How.REFUSED,
         [{"$setWindowFields": {"sortBy": {"a": {"$meta": "randVal"}}, "output": {"x": {"$linearFill": "$a"}}}}],
     ),
+    Patch("CVE-2026-13061", "`$listSessions` of others", _ALSO, How.ADMINISTRATIVE, [{"$listSessions": {}}]),
+    Patch("CVE-2026-13066", "server-side JavaScript", _ALSO, How.CLOSED, _set(_SCRIPT)),
     Patch("CVE-2026-13071", "server-side JavaScript", _JULY, How.CLOSED, _set(_SCRIPT)),
     Patch(
         "CVE-2026-13075",
@@ -142,6 +147,7 @@ PATCHES: Final = (
         How.REFUSED,
         [{"$rankFusion": {"input": {"pipelines": {"a": [{"$limit": 1}]}}, "combination": {"weights": {"b": 1}}}}],
     ),
+    Patch("CVE-2026-13077", "`$_internalUnpackBucket`", _ALSO, How.REFUSED, [{"$_internalUnpackBucket": {}}]),
     Patch("CVE-2026-13078", "modules of server-side JavaScript", _JULY, How.CLOSED, _set(_SCRIPT)),
     Patch(
         "CVE-2026-18688",
@@ -149,6 +155,13 @@ PATCHES: Final = (
         "7.0.40, 8.0.29, 8.3.8, 9.0.2",
         How.NARROWED,
         [{"$bucketAuto": {"groupBy": "$a", "buckets": 1e300}}],
+    ),
+    Patch(
+        "CVE-2026-25610",
+        "`$geoNear` with a hint",
+        "7.0.29, 8.0.13",
+        How.REFUSED,
+        [{"$geoNear": {"near": [0, 0], "distanceField": "d", "hint": {"a": 1}}}],
     ),
     Patch(
         "CVE-2026-104005",
@@ -182,11 +195,16 @@ database.
   with `$_internal` is known.
 - **bounded**: above the platform's bound it has the trait `amplifying`, which is closed by default.
 - **closed**: it needs the trait `server_side_js`, which is closed by default.
+- **administrative**: it needs the kind `admin` on the whole deployment, which no grant of reading gives.
 - **narrowed**: the advisory does not name the construct; what it can stand on is bounded. Only the upgrade closes it.
 
 | advisory | construct | fixed in | here | tried with |
 |---|---|---|---|---|
 {rows}
+
+Out of reach, because no tool passes on the option of the command that each needs: CVE-2026-9747 (`fromRouter`),
+CVE-2026-13059, CVE-2026-13063 and CVE-2026-13069 (Queryable Encryption), CVE-2026-13072. CVE-2026-13060 lets
+`$graphLookup` read more through a view than its caller may; the sidecar asks policy about all that is behind a view.
 
 Not covered, because the construct is one that everybody needs: CVE-2025-6706, CVE-2026-4148 (`$lookup` and
 `$graphLookup` on sharded clusters), CVE-2026-13073. Upgrade.

@@ -251,12 +251,12 @@ class OpaClient:
         """
         body = encode_question(document, _COMPILED if question is Question.RESIDUAL else None)
         if self._memo is None:
-            return decode_answer(await self._evaluate(question, body), revision=self._revision)
+            return decode_answer(await self._evaluate(self._urls[question], body), revision=self._revision)
         known = self._memo.recall(question, body)
         if known is not None:
             return known
         try:
-            raw = await self._evaluate(question, body)
+            raw = await self._evaluate(self._urls[question], body)
             answer = decode_answer(raw, revision=self._revision)
         except DecisionUnavailable as error:
             if error.fault is not PdpFault.TIMEOUT:
@@ -266,8 +266,17 @@ class OpaClient:
         self._memo.remember(question, body, answer, size=len(raw))
         return answer
 
-    async def _evaluate(self, question: Question, body: bytes) -> bytes:
-        status, media_type, answer = await self._exchange(self._urls[question], body)
+    async def engine(self) -> str:
+        """Return which version of OPA answers here, by the provenance of its answer; empty if it does not say.
+
+        Raises:
+            DecisionUnavailable: as for ``ask``.
+        """
+        url = f"{self._endpoint.base}/v1/data/{Question.DECISION.value}?{_STRICT}{_PROVENANCE}"
+        return decode_answer(await self._evaluate(url, encode_question({})), revision="").engine
+
+    async def _evaluate(self, url: str, body: bytes) -> bytes:
+        status, media_type, answer = await self._exchange(url, body)
         if status != _OK:
             fault = PdpFault.REDIRECT if status in _REDIRECTS else PdpFault.STATUS
             raise DecisionUnavailable(f"OPA answered {status} {describe_failure(answer)}".rstrip(), fault=fault)

@@ -15,6 +15,7 @@ import msgspec
 from sidecar.errors import ConfigurationError, DecisionUnavailable
 from sidecar.model import JsonObject
 from sidecar.opa.client import OpaClient
+from sidecar.opa.engine_version import version_fault
 from sidecar.opa.memo import Memo
 from sidecar.opa.self_test import self_test
 from sidecar.opa.wire import MAX_QUESTION_BYTES
@@ -235,6 +236,8 @@ class Instance:
         except TimeoutError:
             raise ConfigurationError(f"OPA was not healthy within {timeout_s:g} s") from None
         await self._pass_self_test()
+        if too_old := version_fault(await self.client.engine()):
+            raise ConfigurationError(too_old)
 
     async def _pass_self_test(self) -> None:
         """Take the self-test; an answer that is wrong is final, one that is late is asked for again.

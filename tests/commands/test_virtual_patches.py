@@ -1,5 +1,6 @@
 """Every advisory of the table is refused or carries a trait that the shipped policy closes."""
 
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -7,7 +8,7 @@ import pytest
 
 from sidecar.commands.derive import derive
 from sidecar.errors import CommandNotDerivable
-from sidecar.model import JsonValue, ToolCall, Trait
+from sidecar.model import Access, AccessKind, JsonValue, Namespace, ToolCall, Trait
 from tests.parts import ROOT
 from tools.virtual_patches import PAGE, PATCHES, How, Patch, render
 
@@ -29,6 +30,10 @@ def test_its_construct_does_not_get_through(patch: Patch, tool: str) -> None:
     if patch.how is How.REFUSED:
         with pytest.raises(CommandNotDerivable):
             derive(call(tool, patch))
+        return
+    if patch.how is How.ADMINISTRATIVE:
+        whole = Access(kind=AccessKind.ADMIN, namespace=Namespace(), via="")
+        assert whole in {replace(access, via="") for access in derive(call(tool, patch)).accesses}
         return
     trait = Trait.SERVER_SIDE_JS if patch.how is How.CLOSED else Trait.AMPLIFYING
     assert trait in derive(call(tool, patch)).traits

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.opa import engine_version
 from sidecar.opa.managed import MIN_MEMORY_BYTES, ManagedOpa
 from sidecar.ports import DecisionPoint, PdpAnswer, Question
 from tests.opa.small_policies import MAIN
@@ -97,6 +98,17 @@ async def test_a_decision_comes_with_its_revision_and_id(make_policies: Policies
     assert not await opa.healthy()
     with pytest.raises(DecisionUnavailable):
         await opa.ask(Question.DECISION, {})
+
+
+@pytest.mark.parametrize("floor", [(1, 999, 0), (2, 0, 0)])
+async def test_an_opa_that_is_too_old_does_not_serve(
+    make_policies: Policies, managed: Managed, runtime: Path, monkeypatch: pytest.MonkeyPatch, floor: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(engine_version, "FLOOR", floor)
+    with pytest.raises(ConfigurationError, match=r"OPA 1\.\d+\.\d+ is too old"):
+        async with managed(make_policies()):
+            pass
+    assert sockets(runtime) == []
 
 
 async def test_the_repositorys_policies_serve(managed: Managed) -> None:
