@@ -297,3 +297,111 @@ def test_what_is_not_listed_never_changes_an_answer(
     event(f"{len({msgspec.json.encode(answer) for answer in answers})} answers")
     for base, other in zip(range(0, len(answers), 2), range(1, len(answers), 2), strict=True):
         assert answers[base] == answers[other], (reads, questions[base], questions[other])
+
+
+# --- is it found through every chain ------------------------------------------------------------------------------------
+
+PACKAGES = ("mcp.lib", "mcp.lib.more", "mcp.platform.names", "mcp.teams.red.more", "mcp.teams.red")
+LEAVES = (
+    "input.{0}.{1}",
+    'input["{0}"]["{1}"]',
+    's_{0}.{1}',
+    "t_{0}_{1}",
+    "i.{0}.{1}",
+    'object.get(input.{0}, "{1}", 0)',
+    "[x | some k, x in input.{0}; k == \"{1}\"]",
+    '$"{{input.{0}.{1}}}"',
+    "[x | y := input.{0}; x := y.{1}]",
+)
+"""What reads one part, by its two names. ``s``, ``t`` and ``i`` are what imports make of the input."""
+FORMS = {
+    "rule": ("r{0} := {1}", "r{0}"),
+    "rule below a name": ("r{0}.x.y := {1}", "r{0}.x.y"),
+    "rule below a name, from above": ("r{0}.x.y := {1}", "r{0}"),
+    "rule below a name, by any step": ("r{0}.x.y := {1}", "r{0}[_].y"),
+    "set": ("r{0} contains x if {{ x := {1} }}", "r{0}"),
+    "object": ("r{0}[k] := v if {{ k := 1; v := {1} }}", "r{0}"),
+    "keys": ('r{0}[k] := 1 if {{ k := sprintf("%v", [{1}]) }}', "r{0}"),
+    "else": ("r{0} := 1 if {{ 1 == 2 }} else := {1}", "r{0}"),
+    "default": ("default r{0} := 0\n\nr{0} := v if {{ v := {1} }}", "r{0}"),
+    "function": ("r{0}(_) := {1}", "r{0}(1)"),
+    "argument": ("r{0}(x) := [x]", "r{0}({1})"),
+    "comprehension": ("r{0} := {{x: [y | y := {1}] | some x in [1, 2]}}", "r{0}"),
+}
+"""How a rule is written, by its number and its value, and how that value is had from it."""
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> tuple[Part, list[str]]:
+    """A part of the question, and modules in which a rule of the team reads it, through up to four others."""
+    first, second = draw(st.sampled_from(NAMES_OF_PARTS)), draw(st.sampled_from(NAMES_OF_PARTS))
+    imports: dict[str, set[str]] = {package: set() for package in PACKAGES}
+    rules: dict[str, list[str]] = {package: [] for package in PACKAGES}
+    at = draw(st.sampled_from(PACKAGES))
+    value = draw(st.sampled_from(LEAVES)).format(first, second)
+    imports[at] |= {"import input as i", f"import input.{first} as s_{first}"}
+    imports[at] |= {f"import input.{first}.{second} as t_{first}_{second}"}
+    for number in range(draw(st.integers(1, 4))):
+        form = draw(st.sampled_from(sorted(FORMS)))
+        text, name = FORMS[form]
+        home = draw(st.sampled_from(PACKAGES)) if form == "argument" else at
+        rules[home].append(text.format(number, value))
+        user = draw(st.sampled_from(PACKAGES)) if form != "argument" else at
+        called = draw(naming(home, user, f"r{number}", imports[user]))
+        value = called + name.format(number, value).removeprefix(f"r{number}")
+        at = user
+    if at != "mcp.teams.red":
+        rules[at].append(f"last := {value}")
+        value = draw(naming(at, "mcp.teams.red", "last", imports["mcp.teams.red"]))
+    rules["mcp.teams.red"].append(f"p := [1 | {value}]\n\nq := [x | x := {value}]")
+    head = {package: "\n".join([f"package {package}", *sorted(imports[package])]) for package in PACKAGES}
+    return (first, second), ["\n\n".join([head[package], *rules[package]]) + "\n" for package in PACKAGES]
+
+
+@st.composite
+def naming(draw: st.DrawFn, home: str, user: str, rule: str, imports: set[str]) -> str:
+    """How a module of one package names a rule of another; what it has to import goes to its imports."""
+    if home == user and draw(st.booleans()):
+        return rule
+    match draw(st.integers(0, 4)):
+        case 0 if home != "mcp.teams.red.more":  # two packages end in this name
+            imports.add(f"import data.{home}")
+            return f"{home.rpartition('.')[2]}.{rule}"
+        case 1:
+            alias = "a_" + home.replace(".", "_")
+            imports.add(f"import data.{home} as {alias}")
+            return f"{alias}.{rule}"
+        case 2:
+            imports.add(f"import data.{home}.{rule} as n_{rule}")
+            return f"n_{rule}"
+        case 3 if home != user:
+            imports.add(f"import data.{home}.{rule}")
+            return rule
+        case _:
+            return f"data.{home}.{rule}"
+
+
+def everywhere(value: str) -> dict[str, Any]:
+    """A question that has every part, each with a value of its own."""
+    return {one: {other: f"{value} {one} {other}" for other in NAMES_OF_PARTS} for one in NAMES_OF_PARTS}
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(chains())
+def test_a_part_that_is_read_through_any_chain_is_listed(
+    opa_binary: str, tmp_path_factory: pytest.TempPathFactory, chain: tuple[Part, list[str]]
+) -> None:
+    part, modules = chain
+    folder = tmp_path_factory.mktemp("set")
+    for number, text in enumerate(modules):
+        (folder / f"{number}.rego").write_text(text)
+    before, after = everywhere("before"), everywhere("before")
+    after[part[0]][part[1]] = "after"
+    query = "[answer | some question in input; answer := data.mcp.teams.red.q with input as question]"
+    answers = evaluated(opa_binary, query, [before, after], "-d", str(folder))
+    assume(answers is not None)
+    assert len(answers) == len([before, after])
+    assert answers[0] != answers[1], "the chain does not lead to the part"
+    reads = read_list(opa_binary, *modules).of(RED)
+    event("everything is read" if reads == EVERYTHING else "parts are read")
+    assert any(part[:length] in reads for length in range(len(part) + 1)), (part, reads)
