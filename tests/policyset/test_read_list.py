@@ -74,6 +74,7 @@ READS = {
     "not": ("p if not input.a.b", "a.b"),
     "a step of a call": ('p := object.get({}, "a", {})[input.b]', "b"),
     "another rule": ("p := q\n\nq := r\n\nr := input.a", "a"),
+    "a rule whose value has the name in it": ('p := q.x.y\n\nq := {"x": {"y": input.a}}', "a"),
     "a rule of a package below": ("import data.mcp.teams.red.more\n\np := more.x", "m"),
     "the library": ("import data.mcp.lib\n\np if lib.on(input.a)", "a d"),
     "the library, in part": ("import data.mcp.lib as l\n\np if l.reads", "access.kind"),
@@ -299,19 +300,21 @@ def test_what_is_not_listed_never_changes_an_answer(
         assert answers[base] == answers[other], (reads, questions[base], questions[other])
 
 
-# --- is it found through every chain ------------------------------------------------------------------------------------
+# --- is it found through every chain ----------------------------------------------------------------------------------
 
 PACKAGES = ("mcp.lib", "mcp.lib.more", "mcp.platform.names", "mcp.teams.red.more", "mcp.teams.red")
 LEAVES = (
     "input.{0}.{1}",
     'input["{0}"]["{1}"]',
-    's_{0}.{1}',
+    "s_{0}.{1}",
     "t_{0}_{1}",
     "i.{0}.{1}",
     'object.get(input.{0}, "{1}", 0)',
-    "[x | some k, x in input.{0}; k == \"{1}\"]",
+    '[x | some k, x in input.{0}; k == "{1}"]',
     '$"{{input.{0}.{1}}}"',
     "[x | y := input.{0}; x := y.{1}]",
+    '[1 | {{"after": 1}}[input.{0}.{1}]]',
+    '[1 | k := {{"after": 1}}; k[input.{0}.{1}]]',
 )
 """What reads one part, by its two names. ``s``, ``t`` and ``i`` are what imports make of the input."""
 FORMS = {
@@ -320,6 +323,9 @@ FORMS = {
     "rule below a name, from above": ("r{0}.x.y := {1}", "r{0}"),
     "rule below a name, by any step": ("r{0}.x.y := {1}", "r{0}[_].y"),
     "set": ("r{0} contains x if {{ x := {1} }}", "r{0}"),
+    "part of a value": ('r{0} := {{"x": {{"y": {1}}}}}', "r{0}.x.y"),
+    "what replaces a part": ("r{0} := [x | x := input.z with input.z as {1}]", "r{0}"),
+    "what replaces everything": ('r{0} := [x | x := input.z with input as {{"z": {1}}}]', "r{0}"),
     "object": ("r{0}[k] := v if {{ k := 1; v := {1} }}", "r{0}"),
     "keys": ('r{0}[k] := 1 if {{ k := sprintf("%v", [{1}]) }}', "r{0}"),
     "else": ("r{0} := 1 if {{ 1 == 2 }} else := {1}", "r{0}"),
