@@ -430,3 +430,44 @@ def test_telemetry_goes_nowhere_unless_told(given_environment):
 
 def test_programs_are_found_where_the_environment_says():
     assert settings.search_path() == os.environ["PATH"]  # noqa: TID251 - what the product must have read
+
+
+CONTROL_TLS = {"certificate": "/c", "key": "/k", "client_ca": "/a", "operators": ["commonName=ann"]}
+KEPT = {"suspensions": "file:/kept"}
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        KEPT,
+        {**KEPT, "control_listen": "unix:/run/control"},
+        {**KEPT, "control_listen": "127.0.0.1:1", "control_tls": CONTROL_TLS},
+    ],
+)
+def test_a_whole_control_listener_is_accepted(good):
+    assert loaded(**good).suspensions == "file:/kept"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"control_listen": "unix:/run/control"},
+        {**KEPT, "control_listen": "unix:run/control"},
+        {**KEPT, "control_listen": "127.0.0.1:1"},
+        {**KEPT, "control_listen": "somewhere"},
+        *(
+            {
+                **KEPT,
+                "control_listen": "127.0.0.1:1",
+                "control_tls": {k: v for k, v in CONTROL_TLS.items() if k != left},
+            }
+            for left in CONTROL_TLS
+        ),
+        {**KEPT, "control_listen": "127.0.0.1:1", "control_tls": CONTROL_TLS | {"operators": []}},
+        {"suspensions": "file:"},
+        {"suspensions": "/kept"},
+    ],
+)
+def test_a_control_listener_that_lacks_something_is_refused(bad):
+    with pytest.raises(ConfigurationError):
+        loaded(**bad)
