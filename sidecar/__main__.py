@@ -13,13 +13,14 @@ from typing_extensions import override
 
 from sidecar import __version__, app, inspection, lifecycle, operating, settings
 from sidecar.audit import chain
-from sidecar.authoring import golden_case, kit, scaffold, token_explained, wording
+from sidecar.authoring import golden_case, kit, token_explained, wording
 from sidecar.demo import run as demo_run
 from sidecar.errors import ConfigurationError
 from sidecar.identity import Preset, as_settings
 from sidecar.model import JsonObject
 from sidecar.policyset import bundle_writer
 from sidecar.printing import escaped
+from sidecar.starting import policy_init, policy_new
 from sidecar.system import SystemClock
 
 EX_CONFIG: Final = 78
@@ -103,6 +104,7 @@ _AT: Final = click.option(
 _ENVIRONMENT: Final = click.option(
     "--environment", metavar="NAME", help="The environment that policies see (input.context.environment)."
 )
+_WATCH: Final = click.option("--watch", is_flag=True, help="Run again whenever a file changes, until Ctrl-C.")
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 _PATH: Final = click.Path(exists=True, path_type=Path)
 _CONSOLE: Final = Console(soft_wrap=True)
@@ -168,9 +170,12 @@ def policy() -> None:
 @click.option(
     "--issuer", "issuers", multiple=True, metavar="ISS", help="An issuer whose tokens are accepted; repeat for each."
 )
+@_WATCH
 @_OPA
 @_JSON
-def policy_check(paths: tuple[Path, ...], *, issuers: tuple[str, ...], opa: str | None, as_json: bool) -> None:
+def policy_check(
+    paths: tuple[Path, ...], *, issuers: tuple[str, ...], watch: bool, opa: str | None, as_json: bool
+) -> None:
     """Check policies as the sidecar does before it serves them: containment, types, the platform's data.
 
     PATH is a policy folder, or bundle archives (platform.tar.gz, TEAM.tar.gz), or folders of them as `policy bundle`
@@ -178,6 +183,10 @@ def policy_check(paths: tuple[Path, ...], *, issuers: tuple[str, ...], opa: str 
 
     With --issuer, or with settings, also warns of entries of the platform's data that count for none of the issuers.
     """
+    if watch:
+        if len(paths) != 1 or as_json:
+            raise click.UsageError("--watch is for one policy folder, and not for --json")
+        lifecycle.run(kit.watch_checks(paths[0], opa, issuers, lambda told: wording.print_checked(told, _CONSOLE)))
     checked = lifecycle.run(kit.check_paths(paths, opa, issuers))
     if as_json:
         _echo_json(checked.document())
@@ -189,14 +198,19 @@ def policy_check(paths: tuple[Path, ...], *, issuers: tuple[str, ...], opa: str 
 
 @policy.command("test")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
+@_WATCH
 @_OPA
 @_JSON
-def policy_test(folder: Path, *, opa: str | None, as_json: bool) -> None:
+def policy_test(folder: Path, *, watch: bool, opa: str | None, as_json: bool) -> None:
     """Run the tests of the policy folder DIR and its golden cases (DIR/cases), and show the coverage of each file.
 
-    Status 1 if a test fails.
+    Status 1 if a test fails. With --watch a change in one team's folder runs that team's tests only.
     """
-    tested = lifecycle.run(kit.test_folder(folder, opa))
+    if watch:
+        if as_json:
+            raise click.UsageError("--watch is not for --json")
+        lifecycle.run(kit.watch_tests(folder, opa, lambda told: wording.print_tested(told, _CONSOLE)))
+    tested = lifecycle.run(kit.run_folder(folder, opa, None))
     if as_json:
         _echo_json(tested.document())
     else:
@@ -278,15 +292,8 @@ def policy_bundle(
         click.echo(f"{out / bundle.name}.tar.gz  {bundle.revision}")
 
 
-@policy.command("new")
-@click.argument("team")
-@click.argument("folder", metavar="[DIR]", type=_FOLDER, default="policies")
-def policy_new(team: str, folder: Path) -> None:
-    """Start the folder of TEAM in the policy folder DIR (default: policies): a policy, its tests and its data."""
-    for path in scaffold.scaffold(team, folder):
-        click.echo(path)
-    click.echo(f"\nThe platform team adds this to platform/data.json:\n{scaffold.platform_data(team)}")
-    click.echo(f"Then run: mcp-sidecar policy check {folder} && mcp-sidecar policy test {folder}")
+policy.add_command(policy_new)
+policy.add_command(policy_init)
 
 
 @cli.command()

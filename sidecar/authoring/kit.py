@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -21,16 +21,20 @@ from sidecar.authoring.checking import (
 from sidecar.authoring.deciding import DecisionReport
 from sidecar.authoring.engine import engine, shipped
 from sidecar.authoring.explain import vocabulary
+from sidecar.authoring.founding import found
+from sidecar.authoring.platform_entry import FILE, LISTING, Ownership, planned, printed
 from sidecar.authoring.question import QuestionRefused, read_identity, read_object
 from sidecar.authoring.reaching import AskedPlace, who
 from sidecar.authoring.replaying import ReplayReport
+from sidecar.authoring.scaffold import scaffold
+from sidecar.authoring.watching import team_of, watch
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
 from sidecar.identity import IdentityRules
 from sidecar.issuers import identity_rules
 from sidecar.mcp import revision
 from sidecar.model import JsonObject, RequestContext
 from sidecar.opa import ManagedOpa, OpaClient
-from sidecar.policyset import MANIFEST, PLATFORM, PolicySet, archives_in, read_archives
+from sidecar.policyset import MANIFEST, PLATFORM, PolicySet, Rule, Violation, archives_in, read_archives, workshop
 from sidecar.settings import Opa, Settings
 
 REPLAY_TIMEOUT_S: Final = 5.0
@@ -71,14 +75,81 @@ def _is_policy_folder(path: Path) -> bool:
     return path.is_dir() and ((path / PLATFORM / MANIFEST).is_file() or not archives_in(path))
 
 
-async def test_folder(folder: Path, opa: str | None) -> TeamTestReport:
-    """Run the tests of a policy folder.
+async def run_folder(folder: Path, opa: str | None, team: str | None) -> TeamTestReport:
+    """Run the tests of a policy folder, or of one of its teams.
 
     Raises:
         ConfigurationError: it is no policy folder, its tests do not compile, or OPA cannot be run.
     """
     async with engine(settings.opa_binary(opa), folder) as held:
-        return await run_tests(held)
+        return await run_tests(held, team)
+
+
+async def watch_checks(
+    folder: Path, opa: str | None, issuers: Sequence[str], tell: Callable[[CheckReport], None]
+) -> None:
+    """Check a policy folder now and after every change, until cancelled. What did not change is not parsed again.
+
+    Raises:
+        ConfigurationError: OPA cannot be run.
+    """
+    async with workshop(settings.opa_binary(opa), issuers) as checker:
+
+        async def act(_: frozenset[str] | None) -> None:
+            try:
+                policies = await asyncio.to_thread(PolicySet.read, folder)
+                tell(CheckReport(findings=tuple(await checker.examine(policies))))
+            except ConfigurationError as error:
+                tell(CheckReport(findings=(_unusable(error),)))
+
+        await watch(folder, act)
+
+
+async def watch_tests(folder: Path, opa: str | None, tell: Callable[[TeamTestReport], None]) -> None:
+    """Run the tests of a policy folder now, and after every change those of the team that changed, until cancelled.
+
+    A change of anything else, and of more than one team, runs all of them.
+    """
+
+    async def act(changed: frozenset[str] | None) -> None:
+        try:
+            tell(await run_folder(folder, opa, team_of(changed)))
+        except ConfigurationError as error:
+            tell(TeamTestReport(passed=0, cases=0, failures=(_unusable(error),), coverage={}))
+
+    await watch(folder, act)
+
+
+def _unusable(error: ConfigurationError) -> Violation:
+    return Violation(file=".", line=1, rule=Rule.COMPILE, message=str(error))
+
+
+async def init_folder(folder: Path, wanted: Ownership, opa: str | None) -> tuple[list[Path], str]:
+    """Make a policy folder from nothing; return its files, and how the team comes to list databases.
+
+    Raises:
+        ConfigurationError: the folder holds something, it cannot be written, or OPA cannot be run.
+    """
+    return await found(folder, wanted, settings.opa_binary(opa))
+
+
+async def new_team(folder: Path, wanted: Ownership, *, write: bool) -> tuple[list[Path], str]:
+    """Write a team's folder; return its files, and what is left for the platform team to do, in words.
+
+    Args:
+        folder: the policy folder.
+        wanted: the team and what it is to own.
+        write: put the platform's entries into its data.
+
+    Raises:
+        ConfigurationError: the team or its databases are there already, or it is no policy folder.
+    """
+    plan = await asyncio.to_thread(planned, folder, wanted) if write else None
+    files = await asyncio.to_thread(scaffold, wanted, folder)
+    if plan is None:
+        return files, f"The platform team adds this to {FILE} (or: --write):\n{printed(wanted)}\n\n{LISTING}"
+    await asyncio.to_thread(plan.write)
+    return [*files, plan.path], f"{LISTING}\n{plan.listing}"
 
 
 async def show_reads(folder: Path, opa: str | None) -> JsonObject:

@@ -1,10 +1,11 @@
 """``mcp-sidecar policy new``: a team's folder that passes check and tests from the first moment on."""
 
-import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from sidecar.authoring.platform_entry import Ownership, pretty
 from sidecar.errors import ConfigurationError
 
 _TEAM: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -16,9 +17,12 @@ _TAKEN: Final = frozenset(
 )
 """The platform's own owner, and words of Rego."""
 
+_DATABASE: Final = re.compile(r"[A-Za-z0-9_-]{1,63}\*?")
+_COLLECTION: Final = re.compile(r"[A-Za-z0-9_.*-]{1,120}")
+
 _POLICY: Final = """\
 # METADATA
-# title: The TEAM team's database, TEAM
+# title: The TEAM team's DATABASES
 # description: Readers read the documents and see the names; nobody writes.
 # schemas:
 #   - input: schema.question
@@ -31,13 +35,13 @@ import data.mcp.lib
 # scope: document
 grant contains {"id": "readers-read-documents"} if {
 	lib.reads
-	lib.on("TEAM", ["*"])
+	ON_DOCUMENTS
 	lib.in_any_group(data.mcp.grants.TEAM.readers)
 }
 
 grant contains {"id": "readers-see-the-catalogue"} if {
 	lib.reads_metadata
-	lib.on("TEAM", ["", "*"])
+	ON_NAMES
 	lib.in_any_group(data.mcp.grants.TEAM.readers)
 }
 
@@ -69,48 +73,89 @@ question(groups, kind, database, collection) := {
 ids(asked) := {grant.id | some grant in TEAM.grant with input as asked}
 
 test_readers_read_documents_and_see_the_catalogue if {
-	ids(question(["TEAM-readers"], "read", "TEAM", "anything")) == {"readers-read-documents"}
-	ids(question(["TEAM-readers"], "metadata", "TEAM", "")) == {"readers-see-the-catalogue"}
+	every database in {OURS} {
+		ids(question(["TEAM-readers"], "read", database, "COLLECTION")) == {"readers-read-documents"}
+		ids(question(["TEAM-readers"], "metadata", database, "")) == {"readers-see-the-catalogue"}
+	}
 }
 
 test_nobody_else_and_nothing_else if {
-	ids(question(["others"], "read", "TEAM", "anything")) == set()
-	ids(question(["TEAM-readers"], "read", "another", "anything")) == set()
-	ids(question(["TEAM-readers"], "insert", "TEAM", "anything")) == set()
-	ids(question(["TEAM-readers"], "read", "TEAM", "")) == set()
+	ids(question(["others"], "read", "DATABASE", "COLLECTION")) == set()
+	ids(question(["TEAM-readers"], "read", "ELSEWHERE", "COLLECTION")) == set()
+	ids(question(["TEAM-readers"], "insert", "DATABASE", "COLLECTION")) == set()
+	ids(question(["TEAM-readers"], "read", "DATABASE", "")) == set()OUTSIDE
 }
 
 test_a_frozen_collection_is_denied if {
-	asked := question(["TEAM-readers"], "read", "TEAM", "anything")
+	asked := question(["TEAM-readers"], "read", "DATABASE", "COLLECTION")
 	TEAM.deny == set() with input as asked
-	TEAM.deny == {"frozen"} with input as asked with data.mcp.grants.TEAM.frozen as ["anything"]
+	TEAM.deny == {"frozen"} with input as asked with data.mcp.grants.TEAM.frozen as ["COLLECTION"]
 	TEAM.deny == {"frozen-unknown"} with input as asked with data.mcp.grants.TEAM as {}
 }
 """
 
 
-def scaffold(team: str, folder: Path) -> list[Path]:
-    """Write a team's folder and return its files.
+def ownership(
+    team: str,
+    databases: Sequence[str] = (),
+    collections: Sequence[str] = (),
+    *,
+    deployment: str | None = None,
+    server: str | None = None,
+) -> Ownership:
+    """Return what a team is to own.
 
     Args:
-        team: the name of the team, its folder, its package and its first database.
-        folder: the policy folder.
+        team: its folder, its package and its name as an owner.
+        databases: names, or beginnings of names followed by ``*``; none is one of the team's own name.
+        collections: names, with ``*`` for any characters; none is every collection.
+        deployment: where the databases are; None is the only one.
+        server: the server of the readers' route; None is the only one.
 
     Raises:
-        ConfigurationError: the name cannot be a team's, the team is there already, or it is no policy folder.
+        ConfigurationError: the name cannot be a team's, or a name or glob cannot be owned.
     """
     if not _TEAM.fullmatch(team) or team in _TAKEN:
         raise ConfigurationError(
             f"{team!r} cannot be a team's name: use lower-case letters, digits and _, and no word of Rego"
         )
+    for name in databases:
+        if not _DATABASE.fullmatch(name):
+            raise ConfigurationError(
+                f"{name!r} cannot be owned: use a database's name, or how names begin (invoices_*)"
+            )
+    for name in collections:
+        if not _COLLECTION.fullmatch(name):
+            raise ConfigurationError(f"{name!r} cannot be granted here: use names of collections, with * in them")
+    return Ownership(
+        team=team,
+        databases=tuple(dict.fromkeys(databases)) or (team,),
+        collections=tuple(dict.fromkeys(collections)) or ("*",),
+        deployment=deployment,
+        server=server,
+    )
+
+
+def scaffold(wanted: Ownership, folder: Path) -> list[Path]:
+    """Write a team's folder and return its files.
+
+    Args:
+        wanted: the team and what it is to own.
+        folder: the policy folder.
+
+    Raises:
+        ConfigurationError: the team is there already, or it is no policy folder.
+    """
+    team = wanted.team
     home = folder / "teams" / team
     if not (folder / "platform" / ".manifest").is_file():
         raise ConfigurationError(f"{folder} is not a policy folder: it has no platform/.manifest")
+    filled = _Filled(wanted)
     files = {
         ".manifest": _json({"roots": [f"mcp/teams/{team}", f"mcp/grants/{team}"], "rego_version": 1}),
-        "data.json": _json({"mcp": {"grants": {team: {"readers": [f"{team}-readers"], "frozen": []}}}}),
-        "policy.rego": _POLICY.replace("TEAM", team),
-        "policy_test.rego": _TESTS.replace("TEAM", team),
+        "data.json": _json({"mcp": {"grants": {team: {"readers": [wanted.group], "frozen": []}}}}),
+        "policy.rego": filled.text(_POLICY),
+        "policy_test.rego": filled.text(_TESTS),
     }
     try:
         home.mkdir(parents=True)
@@ -123,28 +168,60 @@ def scaffold(team: str, folder: Path) -> list[Path]:
     return [home / name for name in files]
 
 
-def platform_data(team: str) -> str:
-    """Return what the platform team adds to its data so that calls reach the new team, as two pieces of JSON."""
-    holding = {
-        team: {
-            "owner": team,
-            "delegated": [{"kinds": ["read", "metadata"], "collections": ["", "*"]}],
-            "obligations": [],
+class _Filled:
+    """The templates with what one team owns."""
+
+    def __init__(self, wanted: Ownership) -> None:
+        self._wanted = wanted
+        self.databases = [example_of(name) for name in wanted.databases]
+        self.collection = example_of(wanted.collections[0])
+
+    def text(self, template: str) -> str:
+        """Return a template with its words in capitals replaced."""
+        wanted = self._wanted
+        elsewhere = _outside(wanted.databases)
+        outside = ""
+        if "*" not in wanted.collections:
+            outside = (
+                f'\n\tids(question(["TEAM-readers"], "read", "DATABASE", "{_outside(wanted.collections)}")) == set()'
+            )
+        words = {
+            "OUTSIDE": outside,
+            "ON_DOCUMENTS": self._condition(wanted.collections),
+            "ON_NAMES": self._condition(("", *wanted.collections)),
+            "DATABASES": f"database{'s' if len(wanted.databases) > 1 else ''}, {', '.join(wanted.databases)}",
+            "OURS": _listed(self.databases),
+            "DATABASE": self.databases[0],
+            "COLLECTION": self.collection,
+            "ELSEWHERE": elsewhere,
+            "TEAM": wanted.team,
         }
-    }
-    route = {
-        "id": f"{team}-readers",
-        "groups": [f"{team}-readers"],
-        "agents": ["*"],
-        "scopes": ["*"],
-        "kinds": ["read", "metadata"],
-        "server": "<a server of that deployment>",
-    }
-    return (
-        f"under deployments.<deployment>.databases:\n{_json(holding)}\n"
-        f"in routes, unless one covers the group already:\n{_json(route)}"
-    )
+        for word, meaning in words.items():
+            template = re.sub(rf"\b{word}\b|(?<=\)){word}\b", meaning.replace("\\", r"\\"), template)
+        return template
+
+    def _condition(self, collections: Sequence[str]) -> str:
+        databases = self._wanted.databases
+        if len(databases) == 1 and not databases[0].endswith("*"):
+            return f'lib.on("{databases[0]}", [{_listed(collections)}])'
+        return f"lib.on_any([{_listed(databases)}], [{_listed(collections)}])"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def example_of(glob: str) -> str:
+    """Return a name that a glob matches."""
+    return "anything" if glob == "*" else glob.replace("*", "1")
+
+
+def _outside(globs: Sequence[str]) -> str:
+    """Return a name that none of the globs matches."""
+    forms = [re.compile(re.escape(glob).replace(r"\*", ".*")) for glob in globs]
+    candidates = ("another", *(f"other-{number}" for number in range(100)), "zzz")
+    return next((name for name in candidates if not any(form.fullmatch(name) for form in forms)), "another")
 
 
 def _json(document: object) -> str:
-    return json.dumps(document, indent=2) + "\n"
+    return f"{pretty(document)}\n"

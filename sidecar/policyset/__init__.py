@@ -5,11 +5,13 @@ from sidecar.policyset.bundle_reader import PLATFORM, Archives, archives_in, rea
 from sidecar.policyset.checks import CHECK_MEMORY_BYTES, SetChecker, examine_set, refuse, workshop
 from sidecar.policyset.compile_errors import complaints
 from sidecar.policyset.containment import MAX_MODULE_BYTES, MAX_TEAM_FILES, MAX_TEAM_RULES_BYTES
+from sidecar.policyset.data_lines import json_span
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import CAPABILITIES, MANIFEST, SCHEMAS, TEAMS, PolicySet, store
 from sidecar.policyset.folder_changes import Snapshot, snapshot
 from sidecar.policyset.manifest import (
     TRUSTED,
+    NotOneReading,
     decode_strictly,
     is_team,
     listed,
@@ -36,6 +38,7 @@ __all__ = [
     "TRUSTED",
     "Archives",
     "Linted",
+    "NotOneReading",
     "OpaCommand",
     "PolicySet",
     "ReadList",
@@ -51,6 +54,7 @@ __all__ = [
     "examine_set",
     "installed",
     "is_team",
+    "json_span",
     "lint_module",
     "listed",
     "listing",

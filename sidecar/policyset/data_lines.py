@@ -48,6 +48,21 @@ def where(place: Sequence[str | int], policies: PolicySet, *, bundle: str = _BUN
     return found
 
 
+def json_span(text: str, place: Sequence[str | int]) -> tuple[int, int]:
+    """Return where a value begins and ends in a text that is JSON.
+
+    Raises:
+        KeyError: there is none at this place.
+    """
+    at = _behind_space(text, 0)
+    for step in place:
+        found = next((begin for name, begin in _members(text, at) if name == str(step)), None)
+        if found is None:
+            raise KeyError(step)
+        at = found
+    return at, _JSON.raw_decode(text, at)[1]
+
+
 def _files(policies: PolicySet, bundle: str) -> Iterator[tuple[tuple[str, ...], str, bytes]]:
     for path, content in policies.files:
         if path.startswith(f"{bundle}/") and path.endswith(f"/{_FILE}"):
