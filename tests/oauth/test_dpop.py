@@ -1,6 +1,7 @@
 """Tokens that are bound to a key: only who shows the key, for this request and once, is let in."""
 
 import dataclasses
+from itertools import count
 from typing import Any
 
 import pytest
@@ -67,7 +68,7 @@ async def test_a_proof_that_lies_is_refused_for_its_own_reason(lie: Lie) -> None
         {"header": {"kid": "whatever", "jku": "https://evil.example/k", "x5u": "https://evil.example/c"}},
         {"header": {"jwk": {**public(CLIENT), "kid": "k", "use": "sig", "alg": "ES256"}}},
     ],
-    ids=str,
+    ids=(str(number) for number in count()),
 )
 async def test_what_an_honest_client_may_write_otherwise_is_accepted(changes: dict[str, Any]) -> None:
     assert (await present(strict(), proof(BOUND, **changes))).principal.subject == "alice"
@@ -164,7 +165,7 @@ async def test_a_plain_token_gains_nothing_by_a_proof(dpop: Dpop) -> None:
         None,
         [],
     ],
-    ids=str,
+    ids=(str(number) for number in count()),
 )
 async def test_a_token_that_is_bound_to_anything_else_is_refused(cnf: Any) -> None:
     token = signed(cnf=cnf)
