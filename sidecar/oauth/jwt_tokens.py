@@ -5,7 +5,6 @@ the signature, and only then are the claims read. Every PyJWT option is spelled 
 list states what is verified and where.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -255,6 +254,6 @@ def _numeric_date(claims: JsonObject, name: str) -> float:
     value: JsonValue = claims.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TokenRejected(f"{name} is not a number", fault=TokenFault.CLAIM)
-    if not math.isfinite(value) or not 0 <= value <= MAX_NUMERIC_DATE:
+    if not 0 <= value <= MAX_NUMERIC_DATE:  # compared before it becomes a float, which a long integer cannot
         raise TokenRejected(f"{name} is out of range", fault=TokenFault.CLAIM)
     return float(value)

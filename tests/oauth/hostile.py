@@ -164,6 +164,8 @@ REASONS: dict[TokenFault, set[str]] = {
         "expiry as a string",
         "expiry as a boolean",
         "expiry beyond all dates",
+        "expiry beyond all floats",
+        "issued before all floats",
         "not before as a string",
         "not before null",
         "issued at a boolean",

@@ -167,6 +167,7 @@ LIES: dict[str, tuple[dict[str, Any], TokenFault]] = {
     "for no resource": ({"aud": ABSENT}, TokenFault.AUDIENCE),
     "expired": ({"exp": NOW - 11}, TokenFault.EXPIRED),
     "for ever": ({"exp": ABSENT}, TokenFault.CLAIM),
+    "until after all floats": ({"exp": 10**400}, TokenFault.CLAIM),
     "until a text": ({"exp": str(NOW + 300)}, TokenFault.CLAIM),
     "issued in the future": ({"iat": NOW + 11}, TokenFault.NOT_YET),
     "not yet good": ({"nbf": NOW + 11}, TokenFault.NOT_YET),

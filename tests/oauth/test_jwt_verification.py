@@ -240,6 +240,8 @@ REFUSED: dict[str, UnverifiedToken] = {
     "expiry as a string": token({"exp": str(NOW + 300)}),
     "expiry as a boolean": token({"exp": True}),
     "expiry beyond all dates": token({"exp": 10**30}),
+    "expiry beyond all floats": token({"exp": 10**400}),
+    "issued before all floats": token({"iat": -(10**400)}),
     "expiry infinite": sign(json.dumps(HEADER).encode(), json.dumps({**GOOD, "exp": float("inf")}).encode()),
     "expiry an overflowing number": sign(
         json.dumps(HEADER).encode(), json.dumps(GOOD).replace(str(NOW + 300), "1e999").encode()
