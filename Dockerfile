@@ -34,6 +34,8 @@ RUN ln -s /opt/mcp-server/node_modules/.bin/mongodb-mcp-server /usr/local/bin/mo
 ENV PATH=/opt/sidecar/bin:/usr/local/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 WORKDIR /var/lib/sidecar
 USER 10001:10001
+# To be reached from outside the container, `listen` must not be a loopback address; then the settings must say who ends TLS
+# (tls_ended_by).
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
   CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8081/readyz', timeout=2)"]

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
-from sidecar import __version__, issuers, settings
+from sidecar import __version__, issuers, set_up, settings
 from sidecar.commands import CATALOG
 from sidecar.control import listener
 from sidecar.edge import ConnectionLimits, Connections, admin, http, origins, server, tls
@@ -31,12 +31,12 @@ from sidecar.mcp import Sessions, methods
 from sidecar.oauth import PROOF_ALGORITHMS
 from sidecar.opa import ExternalOpa, ManagedOpa, OpaClient
 from sidecar.ports import Clock, ViewCatalog
-from sidecar.readiness import Decider, ManagedUpstream, Readiness
+from sidecar.readiness import Around, Decider, ManagedUpstream, Readiness
 from sidecar.settings import Settings
 from sidecar.store import FileAuditSink, FileSuspensions
 from sidecar.system import RandomIdentifiers, SystemClock
 from sidecar.telemetry import OtelMetrics, OtelTracer, build_tracer_provider, logs
-from sidecar.upstream import HttpUpstream, StdioUpstream, mongodb_environment
+from sidecar.upstream import Databases, HttpUpstream, StdioUpstream, mongodb_environment
 from sidecar.views import MongoViews
 
 _LOG = logging.getLogger("sidecar.app")
@@ -88,20 +88,28 @@ async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
     Raises:
         ConfigurationError: a part does not come up.
     """
-    settings.require_files(config)
+    clock = SystemClock()
+    set_up.require(config, clock)
+    databases = set_up.databases(config)
     async with AsyncExitStack() as stack:
-        clock = SystemClock()
+        stack.push_async_callback(databases.close)
         metrics, tracer = _telemetry(config, stack)
         with naming("audit.store"):
             audit = FileAuditSink(config.audit.path, sync=config.audit.sync)
         stack.push_async_callback(audit.close)
+        own_tls = _own_tls(config, stack)
+        views = _views(config, clock, stack)
+        with naming("issuers"):
+            trusted = await issuers.known(config, clock, stack)
+            await trusted.look_first()
         decisions = await _decisions(config, stack)
+        set_up.require_routes(config, decisions.policy_state.routed)
         candidate = await _candidate(config, stack)
         upstreams = await connect_servers(config, stack)
         suspensions, kept = await _suspensions(config, clock, stack)
         identifiers = RandomIdentifiers()
         ports = Ports(
-            verifier=await issuers.verifier(config, clock, stack),
+            verifier=trusted.verifier,
             decisions=decisions,
             audit=audit,
             upstreams=upstreams,
@@ -110,24 +118,21 @@ async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
             tracer=tracer,
             metrics=metrics,
             candidate=candidate,
-            views=_views(config, clock, stack),
+            views=views,
             suspensions=suspensions,
         )
         pep = EnforcementPoint(ports, _rules(config), _sessions(config))
         for upstream in upstreams.values():
             upstream.on_tools_changed(pep.tools_changed)
-        own_tls = _own_tls(config, stack)
         limits = _limits(config)
         connections = Connections(limits.connections, clock.monotonic, metrics.connection_ended)
-        readiness = Readiness(decisions, upstreams, metrics, pep, candidate, connections, suspensions)
+        around = _around(config, audit, trusted, databases)
+        readiness = Readiness(decisions, upstreams, metrics, pep, candidate, connections, suspensions, around)
         stack.push_async_callback(cancelled, asyncio.create_task(readiness.watch(), name="readiness"))
         with naming("listen"):
             application = http.build_application(pep, _edge(config))
             url = await _listen(application, read_address(config.listen), stack, limits, connections, own_tls)
-        with naming("admin_listen"):
-            names = admin.AdminNames.of(split_address(config.admin_listen)[0], config.admin_allowed_hosts)
-            administration = admin.build_admin_application(readiness.check, metrics.render, readiness.degraded, names)
-            admin_url = await _listen(administration, split_address(config.admin_listen), stack, ADMIN_LIMITS)
+        admin_url = await _administer(config, readiness, metrics, stack)
         if suspensions is not None and kept is not None and config.control_listen:
             switch = KillSwitch(
                 pep,
@@ -199,6 +204,26 @@ def _telemetry(config: Settings, stack: AsyncExitStack) -> tuple[OtelMetrics, Ot
     tracer = OtelTracer(provider, version=__version__)
     stack.callback(tracer.shutdown, FLUSH_S)
     return metrics, tracer
+
+
+def _around(config: Settings, audit: FileAuditSink, trusted: issuers.Issuers, databases: Databases) -> Around:
+    return Around(
+        audit_required=config.audit.on_failure == "deny",
+        audit=audit,
+        keys=trusted.keys,
+        look_at_keys=trusted.look,
+        databases=databases,
+        routes=lambda routed: set_up.differing_routes(config, routed),
+        concerns=set_up.concerns(config),
+    )
+
+
+async def _administer(config: Settings, readiness: Readiness, metrics: OtelMetrics, stack: AsyncExitStack) -> str:
+    address = split_address(config.admin_listen)
+    with naming("admin_listen"):
+        names = admin.AdminNames.of(address[0], config.admin_allowed_hosts)
+        application = admin.build_admin_application(readiness.check, metrics.render, readiness.degraded, names)
+        return await _listen(application, address, stack, ADMIN_LIMITS)
 
 
 def _rules(config: Settings) -> Rules:
@@ -377,7 +402,7 @@ async def _start(name: str, upstream: ManagedUpstream) -> None:
 def _upstream(entry: settings.Server) -> ManagedUpstream:
     timeout_s = entry.timeout_ms / 1000
     if entry.url:
-        headers = _headers(entry.headers_file) if entry.headers_file is not None else {}
+        headers = set_up.headers(entry.headers_file) if entry.headers_file is not None else {}
         return HttpUpstream(entry.name, entry.url, headers, timeout_s=timeout_s)
     connection_string = settings.secret(entry.connection_string, entry.connection_string_file)
     environment = mongodb_environment(
@@ -386,14 +411,3 @@ def _upstream(entry: settings.Server) -> ManagedUpstream:
     return StdioUpstream(
         entry.name, entry.command, {"PATH": settings.search_path(), **environment}, timeout_s=timeout_s
     )
-
-
-def _headers(file: Path) -> dict[str, str]:
-    """Read ``Name: value`` lines: the shared secret of an MCP server behind a URL."""
-    headers = {}
-    for line in settings.secret(None, file).splitlines():
-        name, colon, value = line.partition(":")
-        if not colon or not name.strip():
-            raise ConfigurationError(f"{file}: lines are Name: value")
-        headers[name.strip()] = value.strip()
-    return headers

@@ -32,6 +32,13 @@ class Claims(SettingsGroup):
     extra: tuple[str, ...] = ()
     """Further claims that policies may read under `input.subject.claims`; no other claim reaches them."""
 
+    @model_validator(mode="after")
+    def _nothing_empty(self) -> Self:
+        if not all((self.subject, self.groups, self.roles, self.scope, *self.agent, *self.extra)):
+            msg = "the name of a claim is empty"
+            raise ValueError(msg)
+        return self
+
 
 class PersonMarks(SettingsGroup):
     """What the tokens of people have at this issuer, and software's have not; known marks of software count besides."""
@@ -178,8 +185,8 @@ def check_together(issuers: Sequence[Issuer]) -> None:
         ValueError: one of them is configured twice, or opaque tokens would be shown to more than one.
     """
     names = [issuer.issuer for issuer in issuers]
-    if len(set(names)) != len(names):
-        msg = "issuers must be unique: one occurs twice"
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        msg = f"issuers must be unique: {', '.join(twice)} occurs twice"
         raise ValueError(msg)
     if sum(bool(issuer.introspection.uri) for issuer in issuers) > 1:
         msg = "at most one issuer may have an introspection endpoint: an opaque token does not say whose it is"

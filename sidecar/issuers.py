@@ -1,10 +1,15 @@
 """From the settings of issuers to what verifies their tokens."""
 
+import asyncio
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final
 
 import aiohttp
 
 from sidecar import settings
+from sidecar.errors import ConfigurationError, KeysUnavailable
 from sidecar.identity import ClaimMap, IdentityRules, PersonRule, spellings
 from sidecar.issuer_settings import Issuer
 from sidecar.oauth import (
@@ -16,12 +21,17 @@ from sidecar.oauth import (
     Introspection,
     JwtVerifier,
     KeySet,
+    NotAKeySet,
     RemoteKeySet,
     TrustedIssuer,
+    WatchedKeySet,
     key_sets,
 )
 from sidecar.ports import Clock
 from sidecar.settings import Settings
+
+FIRST_LOOK_S: Final = 5.0
+"""How long the start waits for the keys of issuers."""
 
 
 def identity_rules(entry: Issuer, config: Settings) -> IdentityRules:
@@ -34,16 +44,45 @@ def identity_rules(entry: Issuer, config: Settings) -> IdentityRules:
     )
 
 
-async def verifier(config: Settings, clock: Clock, stack: AsyncExitStack) -> JwtVerifier:
-    """Know every configured issuer; their keys are fetched when the first token asks for them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuers:
+    """What verifies tokens, and the keys that it does so with, by issuer."""
+
+    verifier: JwtVerifier
+    keys: Mapping[str, WatchedKeySet]
+
+    async def look_first(self) -> None:
+        """Have the keys that can be had within ``FIRST_LOOK_S``.
+
+        Raises:
+            ConfigurationError: an issuer answers with something that is no key set; one that is away may come back.
+        """
+        await asyncio.gather(*(_look_first(issuer, key_set) for issuer, key_set in self.keys.items()))
+
+    async def look(self) -> None:
+        """Read or fetch the keys that are due; what cannot be had, each key set says for itself."""
+        await asyncio.gather(*(key_set.look() for key_set in self.keys.values()), return_exceptions=True)
+
+
+async def known(config: Settings, clock: Clock, stack: AsyncExitStack) -> Issuers:
+    """Know every configured issuer; keys are fetched when the first token asks for them, or by a look."""
     # Not trust_env: aiohttp would also send what ~/.netrc holds for a host.
     session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
-    known = [trusted(entry, config, _keys(entry, clock, session)) for entry in config.issuers]
+    keys = {entry.issuer: _keys(entry, clock, session) for entry in config.issuers}
+    trust = [trusted(entry, config, keys[entry.issuer]) for entry in config.issuers]
     opaque = [
-        _introspection(entry, issuer, clock, session) for entry, issuer in zip(config.issuers, known, strict=True)
+        _introspection(entry, issuer, clock, session) for entry, issuer in zip(config.issuers, trust, strict=True)
     ]
     asked = next((one for one in opaque if one is not None), None)
-    return JwtVerifier(known, clock, longest=config.max_header_bytes, opaque=asked)
+    checks = JwtVerifier(trust, clock, longest=config.max_header_bytes, opaque=asked)
+    # One whose tokens are all asked about needs no keys.
+    asked_only = {
+        entry.issuer
+        for entry in config.issuers
+        if entry.introspection.uri and entry.jwks_file is None and entry.jwks_uri is None
+    }
+    watched = {issuer: key_set for issuer, key_set in keys.items() if issuer not in asked_only}
+    return Issuers(verifier=checks, keys=watched)
 
 
 def _introspection(
@@ -65,6 +104,16 @@ def _introspection(
     return Introspection(issuer, asked.uri, client, session, clock, limits=limits, cache_s=asked.cache_s)
 
 
+async def _look_first(issuer: str, key_set: WatchedKeySet) -> None:
+    try:
+        async with asyncio.timeout(FIRST_LOOK_S):
+            await key_set.look()
+    except NotAKeySet as error:
+        raise ConfigurationError(f"the keys of {issuer}: {error.detail}") from None
+    except (KeysUnavailable, TimeoutError):
+        return  # it is logged, ``/readyz`` says so, and it is tried again
+
+
 def trusted(entry: Issuer, config: Settings, keys: KeySet) -> TrustedIssuer:
     """Return what is demanded of the tokens of one issuer."""
     audiences = entry.audiences or (config.resource.text,)
@@ -82,9 +131,9 @@ def trusted(entry: Issuer, config: Settings, keys: KeySet) -> TrustedIssuer:
     )
 
 
-def _keys(entry: Issuer, clock: Clock, session: aiohttp.ClientSession) -> KeySet:
+def _keys(entry: Issuer, clock: Clock, session: aiohttp.ClientSession) -> WatchedKeySet:
     if entry.jwks_file is not None:
         return FileKeySet(entry.jwks_file, clock)
     limits = FetchLimits(proxy_for=settings.proxy_for)
     locate = key_sets.at(entry.jwks_uri) if entry.jwks_uri is not None else Discovery(entry.issuer, session, limits)
-    return RemoteKeySet(locate, session, clock, limits)
+    return RemoteKeySet(locate, session, clock, limits, issuer=entry.issuer)

@@ -2,14 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from sidecar.edge import Connections
 from sidecar.enforcement import EnforcementPoint, Suspensions
+from sidecar.oauth import WatchedKeySet
 from sidecar.opa import Load, ManagedOpa, PolicyState
 from sidecar.ports import DecisionPoint, Upstream
+from sidecar.store import FileAuditSink
 from sidecar.telemetry import OtelMetrics
+from sidecar.upstream import Databases
 
 _LOG = logging.getLogger("sidecar.app")
 
@@ -49,6 +53,22 @@ class ManagedUpstream(Upstream, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What stands around the decision: evidence, keys, databases, and what the start was concerned about."""
+
+    audit_required: bool
+    """Calls are refused while evidence cannot be stored."""
+    audit: FileAuditSink
+    keys: Mapping[str, WatchedKeySet]
+    """By issuer."""
+    look_at_keys: Callable[[], Awaitable[None]]
+    databases: Databases
+    routes: Callable[[frozenset[str] | None], str]
+    """What the routed servers and the configured ones do not have in common."""
+    concerns: Collection[str]
+
+
 class Readiness:
     """Whether the parts that a call needs are there."""
 
@@ -61,6 +81,7 @@ class Readiness:
         candidate: ManagedOpa | None,
         connections: Connections,
         suspensions: Suspensions | None,
+        around: "Around",
     ) -> None:
         self._decisions = decisions
         self._candidate = candidate
@@ -69,12 +90,19 @@ class Readiness:
         self._pep = pep
         self._connections = connections
         self._suspensions = suspensions
+        self._around = around
+        self._routes = ""
         self._unreviewed: dict[str, dict[str, str]] = {}
 
     async def check(self) -> Mapping[str, bool]:
         """Look at every part now."""
         found = {"opa": await self._decisions.healthy()}
         found |= {f"server:{name}": upstream.healthy for name, upstream in self._upstreams.items()}
+        keys = self._around.keys.values()
+        found["keys"] = not keys or any(key_set.usable for key_set in keys)
+        await self._around.audit.look()
+        if self._around.audit_required:
+            found["audit"] = self._around.audit.ready
         for component, up in found.items():
             self._metrics.health(component, up=up)
         if self._suspensions is not None:
@@ -89,18 +117,38 @@ class Readiness:
         """Name what is not as it should be and takes nothing out of rotation.
 
         ``policies`` is a refused policy set, ``candidate`` a refused candidate, ``connections`` a listener that is full
-        or had to end a connection for another a moment ago.
+        or had to end a connection for another a moment ago, ``database:…`` a database that does not answer, ``keys:…``
+        an issuer whose newest keys cannot be had, ``audit`` evidence that is not stored and need not be, ``routes``
+        servers that the policies and the settings do not have in common. The rest are concerns of the start.
         """
         sets = {"policies": self._decisions, "candidate": self._candidate}
         names = [name for name, opa in sets.items() if opa is not None and opa.policy_state.result is Load.REFUSED]
-        return [*names, "connections"] if self._connections.crowded else names
+        names += ["connections"] if self._connections.crowded else []
+        around = self._around
+        names += [f"database:{name}" for name in around.databases.silent]
+        names += [f"keys:{issuer}" for issuer, keys in around.keys.items() if keys.fault or not keys.usable]
+        names += [] if around.audit_required or around.audit.ready else ["audit"]
+        names += ["routes"] if self._differing_routes() else []
+        return [*names, *around.concerns]
 
     async def watch(self) -> None:
         """Keep the health gauges fresh for those who only read metrics."""
         while True:
+            await asyncio.gather(self._around.databases.look(), self._around.look_at_keys())
             await self.check()
+            self._report_routes()
             await self._report_tools()
             await asyncio.sleep(HEALTH_PERIOD_S)
+
+    def _differing_routes(self) -> str:
+        return self._around.routes(self._decisions.policy_state.routed)
+
+    def _report_routes(self) -> None:
+        """Log once of each change which servers the policies and the settings do not have in common."""
+        differing = self._differing_routes()
+        if differing != self._routes:
+            _LOG.warning("%s", differing or "every route leads to a configured server, and one to each")
+        self._routes = differing
 
     async def _report_tools(self) -> None:
         """Say once of each change which live tools are refused because the catalog was not written for them."""

@@ -6,7 +6,6 @@ restriction is not silently ignored.
 """
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,12 +30,14 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
+from sidecar.addresses import is_loopback
 from sidecar.control_settings import ControlTls
 from sidecar.edge import allowed_host, allowed_origin
 from sidecar.errors import ConfigurationError
 from sidecar.identity import ResourceUri
 from sidecar.issuer_settings import MAX_ISSUERS, Issuer, check_together
 from sidecar.listener_settings import Proxies, Tls, read_address, split_address
+from sidecar.setting_names import names_at, suggestion, variables
 from sidecar.settings_group import SettingsGroup
 
 PREFIX = "SIDECAR_"
@@ -90,7 +91,8 @@ class Server(SettingsGroup):
     headers_file: Path | None = None
     """A file of lines `Name: value`, the headers that are sent to `url`, such as its shared secret."""
     connection_string: SecretStr | None = None
-    """The database and its user, for `command`; only the child process gets it, in its environment."""
+    """The database and its user, for `command`; only the child process gets it, in its environment. The sidecar dials
+    its hosts, without user and password, to say on `/readyz` whether they answer."""
     connection_string_file: Path | None = None
     """The same as a file, which is safer: other processes of the same user can read an environment."""
     views_connection_string: SecretStr | None = None
@@ -212,6 +214,9 @@ class Settings(BaseSettings):
     empty: nowhere."""
     suspensions: str = ""
     """Where suspensions are kept: `file:` and a path; needed with `control_listen`."""
+    tls_ended_by: Literal["", "proxy"] = ""
+    """Who ends TLS before `listen` and `admin_listen`. `proxy`: something in front does, and nothing else reaches them.
+    Without it, both must be loopback addresses; `listen` may be another where it has `tls` of its own."""
     resource_url: str
     """The URL that clients use: the audience of tokens, and the resource of the metadata (RFC 9728)."""
     environment: str = "production"
@@ -286,11 +291,38 @@ class Settings(BaseSettings):
     def _canonical(cls, url: str) -> str:
         return ResourceUri.parse(url).text
 
+    @field_validator("resource_url")
+    @classmethod
+    def _not_in_the_clear(cls, url: str) -> str:
+        """RFC 9728 section 1.2: a resource identifier is an https URL. This machine's own addresses need no TLS."""
+        parts = urlsplit(url)
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            msg = "must begin with https://, because tokens are sent to it; http:// is for loopback addresses only"
+            raise ValueError(msg)
+        return url
+
+    @model_validator(mode="after")
+    def _tls_is_ended(self) -> Self:
+        for name, address, ended_here in (
+            ("listen", read_address(self.listen), self.tls.files is not None),
+            ("admin_listen", split_address(self.admin_listen), False),
+        ):
+            if not (self.tls_ended_by or ended_here or isinstance(address, Path) or is_loopback(address[0])):
+                msg = (
+                    f"other machines reach {name} ({address[0]}) without TLS: use a loopback address, or say "
+                    'tls_ended_by = "proxy" if something in front ends TLS'
+                )
+                raise ValueError(msg + ("; or give tls.certificate_file" if name == "listen" else ""))
+        if self.listen == self.admin_listen and split_address(self.listen)[1]:
+            msg = f"listen and admin_listen are both {self.listen}"
+            raise ValueError(msg)
+        return self
+
     @model_validator(mode="after")
     def _unique_names(self) -> Self:
         names = [server.name for server in self.servers]
-        if len(set(names)) != len(names):
-            msg = "server names must be unique: one occurs twice"
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            msg = f"server names must be unique: {', '.join(twice)} occurs twice"
             raise ValueError(msg)
         check_together(self.issuers)
         return self
@@ -334,14 +366,20 @@ def load(**defaults: Any) -> Settings:
     try:
         return Settings(**defaults)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'settings'}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False, include_context=False)
-        )
-        raise ConfigurationError(problems) from None
+        found = error.errors(include_input=False, include_url=False, include_context=False)
+        problems = (_problem(problem["type"], problem["loc"], problem["msg"]) for problem in found)
+        raise ConfigurationError("; ".join(problems)) from None
     except (ValueError, OSError) as error:
         msg = f"the settings cannot be read: {type(error).__name__}: {error}"
         raise ConfigurationError(msg) from None
+
+
+def _problem(kind: str, place: tuple[str | int, ...], message: str) -> str:
+    """Say what is wrong with one setting, without its value."""
+    name = ".".join(map(str, place)) or "settings"
+    if kind == "extra_forbidden":
+        return f"{name}: is not a setting{suggestion(str(place[-1]), names_at(Settings, place[:-1]))}"
+    return f"{name}: {message}"
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
@@ -355,7 +393,10 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
             continue
         field, *below = upper.removeprefix(PREFIX).lower().split("__")
         if field not in Settings.model_fields or (below and field not in _GROUPS):
-            msg = f"{name} is not a setting"
+            msg = f"{name} is not a setting{suggestion(upper, variables(Settings, PREFIX))}"
+            raise ConfigurationError(msg)
+        if below and below[0] not in names_at(Settings, (field,)):
+            msg = f"{name} is not a setting{suggestion(upper, variables(Settings, PREFIX))}"
             raise ConfigurationError(msg)
 
 
@@ -365,32 +406,6 @@ _GROUPS: Final = frozenset(
     if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsGroup)
 )
 """Settings with settings of their own; lists are given whole, as JSON."""
-
-
-def require_files(config: Settings) -> None:
-    """Look for what the settings name, before anything is started.
-
-    Raises:
-        ConfigurationError: something is not there; the detail names the setting.
-    """
-    files = {"opa.ca_file": config.opa.ca_file, "opa.token_file": config.opa.token_file}
-    for number, issuer in enumerate(config.issuers):
-        files |= {f"issuers.{number}.{name}": file for name, file in issuer.files().items()}
-    programs = {} if config.opa.url else {"opa.binary": config.opa.binary}
-    for number, server in enumerate(config.servers):
-        files[f"servers.{number}.connection_string_file"] = server.connection_string_file
-        files[f"servers.{number}.headers_file"] = server.headers_file
-        files[f"servers.{number}.views_connection_string_file"] = server.views_connection_string_file
-        if server.command:
-            programs[f"servers.{number}.command"] = server.command[0]
-    for setting, file in files.items():
-        if file is not None and not (file.is_file() and os.access(file, os.R_OK)):
-            raise ConfigurationError(f"{setting}: {file} cannot be read, or is not a file")
-    for setting, program in programs.items():
-        if shutil.which(program, path=search_path()) is None:
-            raise ConfigurationError(f"{setting}: program {program} not found; name its path, or put it on PATH")
-    if not config.opa.url and not config.policies.is_dir():
-        raise ConfigurationError(f"policies: {config.policies} is not a folder")
 
 
 def secret(value: SecretStr | None, file: Path | None) -> str:

@@ -16,7 +16,7 @@ from sidecar import strict_json
 from sidecar.errors import ConfigurationError, KeysUnavailable, TokenFault, TokenRejected
 from sidecar.identity import CLIENT_CLAIMS, spellings
 from sidecar.issuer_settings import Issuer
-from sidecar.issuers import verifier
+from sidecar.issuers import known
 from sidecar.mcp import jsonrpc
 from sidecar.model import AuthScheme, Credential, JsonObject, JsonValue, UnverifiedToken
 from sidecar.policy import document
@@ -97,7 +97,7 @@ async def explain_token(text: bytes, config: Settings, clock: Clock) -> TokenRep
     detail = ""
     async with AsyncExitStack() as stack:
         try:
-            found = await (await verifier(config, clock, stack)).verify(credential)
+            found = await (await known(config, clock, stack)).verifier.verify(credential)
             identity = {
                 "subject": document.subject_document(found.principal),
                 "actor": document.actor_document(found.actor),

@@ -5,8 +5,9 @@ from sidecar.oauth.client_authentication import AuthMethod, ClientAuthentication
 from sidecar.oauth.dpop import PROOF_ALGORITHMS
 from sidecar.oauth.fetch import FetchLimits, check_address
 from sidecar.oauth.introspection import Introspection
+from sidecar.oauth.jwk import NotAKeySet
 from sidecar.oauth.jwt_tokens import MAX_LEEWAY_S, Dpop, TrustedIssuer
-from sidecar.oauth.key_sets import FileKeySet, KeySet, RemoteKeySet
+from sidecar.oauth.key_sets import FileKeySet, KeySet, RemoteKeySet, WatchedKeySet
 from sidecar.oauth.metadata import Discovery
 from sidecar.oauth.verifier import JwtVerifier
 
@@ -22,8 +23,10 @@ __all__ = [
     "Introspection",
     "JwtVerifier",
     "KeySet",
+    "NotAKeySet",
     "RemoteKeySet",
     "TrustedIssuer",
+    "WatchedKeySet",
     "check_address",
     "key_sets",
 ]

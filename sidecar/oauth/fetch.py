@@ -13,6 +13,7 @@ import aiohttp
 from sidecar.addresses import is_loopback
 from sidecar.errors import KeysUnavailable
 from sidecar.model import JsonObject
+from sidecar.oauth.jwk import NotAKeySet
 from sidecar.oauth.unverified import strict_object
 
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
@@ -100,12 +101,12 @@ async def _object(
             async for chunk in response.content.iter_any():
                 body += chunk
                 if len(body) > limits.max_bytes:
-                    raise KeysUnavailable("answer too large")
+                    raise NotAKeySet("answer too large")
             return strict_object(bytes(body))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise KeysUnavailable(f"{type(error).__name__}") from error
     except ValueError as error:
-        raise KeysUnavailable("answer is not a strict JSON object") from error
+        raise NotAKeySet("answer is not a strict JSON object") from error
 
 
 def check_address(uri: str) -> SplitResult:

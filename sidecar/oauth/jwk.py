@@ -46,18 +46,30 @@ class VerificationKey:
     public_key: PublicKey
 
 
+class NotAKeySet(KeysUnavailable):
+    """An answer came, and it is no key set that can be used."""
+
+
+def holds_private_part(document: JsonObject) -> bool:
+    """Whether a key set gives away what signs: a private key (RFC 7518 section 6, ``d``) or a shared secret (``k``)."""
+    members = document.get("keys")
+    return isinstance(members, list) and any(
+        isinstance(member, dict) and {"d", "k"} & member.keys() for member in members
+    )
+
+
 def parse_key_set(document: JsonObject) -> tuple[VerificationKey, ...]:
     """Read the usable keys of a JWK set (RFC 7517 section 5); unusable members are skipped, as that section asks.
 
     Raises:
-        KeysUnavailable: the document is not a key set, or no key of it is usable.
+        NotAKeySet: the document is not a key set, or no key of it is usable.
     """
     members = document.get("keys")
     if not isinstance(members, list) or len(members) > MAX_KEYS:
-        raise KeysUnavailable("not a JSON Web Key Set of acceptable size")
+        raise NotAKeySet("not a JSON Web Key Set of acceptable size")
     keys = tuple(key for member in members if (key := _parse_key(member)) is not None)
     if not keys:
-        raise KeysUnavailable("the key set has no usable key")
+        raise NotAKeySet("the key set has no usable key")
     return keys
 
 

@@ -14,7 +14,7 @@ import aiohttp
 
 from sidecar.errors import ConfigurationError, KeysUnavailable
 from sidecar.oauth.fetch import MAX_DOCUMENT_BYTES, FetchLimits, check_address, fetch_object
-from sidecar.oauth.jwk import VerificationKey, matching, parse_key_set
+from sidecar.oauth.jwk import NotAKeySet, VerificationKey, holds_private_part, matching, parse_key_set
 from sidecar.oauth.unverified import strict_object
 from sidecar.ports import Clock
 
@@ -37,6 +37,50 @@ class KeySet(Protocol):
         ...
 
 
+class WatchedKeySet(KeySet, Protocol):
+    """A key set whose condition can be asked for."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether there are keys that tokens can be verified with."""
+        ...
+
+    @property
+    def fault(self) -> str:
+        """Why the newest keys could not be had; empty where they could."""
+        ...
+
+    async def look(self) -> None:
+        """Read or fetch the keys if that is due.
+
+        Raises:
+            KeysUnavailable: there are none that may be used.
+        """
+        ...
+
+
+def read_key_file(path: Path, *, public: bool = False) -> tuple[VerificationKey, ...]:
+    """Read the keys of a file. Blocking file access.
+
+    Args:
+        path: a JWK set as JSON.
+        public: refuse a file that also holds what signs.
+
+    Raises:
+        KeysUnavailable: it is not a key set that can be used.
+        OSError: it cannot be read.
+        ValueError: it is not a JSON object.
+    """
+    with path.open("rb") as file:
+        data = file.read(MAX_DOCUMENT_BYTES + 1)
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise NotAKeySet("the key file is too large")
+    document = strict_object(data)
+    if public and holds_private_part(document):
+        raise NotAKeySet("it holds a private key or a shared secret; leave only public keys in it")
+    return parse_key_set(document)
+
+
 class FileKeySet:
     """A key set in a file; a changed file is read again at most a second later.
 
@@ -51,6 +95,21 @@ class FileKeySet:
         self._keys: tuple[VerificationKey, ...] = ()
         self._stamp: tuple[int, int, int] | None = None
         self._checked_at: float | None = None
+        self._fault = ""
+
+    @property
+    def usable(self) -> bool:
+        """See ``WatchedKeySet``."""
+        return bool(self._keys)
+
+    @property
+    def fault(self) -> str:
+        """See ``WatchedKeySet``."""
+        return self._fault
+
+    async def look(self) -> None:
+        """See ``WatchedKeySet``."""
+        self._refresh()
 
     async def candidates(self, key_id: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
         """See ``KeySet``."""
@@ -69,19 +128,18 @@ class FileKeySet:
         try:
             status = self._path.stat()
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-            if stamp != self._stamp:
-                self._keys = self._read()
+            if stamp != self._stamp or self._fault:
+                self._keys = read_key_file(self._path)
                 self._stamp = stamp
         except (OSError, ValueError, KeysUnavailable) as error:
             # a half-written or emptied file must not lock everybody out: the last good set stays in force
-            _log.warning("key file %s is not usable: %s", self._path.name, error)
-
-    def _read(self) -> tuple[VerificationKey, ...]:
-        with self._path.open("rb") as file:
-            data = file.read(MAX_DOCUMENT_BYTES + 1)
-        if len(data) > MAX_DOCUMENT_BYTES:
-            raise KeysUnavailable("the key file is too large")
-        return parse_key_set(strict_object(data))
+            if not self._fault:
+                _log.warning("key file %s is not usable: %s", self._path.name, error)
+            self._fault = str(error)
+        else:
+            if self._fault:
+                _log.warning("key file %s is usable again", self._path.name)
+            self._fault = ""
 
 
 class RemoteKeySet:
@@ -92,6 +150,7 @@ class RemoteKeySet:
         session: makes the requests; its owner closes it.
         clock: paces the fetches.
         limits: see ``FetchLimits``.
+        issuer: whose keys they are, for the log.
     """
 
     def __init__(
@@ -100,7 +159,10 @@ class RemoteKeySet:
         session: aiohttp.ClientSession,
         clock: Clock,
         limits: FetchLimits | None = None,
+        *,
+        issuer: str = "",
     ) -> None:
+        self._issuer = issuer
         self._locate = locate
         self._session = session
         self._clock = clock
@@ -108,8 +170,24 @@ class RemoteKeySet:
         self._keys: tuple[VerificationKey, ...] = ()
         self._fetched_at = float("-inf")
         self._attempted_at = float("-inf")
-        self._failed = False
+        self._failure: KeysUnavailable | None = None
         self._flight: asyncio.Task[None] | None = None
+
+    @property
+    def usable(self) -> bool:
+        """See ``WatchedKeySet``."""
+        return bool(self._keys) and self._age() < self._limits.max_stale_s
+
+    @property
+    def fault(self) -> str:
+        """See ``WatchedKeySet``."""
+        return self._failure.detail if self._failure is not None else ""
+
+    async def look(self) -> None:
+        """See ``WatchedKeySet``."""
+        if self._failure is not None or self._age() >= self._limits.max_age_s:
+            await self._refresh()
+        self._current()
 
     async def candidates(self, key_id: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
         """See ``KeySet``."""
@@ -120,7 +198,7 @@ class RemoteKeySet:
             return found
         await self._refresh()
         found = matching(self._current(), key_id, algorithm)
-        if not found and self._failed:
+        if not found and self._failure is not None:
             raise KeysUnavailable("unknown key id, and the key set cannot be refreshed")
         return found
 
@@ -128,8 +206,11 @@ class RemoteKeySet:
         return self._clock.monotonic() - self._fetched_at
 
     def _current(self) -> tuple[VerificationKey, ...]:
-        if not self._keys or self._age() >= self._limits.max_stale_s:
-            raise KeysUnavailable("the key set could not be fetched")
+        if not self.usable:
+            failure = self._failure
+            if isinstance(failure, NotAKeySet):
+                raise NotAKeySet(failure.detail)
+            raise KeysUnavailable(f"the key set could not be fetched: {failure.detail if failure else 'not tried yet'}")
         return self._keys
 
     async def _refresh(self) -> None:
@@ -138,7 +219,7 @@ class RemoteKeySet:
         The fetch is a task of its own: the caller who started it may be cancelled, the others still want the keys.
         """
         if self._flight is None:
-            pause = self._limits.retry_s if self._failed else self._limits.cooldown_s
+            pause = self._limits.retry_s if self._failure is not None else self._limits.cooldown_s
             if self._clock.monotonic() - self._attempted_at < pause:
                 return
             self._attempted_at = self._clock.monotonic()
@@ -149,11 +230,15 @@ class RemoteKeySet:
         try:
             uri = await self._locate()
             self._keys = parse_key_set(await fetch_object(self._session, uri, self._limits))
-            self._fetched_at = self._clock.monotonic()
-            self._failed = False
         except KeysUnavailable as error:
-            self._failed = True
-            _log.warning("keys could not be fetched: %s", error)
+            if self._failure is None:
+                _log.warning("the keys of %s cannot be fetched: %s", self._issuer or "an issuer", error)
+            self._failure = error
+        else:
+            self._fetched_at = self._clock.monotonic()
+            if self._failure is not None:
+                _log.warning("the keys of %s can be fetched again", self._issuer or "an issuer")
+            self._failure = None
         finally:
             self._flight = None
 

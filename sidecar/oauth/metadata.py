@@ -10,6 +10,7 @@ from sidecar.addresses import is_loopback
 from sidecar.errors import ConfigurationError, KeysUnavailable
 from sidecar.model import JsonObject
 from sidecar.oauth.fetch import FetchLimits, check_address, fetch_object
+from sidecar.oauth.jwk import NotAKeySet
 
 _PUBLIC_NAME: Final = re.compile(r"([a-z0-9_-]+\.)+[a-z][a-z0-9-]*", re.ASCII)
 
@@ -62,13 +63,13 @@ class Discovery:
         """RFC 8414 section 3.3: the issuer in the metadata must be identical to the one asked for."""
         uri = metadata.get("jwks_uri")
         if metadata.get("issuer") != self._issuer or not isinstance(uri, str):
-            raise KeysUnavailable("the metadata is not this issuer's")
+            raise NotAKeySet("the metadata is not this issuer's")
         try:
             parts = check_address(uri)
         except ValueError as error:
-            raise KeysUnavailable(f"jwks_uri: {error}") from error
+            raise NotAKeySet(f"jwks_uri: {error}") from error
         if parts.hostname != self._host and not self._loopback and not _is_public_name(parts):
-            raise KeysUnavailable("jwks_uri: a public issuer's keys are not at an internal address")
+            raise NotAKeySet("jwks_uri: a public issuer's keys are not at an internal address")
         return uri
 
 

@@ -229,7 +229,9 @@ class ManagedOpa:
         """Let an instance answer from now on: the one assignment that a switch is."""
         self._current = instance
         self._good = policies
-        self._state = PolicyState(revision=policies.revision, since=time.time(), result=Load.LOADED)
+        self._state = PolicyState(
+            revision=policies.revision, since=time.time(), result=Load.LOADED, routed=policies.routed
+        )
         _LOG.info("opa %s policy set %s", "compares with" if self._candidate else "serves", policies.revision)
 
     def _keep(self, policies: PolicySet) -> None:

@@ -22,3 +22,5 @@ class PolicyState:
     result: Load
     error: str = ""
     """Why the folder's present content does not serve, with file and line; for logs, empty where it does."""
+    routed: frozenset[str] | None = None
+    """The MCP servers that the routes of the set that serves lead to; None where that is not known."""

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from sidecar.errors import ConfigurationError
 
 _LOADED_NAMES = frozenset({".manifest", ".signatures.json", "data.json", "data.yaml", "data.yml"})
@@ -22,6 +24,7 @@ MANIFEST = ".manifest"
 CAPABILITIES = "capabilities.json"
 SCHEMAS = "schema"
 TEAMS = "teams/"
+PLATFORM_DATA = "platform/data.json"
 
 MAX_FILE_BYTES = 16 * 2**20
 """Of any file of a set, the platform's included; a team's have lower limits (``sidecar.policyset.containment``)."""
@@ -31,6 +34,25 @@ _TOLD = frozenset({".md"})
 
 _REVISION_DIGITS = 32
 """128 bits of SHA-256. An author could make two sets that share 64 bits in 2^32 tries."""
+
+
+class _Route(msgspec.Struct):
+    server: str
+
+
+class _Platform(msgspec.Struct):
+    routes: list[_Route]
+
+
+class _Mcp(msgspec.Struct):
+    platform: _Platform
+
+
+class _Data(msgspec.Struct):
+    mcp: _Mcp
+
+
+_PlatformFile = msgspec.json.Decoder(_Data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +93,15 @@ class PolicySet:
                 digest.update(len(part).to_bytes(8, "big"))
                 digest.update(part)
         return f"sha256:{digest.hexdigest()[:_REVISION_DIGITS]}"
+
+    @property
+    def routed(self) -> frozenset[str]:
+        """The MCP servers that the platform's routes lead to; none where its data cannot be read."""
+        try:
+            data = _PlatformFile.decode(dict(self.files)[PLATFORM_DATA])
+        except (KeyError, msgspec.DecodeError):
+            return frozenset()
+        return frozenset(route.server for route in data.mcp.platform.routes)
 
     @classmethod
     def read(cls, root: Path) -> "PolicySet":

@@ -38,6 +38,9 @@ _BLOCK = 1 << 16
 _LONGEST_LINE = 1 << 24
 """Bytes. A request is at most a megabyte and its record little more, so a longer last line is not a record."""
 
+_TRIAL = bytes(4096)
+"""One block: a disk that is full may take less. Where a crash leaves it, the next start sets it aside as a torn end."""
+
 _FOREIGN_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -98,6 +101,29 @@ class FileAuditSink:
         """Number and hash of the last record that was stored; 0 and GENESIS before the first."""
         return (self._durable.seq, self._durable.head)
 
+    @property
+    def ready(self) -> bool:
+        """Whether the last record or the last look found that records are stored."""
+        return not self._failing
+
+    async def look(self) -> None:
+        """See whether the next record would be stored.
+
+        Where the last one was not, try it with zeros that are cut off again: if nobody calls any more because nothing
+        is stored, nothing else would find out that the disk has room again.
+        """
+        try:
+            self._check_file()
+            if self._failing:
+                self._put(_TRIAL)
+                self._cut()
+                if self._sync:
+                    await asyncio.to_thread(self._flush, self._fd)
+        except OSError as error:
+            self._unavailable(_why(error))
+        else:
+            self._works_again()
+
     async def append(self, record: JsonObject) -> AuditReceipt:
         """Number, link and store one record; return only when it is stored.
 
@@ -135,13 +161,14 @@ class FileAuditSink:
             self._put(line)
         except OSError as error:
             raise self._unavailable(_why(error)) from error
-        if self._failing:
-            self._failing = False
-            _LOG.warning(
-                "the audit file can be written again", extra={"path": str(self._path), "seq": self._written.seq + 1}
-            )
+        self._works_again()
         self._written = _Position(size=self._written.size + len(line), seq=self._written.seq + 1, head=digest)
         return AuditReceipt(id=str(record["id"]), seq=self._written.seq, hash=digest)
+
+    def _works_again(self) -> None:
+        if self._failing:
+            self._failing = False
+            _LOG.warning("the audit file can be written again", extra={"path": str(self._path)})
 
     def _check_file(self) -> None:
         """Refuse unless the path is the held file, with the length that the last append left.

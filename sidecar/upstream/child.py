@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import signal
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,9 @@ from sidecar.upstream.redaction import LogBudget, Redactor
 
 _READ_BYTES = 256 * 1024
 _MAX_LOG_LINE_BYTES = 8 * 1024
+_LAST_LINES = 4
+_WORDS = 200
+"""Characters of a line that tells why a program did not start."""
 _LOG_LINES_PER_SECOND = 50
 _LEVELS = {b"[DEBUG]": logging.DEBUG, b"[INFO]": logging.INFO, b"[WARNING]": logging.WARNING, b"[ERROR]": logging.ERROR}
 """How the server's own stderr logger marks a line (seen in 3.0.4)."""
@@ -106,6 +110,7 @@ class Child:
         """Whether it can still answer."""
         self.answers = 0
         """How many responses it has given."""
+        self._words: deque[str] = deque(maxlen=_LAST_LINES)
         self._life = asyncio.create_task(self._live(), name=f"{log.name} child {process.pid}")
 
     @property
@@ -139,6 +144,11 @@ class Child:
             raise
         finally:
             self._pending.pop(request_id, None)
+
+    @property
+    def last_words(self) -> str:
+        """What it wrote to standard error before its first answer, shortened and without secrets."""
+        return " | ".join(self._words)
 
     async def ended(self) -> None:
         """Return when this life is over and nothing of the process is left."""
@@ -312,6 +322,8 @@ class Child:
             # A cut could leave half a secret, which no pattern finds.
             self._budget.count_dropped()
             return
+        if not self.answers and (words := self._redactor.clean(line)[:_WORDS].strip()) and not words.startswith("at "):
+            self._words.append(words)
         # A line without a mark may go on with a value that had a line break in it; at the start it is a cause of death.
         unmarked = logging.DEBUG if self.answers > 1 else logging.INFO
         level = _LEVELS.get(line.partition(b" ")[0], unmarked)

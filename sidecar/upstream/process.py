@@ -204,7 +204,7 @@ class StdioUpstream:
         except TimeoutError:
             self._failed(first, UpstreamTimedOut(f"no handshake within {self._start_timeout_s} s"))
         except UpstreamError as error:
-            self._failed(first, error)
+            self._failed(first, error if child.open else await _ended(child))
         finally:
             self._ready.clear()
             self._child = None
@@ -236,3 +236,9 @@ class StdioUpstream:
         self._log.warning("the server did not start: %s", error)
         if not first.done():
             first.set_exception(error)
+
+
+async def _ended(child: Child) -> UpstreamUnreachable:
+    """Return the error of a program that ended before it spoke MCP, with what it said of that."""
+    await child.ended()
+    return UpstreamUnreachable(": ".join(filter(None, ("the program ended before it spoke MCP", child.last_words))))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from sidecar.errors import ConfigurationError, KeysUnavailable
 from sidecar.oauth.fetch import FetchLimits, check_address
-from sidecar.oauth.jwk import ASYMMETRIC_ALGORITHMS, MAX_KEYS, parse_key_set
+from sidecar.oauth.jwk import ASYMMETRIC_ALGORITHMS, MAX_KEYS, NotAKeySet, parse_key_set
 from sidecar.oauth.key_sets import FileKeySet, RemoteKeySet, at
 from sidecar.oauth.metadata import Discovery
 
@@ -187,6 +187,27 @@ class TestFile:
         path.write_text(key_set("one", "two"))
         assert not await FileKeySet(path, ManualClock()).candidates(None, "ES256")
 
+    async def test_a_file_that_breaks_and_is_mended_is_one_line_each_way(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path, clock = tmp_path / "jwks.json", ManualClock()
+        path.write_text(key_set("good"))
+        keys = FileKeySet(path, clock)
+        await keys.look()
+        assert (keys.usable, keys.fault) == (True, "")
+        good = path.rename(tmp_path / "aside")
+        for _ in range(3):
+            clock.now += 2
+            await keys.look()
+        assert keys.usable, "the last good set serves on"
+        assert keys.fault
+        good.rename(path)
+        for _ in range(3):
+            clock.now += 2
+            await keys.look()
+        assert keys.fault == ""
+        assert ["again" in record.getMessage() for record in caplog.records] == [False, True]
+
 
 @dataclass
 class KeyServer:
@@ -231,6 +252,54 @@ LIMITS = FetchLimits(timeout_s=5, cooldown_s=10, retry_s=2, max_age_s=600, max_s
 
 
 class TestRemote:
+    async def test_an_issuer_that_goes_and_comes_is_one_line_each_way(
+        self, server: KeyServer, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        clock = ManualClock()
+        server.text("/jwks", "", status=503)
+        keys = RemoteKeySet(at(server.url + "/jwks"), session, clock, LIMITS, issuer="https://idp.example")
+        for _ in range(3):
+            with pytest.raises(KeysUnavailable, match="503") as refused:
+                await keys.look()
+            assert not isinstance(refused.value, NotAKeySet), "it may come back"
+            with pytest.raises(KeysUnavailable):
+                await keys.candidates("a", "ES256")
+            clock.now += 3
+        assert (keys.usable, keys.fault) == (False, "status 503")
+        server.text("/jwks", key_set("a"))
+        for _ in range(3):
+            await keys.look()
+            clock.now += 3
+        assert (keys.usable, keys.fault) == (True, "")
+        assert [record.getMessage() for record in caplog.records] == [
+            "the keys of https://idp.example cannot be fetched: status 503",
+            "the keys of https://idp.example can be fetched again",
+        ]
+
+    async def test_what_is_no_key_set_is_told_from_an_issuer_that_is_away(
+        self, server: KeyServer, session: aiohttp.ClientSession
+    ) -> None:
+        server.text("/jwks", "<html>")
+        with pytest.raises(NotAKeySet):
+            await RemoteKeySet(at(server.url + "/jwks"), session, ManualClock(), LIMITS).look()
+
+    async def test_a_fetch_that_failed_is_tried_again_though_the_keys_are_not_old(
+        self, server: KeyServer, session: aiohttp.ClientSession
+    ) -> None:
+        clock = ManualClock()
+        server.text("/jwks", key_set("a"))
+        keys = RemoteKeySet(at(server.url + "/jwks"), session, clock, LIMITS)
+        await keys.look()
+        server.text("/jwks", "", status=500)
+        clock.now += 20
+        with pytest.raises(KeysUnavailable):
+            await keys.candidates("unknown", "ES256")
+        assert keys.fault
+        server.text("/jwks", key_set("a"))
+        clock.now += 3
+        await keys.look()
+        assert keys.fault == ""
+
     async def test_many_callers_cause_one_fetch(self, server: KeyServer, session: aiohttp.ClientSession) -> None:
         server.text("/jwks", key_set("a"))
         keys = RemoteKeySet(at(server.url + "/jwks"), session, ManualClock(), LIMITS)

@@ -10,10 +10,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from sidecar import settings
+from sidecar import set_up, settings
+from sidecar.demo.identities import DemoIssuer
 from sidecar.errors import ConfigurationError
 from sidecar.listener_settings import split_address
 from sidecar.settings import Settings
+from sidecar.system.clock import SystemClock
 from tools import settings_reference
 
 SECRET = "s3cret-of-the-database"
@@ -153,12 +155,29 @@ def test_a_file_that_is_not_there_is_refused(given_environment, tmp_path, name):
         ("http://127.0.0.1:80", "127.0.0.1:80"),
         ("127.0.0.1:80\n", "127.0.0.1:80"),
         ("127.0.0.1:+80", "127.0.0.1:80"),
-        ("", "0.0.0.0:8080"),
+        ("0.0.0.0:8080", "127.0.0.2:8080"),
+        ("[::]:8080", "[::1]:8080"),
+        ("mcp.example:8080", "localhost:8080"),
+        ("", "127.0.0.1:8090"),
     ],
 )
 def test_an_address_is_a_host_and_a_port(setting, bad, good):
     assert setting in refused(**{setting: bad})
     assert getattr(loaded(**{setting: good}), setting) == good
+
+
+@pytest.mark.parametrize("setting", ["listen", "admin_listen"])
+def test_others_may_reach_a_listener_where_it_is_said_who_ends_tls(setting):
+    assert "tls_ended_by" in refused(**{setting: "0.0.0.0:80"})
+    assert "tls_ended_by" in refused(**{setting: "0.0.0.0:80"}, tls_ended_by="nobody")
+    assert getattr(loaded(**{setting: "0.0.0.0:80"}, tls_ended_by="proxy"), setting) == "0.0.0.0:80"
+
+
+def test_own_tls_ends_that_of_the_listener_and_not_of_the_admin_listener():
+    own = {"certificate_file": "/etc/cert.pem", "key_file": "/etc/key.pem"}
+    assert loaded(listen="0.0.0.0:80", tls=own).tls_ended_by == ""
+    assert "admin_listen" in refused(admin_listen="0.0.0.0:80", tls=own)
+    assert loaded(listen="unix:/run/sidecar.sock").listen.startswith("unix:")
 
 
 @given(st.text())
@@ -176,7 +195,9 @@ def test_no_address_however_odd_ends_in_another_error(text):
     ("bad", "good"),
     [
         ("mcp.example/mcp", "https://mcp.example/mcp"),
-        ("ftp://mcp.example/mcp", "http://mcp.example/mcp"),
+        ("ftp://mcp.example/mcp", "http://127.0.0.1:8080/mcp"),
+        ("http://mcp.example/mcp", "http://localhost/mcp"),
+        ("http://127.0.0.1.example/mcp", "http://[::1]:8080/mcp"),
         ("https:///mcp", "https://mcp.example"),
         ("https://mcp.example/mcp?x=1", "https://mcp.example/mcp"),
         ("https://mcp.example/mcp#x", "https://mcp.example/mcp"),
@@ -358,6 +379,7 @@ def complete(tmp_path):
     """Settings whose every file is there; keys are settings, values are files that they need."""
     for name in ("jwks.json", "uri", "headers", "ca", "token"):
         (tmp_path / name).write_text("x")
+    DemoIssuer().write_keys(tmp_path / "jwks.json")
     (tmp_path / "policies").mkdir()
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\n")
@@ -374,7 +396,7 @@ def complete(tmp_path):
 
 
 def test_settings_whose_files_are_there_are_fine(complete):
-    settings.require_files(loaded(**complete))
+    set_up.require(loaded(**complete), SystemClock())
 
 
 @pytest.mark.parametrize(
@@ -392,13 +414,13 @@ def test_settings_whose_files_are_there_are_fine(complete):
 def test_a_file_that_is_missing_is_refused_by_the_name_of_its_setting(complete, tmp_path, name, named):
     (tmp_path / name).rename(tmp_path / "moved")
     with pytest.raises(ConfigurationError, match=f"^{named}: "):
-        settings.require_files(loaded(**complete))
+        set_up.require(loaded(**complete), SystemClock())
 
 
 def test_an_outside_opa_needs_neither_program_nor_policies(complete, tmp_path):
     complete["opa"] = {"url": "http://127.0.0.1:8181", "binary": "/nonexistent"}
     (tmp_path / "policies").rmdir()
-    settings.require_files(loaded(**complete))
+    set_up.require(loaded(**complete), SystemClock())
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

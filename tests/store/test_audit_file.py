@@ -478,3 +478,54 @@ async def test_a_failing_disk_is_logged_when_it_begins_and_when_it_ends(path, ca
         "the audit file can be written again",
     ] * 2
     await sink.close()
+
+
+async def ready(sink: FileAuditSink) -> bool:
+    await sink.look()
+    return sink.ready
+
+
+async def test_a_look_finds_a_full_disk_that_has_room_again_without_a_record(path, sync, caplog):
+    sink = FileAuditSink(path, sync=sync)
+    await sink.append(a_record("before"))
+    size = path.stat().st_size
+    with room_for(path, 5):
+        with pytest.raises(AuditUnavailable):
+            await sink.append(a_record())
+        for _ in range(3):
+            assert not await ready(sink)
+    assert path.stat().st_size == size
+    assert await ready(sink)
+    assert path.stat().st_size == size, "nothing of the trial stays"
+    await sink.append(a_record("after"))
+    assert proved(path).records == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "the audit file cannot be written",
+        "the audit file can be written again",
+    ]
+    await sink.close()
+
+
+async def test_a_look_finds_a_file_that_was_moved_away(path):
+    sink = FileAuditSink(path)
+    assert await ready(sink)
+    aside = path.rename(path.with_name("aside"))
+    assert not await ready(sink)
+    aside.rename(path)
+    assert await ready(sink)
+    await sink.close()
+
+
+async def test_a_look_while_every_flush_fails_finds_it_failing(path):
+    def fail(_fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    working = [True]
+    sink = FileAuditSink(path, sync=True, flush=lambda fd: os.fsync(fd) if working[0] else fail(fd))
+    working[0] = False
+    with pytest.raises(AuditUnavailable):
+        await sink.append(a_record())
+    assert not await ready(sink)
+    working[0] = True
+    assert await ready(sink)
+    await sink.close()

@@ -1,0 +1,190 @@
+"""What is looked at before anything is started: files, programs, keys, the clock, and what contradicts itself."""
+
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from sidecar import settings
+from sidecar.addresses import is_loopback
+from sidecar.errors import ConfigurationError, KeysUnavailable
+from sidecar.listener_settings import read_address
+from sidecar.oauth import key_sets
+from sidecar.ports import Clock
+from sidecar.setting_names import suggestion
+from sidecar.settings import Settings
+from sidecar.upstream import Databases, without_credentials
+
+_LOG = logging.getLogger("sidecar.app")
+
+EARLIEST_NS: Final = 1_764_028_800 * 10**9
+"""25 November 2025, the date of the MCP revision that is served: no clock that is right shows an earlier time."""
+LATEST_NS: Final = 4_102_444_800 * 10**9
+"""The beginning of 2100."""
+
+
+def require(config: Settings, clock: Clock) -> None:
+    """Look for what the settings name, before anything is started.
+
+    Raises:
+        ConfigurationError: something is not there or not usable; the detail names the setting.
+    """
+    _require_files(config)
+    _require_programs(config)
+    _require_keys(config)
+    _require_addresses(config)
+    if not EARLIEST_NS <= clock.time_ns() < LATEST_NS:
+        raise ConfigurationError(
+            f"the system clock shows {clock.time_ns() // 10**9} seconds since 1970, so no token could be verified: "
+            "set the clock"
+        )
+
+
+def _require_files(config: Settings) -> None:
+    files = {
+        "opa.ca_file": config.opa.ca_file,
+        "opa.token_file": config.opa.token_file,
+        "tls.certificate_file": config.tls.certificate_file,
+        "tls.key_file": config.tls.key_file,
+        "tls.client_ca_file": config.tls.client_ca_file,
+    }
+    for number, issuer in enumerate(config.issuers):
+        files |= {f"issuers.{number}.{name}": file for name, file in issuer.files().items()}
+    for number, server in enumerate(config.servers):
+        files[f"servers.{number}.connection_string_file"] = server.connection_string_file
+        files[f"servers.{number}.headers_file"] = server.headers_file
+        files[f"servers.{number}.views_connection_string_file"] = server.views_connection_string_file
+    for setting, file in files.items():
+        if file is not None and not (file.is_file() and os.access(file, os.R_OK)):
+            raise ConfigurationError(f"{setting}: {file} cannot be read, or is not a file")
+    folders = {"policies": None if config.opa.url else config.policies, "policies_candidate": config.policies_candidate}
+    for setting, folder in folders.items():
+        if folder is not None and not folder.is_dir():
+            raise ConfigurationError(f"{setting}: {folder} is not a folder")
+
+
+def _require_programs(config: Settings) -> None:
+    programs = {} if config.opa.url and config.policies_candidate is None else {"opa.binary": config.opa.binary}
+    for number, server in enumerate(config.servers):
+        if server.command:
+            programs[f"servers.{number}.command"] = server.command[0]
+    for setting, program in programs.items():
+        if shutil.which(program, path=settings.search_path()) is None:
+            raise ConfigurationError(f"{setting}: program {program} not found; name its path, or put it on PATH")
+
+
+def _require_keys(config: Settings) -> None:
+    for number, issuer in enumerate(config.issuers):
+        if issuer.jwks_file is not None:
+            try:
+                key_sets.read_key_file(issuer.jwks_file, public=True)
+            except (KeysUnavailable, OSError, ValueError) as error:
+                what = error.detail if isinstance(error, KeysUnavailable) else str(error)
+                raise ConfigurationError(f"issuers.{number}.jwks_file: {issuer.jwks_file}: {what}") from None
+
+
+def _require_addresses(config: Settings) -> None:
+    """Try to listen now: the listeners themselves come last, after everything that takes long."""
+    for setting, address in (("listen", config.listen), ("admin_listen", config.admin_listen)):
+        where = read_address(address)
+        if isinstance(where, Path):
+            continue
+        host, port = where
+        try:
+            family, kind, protocol, _, bound = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, protocol) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                trial.bind(bound)
+                trial.listen()
+        except OSError as error:
+            raise ConfigurationError(f"{setting}: cannot listen on {address}: {error.strerror or error}") from None
+
+
+def databases(config: Settings) -> Databases:
+    """Know the databases behind the children; a server behind a URL has its own.
+
+    Raises:
+        ConfigurationError: a connection string is not usable.
+    """
+    found = {}
+    for entry in config.servers:
+        if entry.command:
+            try:
+                found[entry.name] = settings.secret(entry.connection_string, entry.connection_string_file)
+                without_credentials(found[entry.name])
+            except ConfigurationError as error:
+                raise ConfigurationError(f"servers ({entry.name}): {error.detail}") from None
+    try:
+        return Databases(found)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"servers: {error.detail}") from None
+
+
+def concerns(config: Settings) -> Collection[str]:
+    """Log what is most likely a mistake though everything can start, and return its names for probes."""
+    found = _concerns(config)
+    for sentence in found.values():
+        _LOG.warning("%s", sentence)
+    return found.keys()
+
+
+def _concerns(config: Settings) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    resource, address = urlsplit(config.resource_url), read_address(config.listen)
+    if isinstance(address, Path) or not is_loopback(address[0]) or not is_loopback(resource.hostname or ""):
+        return found
+    if address[1] and resource.scheme == "http" and (resource.port or 80) != address[1]:
+        found["resource_url"] = (
+            f"resource_url is {config.resource_url}, but the sidecar listens on {config.listen}: clients and tokens "
+            "use resource_url"
+        )
+    return found
+
+
+def require_routes(config: Settings, routed: frozenset[str] | None) -> None:
+    """See that a call can be routed at all; ``routed`` is None where that is not known.
+
+    Raises:
+        ConfigurationError: no route of the policies leads to any configured server, so every call would be refused.
+    """
+    configured = {server.name for server in config.servers}
+    if routed is not None and not routed & configured:
+        raise ConfigurationError(
+            f"servers: no route of platform/data.json leads to {_listed(configured)}; they lead to {_listed(routed)}"
+        )
+
+
+def differing_routes(config: Settings, routed: frozenset[str] | None) -> str:
+    """Say what the routes of the policies and the configured servers do not have in common; empty for nothing."""
+    if routed is None:
+        return ""
+    configured = {server.name for server in config.servers}
+    told = [
+        f"a route leads to {name}, which is not configured under servers{suggestion(name, configured)}"
+        for name in sorted(routed - configured)
+    ]
+    told += [f"no route leads to the server {name}" for name in sorted(configured - routed)]
+    return "; ".join(told)
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def headers(file: Path) -> dict[str, str]:
+    """Read ``Name: value`` lines: the shared secret of an MCP server behind a URL.
+
+    Raises:
+        ConfigurationError: a line is of another form.
+    """
+    headers = {}
+    for line in settings.secret(None, file).splitlines():
+        name, colon, value = line.partition(":")
+        if not colon or not name.strip():
+            raise ConfigurationError(f"{file}: lines are Name: value")
+        headers[name.strip()] = value.strip()
+    return headers

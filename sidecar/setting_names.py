@@ -1,0 +1,38 @@
+"""The names of settings, for those who misspell one."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+
+def names_at(model: type[BaseModel], place: Sequence[str | int]) -> tuple[str, ...]:
+    """Return the names that a group of settings has; ``place`` leads to it (``("servers", 0)``). None: no group."""
+    group: Any = model
+    for part in place:
+        if isinstance(part, str):
+            field = group.model_fields.get(part) if group is not None else None
+            group = _group(field.annotation) if field is not None else None
+    return tuple(group.model_fields) if group is not None else ()
+
+
+def variables(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    """Yield the names of the environment variables that settings are read from."""
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}".upper()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from (f"{prefix}{name}__{below}".upper() for below in field.annotation.model_fields)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return what to add to a refusal of ``name``: the known name that is most like it, if one is."""
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _group(annotation: object) -> type[BaseModel] | None:
+    """Return the group of settings in an annotation: itself, or what a tuple or an optional holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _group(part)) is not None), None)

@@ -1,0 +1,120 @@
+"""Whether the databases behind the MCP servers answer: a ping without user and password, for readiness.
+
+A child connects when the first call needs it, so without this a wrong host shows only in a failing call.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qsl, urlencode
+
+from pymongo import AsyncMongoClient
+from pymongo.errors import PyMongoError
+
+from sidecar.errors import ConfigurationError
+
+_LOG = logging.getLogger(__name__)
+
+APP_NAME: Final = "mcp-sidecar-health"
+PING_S: Final = 2.0
+
+SCHEMES: Final = ("mongodb://", "mongodb+srv://")
+
+_REACHING: Final = frozenset(
+    {
+        "tls",
+        "ssl",
+        "tlscafile",
+        "tlscertificatekeyfile",
+        "tlscertificatekeyfilepassword",
+        "tlsallowinvalidcertificates",
+        "tlsallowinvalidhostnames",
+        "tlsinsecure",
+        "replicaset",
+        "directconnection",
+        "loadbalanced",
+        "srvservicename",
+        "srvmaxhosts",
+    }
+)
+"""Options (lower case) that say how servers are reached; the others say who speaks, or how."""
+
+
+def without_credentials(connection_string: str) -> str:
+    """Return the hosts of a connection string and how they are reached, without user, password and database.
+
+    Raises:
+        ConfigurationError: it is not a connection string of MongoDB. The detail repeats nothing of it.
+    """
+    scheme = next((scheme for scheme in SCHEMES if connection_string.startswith(scheme)), None)
+    if scheme is None:
+        raise ConfigurationError(f"a connection string begins with {' or '.join(SCHEMES)}")
+    rest, _, options = connection_string.removeprefix(scheme).partition("?")
+    hosts = rest.rpartition("@")[2].partition("/")[0]
+    if not hosts:
+        raise ConfigurationError("the connection string names no host")
+    kept = [(name, value) for name, value in parse_qsl(options) if name.lower() in _REACHING]
+    return f"{scheme}{hosts}/" + (f"?{urlencode(kept)}" if kept else "")
+
+
+class Databases:
+    """Pings the databases of servers by the servers' names.
+
+    Args:
+        connection_strings: by name; those with the same hosts are pinged once.
+
+    Raises:
+        ConfigurationError: one is not usable.
+    """
+
+    def __init__(self, connection_strings: Mapping[str, str]) -> None:
+        self._of: dict[str, str] = {}
+        self._clients: dict[str, AsyncMongoClient[dict[str, object]]] = {}
+        for name, text in connection_strings.items():
+            bare = self._of[name] = without_credentials(text)
+            if bare not in self._clients:
+                self._clients[bare] = _client(bare)
+        self._answers: dict[str, bool] = {}
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """The servers whose database did not answer the last ping."""
+        return tuple(name for name, bare in self._of.items() if not self._answers.get(bare, True))
+
+    async def look(self) -> None:
+        """Ping each database; what changed is logged once."""
+        await asyncio.gather(*(self._ping(bare, client) for bare, client in self._clients.items()))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await asyncio.gather(*(client.close() for client in self._clients.values()))
+
+    async def _ping(self, bare: str, client: AsyncMongoClient[dict[str, object]]) -> None:
+        why = ""
+        try:
+            async with asyncio.timeout(2 * PING_S):
+                await client.admin.command("ping")
+        except (PyMongoError, OSError) as error:  # TimeoutError is an OSError
+            why = type(error).__name__
+        names = ", ".join(name for name, other in self._of.items() if other == bare)
+        if why and self._answers.get(bare, True):
+            _LOG.warning("the database of %s does not answer (%s)", names, why)
+        elif not why and not self._answers.get(bare, True):
+            _LOG.warning("the database of %s answers again", names)
+        self._answers[bare] = not why
+
+
+def _client(bare: str) -> AsyncMongoClient[dict[str, object]]:
+    milliseconds = int(PING_S * 1000)
+    try:
+        return AsyncMongoClient(
+            bare,
+            appname=APP_NAME,
+            maxPoolSize=1,
+            serverSelectionTimeoutMS=milliseconds,
+            connectTimeoutMS=milliseconds,
+            socketTimeoutMS=milliseconds,
+        )
+    except (PyMongoError, ValueError, OSError) as error:
+        raise ConfigurationError(f"the connection string cannot be used ({type(error).__name__})") from None
