@@ -1,7 +1,7 @@
 """What a change costs: this tree and another revision of it, played in one run in alternating rounds.
 
-Both sidecars serve at once, each from its own code and policies, with the same parts and one database, so that whatever
-else the machine does hits both. For each operation: calls per second, and CPU time per call of the sidecar's own
+Both sidecars serve at once, each from its own code and policies, with the same parts and one database, so that other
+load on the machine hits both. For each operation: calls per second, and CPU time per call of the sidecar's own
 processes (the sidecar and its OPAs; the MCP servers do the same work on both sides). Figures are medians of rounds;
 a ratio is the median of the rounds' own ratios, this tree by the other, with their quartiles.
 

@@ -1,7 +1,7 @@
 """What the sidecar costs: the same calls to the MongoDB MCP server's own HTTP endpoint, and through the sidecar.
 
-Both run on this machine against one database, and short rounds alternate between them, so that whatever else the
-machine does hits both. The direct side uses the server's faster JSON answers, not its default event streams.
+Both run on this machine against one database, and short rounds alternate between them, so that other load on
+the machine hits both. The direct side uses the server's faster JSON answers, not its default event streams.
 
     python bench/overhead.py [--rounds 6] [--calls 160] [--memo-ms 0]
 """

@@ -147,7 +147,7 @@ def managed(policies: Path, directory: Path, *, timeout_s: float, reload_s: floa
 
 
 async def reload(folder: Path, size: tuple[int, int]) -> tuple[float, int, int, int]:
-    """Take one grant away while somebody keeps asking about it.
+    """Take one grant away while a client keeps asking about it.
 
     Returns:
         Seconds until it is taken, questions, questions without an answer, and answers that are not their revision's.

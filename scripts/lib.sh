@@ -35,7 +35,7 @@ patched_go() {
   case "$1" in 1.27 | 1.27[a-z]* | 1.27.[0-3]) return 1 ;; *) at_least "$GO_TOOLCHAIN" "$1" ;; esac
 }
 
-# find_go: true when there is a Go to build with; sets GOTOOLCHAIN, whatever the machine's own default is.
+# find_go: true when there is a Go to build with; sets GOTOOLCHAIN over the machine's own default.
 find_go() {
   local version
   command -v go >/dev/null || return 1

@@ -84,7 +84,7 @@ class Proxies(SettingsGroup):
     """Proxies in front, whose word about the client's address counts in evidence, policy and limits."""
 
     trusted: tuple[IPv4Network | IPv6Network, ...] = ()
-    """Their addresses or networks, such as `10.0.0.0/8`. Nobody else's headers are believed."""
+    """Their addresses or networks, such as `10.0.0.0/8`. Headers from other addresses are not believed."""
     unix: bool = False
     """Whether what connects to a `listen` of `unix:` is such a proxy."""
     header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"

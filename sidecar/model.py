@@ -61,7 +61,7 @@ class Principal:
     subject: str
     kind: PrincipalKind = PrincipalKind.USER
     several_issuers: bool = False
-    """Whether other issuers are trusted too, so that a group, role or agent must be said to be whose."""
+    """Whether other issuers are trusted too, so that a group, role or agent counts only together with its issuer."""
     groups: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
@@ -221,7 +221,7 @@ class Amplifier:
     construct: str
     """One of ``sidecar.commands.amplifiers.ORDINARY``."""
     number: float | None
-    """What is asked for; None where that is computed, so that nobody knows it beforehand."""
+    """What is asked for; None where it is computed and so not known beforehand."""
     at: str
     """JSON pointer into the ``tools/call`` params."""
 

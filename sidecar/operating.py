@@ -56,7 +56,7 @@ def suspend(  # one parameter per option
 ) -> None:
     """Take rights away at once: `suspend user ann`, `agent desk`, `pair ann desk`, `token DIGEST`, `session DIGEST`.
 
-    Digests are those of audit records. When the command returns, no further call of theirs is forwarded, and their
+    Digests are those of audit records. When the command returns, no further call under them is forwarded, and their
     sessions and streams are closed. Status 1 if it was not done, or not stored or recorded.
     """
     asked = _target(Suspendable(kind), names, issuer) | {"reason": reason, "until": _moment(until)}

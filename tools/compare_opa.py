@@ -162,7 +162,7 @@ async def answer(client: OpaClient, question: Question, document: JsonObject) ->
 
 
 async def compare(clients: Sequence[OpaClient], asked: Sequence[Asked], answers: Counter[str]) -> list[str]:
-    """Put every question to all, and return how their answers differ; ``answers`` takes all that is said."""
+    """Put every question to all, and return how their answers differ; ``answers`` counts every answer."""
     room = asyncio.Semaphore(_AT_ONCE)
 
     async def one(kind: str, question: Question, document: JsonObject) -> str | None:

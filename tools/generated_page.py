@@ -13,7 +13,7 @@ def write_or_check(page: Path, render: Callable[[], str], *, described: str | No
         page: the generated file.
         render: makes its whole text.
         described: what ``--help`` says.
-        script: the program that makes the page, as somebody would run it.
+        script: the program that makes the page, as it is typed in a shell.
 
     Returns:
         The exit status: 1 where the page is not up to date.

@@ -75,7 +75,7 @@ class Mutant:
 
     @property
     def name(self) -> str:
-        """What it is, whatever its line."""
+        """What it is, without its line, which moves."""
         return f"{self.module}: {self.rule}: {self.change}: {self.text}"
 
 

@@ -2,9 +2,9 @@
 
     python tools/pin_tools.py TOOLS.json     # {"version": …, "tools": [{"name", "inputSchema", …}, …]}
 
-Pin again only together with the catalog: a new schema means that somebody has read what the tool now does, a new
-description that somebody has read what a model is told. Members whose names begin with ``x-`` are notes of whoever
-wrote the file down.
+Pin again only together with the catalog: a new schema means that a reviewer has read what the tool now does, a new
+description that a reviewer has read what a model is told. Members whose names begin with ``x-`` are notes of the
+person who wrote the file.
 """
 
 import json

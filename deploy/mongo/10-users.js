@@ -1,5 +1,5 @@
 // Runs once, when the database is first made: the two users that the sidecar's servers log in as. Their rights are the
-// ceiling below every policy, so they name databases and actions one by one; nobody here may drop, or manage users.
+// ceiling below every policy, so they name databases and actions one by one; no user here may drop, or manage users.
 const { readFileSync } = require("fs");
 
 const secret = (name) => readFileSync(`/run/secrets/${name}`, "utf8").trim();

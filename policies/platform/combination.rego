@@ -3,7 +3,7 @@
 # description: >-
 #   A union, as people expect of permissions. Grants without a filter see all rows; if there is one, the filtered ones add no
 #   rows and are left out of account. Otherwise filters are ORed. A field is masked if every grant that opens the same rows
-#   masks it; where grants open different rows with different masks the union cannot be said, and everything that one of them
+#   masks it; where grants open different rows with different masks the union has no form, and everything that one of them
 #   masks is masked. Numbers take the largest; a grant without the number has no limit. The platform's obligations are ANDed.
 package mcp.platform.combination
 

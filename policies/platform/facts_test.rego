@@ -30,7 +30,7 @@ test_a_question_without_a_text_to_echo_has_no_answer if {
 	}
 }
 
-# Strict mode is what makes it an error; that it is none of a number can be said without.
+# Only strict mode makes it an error; that the error is not about a number can be tested without strict mode.
 test_the_demanded_error_is_about_no_number if {
 	is_string(facts.no_number)
 	not regex.match(`[0-9]`, facts.no_number)

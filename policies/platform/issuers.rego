@@ -2,7 +2,7 @@
 # title: For whose callers an entry of the platform's data counts
 # description: >-
 #   Groups, roles, scopes and agents are names that an issuer gives; another issuer can give the same names to others. Where the
-#   sidecar trusts one issuer, nothing has to be said. Where it trusts several, it says so with every caller, and an entry counts
+#   sidecar trusts one issuer, no entry has to name it. Where it trusts several, every caller says so, and an entry counts
 #   for the issuers that it lists in `issuers`: exactly, or all of them by `*`. What lists none counts for none.
 # schemas:
 #   - input: schema.input

@@ -3,7 +3,7 @@
 # description: >-
 #   `decision` (may this call happen, where, under which obligations), `visibility` (which tools does this caller see) and
 #   `selftest` (is this engine the one that the policies were written for). Nothing else is asked. Each is defined for every
-#   input whatsoever; what is not a well-formed question is refused as `invalid_input`.
+#   input; what is not a well-formed question is refused as `invalid_input`.
 # schemas:
 #   - input: schema.input
 package mcp.main
@@ -22,7 +22,7 @@ import data.mcp.platform.visible
 
 # METADATA
 # title: The policy set that answers
-# description: Set by whoever starts OPA, as data; empty where nobody did.
+# description: Set as data when OPA is started; empty where it was not set.
 # scope: document
 default revision := ""
 

@@ -158,7 +158,7 @@ obligations[index] contains obligation if {
 }
 
 # METADATA
-# title: The accesses that somebody granted under conditions only, or on which the platform lays one
+# title: The accesses with a grant under conditions only, or on which the platform lays a condition
 # description: >-
 #   A shortcut: these are few, and on the others there is nothing to combine. A grant that says only what it is called stands
 #   above all others.

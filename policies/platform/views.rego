@@ -3,8 +3,8 @@
 # description: >-
 #   Two things say what a view is made of: the sidecar, where it may list the views of the database (accesses with `via_view`),
 #   and `deployments.<deployment>.views` in the platform's data. Both count: what is declared and was not listed is asked about
-#   as well (`implied`). Whoever is granted the view must be granted its sources too, unless the platform says of that view, in
-#   that deployment, that it is enough `alone`. That is never the word of a team: a view shows what others own.
+#   as well (`implied`). A caller who is granted the view must be granted its sources too, unless the platform says of that
+#   view, in that deployment, that it is enough `alone`. A team can never say so: a view shows what others own.
 # schemas:
 #   - input: schema.input
 package mcp.platform.views
@@ -63,7 +63,7 @@ alone contains index if {
 
 # METADATA
 # title: What each declared view is made of, where the view alone is not enough
-# description: A declaration that is not sound is no edge; whoever reaches it is refused (`reasons`).
+# description: A declaration that is not sound is no edge; a call that reaches it is refused (`reasons`).
 edges[[database, name]] := {[source.database, source.collection] | some source in declared.sources} if {
 	some database, collections in declarations
 	some name, declared in collections

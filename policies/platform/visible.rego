@@ -73,7 +73,7 @@ kinds[index] := {kind |
 }
 
 # METADATA
-# title: The platform delegated the kind in the deployment to somebody who could grant it
+# title: The platform delegated the kind in the deployment to a team that could grant it
 delegated(deployment, kind) if {
 	some [table, name, held] in holdings(deployment)
 	some entry in held.delegated

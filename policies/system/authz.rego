@@ -28,7 +28,7 @@ allow if {
 # METADATA
 # title: The one query for partial evaluation
 # description: >-
-#   What the owners within reach could grant to a subject and an actor, whatever the call. The text of the query and of what is
+#   What the owners within reach could grant to a subject and an actor, for any call. The text of the query and of what is
 #   unknown is compared as a whole, so the endpoint evaluates nothing else. Exact keys, because OPA reads the body a second time,
 #   into a structure whose names it compares without case: `Query` beside `query` would be another query than the one compared
 #   here.
@@ -52,8 +52,8 @@ allow if {
 # title: What this OPA runs
 # description: >-
 #   The text of all modules and the manifests of all bundles: a sidecar that did not start this OPA lints the one and holds the
-#   other to its roots before it believes an answer. Neither holds data, so no grant's values, only how they are used. Whoever
-#   reaches this OPA can read them, as whoever reaches it can ask it.
+#   other to its roots before it believes an answer. Neither holds data, so no grant's values, only how they are used. Any
+#   program that reaches this OPA can read them, as it can ask it questions.
 allow if {
 	input.method == "GET"
 	input.path in [["v1", "policies"], ["v1", "data", "system", "bundles"]]

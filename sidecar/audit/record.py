@@ -52,7 +52,7 @@ class Event(StrEnum):
     REFUSAL = "refusal"
     """The request was refused; nothing was forwarded."""
     CONTROL = "control"
-    """An operator suspended or resumed somebody; what, is under ``control``."""
+    """An operator suspended or resumed a user, agent, pair, token or session, which ``control`` names."""
 
 
 class Status(StrEnum):
@@ -92,7 +92,7 @@ class Facts:
     arguments_sha256: str | None = None
     """``arguments_digest`` of the arguments; computed once per request."""
     shadow: JsonObject | None = None
-    """What a candidate policy set would have said, where one is compared."""
+    """What a candidate policy set would have decided, where one is compared."""
     arguments: JsonObject | None = None
     """The arguments themselves, only with ``audit.arguments = "full"``."""
     question: str | None = None

@@ -212,7 +212,7 @@ own_rows := [row |
 ]
 
 # Asked with {"database": …, "collection": …}, null for all collections: who owns it, and each way through the platform's
-# data that is open to somebody.
+# data that is open to some caller.
 reach := {
 	"held": [{"deployment": deployment, "owner": held.owner} |
 		some deployment, _ in data.mcp.platform.deployments

@@ -95,7 +95,7 @@ class Planned:
 
 
 def printed(wanted: Ownership) -> str:
-    """Return the entries as pieces of JSON, for somebody else to put in."""
+    """Return the entries as pieces of JSON, for the owner of the data to put in."""
     pieces = []
     for table in ("databases", "prefixes"):
         entries = {name: wanted.holding for kind, name in wanted.holdings() if kind == table}

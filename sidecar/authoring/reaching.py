@@ -1,8 +1,8 @@
 """``mcp-sidecar policy who``: which callers reach a database or a collection, by which grant and line, on which server.
 
 The reverse of ``policy show``, from the same rules: OPA's partial evaluation of the owner's grants, with the place
-known and the caller not, joined with the platform's routes, agents and scopes. It lists what somebody could be granted,
-not who there is: groups and agents are names that tokens say.
+known and the caller not, joined with the platform's routes, agents and scopes. It lists groups and agents that could
+reach the place, not people: their names are those that tokens carry.
 """
 
 import re

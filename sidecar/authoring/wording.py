@@ -109,7 +109,7 @@ def print_who(document: JsonObject, console: Console) -> None:
     for one in held:
         console.print(Text(escaped(f"{place} belongs to {one['owner']} in the deployment {one['deployment']}")))
     if not held:
-        console.print(Text(escaped(f"{place} belongs to nobody: every call on it is refused"), style="yellow"))
+        console.print(Text(escaped(f"{place} has no owner: every call on it is refused"), style="yellow"))
         return
     rows: Any = document["reach"]
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -118,10 +118,10 @@ def print_who(document: JsonObject, console: Console) -> None:
     for row in rows:
         cells = ("\n".join(_caller(row)), "\n".join(row["kinds"]), "\n".join(_reached_by(row)))
         table.add_row(*(Text(_cell(cell)) for cell in cells))
-    console.print(table if rows else Text("nobody: no grant meets a route"))
+    console.print(table if rows else Text("no caller reaches it: no grant meets a route"))
     denies: Any = document["denies"]
     for owner, codes in denies.items():
-        console.print(Text(escaped(f"{owner} denies, whatever is granted: {', '.join(codes)}"), style="yellow"))
+        console.print(Text(escaped(f"{owner} denies, over every grant: {', '.join(codes)}"), style="yellow"))
 
 
 def _caller(row: Any) -> Iterator[str]:

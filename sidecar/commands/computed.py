@@ -99,7 +99,7 @@ def _literal(_log: FieldLog, value: JsonValue, _at: str) -> Size:
 
 
 def _get_field(log: FieldLog, value: JsonValue, at: str) -> Size:
-    """``$getField``: a field named by a literal of the current document, or else whatever the name evaluates to."""
+    """``$getField``: a field named by a literal of the current document, or else the one that the name evaluates to."""
     spec = value if isinstance(value, dict) and "field" in value else {"field": value}
     name, source = spec["field"], spec.get("input", "$$CURRENT")
     if isinstance(name, dict) and name.keys() == {"$literal"}:
@@ -252,7 +252,7 @@ def _filter(log: FieldLog, value: JsonValue, at: str) -> Size:
 
 
 def _reduce(log: FieldLog, value: JsonValue, at: str) -> Size:
-    """``$reduce``: a step that holds ``$$value`` twice doubles it, for each element of a list of whatever length."""
+    """``$reduce``: a step that holds ``$$value`` twice doubles it, for each element of a list of any length."""
     known = held(value, at, "input initialValue in as valueAs arrayIndexAs")
     source = analyse_expression(log, known.get("input"), f"{at}/input")
     initial = analyse_expression(log, known.get("initialValue"), f"{at}/initialValue")

@@ -38,7 +38,7 @@ _CHECKED: Final = JAVASCRIPT_KEYS | TYPES.keys() | {"__proto__", "$ref"}
 """The keys that mean something wherever they stand in a filter or a pipeline; NUL is looked for in all."""
 
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
-"""Compared by exact class, so that whatever else there might be is looked into rather than passed over."""
+"""Compared by exact class, so that a value of any other class is looked into rather than passed over."""
 
 
 def scan(value: JsonValue, at: str, *, documents: bool = False) -> set[Trait]:

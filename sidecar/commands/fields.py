@@ -2,8 +2,8 @@
 
 ``use("")`` records the root of the document, and so every field: wherever it cannot be told which fields matter, the
 root is recorded. A path that is recorded covers all paths below it, so aliases need no tracking beyond their source:
-whoever renames ``person`` has used ``person``, and with it ``person.ssn``. Only names under which a *foreign* document
-is embedded (``as`` of ``$lookup``) are tracked, because there the path changes without any field being used.
+a stage that renames ``person`` has used ``person``, and with it ``person.ssn``. Only names under which a *foreign*
+document is embedded (``as`` of ``$lookup``) are tracked, because there the path changes without any field being used.
 
 Source: MongoDB manual 8.x, "Aggregation Expressions", "Project Fields to Return"; reference, sections 2.2 and 10.7.
 """

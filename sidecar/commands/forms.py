@@ -28,7 +28,7 @@ COLLECTION: Final[dict[str, Form]] = {**DATABASE, "collection": TEXT}
 
 PIPELINE: Final = Documents(words="array of stages")
 BYTES: Final = Number(least=1)
-"""``responseBytesLimit``. The server takes 0 and less as "no limit of the caller's"; nobody needs to say that."""
+"""``responseBytesLimit``. The server takes 0 and less as "no limit of the caller's"; no call needs to say that."""
 
 SORT: Final = MapOf(
     item=AnyOf(

@@ -18,7 +18,7 @@ Part = tuple[int, str]
 """A bound variable (by the number of its binding) and the path below it."""
 
 UNKNOWN: Final = 1_000
-"""How often something is repeated by the elements of a list whose length nobody knows, where that matters."""
+"""How often something is repeated by the elements of a list of unknown length, where that matters."""
 
 
 class Size(NamedTuple):

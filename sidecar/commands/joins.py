@@ -204,7 +204,7 @@ def out(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested
 
 
 def merge(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
-    """``$merge`` inserts into and updates its target, whatever ``whenMatched`` says: law 2 before fine distinctions."""
+    """``$merge`` counts as insert and update of its target with any ``whenMatched``: law 2 before fine distinctions."""
     draft.traits.add(Trait.WRITES_VIA_PIPELINE)
     known: JsonObject = {"into": spec}
     where = at

@@ -99,7 +99,7 @@ def count(draft: Draft, arguments: JsonObject) -> None:
 
 
 def aggregate(draft: Draft, arguments: JsonObject) -> None:
-    """Runs a pipeline: a read of its collection, and whatever its stages touch."""
+    """Runs a pipeline: a read of its collection, and all that its stages touch."""
     draft.touch(AccessKind.READ, _namespace(draft, arguments), _AT_COLLECTION)
     _aggregate(draft, arguments, _ARGUMENTS, capped=True)
 

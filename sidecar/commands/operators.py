@@ -19,7 +19,7 @@ QUERY_HARMLESS: Final = frozenset({"$comment", "$sampleRate", "$alwaysTrue", "$a
 """Clauses of a filter that look at no field."""
 
 QUERY_WHOLE: Final = frozenset({"$where", "$text", "$jsonSchema"})
-"""Clauses of a filter that can look at any field: JavaScript, whatever is text-indexed, a whole schema."""
+"""Clauses of a filter that can look at any field: JavaScript, all text-indexed fields, a whole schema."""
 
 QUERY_FIELD: Final = _names(
     """$eq $ne $gt $gte $lt $lte $in $nin $exists $type $mod $regex $options $size $all $elemMatch $not $bitsAllClear
@@ -79,7 +79,7 @@ SCALAR: Final = _names(
     $subtype $sum $tan $tanh $toBool $toDate $toDecimal $toDouble $toHashedIndexKey $toInt $toLong $toObjectId $toUUID
     $trunc $tsIncrement $tsSecond $type $week $year"""
 )
-"""Operators whose value is a number, a date, a truth or the like: of one size, whatever they look at."""
+"""Operators whose value is a number, a date, a boolean or the like: of one size for every operand."""
 
 FIELDLESS_META: Final = frozenset({"textScore", "searchScore", "vectorSearchScore", "score", "randVal", "recordId"})
 """What ``$meta`` may name without giving back parts of a document (``searchHighlights`` and ``indexKey`` do)."""

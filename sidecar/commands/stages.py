@@ -346,4 +346,4 @@ STAGES: Final[Mapping[str, StageRule]] = {
     "$hoppingWindow": _refuse,
     "$sessionWindow": _refuse,
 }
-"""Every stage by name. ``$_internal…`` and whatever a later version adds are not here, and so are refused."""
+"""Every stage by name. ``$_internal…`` and stages of later versions are not here, and so are refused."""

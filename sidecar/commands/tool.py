@@ -32,7 +32,7 @@ class Tool:
     arguments: Record
     derive: Deriver
     needs: frozenset[AccessKind]
-    """Kinds that every call needs, whatever its arguments. A caller who can have none of them cannot use the tool."""
+    """Kinds that every call needs, with any arguments. A caller who can have none of them cannot use the tool."""
     may_need: frozenset[AccessKind] = frozenset()
     """Kinds that some calls need besides. A system namespace adds ``admin`` to any of them."""
     traits: frozenset[Trait] = frozenset()

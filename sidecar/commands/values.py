@@ -1,7 +1,7 @@
 """Plain data inside a command: what is stored, and what stored values are compared with.
 
 One rule for all of it: a key that starts with ``$`` belongs to a typed value or a DBRef. MongoDB takes any other for a
-field's name, and so would compare with, or store, something that nobody meant (``{"$gt": {"$Date": …}}``).
+field's name, and so would compare with, or store, something that the caller did not mean (``{"$gt": {"$Date": …}}``).
 """
 
 from sidecar.commands.ejson import REFERENCE_KEYS, is_typed

@@ -1,7 +1,7 @@
 """What lies behind a view: an access to it becomes accesses to everything that it reads.
 
 A view's name says nothing of its sources, and MongoDB reads them with the view's privilege only (reference, section
-2.3). So whoever knows the definitions says what is read, and policy decides whether the view alone is enough.
+2.3). So the source that knows the definitions says what is read, and policy decides whether the view alone is enough.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +44,7 @@ class View:
     source: Namespace
     """``viewOn``: a collection, or another view."""
     pipeline: JsonValue
-    """In Extended JSON, relaxed; whatever is not a pipeline makes the view one that cannot be derived."""
+    """In Extended JSON, relaxed; a value that is not a pipeline makes the view one that cannot be derived."""
 
 
 Views = Mapping[Namespace, Sequence[View]]
@@ -130,7 +130,7 @@ def _behind(named: Access, known: Views) -> Iterator[Command]:
 
 
 def _through(named: Access, definition: Command) -> Iterator[Access]:
-    """Yield what a definition touches as accesses of the call; a read there is whatever the call does to the view."""
+    """Yield what a definition touches as accesses of the call; a read there becomes what the call does to the view."""
     for access in definition.accesses:
         yield Access(
             kind=named.kind if access.kind is AccessKind.READ else access.kind,

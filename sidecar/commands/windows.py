@@ -1,6 +1,6 @@
 """Stages that look at the neighbours of a document: ``$setWindowFields``, ``$fill``, ``$densify``.
 
-Source: MongoDB manual 8.x. ``$densify`` makes documents that nobody stored; the others add fields to those there are.
+Source: MongoDB manual 8.x. ``$densify`` makes documents that were never stored; the others add fields to stored ones.
 """
 
 from collections.abc import Mapping, Sequence

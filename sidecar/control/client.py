@@ -21,7 +21,7 @@ Verb = Literal["suspend", "resume", "suspended"]
 
 
 class ControlError(Exception):
-    """The command was not carried out, or nobody knows whether it was; the text says why."""
+    """The command was not carried out, or it is unknown whether it was; the text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

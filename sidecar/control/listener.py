@@ -124,7 +124,7 @@ async def serve_unix(switch: KillSwitch, path: Path) -> web.AppRunner:
     """Listen on a Unix socket of mode 0600; its operators are the sidecar's own user and root.
 
     Raises:
-        ConfigurationError: the socket cannot be made, or somebody else listens there.
+        ConfigurationError: the socket cannot be made, or another process listens there.
     """
     if not hasattr(socket, "SO_PEERCRED"):
         raise ConfigurationError("this system does not say who is at the other end of a Unix socket; use TCP with TLS")
@@ -181,7 +181,7 @@ async def _set_up(application: web.Application) -> web.AppRunner:
 
 
 def _bound(path: Path) -> socket.socket:
-    """Bind a socket that no other user can connect to, at any moment; one that nobody listens on any more goes."""
+    """Bind a socket that no other user can connect to, at any moment; an abandoned one is removed."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _clear(path)

@@ -155,7 +155,7 @@ def credential(headers: Headers, method: str, uri: ResourceUri) -> Credential | 
     Args:
         headers: the request's.
         method: the request's.
-        uri: this endpoint's as clients dial it; what a proof is about, whatever a proxy in front made of the target.
+        uri: this endpoint's as clients dial it, which proofs name; a proxy in front may have changed the target.
 
     Raises:
         MalformedAuthorization: there is one, but it is not exactly one credential of a known scheme.

@@ -17,7 +17,7 @@ from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final, Protocol
 
 CROWDED_S: Final = 10.0
-"""How long it is said that a connection had to end for another."""
+"""How long readiness reports that a connection had to end for another."""
 
 CROWDED_SHARE: Final = 0.9
 

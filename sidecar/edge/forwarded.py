@@ -1,7 +1,7 @@
 """The client's address behind proxies: what a header claims counts only as far as trusted proxies said it.
 
 Each proxy adds the address it was called from at the end of the list. Read from the end, every entry that is itself a
-trusted proxy says who called it; the first that is not is the client, and whatever stands before it could have been
+trusted proxy says who called it; the first that is not is the client, and what stands before it could have been
 written by that client. One header is read, the one that the operator's proxies write: a client can send the other.
 
 Sources: RFC 7239 section 4, 5.2 and 7.4; RFC 9110 section 5.3 (several lines of one header are one list).
@@ -34,7 +34,7 @@ class ForwardedHeader(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedProxies:
-    """Whose word about the client counts; nobody's by default."""
+    """The proxies whose word about the client counts; none by default."""
 
     networks: tuple[Network, ...] = ()
     header: ForwardedHeader = ForwardedHeader.X_FORWARDED_FOR

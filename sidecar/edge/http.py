@@ -108,9 +108,9 @@ class EdgeConfig:
     def __post_init__(self) -> None:
         times = (self.body_timeout_s, self.keep_alive_s, self.priming_s, self.liveness_s, self.write_timeout_s)
         if self.max_request_bytes < 1 or min(times) <= 0:
-            raise ConfigurationError("limits of the edge are positive")
+            raise ConfigurationError("every limit and timeout of the listener must be more than 0")
         if not self.allowed_hosts:
-            raise ConfigurationError("at least one allowed host")
+            raise ConfigurationError("allowed_hosts is empty: name the host that clients connect to")
 
     @property
     def resource(self) -> ProtectedResource:
@@ -169,7 +169,7 @@ class _Edge:
         self._handlers: dict[str, _Handler] = {"POST": self._post, "GET": self._get, "DELETE": self._delete}
 
     async def dispatch(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request, whatever it is."""
+        """Answer one request of any kind."""
         target = request.raw_path.partition("?")[0]
         if target in self._descriptions:
             return self._describe(request)

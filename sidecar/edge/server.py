@@ -127,7 +127,7 @@ class _Protocol(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         if isinstance(exc, ClientConnectionResetError) and (self.transport is None or self.transport.is_closing()):
-            # The client left before its answer began. That is no error of this side, and there is nobody to answer:
+            # The client left before its answer began. That is no error of this side, and there is no client to answer:
             # to aiohttp, a ConnectionError from here says so.
             _log.debug("%s left before it was answered", request.remote)
             raise ConnectionError("the client has left")
@@ -279,10 +279,10 @@ def _make_way(path: Path) -> None:
 
 
 async def _listen_at(runner: web.AppRunner, path: Path, ssl_context: SSLContext | None, backlog: int) -> None:
-    """Listen on a Unix socket that this user and its group may open, in the place of one that nobody listens on.
+    """Listen on a Unix socket that this user and its group may open, in the place of one that no process listens on.
 
     Raises:
-        OSError: something else is there, or somebody listens on it.
+        OSError: something else is there, or another process listens on it.
     """
     _make_way(path)
     before = os.umask(0o117)

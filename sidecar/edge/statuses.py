@@ -2,7 +2,7 @@
 
 What a refused *message* gets is decided by what clients make of it. Measured with the official SDKs 2.3.0 and 2.4.0
 (reference A-09): the TypeScript client loses a JSON-RPC error that comes with a 4xx or 5xx status, the Python one reads
-it. So whatever is said of one well-formed message within a session is said in JSON-RPC, with status 200; HTTP statuses
+it. So every answer to one well-formed message within a session is a JSON-RPC one, with status 200; HTTP statuses
 are for what the transport and the authorization chapter of MCP give one to.
 """
 
@@ -53,7 +53,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], int]] = {
     errors.UpstreamTimedOut: 200,
     errors.UpstreamProtocolViolation: 200,
     errors.UpstreamRefused: 200,
-    # nobody was authenticated, so there is no session to say it in
+    # no caller was authenticated, so there is no session to answer in
     errors.KeysUnavailable: 503,
 }
 
@@ -65,8 +65,8 @@ def http_status(error: SidecarError, *, addressed: bool = False) -> int:
 
     Args:
         error: what is answered.
-        addressed: the answer names the request that is refused. Then what is wrong with its content is said in
-            JSON-RPC alone: to both official Python 1.x clients an HTTP error is the end of the session (measured).
+        addressed: the answer names the request that is refused. Then JSON-RPC alone reports what is wrong
+            with its content: to both official Python 1.x clients an HTTP error is the end of the session (measured).
     """
     if addressed and isinstance(error, MessageError):
         return 200

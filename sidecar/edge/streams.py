@@ -9,7 +9,7 @@ from typing import Final, Self, TypeAlias
 from sidecar.errors import StreamConflict
 
 StreamKey: TypeAlias = tuple[str | None, tuple[str, str, str]]
-"""Session id and the caller's own identity, so that a caller neither blocks nor learns of somebody else's stream."""
+"""Session id and the caller's own identity, so that no caller blocks another's stream or learns of it."""
 
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 """A comment line; clients ignore it (M-08)."""

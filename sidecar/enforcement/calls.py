@@ -258,7 +258,7 @@ class ToolCalls:
 
         Raises:
             Suspended: it was, or the token was.
-            SuspensionsUnavailable: nobody knows.
+            SuspensionsUnavailable: the suspensions cannot be read.
         """
         if turn.flight is not None and turn.flight.suspended:
             raise Suspended

@@ -60,7 +60,7 @@ class KillSwitch:
         """List what is in force.
 
         Raises:
-            NotDone: nobody knows.
+            NotDone: the suspensions cannot be read.
         """
         self._require_known()
         return {"suspended": [suspension.document() for suspension in self._suspensions.all()]}
@@ -157,7 +157,7 @@ class KillSwitch:
         return target
 
     def _require_room(self, suspension: Suspension) -> None:
-        """Let nobody shorten what another operator decided without seeing it, and let the table not grow for ever."""
+        """Refuse to shorten a suspension that its operator did not resume first, and to let the table grow for ever."""
         found = self._suspensions.find(suspension.target.name)
         if found is None:
             if len(self._suspensions.all()) >= MOST:

@@ -83,7 +83,7 @@ class EnforcementPoint:
             AuthenticationError: the caller is not known, or the token was suspended.
             KeysUnavailable: it cannot be told at the moment.
             Suspended: the caller is known, and is suspended.
-            SuspensionsUnavailable: nobody knows who is suspended.
+            SuspensionsUnavailable: the suspensions cannot be read.
         """
         began = self._ports.clock.time_ns()
         try:
@@ -287,8 +287,8 @@ class EnforcementPoint:
             case _Refused():
                 return self._dispatch_refused(message, turn)
             case Request(method="initialize"):
-                # No revision without a handshake has this method: what the body asks for is negotiated, whatever
-                # a header says that the client cannot know yet.
+                # No revision without a handshake has this method: what the body asks for is negotiated, and the
+                # header, which the client cannot know yet, does not count.
                 turn.method, turn.rpc_id = message.method, message.id
                 return self._initialize(message, turn)
             case Request() | Notification():

@@ -45,7 +45,7 @@ class Suspensions:
         Raises:
             Suspended: the user, the agent, both together or the session is suspended.
             TokenRejected: the token is; another one may do (RFC 6750 section 3.1: revoked is ``invalid_token``).
-            SuspensionsUnavailable: nobody knows.
+            SuspensionsUnavailable: the suspensions cannot be read.
         """
         if not self._known:
             raise SuspensionsUnavailable

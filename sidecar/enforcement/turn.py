@@ -76,7 +76,7 @@ class Ports:
     candidate: DecisionPoint | None = None
     """A policy set that is only compared with the serving one."""
     suspensions: Suspensions | None = None
-    """None: nobody can be suspended but by policy."""
+    """None: only policy can suspend a caller."""
     views: ViewCatalog | None = None
     """None where no connection for it is configured; then what the platform's data declares is all that is known."""
 

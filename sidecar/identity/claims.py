@@ -115,7 +115,7 @@ def identify(claims: Claims, rules: IdentityRules) -> Identity:
 def _kind(claims: Claims, subject: str, agent: str, rules: IdentityRules) -> PrincipalKind:
     """Return whether a person or a registered service speaks.
 
-    A service speaks for itself: a token with ``act`` says that somebody acts for somebody, so it needs a person.
+    A service speaks for itself: a token with ``act`` says that an agent acts for a subject, so it needs a person.
 
     Raises:
         TokenRejected: neither does.
@@ -154,7 +154,7 @@ def _actors(claims: Claims, issuer: str, claim_map: ClaimMap) -> tuple[str, ...]
     """Return the actors of the ``act`` claim, outermost (current) first (RFC 8693 section 4.1).
 
     An actor that the claim attributes to another issuer is refused: policy compares agents by id alone, and under
-    another issuer the same id is somebody else.
+    another issuer the same id is another agent.
     """
     keys = tuple(path.removeprefix("act.") for path in claim_map.agent if path.startswith("act.")) or ("sub",)
     actors: list[str] = []

@@ -4,7 +4,7 @@ Delegated authorization lends an agent what a *user* may do. With the client cre
 itself; taken for a user it would be its own user and pass wherever a user and an agent are both asked for. Issuers mark
 such tokens each in its own way, and some hardly: so there are two rules, and both must hold.
 
-- Marks of software: known shapes of the issuers in use (``_marks``). They always count, whatever is configured.
+- Marks of software: known shapes of the issuers in use (``_marks``). They always count; no setting turns them off.
 - A ``PersonRule`` is what an operator knows of an issuer's tokens: what people's tokens have and others have not.
 """
 

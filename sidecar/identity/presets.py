@@ -44,7 +44,7 @@ PRESETS: Final[dict[Preset, PresetSettings]] = {
             "The audience must be mapped into the token (client scope with an audience mapper).",
             "Groups need a group membership mapper named `groups`; with full paths they begin with a slash.",
             "`preferred_username` is of the client scope `profile`: lightweight tokens need it mapped too.",
-            "A service account is the user `service-account-<client>`, whatever else its token has.",
+            "A user `service-account-<client>` is a service account, no matter which other claims its token has.",
         ),
     ),
     Preset.ENTRA: PresetSettings(

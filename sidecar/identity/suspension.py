@@ -89,7 +89,7 @@ class Suspension:
 
     target: SuspensionTarget
     until: int | None
-    """Seconds since the epoch; None until somebody resumes it."""
+    """Seconds since the epoch; None until an operator resumes it."""
     reason: str
     operator: str
     since: int

@@ -5,7 +5,7 @@ without its id. So a body that is not decoded (too large, nested too deeply, not
 id of the one request that it is. Only the outermost object is read, by msgspec's C scanner, which builds nothing of
 what lies below: less work than decoding the same body.
 
-The answer goes to the sender of the body and to nobody else, but a wrong id would settle another of the sender's
+The answer goes only to the sender of the body, but a wrong id would settle another of the sender's
 requests. So an id counts only where no two readers could disagree: one object, each outermost key once and without
 escapes.
 """
@@ -55,7 +55,7 @@ def read_envelope(body: bytes | bytearray) -> Envelope | None:
         return None
     method = _text(members.get("method"), MAX_METHOD_CHARACTERS)
     if "method" not in members:
-        # a response: nobody expects an answer to one (JSON-RPC 2.0 section 5)
+        # a response: it gets no answer (JSON-RPC 2.0 section 5)
         return Envelope(None, "") if "id" in members and ("result" in members or "error" in members) else None
     if not method:
         return None

@@ -109,7 +109,7 @@ def classify(message: Request | Notification) -> Treatment:
 
     A request sent as a notification is refused: it would act without an answer and, in gateways that look for an id,
     without a decision (``tools/call`` without an id has gone round several). A notification sent as a request is
-    refused too. A notification that is not known is dropped: nobody waits for an answer, and clients of MCP's later
+    refused too. A notification that is not known is dropped: no client waits for an answer, and clients of MCP's later
     revisions and extensions send some that are not defined here (JSON-RPC 2.0 section 4.1).
     """
     match message:

@@ -1,9 +1,10 @@
 """Sessions of the handshake revisions: who opened which, and when it was last used.
 
-A session id is a name, never a credential: every use is checked against the identity that opened it, and a session of
-somebody else is answered exactly as one that never existed (MCP 2025-11-25, security best practices, session hijacking;
-CVE-2026-52869). The number of sessions is bounded in total and per identity (CVE-2026-59951). At a bound the least
-recently used one ends, for many clients never end theirs: of the same identity first, else of the user who has most.
+A session id is a name, never a credential: every use is checked against the identity that opened it, and another
+caller's session is answered exactly as one that never existed (MCP 2025-11-25, security best practices, session
+hijacking; CVE-2026-52869). The number of sessions is bounded in total and per identity (CVE-2026-59951). At a bound
+the least recently used one ends, for many clients never end theirs: of the same identity first, else of the user who
+has most.
 
 Time and ids are arguments (law 5). Nothing here awaits, so check and act cannot be interleaved.
 """
@@ -121,7 +122,7 @@ class Sessions:
         return session
 
     def close_all(self, ends: Callable[[Session], bool]) -> list[Session]:
-        """End every session of which ``ends`` is true, whatever is under way in it, and return them."""
+        """End every session of which ``ends`` is true, also while calls are under way in it, and return them."""
         ended = [session for session in self._open.values() if ends(session)]
         for session in ended:
             self._forget(session)

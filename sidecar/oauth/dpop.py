@@ -1,4 +1,4 @@
-"""Proof of possession (RFC 9449): whoever presents a bound token shows with every request that they hold its key.
+"""Proof of possession (RFC 9449): a client with a bound token shows with every request that it holds the key.
 
 A proof is a JWT that the client signs itself. It counts only beside an access token that its issuer signed and bound to
 that key (``cnf.jkt``); so it is looked at after the token, and nothing in it chooses anything but the key that the

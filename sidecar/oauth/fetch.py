@@ -38,7 +38,7 @@ class FetchLimits:
     timeout_s: float = 5.0
     max_bytes: int = MAX_DOCUMENT_BYTES
     max_age_s: float = 600.0
-    """A set older than this is fetched anew before it is used."""
+    """A set older than this is fetched again before it is used."""
     max_stale_s: float = 86_400.0
     """How long a good set outlives a key server that is down; afterwards tokens of this issuer are refused."""
     cooldown_s: float = 10.0

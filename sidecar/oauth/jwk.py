@@ -83,7 +83,7 @@ def _parse_key(member: JsonValue) -> VerificationKey | None:
     try:
         public_key = jwt.PyJWK(dict(member), algorithm=min(algorithms)).key
     except (jwt.PyJWTError, TypeError, ValueError, KeyError, AttributeError):
-        return None  # PyJWT promises only its own family; whatever a malformed member provokes, it is not a key
+        return None  # PyJWT promises only its own family; a malformed member can raise others, and is not a key
     if not isinstance(public_key, RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey):
         return None
     if isinstance(public_key, RSAPublicKey) and not MIN_RSA_BITS <= public_key.key_size <= MAX_RSA_BITS:

@@ -69,7 +69,7 @@ class Dpop(StrEnum):
     """Whether an issuer's tokens may, or must, be bound to a key of the client (RFC 9449)."""
 
     OFF = "off"
-    """A bound token is refused, because nobody would check the proof."""
+    """A bound token is refused, because its proof would not be checked."""
     ALLOWED = "allowed"
     REQUIRED = "required"
 
@@ -179,7 +179,7 @@ def _signed_claims(
 
 
 def check_claims(claims: JsonObject, issuer: TrustedIssuer) -> None:
-    """Refuse claims by which a token is bound to what nobody checks, or is no access token.
+    """Refuse claims by which a token is bound to what is not checked here, or is no access token.
 
     Raises:
         TokenRejected: so it is.

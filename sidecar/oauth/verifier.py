@@ -1,8 +1,8 @@
 """Chooses who verifies a credential, and remembers for a moment what was verified; implements ``ports.TokenVerifier``.
 
-What a valid JWT proves ends with ``exp``: a token that its issuer revokes earlier stays good until then, because nobody
-is asked (use short lifetimes, or introspection where that is not enough). A key that its issuer withdraws stops
-verifying once the key set was refreshed and the cache of verified tokens (``cache_s``) has run out.
+What a valid JWT proves ends with ``exp``: a token that its issuer revokes earlier stays good until then, because it
+is not asked again (use short lifetimes, or introspection where that is not enough). A key that its issuer
+withdraws stops verifying once the key set was refreshed and the cache of verified tokens (``cache_s``) has run out.
 """
 
 import hashlib
@@ -140,7 +140,7 @@ class JwtVerifier:
         return verified
 
     async def _check_holder(self, credential: Credential, verified: _Verified) -> None:
-        """Refuse whoever presents a token that is bound to a key, and does not show that key (RFC 9449 section 7)."""
+        """Refuse a token that is bound to a key, unless its presenter proves that key (RFC 9449 section 7)."""
         issuer, key = verified.issuer, verified.key
         if credential.scheme is AuthScheme.DPOP:
             if issuer.dpop is Dpop.OFF or key is None:

@@ -23,7 +23,7 @@ MAX_NAMES: Final = 4096
 """Names of one list that policy is asked about; a longer list is refused."""
 
 _FAILED: Final = "The server could not list the names."
-"""What is said instead of the server's own words about a failure, which can quote names."""
+"""Shown instead of the server's own words about a failure, which can quote names."""
 
 _RESULT_KEYS: Final = frozenset({"content", "structuredContent", "isError", "_meta"})
 
@@ -99,7 +99,7 @@ class NameList:
         return tuple(str(entry["name"]) for entry in self.entries)
 
     def only(self, shown: Collection[str]) -> bytes:
-        """Return the JSON text of the tool result with these names and no others, counted and worded anew."""
+        """Return the JSON text of the tool result with these names and no others, with their own count and wording."""
         form = FORMS[self.tool]
         kept: list[JsonValue] = [entry for entry in self.entries if entry["name"] in shown]
         return jsonrpc.encode(
@@ -118,7 +118,7 @@ class NameList:
 
 
 def failed_list() -> bytes:
-    """Return the JSON text of what is said of a list that the server could not make."""
+    """Return the JSON text of the answer where the server could not make the list."""
     return jsonrpc.encode({"content": [{"type": "text", "text": _FAILED}], "isError": True})
 
 

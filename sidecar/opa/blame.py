@@ -6,7 +6,7 @@ Time is the measure. An answer takes milliseconds, so
 - where a question gets no answer in time although one that was asked after it got its answer at once, its own policy is
   slow, and not the machine.
 
-Blame that fell on somebody by chance ends with the first answer that is given alone; whoever is blamed again has to
+A policy that was blamed by chance is cleared by the first answer that it gives alone; one that is blamed again has to
 wait for the end of the term.
 """
 
@@ -152,8 +152,8 @@ def together(about: Places) -> Places:
 def parts(document: JsonObject, about: Places) -> Iterator[tuple[Places, JsonObject]]:
     """Divide a question about several databases into one for each; nothing where there is one.
 
-    A team is asked about each access by itself, so what it does in the whole it does in its part. Without this, whoever
-    owns a policy that ends OPA could have another team's database blamed, by naming it in the same call.
+    A team is asked about each access by itself, so what it does in the whole it does in its part. Without this, the
+    owner of a policy that ends OPA could have another team's database blamed, by naming it in the same call.
     """
     accesses = document.get("accesses")
     if len(about) > 1 and isinstance(accesses, list):

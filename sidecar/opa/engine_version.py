@@ -1,10 +1,10 @@
 """Which versions of OPA an answer is believed of, by what its provenance says.
 
 Not older than 1.22.1: the index of rules of 1.21.0 to 1.22.0 lost rules (``input.x in {"a", input.y}`` never held, so
-that a deny of that form denied nothing), and before 1.21.3 whoever could write to a signed bundle's place could add
+that a deny of that form denied nothing), and before 1.21.3 anyone who could write to a signed bundle's place could add
 ``xsignatures.json`` and have it read instead of ``.signatures.json`` (both from OPA's changelog). The self-test asks
-for the first by itself; an old OPA has more that nobody tests for. Not of another major version: the language may
-differ.
+for the first by itself; an old OPA has more faults, which it does not test for. Not of another major version: the
+language may differ.
 """
 
 import re

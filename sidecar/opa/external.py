@@ -145,7 +145,7 @@ class ExternalOpa:
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         answer = await self._client.ask(question, document)
         if answer.engine not in self._engines:
-            # Another OPA than those that were tested, whatever it runs.
+            # Another OPA than those that were tested, even if it runs the same policies.
             self._accepted.clear()
         if not self._believes(answer.revision):
             await self._admit(answer.revision, deadline)

@@ -3,7 +3,7 @@
 OPA keeps what it ran when a bundle does not load: signed with another key or not at all, edited, not compiling, with
 the roots of another one, or gone from its file server. Provenance, the lists of what runs and ``/health?bundles=true``
 are then as before (1.22.2, measured); only the status has it, by bundle, until the next poll that succeeds. OPA answers
-500 without ``status`` in its configuration. With ``trigger: manual`` it reports to nobody by itself and still answers.
+500 without ``status`` in its configuration. With ``trigger: manual`` it sends no reports by itself and still answers.
 
 This changes what an operator is told, and no decision.
 """

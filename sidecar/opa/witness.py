@@ -1,4 +1,4 @@
-"""The self-test of an OPA that somebody else runs: who answered it, and whether it was passed."""
+"""The self-test of an external OPA: who answered it, and whether it was passed."""
 
 from typing import Final
 

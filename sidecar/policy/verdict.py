@@ -163,7 +163,7 @@ def _reason(value: JsonValue, accesses: int) -> Reason:
 
 
 def _bound(value: JsonValue) -> Bound:
-    """Accept a bound; its name is short and of letters, for it is said to the caller."""
+    """Accept a bound; its name is short and of letters, because the caller is shown it."""
     fields = _object(value, _BOUND_KEYS, "bound")
     construct, most = _text(fields["construct"], "construct"), fields["most"]
     _demand(_CONSTRUCT.fullmatch(construct) is not None, "a bound's construct is not a name")

@@ -1,7 +1,7 @@
 """The builtins that a team's rules may call: an allow-list, the same for folders, archives and a running OPA.
 
 Beside these a team calls functions of its own and of ``data.mcp.lib``. What is not here is closed, so a builtin of a
-later OPA is too, whatever it does. ``policies/capabilities.json`` has exactly these names (a test compares), and a
+later OPA is closed too. ``policies/capabilities.json`` has exactly these names (a test compares), and a
 deployment's own list can only take from them: ``opa run`` has no such list, so for teams this one decides.
 
 Every builtin of the pinned OPA has been judged. A name stands here if its result depends on nothing but its arguments
@@ -119,4 +119,4 @@ def why_closed(name: str) -> str:
     reason = CLOSED.get(name)
     if reason is not None:
         return f"{name} is not open to teams: {reason}"
-    return f"{name} is not open to teams: it is none of OPA's that are, nor one of theirs or of data.mcp.lib"
+    return f"{name} is not open to teams: use an open builtin, a function of the team's own, or one of data.mcp.lib"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 Snapshot = tuple[tuple[str, int, int, int, int], ...]
 """Path, size, modification and change time in nanoseconds, and inode of every file, sorted. The change time cannot be
-set by whoever writes the file, so that an edit of equal size with a restored date is still seen."""
+set by the writer of the file, so that an edit of equal size with a restored date is still seen."""
 
 
 def snapshot(root: Path) -> Snapshot:

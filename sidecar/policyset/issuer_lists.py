@@ -1,7 +1,7 @@
 """Which entries of the platform's data count for no issuer, and which name one that is not trusted here.
 
-``issuers.rego`` closes all of that by itself: an entry that says nothing counts for nobody once several issuers are
-trusted, and a name that no token has admits nobody. So these are warnings, for the operator who wonders why.
+``issuers.rego`` closes all of that by itself: an entry that names no issuer counts for no caller once several issuers
+are trusted, and a name that no token has admits no caller. So these are warnings, for the operator who wonders why.
 """
 
 import json
@@ -40,7 +40,7 @@ def _problems(place: Place, listed: Any, issuers: Collection[str]) -> Iterator[t
     if listed is None:
         if len(issuers) > 1:
             said = "scope_issuers has no entry for it" if place[0] == "scopes" else "it has no `issuers`"
-            yield place, f"counts for nobody, because {len(issuers)} issuers are trusted and {said}"
+            yield place, f"counts for no caller, because {len(issuers)} issuers are trusted and {said}"
         return
     for at, name in _names(place, listed):
         if isinstance(name, str) and name != _ALL and name not in issuers:

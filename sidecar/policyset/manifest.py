@@ -71,7 +71,7 @@ def is_team(name: str) -> bool:
 
 
 def trusted_fault(manifest: Any, bundle: str, bundles: Sequence[str]) -> str:
-    """Keep the platform's own bundles where they belong: a root of the teams' there would be nobody's to contain.
+    """Keep the platform's own bundles where they belong: a root of the teams' there would not be contained.
 
     Args:
         manifest: the decoded manifest.

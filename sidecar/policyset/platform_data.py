@@ -65,7 +65,7 @@ _ISSUER_NAMES: Final = (("break_glass", _ANY, "issuer"), ("suspended", "subjects
 
 
 def _all_at(names: Sequence[str], said: str = "value") -> str:
-    """Return a comprehension in Rego of what is said of every value of one kind, each with its place."""
+    """Return a comprehension in Rego of the term for every value of one kind, each with its place."""
     steps = [f"step{number}" if name == _ANY else json.dumps(name) for number, name in enumerate(names)]
     place = "".join(f"[{step}]" for step in steps)
     return f"{{[[{', '.join(steps)}], {said}] | value := data.{'.'.join(PLATFORM)}{place}}}"

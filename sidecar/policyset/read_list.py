@@ -168,7 +168,7 @@ class _Scan:
                 return [child for name, child in node.items() if name not in UNREAD]
 
     def _named(self, path: Path) -> None:
-        """Take a variable with the constant steps behind it for whatever it can stand for."""
+        """Take a variable with the constant steps behind it for all that it can stand for."""
         head, steps = path[0], path[1:]
         for whole in (path, *((*stands, *steps) for stands in self._imports.get(head, ()))):
             if whole[0] == "input":

@@ -109,7 +109,7 @@ class FileAuditSink:
     async def look(self) -> None:
         """See whether the next record would be stored.
 
-        Where the last one was not, try it with zeros that are cut off again: if nobody calls any more because nothing
+        Where the last one was not, try it with zeros that are cut off again: if calls stopped because nothing
         is stored, nothing else would find out that the disk has room again.
         """
         try:

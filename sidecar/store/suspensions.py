@@ -126,7 +126,7 @@ def _read(path: Path) -> bytes:
         if status.st_mode & _FOREIGN_WRITE or status.st_uid not in {os.geteuid(), 0}:
             raise OSError("other users can write it; run chmod 600, and chown it to the sidecar's user")
         if status.st_size > LONGEST:
-            raise OSError("larger than it can be")
+            raise OSError("larger than the sidecar ever writes it; restore it")
         return file.read()
 
 
@@ -141,7 +141,7 @@ def _parse(text: bytes) -> tuple[Suspension, ...]:
         raise ValueError("not a file of suspensions")
     body = whole["suspensions"]
     if not isinstance(body, str) or sha256(body.encode()).hexdigest() != whole["sha256"]:
-        raise ValueError("the digest is another one")
+        raise ValueError("its digest does not match its content")
     entries: JsonValue = msgspec.json.decode(body)
     if not isinstance(entries, list):
         raise ValueError("not a list")  # noqa: TRY004 - a fault of the file like the others

@@ -52,7 +52,7 @@ _LAST_WORDS_S = 0.5
 
 
 class ProcessStreams(asyncio.subprocess.SubprocessStreamProtocol):
-    """Says when the process has exited; ``Process.wait`` also waits for whoever else holds its pipes (CPython 3.11)."""
+    """Says when the process has exited; ``Process.wait`` also waits for other holders of its pipes (CPython 3.11)."""
 
     def __init__(self) -> None:
         super().__init__(limit=_READ_BYTES, loop=asyncio.get_running_loop())
@@ -180,7 +180,7 @@ class Child:
 
     def _signal(self, number: signal.Signals) -> None:
         # The group outlives its leader where the command is a wrapper (npx, a shell). Once this life is over, its
-        # number may be somebody else's.
+        # number may be another process's.
         if not self._life.done():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._pid, number)
@@ -252,7 +252,7 @@ class Child:
         for outcome in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(outcome, Exception):
                 self._log.error("reading from child %d failed", self.pid, exc_info=outcome)
-        # Whoever left the group may still hold the pipes.
+        # A process that left the group may still hold the pipes.
         self._spawned.transport.close()
 
     def _end(self) -> None:

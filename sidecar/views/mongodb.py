@@ -156,7 +156,7 @@ class MongoViews:
             views[view.namespace] = others if view in others else (*others, view)
         known = self._learned.pop(database, None)
         self._make_room(asker)
-        # Whoever asked first keeps it: a refresh on behalf of somebody else is no reason to forget it with their names.
+        # It stays with the first asker: a refresh on behalf of another caller is no reason to forget it with theirs.
         self._learned[database] = _Learned(at=at, views=views, asker=known.asker if known is not None else asker)
         return views
 

@@ -54,7 +54,7 @@ def test_a_check_for_several_issuers_warns_of_what_counts_for_none() -> None:
     done = run("policy", "check", str(POLICIES), "--json", *issuers)
     found = answer(done)["findings"]
     assert (done.returncode, {(one["rule"], one["severity"]) for one in found}) == (0, {("issuer", "warning")})
-    assert any("/mcp/platform/routes/0: counts for nobody" in one["message"] for one in found)
+    assert any("/mcp/platform/routes/0: counts for no caller" in one["message"] for one in found)
     assert run("policy", "check", str(POLICIES), *issuers[:2]).stdout == "fine\n"
 
 

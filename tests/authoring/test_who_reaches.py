@@ -152,4 +152,4 @@ def test_the_command_says_so_where_nobody_owns_the_place() -> None:
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, "nothing.there belongs to nobody: every call on it is refused\n")
+    assert (done.returncode, done.stdout) == (0, "nothing.there has no owner: every call on it is refused\n")

@@ -69,7 +69,7 @@ async def found(policies: Path, opa_binary: str, platform: Any, *issuers: str) -
 async def test_with_several_issuers_each_silent_entry_is_told_at_its_line(policies: Path, opa_binary: str) -> None:
     told = await found(policies, opa_binary, data(), HOME, OTHER)
     assert told.keys() == ENTRIES
-    assert {message.split(",")[0] for _, message in told.values()} == {"counts for nobody"}
+    assert {message.split(",")[0] for _, message in told.values()} == {"counts for no caller"}
     lines = (policies / "platform" / "data.json").read_text().splitlines()
     assert lines[told["/routes/0"][0]].strip() == '"id": "r",'
     assert '"read": [' in lines[told["/scopes/read"][0] - 1]

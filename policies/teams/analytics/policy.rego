@@ -33,7 +33,7 @@ grant contains {"id": "regional-analysts-read-own-region", "filter": {"region": 
 }
 
 # METADATA
-# title: What the team denies, whatever it grants
+# title: What the team denies; a deny beats every grant
 # scope: document
 deny contains "frozen" if input.access.database in data.mcp.grants.analytics.frozen
 

@@ -32,7 +32,7 @@ grant contains {"id": "loader-reads-what-it-loaded"} if {
 }
 
 # METADATA
-# title: What the team denies, whatever it grants
+# title: What the team denies; a deny beats every grant
 # scope: document
 deny contains "frozen" if lib.named(data.mcp.grants.loading.frozen, input.access.collection)
 

@@ -23,7 +23,7 @@ grant contains {"id": "hr-admins-see-the-catalogue"} if {
 }
 
 # METADATA
-# title: What the team denies, whatever it grants
+# title: What the team denies; a deny beats every grant
 # scope: document
 deny contains "delegated-agent" if count(input.actor.chain) > 0
 
