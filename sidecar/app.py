@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
-from sidecar import __version__, issuers, set_up, settings
+from sidecar import __version__, issuers, servers_behind, set_up, settings
 from sidecar.commands import CATALOG
 from sidecar.control import listener
 from sidecar.edge import ConnectionLimits, Connections, admin, http, origins, server, tls
@@ -36,7 +36,7 @@ from sidecar.settings import Settings
 from sidecar.store import FileAuditSink, FileSuspensions
 from sidecar.system import RandomIdentifiers, SystemClock
 from sidecar.telemetry import OtelMetrics, OtelTracer, build_tracer_provider, logs
-from sidecar.upstream import Databases, HttpUpstream, StdioUpstream, mongodb_environment
+from sidecar.upstream import Databases
 from sidecar.views import MongoViews
 
 _LOG = logging.getLogger("sidecar.app")
@@ -229,6 +229,7 @@ async def _administer(config: Settings, readiness: Readiness, metrics: OtelMetri
 def _rules(config: Settings) -> Rules:
     return Rules(
         environment=config.environment,
+        tool_groups={entry.name: frozenset(entry.tool_groups) for entry in config.servers},
         server_version=__version__,
         audit_required=config.audit.on_failure == "deny",
         audit_arguments=config.audit.arguments == "full",
@@ -383,7 +384,7 @@ async def connect_servers(config: Settings, stack: AsyncExitStack) -> Mapping[st
     servers: dict[str, ManagedUpstream] = {}
     for entry in config.servers:
         with naming(f"servers ({entry.name})"):
-            servers[entry.name] = _upstream(entry)
+            servers[entry.name] = servers_behind.connect(entry)
         stack.push_async_callback(servers[entry.name].stop)
     try:
         async with asyncio.TaskGroup() as group:
@@ -397,17 +398,3 @@ async def connect_servers(config: Settings, stack: AsyncExitStack) -> Mapping[st
 async def _start(name: str, upstream: ManagedUpstream) -> None:
     with naming(f"servers ({name})"):
         await upstream.start()
-
-
-def _upstream(entry: settings.Server) -> ManagedUpstream:
-    timeout_s = entry.timeout_ms / 1000
-    if entry.url:
-        headers = set_up.headers(entry.headers_file) if entry.headers_file is not None else {}
-        return HttpUpstream(entry.name, entry.url, headers, timeout_s=timeout_s)
-    connection_string = settings.secret(entry.connection_string, entry.connection_string_file)
-    environment = mongodb_environment(
-        connection_string, read_only=entry.read_only, app_name=f"mcp-sidecar-{entry.name}"
-    )
-    return StdioUpstream(
-        entry.name, entry.command, {"PATH": settings.search_path(), **environment}, timeout_s=timeout_s
-    )

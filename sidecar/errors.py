@@ -163,6 +163,12 @@ class UnknownTool(SidecarError):
     code = -32602
 
 
+class ToolGroupOff(UnknownTool):
+    """The tool is known, but no configured server has its group on; the caller reads what an unknown name gets."""
+
+    label = "tool_group_off"
+
+
 class AuthenticationError(SidecarError):
     """It is not known who is calling."""
 

@@ -55,9 +55,7 @@ def _require_files(config: Settings) -> None:
     for number, issuer in enumerate(config.issuers):
         files |= {f"issuers.{number}.{name}": file for name, file in issuer.files().items()}
     for number, server in enumerate(config.servers):
-        files[f"servers.{number}.connection_string_file"] = server.connection_string_file
-        files[f"servers.{number}.headers_file"] = server.headers_file
-        files[f"servers.{number}.views_connection_string_file"] = server.views_connection_string_file
+        files |= {f"servers.{number}.{name}": file for name, file in server.files().items()}
     for setting, file in files.items():
         if file is not None and not (file.is_file() and os.access(file, os.R_OK)):
             raise ConfigurationError(f"{setting}: {file} cannot be read, or is not a file")

@@ -37,14 +37,13 @@ from sidecar.errors import ConfigurationError
 from sidecar.identity import ResourceUri
 from sidecar.issuer_settings import MAX_ISSUERS, Issuer, check_together
 from sidecar.listener_settings import Proxies, Tls, read_address, split_address
+from sidecar.server_settings import Milliseconds, Server
 from sidecar.setting_names import names_at, suggestion, variables
 from sidecar.settings_group import SettingsGroup
 
 PREFIX = "SIDECAR_"
 CONFIG_VARIABLE = "SIDECAR_CONFIG"
 DEMO_CONNECTION_VARIABLE = "MDB_MCP_CONNECTION_STRING"
-
-Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
 
 
 class Opa(SettingsGroup):
@@ -76,55 +75,6 @@ class Opa(SettingsGroup):
             msg = "must begin with http://, https:// or unix://"
             raise ValueError(msg)
         return url
-
-
-class Server(SettingsGroup):
-    """One MongoDB MCP server instance; policy names it, callers cannot."""
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
-    """What the routes of the platform's policy data call it."""
-    command: tuple[str, ...] = ()
-    """The command line of a child process that speaks MCP on standard input and output; give this or `url`. The process
-    cannot gain privileges: `sudo` does not work in it."""
-    url: str = ""
-    """The Streamable HTTP endpoint of a server that the sidecar does not start."""
-    headers_file: Path | None = None
-    """A file of lines `Name: value`, the headers that are sent to `url`, such as its shared secret."""
-    connection_string: SecretStr | None = None
-    """The database and its user, for `command`; only the child process gets it, in its environment. The sidecar dials
-    its hosts, without user and password, to say on `/readyz` whether they answer."""
-    connection_string_file: Path | None = None
-    """The same as a file, which is safer: other processes of the same user can read an environment."""
-    views_connection_string: SecretStr | None = None
-    """A connection, with a separate user, over which the sidecar lists the views of this server's databases
-    (`listCollections`); without it, only the views that the platform's policy data declares are known."""
-    views_connection_string_file: Path | None = None
-    """The same as a file."""
-    read_only: bool = True
-    """Start the child without its writing tools. Also limit the rights of its database user, which decide in the
-    end."""
-    timeout_ms: Milliseconds = 60_000
-    """How long a call may take."""
-
-    @model_validator(mode="after")
-    def _one_transport(self) -> Self:
-        if bool(self.command) == bool(self.url):
-            msg = "give exactly one of command and url"
-            raise ValueError(msg)
-        given = [source for source in (self.connection_string, self.connection_string_file) if source is not None]
-        if self.command and len(given) != 1:
-            msg = "a command needs exactly one of connection_string and connection_string_file"
-            raise ValueError(msg)
-        if self.url and given:
-            msg = "connection_string goes with command; a server behind url has its own"
-            raise ValueError(msg)
-        if self.command and self.headers_file is not None:
-            msg = "headers_file goes with url, not with command"
-            raise ValueError(msg)
-        if self.views_connection_string is not None and self.views_connection_string_file is not None:
-            msg = "give at most one of views_connection_string and views_connection_string_file"
-            raise ValueError(msg)
-        return self
 
 
 class Audit(SettingsGroup):

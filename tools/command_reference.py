@@ -15,6 +15,7 @@ from sidecar.commands.catalog import CATALOG
 from sidecar.commands.names import SYSTEM_COLLECTIONS, SYSTEM_DATABASES, SYSTEM_PREFIXES
 from sidecar.commands.stages import STAGES
 from sidecar.commands.tool import Category, Tool
+from sidecar.commands.tool_groups import groups_of
 from tools.generated_page import write_or_check
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "reference" / "tools.md"
@@ -99,6 +100,8 @@ def _section(tool: Tool) -> Iterator[str]:
     yield f"- Always: {_codes(sorted(tool.needs)) or 'depends on the arguments'}"
     if tool.may_need - tool.needs:
         yield f"- Also: {_codes(sorted(tool.may_need - tool.needs))}"
+    if groups := groups_of(tool):
+        yield f"- Tool groups: {_codes(sorted(groups))} (off unless `tool_groups` of the server names each)"
     if tool.traits:
         yield f"- Traits: {_codes(sorted(tool.traits))}"
     yield ""

@@ -6,19 +6,24 @@ left out is what only a running deployment knows: views, and whether the server'
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sidecar.authoring.engine import Engine
 from sidecar.authoring.explain import explain
 from sidecar.authoring.question import DerivedQuestion, QuestionRefused, read_question
+from sidecar.commands import ToolGroup, groups_off, off_everywhere
 from sidecar.enforcement import OWN_SOURCE
-from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
+from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported, ToolGroupOff
 from sidecar.identity import IdentityRules
 from sidecar.model import Decision, JsonObject, JsonValue, Reason, RequestContext
 from sidecar.obligations import plan
 from sidecar.policy import command_document, read_decision
 from sidecar.ports import DecisionPoint, Question
+
+Servers = Mapping[str, Collection[ToolGroup]]
+"""The configured servers, with the groups of tools that are on."""
 
 _NOT_IN_A_NAME: Final = re.compile(r"[\W_]+")
 _DECISION: Final = "data.mcp.main.decision"
@@ -37,7 +42,7 @@ async def decide_with_folder(
     text: bytes,
     rules: IdentityRules | None,
     context: RequestContext,
-    servers: list[str] | None = None,
+    servers: Servers | None = None,
     *,
     explained: bool,
 ) -> DecisionReport:
@@ -48,7 +53,8 @@ async def decide_with_folder(
         text: the question, as it was given.
         rules: how the issuer's tokens are read; None takes the usual ones.
         context: what is true of the request.
-        servers: those that are configured; None where nothing is, and all that the platform's data knows will do.
+        servers: those that are configured; None where nothing is, and all that the platform's data knows will do, with
+            every group of tools.
         explained: say which grant or why none.
 
     Raises:
@@ -61,7 +67,11 @@ async def decide_with_folder(
     answer = await engine.value(_DECISION, asked.question)
     if servers is None:
         known = await engine.value("object.keys(data.mcp.platform.servers)", {})
-        servers = [str(name) for name in known] if isinstance(known, list) else []
+        names = known if isinstance(known, list) else []
+        servers = {str(name): frozenset(ToolGroup) for name in names}
+        if groups := groups_off(asked.command.tool, ()):
+            note = f"needs tool_groups {', '.join(groups)} of its server, which are off unless settings turn them on"
+            asked = replace(asked, notes=(*asked.notes, note))
     decided = _decided(asked, answer, servers, engine.policies.revision)
     if explained and isinstance(answer, dict) and "error" not in decided.document:
         why = await explain(engine, asked.question, answer, asked.arguments)
@@ -70,7 +80,7 @@ async def decide_with_folder(
 
 
 async def decide_with_service(
-    pdp: DecisionPoint, text: bytes, rules: IdentityRules | None, context: RequestContext, servers: list[str]
+    pdp: DecisionPoint, text: bytes, rules: IdentityRules | None, context: RequestContext, servers: Servers
 ) -> DecisionReport:
     """Decide one question with an OPA that serves.
 
@@ -105,25 +115,38 @@ def golden_case(decided: DecisionReport, title: str) -> JsonObject:
     return {name: {"title": title, "input": document["question"], "data": {}, "decision": {**decision, "revision": ""}}}
 
 
-def _decided(asked: DerivedQuestion, answer: JsonValue, servers: list[str], revision: str) -> DecisionReport:
+def _decided(asked: DerivedQuestion, answer: JsonValue, servers: Servers, revision: str) -> DecisionReport:
     document: JsonObject = {"command": command_document(asked.command), "question": asked.question, "decision": answer}
     if isinstance(answer, dict):
         document["decision"] = {**answer, "revision": answer.get("revision") or revision}
     if asked.notes:
         document["notes"] = [*asked.notes]
+    decision = None
     try:
-        decision = read_decision(answer, accesses=len(asked.command.accesses), servers=servers)
+        decision = read_decision(answer, accesses=len(asked.command.accesses), servers=servers.keys())
     except DecisionUnavailable as error:
         # What the sidecar would not believe is a deny, and the author should hear why.
         document["error"] = f"not of the contract: {error.detail}"
         reasons: tuple[Reason, ...] = (Reason(code=error.label, source=f"opa.{error.fault}"),)
     else:
         reasons = _enforced(decision, asked.command.tool)
+    if off := tuple(_off(asked.command.tool, servers, decision)):
+        document["tools"] = [*off]
+        reasons = (Reason(code=ToolGroupOff.label, source=OWN_SOURCE),)
     document["enforcement"] = {
         "allow": not reasons,
         "reasons": [{"code": one.code, "source": one.source, "access": one.access} for one in reasons],
     }
     return DecisionReport(allow=not reasons, document=document)
+
+
+def _off(tool: str, servers: Servers, decision: Decision | None) -> Iterator[str]:
+    """Say which groups keep the tool off: on every server (policy is then not asked), or on the chosen one."""
+    chosen = decision.server if decision is not None and decision.allow else ""
+    names = servers if off_everywhere(tool, servers) else [name for name in servers if name == chosen]
+    for name in names:
+        for group in groups_off(tool, servers[name]):
+            yield f"tool group {group} is off on server {name}"
 
 
 def _enforced(decision: Decision, tool: str) -> tuple[Reason, ...]:

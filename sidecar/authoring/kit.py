@@ -220,7 +220,7 @@ async def decide(
     if where is None:
         raise ConfigurationError("no policy folder is configured: name one with --policies")
     async with engine(settings.opa_binary(opa), where) as held:
-        servers = None if config is None else [server.name for server in config.servers]
+        servers = None if config is None else _servers(config)
         return await deciding.decide_with_folder(held, text, rules, context, servers, explained=explained)
 
 
@@ -273,7 +273,7 @@ async def _ask_service(
         ca_file=config.opa.ca_file,
         token_file=config.opa.token_file,
     )
-    servers = [server.name for server in config.servers]
+    servers = _servers(config)
     async with client:
         try:
             return await deciding.decide_with_service(client, text, rules, context, servers)
@@ -281,6 +281,10 @@ async def _ask_service(
             raise ConfigurationError(
                 f"opa.url: the OPA at {config.opa.url} gives no valid decision: {error.detail}"
             ) from error
+
+
+def _servers(config: Settings) -> deciding.Servers:
+    return {server.name: server.tool_groups for server in config.servers}
 
 
 def _claims(text: bytes) -> JsonObject:

@@ -251,12 +251,14 @@ def _decision_lines(document: JsonObject) -> Iterator[tuple[str, str]]:
     allow = enforcement["allow"]
     server = f" on {decision['server']}" if allow else ""
     yield f"{'ALLOW' if allow else 'DENY'}: {question['action']['tool']} by {who}{server}", "green" if allow else "red"
+    for off in _items(document.get("tools")):
+        yield f"  {off}", "red"
     if "error" in document:
         yield f"  {document['error']}", "red"
         return
     for note in _items(document.get("notes")):
         yield f"  note: {note}", "dim"
-    if decision["allow"] and not allow:
+    if decision["allow"] and not allow and "tools" not in document:
         codes = ", ".join(reason["code"] for reason in enforcement["reasons"])
         yield f"  {codes}: policy allows it under a condition that the sidecar cannot apply to this call", "red"
     explanation: Any = document.get("explanation")

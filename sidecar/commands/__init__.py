@@ -4,6 +4,21 @@ from sidecar.commands import pinning, pins
 from sidecar.commands.catalog import CATALOG
 from sidecar.commands.derive import derive
 from sidecar.commands.pinning import PinComparison, PinState
+from sidecar.commands.tool_groups import ToolGroup, groups_off, off_everywhere
 from sidecar.commands.views import View, Views, databases, expand
 
-__all__ = ["CATALOG", "PinComparison", "PinState", "View", "Views", "databases", "derive", "expand", "pinning", "pins"]
+__all__ = [
+    "CATALOG",
+    "PinComparison",
+    "PinState",
+    "ToolGroup",
+    "View",
+    "Views",
+    "databases",
+    "derive",
+    "expand",
+    "groups_off",
+    "off_everywhere",
+    "pinning",
+    "pins",
+]

@@ -72,7 +72,7 @@ class ToolCalls:
         self._suspensions = suspensions
         self._in_flight: dict[tuple[str, RequestId], Flight] = {}
         self._under_way: Counter[tuple[str, str, str]] = Counter()
-        self._live = LiveTools(ports.upstreams)
+        self._live = LiveTools(ports.upstreams, rules.tool_groups)
         self._lists: dict[Visible, tuple[tuple[str, ...], bytes]] = {}
         self._names = ReachableNames(self._question, step_ns=rules.time_step_ns)
         self._visibility = Visibility(self._question, ports.clock, ports.upstreams.keys(), step_ns=rules.time_step_ns)
@@ -170,6 +170,7 @@ class ToolCalls:
 
     async def _call(self, call: ToolCall, turn: Turn) -> UpstreamResult:
         """The enforcement sequence. A step yields its value or raises; nothing is forwarded without a permit."""
+        self._live.require_somewhere(call.name)
         command = self._derive(call, turn)
         decision = await self._ask(command, turn)
         todo = plan(decision, call.name)

@@ -1,12 +1,18 @@
 """The tools that the configured servers offer right now, held against the pins."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from sidecar.commands import PinComparison, PinState, pinning
-from sidecar.errors import CommandNotDerivable, UpstreamError, UpstreamProtocolViolation, UpstreamUnreachable
+from sidecar.commands import PinComparison, PinState, ToolGroup, groups_off, off_everywhere, pinning
+from sidecar.errors import (
+    CommandNotDerivable,
+    ToolGroupOff,
+    UpstreamError,
+    UpstreamProtocolViolation,
+    UpstreamUnreachable,
+)
 from sidecar.model import JsonObject
 from sidecar.ports import Upstream
 
@@ -21,11 +27,27 @@ class _Compared:
 
 
 class LiveTools:
-    """Knows what each server offers; compares again whenever a server's list is another one."""
+    """Knows what each server offers; compares again whenever a server's list is another one.
 
-    def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
+    Args:
+        upstreams: the servers.
+        groups: the tool groups that are on, by server. A tool of another group counts as not offered, whatever the
+            server says; on a server that is not named, every group is off.
+    """
+
+    def __init__(self, upstreams: Mapping[str, Upstream], groups: Mapping[str, Collection[ToolGroup]]) -> None:
         self._upstreams = upstreams
+        self._groups = {name: frozenset(groups.get(name, ())) for name in upstreams}
         self._compared: dict[str, _Compared] = {}
+
+    def require_somewhere(self, tool: str) -> None:
+        """Return unless the tool's group is off on every server; then nobody need decide who may use it.
+
+        Raises:
+            ToolGroupOff: it is.
+        """
+        if off_everywhere(tool, self._groups):
+            raise ToolGroupOff(f"tool group {', '.join(groups_off(tool, ()))} is off on every server")
 
     async def comparison(self, server: str) -> PinComparison:
         """Return how a server's tools stand to the pins.
@@ -48,11 +70,20 @@ class LiveTools:
         try:
             text = msgspec.json.encode(live)
             unchanged = known is not None and known.text == text
-            comparison = known.comparison if known is not None and unchanged else pinning.compare(live)
+            comparison = known.comparison if known is not None and unchanged else self._compare(server, live)
         except RecursionError:
             raise UpstreamProtocolViolation("a tool is nested too deep to be compared") from None
         self._compared[server] = _Compared(text=text, tools=live, comparison=comparison)
         return comparison
+
+    def _compare(self, server: str, live: Sequence[JsonObject]) -> PinComparison:
+        on = self._groups[server]
+        standings = pinning.compare(live).standings
+        return PinComparison(
+            standings={
+                tool: PinState.ABSENT if groups_off(tool, on) else standing for tool, standing in standings.items()
+            }
+        )
 
     async def require_pinned(self, server: str, tool: str) -> None:
         """Return if the server's tool is the one that the call was derived for.
@@ -61,6 +92,8 @@ class LiveTools:
             CommandNotDerivable: it changed, or this server does not offer it.
             UpstreamError: the server cannot be asked.
         """
+        if groups_off(tool, self._groups.get(server, ())):
+            raise CommandNotDerivable("tool_group_off", "The server that serves this call has no such tool.")
         match (await self.comparison(server))[tool]:
             case PinState.PINNED:
                 return

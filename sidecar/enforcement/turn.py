@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from sidecar.commands import CATALOG
+from sidecar.commands import CATALOG, ToolGroup
 from sidecar.enforcement.shadow import Opinion
 from sidecar.enforcement.suspensions import Suspensions
 from sidecar.errors import AuditUnavailable, SidecarError
@@ -87,6 +87,8 @@ class Rules:
 
     environment: str
     server_version: str
+    tool_groups: Mapping[str, frozenset[ToolGroup]] = field(default_factory=dict)
+    """The groups of tools that are on, by server; on a server that is not named, none."""
     audit_required: bool = True
     """A call whose intent cannot be stored is refused (``audit.on_failure = "deny"``)."""
     audit_arguments: bool = False

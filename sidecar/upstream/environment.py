@@ -1,17 +1,13 @@
 """The environment of the child process: a minimal base, the recommended settings, the secret; nothing else."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from sidecar.commands import ToolGroup
 from sidecar.errors import ConfigurationError
 
 _URI_SCHEMES = ("mongodb://", "mongodb+srv://")
-
-DEFAULT_DISABLED_TOOLS = ("assistant", "atlas", "atlas-local", "connect", "export")
-"""Defence in depth below the catalogue. ``connect`` is a tool and an operation type: it takes ``disconnect`` and both
-cluster connectors with it. Left open, it dials any host and can hand over configured credentials. Exports are shared by
-all callers of the process."""
 
 BASE: Mapping[str, str] = MappingProxyType(
     {
@@ -49,7 +45,8 @@ def mongodb_environment(
     *,
     read_only: bool,
     app_name: str = "mcp-sidecar",
-    disabled_tools: Iterable[str] = DEFAULT_DISABLED_TOOLS,
+    tool_groups: Collection[ToolGroup] = (),
+    atlas: tuple[str, str] | None = None,
     max_time_ms: int | None = None,
 ) -> dict[str, str]:
     """Return the ``MDB_MCP_*`` settings for a child that serves one connection.
@@ -62,15 +59,15 @@ def mongodb_environment(
             and profiler name the sidecar.
         read_only: drop the tools that write and refuse ``$out`` and ``$merge``.
         app_name: at most 128 bytes of letters, digits, ``-``, ``_`` and ``.``.
-        disabled_tools: names of tools, operation types or categories.
+        tool_groups: those that are on. ``connect`` is a tool and an operation type: it takes ``disconnect`` and both
+            cluster connectors with it. It dials any host and can hand over configured credentials. Exports are shared
+            by all callers of the process.
+        atlas: id and secret of the service account that the Atlas tools act as; without one, they are not registered.
         max_time_ms: ``maxTimeMS`` of the reads, or None for no limit.
 
     Raises:
         ConfigurationError: a value that the server would misread.
     """
-    disabled = tuple(disabled_tools)
-    if not all(name and name.replace("-", "").isalnum() for name in disabled):
-        raise ConfigurationError("disabled tools: names have letters, digits and hyphens only")
     environment = {
         "MDB_MCP_CONNECTION_STRING": _with_app_name(connection_string, app_name),
         "MDB_MCP_TRANSPORT": "stdio",
@@ -79,8 +76,10 @@ def mongodb_environment(
         "MDB_MCP_ALLOW_REQUEST_OVERRIDES": "false",
         "MDB_MCP_PREVIEW_FEATURES": "",
     }
-    if disabled:
+    if disabled := [group.value for group in ToolGroup if group not in tool_groups]:
         environment["MDB_MCP_DISABLED_TOOLS"] = ",".join(disabled)
+    if atlas is not None:
+        environment["MDB_MCP_API_CLIENT_ID"], environment["MDB_MCP_API_CLIENT_SECRET"] = atlas
     if max_time_ms is not None:
         if max_time_ms <= 0:
             raise ConfigurationError("max_time_ms must be at least 1: the server reads 0 as no limit")

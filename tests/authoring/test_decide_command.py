@@ -396,3 +396,64 @@ def test_the_construct_behind_a_closed_trait_is_named_with_its_pointer() -> None
         shown(call, "--explain").split()
     )
     assert explanation(asked("analysts"))["traits"] == []
+
+
+EXPORT = {
+    "connectionId": "preconfigured",
+    "database": "sales",
+    "collection": "orders",
+    "exportTitle": "all",
+    "exportTarget": [{"name": "find", "arguments": {"filter": {}}}],
+    "jsonExportFormat": "relaxed",
+}
+
+
+def configured(folder: Path, groups: str) -> dict[str, str]:
+    """The variables of a sidecar with two servers, of which the first has these groups of tools on."""
+    server = 'command = ["mongodb-mcp-server"]\nconnection_string_file = "/etc/mongodb"'
+    (folder / "sidecar.toml").write_text(
+        f"""resource_url = "https://mcp.example/mcp"
+[[issuers]]
+issuer = "https://idp.example"
+[[servers]]
+name = "demo-ro"
+tool_groups = {groups}
+{server}
+[[servers]]
+name = "demo-rw"
+{server}
+"""
+    )
+    return {"SIDECAR_CONFIG": str(folder / "sidecar.toml")}
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ("[]", ["tool group export is off on server demo-ro", "tool group export is off on server demo-rw"]),
+        ('["connect"]', ["tool group export is off on server demo-ro", "tool group export is off on server demo-rw"]),
+        ('["export"]', []),
+    ],
+)
+def test_a_tool_whose_group_is_off_is_refused_and_that_is_said(tmp_path, groups: str, said: list[str]) -> None:
+    question = asked("analysts", iss="https://idp.example")
+    question["call"] = {"name": "export", "arguments": EXPORT}
+    asking = ("decide", "--policies", str(POLICIES))
+    variables, stdin = configured(tmp_path, groups), json.dumps(question).encode()
+    status, shown = on_a_terminal(*asking, stdin=stdin, environment=variables)
+    assert status == 1, "no grant of the shipped policies allows an export"
+    assert [line for line in said if line not in shown] == []
+    assert ("tool group" in shown) is bool(said)
+    status, text = on_a_terminal(*asking, "--json", stdin=stdin, environment=variables)
+    document = msgspec.json.decode(text)
+    assert document.get("tools", []) == said
+    codes = [reason["code"] for reason in document["enforcement"]["reasons"]]
+    assert (codes == ["tool_group_off"]) is bool(said)
+    assert document["decision"]["allow"] is False
+
+
+def test_without_settings_it_is_said_that_the_tool_is_off_unless_they_turn_it_on() -> None:
+    question = asked("analysts")
+    question["call"] = {"name": "export", "arguments": EXPORT}
+    assert "needs tool_groups export" in answer(run(question))["notes"][-1]
+    assert "tool_groups" not in json.dumps(answer(run(asked("analysts"))))

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.audit.chain import verify
 from sidecar.commands.catalog import CATALOG
+from sidecar.commands.tool_groups import ToolGroup
 from sidecar.enforcement import Caller, EnforcementPoint, Exchange, Ports, Rules
 from sidecar.errors import (
     AuditUnavailable,
@@ -200,7 +201,12 @@ class World:
             tracer=OtelTracer(None),
             metrics=self.metrics,
         )
-        rules = Rules(environment="test", server_version="0", audit_required=staged.get("required", True))
+        rules = Rules(
+            environment="test",
+            server_version="0",
+            audit_required=staged.get("required", True),
+            tool_groups=staged.get("tool_groups", {}),
+        )
         self.pep = EnforcementPoint(ports, rules, Sessions(100, 100, 3600))
 
     @staticmethod
@@ -530,6 +536,43 @@ async def test_the_protocol_header_must_be_the_sessions(world):
     session = await one.open(revision="2025-06-18")
     assert isinstance((await one.send(call(), session, protocol="2025-11-25")).error, RevisionError)
     assert code(await one.send(call(), session, protocol="2025-06-18")) == "ok"
+
+
+# --- tool groups ------------------------------------------------------------------------------------------------------
+
+EXPORTED = {
+    **ORDERS,
+    "exportTitle": "all",
+    "exportTarget": [{"name": "find", "arguments": {"filter": {}}}],
+    "jsonExportFormat": "relaxed",
+}
+EXPORT = {"name": "export", "arguments": EXPORTED}
+
+
+@pytest.mark.parametrize("arguments", [EXPORTED, {}, {"surprise": 1}], ids=["right", "none", "wrong"])
+async def test_a_tool_whose_group_is_off_everywhere_is_unknown_and_policy_is_not_asked(world, arguments):
+    """The staged server offers every tool, and the staged policy allows every call."""
+    one = world(decide=says(ALLOW), tool_groups={"demo-ro": frozenset(ToolGroup) - {ToolGroup.EXPORT}})
+    session = await one.open()
+    reply = await one.send(call({"name": "export", "arguments": arguments}), session)
+    unknown = await one.send(call({"name": "no-such-tool", "arguments": arguments}), session)
+    assert reply.body == unknown.body
+    assert one.told() == [("refusal", "refused", "tool_group_off"), ("refusal", "refused", "unknown_tool")]
+    assert [record["decision"] for record in one.records()] == [None, None]
+    assert one.refusals()["classify", "tool_group_off"] == 1
+    assert one.upstream.permits == []
+
+
+async def test_a_tool_whose_group_is_on_is_called_on_the_server_that_has_it_and_on_no_other(world):
+    allowed = {"demo-ro": frozenset({ToolGroup.EXPORT})}
+    both = {**ALLOW, "accesses": ALLOW["accesses"] * 2}
+    one = world(decide=says(both), tool_groups=allowed)
+    assert code(await one.send(call(EXPORT), await one.open())) == "ok"
+    assert [permit.call.name for permit in one.upstream.permits] == ["export"]
+    other = world(decide=says({**both, "server": "demo-rw"}), tool_groups=allowed)
+    assert code(await other.send(call(EXPORT), await other.open())) in {"tool_group_off", "-32602"}
+    assert other.upstream.permits == []
+    assert [(event, status) for event, status, _ in other.told()] == [("refusal", "refused")]
 
 
 # --- what may not be seen ---------------------------------------------------------------------------------------------

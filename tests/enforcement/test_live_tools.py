@@ -12,13 +12,18 @@ from typing import Any
 import msgspec
 import pytest
 
+from sidecar.commands.catalog import CATALOG
 from sidecar.commands.pinning import PinState, compare
+from sidecar.commands.tool_groups import ToolGroup, groups_off
 from sidecar.enforcement.livetools import LiveTools
-from sidecar.errors import CommandNotDerivable, UpstreamProtocolViolation
+from sidecar.errors import CommandNotDerivable, ToolGroupOff, UpstreamProtocolViolation
 from sidecar.model import JsonObject, JsonValue, Permit, UpstreamResult
 from sidecar.upstream.process import StdioUpstream
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
+
+
+EVERYTHING = {"s": frozenset(ToolGroup)}
 
 
 @dataclass
@@ -54,7 +59,7 @@ def in_disguise(value: Any) -> Iterator[Any]:
 
 async def test_what_only_python_takes_to_be_equal_is_another_tool(offered: tuple[JsonObject, ...]) -> None:
     server = Offering(offered)
-    live = LiveTools({"s": server})
+    live = LiveTools({"s": server}, EVERYTHING)
     await live.require_pinned("s", "find")
     tried = 0
     for index, tool in enumerate(offered):
@@ -87,7 +92,7 @@ async def test_what_only_python_takes_to_be_equal_is_another_tool(offered: tuple
 )
 async def test_a_list_that_says_the_same_stays_pinned(offered: tuple[JsonObject, ...], again: Any) -> None:
     server = Offering(offered)
-    live = LiveTools({"s": server})
+    live = LiveTools({"s": server}, EVERYTHING)
     before = dict((await live.comparison("s")).standings)
     server.now = again(offered)
     assert (await live.comparison("s")).standings == before
@@ -129,14 +134,14 @@ async def asked_often(live: LiveTools, server: str) -> Counter[str]:
 
 async def test_the_real_servers_list_is_encoded_and_compared_once_for_many_calls(real_server: StdioUpstream) -> None:
     """77 kB, 142 µs each time it is encoded: every permitted call would pay it."""
-    live = LiveTools({"s": real_server})
+    live = LiveTools({"s": real_server}, EVERYTHING)
     assert await asked_often(live, "s") == {"encoded": 1, "compared": 1}
     assert await asked_often(live, "s") == {}
 
 
 async def test_a_list_is_looked_at_again_only_when_it_is_another_object(offered: tuple[JsonObject, ...]) -> None:
     server = Offering(offered)
-    live = LiveTools({"s": server})
+    live = LiveTools({"s": server}, EVERYTHING)
     assert await asked_often(live, "s") == {"encoded": 1, "compared": 1}
     assert await asked_often(live, "s") == {}
     server.now = copy.deepcopy(offered)
@@ -157,10 +162,31 @@ async def test_a_tool_too_deep_to_compare_is_a_fault_of_its_server_and_forgotten
     offered: tuple[JsonObject, ...], name: str
 ) -> None:
     server = Offering(offered)
-    live = LiveTools({"s": server})
+    live = LiveTools({"s": server}, EVERYTHING)
     await live.require_pinned("s", "count")
     server.now = (*offered[1:], {"name": name, "inputSchema": nested(2000)})
     with pytest.raises(UpstreamProtocolViolation):
         await live.require_pinned("s", "count")
     server.now = (*offered[1:], {"name": "run-anything", "inputSchema": nested(20)})
     await live.require_pinned("s", "count")
+
+
+@pytest.mark.parametrize("on", [(), (ToolGroup.EXPORT,), (ToolGroup.CONNECT, ToolGroup.ASSISTANT), tuple(ToolGroup)])
+async def test_a_tool_of_a_group_that_is_off_is_not_there_whatever_the_server_offers(
+    offered: tuple[JsonObject, ...], on: tuple[ToolGroup, ...]
+) -> None:
+    live = LiveTools({"s": Offering(offered), "other": Offering(offered)}, {"s": on})
+    off = {name for name in CATALOG if groups_off(name, on)}
+    assert {tool["name"] for tool in await live.pinned({"s"})} == {tool["name"] for tool in offered} - off
+    for name in off:
+        with pytest.raises(ToolGroupOff):
+            live.require_somewhere(name)
+        with pytest.raises(CommandNotDerivable, match="has no such tool"):
+            await live.require_pinned("s", name)
+        assert not await live.offers(name, {"s"})
+    for name in {str(tool["name"]) for tool in offered} - off:
+        live.require_somewhere(name)
+        await live.require_pinned("s", name)
+    with pytest.raises(CommandNotDerivable, match="has no such tool"):
+        await live.require_pinned("other", "export")
+    await live.require_pinned("other", "find")

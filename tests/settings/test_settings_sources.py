@@ -493,3 +493,35 @@ def test_a_whole_control_listener_is_accepted(good):
 def test_a_control_listener_that_lacks_something_is_refused(bad):
     with pytest.raises(ConfigurationError):
         loaded(**bad)
+
+
+ATLAS = {"tool_groups": ["atlas"], "api_client_id": "mdb_sa_id_1", "api_client_secret": SECRET}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ({"tool_groups": ["exports"]}, {"tool_groups": ["export", "connect", "atlas-local", "assistant"]}),
+        ({"tool_groups": ["atlas"]}, ATLAS),
+        (ATLAS | {"api_client_id": ""}, ATLAS),
+        (
+            ATLAS | {"api_client_secret_file": "/etc/x"},
+            {**ATLAS, "api_client_secret": None, "api_client_secret_file": "/x"},
+        ),
+        (ATLAS | {"tool_groups": ["export"]}, {"tool_groups": ["export"]}),
+        ({"api_client_secret": SECRET}, {}),
+    ],
+)
+def test_tool_groups_are_of_a_closed_set_and_the_service_account_goes_with_atlas(wrong, right):
+    assert "servers.0" in refused(servers=[SERVER | wrong])
+    loaded(servers=[SERVER | right])
+
+
+def test_a_server_behind_a_url_says_its_groups_and_takes_no_service_account():
+    behind = {"name": "demo-ro", "url": "http://127.0.0.1:3000/mcp"}
+    assert loaded(servers=[behind | {"tool_groups": ["atlas"]}]).servers[0].tool_groups == ("atlas",)
+    assert "servers.0" in refused(servers=[behind | ATLAS])
+
+
+def test_every_group_is_off_unless_it_is_named():
+    assert loaded().servers[0].tool_groups == ()

@@ -20,6 +20,7 @@ from pymongo import MongoClient
 from pymongo.uri_parser import parse_uri
 
 from sidecar.commands.derive import derive
+from sidecar.commands.tool_groups import ToolGroup
 from sidecar.errors import SidecarError
 from sidecar.model import Access, AccessKind, Command, Namespace, Permit, ToolCall
 from sidecar.upstream.environment import mongodb_environment
@@ -212,7 +213,7 @@ async def recorded(database: str, command: list[str]) -> AsyncIterator[Session]:
         # One node, nothing compressed: the recorder refuses what it cannot read.
         options = "directConnection=true&compressors=none" + ("&authSource=admin" if at else "")
         uri = f"mongodb://{user}{at}{recorder.address}/?{options}"
-        environment = mongodb_environment(uri, read_only=False, disabled_tools=("atlas", "atlas-local", "assistant"))
+        environment = mongodb_environment(uri, read_only=False, tool_groups={ToolGroup.CONNECT, ToolGroup.EXPORT})
         upstream = StdioUpstream("real", command, environment, timeout_s=60, start_timeout_s=60, ready_wait_s=60)
         await upstream.start()
         try:

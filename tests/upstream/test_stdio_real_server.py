@@ -12,6 +12,8 @@ import pytest
 import pytest_asyncio
 from pymongo import AsyncMongoClient
 
+from sidecar.commands.catalog import CATALOG
+from sidecar.commands.tool_groups import ToolGroup, groups_off
 from sidecar.errors import UpstreamRefused, UpstreamUnreachable
 from sidecar.upstream.environment import mongodb_environment
 from sidecar.upstream.process import StdioUpstream
@@ -141,3 +143,23 @@ async def test_stopping_is_graceful(database, mcp_server_command):
     async with asyncio.timeout(20):
         await upstream.stop()
     assert not process.is_running()
+
+
+@pytest.mark.parametrize("on", [(), *[(group,) for group in ToolGroup], tuple(ToolGroup)], ids=str)
+async def test_a_child_has_exactly_the_tools_of_the_groups_that_are_on(database, mcp_server_command, on):
+    """Atlas Local is left out where no Docker answers."""
+    atlas = ("mdb_sa_id_1", "mdb_sa_sk_s3cret") if ToolGroup.ATLAS in on else None
+    environment = mongodb_environment(database, read_only=False, tool_groups=on, atlas=atlas)
+    server = StdioUpstream("double", mcp_server_command, environment, timeout_s=60, start_timeout_s=60, ready_wait_s=60)
+    await server.start()
+    try:
+        live = {str(tool["name"]) for tool in await server.tools()}
+        pid = server.pid
+        assert "mdb_sa" not in command_lines(pid)
+    finally:
+        await server.stop()
+    there = {name for name in CATALOG if not groups_off(name, on)}
+    assert live - {name for name in live if name.startswith("atlas-local")} == {
+        name for name in there if not name.startswith("atlas-local")
+    }
+    assert live <= there

@@ -1,0 +1,91 @@
+"""The settings of one MongoDB MCP server."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from sidecar.commands import ToolGroup
+from sidecar.settings_group import SettingsGroup
+
+Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
+
+
+class Server(SettingsGroup):
+    """One MongoDB MCP server instance; policy names it, callers cannot."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    """What the routes of the platform's policy data call it."""
+    command: tuple[str, ...] = ()
+    """The command line of a child process that speaks MCP on standard input and output; give this or `url`. The process
+    cannot gain privileges: `sudo` does not work in it."""
+    url: str = ""
+    """The Streamable HTTP endpoint of a server that the sidecar does not start."""
+    headers_file: Path | None = None
+    """A file of lines `Name: value`, the headers that are sent to `url`, such as its shared secret."""
+    connection_string: SecretStr | None = None
+    """The database and its user, for `command`; only the child process gets it, in its environment. The sidecar dials
+    its hosts, without user and password, to say on `/readyz` whether they answer."""
+    connection_string_file: Path | None = None
+    """The same as a file, which is safer: other processes of the same user can read an environment."""
+    views_connection_string: SecretStr | None = None
+    """A connection, with a separate user, over which the sidecar lists the views of this server's databases
+    (`listCollections`); without it, only the views that the platform's policy data declares are known."""
+    views_connection_string_file: Path | None = None
+    """The same as a file."""
+    read_only: bool = True
+    """Start the child without its writing tools. Also limit the rights of its database user, which decide in the
+    end."""
+    timeout_ms: Milliseconds = 60_000
+    """How long a call may take."""
+    tool_groups: tuple[ToolGroup, ...] = ()
+    """Groups of tools that this server has besides those of the database. The child of `command` gets exactly these; of
+    a server behind `url`, no others are used. Policy decides each call too."""
+    api_client_id: str = ""
+    """The Atlas service account of the tool group `atlas`, for `command`; only the child process gets it."""
+    api_client_secret: SecretStr | None = None
+    """Its secret; only the child process gets it, in its environment."""
+    api_client_secret_file: Path | None = None
+    """The same as a file."""
+
+    @model_validator(mode="after")
+    def _one_transport(self) -> Self:
+        if bool(self.command) == bool(self.url):
+            msg = "give exactly one of command and url"
+            raise ValueError(msg)
+        given = [source for source in (self.connection_string, self.connection_string_file) if source is not None]
+        if self.command and len(given) != 1:
+            msg = "a command needs exactly one of connection_string and connection_string_file"
+            raise ValueError(msg)
+        if self.url and given:
+            msg = "connection_string goes with command; a server behind url has its own"
+            raise ValueError(msg)
+        if self.command and self.headers_file is not None:
+            msg = "headers_file goes with url, not with command"
+            raise ValueError(msg)
+        if self.views_connection_string is not None and self.views_connection_string_file is not None:
+            msg = "give at most one of views_connection_string and views_connection_string_file"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _service_account(self) -> Self:
+        secrets = [one for one in (self.api_client_secret, self.api_client_secret_file) if one is not None]
+        if not (self.command and ToolGroup.ATLAS in self.tool_groups):
+            if self.api_client_id or secrets:
+                msg = "api_client_id and api_client_secret go with command and the tool group atlas"
+                raise ValueError(msg)
+        elif not self.api_client_id or len(secrets) != 1:
+            msg = "the tool group atlas needs api_client_id and one of api_client_secret and api_client_secret_file"
+            raise ValueError(msg)
+        return self
+
+    def files(self) -> Mapping[str, Path | None]:
+        """Return the files that are named, by setting."""
+        return {
+            "connection_string_file": self.connection_string_file,
+            "headers_file": self.headers_file,
+            "views_connection_string_file": self.views_connection_string_file,
+            "api_client_secret_file": self.api_client_secret_file,
+        }

@@ -1,0 +1,31 @@
+"""From the settings of one MongoDB MCP server to the upstream that calls are forwarded to."""
+
+from sidecar import set_up, settings
+from sidecar.server_settings import Server
+from sidecar.upstream import HttpUpstream, StdioUpstream, mongodb_environment
+
+
+def connect(entry: Server) -> HttpUpstream | StdioUpstream:
+    """Return the upstream of one configured server, not yet started.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or holds what cannot be used.
+    """
+    timeout_s = entry.timeout_ms / 1000
+    if entry.url:
+        headers = set_up.headers(entry.headers_file) if entry.headers_file is not None else {}
+        return HttpUpstream(entry.name, entry.url, headers, timeout_s=timeout_s)
+    connection_string = settings.secret(entry.connection_string, entry.connection_string_file)
+    atlas = None
+    if entry.api_client_id:
+        atlas = (entry.api_client_id, settings.secret(entry.api_client_secret, entry.api_client_secret_file))
+    environment = mongodb_environment(
+        connection_string,
+        read_only=entry.read_only,
+        app_name=f"mcp-sidecar-{entry.name}",
+        tool_groups=entry.tool_groups,
+        atlas=atlas,
+    )
+    return StdioUpstream(
+        entry.name, entry.command, {"PATH": settings.search_path(), **environment}, timeout_s=timeout_s
+    )
