@@ -46,7 +46,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_repositorys_policies_are_fine() -> None:
     done = run("policy", "check", str(POLICIES), "--json")
-    assert (done.returncode, answer(done)) == (0, {"ok": True, "findings": []}), done.stderr
+    found = answer(done)
+    assert (done.returncode, found["ok"], found["findings"]) == (0, True, []), done.stderr
+    assert {"mcp.lib", "mcp.teams.analytics", "mcp.teams.loading", "mcp.teams.people"} <= found["reads"].keys()
 
 
 def test_a_check_for_several_issuers_warns_of_what_counts_for_none() -> None:
