@@ -19,7 +19,7 @@ from sidecar.__main__ import cli
 from sidecar.audit import record
 from sidecar.audit.chain import GENESIS
 from sidecar.demo import database as demo_database
-from sidecar.demo.identities import ANALYST
+from sidecar.demo.identities import ANALYST, DemoIssuer
 from sidecar.store.file import FileAuditSink
 from tests import parts
 from tests.integration.deployment import deployed, wait_until
@@ -172,7 +172,7 @@ def test_a_file_that_is_not_there_is_wrong_usage(tmp_path, name):
 @pytest.fixture
 def configuration(tmp_path):
     """A settings file that would serve, if somebody did not take one thing away."""
-    (tmp_path / "jwks.json").write_text('{"keys": []}')
+    DemoIssuer().write_keys(tmp_path / "jwks.json")
     (tmp_path / "uri").write_text("mongodb://user:canary-secret@127.0.0.1:1/")
     file = tmp_path / "sidecar.toml"
     file.write_text(f"""
@@ -235,7 +235,7 @@ def server(**changes: object) -> str:
     ("environment", "named"),
     [
         ({"SIDECAR_LISTNE": "x"}, "SIDECAR_LISTNE"),
-        ({"SIDECAR_AUDIT__STORAGE": "x"}, "audit.storage"),
+        ({"SIDECAR_AUDIT__STORAGE": "x"}, "SIDECAR_AUDIT__STORAGE"),
         ({"SIDECAR_CONFIG": "/nonexistent.toml"}, "SIDECAR_CONFIG"),
         ({"SIDECAR_CONFIG": ""}, "resource_url"),
         ({"SIDECAR_OPA__BINARY": "/nonexistent/opa"}, "opa.binary"),
