@@ -2,12 +2,26 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from sidecar.commands import ToolGroup
+from sidecar.commands import CATALOG, ToolGroup
 from sidecar.settings_group import SettingsGroup
+
+ASKED_BY_DEFAULT: Final = frozenset(
+    {
+        "atlas-create-access-list",
+        "atlas-create-db-user",
+        "atlas-streams-manage",
+        "atlas-streams-teardown",
+        "delete-many",
+        "drop-collection",
+        "drop-database",
+        "drop-index",
+    }
+)
+"""Tools that MongoDB MCP server 3.0.4 asks a confirmation for unless it is told otherwise."""
 
 Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
 
@@ -42,6 +56,12 @@ class Server(SettingsGroup):
     tool_groups: tuple[ToolGroup, ...] = ()
     """Groups of tools that this server has besides those of the database. The child of `command` gets exactly these; of
     a server behind `url`, no others are used. Policy decides each call too."""
+    environment_file: Path | None = None
+    """A file of lines `NAME=value`, further environment of the child of `command`, such as for Kerberos or a proxy.
+    [deploy.md](../deploy.md) lists the names; any other is refused."""
+    confirmation_required_tools: tuple[str, ...] | None = None
+    """Tools that the child of `command` asks a confirmation for; without it, the server's own list. **Its questions
+    reach nobody**: the sidecar carries none to clients, so the server goes on without asking."""
     api_client_id: str = ""
     """The Atlas service account of the tool group `atlas`, for `command`; only the child process gets it."""
     api_client_secret: SecretStr | None = None
@@ -70,6 +90,16 @@ class Server(SettingsGroup):
         return self
 
     @model_validator(mode="after")
+    def _of_a_child(self) -> Self:
+        if self.url and (self.environment_file is not None or self.confirmation_required_tools is not None):
+            msg = "environment_file and confirmation_required_tools go with command; a server behind url has its own"
+            raise ValueError(msg)
+        if unknown := sorted(set(self.confirmation_required_tools or ()) - CATALOG.keys()):
+            msg = f"confirmation_required_tools: {', '.join(unknown)} is not a tool of the server"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _service_account(self) -> Self:
         secrets = [one for one in (self.api_client_secret, self.api_client_secret_file) if one is not None]
         if not (self.command and ToolGroup.ATLAS in self.tool_groups):
@@ -81,11 +111,17 @@ class Server(SettingsGroup):
             raise ValueError(msg)
         return self
 
+    def asks_for(self, tool: str) -> bool:
+        """Whether the child would ask for a confirmation of a tool; what a server behind `url` does is not known."""
+        asked = self.confirmation_required_tools
+        return bool(self.command) and tool in (ASKED_BY_DEFAULT if asked is None else asked)
+
     def files(self) -> Mapping[str, Path | None]:
         """Return the files that are named, by setting."""
         return {
             "connection_string_file": self.connection_string_file,
             "headers_file": self.headers_file,
             "views_connection_string_file": self.views_connection_string_file,
+            "environment_file": self.environment_file,
             "api_client_secret_file": self.api_client_secret_file,
         }

@@ -1,8 +1,14 @@
 """From the settings of one MongoDB MCP server to the upstream that calls are forwarded to."""
 
+import logging
+from pathlib import Path
+
 from sidecar import set_up, settings
+from sidecar.errors import ConfigurationError
 from sidecar.server_settings import Server
-from sidecar.upstream import HttpUpstream, StdioUpstream, mongodb_environment
+from sidecar.upstream import HttpUpstream, StdioUpstream, mongodb_environment, read_further
+
+_LOG = logging.getLogger("sidecar.app")
 
 
 def connect(entry: Server) -> HttpUpstream | StdioUpstream:
@@ -25,7 +31,17 @@ def connect(entry: Server) -> HttpUpstream | StdioUpstream:
         app_name=f"mcp-sidecar-{entry.name}",
         tool_groups=entry.tool_groups,
         atlas=atlas,
+        confirmed_tools=entry.confirmation_required_tools,
     )
-    return StdioUpstream(
-        entry.name, entry.command, {"PATH": settings.search_path(), **environment}, timeout_s=timeout_s
-    )
+    if entry.confirmation_required_tools:
+        _LOG.warning("confirmations that the server asks for reach nobody", extra={"server": entry.name})
+    further = _further(entry.environment_file) if entry.environment_file is not None else {}
+    environment = {"PATH": settings.search_path(), **further, **environment}
+    return StdioUpstream(entry.name, entry.command, environment, timeout_s=timeout_s)
+
+
+def _further(file: Path) -> dict[str, str]:
+    try:
+        return read_further(settings.secret(None, file))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"environment_file: {error.detail}") from None

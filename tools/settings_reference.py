@@ -41,7 +41,7 @@ OpenTelemetry's own variables work as its specification says. Traces go to
 `MDB_MCP_CONNECTION_STRING` names the database of `mcp-sidecar demo`, and only there.
 """
 
-SECRET_FILES: Final = frozenset({"headers_file", "secret_file", "token_file"})
+SECRET_FILES: Final = frozenset({"environment_file", "headers_file", "secret_file", "token_file"})
 """Files that hold secrets and have no twin that is a value; twins (``x`` and ``x_file``) are found by type."""
 
 TYPES: Final[dict[Any, str]] = {

@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -215,13 +215,14 @@ async def decide(
             raise ConfigurationError(
                 "--explain needs the policies' source, but opa.url is configured: add --policies FOLDER"
             )
-        return await _ask_service(config, text, rules, context)
+        return _confirmed(await _ask_service(config, text, rules, context), config)
     where = folder if folder is not None or config is None else config.policies
     if where is None:
         raise ConfigurationError("no policy folder is configured: name one with --policies")
     async with engine(settings.opa_binary(opa), where) as held:
         servers = None if config is None else _servers(config)
-        return await deciding.decide_with_folder(held, text, rules, context, servers, explained=explained)
+        decided = await deciding.decide_with_folder(held, text, rules, context, servers, explained=explained)
+        return decided if config is None else _confirmed(decided, config)
 
 
 async def replay_file(records: BinaryIO, folder: Path, opa: str | None, *, limit: int) -> ReplayReport:
@@ -285,6 +286,18 @@ async def _ask_service(
 
 def _servers(config: Settings) -> deciding.Servers:
     return {server.name: server.tool_groups for server in config.servers}
+
+
+def _confirmed(decided: DecisionReport, config: Settings) -> DecisionReport:
+    """Say of a call that goes to a server which would ask for a confirmation that nobody is asked."""
+    document: dict[str, Any] = decided.document
+    if not decided.allow:
+        return decided
+    tool, chosen = document["question"]["action"]["tool"], document["decision"]["server"]
+    if not any(one.asks_for(tool) for one in config.servers if one.name == chosen):
+        return decided
+    note = f"the confirmation that server {chosen} asks for {tool} reaches nobody: the call is carried out without it"
+    return replace(decided, document={**document, "notes": [*document.get("notes", ()), note]})
 
 
 def _claims(text: bytes) -> JsonObject:

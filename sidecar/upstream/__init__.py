@@ -1,8 +1,8 @@
 """The MongoDB MCP server: a child on standard input and output, or a Streamable HTTP endpoint."""
 
 from sidecar.upstream.database import Databases, without_credentials
-from sidecar.upstream.environment import mongodb_environment
+from sidecar.upstream.environment import mongodb_environment, read_further
 from sidecar.upstream.http import HttpUpstream
 from sidecar.upstream.process import StdioUpstream
 
-__all__ = ["Databases", "HttpUpstream", "StdioUpstream", "mongodb_environment", "without_credentials"]
+__all__ = ["Databases", "HttpUpstream", "StdioUpstream", "mongodb_environment", "read_further", "without_credentials"]

@@ -1,12 +1,15 @@
 """The environment of the child process: a minimal base, the recommended settings, the secret; nothing else."""
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 from sidecar.commands import ToolGroup
 from sidecar.errors import ConfigurationError
 
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _URI_SCHEMES = ("mongodb://", "mongodb+srv://")
 
 BASE: Mapping[str, str] = MappingProxyType(
@@ -20,6 +23,60 @@ BASE: Mapping[str, str] = MappingProxyType(
     }
 )
 """Telemetry is on by default in the server and would report the client's name; the default loggers write to disk."""
+
+
+FURTHER: Final = frozenset(
+    {
+        "KRB5_CONFIG",
+        "KRB5_CLIENT_KTNAME",
+        "KRB5CCNAME",
+        "AZURE_FEDERATED_TOKEN_FILE",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_ROLE_ARN",
+        "AWS_ROLE_SESSION_NAME",
+        "AWS_REGION",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "HTTPS_PROXY",
+        "HTTP_PROXY",
+        "NO_PROXY",
+        "NODE_EXTRA_CA_CERTS",
+        "MDB_MCP_INDEX_CHECK",
+        "MDB_MCP_MAX_DOCUMENTS_PER_QUERY",
+        "MDB_MCP_MAX_BYTES_PER_QUERY",
+        "MDB_MCP_MAX_TIME_M_S",
+        "MDB_MCP_QUERY_COUNT_MAX_TIME_MS_CAP",
+        "MDB_MCP_AGGREGATION_COUNT_MAX_TIME_MS_CAP",
+    }
+)
+"""What an operator may add to a child's environment: how it proves who it is (Kerberos; MONGODB-OIDC and MONGODB-AWS
+of the driver), how it reaches the network, and limits of the server on its own reads. Left out is what would undo a
+setting of the sidecar (tools, transport, logs, telemetry, overrides), send credentials elsewhere
+(``MDB_MCP_API_BASE_URL``), choose where files are written, or make the process run other code (``NODE_OPTIONS``,
+``LD_PRELOAD``, ``PATH``)."""
+
+
+def read_further(text: str) -> dict[str, str]:
+    """Read lines ``NAME=value``; empty lines and lines that begin with # do not count.
+
+    Raises:
+        ConfigurationError: a line of another form, or a name that may not be added; a value is never repeated.
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        name, equals, value = line.strip().partition("=")
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if not equals or not _NAME.fullmatch(name):
+            raise ConfigurationError(f"line {number} is not NAME=value")
+        if name not in FURTHER:
+            raise ConfigurationError(f"line {number}: {name} is not a name that a server's environment may have")
+        if name in found:
+            raise ConfigurationError(f"line {number}: {name} is there twice")
+        found[name] = value
+    check_environment(found)
+    return found
 
 
 def child_environment(passed: Mapping[str, str], home: Path) -> dict[str, str]:
@@ -47,6 +104,7 @@ def mongodb_environment(
     app_name: str = "mcp-sidecar",
     tool_groups: Collection[ToolGroup] = (),
     atlas: tuple[str, str] | None = None,
+    confirmed_tools: Collection[str] | None = None,
     max_time_ms: int | None = None,
 ) -> dict[str, str]:
     """Return the ``MDB_MCP_*`` settings for a child that serves one connection.
@@ -63,6 +121,7 @@ def mongodb_environment(
             cluster connectors with it. It dials any host and can hand over configured credentials. Exports are shared
             by all callers of the process.
         atlas: id and secret of the service account that the Atlas tools act as; without one, they are not registered.
+        confirmed_tools: names of tools that the server asks a confirmation for; None leaves its own list.
         max_time_ms: ``maxTimeMS`` of the reads, or None for no limit.
 
     Raises:
@@ -80,6 +139,8 @@ def mongodb_environment(
         environment["MDB_MCP_DISABLED_TOOLS"] = ",".join(disabled)
     if atlas is not None:
         environment["MDB_MCP_API_CLIENT_ID"], environment["MDB_MCP_API_CLIENT_SECRET"] = atlas
+    if confirmed_tools is not None:
+        environment["MDB_MCP_CONFIRMATION_REQUIRED_TOOLS"] = ",".join(confirmed_tools)
     if max_time_ms is not None:
         if max_time_ms <= 0:
             raise ConfigurationError("max_time_ms must be at least 1: the server reads 0 as no limit")
@@ -108,7 +169,17 @@ def check_command(command: tuple[str, ...], environment: Mapping[str, str]) -> N
 _LEAST_COMPARABLE = 6
 """A secret of a few letters occurs in ordinary arguments by chance."""
 
-_SECRET_NAMES = ("SECRET", "PASSWORD", "TOKEN", "KEY", "CONNECTION_STRING", "HTTP_HEADERS", "CREDENTIAL")
+_SECRET_NAMES = (
+    "SECRET",
+    "PASSWORD",
+    "TOKEN",
+    "KEY",
+    "CONNECTION_STRING",
+    "HTTP_HEADERS",
+    "CREDENTIAL",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+)
 
 
 def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from urllib.parse import unquote
 
 _URI = re.compile(r"mongodb(?:\+srv)?(?::|%3a)(?://|%2f%2f|\\/\\/)[^\s\"'<>]*", re.IGNORECASE)
-_USERINFO = re.compile(r"\Amongodb(?:\+srv)?://(?P<userinfo>[^/?]*)@")
+_USERINFO = re.compile(r"\A[a-z][a-z0-9+.-]{0,31}://(?P<userinfo>[^/?]*)@")
 _HIDDEN = "<redacted>"
 _FAILED_TOOL = re.compile(r"(\[[A-Z]+\] \d+ - tool: [^:]*: \w*).*", re.DOTALL)
 """The server logs a failed call with MongoDB's words, which quote values of documents (reference, section 10.6). The

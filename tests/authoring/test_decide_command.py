@@ -457,3 +457,18 @@ def test_without_settings_it_is_said_that_the_tool_is_off_unless_they_turn_it_on
     question["call"] = {"name": "export", "arguments": EXPORT}
     assert "needs tool_groups export" in answer(run(question))["notes"][-1]
     assert "tool_groups" not in json.dumps(answer(run(asked("analysts"))))
+
+
+@pytest.mark.parametrize(("confirmed", "said"), [('"find"', True), ('"count"', False)])
+def test_a_confirmation_that_reaches_nobody_is_said_of_the_call_that_would_ask(tmp_path, confirmed, said) -> None:
+    variables = configured(tmp_path, f"[]\nconfirmation_required_tools = [{confirmed}]")
+    stdin = json.dumps(asked("analysts", iss="https://idp.example")).encode()
+    status, shown = on_a_terminal(
+        "decide",
+        "--policies",
+        str(POLICIES),
+        stdin=stdin,
+        environment=variables,
+    )
+    assert status == 0
+    assert ("reaches nobody" in shown) is said

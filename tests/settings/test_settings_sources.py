@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from sidecar import set_up, settings
+from sidecar import servers_behind, set_up, settings
 from sidecar.demo.identities import DemoIssuer
 from sidecar.errors import ConfigurationError
 from sidecar.listener_settings import split_address
@@ -525,3 +525,37 @@ def test_a_server_behind_a_url_says_its_groups_and_takes_no_service_account():
 
 def test_every_group_is_off_unless_it_is_named():
     assert loaded().servers[0].tool_groups == ()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ({"confirmation_required_tools": ["drop-databse"]}, {"confirmation_required_tools": ["drop-database"]}),
+        ({"confirmation_required_tools": ["find,count"]}, {"confirmation_required_tools": []}),
+    ],
+)
+def test_confirmations_are_asked_for_tools_that_there_are(wrong, right):
+    assert "servers.0" in refused(servers=[SERVER | wrong])
+    loaded(servers=[SERVER | right])
+
+
+@pytest.mark.parametrize("more", [{"environment_file": "/etc/x"}, {"confirmation_required_tools": ["find"]}])
+def test_what_is_of_a_child_does_not_go_with_a_url(more):
+    assert "go with command" in refused(servers=[{"name": "demo-ro", "url": "http://127.0.0.1:3000/mcp"} | more])
+    loaded(servers=[SERVER | more])
+
+
+def test_a_server_whose_environment_file_has_another_name_is_refused(tmp_path, caplog):
+    (tmp_path / "uri").write_text(URI)
+    (tmp_path / "environment").write_text(f"NODE_OPTIONS={SECRET}")
+    server = SERVER | {
+        "connection_string_file": str(tmp_path / "uri"),
+        "confirmation_required_tools": ["drop-database"],
+    }
+    servers_behind.connect(loaded(servers=[server]).servers[0])
+    assert [record.getMessage() for record in caplog.records] == ["confirmations that the server asks for reach nobody"]
+    with pytest.raises(ConfigurationError, match="environment_file: line 1: NODE_OPTIONS") as caught:
+        servers_behind.connect(
+            loaded(servers=[server | {"environment_file": str(tmp_path / "environment")}]).servers[0]
+        )
+    assert SECRET not in caught.value.detail
