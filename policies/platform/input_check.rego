@@ -71,6 +71,7 @@ valid_visibility if {
 #   ten times what a comparison does, on every question.
 asked if {
 	input.v == 1
+	is_object(input.subject)
 	{
 		"type": subject_type,
 		"id": user,

@@ -297,7 +297,7 @@ COMPILE_ERRORS = {
     "an unsafe variable": ("p := x\n", "rego_unsafe_var_error"),
     "a type error": ('p if 1 + "a" == 2\n', "rego_type_error"),
     "two complete values": ("p := 1\n\np(x) := 2\n", "rego_"),
-    "an unknown function": ("import data.mcp.lib\n\np := lib.nothing(1)\n", "rego_type_error"),
+    "an unknown function": ("import data.mcp.lib\n\np := lib.nothing(1)\n", "nothing defines data.mcp.lib.nothing"),
 }
 
 
@@ -317,7 +317,7 @@ async def test_no_check_fetches_a_schema(policies: Path, team_file: Write, opa_b
     listed = json.loads(capabilities.read_text())  # noqa: TID251 - our own file
     del listed["allow_net"]
     capabilities.write_text(json.dumps(listed))
-    schema = f'# METADATA\n# schemas:\n#   - input: {{"$ref": "http://127.0.0.1:{free_port}/x"}}\np if input.x\n'
+    schema = f'# METADATA\n# schemas:\n#   - input: {{"$ref": "http://127.0.0.1:{free_port}/x"}}\np if input.v\n'
     team_file("more.rego", HEAD + schema)
     async with workshop(opa_binary) as checker:
         with pytest.raises(ConfigurationError, match="remote reference loading disabled"):
