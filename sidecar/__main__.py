@@ -242,7 +242,8 @@ def policy_show(
     """Show everything that one identity could be granted under the policy folder DIR.
 
     Each row is one way to be granted something. Its conditions include denies and closed hours that could refuse it. A
-    row says REFUSED if this build would refuse its calls, because it cannot apply an obligation of the grant.
+    row says REFUSED if this build would refuse its calls, because it cannot apply an obligation of the grant, and OFF
+    if the settings leave off the tool group that it takes.
 
     With --reads: what no package lists does not change what its rules say. A bare `input`, or a step that is not
     spelled out after it, reads everything.

@@ -6,13 +6,14 @@ left out is what only a running deployment knows: views, and whether the server'
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sidecar.authoring.engine import Engine
 from sidecar.authoring.explain import explain
 from sidecar.authoring.question import DerivedQuestion, QuestionRefused, read_question
+from sidecar.authoring.switched_off import Servers
 from sidecar.commands import ToolGroup, groups_off, off_everywhere
 from sidecar.enforcement import OWN_SOURCE
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported, ToolGroupOff
@@ -21,9 +22,6 @@ from sidecar.model import Decision, JsonObject, JsonValue, Reason, RequestContex
 from sidecar.obligations import plan
 from sidecar.policy import command_document, read_decision
 from sidecar.ports import DecisionPoint, Question
-
-Servers = Mapping[str, Collection[ToolGroup]]
-"""The configured servers, with the groups of tools that are on."""
 
 _NOT_IN_A_NAME: Final = re.compile(r"[\W_]+")
 _DECISION: Final = "data.mcp.main.decision"

@@ -27,6 +27,7 @@ from sidecar.authoring.question import QuestionRefused, read_identity, read_obje
 from sidecar.authoring.reaching import AskedPlace, who
 from sidecar.authoring.replaying import ReplayReport
 from sidecar.authoring.scaffold import scaffold
+from sidecar.authoring.switched_off import Servers
 from sidecar.authoring.watching import team_of, watch
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
 from sidecar.identity import IdentityRules
@@ -194,7 +195,9 @@ async def show_permissions(
         raise ConfigurationError(f"{refused.code}: {refused.message}") from None
     async with engine(settings.opa_binary(opa), folder) as held:
         try:
-            return await permissions.show(held, identity, _context(about, config), every_row=every_row)
+            return await permissions.show(
+                held, identity, _context(about, config), _servers(config) if config else {}, every_row=every_row
+            )
         except DecisionUnavailable as error:
             raise ConfigurationError(f"policy show cannot evaluate this policy: {error.detail}") from error
 
@@ -284,7 +287,7 @@ async def _ask_service(
             ) from error
 
 
-def _servers(config: Settings) -> deciding.Servers:
+def _servers(config: Settings) -> Servers:
     return {server.name: server.tool_groups for server in config.servers}
 
 

@@ -20,6 +20,7 @@ from sidecar.authoring.explain import FACTS
 from sidecar.authoring.hours import hours_in_words
 from sidecar.authoring.known_database import database_glob, settled
 from sidecar.authoring.obliged import refused
+from sidecar.authoring.switched_off import Servers, switched_off
 from sidecar.authoring.terms import TermWriter, names_of, resolved, unfolded, variables
 from sidecar.errors import ConfigurationError
 from sidecar.model import Identity, JsonObject, JsonValue, RequestContext
@@ -95,13 +96,16 @@ class _Way:
         return _told_once([*writing.conditions(left), *self.needed], self.globs)
 
 
-async def show(engine: Engine, identity: Identity, context: RequestContext, *, every_row: bool = False) -> JsonObject:
+async def show(
+    engine: Engine, identity: Identity, context: RequestContext, servers: Servers, *, every_row: bool = False
+) -> JsonObject:
     """Return the permissions of an identity under a policy folder.
 
     Args:
         engine: over the folder.
         identity: who would call.
         context: what is true of the request.
+        servers: those that are configured; of others it is not known which tools are on.
         every_row: show rows that another row covers, too.
 
     Raises:
@@ -118,7 +122,7 @@ async def show(engine: Engine, identity: Identity, context: RequestContext, *, e
     rows += [_own_row(row) for row in facts.get("own_rows", [])]
     joined = merged(rows)
     kept, covered = (joined, []) if every_row else without_covered(joined)
-    ordered = sorted((_finished(row, denies) for row in kept), key=_order)
+    ordered = sorted((_finished(row, denies, servers) for row in kept), key=_order)
     return {"subject": residual_document(identity)["subject"], "actor": residual_document(identity)["actor"]} | {
         "permissions": [*ordered],
         "covered": [*covered],
@@ -248,11 +252,11 @@ def _deny(way: Possible, partial: _Partial) -> _Deny:
     return _Deny(way=_told(way, partial), code=said, constant=constant)
 
 
-def _finished(row: JsonObject, denies: list[_Deny]) -> JsonObject:
+def _finished(row: dict[str, Any], denies: list[_Deny], servers: Servers) -> JsonObject:
     """Return a row with the denies of its owner among its conditions, what this build makes of it, and no more."""
     conditions = [*_listed(row["conditions"]), *_denied(row, denies)]
     left = {key: conditions if key == "conditions" else value for key, value in row.items() if key != "denied"}
-    return {**left, "refused": refused(row)}
+    return {**left, "refused": refused(row), "off": [*switched_off(row["kinds"], row["servers"], servers)]}
 
 
 def _denied(row: dict[str, Any], denies: list[_Deny]) -> Iterator[str]:

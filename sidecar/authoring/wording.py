@@ -99,6 +99,7 @@ def _granted_by(row: Any, servers: set[str]) -> Iterator[str]:
         yield f"- on {', '.join(row['servers'])}"
     if row["refused"] is not None:
         yield f"- REFUSED by this build: {row['refused']}"
+    yield from (f"- OFF: {off}" for off in row["off"])
 
 
 def print_who(document: JsonObject, console: Console) -> None:

@@ -18,8 +18,10 @@ from sidecar.authoring.hours import hours_in_words
 from sidecar.authoring.obliged import refused
 from sidecar.authoring.permissions import show
 from sidecar.authoring.question import read_identity
+from sidecar.authoring.switched_off import switched_off
 from sidecar.authoring.terms import ASKED, EXCLUDED, TermWriter, resolved, unfolded, variables
 from sidecar.authoring.wording import print_permissions
+from sidecar.commands import ToolGroup
 from sidecar.model import JsonObject, RequestContext
 from tests.parts import ROOT
 
@@ -53,7 +55,7 @@ async def permissions(
     }
     identity, _ = read_identity({**claims, "scope": "mongodb:read mongodb:write"}, None)
     async with engine(opa, folder) as held:
-        return await show(held, identity, CONTEXT, every_row=every_row)
+        return await show(held, identity, CONTEXT, {"demo-ro": ()}, every_row=every_row)
 
 
 def words_of_teams() -> list[str]:
@@ -555,7 +557,10 @@ server: s
 
 
 def test_it_fits_80_columns() -> None:
-    rows = [{**a_row(collections=["", "*"]), "refused": None}, {**a_row(filter={"x": 1}), "refused": "no"}]
+    rows = [
+        {**a_row(collections=["", "*"]), "refused": None, "off": []},
+        {**a_row(filter={"x": 1}), "refused": "no", "off": []},
+    ]
     subject: JsonObject = {"id": "mia", "groups": ["a"]}
     document: JsonObject = {"subject": subject, "actor": {"id": "agent"}, "permissions": [*rows], "covered": []}
     out = io.StringIO()
@@ -632,3 +637,37 @@ def test_the_capabilities_name_every_builtin_with_its_arguments() -> None:
     builtins = msgspec.json.decode((POLICIES / "capabilities.json").read_bytes())["builtins"]
     arities = {one["name"]: len(one["decl"].get("args", [])) for one in builtins}
     assert (arities["concat"], arities["glob.match"], arities["time.weekday"]) == (2, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "on", "said"),
+    [
+        (["read", "export"], (), ["export: tool group export is off on server a"]),
+        (["read", "export"], (ToolGroup.EXPORT,), []),
+        (["connect"], (ToolGroup.ATLAS, ToolGroup.EXPORT), ["connect: tool group connect is off on server a"]),
+        (["connect"], (ToolGroup.CONNECT,), []),
+        (["read", "metadata", "insert", "external"], (), []),
+    ],
+)
+def test_a_kind_that_only_tools_of_a_group_have_is_off_with_it(kinds, on, said) -> None:
+    assert [*switched_off(kinds, ["a", "unknown"], {"a": on, "other": ()})] == said
+    assert [*switched_off(kinds, ["a"], {})] == [], "without settings nothing is known"
+    row = {**a_row(), "kinds": kinds, "refused": None, "off": said}
+    subject: JsonObject = {"id": "u", "groups": []}
+    document: JsonObject = {
+        "subject": subject,
+        "actor": {"id": "a"},
+        "permissions": [row],
+        "denies": [],
+        "suspended": [],
+    }
+    out = io.StringIO()
+    print_permissions({**document, "unreached": [], "covered": []}, Console(file=out, width=200))
+    assert [line for line in said if f"OFF: {line}" not in out.getvalue()] == []
+    assert ("OFF" in out.getvalue()) is bool(said)
+
+
+async def test_the_rows_of_a_real_set_say_what_is_off_and_nothing_else(opa_binary: str) -> None:
+    shown = await permissions(POLICIES, opa_binary, ["analysts"])
+    assert shown["permissions"]
+    assert {tuple(row["off"]) for row in shown["permissions"]} == {()}
