@@ -59,10 +59,9 @@ def _require_files(config: Settings) -> None:
     for setting, file in files.items():
         if file is not None and not (file.is_file() and os.access(file, os.R_OK)):
             raise ConfigurationError(f"{setting}: {file} cannot be read, or is not a file")
-    folders = {"policies": None if config.opa.url else config.policies, "policies_candidate": config.policies_candidate}
-    for setting, folder in folders.items():
-        if folder is not None and not folder.is_dir():
-            raise ConfigurationError(f"{setting}: {folder} is not a folder")
+    if not config.opa.url and not config.policies.is_dir():
+        # A candidate decides nothing, so one that is not there is a refused candidate and stops nobody.
+        raise ConfigurationError(f"policies: {config.policies} is not a folder")
 
 
 def _require_programs(config: Settings) -> None:

@@ -423,7 +423,6 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
     ),
     "policies that are not there": (setting("policies", to="/nowhere"), "policies"),
     "an empty policy folder": (setting("policies", to=folder("empty")), "platform/.manifest"),
-    "a candidate that is not there": (setting("policies_candidate", to="/nowhere"), "policies_candidate"),
     "policies without a route": (
         policies_with("platform/data.json", '{"mcp": {"platform": {"routes": []}}}'),
         "platform/data.json",
