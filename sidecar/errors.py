@@ -9,8 +9,9 @@ What does not live here: HTTP statuses (``sidecar.edge`` owns the one table) and
 (``sidecar.mcp.tools``).
 """
 
-from enum import StrEnum
 from typing import ClassVar
+
+from sidecar.faults import PdpFault, TokenFault
 
 
 class SidecarError(Exception):
@@ -183,49 +184,6 @@ class TokenMissing(AuthenticationError):
     public = "A bearer token is required."
 
 
-class TokenFault(StrEnum):
-    """Why a token proves nothing here. For the log, the audit record and the span; the caller reads one sentence."""
-
-    REJECTED = "token_rejected"
-    TOO_LONG = "token_too_long"
-    MALFORMED = "token_malformed"
-    """Not a compact JWS of strict JSON objects, or one that asks for an extension."""
-    TYPE = "token_type"
-    """Another kind of token by its header, or by a claim that only other kinds have."""
-    ISSUER = "token_issuer"
-    ALGORITHM = "token_algorithm"
-    KEY = "token_key"
-    SIGNATURE = "token_signature"
-    AUDIENCE = "token_audience"
-    EXPIRED = "token_expired"
-    INACTIVE = "token_inactive"
-    NOT_YET = "token_not_yet"
-    SUSPENDED = "token_suspended"
-    BOUND = "token_bound"
-    UNBOUND = "token_unbound"
-    """Bound to no key, where a proof of possession was offered or is required."""
-    PROOF_MISSING = "proof_missing"
-    PROOF_MALFORMED = "proof_malformed"
-    PROOF_TYPE = "proof_type"
-    PROOF_ALGORITHM = "proof_algorithm"
-    PROOF_KEY = "proof_key"
-    PROOF_SIGNATURE = "proof_signature"
-    PROOF_METHOD = "proof_method"
-    PROOF_URI = "proof_uri"
-    PROOF_TIME = "proof_time"
-    PROOF_OTHER = "proof_other_token"
-    PROOF_REPLAYED = "proof_replayed"
-    PROOF_TOO_MANY = "proof_too_many"
-    CLAIM = "token_claim"
-    GROUPS_ELSEWHERE = "token_groups_elsewhere"
-    """The token only refers to a claim that counts here, as issuers do for users with very many groups."""
-    NO_AGENT = "token_no_agent"
-    NO_PERSON = "token_no_person"
-    """Only software speaks, and it is not registered as a service."""
-    PERSON_NOT_PROVEN = "token_person_not_proven"
-    """What the tokens of people have at this issuer is not there."""
-
-
 class TokenRejected(AuthenticationError):
     """The token is malformed, expired, not for this resource, not of a trusted issuer, or lacks a user or an agent."""
 
@@ -335,40 +293,6 @@ class DependencyError(SidecarError):
     """Something that a decision or its proof needs is not there; the call is refused."""
 
     code = 1503
-
-
-class PdpFault(StrEnum):
-    """In which way OPA failed to give a decision; each is counted and named in the refusal."""
-
-    UNREACHABLE = "unreachable"
-    INCOMPLETE = "incomplete"
-    """The answer broke off."""
-    TIMEOUT = "timeout"
-    STATUS = "status"
-    REDIRECT = "redirect"
-    MEDIA_TYPE = "media_type"
-    TOO_LARGE = "too_large"
-    MALFORMED = "malformed"
-    """Not strict JSON, or not an answer of OPA's API."""
-    UNDEFINED = "undefined"
-    UNKNOWN_KEY = "unknown_key"
-    MISSING_KEY = "missing_key"
-    WRONG_TYPE = "wrong_type"
-    WRONG_ACCESSES = "wrong_accesses"
-    """Not one entry for each access that was asked about."""
-    UNKNOWN_SERVER = "unknown_server"
-    CONTRADICTION = "contradiction"
-    """Each part could be, all of them cannot: an allow with reasons, or without a grant; a deny without a reason."""
-    CONTRACT = "contract"
-    """Any other value that the contract does not have."""
-    POLICIES_REFUSED = "policies_refused"
-    """The policy set that answered is not accepted: not contained, failing the self-test, or not examined yet."""
-    SET_ASIDE = "set_aside"
-    """An OPA ended over a question about the same databases, and the next one is not put to the test for now."""
-    OVERLOADED = "overloaded"
-    """The question waited for others and was not sent."""
-    QUESTION = "question"
-    """The question could not be sent as it is."""
 
 
 class DecisionUnavailable(DependencyError):

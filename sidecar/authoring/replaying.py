@@ -17,7 +17,8 @@ import msgspec
 from sidecar.audit import BEGINNING, ChainFault, Verification, Walk
 from sidecar.authoring.records import DecisionOutcome, RecordedDecision, RecordedQuestion, Unreadable, read_record
 from sidecar.bounded import BoundedMemory
-from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
+from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.faults import PdpFault
 from sidecar.model import JsonObject, JsonValue, Reason
 from sidecar.policy import read_decision
 from sidecar.ports import DecisionPoint, PdpAnswer, Question
@@ -44,10 +45,8 @@ RECOVERY_POLLS: Final = 200
 _POLL_S: Final = 0.05
 """An OPA that a question ended has this long to be back."""
 
-HINT: Final = (
-    "decisions have no question and cannot be replayed: set audit.question (SIDECAR_AUDIT__QUESTION=true) "
-    "on the sidecar that records them"
-)
+HINT: Final = """decisions have no question and cannot be replayed: set audit.question (SIDECAR_AUDIT__QUESTION=true) \
+on the sidecar that records them"""
 
 
 class Candidate(DecisionPoint, Protocol):

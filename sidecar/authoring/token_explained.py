@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from sidecar import strict_json
-from sidecar.errors import ConfigurationError, KeysUnavailable, TokenFault, TokenRejected
+from sidecar.errors import ConfigurationError, KeysUnavailable, TokenRejected
+from sidecar.faults import TokenFault
 from sidecar.identity import CLIENT_CLAIMS, spellings
 from sidecar.issuer_settings import Issuer
 from sidecar.issuers import known

@@ -11,7 +11,8 @@ A name counts as reached only on the server that listed it: the same name on ano
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Final
 
-from sidecar.errors import DecisionUnavailable, PdpFault
+from sidecar.errors import DecisionUnavailable
+from sidecar.faults import PdpFault
 from sidecar.model import (
     Access,
     AccessKind,

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from sidecar.audit import record
-from sidecar.errors import Suspended, SuspensionsUnavailable, TokenFault, TokenRejected
+from sidecar.errors import Suspended, SuspensionsUnavailable, TokenRejected
+from sidecar.faults import TokenFault
 from sidecar.identity import CallerName, Suspendable, Suspension, names_of
 from sidecar.model import Identity
 from sidecar.ports import Clock

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Final
 
-from sidecar.errors import TokenFault, TokenRejected
+from sidecar.errors import TokenRejected
+from sidecar.faults import TokenFault
 from sidecar.identity.person import Claims, PersonRule, doubt, find
 from sidecar.model import Actor, Identity, JsonObject, JsonValue, Principal, PrincipalKind
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from sidecar.errors import TokenFault, TokenRejected
+from sidecar.errors import TokenRejected
+from sidecar.faults import TokenFault
 from sidecar.model import JsonValue
 
 Claims: TypeAlias = Mapping[str, JsonValue]

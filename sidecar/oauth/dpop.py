@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import jwt
 
 from sidecar.bounded import BoundedMemory
-from sidecar.errors import KeysUnavailable, ProofRejected, TokenFault, TokenRejected
+from sidecar.errors import KeysUnavailable, ProofRejected, TokenRejected
+from sidecar.faults import TokenFault
 from sidecar.model import Credential, JsonObject, JsonValue
 from sidecar.oauth.jwk import VerificationKey, parse_key_set
 from sidecar.oauth.unverified import split

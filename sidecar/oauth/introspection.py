@@ -10,7 +10,8 @@ from typing import Final
 
 import aiohttp
 
-from sidecar.errors import KeysUnavailable, TokenFault, TokenRejected
+from sidecar.errors import KeysUnavailable, TokenRejected
+from sidecar.faults import TokenFault
 from sidecar.model import JsonObject, UnverifiedToken
 from sidecar.oauth.client_authentication import ClientAuthentication
 from sidecar.oauth.fetch import FetchLimits, post_object

@@ -12,7 +12,8 @@ from typing import Final
 
 import jwt
 
-from sidecar.errors import ConfigurationError, TokenFault, TokenRejected
+from sidecar.errors import ConfigurationError, TokenRejected
+from sidecar.faults import TokenFault
 from sidecar.identity import CLIENT_CLAIMS, IdentityRules
 from sidecar.model import JsonObject, JsonValue, UnverifiedToken
 from sidecar.oauth.jwk import ASYMMETRIC_ALGORITHMS, VerificationKey

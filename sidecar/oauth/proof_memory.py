@@ -3,7 +3,8 @@
 from collections import Counter, OrderedDict
 from typing import Final
 
-from sidecar.errors import ProofRejected, TokenFault
+from sidecar.errors import ProofRejected
+from sidecar.faults import TokenFault
 from sidecar.ports import Clock
 
 MAX_PROOFS: Final = 200_000

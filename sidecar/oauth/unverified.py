@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar import strict_json
-from sidecar.errors import TokenFault, TokenRejected
+from sidecar.errors import TokenRejected
+from sidecar.faults import TokenFault
 from sidecar.mcp import jsonrpc
 from sidecar.model import JsonObject, JsonValue, UnverifiedToken
 

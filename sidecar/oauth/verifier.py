@@ -13,7 +13,8 @@ from typing import Final
 
 from sidecar.bounded import BoundedMemory
 from sidecar.enforcement import Budget
-from sidecar.errors import ConfigurationError, TokenFault, TokenRejected
+from sidecar.errors import ConfigurationError, TokenRejected
+from sidecar.faults import TokenFault
 from sidecar.identity import identify
 from sidecar.model import AuthScheme, Credential, Identity, JsonObject, UnverifiedToken
 from sidecar.oauth.dpop import ProofChecker, bound_key

@@ -22,7 +22,8 @@ from opa_client import AsyncOpaClient
 from opentelemetry import trace
 
 from sidecar.addresses import is_loopback
-from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
+from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.faults import PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.deadline import answered_within
 from sidecar.opa.memo import Memo

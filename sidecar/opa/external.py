@@ -22,7 +22,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from sidecar.bounded import BoundedMemory
-from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
+from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.faults import PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.client import OpaClient
 from sidecar.opa.engine_version import version_fault

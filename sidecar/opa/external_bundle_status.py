@@ -15,7 +15,8 @@ from typing import Final
 
 import msgspec
 
-from sidecar.errors import DecisionUnavailable, PdpFault
+from sidecar.errors import DecisionUnavailable
+from sidecar.faults import PdpFault
 from sidecar.opa.client import OpaClient
 from sidecar.opa.external_inventory import is_ours
 from sidecar.printing import printable

@@ -18,7 +18,8 @@ from typing import Any, Final
 
 import msgspec
 
-from sidecar.errors import DecisionUnavailable, PdpFault
+from sidecar.errors import DecisionUnavailable
+from sidecar.faults import PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.wire import provenance_revision
 from sidecar.policyset import (

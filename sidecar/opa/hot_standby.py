@@ -18,7 +18,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Final
 
-from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
+from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.faults import PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.blame import TERM_S, Blame, Member, PendingQuestion, Places, parts, places, together
 from sidecar.opa.deadline import answered_within

@@ -20,7 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
+from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.faults import PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.hot_standby import HotStandby
 from sidecar.opa.instance import Instance, Launch

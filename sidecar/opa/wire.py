@@ -10,7 +10,8 @@ import math
 import re
 
 from sidecar import strict_json
-from sidecar.errors import DecisionUnavailable, PdpFault
+from sidecar.errors import DecisionUnavailable
+from sidecar.faults import PdpFault
 from sidecar.model import JsonObject, JsonValue
 from sidecar.ports import PdpAnswer
 from sidecar.printing import escaped

@@ -9,7 +9,8 @@ obligation that got lost on the way must never read as "no obligation".
 import re
 from collections.abc import Collection, Mapping
 
-from sidecar.errors import DecisionUnavailable, PdpFault
+from sidecar.errors import DecisionUnavailable
+from sidecar.faults import PdpFault
 from sidecar.model import AccessVerdict, Bound, Decision, JsonObject, JsonValue, Reason, Visible
 
 _ANSWER_KEYS = frozenset({"v", "allow", "reasons", "server", "accesses", "approval", "revision"})

@@ -23,7 +23,8 @@ from sidecar.authoring.replaying import (
     ReplayVerdict,
     replay,
 )
-from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
+from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.faults import PdpFault
 from sidecar.model import Decision, JsonObject, JsonValue, Reason
 from sidecar.ports import PdpAnswer, Question
 from tests.authoring.traffic import ANALYST, CANARY, STRANGER, Book, text

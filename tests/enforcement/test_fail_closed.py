@@ -32,7 +32,6 @@ from sidecar.errors import (
     SessionNotFound,
     SessionRequired,
     SidecarError,
-    TokenFault,
     TokenMissing,
     TokenRejected,
     TooManyCalls,
@@ -41,6 +40,7 @@ from sidecar.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
+from sidecar.faults import TokenFault
 from sidecar.mcp import methods
 from sidecar.mcp.session import Sessions
 from sidecar.model import (

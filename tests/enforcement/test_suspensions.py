@@ -6,7 +6,8 @@ import pytest
 
 from sidecar.audit.record import session_digest
 from sidecar.enforcement.suspensions import Suspensions
-from sidecar.errors import Suspended, SuspensionsUnavailable, TokenFault, TokenRejected
+from sidecar.errors import Suspended, SuspensionsUnavailable, TokenRejected
+from sidecar.faults import TokenFault
 from sidecar.identity.suspension import Suspendable, Suspension, SuspensionTarget, names_of, read_suspension
 from sidecar.model import Actor, Identity, Principal
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.errors import TokenFault, TokenRejected
+from sidecar.errors import TokenRejected
+from sidecar.faults import TokenFault
 from sidecar.identity.person import PersonRule, doubt
 from sidecar.model import JsonObject, JsonValue
 

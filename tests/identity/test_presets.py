@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.errors import TokenFault, TokenRejected
+from sidecar.errors import TokenRejected
+from sidecar.faults import TokenFault
 from sidecar.identity.claims import IdentityRules, identify
 from sidecar.identity.presets import PRESETS, Preset, as_settings
 from sidecar.issuer_settings import Issuer

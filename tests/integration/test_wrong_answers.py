@@ -18,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from sidecar.demo import database as demo_database
 from sidecar.demo.client import DemoClient
 from sidecar.demo.identities import ANALYST
-from sidecar.errors import DecisionUnavailable, PdpFault
+from sidecar.errors import DecisionUnavailable
+from sidecar.faults import PdpFault
 from tests import parts
 from tests.integration import lying_opa as lies
 from tests.integration.deployment import Deployment, deployed, wait_until

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from sidecar.errors import TokenFault
+from sidecar.faults import TokenFault
 from sidecar.model import UnverifiedToken
 from tests.oauth.test_jwt_verification import (
     ABSENT,

@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from sidecar.errors import TokenFault
+from sidecar.faults import TokenFault
 from tests.oauth.test_jwt_verification import NOW, RESOURCE, b64, jwk
 
 CLIENT = ec.generate_private_key(ec.SECP256R1())

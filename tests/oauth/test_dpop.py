@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.errors import ProofRejected, TokenFault, TokenRejected
+from sidecar.errors import ProofRejected, TokenRejected
+from sidecar.faults import TokenFault
 from sidecar.model import AuthScheme, Credential, Identity, UnverifiedToken
 from sidecar.oauth import Dpop, JwtVerifier
 from sidecar.oauth.proof_memory import SHARE, ProofsInMemory

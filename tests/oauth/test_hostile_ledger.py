@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from sidecar.errors import TokenFault
+from sidecar.faults import TokenFault
 from sidecar.identity import ResourceUri
 from sidecar.oauth import PROOF_ALGORITHMS, Dpop
 from sidecar.telemetry import OtelTracer

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from sidecar.errors import ConfigurationError, KeysUnavailable, TokenFault, TokenRejected
+from sidecar.errors import ConfigurationError, KeysUnavailable, TokenRejected
+from sidecar.faults import TokenFault
 from sidecar.issuer_settings import Issuer, check_together
 from sidecar.model import AuthScheme, Credential, Identity, UnverifiedToken
 from sidecar.oauth import AuthMethod, ClientAuthentication, Dpop, FetchLimits, Introspection, JwtVerifier

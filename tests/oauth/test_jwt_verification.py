@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.errors import ConfigurationError, KeysUnavailable, TokenFault, TokenRejected
+from sidecar.errors import ConfigurationError, KeysUnavailable, TokenRejected
+from sidecar.faults import TokenFault
 from sidecar.model import AuthScheme, Credential, Identity, UnverifiedToken
 from sidecar.oauth.jwk import VerificationKey, parse_key_set
 from sidecar.oauth.jwt_tokens import TrustedIssuer

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.errors import DecisionUnavailable, PdpFault
+from sidecar.errors import DecisionUnavailable
+from sidecar.faults import PdpFault
 from sidecar.opa.client import OpaClient
 from sidecar.opa.external import ExternalOpa
 from sidecar.opa.external_bundle_status import STATUS, Activation, read_failures

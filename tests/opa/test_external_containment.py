@@ -16,7 +16,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
+from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.faults import PdpFault
 from sidecar.opa.client import OpaClient
 from sidecar.opa.external import ExternalOpa
 from sidecar.opa.external_inventory import MODULES

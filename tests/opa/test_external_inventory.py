@@ -18,7 +18,8 @@ from aiohttp import ClientSession, web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
+from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.faults import PdpFault
 from sidecar.opa.client import OpaClient
 from sidecar.opa.engine_version import version_fault
 from sidecar.opa.external import ExternalOpa

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import TracerProvider
 
-from sidecar.errors import ConfigurationError, DecisionUnavailable, PdpFault
+from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.faults import PdpFault
 from sidecar.opa import client as client_module
 from sidecar.opa.client import Endpoint, OpaClient
 from sidecar.opa.memo import Memo

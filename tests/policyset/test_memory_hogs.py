@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.errors import DecisionUnavailable, PdpFault
+from sidecar.errors import DecisionUnavailable
+from sidecar.faults import PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.blame import LISTS, MAX_REMEMBERED, TERM_S, Blame, Member, PendingQuestion, places
 from sidecar.opa.hot_standby import HotStandby
