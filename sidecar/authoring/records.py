@@ -16,6 +16,7 @@ from sidecar.enforcement import OWN_SOURCE
 from sidecar.errors import ObligationNotSupported
 from sidecar.model import Decision, JsonObject, JsonValue, Reason
 from sidecar.obligations import plan
+from sidecar.printing import escaped
 
 MAX_ACCESSES: Final = 256
 """Of one question (``policies/schema/input.json``)."""
@@ -129,7 +130,8 @@ def read_question(text: str) -> RecordedQuestion:
     except (ValueError, RecursionError):
         raise Unreadable("the question does not have the form of a question to OPA") from None
     # Written again it must be the same text: what is asked now is what was asked then, no key twice, no NaN.
-    if not isinstance(document, dict) or record.question_text(document) != text:
+    # Older records hold characters that do not print as they are; they are escaped before they are compared.
+    if not isinstance(document, dict) or record.question_text(document) != escaped(text):
         raise Unreadable("the question is not in the form in which it was recorded")
     return RecordedQuestion(text=text, document=document, accesses=len(question.accesses), shown=_shown(question))
 

@@ -31,6 +31,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], int]] = {
     # what is not there for this caller; 404 for an unknown method belongs to 2026-07-28 only (M-11)
     errors.MethodRefused: 200,
     errors.UnknownTool: 200,
+    errors.ToolGroupOff: 200,
     errors.TooManyCalls: 200,
     # who is calling (MCP 2025-11-25 authorization, error handling; RFC 6750 section 3.1)
     errors.TokenMissing: 401,

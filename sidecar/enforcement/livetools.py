@@ -31,8 +31,8 @@ class LiveTools:
 
     Args:
         upstreams: the servers.
-        groups: the tool groups that are on, by server. A tool of another group counts as not offered, whatever the
-            server says; on a server that is not named, every group is off.
+        groups: the tool groups that are on, by server. A tool of another group counts as not offered, even if the
+            server offers it; on a server that is not named, every group is off.
     """
 
     def __init__(self, upstreams: Mapping[str, Upstream], groups: Mapping[str, Collection[ToolGroup]]) -> None:

@@ -145,16 +145,16 @@ class ExternalOpa:
             return await self._client.ask(question, document)
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         answer = await self._client.ask(question, document)
-        if fault := version_fault(answer.engine):
-            # Of this answer alone: what was tested is as right as it was.
-            raise DecisionUnavailable(fault, fault=PdpFault.POLICIES_REFUSED)
+        if not answer.engine:
+            # That says nothing about OPA as it was tested, so it is refused by itself.
+            raise DecisionUnavailable(version_fault(answer.engine), fault=PdpFault.POLICIES_REFUSED)
         if answer.engine not in self._engines:
             # Another OPA than those that were tested, even if it runs the same policies.
             self._accepted.clear()
         if not self._believes(answer.revision):
             await self._admit(answer.revision, deadline)
         if answer.engine not in self._engines:
-            what = f"OPA {answer.engine} has not passed the self-test"
+            what = version_fault(answer.engine) or f"OPA {answer.engine} has not passed the self-test"
             raise DecisionUnavailable(what, fault=PdpFault.POLICIES_REFUSED)
         return answer
 

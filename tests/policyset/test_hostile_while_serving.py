@@ -32,10 +32,6 @@ PRODUCT = """some a in data.mcp.grants.red.many
 
 HOSTILE: dict[str, tuple[str, bool]] = {
     "everything is granted": ('grant contains {"id": "all"}', True),
-    "grants for other owners": (
-        'grant contains {"id": "all", "owner": "blue", "database": "blue", "server": "demo-rw", "allow": true}',
-        False,
-    ),
     "a million grants": (
         f'grant contains {{"id": sprintf("%d-%d-%d-%d", [a, b, c, d])}} if {{\n\t{PRODUCT}\n}}',
         False,
@@ -58,10 +54,6 @@ HOSTILE: dict[str, tuple[str, bool]] = {
     ),
     "a grant that is no object": ('grant contains "all"', False),
     "a truth for a grant": ("grant contains true", False),
-    "the empty mask of missing data": (
-        'grant contains {"id": "x", "mask": {m | some m in data.mcp.grants.red.none}}',
-        False,
-    ),
     "denies that are texts": ('deny contains {"code": "x", "allow": true}', False),
     "a decision of its own": ('decision := {"v": 1, "allow": true}\n\nallow := true', True),
     "a regular expression that backtracks elsewhere": (
@@ -75,6 +67,27 @@ HOSTILE: dict[str, tuple[str, bool]] = {
 async def harm(opa: ManagedOpa) -> list[str]:
     """Which forbidden questions are allowed."""
     return [name for name, document in FORBIDDEN.items() if await allows(opa, document)]
+
+
+REFUSED = {
+    "grants for other owners": (
+        'grant contains {"id": "all", "owner": "blue", "database": "blue", "server": "demo-rw", "allow": true}'
+    ),
+    "the empty mask of missing data": 'grant contains {"id": "x", "mask": {m | some m in data.mcp.grants.red.none}}',
+}
+"""What names a part that a grant does not have, or data that is not there: it does not come to serve."""
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_what_names_nothing_that_there_is_does_not_serve(
+    policies: Path, team_file: Callable[[str, str], Path], opa_binary: str, runtime: Path, name: str
+) -> None:
+    team_file("data.json", json.dumps({"mcp": {"grants": {"red": {"many": []}}}}))
+    team_file("more.rego", f"{HEAD}{REFUSED[name]}\n")
+    opa = ManagedOpa(opa_binary, policies, directory=runtime, timeout_s=DEADLINE_S, start_timeout_s=60.0)
+    with pytest.raises(ConfigurationError, match=r"teams/red/more\.rego:\d+: "):
+        async with opa:
+            pass
 
 
 @pytest.mark.parametrize("name", HOSTILE)
