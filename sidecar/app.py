@@ -23,7 +23,7 @@ from sidecar import __version__, issuers, servers_behind, set_up, settings
 from sidecar.commands import CATALOG
 from sidecar.control import listener
 from sidecar.edge import ConnectionLimits, Connections, admin, http, origins, server, tls
-from sidecar.enforcement import EnforcementPoint, KillSwitch, Ports, Rules, Suspensions
+from sidecar.enforcement import EnforcementPoint, EnforcementRules, KillSwitch, Ports, Suspensions
 from sidecar.errors import ConfigurationError, SidecarError, SuspensionsUnavailable
 from sidecar.lifecycle import allow_descriptors, cancelled, connections_allowed, interrupted
 from sidecar.listener_settings import UNIX, Address, read_address, split_address
@@ -31,7 +31,7 @@ from sidecar.mcp import Sessions, methods
 from sidecar.oauth import PROOF_ALGORITHMS
 from sidecar.opa import ExternalOpa, ManagedOpa, OpaClient
 from sidecar.ports import Clock, ViewCatalog
-from sidecar.readiness import Around, Decider, ManagedUpstream, Readiness
+from sidecar.readiness import Decider, ManagedUpstream, Readiness, Surroundings
 from sidecar.settings import Settings
 from sidecar.store import FileAuditSink, FileSuspensions
 from sidecar.system import RandomIdentifiers, SystemClock
@@ -206,8 +206,8 @@ def _telemetry(config: Settings, stack: AsyncExitStack) -> tuple[OtelMetrics, Ot
     return metrics, tracer
 
 
-def _around(config: Settings, audit: FileAuditSink, trusted: issuers.Issuers, databases: Databases) -> Around:
-    return Around(
+def _around(config: Settings, audit: FileAuditSink, trusted: issuers.Issuers, databases: Databases) -> Surroundings:
+    return Surroundings(
         audit_required=config.audit.on_failure == "deny",
         audit=audit,
         keys=trusted.keys,
@@ -226,8 +226,8 @@ async def _administer(config: Settings, readiness: Readiness, metrics: OtelMetri
         return await _listen(application, address, stack, ADMIN_LIMITS)
 
 
-def _rules(config: Settings) -> Rules:
-    return Rules(
+def _rules(config: Settings) -> EnforcementRules:
+    return EnforcementRules(
         environment=config.environment,
         tool_groups={entry.name: frozenset(entry.tool_groups) for entry in config.servers},
         server_version=__version__,

@@ -100,7 +100,7 @@ class HostRefused(OriginRefused):
     label = "host"
 
 
-class RevisionError(SidecarError):
+class McpRevisionError(SidecarError):
     """The protocol revision in the header is malformed, unsupported, or not the session's."""
 
     label = "revision"
@@ -221,7 +221,7 @@ class InsufficientScope(SidecarError):
         self.scopes = scopes
 
 
-class Suspended(SidecarError):
+class CallerSuspended(SidecarError):
     """An operator took the user's or the agent's rights away; why is not the caller's to know."""
 
     label = "suspended"

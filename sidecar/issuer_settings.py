@@ -16,7 +16,7 @@ _GROUPS: Final = frozenset({"claims", "person"})
 """Keys of an issuer whose members a preset and the operator can both say; `required` is one thing, said by one."""
 
 
-class Claims(SettingsGroup):
+class ClaimSettings(SettingsGroup):
     """Which claims of an issuer's tokens mean what; a dot reaches into a nested claim."""
 
     subject: str = "sub"
@@ -133,7 +133,7 @@ class Issuer(SettingsGroup):
     `input.subject.type` as `service`."""
     introspection: IntrospectionSettings = IntrospectionSettings()
     """Who says what an opaque token is worth."""
-    claims: Claims = Claims()
+    claims: ClaimSettings = ClaimSettings()
     """Which claims mean what."""
     person: PersonMarks = PersonMarks()
     """What proves a person."""

@@ -289,7 +289,7 @@ class AccessRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
+class AmplifierBound:
     """The most that the platform allows of an amplifying construct."""
 
     construct: str
@@ -304,7 +304,7 @@ class Reason:
     source: str
     access: int | None = None
     """Index into the command's accesses, or None where the reason is about the whole call."""
-    bound: Bound | None = None
+    bound: AmplifierBound | None = None
     """The bound that the command is over, where that is the reason."""
 
 
@@ -356,7 +356,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Visible:
+class VisibleTools:
     """What a caller may see at all: these tools, of these servers."""
 
     tools: frozenset[str]

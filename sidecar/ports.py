@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from sidecar.commands import Views
+from sidecar.commands import ViewDefinitions
 from sidecar.identity import Suspension
 from sidecar.model import Credential, Identity, JsonObject, JsonValue, Permit, UpstreamResult
 
@@ -87,7 +87,7 @@ class ViewCatalog(Protocol):
         """Return whether ``views`` can answer for all of these databases without asking anything outside."""
         ...
 
-    async def views(self, databases: Collection[str], asker: Hashable) -> Views:
+    async def views(self, databases: Collection[str], asker: Hashable) -> ViewDefinitions:
         """Return every view of these databases, with all its definitions.
 
         Args:

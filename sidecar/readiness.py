@@ -54,7 +54,7 @@ class ManagedUpstream(Upstream, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Around:
+class Surroundings:
     """What stands around the decision: evidence, keys, databases, and what the start was concerned about."""
 
     audit_required: bool
@@ -81,7 +81,7 @@ class Readiness:
         candidate: ManagedOpa | None,
         connections: Connections,
         suspensions: Suspensions | None,
-        around: "Around",
+        around: "Surroundings",
     ) -> None:
         self._decisions = decisions
         self._candidate = candidate

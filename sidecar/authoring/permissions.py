@@ -27,7 +27,7 @@ from sidecar.model import Identity, JsonObject, JsonValue, RequestContext
 from sidecar.policy import (
     COMPILE_QUERY,
     COMPILE_UNKNOWNS,
-    Possible,
+    PossibleGrant,
     possible_document,
     read_residual,
     residual_document,
@@ -54,7 +54,7 @@ _NAMED_AFTER: Final = 8
 class _Partial:
     """What partial evaluation leaves of a question, and what is needed to write it."""
 
-    ways: tuple[Possible, ...]
+    ways: tuple[PossibleGrant, ...]
     arities: dict[str, int]
     modules: list[Any]
     names: dict[str, str]
@@ -67,7 +67,7 @@ class _Partial:
 class _Way:
     """One way to a grant, in words."""
 
-    possible: Possible
+    possible: PossibleGrant
     grant: JsonObject
     """What of it is known."""
     globs: list[JsonValue]
@@ -179,7 +179,7 @@ def _arities(engine: Engine) -> dict[str, int]:
     return {one["name"]: len(one["decl"].get("args", [])) for one in capabilities["builtins"]}
 
 
-def _told(way: Possible, partial: _Partial) -> _Way:
+def _told(way: PossibleGrant, partial: _Partial) -> _Way:
     writing = partial.writer()
     conditions, known = unfolded(way.conditions)
     grant = resolved(way.grant, known)
@@ -244,7 +244,7 @@ class _Deny:
         )
 
 
-def _deny(way: Possible, partial: _Partial) -> _Deny:
+def _deny(way: PossibleGrant, partial: _Partial) -> _Deny:
     writing = partial.writer()
     code: Any = resolved(way.grant, unfolded(way.conditions)[1])
     constant = isinstance(code, dict) and code.get("type") == "string"
@@ -303,7 +303,7 @@ def _windows(row: dict[str, Any]) -> Iterator[str]:
         yield f"{kinds}{when} (window {window['id']}{lifted})"
 
 
-def _needed(way: Possible, grant: Any, known: dict[str, Any], writing: TermWriter) -> Iterator[str]:
+def _needed(way: PossibleGrant, grant: Any, known: dict[str, Any], writing: TermWriter) -> Iterator[str]:
     """Say what only has to be there: the compiler has a name for it, which nothing else uses."""
     times = Counter(variables([way.grant, *way.conditions]))
     for name, meaning in known.items():

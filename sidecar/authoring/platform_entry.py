@@ -61,7 +61,7 @@ class Ownership:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
+class PlannedFile:
     """The file as it will be, and what it does not do."""
 
     path: Path
@@ -106,7 +106,7 @@ def printed(wanted: Ownership) -> str:
     return "\n\n".join(pieces)
 
 
-def planned(folder: Path, wanted: Ownership) -> Planned:
+def planned(folder: Path, wanted: Ownership) -> PlannedFile:
     """Work out the platform's data with a team's entries in it.
 
     Raises:
@@ -133,7 +133,7 @@ def planned(folder: Path, wanted: Ownership) -> Planned:
             tables["routes"].append(wanted.route(server))
         if decode_strictly(text.encode()) != document:
             raise ConfigurationError(f"{path} cannot be extended: write the entries by hand")
-        return Planned(path=path, text=text, listing=_listing(text, tables, deployment, wanted))
+        return PlannedFile(path=path, text=text, listing=_listing(text, tables, deployment, wanted))
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -29,7 +29,7 @@ MAX_PARTS: Final = 16
 """Members of one access's obligations; ``sidecar.audit.record`` writes six."""
 
 
-class Unreadable(ValueError):
+class UnreadableRecord(ValueError):
     """A record is not of the form that ``sidecar.audit.record`` writes. The message never repeats what it holds."""
 
 
@@ -99,12 +99,12 @@ def read_record(entry: JsonObject) -> RecordedDecision | None:
     """Read one record; None for an outcome, whose decision is that of its intent, and for what an operator did.
 
     Raises:
-        Unreadable: it is not of the form that is written, or nested too deep to be compared.
+        UnreadableRecord: it is not of the form that is written, or nested too deep to be compared.
     """
     try:
         return _recorded(msgspec.convert(entry, _Record))
     except (msgspec.ValidationError, RecursionError):
-        raise Unreadable("the record does not have the form of an audit record") from None
+        raise UnreadableRecord("the record does not have the form of an audit record") from None
 
 
 def _recorded(found: "_Record") -> RecordedDecision | None:
@@ -122,17 +122,17 @@ def read_question(text: str) -> RecordedQuestion:
     """Read the question of a record.
 
     Raises:
-        Unreadable: it is not the JSON that was written, or not of the form of a question.
+        UnreadableRecord: it is not the JSON that was written, or not of the form of a question.
     """
     try:
         document: JsonValue = _DECODER.decode(text)
         question = msgspec.convert(document, _Question)
     except (ValueError, RecursionError):
-        raise Unreadable("the question does not have the form of a question to OPA") from None
+        raise UnreadableRecord("the question does not have the form of a question to OPA") from None
     # Written again it must be the same text: what is asked now is what was asked then, no key twice, no NaN.
     # Older records hold characters that do not print as they are; they are escaped before they are compared.
     if not isinstance(document, dict) or record.question_text(document) != escaped(text):
-        raise Unreadable("the question is not in the form in which it was recorded")
+        raise UnreadableRecord("the question is not in the form in which it was recorded")
     return RecordedQuestion(text=text, document=document, accesses=len(question.accesses), shown=_shown(question))
 
 
@@ -238,13 +238,13 @@ def _parts(entries: Iterable[Any]) -> frozenset[tuple[int, str, str]]:
     """Return the obligations of a record, part by part.
 
     Raises:
-        Unreadable: an entry is not about an access.
+        UnreadableRecord: an entry is not about an access.
     """
     found = set()
     for entry in entries:
         access = entry.get("access")
         if type(access) is not int:
-            raise Unreadable("an obligation belongs to no access")
+            raise UnreadableRecord("an obligation belongs to no access")
         found |= {
             (access, part, _value(value))
             for part, value in entry.items()

@@ -15,7 +15,7 @@ from typing import BinaryIO, Final, Protocol, TypeAlias
 import msgspec
 
 from sidecar.audit import BEGINNING, ChainFault, Verification, Walk
-from sidecar.authoring.records import DecisionOutcome, RecordedDecision, RecordedQuestion, Unreadable, read_record
+from sidecar.authoring.records import DecisionOutcome, RecordedDecision, RecordedQuestion, UnreadableRecord, read_record
 from sidecar.bounded import BoundedMemory
 from sidecar.errors import ConfigurationError, DecisionUnavailable
 from sidecar.faults import PdpFault
@@ -102,7 +102,7 @@ CandidateAnswer: TypeAlias = DecisionOutcome | Unavailable
 
 
 @dataclass(slots=True, kw_only=True)
-class Row:
+class DifferenceRow:
     """One distinct difference."""
 
     comparison: ReplayVerdict
@@ -124,7 +124,7 @@ class ReplayReport:
     counts: Mapping[ReplayVerdict, int]
     questions: int
     """How many distinct questions were put to the candidate."""
-    rows: tuple[Row, ...]
+    rows: tuple[DifferenceRow, ...]
     """Distinct differences, those of one kind with the most frequent first."""
     not_listed: int
     """Calls that differ and are in no row."""
@@ -238,7 +238,7 @@ class _Tape:
             return what, None
         try:
             return "", read_record(self._walk.record)
-        except Unreadable as error:
+        except UnreadableRecord as error:
             return str(error), None
 
 
@@ -315,7 +315,7 @@ class _Tally:
         self._titles = titles
         self._kept = 0
         self.counts: Counter[ReplayVerdict] = Counter()
-        self.rows: dict[bytes, Row] = {}
+        self.rows: dict[bytes, DifferenceRow] = {}
 
     def add(self, line: int, one: RecordedDecision, answers: Mapping[str, CandidateAnswer]) -> None:
         """Take one record."""
@@ -331,7 +331,7 @@ class _Tally:
         elif self._kept + len(text) <= KEPT_BYTES:
             self._kept += len(text)
             first: JsonObject = {"line": line, "time": _cut(one.time), "request_id": _cut(one.request_id)}
-            self.rows[key] = Row(comparison=comparison, document=document, first=first)
+            self.rows[key] = DifferenceRow(comparison=comparison, document=document, first=first)
 
     def _document(
         self, comparison: ReplayVerdict, asked: RecordedQuestion, before: DecisionOutcome, after: CandidateAnswer

@@ -5,7 +5,7 @@ from sidecar.commands.catalog import CATALOG
 from sidecar.commands.derive import derive
 from sidecar.commands.pinning import PinComparison, PinState
 from sidecar.commands.tool_groups import ToolGroup, groups_off, off_everywhere
-from sidecar.commands.views import View, Views, databases, expand
+from sidecar.commands.views import View, ViewDefinitions, databases, expand
 
 __all__ = [
     "CATALOG",
@@ -13,7 +13,7 @@ __all__ = [
     "PinState",
     "ToolGroup",
     "View",
-    "Views",
+    "ViewDefinitions",
     "databases",
     "derive",
     "expand",

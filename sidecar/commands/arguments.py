@@ -20,7 +20,7 @@ MAX_WHOLE: Final = 2**53 - 1
 """Largest magnitude of a number: the server is JavaScript, where greater whole numbers are not exact (ECMA-262)."""
 
 
-class Form(Protocol):
+class ArgumentForm(Protocol):
     """What one argument may look like."""
 
     def check(self, value: JsonValue, at: str) -> None:
@@ -129,7 +129,7 @@ class Document:
 class ListOf:
     """An array of one form."""
 
-    item: Form
+    item: ArgumentForm
     fewest: int = 0
     most: int | None = None
 
@@ -173,10 +173,10 @@ class Documents:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class ExactObject:
     """An object with these keys and no others."""
 
-    fields: Mapping[str, Form] = field(default_factory=dict)
+    fields: Mapping[str, ArgumentForm] = field(default_factory=dict)
     required: tuple[str, ...] = ()
 
     def check(self, value: JsonValue, at: str) -> None:
@@ -200,11 +200,11 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tagged:
+class TaggedUnion:
     """One of several records, told apart by the string under ``tag``."""
 
     tag: str
-    forms: Mapping[str, Record]
+    forms: Mapping[str, ExactObject]
 
     def check(self, value: JsonValue, at: str) -> None:
         """Hold ``value`` to the record that its tag names."""
@@ -225,7 +225,7 @@ class Tagged:
 class AnyOf:
     """One of several forms, the first that fits."""
 
-    forms: tuple[Form, ...]
+    forms: tuple[ArgumentForm, ...]
 
     def check(self, value: JsonValue, at: str) -> None:
         """Hold ``value`` to one of the forms; the refusal of the last one is reported."""
@@ -263,7 +263,7 @@ class Constant:
 class MapOf:
     """An object with keys of the caller's choice and values of one form."""
 
-    item: Form
+    item: ArgumentForm
 
     def check(self, value: JsonValue, at: str) -> None:
         """Hold ``value`` to this form."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from sidecar.commands import atlas, forms
-from sidecar.commands.arguments import FLAG, TEXT, Form, ListOf, Number, Record, Text
+from sidecar.commands.arguments import FLAG, TEXT, ArgumentForm, ExactObject, ListOf, Number, Text
 from sidecar.commands.tool import Category, Deriver, Tool, row
 from sidecar.model import AccessKind, Trait
 
@@ -16,7 +16,7 @@ def _atlas(
     name: str,
     effect: str,
     derive: Deriver,
-    arguments: Mapping[str, Form],
+    arguments: Mapping[str, ArgumentForm],
     *,
     needs: Iterable[AccessKind],
     required: str = "",
@@ -37,7 +37,7 @@ def _atlas(
 
 
 def _atlas_reader(
-    name: str, effect: str, find: atlas.Finder, arguments: Mapping[str, Form], required: str = ""
+    name: str, effect: str, find: atlas.Finder, arguments: Mapping[str, ArgumentForm], required: str = ""
 ) -> Tool:
     return _atlas(name, effect, atlas.acts((_K.METADATA, find)), arguments, required=required, needs={_K.METADATA})
 
@@ -251,7 +251,7 @@ _ATLAS_STREAM_TOOLS: Final = (
     ),
 )
 
-_DEPLOYMENT: Final[Mapping[str, Form]] = {
+_DEPLOYMENT: Final[Mapping[str, ArgumentForm]] = {
     "deploymentName": Text(pattern=forms.PRINTABLE.pattern, shortest=1, words="printable ASCII")
 }
 _LOCAL_TOOLS: Final = (
@@ -301,7 +301,7 @@ _ASSISTANT_TOOLS: Final = (
         {
             "query": TEXT,
             "limit": Number(least=1, most=100),
-            "dataSources": ListOf(item=Record(fields={"name": TEXT, "versionLabel": TEXT}, required=("name",))),
+            "dataSources": ListOf(item=ExactObject(fields={"name": TEXT, "versionLabel": TEXT}, required=("name",))),
         },
         required="query",
         needs={_K.EXTERNAL},

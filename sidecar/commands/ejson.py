@@ -61,7 +61,7 @@ _DECIMAL128: Final = Context(
 )
 
 
-class Fault(NamedTuple):
+class TypeFault(NamedTuple):
     """A typed value that is not of its type."""
 
     key: str
@@ -270,24 +270,24 @@ def is_one_value(node: JsonObject) -> bool:
     return known is not None and name != "$code" and known.holds(value)
 
 
-def fault(node: JsonObject) -> Fault | None:
+def fault(node: JsonObject) -> TypeFault | None:
     """Return what is wrong with an object that has a key of ``TYPES``; None if it is a value of its type."""
     if _is_regex_operator(node):
         names = TYPES.keys() & node.keys()
         if len(names) == 1 and _are_flags(node.get("$options", "")):
             return None
-        return Fault("$regex", "alone, or with $options and other operators")
+        return TypeFault("$regex", "alone, or with $options and other operators")
     name = next(key for key in node if key in TYPES)
     known = TYPES[name]
     if not known.holds(node[name]):
-        return Fault(name, known.wanted)
+        return TypeFault(name, known.wanted)
     if len(node) == 1:
         return None
     if len(node) > 2 or known.companion not in node:  # noqa: PLR2004  # the type's key and its companion's
-        return Fault(name, "alone in its object: the server would drop the other keys")
+        return TypeFault(name, "alone in its object: the server would drop the other keys")
     beside = node[known.companion]
     if not (_are_flags(beside) if name == "$regex" else _is_scope(beside)):
-        return Fault(name, known.wanted)
+        return TypeFault(name, known.wanted)
     return None
 
 
@@ -305,14 +305,14 @@ def is_reference(node: JsonObject) -> bool:
     )
 
 
-def reference_fault(node: JsonObject) -> Fault | None:
+def reference_fault(node: JsonObject) -> TypeFault | None:
     """Return what the server would change in a DBRef: it reads ``a.b`` as database and collection, and drops ``""``."""
     if not is_reference(node):
         return None
     name = str(node["$ref"])
     if not name or name.count(".") == 1:
-        return Fault("$ref", "a collection's name without a dot, with its database as $db")
-    return Fault("$db", "a database's name, or left out") if node.get("$db") == "" else None
+        return TypeFault("$ref", "a collection's name without a dot, with its database as $db")
+    return TypeFault("$db", "a database's name, or left out") if node.get("$db") == "" else None
 
 
 def whole_number(value: JsonValue) -> int | None:

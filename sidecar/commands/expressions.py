@@ -138,7 +138,7 @@ def _check_typed(node: JsonObject, root: JsonValue, at: str) -> None:
         raise _not_of_its_type(wrong, _locate(root, node, at))
 
 
-def _not_of_its_type(wrong: ejson.Fault, at: str) -> CommandNotDerivable:
+def _not_of_its_type(wrong: ejson.TypeFault, at: str) -> CommandNotDerivable:
     return CommandNotDerivable("ejson_refused", f"A {wrong.key} must be {wrong.wanted}.", below(at, wrong.key))
 
 

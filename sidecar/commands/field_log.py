@@ -19,12 +19,12 @@ ROOT: Final = ""
 """The path of the document itself."""
 
 
-class Read:
+class ValueReads:
     """What one computed value reads; collects inside a ``with`` block."""
 
     __slots__ = ("_open", "origins", "paths")
 
-    def __init__(self, reads: list["Read"]) -> None:
+    def __init__(self, reads: list["ValueReads"]) -> None:
         self._open = reads
         self.paths: list[str] = []
         """Paths of the documents at this stage."""
@@ -59,7 +59,7 @@ class FieldLog:
     def __init__(self) -> None:
         self._used: dict[str, None] = {}
         self._embedded: list[str] = []
-        self._read: list[Read] = []
+        self._read: list[ValueReads] = []
         self.amplifiers = Amplifiers()
         self.sizes: Mapping[str, int] = {}
         """The sizes of the fields of the documents at this stage, where they are not 1; of all others under ``""``."""
@@ -91,9 +91,9 @@ class FieldLog:
             for other in _seen_through(name, path):
                 self.use(other)
 
-    def reading(self) -> Read:
+    def reading(self) -> ValueReads:
         """Return what collects what the expressions inside its ``with`` block read."""
-        return Read(self._read)
+        return ValueReads(self._read)
 
     def use_variable(self, name: str) -> None:
         """Note that a variable of ``let`` is read; what it is made of was recorded where it is defined."""

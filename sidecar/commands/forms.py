@@ -11,20 +11,20 @@ from sidecar.commands.arguments import (
     OBJECT,
     TEXT,
     AnyOf,
+    ArgumentForm,
     Constant,
     Documents,
-    Form,
+    ExactObject,
     ListOf,
     MapOf,
     Number,
-    Record,
-    Tagged,
+    TaggedUnion,
     Text,
 )
 
-CONNECTION: Final[dict[str, Form]] = {"connectionId": TEXT}
-DATABASE: Final[dict[str, Form]] = {**CONNECTION, "database": TEXT}
-COLLECTION: Final[dict[str, Form]] = {**DATABASE, "collection": TEXT}
+CONNECTION: Final[dict[str, ArgumentForm]] = {"connectionId": TEXT}
+DATABASE: Final[dict[str, ArgumentForm]] = {**CONNECTION, "database": TEXT}
+COLLECTION: Final[dict[str, ArgumentForm]] = {**DATABASE, "collection": TEXT}
 
 PIPELINE: Final = Documents(words="array of stages")
 BYTES: Final = Number(least=1)
@@ -33,44 +33,44 @@ BYTES: Final = Number(least=1)
 SORT: Final = MapOf(
     item=AnyOf(
         forms=(
-            Record(fields={"$meta": TEXT}, required=("$meta",)),
+            ExactObject(fields={"$meta": TEXT}, required=("$meta",)),
             Constant(values=(1, -1, "asc", "desc", "ascending", "descending")),
         )
     )
 )
-FIND: Final[dict[str, Form]] = {"filter": OBJECT, "projection": OBJECT, "limit": Number(), "sort": SORT}
+FIND: Final[dict[str, ArgumentForm]] = {"filter": OBJECT, "projection": OBJECT, "limit": Number(), "sort": SORT}
 
-_FIND_CALL: Final = Record(
-    fields={"name": Text(choices=("find",)), "arguments": Record(fields=FIND)}, required=("name", "arguments")
+_FIND_CALL: Final = ExactObject(
+    fields={"name": Text(choices=("find",)), "arguments": ExactObject(fields=FIND)}, required=("name", "arguments")
 )
-_COUNT_CALL: Final = Record(
-    fields={"name": Text(choices=("count",)), "arguments": Record(fields={"query": OBJECT})},
+_COUNT_CALL: Final = ExactObject(
+    fields={"name": Text(choices=("count",)), "arguments": ExactObject(fields={"query": OBJECT})},
     required=("name", "arguments"),
 )
-_AGGREGATE_CALL: Final = Record(
+_AGGREGATE_CALL: Final = ExactObject(
     fields={
         "name": Text(choices=("aggregate",)),
-        "arguments": Record(fields={"pipeline": PIPELINE}, required=("pipeline",)),
+        "arguments": ExactObject(fields={"pipeline": PIPELINE}, required=("pipeline",)),
     },
     required=("name", "arguments"),
 )
 EXPLAINED: Final = ListOf(
     fewest=1,
     most=1,
-    item=Tagged(tag="name", forms={"find": _FIND_CALL, "count": _COUNT_CALL, "aggregate": _AGGREGATE_CALL}),
+    item=TaggedUnion(tag="name", forms={"find": _FIND_CALL, "count": _COUNT_CALL, "aggregate": _AGGREGATE_CALL}),
 )
 """The server runs element 0 and ignores the rest (reference, section 1.1), so there must be no rest."""
 
 EXPORTED: Final = ListOf(
-    fewest=1, most=1, item=Tagged(tag="name", forms={"find": _FIND_CALL, "aggregate": _AGGREGATE_CALL})
+    fewest=1, most=1, item=TaggedUnion(tag="name", forms={"find": _FIND_CALL, "aggregate": _AGGREGATE_CALL})
 )
 
 _MODELS: Final = ("voyage-4", "voyage-4-large", "voyage-4-lite", "voyage-code-3")
-_VECTOR_FIELD: Final = Tagged(
+_VECTOR_FIELD: Final = TaggedUnion(
     tag="type",
     forms={
-        "filter": Record(fields={"type": TEXT, "path": TEXT}, required=("path",)),
-        "vector": Record(
+        "filter": ExactObject(fields={"type": TEXT, "path": TEXT}, required=("path",)),
+        "vector": ExactObject(
             fields={
                 "type": TEXT,
                 "path": TEXT,
@@ -80,29 +80,29 @@ _VECTOR_FIELD: Final = Tagged(
             },
             required=("path",),
         ),
-        "autoEmbed": Record(
+        "autoEmbed": ExactObject(
             fields={"type": TEXT, "path": TEXT, "model": Text(choices=_MODELS), "modality": Text(choices=("text",))},
             required=("path", "model", "modality"),
         ),
     },
 )
-_SYNONYMS: Final = Record(
+_SYNONYMS: Final = ExactObject(
     fields={
         "name": TEXT,
         "analyzer": TEXT,
-        "source": Record(fields={"collection": TEXT}, required=("collection",)),
+        "source": ExactObject(fields={"collection": TEXT}, required=("collection",)),
     },
     required=("source",),
 )
-_SEARCH_INDEX: Final = Record(
+_SEARCH_INDEX: Final = ExactObject(
     fields={
         "type": TEXT,
         "analyzer": TEXT,
         "searchAnalyzer": TEXT,
         "analyzers": Documents(),
-        "mappings": Record(
+        "mappings": ExactObject(
             fields={
-                "dynamic": AnyOf(forms=(Record(fields={"typeSet": TEXT}, required=("typeSet",)), FLAG)),
+                "dynamic": AnyOf(forms=(ExactObject(fields={"typeSet": TEXT}, required=("typeSet",)), FLAG)),
                 "fields": OBJECT,
             }
         ),
@@ -118,17 +118,17 @@ _SEARCH_INDEX: Final = Record(
 INDEX: Final = ListOf(
     fewest=1,
     most=1,
-    item=Tagged(
+    item=TaggedUnion(
         tag="type",
         forms={
-            "classic": Record(
+            "classic": ExactObject(
                 fields={
                     "type": TEXT,
                     "keys": MapOf(item=Constant(values=(1, -1, "2d", "2dsphere", "text", "geoHaystack", "hashed"))),
                 },
                 required=("keys",),
             ),
-            "vectorSearch": Record(
+            "vectorSearch": ExactObject(
                 fields={"type": TEXT, "fields": ListOf(item=_VECTOR_FIELD, fewest=1)}, required=("fields",)
             ),
             "search": _SEARCH_INDEX,
@@ -151,16 +151,16 @@ PROJECT_NAME: Final = Text(
 )
 PROVIDER: Final = Text(choices=("AWS", "GCP", "AZURE"))
 SIZE: Final = Text(choices=("M10", "M20", "M30", "M40", "M50", "M60", "M80"))
-COUNTED: Final[dict[str, Form]] = {
+COUNTED: Final[dict[str, ArgumentForm]] = {
     "limit": Number(least=1, most=500),
     "pageNum": Number(least=1),
     "includeCount": FLAG,
 }
-PROJECT: Final[dict[str, Form]] = {"projectId": OBJECT_ID}
-CLUSTER: Final[dict[str, Form]] = {**PROJECT, "clusterName": NAME}
+PROJECT: Final[dict[str, ArgumentForm]] = {"projectId": OBJECT_ID}
+CLUSTER: Final[dict[str, ArgumentForm]] = {**PROJECT, "clusterName": NAME}
 ADDRESS: Final = Text(pattern=re.compile(_IPV4), words="an IPv4 address")
 BLOCK: Final = Text(pattern=re.compile(_IPV4 + r"/(?:[0-9]|[1-2][0-9]|3[0-2])"), words="an IPv4 CIDR block")
-ROLE: Final = Record(
+ROLE: Final = ExactObject(
     fields={
         "roleName": Text(pattern=_NAME, words="a role name"),
         "databaseName": PRINTABLE,
@@ -173,15 +173,17 @@ INSTANT: Final = Text(
 )
 
 _TIER: Final = Text(choices=("SP2", "SP5", "SP10", "SP30", "SP50"))
-STREAM_TARGET: Final[dict[str, Form]] = {**PROJECT, "workspaceName": NAME}
-STREAM_PARTS: Final[dict[str, Form]] = {
+STREAM_TARGET: Final[dict[str, ArgumentForm]] = {**PROJECT, "workspaceName": NAME}
+STREAM_PARTS: Final[dict[str, ArgumentForm]] = {
     "tier": _TIER,
-    "autoscaling": Record(fields={"enabled": FLAG, "minTier": _TIER, "maxTier": _TIER}),
+    "autoscaling": ExactObject(fields={"enabled": FLAG, "minTier": _TIER, "maxTier": _TIER}),
     "pipeline": PIPELINE,
-    "dlq": Record(fields={"connectionName": TEXT, "db": TEXT, "coll": TEXT}, required=("connectionName", "db", "coll")),
+    "dlq": ExactObject(
+        fields={"connectionName": TEXT, "db": TEXT, "coll": TEXT}, required=("connectionName", "db", "coll")
+    ),
     "connectionConfig": OBJECT,
 }
-STREAM_BUILD: Final[dict[str, Form]] = {
+STREAM_BUILD: Final[dict[str, ArgumentForm]] = {
     **STREAM_TARGET,
     **STREAM_PARTS,
     "resource": Text(choices=("workspace", "connection", "processor", "privatelink")),
@@ -206,7 +208,7 @@ STREAM_BUILD: Final[dict[str, Form]] = {
     "autoStart": FLAG,
     "privateLinkConfig": OBJECT,
 }
-STREAM_MANAGE: Final[dict[str, Form]] = {
+STREAM_MANAGE: Final[dict[str, ArgumentForm]] = {
     **STREAM_TARGET,
     **STREAM_PARTS,
     "action": Text(
@@ -230,7 +232,7 @@ STREAM_MANAGE: Final[dict[str, Form]] = {
     "requesterAccountId": TEXT,
     "requesterVpcId": TEXT,
 }
-STREAM_DISCOVER: Final[dict[str, Form]] = {
+STREAM_DISCOVER: Final[dict[str, ArgumentForm]] = {
     **STREAM_TARGET,
     "action": Text(
         choices=(

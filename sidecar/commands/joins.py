@@ -14,17 +14,17 @@ from sidecar.commands.computed import analyse_expression
 from sidecar.commands.draft import Draft
 from sidecar.commands.fields import analyse_filter
 from sidecar.commands.options import assignments, field_name, field_names, options
-from sidecar.commands.place import NONE, Flow, Nested, Place, resolve, resolve_pair
+from sidecar.commands.place import NONE, Flow, InnerPipeline, Place, resolve, resolve_pair
 from sidecar.commands.pointer import below
 from sidecar.commands.refusals import an_object, malformed
-from sidecar.commands.shape import ALL, Origin, Shape
+from sidecar.commands.shape import ALL, FieldOrigin, Shape
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import AccessKind, JsonObject, JsonValue, Namespace, Target, TargetKind, Trait
 
 _EXTERNAL_SINKS: Final = frozenset({"s3", "azure", "gcs", "atlas"})
 
 
-def lookup(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def lookup(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     """``$lookup`` in all forms: ``from`` as a string or ``{db, coll}``, with or without a pipeline, or ``$documents``.
 
     A nested string inherits the database of the foreign collection, not of the command (Data Federation; and mongod
@@ -56,10 +56,10 @@ def _embed(flow: Flow, name: str, foreign: Flow) -> None:
     if inner.unknown:
         origin = ALL
     elif inner.is_open:
-        origin = Origin(frozenset({"", name}), inner.origin("").parts)
+        origin = FieldOrigin(frozenset({"", name}), inner.origin("").parts)
     else:
         whole = inner.origin("")
-        origin = Origin(frozenset(), whole.bases | whole.parts)
+        origin = FieldOrigin(frozenset(), whole.bases | whole.parts)
     if "." in name:
         flow.shape.add(name, origin)
     else:
@@ -67,7 +67,7 @@ def _embed(flow: Flow, name: str, foreign: Flow) -> None:
     flow.resize(name, foreign.largest())
 
 
-def graph_lookup(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def graph_lookup(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     """``$graphLookup``: the foreign documents are filtered and followed by three of its fields."""
     keys = "from startWith connectFromField connectToField as maxDepth depthField restrictSearchWithMatch"
     known = options(spec, at, keys)
@@ -85,7 +85,7 @@ def graph_lookup(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequen
     return NONE
 
 
-def union_with(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def union_with(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     """``$unionWith``: a collection, ``{coll, pipeline}``, ``{db, coll, pipeline}``, or ``$documents``."""
     draft.fields.amplifiers.count("$unionWith.count", at)
     flow = place.flow
@@ -117,7 +117,7 @@ def _united(flow: Flow) -> Callable[[Flow], None]:
     return unite
 
 
-def facet(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def facet(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     """``$facet``: every value is a pipeline on the same collection."""
     flow = place.flow
     flow.limit = None
@@ -131,7 +131,7 @@ def facet(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nest
         draft.fields.embed(key)
         inner = Flow(shape=before.copy(), sizes=dict(sizes), documents=documents)
         where = Place(place.database, place.collection, inner)
-        found.append(Nested(pipeline, where, below(at, key), _gathered(flow, key)))
+        found.append(InnerPipeline(pipeline, where, below(at, key), _gathered(flow, key)))
     return found
 
 
@@ -145,7 +145,7 @@ def _gathered(flow: Flow, key: str) -> Callable[[Flow], None]:
     return gather
 
 
-def fuse(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def fuse(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     """``$rankFusion`` and ``$scoreFusion``: every input pipeline runs on the same collection."""
     place.own(at)
     known = options(spec, at, "input combination scoreDetails")
@@ -162,7 +162,7 @@ def fuse(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Neste
         if not isinstance(pipeline, list) or not pipeline:  # mongod 8.2 ends on an empty one (CVE-2026-8063)
             raise malformed(below(where, key), "a pipeline with at least one stage")
     return [
-        Nested(pipeline, Place(place.database, place.collection), below(where, key), _selected(place.flow))
+        InnerPipeline(pipeline, Place(place.database, place.collection), below(where, key), _selected(place.flow))
         for key, pipeline in pipelines
     ]
 
@@ -188,7 +188,7 @@ def _selected(flow: Flow) -> Callable[[Flow], None]:
     return select
 
 
-def out(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def out(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     """``$out`` replaces its target: what is there is deleted, and the target is created and filled."""
     draft.traits.add(Trait.WRITES_VIA_PIPELINE)
     if _sends_away(draft, spec, at):
@@ -203,7 +203,7 @@ def out(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested
     return NONE
 
 
-def merge(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def merge(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     """``$merge`` counts as insert and update of its target with any ``whenMatched``: law 2 before fine distinctions."""
     draft.traits.add(Trait.WRITES_VIA_PIPELINE)
     known: JsonObject = {"into": spec}
@@ -225,7 +225,7 @@ def merge(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nest
     return _nested_update(known, place, targets, at)
 
 
-def _nested_update(known: JsonObject, place: Place, targets: Sequence[Namespace], at: str) -> Sequence[Nested]:
+def _nested_update(known: JsonObject, place: Place, targets: Sequence[Namespace], at: str) -> Sequence[InnerPipeline]:
     update = known.get("whenMatched")
     if not isinstance(update, list):
         for key in ("whenMatched", "whenNotMatched"):
@@ -269,14 +269,14 @@ def _analyse_variables(draft: Draft, place: Place, known: JsonObject, at: str) -
             draft.fields.variables.setdefault(key, set()).update(origin.parts)
 
 
-def _nested(pipeline: JsonValue, namespace: Namespace, at: str) -> Nested:
-    return Nested(pipeline, Place(namespace.database, namespace.collection), at)
+def _nested(pipeline: JsonValue, namespace: Namespace, at: str) -> InnerPipeline:
+    return InnerPipeline(pipeline, Place(namespace.database, namespace.collection), at)
 
 
-def _nested_documents(known: JsonObject, place: Place, at: str) -> Nested:
+def _nested_documents(known: JsonObject, place: Place, at: str) -> InnerPipeline:
     """Return the pipeline of a join without a collection; it has to bring its own documents."""
     pipeline = known.get("pipeline")
     first = pipeline[0] if isinstance(pipeline, list) and pipeline else None
     if not isinstance(first, dict) or first.keys() != {"$documents"}:
         raise CommandNotDerivable("missing_namespace", "Without a collection the pipeline starts with $documents.", at)
-    return Nested(pipeline, Place(place.database, ""), f"{at}/pipeline")
+    return InnerPipeline(pipeline, Place(place.database, ""), f"{at}/pipeline")

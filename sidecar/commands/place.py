@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sidecar.commands.amplifiers import MOST
 from sidecar.commands.names import check_collection, check_database
-from sidecar.commands.shape import Origin, Shape
+from sidecar.commands.shape import FieldOrigin, Shape
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import JsonObject, JsonValue, Namespace
 
@@ -45,7 +45,7 @@ class Flow:
         self.sizes = {name: min(copies * self.documents, MOST) for name, copies in sizes.items()}
         self.documents = 1
 
-    def replace(self, origin: Origin, copies: int) -> None:
+    def replace(self, origin: FieldOrigin, copies: int) -> None:
         """Let the values of one expression go on."""
         self.shape.replace(origin)
         self.sizes = {"": copies} if copies > 1 else {}
@@ -72,7 +72,7 @@ class Place:
         return Namespace(database=self.database, collection=self.collection)
 
 
-class Nested(NamedTuple):
+class InnerPipeline(NamedTuple):
     """A pipeline inside a stage, still to be walked."""
 
     pipeline: JsonValue
@@ -82,7 +82,7 @@ class Nested(NamedTuple):
     """What the stage makes of the documents that leave it."""
 
 
-NONE: Sequence[Nested] = ()
+NONE: Sequence[InnerPipeline] = ()
 """What a stage without a nested pipeline returns."""
 
 

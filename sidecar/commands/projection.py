@@ -17,7 +17,7 @@ from sidecar.commands.fields import analyse_conditions
 from sidecar.commands.place import Flow
 from sidecar.commands.pointer import below
 from sidecar.commands.refusals import unknown_operator
-from sidecar.commands.shape import NOTHING, Origin, Shape
+from sidecar.commands.shape import NOTHING, FieldOrigin, Shape
 from sidecar.model import JsonObject, JsonValue
 
 
@@ -28,7 +28,7 @@ class _Found:
     log: FieldLog
     shape: Shape
     is_find: bool
-    included: dict[str, Origin] = field(default_factory=dict)
+    included: dict[str, FieldOrigin] = field(default_factory=dict)
     excluded: list[str] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
     includes: bool = False
@@ -116,7 +116,7 @@ def _computed(found: _Found, value: JsonValue, at: str, path: str) -> None:
         found.included[path] = origin
 
 
-def read_value(log: FieldLog, value: JsonValue, at: str, shape: Shape) -> tuple[Origin, int]:
+def read_value(log: FieldLog, value: JsonValue, at: str, shape: Shape) -> tuple[FieldOrigin, int]:
     """Record what one computed field reads; return what it is made of, and its size."""
     if isinstance(value, str) and value.startswith("$") and not value.startswith("$$"):
         copies = analyse_expression(log, value, at).copies

@@ -12,7 +12,7 @@ from sidecar.commands.ejson import whole_number
 from sidecar.commands.field_log import ROOT
 from sidecar.commands.fields import analyse_filter
 from sidecar.commands.options import field_name, options, plain
-from sidecar.commands.place import NONE, Nested, Place
+from sidecar.commands.place import NONE, InnerPipeline, Place
 from sidecar.commands.pointer import below
 from sidecar.commands.refusals import an_object, malformed
 from sidecar.errors import CommandNotDerivable
@@ -28,7 +28,7 @@ _SEARCH_OPTIONS: Final = (
 )
 
 
-def search(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def search(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     """``$search`` reads its own collection; which fields it looks at, the index decides as much as the query."""
     place.own(at)
     draft.fields.use(ROOT)
@@ -47,7 +47,7 @@ def search(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nes
     return NONE
 
 
-def search_meta(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def search_meta(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     """``$searchMeta`` gives counts and facets, whose names are values of fields."""
     place.flow.shape.unknown = True
     return search(draft, place, spec, at)
@@ -59,7 +59,7 @@ _NEWER: Final = ("searchNodePreference", "parentFilter", "returnStoredSource", "
 in the tool's own pipeline, with a vector of plain numbers or a text. Everything else reaches MongoDB as it is."""
 
 
-def vector_search(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def vector_search(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     """``$vectorSearch``: a vector, or a text of which the embedding service makes one."""
     place.own(at)
     known = options(spec, at, f"{_OLDER} {' '.join(_NEWER)}")
@@ -93,7 +93,7 @@ def _is_kept(known: JsonObject) -> bool:
     return isinstance(vector, dict) and "$binary" in vector and "query" not in known
 
 
-def rerank(draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def rerank(draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     """``$rerank`` sends parts of the documents to a model."""
     known = an_object(spec, at)
     plain(known, at)

@@ -17,34 +17,34 @@ recorded in both spellings, as ``FieldLog`` does.
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from sidecar.commands.field_log import MAX_PATHS, ROOT, Read, is_position
+from sidecar.commands.field_log import MAX_PATHS, ROOT, ValueReads, is_position
 
 _MAX_NAMES: Final = 1_000
 """Names that one shape tells apart; beyond it nothing is known of it."""
 
 
-class Origin(NamedTuple):
+class FieldOrigin(NamedTuple):
     """What one field is made of."""
 
     bases: frozenset[str] = frozenset()
     parts: frozenset[str] = frozenset()
 
-    def below(self, rest: str) -> "Origin":
+    def below(self, rest: str) -> "FieldOrigin":
         """Return the origin of a path below this field."""
         if not rest:
             return self
-        return Origin(frozenset(f"{base}.{rest}" if base else rest for base in self.bases), self.parts)
+        return FieldOrigin(frozenset(f"{base}.{rest}" if base else rest for base in self.bases), self.parts)
 
-    def fixed(self) -> "Origin":
+    def fixed(self) -> "FieldOrigin":
         """Return the origin of a value that is computed from this field."""
-        return Origin(frozenset(), self.bases | self.parts)
+        return FieldOrigin(frozenset(), self.bases | self.parts)
 
 
-NOTHING: Final = Origin()
-ALL: Final = Origin(frozenset({ROOT}))
+NOTHING: Final = FieldOrigin()
+ALL: Final = FieldOrigin(frozenset({ROOT}))
 
 
-def _joined(origins: Iterable[Origin]) -> Origin:
+def _joined(origins: Iterable[FieldOrigin]) -> FieldOrigin:
     found = list(origins)
     if len(found) == 1:
         return found[0]
@@ -53,7 +53,7 @@ def _joined(origins: Iterable[Origin]) -> Origin:
     for origin in found:
         bases |= origin.bases
         parts |= origin.parts
-    return Origin(frozenset(bases), frozenset(parts))
+    return FieldOrigin(frozenset(bases), frozenset(parts))
 
 
 class Shape:
@@ -62,7 +62,7 @@ class Shape:
     __slots__ = ("_names", "is_open", "unknown")
 
     def __init__(self) -> None:
-        self._names: dict[str, Origin] = {}
+        self._names: dict[str, FieldOrigin] = {}
         self.is_open = True
         self.unknown = False
         """Nothing can be told of these documents, and never can again: they are no stored ones."""
@@ -77,7 +77,7 @@ class Shape:
         """Return the fields that are told apart."""
         return tuple(self._names)
 
-    def origin(self, path: str) -> Origin:
+    def origin(self, path: str) -> FieldOrigin:
         """Return what a path of these documents is made of."""
         names = self._names
         if "." in path or is_position(path):
@@ -85,7 +85,7 @@ class Shape:
         if not path:
             return _joined([*names.values(), *([ALL] if self.is_open else [])])
         if not names:
-            return Origin(frozenset((path,)))
+            return FieldOrigin(frozenset((path,)))
         inside = path + "."
         found = [origin for name, origin in names.items() if name.startswith(inside)]
         above = path
@@ -94,15 +94,15 @@ class Shape:
         if above in names:
             found.append(names[above].below(path[len(above) + 1 :] if above else path))
         elif self.is_open or not found:
-            found.append(Origin(frozenset({path})))
+            found.append(FieldOrigin(frozenset({path})))
         return _joined(found)
 
-    def computed(self, read: Read) -> Origin:
+    def computed(self, read: ValueReads) -> FieldOrigin:
         """Return the origin of a value that is computed from what was read."""
         origins = _joined(self.origin(path) for path in dict.fromkeys(read.paths))
-        return Origin(frozenset(), origins.bases | origins.parts | read.origins)
+        return FieldOrigin(frozenset(), origins.bases | origins.parts | read.origins)
 
-    def set(self, name: str, origin: Origin) -> None:
+    def set(self, name: str, origin: FieldOrigin) -> None:
         """Give one field another origin; what stood under its name before is gone."""
         if len(self._names) >= _MAX_NAMES:
             self.unknown = True
@@ -112,11 +112,11 @@ class Shape:
             del self._names[other]
         self._names[name] = origin
 
-    def add(self, name: str, origin: Origin) -> None:
+    def add(self, name: str, origin: FieldOrigin) -> None:
         """Give one field more origins: something may be left of what it was."""
         self.set(name, _joined([self.origin(name), origin]))
 
-    def close(self, names: dict[str, Origin]) -> None:
+    def close(self, names: dict[str, FieldOrigin]) -> None:
         """Let only these fields go on."""
         self._names, self.is_open = names, False
         self.unknown = self.unknown or len(names) > _MAX_NAMES
@@ -129,7 +129,7 @@ class Shape:
             else:
                 del self._names[name]
 
-    def replace(self, origin: Origin) -> None:
+    def replace(self, origin: FieldOrigin) -> None:
         """Let the documents be the values of one expression; their own fields have no other names than its paths."""
         self.close({ROOT: origin})
 
@@ -140,7 +140,7 @@ class Shape:
         self.is_open = self.is_open or other.is_open
         self.unknown = self.unknown or other.unknown
 
-    def whole(self) -> Origin:
+    def whole(self) -> FieldOrigin:
         """Return what a whole document is made of."""
         return ALL if self.unknown else self.origin(ROOT)
 

@@ -18,31 +18,31 @@ from sidecar.commands.ejson import INT64, whole_number
 from sidecar.commands.field_log import ROOT
 from sidecar.commands.fields import analyse_filter
 from sidecar.commands.options import assignments, field_name, field_names, options, plain
-from sidecar.commands.place import NONE, Nested, Place
+from sidecar.commands.place import NONE, InnerPipeline, Place
 from sidecar.commands.pointer import below
 from sidecar.commands.projection import project, read_value
 from sidecar.commands.refusals import an_object, malformed
 from sidecar.commands.search import rerank, search, search_meta, vector_search
-from sidecar.commands.shape import NOTHING, Origin
+from sidecar.commands.shape import NOTHING, FieldOrigin
 from sidecar.commands.sorting import analyse_sort
 from sidecar.commands.windows import densify, fill, set_window_fields
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import AccessKind, JsonValue, Namespace, Trait
 
-StageRule = Callable[[Draft, Place, JsonValue, str], Sequence[Nested]]
+StageRule = Callable[[Draft, Place, JsonValue, str], Sequence[InnerPipeline]]
 
 
-def _match(draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _match(draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     analyse_filter(draft.fields, an_object(spec, at), at)
     return NONE
 
 
-def _project(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _project(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     project(draft.fields, an_object(spec, at), at, place.flow)
     return NONE
 
 
-def _add_fields(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _add_fields(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     flow = place.flow
     made = [(key, *read_value(draft.fields, value, below(at, key), flow.shape)) for key, value in assignments(spec, at)]
     values = dict(assignments(spec, at))
@@ -57,7 +57,7 @@ def _merges(value: JsonValue) -> bool:
     return isinstance(value, dict) and not any(key.startswith("$") for key in value)
 
 
-def _unset(_draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _unset(_draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     for name in field_names(spec, at):
         place.flow.shape.drop(name)
     return NONE
@@ -70,12 +70,12 @@ def _collect(draft: Draft, place: Place, fields: Mapping[str, JsonValue], at: st
     place.flow.gather({key: copies for key, (_, copies) in made.items()})
 
 
-def _group(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _group(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     _collect(draft, place, dict(assignments(spec, at)), at)
     return NONE
 
 
-def _bucket(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _bucket(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     known = options(spec, at, "groupBy boundaries default output buckets granularity")
     plain([known.get("granularity")], at)
     if "buckets" in known:
@@ -89,25 +89,25 @@ def _bucket(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Ne
     return NONE
 
 
-def _count(_draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _count(_draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     place.flow.shape.close({field_name(spec, at): NOTHING})
     place.flow.gather({})
     place.flow.cap(1)
     return NONE
 
 
-def _sort_by_count(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _sort_by_count(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     _collect(draft, place, {"_id": spec}, at)
     place.flow.shape.set("count", NOTHING)
     return NONE
 
 
-def _limit(_draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _limit(_draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     place.flow.cap(_count_of_documents(spec, at, 1))
     return NONE
 
 
-def _skip(_draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _skip(_draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     _count_of_documents(spec, at, 0)
     return NONE
 
@@ -120,18 +120,18 @@ def _count_of_documents(spec: JsonValue, at: str, least: int) -> int:
     return count
 
 
-def _sample(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _sample(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     size = options(spec, at, "size").get("size")
     draft.fields.amplifiers.note("$sample.size", literal_number(size), f"{at}/size")
     return _limit(draft, place, size, f"{at}/size")
 
 
-def _sort(draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _sort(draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     analyse_sort(draft.fields, spec, at)
     return NONE
 
 
-def _unwind(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _unwind(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     flow = place.flow
     flow.limit = None
     path, index = spec, None
@@ -152,11 +152,11 @@ def _unwind(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Ne
     return NONE
 
 
-def _replace_root(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _replace_root(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     return _replace_with(draft, place, options(spec, at, "newRoot").get("newRoot"), f"{at}/newRoot")
 
 
-def _replace_with(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _replace_with(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     flow = place.flow
     if isinstance(spec, dict) and spec and not any(key.startswith("$") for key in spec):
         made = {key: read_value(draft.fields, value, below(at, key), flow.shape) for key, value in spec.items()}
@@ -167,20 +167,20 @@ def _replace_with(draft: Draft, place: Place, spec: JsonValue, at: str) -> Seque
     return NONE
 
 
-def _redact(draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _redact(draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     """``$$DESCEND`` evaluates the same expression at every level, so a path may mean any field of that name."""
     draft.fields.use(ROOT)
     analyse_expression(draft.fields, spec, at)
     return NONE
 
 
-def _score(draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _score(draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     known = options(spec, at, "score normalization weight scoreDetails")
     analyse_expression(draft.fields, known.get("score"), f"{at}/score")
     return NONE
 
 
-def _geo_near(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _geo_near(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     place.own(at)
     keys = "near distanceField key query maxDistance minDistance distanceMultiplier includeLocs spherical"
     known = options(spec, at, keys)
@@ -188,14 +188,14 @@ def _geo_near(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[
     draft.fields.use(key)
     for name in ("distanceField", "includeLocs"):
         if name in known:
-            place.flow.shape.add(field_name(known[name], f"{at}/{name}"), Origin(frozenset(), frozenset({key})))
+            place.flow.shape.add(field_name(known[name], f"{at}/{name}"), FieldOrigin(frozenset(), frozenset({key})))
     if "query" in known:
         analyse_filter(draft.fields, an_object(known["query"], f"{at}/query"), f"{at}/query")
     analyse_expression(draft.fields, known.get("near"), f"{at}/near")
     return NONE
 
 
-def _documents(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _documents(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     if place.collection:
         raise CommandNotDerivable("needs_database", "This stage does not run on a collection.", at)
     with draft.fields.reading() as read:
@@ -210,7 +210,7 @@ def _documents(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence
 def _diagnosing(known: str) -> StageRule:
     """Return the rule of a stage that tells of its own collection's storage, indexes or plans."""
 
-    def rule(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+    def rule(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
         plain(options(spec, at, known), at)
         place.flow.shape.unknown = True
         draft.touch(AccessKind.METADATA, place.own(at), at)
@@ -222,7 +222,7 @@ def _diagnosing(known: str) -> StageRule:
 def _administering(known: str) -> StageRule:
     """Return the rule of a stage that tells of other users' operations, sessions and queries, or of everything."""
 
-    def rule(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+    def rule(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
         plain(options(spec, at, known), at)
         place.flow.shape.unknown = True
         draft.touch(AccessKind.ADMIN, Namespace(), at)
@@ -231,13 +231,13 @@ def _administering(known: str) -> StageRule:
     return rule
 
 
-def _query_stats(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _query_stats(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     if isinstance(spec, dict) and "transformIdentifiers" in spec:
         options(spec["transformIdentifiers"], f"{at}/transformIdentifiers", "algorithm hmacKey")
     return _administering("transformIdentifiers")(draft, place, spec, at)
 
 
-def _change_stream(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _change_stream(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     known = options(
         spec,
         at,
@@ -257,12 +257,12 @@ def _change_stream(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequ
     return NONE
 
 
-def _split_large_event(_draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def _split_large_event(_draft: Draft, _place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     options(spec, at, "")
     return NONE
 
 
-def _refuse(_draft: Draft, _place: Place, _spec: JsonValue, at: str) -> Sequence[Nested]:
+def _refuse(_draft: Draft, _place: Place, _spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     raise CommandNotDerivable("stage_refused", "This stage is not available through this server.", at)
 
 

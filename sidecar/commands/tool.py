@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sidecar.commands.arguments import Form, Record
+from sidecar.commands.arguments import ArgumentForm, ExactObject
 from sidecar.commands.draft import Draft
 from sidecar.model import AccessKind, JsonObject, Trait
 
@@ -29,7 +29,7 @@ class Tool:
     category: Category
     effect: str
     """What it does, in one sentence for people who write policies."""
-    arguments: Record
+    arguments: ExactObject
     derive: Deriver
     needs: frozenset[AccessKind]
     """Kinds that every call needs, with any arguments. A caller who can have none of them cannot use the tool."""
@@ -50,7 +50,7 @@ def row(  # one parameter per column of the table
     name: str,
     effect: str,
     derive: Deriver,
-    arguments: Mapping[str, Form],
+    arguments: Mapping[str, ArgumentForm],
     *,
     needs: Iterable[AccessKind],
     required: str = "",
@@ -64,7 +64,7 @@ def row(  # one parameter per column of the table
         name=name,
         category=category,
         effect=effect,
-        arguments=Record(fields=arguments, required=tuple(required.split())),
+        arguments=ExactObject(fields=arguments, required=tuple(required.split())),
         derive=derive,
         needs=frozenset(needs),
         may_need=frozenset(may_need),

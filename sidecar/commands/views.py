@@ -47,7 +47,7 @@ class View:
     """In Extended JSON, relaxed; a value that is not a pipeline makes the view one that cannot be derived."""
 
 
-Views = Mapping[Namespace, Sequence[View]]
+ViewDefinitions = Mapping[Namespace, Sequence[View]]
 """All definitions by name. There is more than one where deployments define the same name differently; all count."""
 
 _Key = tuple[AccessKind, Namespace, Target | None, Namespace | None]
@@ -58,7 +58,7 @@ def databases(command: Command) -> frozenset[str]:
     return frozenset(access.namespace.database for access in command.accesses if _passes(access))
 
 
-def expand(command: Command, known: Views) -> Command:
+def expand(command: Command, known: ViewDefinitions) -> Command:
     """Return the command with everything that it reads through views.
 
     What is added carries ``via_view``, the view that the caller named, and the ``via`` of the access to it. It stands
@@ -114,7 +114,7 @@ def _at(amplifiers: tuple[Amplifier, ...], via: str) -> tuple[Amplifier, ...]:
     return tuple(replace(amplifier, at=via) for amplifier in amplifiers)
 
 
-def _behind(named: Access, known: Views) -> Iterator[Command]:
+def _behind(named: Access, known: ViewDefinitions) -> Iterator[Command]:
     """Yield every definition that is reached through one access, as the command that it is."""
     pending = [named.namespace]
     followed = set()

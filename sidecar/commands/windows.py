@@ -11,11 +11,11 @@ from sidecar.commands.amplifiers import MOST, capped, literal_number
 from sidecar.commands.computed import analyse_expression
 from sidecar.commands.draft import Draft
 from sidecar.commands.options import assignments, field_name, field_names, options
-from sidecar.commands.place import NONE, Nested, Place
+from sidecar.commands.place import NONE, InnerPipeline, Place
 from sidecar.commands.pointer import below
 from sidecar.commands.projection import read_value
 from sidecar.commands.refusals import an_object, malformed
-from sidecar.commands.shape import Origin
+from sidecar.commands.shape import FieldOrigin
 from sidecar.commands.sorting import analyse_sort
 from sidecar.model import JsonObject, JsonValue
 
@@ -33,7 +33,7 @@ _DAY: Final[Mapping[str, float]] = {
 """Units of time, as how many there are in a day at most."""
 
 
-def _partition(draft: Draft, place: Place, known: JsonObject, at: str) -> Origin:
+def _partition(draft: Draft, place: Place, known: JsonObject, at: str) -> FieldOrigin:
     """Record by what documents are partitioned and sorted; what is computed from their neighbours tells of it."""
     with draft.fields.reading() as read:
         _read_partition(draft, known, at)
@@ -54,7 +54,7 @@ def _read_partition(draft: Draft, known: JsonObject, at: str) -> None:
         analyse_sort(draft.fields, known["sortBy"], where)
 
 
-def set_window_fields(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def set_window_fields(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     """``$setWindowFields``: each output is computed from the documents of its window."""
     known = options(spec, at, "partitionBy sortBy output")
     order = _partition(draft, place, known, at)
@@ -65,7 +65,7 @@ def set_window_fields(draft: Draft, place: Place, spec: JsonValue, at: str) -> S
             _window(draft, output["window"], f"{where}/window")
         function: JsonValue = {name: part for name, part in output.items() if name != "window"}
         origin, copies = read_value(draft.fields, function, where, place.flow.shape)
-        place.flow.shape.set(key, Origin(frozenset(), origin.bases | origin.parts | order.parts))
+        place.flow.shape.set(key, FieldOrigin(frozenset(), origin.bases | origin.parts | order.parts))
         place.flow.resize(key, copies)
     return NONE
 
@@ -84,7 +84,7 @@ def _window(draft: Draft, value: JsonValue, at: str) -> None:
         draft.fields.amplifiers.note(f"$window.{kind}", min(width, MOST) if sure else None, f"{at}/{kind}")
 
 
-def fill(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def fill(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     """``$fill``: a field gets a value where it has none, from its neighbours or from an expression."""
     known = options(spec, at, "partitionBy partitionByFields sortBy output")
     order = _partition(draft, place, known, at)
@@ -93,12 +93,12 @@ def fill(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Neste
         draft.fields.use(key)
         filled = options(value, where, "value method").get("value")
         origin, copies = read_value(draft.fields, filled, where, place.flow.shape)
-        place.flow.shape.add(key, Origin(origin.bases, origin.parts | order.parts))
+        place.flow.shape.add(key, FieldOrigin(origin.bases, origin.parts | order.parts))
         place.flow.resize(key, copies)
     return NONE
 
 
-def densify(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Nested]:
+def densify(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     """``$densify``: as many new documents as steps fit between the bounds."""
     place.flow.limit = None
     known = options(spec, at, "field partitionByFields range")

@@ -20,7 +20,7 @@ from typing import Final
 from aiohttp import web
 
 from sidecar import strict_json
-from sidecar.enforcement import KillSwitch, NotDone
+from sidecar.enforcement import KillSwitch, OperatorCommandFailed
 from sidecar.errors import ConfigurationError
 from sidecar.mcp import jsonrpc
 from sidecar.model import JsonObject
@@ -55,7 +55,7 @@ def build_control_application(switch: KillSwitch, operator: Operator) -> web.App
             return _answer(400, {"error": "not a JSON object"})
         try:
             done = await command(asked, who)
-        except NotDone as refusal:
+        except OperatorCommandFailed as refusal:
             return _answer(409, {"error": refusal.detail})
         _LOG.warning("an operator's command was carried out", extra={"operator": who, "done": done})
         return _answer(200, done)

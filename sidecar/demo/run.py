@@ -30,7 +30,7 @@ PLAIN_WIDTH: Final = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class DemoSetup:
     """What the tour plays on."""
 
     config: Settings
@@ -81,7 +81,7 @@ async def demo(*, once: bool, write: bool) -> bool:
 
 
 @asynccontextmanager
-async def _stage(*, write: bool) -> AsyncIterator[Stage]:
+async def _stage(*, write: bool) -> AsyncIterator[DemoSetup]:
     async with AsyncExitStack() as stack:
         private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcp-sidecar-demo-")))
         named = settings.demo_connection_string()
@@ -92,7 +92,7 @@ async def _stage(*, write: bool) -> AsyncIterator[Stage]:
         issuer = DemoIssuer()
         issuer.write_keys(private / "jwks.json")
         config = settings.load(**_defaults(private, uri))
-        yield Stage(config=config, issuer=issuer, uri=uri, may_write=may_write)
+        yield DemoSetup(config=config, issuer=issuer, uri=uri, may_write=may_write)
 
 
 def _defaults(private: Path, uri: str) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _is_free(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def _tokens(stage: Stage) -> dict[Person, str]:
+def _tokens(stage: DemoSetup) -> dict[Person, str]:
     now = int(time.time())
     return {person: stage.issuer.token(person, audience=stage.config.resource_url, now=now) for person in EVERYBODY}
 

@@ -27,7 +27,7 @@ MARK: Final = "mcp-sidecar-tour"
 """Marks the documents that the tour inserts."""
 
 
-class Expected(StrEnum):
+class ExpectedOutcome(StrEnum):
     """What the tour expects of a step."""
 
     ALLOWED = "allowed"
@@ -45,8 +45,8 @@ class Step:
     """None calls without a token."""
     tool: str
     arguments: dict[str, Any]
-    expected: Expected
-    outside_hours: Expected | None = None
+    expected: ExpectedOutcome
+    outside_hours: ExpectedOutcome | None = None
     """What is expected outside the loading team's hours, if that differs."""
     failing_access: int | None = None
     """The index of the access that a refusal must name."""
@@ -81,7 +81,7 @@ def _arguments(database: str, collection: str, **rest: object) -> dict[str, Any]
     return {"connectionId": "preconfigured", "database": database, "collection": collection, **rest}
 
 
-def _load(database: str, expected: Expected, *, outside_hours: Expected | None = None) -> Step:
+def _load(database: str, expected: ExpectedOutcome, *, outside_hours: ExpectedOutcome | None = None) -> Step:
     order = {"region": "EU", "status": "open", "customer": 1, "total": 9.5, "by": MARK}
     return Step(
         person=LOADER,
@@ -99,14 +99,14 @@ STEPS: Final = (
         person=ANALYST,
         tool="find",
         arguments=_arguments("sales", "orders", filter={"status": "open"}, limit=3),
-        expected=Expected.ALLOWED,
+        expected=ExpectedOutcome.ALLOWED,
         documents=True,
     ),
     Step(
         person=ANALYST,
         tool="count",
         arguments=_arguments("sales", "orders", query={"region": "EU"}),
-        expected=Expected.ALLOWED,
+        expected=ExpectedOutcome.ALLOWED,
         documents=True,
     ),
     Step(
@@ -132,29 +132,29 @@ STEPS: Final = (
                 },
             ],
         ),
-        expected=Expected.REFUSED,
+        expected=ExpectedOutcome.REFUSED,
         failing_access=1,
     ),
-    _load("staging", Expected.ALLOWED, outside_hours=Expected.REFUSED),
+    _load("staging", ExpectedOutcome.ALLOWED, outside_hours=ExpectedOutcome.REFUSED),
     Step(
         person=LOADER,
         tool="count",
         arguments=_arguments("staging", "orders", query={}),
-        expected=Expected.ALLOWED,
+        expected=ExpectedOutcome.ALLOWED,
     ),
-    _load("sales", Expected.REFUSED),
-    Step(person=STRANGER, tool=LIST, arguments={}, expected=Expected.NO_TOOLS),
+    _load("sales", ExpectedOutcome.REFUSED),
+    Step(person=STRANGER, tool=LIST, arguments={}, expected=ExpectedOutcome.NO_TOOLS),
     Step(
         person=STRANGER,
         tool="find",
         arguments=_arguments("sales", "orders", filter={}),
-        expected=Expected.UNKNOWN_TOOL,
+        expected=ExpectedOutcome.UNKNOWN_TOOL,
     ),
     Step(
         person=None,
         tool="find",
         arguments=_arguments("sales", "orders", filter={}),
-        expected=Expected.UNAUTHENTICATED,
+        expected=ExpectedOutcome.UNAUTHENTICATED,
     ),
 )
 
@@ -210,7 +210,7 @@ class Tour:
         return Outcome(
             step=step,
             decision=decision,
-            reason=self._granted() if decision == Expected.ALLOWED else _reason(answer),
+            reason=self._granted() if decision == ExpectedOutcome.ALLOWED else _reason(answer),
             note=_note(step, answer, kept=kept),
             milliseconds=took,
             failed=_failed(answer),
@@ -219,7 +219,7 @@ class Tour:
 
     async def _kept(self, step: Step, answer: Answer, before: int) -> bool:
         """Whether what is expected beyond the decision holds too."""
-        allowed = step.expected is Expected.ALLOWED
+        allowed = step.expected is ExpectedOutcome.ALLOWED
         if step.writes:
             added = len(step.arguments["documents"]) if allowed else 0
             if await self._inserted(step.namespace) != before + added:
@@ -264,15 +264,15 @@ def touches(step: Step) -> tuple[Access, ...]:
 
 def _decision(answer: Answer) -> str:
     if answer.result.get("tools") == []:
-        return Expected.NO_TOOLS
+        return ExpectedOutcome.NO_TOOLS
     if answer.status == 401:  # noqa: PLR2004 - Unauthorized
-        return Expected.UNAUTHENTICATED
+        return ExpectedOutcome.UNAUTHENTICATED
     error = answer.body.get("error")
     if error is not None:
-        return Expected.UNKNOWN_TOOL if error.get("code") == -32602 else f"error {error.get('code', '')}".strip()  # noqa: PLR2004
+        return ExpectedOutcome.UNKNOWN_TOOL if error.get("code") == -32602 else f"error {error.get('code', '')}".strip()  # noqa: PLR2004
     if answer.decision:
-        return Expected.REFUSED
-    return "failed" if answer.result.get("isError") else Expected.ALLOWED
+        return ExpectedOutcome.REFUSED
+    return "failed" if answer.result.get("isError") else ExpectedOutcome.ALLOWED
 
 
 def _reason(answer: Answer) -> str:
@@ -282,7 +282,7 @@ def _reason(answer: Answer) -> str:
 
 def _note(step: Step, answer: Answer, *, kept: bool) -> str:
     content = answer.result.get("structuredContent", {})
-    if _decision(answer) != Expected.ALLOWED:
+    if _decision(answer) != ExpectedOutcome.ALLOWED:
         return answer.text
     if step.writes:
         return "seen in the database" if kept else "not seen in the database"
@@ -315,7 +315,7 @@ def _cells(outcome: Outcome) -> tuple[Text, ...]:
         line = f"{access.kind} {access.namespace.database}.{access.namespace.collection}"
         touched.append("\n" if index else "")
         touched.append(f"✗ {line}" if index in outcome.failed else line, "red" if index in outcome.failed else "")
-    colour = "green" if outcome.decision == Expected.ALLOWED else "yellow"
+    colour = "green" if outcome.decision == ExpectedOutcome.ALLOWED else "yellow"
     decision = Text(outcome.decision, style=colour)
     if not outcome.as_announced:
         decision = Text(f"{outcome.decision} (expected: {step.expected})", style="bold red")

@@ -15,7 +15,7 @@ from sidecar.errors import HostRefused, OriginRefused
 from sidecar.mcp import jsonrpc
 from sidecar.model import JsonObject, JsonValue
 
-Readiness = Callable[[], Awaitable[Mapping[str, bool]]]
+ReadinessCheck = Callable[[], Awaitable[Mapping[str, bool]]]
 """Name of each check → whether it holds now."""
 
 Degraded = Callable[[], Sequence[str]]
@@ -60,7 +60,7 @@ class AdminNames:
 
 
 def build_admin_application(
-    readiness: Readiness, metrics: MetricsText, degraded: Degraded = tuple, names: AdminNames | None = None
+    readiness: ReadinessCheck, metrics: MetricsText, degraded: Degraded = tuple, names: AdminNames | None = None
 ) -> web.Application:
     """Return the application of the admin listener.
 

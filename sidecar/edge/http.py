@@ -18,17 +18,17 @@ from sidecar.edge.forwarded import TrustedProxies
 from sidecar.edge.resource import ProtectedResource
 from sidecar.edge.server import COMMON_HEADERS
 from sidecar.edge.statuses import http_status
-from sidecar.edge.streams import KEEP_ALIVE, Source, Streams, frame
+from sidecar.edge.streams import KEEP_ALIVE, StreamMessages, Streams, frame
 from sidecar.enforcement import Caller, EnforcementPoint, Exchange, Reply
 from sidecar.errors import (
     AuthenticationError,
+    CallerSuspended,
     ConfigurationError,
     InvalidRequest,
     KeysUnavailable,
     MessageIncomplete,
     MessageTooLarge,
     SidecarError,
-    Suspended,
     SuspensionsUnavailable,
 )
 from sidecar.identity import WELL_KNOWN, ResourceUri
@@ -151,7 +151,7 @@ async def _add_common_headers(request: web.Request, response: web.StreamResponse
         response.headers["Vary"] = "Origin"
 
 
-_Handler = Callable[[web.Request, Exchange, Caller], Awaitable[web.StreamResponse]]
+_MethodHandler = Callable[[web.Request, Exchange, Caller], Awaitable[web.StreamResponse]]
 
 
 class _Edge:
@@ -166,7 +166,7 @@ class _Edge:
         self._oversized = 0
         self._paths = _with_and_without_slash(self._resource.path)
         self._descriptions = {WELL_KNOWN, *_with_and_without_slash(self._resource.metadata_path)}
-        self._handlers: dict[str, _Handler] = {"POST": self._post, "GET": self._get, "DELETE": self._delete}
+        self._handlers: dict[str, _MethodHandler] = {"POST": self._post, "GET": self._get, "DELETE": self._delete}
 
     async def dispatch(self, request: web.Request) -> web.StreamResponse:
         """Answer one request of any kind."""
@@ -201,7 +201,7 @@ class _Edge:
             case _:
                 return web.Response(status=405, headers={"Allow": "GET, OPTIONS"})
 
-    async def _admit(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+    async def _admit(self, request: web.Request, handler: _MethodHandler) -> web.StreamResponse:
         exchange = self._exchange_of(request)
         try:
             self._check(request)
@@ -210,7 +210,7 @@ class _Edge:
             return await self._refuse(error, exchange)
         try:
             caller = await self._pep.authenticate(credential, exchange)
-        except (AuthenticationError, KeysUnavailable, Suspended, SuspensionsUnavailable) as error:
+        except (AuthenticationError, KeysUnavailable, CallerSuspended, SuspensionsUnavailable) as error:
             return self._answer_error(error)  # the enforcement point has audited it
         return await handler(request, exchange, caller)
 
@@ -263,21 +263,21 @@ class _Edge:
             if request.body_exists:
                 raise InvalidRequest("GET with a body")
             admission.check_accept(request.headers, admission.EVENT_STREAM)
-            async with Source(self._pep.listen(exchange, caller)) as source:
+            async with StreamMessages(self._pep.listen(exchange, caller)) as source:
                 await source.prime(self._config.priming_s)  # so that only a stream that is served ends another
                 with self._streams.claim((exchange.session_id, caller.identity.key)) as ending:
                     return await self._listen(request, source, ending)
         except SidecarError as error:
             return await self._refuse(error, exchange, caller)
 
-    async def _listen(self, request: web.Request, source: Source, ending: asyncio.Event) -> web.StreamResponse:
+    async def _listen(self, request: web.Request, source: StreamMessages, ending: asyncio.Event) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": admission.EVENT_STREAM, "X-Accel-Buffering": "no"})
         await response.prepare(request)
         await self._write(request, response, source, ending)
         return response
 
     async def _write(
-        self, request: web.Request, response: web.StreamResponse, source: Source, ending: asyncio.Event
+        self, request: web.Request, response: web.StreamResponse, source: StreamMessages, ending: asyncio.Event
     ) -> None:
         """Write events until the stream ends or the client leaves; a client that stops reading has left."""
         config = self._config

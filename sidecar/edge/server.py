@@ -19,7 +19,7 @@ from sidecar.edge.connections import ConnectionLimits, Connections, Ending, addr
 from sidecar.enforcement import Budget
 from sidecar.errors import ConfigurationError
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+_RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class ServerLimits:
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
 
 
-class _Protocol(web.RequestHandler):
+class _HttpProtocol(web.RequestHandler):
     """Answers malformed HTTP with a constant text; aiohttp's own answer quotes the request and names its versions.
 
     A connection that is not answering a request has a deadline: for the first byte, then for the complete head.
@@ -61,7 +61,7 @@ class _Protocol(web.RequestHandler):
 
     __slots__ = ("_busy", "_connections", "_deadline", "_head_began", "_long_heads", "_longest_header", "address")
 
-    def __init__(self, server: "_Server", **parameters: Any) -> None:
+    def __init__(self, server: "_AioServer", **parameters: Any) -> None:
         super().__init__(server, **parameters)
         self._connections = server.guarded
         self._long_heads = server.long_heads
@@ -156,11 +156,11 @@ class _Protocol(web.RequestHandler):
             _log.warning("refused a head with a line of more than %s bytes from %s (%d more)", limit, address, others)
 
 
-class _Server(web.Server):
-    def __init__(self, connections: Connections, handler: Handler, **parameters: Any) -> None:
+class _AioServer(web.Server):
+    def __init__(self, connections: Connections, handler: _RequestHandler, **parameters: Any) -> None:
         async def guarded(request: web.BaseRequest) -> web.StreamResponse:
             protocol = request.protocol
-            if not isinstance(protocol, _Protocol):
+            if not isinstance(protocol, _HttpProtocol):
                 raise TypeError("a connection without limits")
             protocol.began()
             served = False
@@ -178,11 +178,11 @@ class _Server(web.Server):
     @override
     def __call__(self) -> web.RequestHandler:
         # aiohttp's own falls back to a handler without our limits when they do not fit its signature: fail instead
-        return _Protocol(self, loop=self._loop, **self._kwargs)
+        return _HttpProtocol(self, loop=self._loop, **self._kwargs)
 
 
 class _Runner(web.AppRunner):
-    """Runs the application on ``_Server``; aiohttp has no public way to choose the protocol class."""
+    """Runs the application on ``_AioServer``; aiohttp has no public way to choose the protocol class."""
 
     __slots__ = ("_connections", "_parameters")
 
@@ -196,7 +196,7 @@ class _Runner(web.AppRunner):
     @override
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        return _Server(
+        return _AioServer(
             self._connections,
             made.request_handler,
             request_factory=made.request_factory,

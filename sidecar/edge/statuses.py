@@ -23,7 +23,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], int]] = {
     # the transport (MCP 2025-11-25 transports, security warning, session management, protocol version header)
     errors.OriginRefused: 403,
     errors.HostRefused: 421,
-    errors.RevisionError: 400,
+    errors.McpRevisionError: 400,
     errors.SessionRequired: 400,
     errors.SessionNotFound: 404,
     errors.TooManySessions: 429,
@@ -40,7 +40,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], int]] = {
     errors.MalformedAuthorization: 400,
     errors.InsufficientScope: 403,
     # RFC 9110 section 15.5.4; without a challenge (RFC 6750 section 3.1), because no other token would do
-    errors.Suspended: 403,
+    errors.CallerSuspended: 403,
     errors.SuspensionsUnavailable: 503,
     # what was asked and refused, or failed: a tool result or a JSON-RPC error
     errors.InvalidArguments: 200,

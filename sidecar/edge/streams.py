@@ -56,7 +56,7 @@ def frame(message: bytes) -> bytes:
     return b"event: message\ndata: " + data + b"\n\n"
 
 
-class Source:
+class StreamMessages:
     """The messages for one stream, always with the next one already asked for.
 
     So that a session that does not exist is known before the answer's status is sent, and so that waiting for a message

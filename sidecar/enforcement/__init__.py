@@ -2,21 +2,21 @@
 
 from sidecar.enforcement.budget import Budget
 from sidecar.enforcement.evidence import OWN_SOURCE
-from sidecar.enforcement.killswitch import KillSwitch, NotDone
+from sidecar.enforcement.killswitch import KillSwitch, OperatorCommandFailed
 from sidecar.enforcement.point import EnforcementPoint
 from sidecar.enforcement.suspensions import Suspensions
-from sidecar.enforcement.turn import Caller, Exchange, Ports, Reply, Rules
+from sidecar.enforcement.turn import Caller, EnforcementRules, Exchange, Ports, Reply
 
 __all__ = [
     "OWN_SOURCE",
     "Budget",
     "Caller",
     "EnforcementPoint",
+    "EnforcementRules",
     "Exchange",
     "KillSwitch",
-    "NotDone",
+    "OperatorCommandFailed",
     "Ports",
     "Reply",
-    "Rules",
     "Suspensions",
 ]

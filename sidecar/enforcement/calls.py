@@ -18,16 +18,16 @@ from sidecar.enforcement.livetools import LiveTools
 from sidecar.enforcement.names import ReachableNames
 from sidecar.enforcement.shadow import Shadow
 from sidecar.enforcement.suspensions import Suspensions
-from sidecar.enforcement.turn import CancelledByClient, Flight, Ports, Rules, Turn
+from sidecar.enforcement.turn import CancelledByClient, EnforcementRules, Flight, Ports, Turn
 from sidecar.enforcement.views import through_views
 from sidecar.enforcement.visibility import Visibility
 from sidecar.errors import (
+    CallerSuspended,
     DecisionUnavailable,
     DependencyError,
     InvalidRequest,
     PolicyDenied,
     SidecarError,
-    Suspended,
     TokenRejected,
     TooManyCalls,
     UnknownTool,
@@ -48,7 +48,7 @@ from sidecar.model import (
     RequestContext,
     ToolCall,
     UpstreamResult,
-    Visible,
+    VisibleTools,
 )
 from sidecar.obligations import Plan, failed_list, plan, read_names
 from sidecar.policy import document, verdict
@@ -65,7 +65,7 @@ READING: Final = frozenset({AccessKind.READ, AccessKind.METADATA})
 class ToolCalls:
     """Decides tool calls and has them carried out; its state is the calls in flight and the encoded lists."""
 
-    def __init__(self, ports: Ports, rules: Rules, evidence: Evidence, suspensions: Suspensions) -> None:
+    def __init__(self, ports: Ports, rules: EnforcementRules, evidence: Evidence, suspensions: Suspensions) -> None:
         self._ports = ports
         self._rules = rules
         self._evidence = evidence
@@ -73,7 +73,7 @@ class ToolCalls:
         self._in_flight: dict[tuple[str, RequestId], Flight] = {}
         self._under_way: Counter[tuple[str, str, str]] = Counter()
         self._live = LiveTools(ports.upstreams, rules.tool_groups)
-        self._lists: dict[Visible, tuple[tuple[str, ...], bytes]] = {}
+        self._lists: dict[VisibleTools, tuple[tuple[str, ...], bytes]] = {}
         self._names = ReachableNames(self._question, step_ns=rules.time_step_ns)
         self._visibility = Visibility(self._question, ports.clock, ports.upstreams.keys(), step_ns=rules.time_step_ns)
 
@@ -258,15 +258,15 @@ class ToolCalls:
         """Return if the caller was not suspended since the message came.
 
         Raises:
-            Suspended: it was, or the token was.
+            CallerSuspended: it was, or the token was.
             SuspensionsUnavailable: the suspensions cannot be read.
         """
         if turn.flight is not None and turn.flight.suspended:
-            raise Suspended
+            raise CallerSuspended
         try:
             self._suspensions.require(turn.identity, turn.session.id if turn.session is not None else "")
         except TokenRejected as error:
-            raise Suspended from error
+            raise CallerSuspended from error
 
     def _leave(self, turn: Turn) -> None:
         """Let the call go to its server; it may have waited for its turn there since it was permitted."""
@@ -341,17 +341,17 @@ class ToolCalls:
             except UpstreamError as error:
                 span.fail(error.label)
                 if turn.flight.suspended:
-                    raise Suspended from error
+                    raise CallerSuspended from error
                 raise
             except asyncio.CancelledError:
-                span.fail(Suspended.label if turn.flight.suspended else CancelledByClient.label)
+                span.fail(CallerSuspended.label if turn.flight.suspended else CancelledByClient.label)
                 if turn.flight.suspended:
-                    raise Suspended from None
+                    raise CallerSuspended from None
                 if turn.flight.cancelled:
                     raise CancelledByClient from None
                 raise
 
-    async def _visible(self, turn: Turn) -> Visible:
+    async def _visible(self, turn: Turn) -> VisibleTools:
         """Ask what this caller may see at all.
 
         Raises:
@@ -361,7 +361,7 @@ class ToolCalls:
 
     async def _hidden(self, error: SidecarError, turn: Turn) -> bool:
         """Whether the refused tool is not on this caller's list, and so must be answered as unknown."""
-        if isinstance(error, DependencyError | CancelledByClient | Suspended):
+        if isinstance(error, DependencyError | CancelledByClient | CallerSuspended):
             return False
         try:
             visible = await self._visible(turn)

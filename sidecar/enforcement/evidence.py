@@ -12,16 +12,16 @@ from typing import Final
 
 from sidecar.audit import record
 from sidecar.enforcement.budget import Budget
-from sidecar.enforcement.turn import CancelledByClient, OutcomeNotRecorded, Ports, Rules, Turn
+from sidecar.enforcement.turn import CancelledByClient, EnforcementRules, OutcomeNotRecorded, Ports, Turn
 from sidecar.enforcement.views import BEHIND, folded
 from sidecar.errors import (
     AuditUnavailable,
+    CallerSuspended,
     CallRefused,
     DecisionUnavailable,
     ObligationNotSupported,
     PolicyDenied,
     SidecarError,
-    Suspended,
     TokenRejected,
     UpstreamError,
     ViewsUnavailable,
@@ -43,7 +43,7 @@ _NOT_GRANTED: Final = "not_granted"
 class Evidence:
     """Records what happens to messages; one instance for all of them."""
 
-    def __init__(self, ports: Ports, rules: Rules) -> None:
+    def __init__(self, ports: Ports, rules: EnforcementRules) -> None:
         self._ports = ports
         self._rules = rules
         self._strangers = Budget()
@@ -113,7 +113,7 @@ class Evidence:
         suppressed: int | None = 0
         if turn.caller is None:
             suppressed = self._strangers.admit(turn.exchange.client_ip, self._ports.clock.monotonic())
-        elif isinstance(error, Suspended | TokenRejected):
+        elif isinstance(error, CallerSuspended | TokenRejected):
             suppressed = self._suspended.admit("\0".join(turn.identity.key), self._ports.clock.monotonic())
         if suppressed is None:
             return
@@ -271,7 +271,7 @@ async def settled(work: asyncio.Task[None]) -> None:
 def _status(result: UpstreamResult | None, failure: SidecarError | None) -> record.Status:
     if result is not None:
         return record.Status.TOOL_ERROR if result.failed else record.Status.OK
-    return record.Status.CANCELLED if isinstance(failure, CancelledByClient | Suspended) else record.Status.ERROR
+    return record.Status.CANCELLED if isinstance(failure, CancelledByClient | CallerSuspended) else record.Status.ERROR
 
 
 def _label(error: SidecarError) -> str:

@@ -19,7 +19,7 @@ from sidecar.ports import AuditSink, Clock, Identifiers, SuspensionStore
 LONGEST_REASON: Final = 256
 
 
-class NotDone(SidecarError):
+class OperatorCommandFailed(SidecarError):
     """A command of an operator that was not carried out; the detail says why, to the operator."""
 
     label = "not_done"
@@ -60,7 +60,7 @@ class KillSwitch:
         """List what is in force.
 
         Raises:
-            NotDone: the suspensions cannot be read.
+            OperatorCommandFailed: the suspensions cannot be read.
         """
         self._require_known()
         return {"suspended": [suspension.document() for suspension in self._suspensions.all()]}
@@ -76,7 +76,7 @@ class KillSwitch:
             The suspension, what ended with it, and whether it is ``stored`` and ``recorded``.
 
         Raises:
-            NotDone: nothing changed; the detail says why.
+            OperatorCommandFailed: nothing changed; the detail says why.
         """
         async with self._turn:
             self._require_known()
@@ -103,42 +103,46 @@ class KillSwitch:
         """Give rights back, once that is recorded and stored. What policy suspends stays suspended.
 
         Raises:
-            NotDone: nothing changed; the detail says why.
+            OperatorCommandFailed: nothing changed; the detail says why.
         """
         async with self._turn:
             self._require_known()
             target = self._target(asked)
             found = self._suspensions.find(target.name)
             if found is None:
-                raise NotDone("not suspended: nothing of that name is in the list (mcp-sidecar suspended)")
+                raise OperatorCommandFailed(
+                    "not suspended: nothing of that name is in the list (mcp-sidecar suspended)"
+                )
             if not await self._recorded("resume", found.document(), operator):
-                raise NotDone("not resumed: the audit store is not available")
+                raise OperatorCommandFailed("not resumed: the audit store is not available")
             rest = tuple(one for one in self._suspensions.all() if one.target.name != target.name)
             try:
                 await self._store.save(rest)
             except SuspensionsUnavailable as error:
                 await self._recorded("resume", found.document(), operator, error.label)
-                raise NotDone(f"not resumed: {error.detail}") from error
+                raise OperatorCommandFailed(f"not resumed: {error.detail}") from error
             self._suspensions.drop(target.name)
         return {"resumed": found.document()}
 
     def _require_known(self) -> None:
         if not self._suspensions.known:
-            raise NotDone("the file of suspensions is damaged, so every call is refused: restore it and start again")
+            raise OperatorCommandFailed(
+                "the file of suspensions is damaged, so every call is refused: restore it and start again"
+            )
 
     def _read(self, asked: JsonObject, operator: str) -> Suspension:
         now = self._clock.time_ns() / 1e9
         target, reason, until = self._target(asked), asked.get("reason"), asked.get("until")
         if not isinstance(reason, str) or not 0 < len(reason) <= LONGEST_REASON:
-            raise NotDone(f"a reason of 1 to {LONGEST_REASON} characters is needed")
+            raise OperatorCommandFailed(f"a reason of 1 to {LONGEST_REASON} characters is needed")
         try:
             ends = None if until is None else whole_seconds(until)
         except ValueError as error:
-            raise NotDone(f"until: {error}") from error
+            raise OperatorCommandFailed(f"until: {error}") from error
         if ends is not None and ends <= now:
-            raise NotDone("until is in the past")
+            raise OperatorCommandFailed("until is in the past")
         if target.kind is Suspendable.SESSION and not self._pep.has_session(target.digest):
-            raise NotDone("no session of that digest is open")
+            raise OperatorCommandFailed("no session of that digest is open")
         return Suspension(target=target, until=ends, reason=reason, operator=operator[:LONGEST_REASON], since=int(now))
 
     def _target(self, asked: JsonObject) -> SuspensionTarget:
@@ -146,14 +150,14 @@ class KillSwitch:
         parts = dict(asked)
         if parts.get("kind") in {Suspendable.USER, Suspendable.AGENT, Suspendable.PAIR} and not parts.get("issuer"):
             if len(self._issuers) != 1:
-                raise NotDone(f"name the issuer, one of: {', '.join(self._issuers)}")
+                raise OperatorCommandFailed(f"name the issuer, one of: {', '.join(self._issuers)}")
             parts["issuer"] = self._issuers[0]
         try:
             target = read_target(parts)
         except ValueError as error:
-            raise NotDone(str(error)) from error
+            raise OperatorCommandFailed(str(error)) from error
         if target.issuer and target.issuer not in self._issuers:
-            raise NotDone(f"unknown issuer; the trusted ones are: {', '.join(self._issuers)}")
+            raise OperatorCommandFailed(f"unknown issuer; the trusted ones are: {', '.join(self._issuers)}")
         return target
 
     def _require_room(self, suspension: Suspension) -> None:
@@ -161,10 +165,14 @@ class KillSwitch:
         found = self._suspensions.find(suspension.target.name)
         if found is None:
             if len(self._suspensions.all()) >= MOST:
-                raise NotDone(f"{MOST} suspensions are in force, which is the most; resume some, or use policy data")
+                raise OperatorCommandFailed(
+                    f"{MOST} suspensions are in force, which is the most; resume some, or use policy data"
+                )
         elif found.until is None or (suspension.until is not None and suspension.until <= found.until):
             until = "until it is resumed" if found.until is None else f"until {record.rfc3339(found.until * 10**9)}"
-            raise NotDone(f"already suspended by {found.operator} {until}; to shorten it, resume it first")
+            raise OperatorCommandFailed(
+                f"already suspended by {found.operator} {until}; to shorten it, resume it first"
+            )
 
     async def _stored(self) -> bool:
         try:

@@ -8,9 +8,10 @@ it alone.
 A name counts as reached only on the server that listed it: the same name on another deployment may be another team's.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
+from sidecar.enforcement.visibility import Ask
 from sidecar.errors import DecisionUnavailable
 from sidecar.faults import PdpFault
 from sidecar.model import (
@@ -19,15 +20,12 @@ from sidecar.model import (
     AccessRequest,
     Command,
     Identity,
-    JsonObject,
     JsonValue,
     Namespace,
     RequestContext,
 )
-from sidecar.policy import Possible, decision_document, read_decision, read_residual, residual_document
-from sidecar.ports import PdpAnswer, Question
-
-Ask = Callable[[Question, JsonObject], Awaitable[PdpAnswer]]
+from sidecar.policy import PossibleGrant, decision_document, read_decision, read_residual, residual_document
+from sidecar.ports import Question
 
 KINDS: Final = (
     AccessKind.METADATA,
@@ -74,7 +72,7 @@ class _Listing:
         self._step_ns = step_ns
         self._left = MAX_QUESTIONS
 
-    async def ways(self) -> tuple[Possible, ...] | None:
+    async def ways(self) -> tuple[PossibleGrant, ...] | None:
         """Return what the owners could grant this caller; None where that cannot be told."""
         try:
             return read_residual((await self._ask(Question.RESIDUAL, residual_document(self._identity))).result)
@@ -187,7 +185,7 @@ class ReachableNames:
         return frozenset(shown)
 
 
-def _collections(database: str, kind: AccessKind, ways: Sequence[Possible] | None) -> list[str]:
+def _collections(database: str, kind: AccessKind, ways: Sequence[PossibleGrant] | None) -> list[str]:
     """Return the collections of a database that it is worth asking about; the empty name is the database itself."""
     if ways is None:
         return ["", _ANY]

@@ -14,16 +14,16 @@ from sidecar.audit import record
 from sidecar.enforcement.calls import ToolCalls
 from sidecar.enforcement.evidence import Evidence, stage_of
 from sidecar.enforcement.suspensions import Suspensions
-from sidecar.enforcement.turn import Caller, Exchange, Ports, Reply, Rules, Turn
+from sidecar.enforcement.turn import Caller, EnforcementRules, Exchange, Ports, Reply, Turn
 from sidecar.errors import (
     AuthenticationError,
+    CallerSuspended,
     InvalidRequest,
     KeysUnavailable,
     MessageError,
     MethodRefused,
     SessionRequired,
     SidecarError,
-    Suspended,
     SuspensionsUnavailable,
     TokenMissing,
     TokenRejected,
@@ -31,9 +31,9 @@ from sidecar.errors import (
 from sidecar.identity import CallerName, Suspendable, SuspensionTarget, names_of
 from sidecar.mcp import (
     Batch,
+    ClientMessage,
     Envelope,
     InvalidMessage,
-    Message,
     Notification,
     Request,
     RequestId,
@@ -67,7 +67,7 @@ class EnforcementPoint:
     One instance serves every client; its state is the table of sessions and the calls in flight.
     """
 
-    def __init__(self, ports: Ports, rules: Rules, sessions: Sessions) -> None:
+    def __init__(self, ports: Ports, rules: EnforcementRules, sessions: Sessions) -> None:
         self._ports = ports
         self._rules = rules
         self._sessions = sessions
@@ -82,7 +82,7 @@ class EnforcementPoint:
         Raises:
             AuthenticationError: the caller is not known, or the token was suspended.
             KeysUnavailable: it cannot be told at the moment.
-            Suspended: the caller is known, and is suspended.
+            CallerSuspended: the caller is known, and is suspended.
             SuspensionsUnavailable: the suspensions cannot be read.
         """
         began = self._ports.clock.time_ns()
@@ -96,7 +96,7 @@ class EnforcementPoint:
         caller = Caller(identity=identity, began_ns=began, ended_ns=self._ports.clock.time_ns())
         try:
             self._suspensions.require(identity, exchange.session_id or "")
-        except (Suspended, TokenRejected, SuspensionsUnavailable) as error:
+        except (CallerSuspended, TokenRejected, SuspensionsUnavailable) as error:
             await self.refuse(error, exchange, caller)
             raise
         return caller
@@ -138,7 +138,7 @@ class EnforcementPoint:
         Raises:
             SessionRequired: no session was named.
             SessionNotFound: it is not there, or not the caller's.
-            RevisionError: the protocol header is not the session's.
+            McpRevisionError: the protocol header is not the session's.
         """
         session = self._session(exchange, caller)
         self._sessions.close(session.id, session.key, self._ports.clock.monotonic())
@@ -153,7 +153,7 @@ class EnforcementPoint:
         Raises:
             SessionRequired: no session was named.
             SessionNotFound: it is not there, or not the caller's.
-            RevisionError: the protocol header is not the session's.
+            McpRevisionError: the protocol header is not the session's.
         """
         clock = self._ports.clock
         session = self._session(exchange, caller)
@@ -191,7 +191,7 @@ class EnforcementPoint:
             with suppress(asyncio.QueueFull):
                 listener.queue.put_nowait(message)
 
-    def take_away(self, target: SuspensionTarget) -> "Taken":
+    def take_away(self, target: SuspensionTarget) -> "EndedBySuspension":
         """End what is under way of a target that is suspended from now on; nothing here waits."""
 
         def ends(names: tuple[CallerName, ...], session_id: str) -> bool:
@@ -207,7 +207,7 @@ class EnforcementPoint:
         self._ports.metrics.sessions(len(self._sessions))
         ended, sent = self._calls.suspend(ends)
         self._calls.forget()
-        return Taken(sessions=len(sessions), streams=len(streams), calls=ended, writes=sent)
+        return EndedBySuspension(sessions=len(sessions), streams=len(streams), calls=ended, writes=sent)
 
     def has_session(self, digest: str) -> bool:
         """Whether a session of this digest is open."""
@@ -242,7 +242,7 @@ class EnforcementPoint:
             msg = "initialize in a batch"
             raise InvalidRequest(msg)
 
-    async def _message(self, message: "Message | _Refused", exchange: Exchange, caller: Caller) -> Reply:
+    async def _message(self, message: "ClientMessage | _Refused", exchange: Exchange, caller: Caller) -> Reply:
         """Open the span of one message, and see that every way out of it is counted."""
         ports = self._ports
         parent, link = _trace_context(message, exchange)
@@ -268,7 +268,7 @@ class EnforcementPoint:
                 seconds = ports.clock.monotonic() - turn.started
                 ports.metrics.operation(turn.method, turn.tool, error.label if error else turn.error, seconds)
 
-    def _refusal(self, message: "Message | _Refused", error: SidecarError, turn: Turn) -> Reply:
+    def _refusal(self, message: "ClientMessage | _Refused", error: SidecarError, turn: Turn) -> Reply:
         """Answer a refused message in the form that its sender reads, or not at all where it expects nothing."""
         if turn.rpc_id is None:
             # JSON-RPC 2.0 section 4.1: a notification has no answer, so its sender learns nothing of its content.
@@ -278,7 +278,7 @@ class EnforcementPoint:
             return Reply(body=jsonrpc.encode_result(turn.rpc_id, self._evidence.denial(turn, error)))
         return _protocol_error(turn.rpc_id, error)
 
-    async def _dispatch(self, message: "Message | _Refused", turn: Turn) -> Reply:
+    async def _dispatch(self, message: "ClientMessage | _Refused", turn: Turn) -> Reply:
         """Classify one message by the closed method table, and treat it accordingly."""
         self._suspensions.require(turn.identity)  # the body may have come long after the headers
         match message:
@@ -374,7 +374,7 @@ class EnforcementPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class EndedBySuspension:
     """What ended with a suspension."""
 
     sessions: int
@@ -401,7 +401,7 @@ class _Refused:
     error: MessageError
 
 
-def _trace_context(message: Message | _Refused, exchange: Exchange) -> tuple[str | None, str | None]:
+def _trace_context(message: ClientMessage | _Refused, exchange: Exchange) -> tuple[str | None, str | None]:
     """Return parent and link: if ``params._meta`` has the parent, the HTTP context becomes a link (SEP-414)."""
     inner = None if isinstance(message, Response | _Refused) else tools.traceparent(message.params)
     if inner is None:
@@ -411,6 +411,6 @@ def _trace_context(message: Message | _Refused, exchange: Exchange) -> tuple[str
 
 def _protocol_error(request_id: RequestId | None, error: SidecarError) -> Reply:
     """A JSON-RPC error; its text is the class's constant, so nothing of the request or a dependency leaks."""
-    data = error.data if isinstance(error, revision.UnsupportedRevision) else None
+    data = error.data if isinstance(error, revision.UnsupportedMcpRevision) else None
     body = jsonrpc.encode_error(request_id, error.code, error.public, data)
     return Reply(body=body, error=error, addressed=request_id is not None)

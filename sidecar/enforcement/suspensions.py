@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from sidecar.audit import record
-from sidecar.errors import Suspended, SuspensionsUnavailable, TokenRejected
+from sidecar.errors import CallerSuspended, SuspensionsUnavailable, TokenRejected
 from sidecar.faults import TokenFault
 from sidecar.identity import CallerName, Suspendable, Suspension, names_of
 from sidecar.model import Identity
@@ -44,7 +44,7 @@ class Suspensions:
             session_id: the session, where the message has one.
 
         Raises:
-            Suspended: the user, the agent, both together or the session is suspended.
+            CallerSuspended: the user, the agent, both together or the session is suspended.
             TokenRejected: the token is; another one may do (RFC 6750 section 3.1: revoked is ``invalid_token``).
             SuspensionsUnavailable: the suspensions cannot be read.
         """
@@ -56,9 +56,9 @@ class Suspensions:
             if name in self._kept and self._in_force(name):
                 if name[0] == Suspendable.TOKEN:
                     raise TokenRejected("suspended by an operator", fault=TokenFault.SUSPENDED)
-                raise Suspended
+                raise CallerSuspended
         if session_id and self._in_force((Suspendable.SESSION.value, record.session_digest(session_id))):
-            raise Suspended
+            raise CallerSuspended
 
     def find(self, name: CallerName) -> Suspension | None:
         """Return what is in force under this name."""

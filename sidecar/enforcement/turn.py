@@ -82,7 +82,7 @@ class Ports:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class EnforcementRules:
     """What an operator sets about enforcement itself."""
 
     environment: str

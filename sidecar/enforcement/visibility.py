@@ -16,7 +16,7 @@ from typing import Final
 from sidecar.bounded import BoundedMemory
 from sidecar.commands import CATALOG
 from sidecar.errors import DecisionUnavailable
-from sidecar.model import Identity, JsonObject, JsonValue, RequestContext, Visible
+from sidecar.model import Identity, JsonObject, JsonValue, RequestContext, VisibleTools
 from sidecar.policy import (
     ToolKinds,
     possible_document,
@@ -48,7 +48,7 @@ TOOLS: Final = {name: ToolKinds(needs=tool.needs, may_need=tool.may_need) for na
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
+class _VisibleBefore:
     """What partial evaluation said of one caller under one revision."""
 
     revision: str
@@ -72,13 +72,13 @@ class Visibility:
         self._clock = clock
         self._servers = servers
         self._step_ns = step_ns
-        self._known: BoundedMemory[bytes, _Known] = BoundedMemory(MAX_CALLERS)
+        self._known: BoundedMemory[bytes, _VisibleBefore] = BoundedMemory(MAX_CALLERS)
 
     def forget(self) -> None:
         """Forget what is known of every caller."""
         self._known.clear()
 
-    async def of(self, identity: Identity, context: RequestContext) -> Visible:
+    async def of(self, identity: Identity, context: RequestContext) -> VisibleTools:
         """Return what this caller may see.
 
         Raises:
@@ -95,9 +95,11 @@ class Visibility:
             self._known.put(key, known)
         if known.tools is None:
             return open_now
-        return Visible(tools=open_now.tools & known.tools, servers=open_now.servers)
+        return VisibleTools(tools=open_now.tools & known.tools, servers=open_now.servers)
 
-    async def _look(self, identity: Identity, context: RequestContext, caller: JsonObject, revision: str) -> _Known:
+    async def _look(
+        self, identity: Identity, context: RequestContext, caller: JsonObject, revision: str
+    ) -> _VisibleBefore:
         """Ask what some grant could still allow; what cannot be told hides nothing."""
         tools, kept = None, RETRY_S
         try:
@@ -109,11 +111,11 @@ class Visibility:
                 tools = visible.tools if answered == revision else None
         except DecisionUnavailable:
             tools = None
-        return _Known(revision=revision, until=self._clock.monotonic() + kept, tools=tools)
+        return _VisibleBefore(revision=revision, until=self._clock.monotonic() + kept, tools=tools)
 
     async def _visible(
         self, identity: Identity, context: RequestContext, possible: list[JsonValue] | None
-    ) -> tuple[Visible, str]:
+    ) -> tuple[VisibleTools, str]:
         """Return what shows and the revision that says so."""
         question = visibility_document(identity, context, TOOLS, possible=possible, step_ns=self._step_ns)
         answer = await self._ask(Question.VISIBILITY, question)

@@ -2,26 +2,26 @@
 
 from sidecar.mcp import denials, jsonrpc, methods, revision, tools
 from sidecar.mcp.envelope import Envelope, read_envelope
-from sidecar.mcp.jsonrpc import Batch, InvalidMessage, Message, Notification, Request, RequestId, Response
+from sidecar.mcp.jsonrpc import Batch, ClientMessage, InvalidMessage, Notification, Request, RequestId, Response
 from sidecar.mcp.lines import LineFraming, OversizeLine
 from sidecar.mcp.methods import Treatment, from_upstream
-from sidecar.mcp.revision import Revision
+from sidecar.mcp.revision import McpRevision
 from sidecar.mcp.session import Session, Sessions
 from sidecar.mcp.sse import EventDecoder
 
 __all__ = [
     "Batch",
+    "ClientMessage",
     "Envelope",
     "EventDecoder",
     "InvalidMessage",
     "LineFraming",
-    "Message",
+    "McpRevision",
     "Notification",
     "OversizeLine",
     "Request",
     "RequestId",
     "Response",
-    "Revision",
     "Session",
     "Sessions",
     "Treatment",

@@ -125,17 +125,17 @@ class Response:
     id: RequestId | None
 
 
-Message: TypeAlias = Request | Notification | Response
+ClientMessage: TypeAlias = Request | Notification | Response
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Several messages in one array (MCP 2025-03-26 only); never empty, no id twice."""
 
-    members: tuple[Message, ...]
+    members: tuple[ClientMessage, ...]
 
 
-def decode(body: bytes) -> Message | Batch:
+def decode(body: bytes) -> ClientMessage | Batch:
     """Return the one message, or the one batch, that ``body`` is.
 
     Raises:
@@ -230,7 +230,7 @@ def _batch(values: list[JsonValue]) -> Batch:
     return Batch(members)
 
 
-def _message(value: JsonValue) -> Message:
+def _message(value: JsonValue) -> ClientMessage:
     if not isinstance(value, dict):
         raise InvalidMessage("not an object")
     request_id = _readable_id(value)

@@ -9,11 +9,11 @@ Revisions are an enumeration; they are never compared as strings (MCP 2026-07-28
 from enum import StrEnum
 from typing import ClassVar, Final
 
-from sidecar.errors import InvalidParams, RevisionError
+from sidecar.errors import InvalidParams, McpRevisionError
 from sidecar.model import JsonObject, JsonValue
 
 
-class Revision(StrEnum):
+class McpRevision(StrEnum):
     """The released revisions that begin with ``initialize``."""
 
     V2024_11_05 = "2024-11-05"
@@ -22,7 +22,7 @@ class Revision(StrEnum):
     V2025_11_25 = "2025-11-25"
 
 
-LATEST: Final = Revision.V2025_11_25
+LATEST: Final = McpRevision.V2025_11_25
 
 MODERN: Final[frozenset[str]] = frozenset({"2026-07-28"})
 """Released revisions without a handshake."""
@@ -34,7 +34,7 @@ MAX_REVISION_CHARACTERS: Final = 32
 """A revision longer than this is not repeated in an error."""
 
 
-class UnsupportedRevision(RevisionError):
+class UnsupportedMcpRevision(McpRevisionError):
     """The request claims a revision without a handshake.
 
     Args:
@@ -55,7 +55,7 @@ class UnsupportedRevision(RevisionError):
         return unsupported_revision_data(self.requested)
 
 
-def negotiate(requested: JsonValue) -> Revision:
+def negotiate(requested: JsonValue) -> McpRevision:
     """Return the revision of a new session: the requested one, else the latest (MCP 2025-11-25, lifecycle).
 
     Raises:
@@ -64,12 +64,12 @@ def negotiate(requested: JsonValue) -> Revision:
     if not isinstance(requested, str):
         raise InvalidParams("protocolVersion is not a string")
     try:
-        return Revision(requested)
+        return McpRevision(requested)
     except ValueError:
         return LATEST
 
 
-def check_header(header: str | None, session: Revision) -> None:
+def check_header(header: str | None, session: McpRevision) -> None:
     """Check the ``MCP-Protocol-Version`` header of a request within a session.
 
     An absent header is accepted: clients before 2025-06-18 do not send it, and the server knows the revision from the
@@ -77,15 +77,15 @@ def check_header(header: str | None, session: Revision) -> None:
     differs from what was agreed is refused, so that no request is read by the rules of another revision.
 
     Raises:
-        RevisionError: the header is not the session's revision.
+        McpRevisionError: the header is not the session's revision.
     """
     if header is not None and header != session.value:
-        raise RevisionError("the header is not the session's revision")
+        raise McpRevisionError("the header is not the session's revision")
 
 
-def allows_batch(revision: Revision) -> bool:
+def allows_batch(revision: McpRevision) -> bool:
     """Return whether arrays of messages are part of the revision: 2025-03-26 alone (removed in 2025-06-18)."""
-    return revision is Revision.V2025_03_26
+    return revision is McpRevision.V2025_03_26
 
 
 def modern_claim(header: str | None, params: JsonObject) -> bool:
@@ -101,12 +101,12 @@ def check_era(header: str | None, params: JsonObject) -> None:
     """Refuse a request that claims a revision without a handshake.
 
     Raises:
-        UnsupportedRevision: answer HTTP 400 with its ``code``, ``public`` and ``data`` (MCP 2026-07-28, versioning).
+        UnsupportedMcpRevision: answer HTTP 400 with its ``code``, ``public`` and ``data`` (MCP 2026-07-28, versioning).
     """
     if modern_claim(header, params):
         meta = params.get("_meta")
         claimed = meta.get(PROTOCOL_VERSION_KEY) if isinstance(meta, dict) else None
-        raise UnsupportedRevision(claimed if isinstance(claimed, str) else header or "")
+        raise UnsupportedMcpRevision(claimed if isinstance(claimed, str) else header or "")
 
 
 def unsupported_revision_data(requested: str = "") -> JsonObject:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from sidecar.errors import SessionNotFound, SessionRequired, TooManySessions
-from sidecar.mcp.revision import Revision
+from sidecar.mcp.revision import McpRevision
 
 IdentityKey: TypeAlias = tuple[str, str, str]
 """(issuer, subject, agent); ``Identity.key``."""
@@ -28,7 +28,7 @@ class Session:
 
     id: str
     key: IdentityKey
-    revision: Revision
+    revision: McpRevision
     client_name: str
     """Self-reported; for people who read logs, never for a decision."""
     initialized: bool
@@ -66,7 +66,7 @@ class Sessions:
         self,
         session_id: str,
         key: IdentityKey,
-        revision: Revision,
+        revision: McpRevision,
         client_name: str,
         now: float,
         *,

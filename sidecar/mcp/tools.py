@@ -12,7 +12,7 @@ from typing import Final
 
 from sidecar.errors import InvalidParams
 from sidecar.mcp.jsonrpc import encode
-from sidecar.mcp.revision import Revision
+from sidecar.mcp.revision import McpRevision
 from sidecar.model import JsonObject, JsonValue, ToolCall
 
 SERVER_NAME: Final = "mcp-sidecar"
@@ -102,7 +102,7 @@ def _check_meta(params: JsonObject) -> None:
         raise InvalidParams("_meta is not an object")
 
 
-def initialize_result(revision: Revision, server_version: str, instructions: str | None) -> JsonObject:
+def initialize_result(revision: McpRevision, server_version: str, instructions: str | None) -> JsonObject:
     """Return the result of ``initialize``; only tools are offered."""
     result: JsonObject = {
         "protocolVersion": revision.value,

@@ -37,7 +37,7 @@ class AuthMethod(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
+class ClientProof:
     """What one request carries besides its own parameters."""
 
     headers: dict[str, str]
@@ -117,7 +117,7 @@ class ClientAuthentication:
         files = (secret_file,) if certificate_file is None else (secret_file, certificate_file)
         self._context = FromFile(files, lambda: _context(certificate_file, secret_file))
 
-    def proof(self) -> Proof:
+    def proof(self) -> ClientProof:
         """Return what the next request carries.
 
         Raises:
@@ -127,7 +127,7 @@ class ClientAuthentication:
             case AuthMethod.BASIC:
                 # RFC 6749 section 2.3.1: both are encoded as in a form before they are joined
                 pair = f"{quote_plus(self._client_id)}:{quote_plus(self._secret.value())}"
-                return Proof(
+                return ClientProof(
                     headers={"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}, parameters={}
                 )
             case AuthMethod.POST:
@@ -135,10 +135,10 @@ class ClientAuthentication:
             case AuthMethod.ASSERTION:
                 return self._with(client_assertion_type=_ASSERTION_TYPE, client_assertion=self._assertion())
             case AuthMethod.CERTIFICATE:
-                return Proof(headers={}, parameters={"client_id": self._client_id}, context=self._context.value())
+                return ClientProof(headers={}, parameters={"client_id": self._client_id}, context=self._context.value())
 
-    def _with(self, **parameters: str) -> Proof:
-        return Proof(headers={}, parameters={"client_id": self._client_id, **parameters})
+    def _with(self, **parameters: str) -> ClientProof:
+        return ClientProof(headers={}, parameters={"client_id": self._client_id, **parameters})
 
     def _assertion(self) -> str:
         """RFC 7523 section 3."""

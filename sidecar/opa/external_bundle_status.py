@@ -52,7 +52,7 @@ class _BundleError(msgspec.Struct):
     location: _Location | None = None
 
 
-class _Bundle(msgspec.Struct):
+class _ReportedBundle(msgspec.Struct):
     code: str = ""
     """Empty where the last download and activation succeeded."""
     message: str = ""
@@ -60,7 +60,7 @@ class _Bundle(msgspec.Struct):
 
 
 class _Report(msgspec.Struct):
-    bundles: dict[str, _Bundle] = {}
+    bundles: dict[str, _ReportedBundle] = {}
 
 
 class _StatusAnswer(msgspec.Struct):
@@ -89,7 +89,7 @@ def read_failures(body: bytes) -> dict[str, str]:
     return {_shown(name): _why(bundle) for name, bundle in report.bundles.items() if bundle.code and is_ours(name)}
 
 
-def _why(bundle: _Bundle) -> str:
+def _why(bundle: _ReportedBundle) -> str:
     # The first few only: an author can make thousands.
     errors = [_located(error) for error in bundle.errors[:_MOST]]
     return _first(errors, len(bundle.errors)) or _shown(bundle.message) or _shown(bundle.code)

@@ -29,7 +29,7 @@ from sidecar.policyset import (
     MAX_TEAM_RULES_BYTES,
     TEAMS,
     TRUSTED,
-    Linted,
+    ModuleReport,
     Rule,
     Violation,
     decode_strictly,
@@ -55,7 +55,7 @@ _NAMING: Final = "revision"
 """The name of that bundle."""
 
 
-class Module(msgspec.Struct):
+class InventoryModule(msgspec.Struct):
     """One entry of ``GET /v1/policies``. The tree is decoded when it is looked at: it has ten times the text's size."""
 
     id: str
@@ -64,7 +64,7 @@ class Module(msgspec.Struct):
 
 
 class _Modules(msgspec.Struct):
-    result: list[Module] = []
+    result: list[InventoryModule] = []
 
 
 _MODULES: Final = msgspec.json.Decoder(_Modules)
@@ -76,7 +76,7 @@ class Inventory:
 
     bundles: dict[str, Any]
     """Manifest of each active bundle, by its name in OPA's configuration."""
-    modules: tuple[Module, ...]
+    modules: tuple[InventoryModule, ...]
     revision: str
     """Of the bundles together, as the provenance of an answer has it."""
     downloaded: frozenset[str] = frozenset()
@@ -110,7 +110,7 @@ class Inventory:
         return any(module.id.startswith(beside) and not module.id.startswith(folders) for module in self.modules)
 
 
-def _digest(bundles: dict[str, Any], modules: Sequence[Module]) -> str:
+def _digest(bundles: dict[str, Any], modules: Sequence[InventoryModule]) -> str:
     manifests = msgspec.json.encode(bundles, order="deterministic")
     texts = msgspec.json.encode(sorted((module.id, module.raw) for module in modules))
     return hashlib.sha256(b"%d\n%b%b" % (len(manifests), manifests, texts)).hexdigest()
@@ -250,8 +250,8 @@ def _revision(manifest: Any) -> str:
 
 def _modules(running: Inventory) -> Iterator[Violation]:
     expected = _expected(running.bundles)
-    teams: dict[str, list[Module]] = {}
-    linted: dict[str, list[Linted]] = {}
+    teams: dict[str, list[InventoryModule]] = {}
+    linted: dict[str, list[ModuleReport]] = {}
     for module in running.modules:
         tree = _tree(module)
         home = _home(module.id, _package(tree), running.bundles)
@@ -269,7 +269,11 @@ def _modules(running: Inventory) -> Iterator[Violation]:
 
 
 def _misplaced(
-    module: Module, home: str | None, package: tuple[str, ...], said: tuple[str, str] | None, bundles: dict[str, Any]
+    module: InventoryModule,
+    home: str | None,
+    package: tuple[str, ...],
+    said: tuple[str, str] | None,
+    bundles: dict[str, Any],
 ) -> Violation | None:
     """Hold a module to the bundle that it is of: its name, its package and what the manifest lists.
 
@@ -331,7 +335,7 @@ def _is_reserved(manifest: Any) -> bool:
     return any(root.split("/")[0] in _RESERVED for root in manifest_roots(manifest))
 
 
-def _tree(module: Module) -> Any:
+def _tree(module: InventoryModule) -> Any:
     try:
         return msgspec.json.decode(module.ast)
     except (msgspec.DecodeError, RecursionError):
@@ -346,7 +350,7 @@ def _package(tree: Any) -> tuple[str, ...]:
     return tuple(str(term.get("value")) if isinstance(term, dict) else "" for term in terms)
 
 
-def _sizes(team: str, modules: Sequence[Module]) -> Iterator[Violation]:
+def _sizes(team: str, modules: Sequence[InventoryModule]) -> Iterator[Violation]:
     sizes = {module.id: len(module.raw.encode()) for module in modules}
     for identifier, size in sizes.items():
         if size > MAX_MODULE_BYTES:

@@ -33,7 +33,7 @@ _FORGETFUL: Final = frozenset({Question.SELF_TEST, Question.RESIDUAL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
+class _KnownAnswer:
     at: float
     answer: PdpAnswer
     size: int
@@ -50,7 +50,7 @@ class Memo:
     def __init__(self, max_age_s: float, alive: Callable[[], bool]) -> None:
         self._max_age_s = max_age_s
         self._alive = alive
-        self._answers: OrderedDict[tuple[Question, bytes], _Entry] = OrderedDict()
+        self._answers: OrderedDict[tuple[Question, bytes], _KnownAnswer] = OrderedDict()
         self._size = 0
 
     def recall(self, question: Question, body: bytes) -> PdpAnswer | None:
@@ -78,7 +78,7 @@ class Memo:
             return
         now = self._now()
         self._forget((question, body))
-        entry = self._answers[question, body] = _Entry(at=now, answer=answer, size=len(body) + size)
+        entry = self._answers[question, body] = _KnownAnswer(at=now, answer=answer, size=len(body) + size)
         self._size += entry.size
         while self._full() or now - self._oldest().at >= self._max_age_s:
             self._forget(next(iter(self._answers)))
@@ -91,7 +91,7 @@ class Memo:
     def _full(self) -> bool:
         return len(self._answers) > MAX_ENTRIES or self._size > MAX_BYTES
 
-    def _oldest(self) -> _Entry:
+    def _oldest(self) -> _KnownAnswer:
         return next(iter(self._answers.values()))
 
     def _forget(self, key: tuple[Question, bytes]) -> None:

@@ -5,7 +5,7 @@ from sidecar.policy.document import ToolKinds, command_document, decision_docume
 from sidecar.policy.residual import (
     COMPILE_QUERY,
     COMPILE_UNKNOWNS,
-    Possible,
+    PossibleGrant,
     possible_document,
     read_residual,
     residual_document,
@@ -15,7 +15,7 @@ from sidecar.policy.verdict import read_decision, read_selftest, read_visibility
 __all__ = [
     "COMPILE_QUERY",
     "COMPILE_UNKNOWNS",
-    "Possible",
+    "PossibleGrant",
     "ToolKinds",
     "command_document",
     "decision_document",

@@ -32,7 +32,7 @@ Names = frozenset[str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Possible:
+class PossibleGrant:
     """One way in which an owner could grant something."""
 
     owner: str
@@ -50,7 +50,7 @@ def residual_document(identity: Identity) -> JsonObject:
     return {"v": VERSION, "subject": subject_document(identity.principal), "actor": actor_document(identity.actor)}
 
 
-def possible_document(grants: Iterable[Possible]) -> list[JsonValue]:
+def possible_document(grants: Iterable[PossibleGrant]) -> list[JsonValue]:
     """Render what could be granted for the question about visibility: a bounded part of it for each owner.
 
     - Ways that differ in the collections only are one way with all of them. That says the same, since the question asks
@@ -86,7 +86,7 @@ def _few(names: Names) -> Names:
     return names if names is not None and len(names) <= MAX_NAMES else None
 
 
-def read_residual(result: JsonValue) -> tuple[Possible, ...]:
+def read_residual(result: JsonValue) -> tuple[PossibleGrant, ...]:
     """Accept what OPA's Compile API answered to ``COMPILE_QUERY``.
 
     Raises:
@@ -101,7 +101,7 @@ def read_residual(result: JsonValue) -> tuple[Possible, ...]:
     return tuple(way for way in ways if way is not None)
 
 
-def _read_query(query: JsonValue) -> Possible | None:
+def _read_query(query: JsonValue) -> PossibleGrant | None:
     """Read one conjunction; None if it contradicts itself."""
     if not isinstance(query, list):
         raise DecisionUnavailable("residual: a query is not a list of expressions")
@@ -125,7 +125,7 @@ def _read_query(query: JsonValue) -> Possible | None:
         raise DecisionUnavailable("residual: a grant without an owner")
     if any(values == frozenset() for values in parts.values()):
         return None
-    return Possible(
+    return PossibleGrant(
         owner=owner,
         kinds=parts["kind"],
         databases=parts["database"],

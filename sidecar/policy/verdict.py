@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 from sidecar.errors import DecisionUnavailable
 from sidecar.faults import PdpFault
-from sidecar.model import AccessVerdict, Bound, Decision, JsonObject, JsonValue, Reason, Visible
+from sidecar.model import AccessVerdict, AmplifierBound, Decision, JsonObject, JsonValue, Reason, VisibleTools
 
 _ANSWER_KEYS = frozenset({"v", "allow", "reasons", "server", "accesses", "approval", "revision"})
 _ACCESS_KEYS = frozenset({"owner", "grants", "filter", "mask", "max_documents", "max_time_ms"})
@@ -91,7 +91,7 @@ def read_decision(
     return decision
 
 
-def read_visibility(result: JsonValue, *, tools: Collection[str], servers: Collection[str]) -> Visible:
+def read_visibility(result: JsonValue, *, tools: Collection[str], servers: Collection[str]) -> VisibleTools:
     """Accept OPA's answer on the list of tools: what the caller may see, and of which servers.
 
     Args:
@@ -109,7 +109,7 @@ def read_visibility(result: JsonValue, *, tools: Collection[str], servers: Colle
     _demand(set(visible) <= set(tools), "a tool that was not asked about")
     _demand(set(reached) <= set(servers), "a server that is not configured")
     _demand(bool(reached) or not visible, "tools without a server")
-    return Visible(tools=frozenset(visible), servers=frozenset(reached))
+    return VisibleTools(tools=frozenset(visible), servers=frozenset(reached))
 
 
 def read_selftest(result: JsonValue, *, nonce: str) -> None:
@@ -163,7 +163,7 @@ def _reason(value: JsonValue, accesses: int) -> Reason:
     return Reason(code=code, source=source, access=None if access is None else _index(access, accesses), bound=bound)
 
 
-def _bound(value: JsonValue) -> Bound:
+def _bound(value: JsonValue) -> AmplifierBound:
     """Accept a bound; its name is short and of letters, because the caller is shown it."""
     fields = _object(value, _BOUND_KEYS, "bound")
     construct, most = _text(fields["construct"], "construct"), fields["most"]
@@ -171,7 +171,7 @@ def _bound(value: JsonValue) -> Bound:
     if isinstance(most, bool) or not isinstance(most, int | float):
         raise DecisionUnavailable("a bound is not a number", fault=PdpFault.WRONG_TYPE)
     _demand(most >= 0, "a bound is below zero")
-    return Bound(construct=construct, most=most)
+    return AmplifierBound(construct=construct, most=most)
 
 
 def _access(value: JsonValue) -> AccessVerdict:

@@ -20,7 +20,7 @@ from sidecar.policyset.manifest import (
     team_fault,
     trusted_fault,
 )
-from sidecar.policyset.module_lint import Linted, lint_module, uncalled
+from sidecar.policyset.module_lint import ModuleReport, lint_module, uncalled
 from sidecar.policyset.opa_command import OpaCommand, installed
 from sidecar.policyset.read_list import EVERYTHING, ReadList, written
 
@@ -37,7 +37,7 @@ __all__ = [
     "TEAMS",
     "TRUSTED",
     "Archives",
-    "Linted",
+    "ModuleReport",
     "NotOneReading",
     "OpaCommand",
     "PolicySet",

@@ -40,7 +40,7 @@ _FOLDER: Final = b"5"
 _KINDS: Final = {b"1": "a hard link", b"2": "a link", b"3": "a device", b"4": "a device", b"6": "a pipe"}
 
 
-class _Unreadable(Exception):
+class _ArchiveRefused(Exception):
     """An archive that has more than one reading, or none."""
 
 
@@ -136,7 +136,7 @@ def _read(bundle: str, path: Path) -> tuple[list[tuple[str, bytes]], list[Violat
                 continue
             else:
                 files[name] = content
-    except _Unreadable as error:
+    except _ArchiveRefused as error:
         return [], [Violation(file=f"{bundle}/", line=1, rule=Rule.FILE, message=f"the archive {error}")]
     if MANIFEST not in files and not found:
         message = "the archive has no .manifest: OPA takes it for the owner of everything"
@@ -156,39 +156,39 @@ def members(packed: bytes) -> Iterator[tuple[str, bytes, str]]:
     """Yield name, content and fault of each file in a gzipped tar archive; an empty fault is none.
 
     Raises:
-        _Unreadable: it has no reading, more than one, or is too large.
+        _ArchiveRefused: it has no reading, more than one, or is too large.
     """
     plain = _unzip(packed)
     count, at = 0, 0
     while (header := plain[at : at + _BLOCK]).strip(b"\0"):
         count += 1
         if count > MAX_MEMBERS:
-            raise _Unreadable(f"has more than {MAX_MEMBERS} members")
+            raise _ArchiveRefused(f"has more than {MAX_MEMBERS} members")
         name, kind, size = _header(header)
         content = plain[at + _BLOCK : at + _BLOCK + size]
         if len(content) != size:
-            raise _Unreadable("ends within a member")
+            raise _ArchiveRefused("ends within a member")
         if kind != _FOLDER:
             yield name, content, _fault(name, kind)
         elif size:
-            raise _Unreadable("has a folder with content")
+            raise _ArchiveRefused("has a folder with content")
         at += _BLOCK + -(-size // _BLOCK) * _BLOCK
     if len(header) < _BLOCK or plain[at:].strip(b"\0"):
-        raise _Unreadable("does not end with zeros")
+        raise _ArchiveRefused("does not end with zeros")
 
 
 def _unzip(packed: bytes) -> bytes:
     if len(packed) > MAX_ARCHIVE_BYTES:
-        raise _Unreadable(f"is larger than {MAX_ARCHIVE_BYTES} bytes")
+        raise _ArchiveRefused(f"is larger than {MAX_ARCHIVE_BYTES} bytes")
     unzip = zlib.decompressobj(wbits=31)
     try:
         plain = unzip.decompress(packed, MAX_ARCHIVE_BYTES + 1)
     except zlib.error:
-        raise _Unreadable("is not gzipped") from None
+        raise _ArchiveRefused("is not gzipped") from None
     if len(plain) > MAX_ARCHIVE_BYTES:
-        raise _Unreadable(f"is larger than {MAX_ARCHIVE_BYTES} bytes when it is unpacked")
+        raise _ArchiveRefused(f"is larger than {MAX_ARCHIVE_BYTES} bytes when it is unpacked")
     if not unzip.eof or unzip.unused_data:
-        raise _Unreadable("is cut off, or has something behind its end")
+        raise _ArchiveRefused("is cut off, or has something behind its end")
     return plain
 
 
@@ -196,33 +196,35 @@ def _header(header: bytes) -> tuple[str, bytes, int]:
     """Return name, kind and size of a member; only of a header that every reader of tar reads alike."""
     prefix, magic = header[345:500], header[257:265]
     if len(header) != _BLOCK or not (magic == _USTAR or (magic == _GNU and not prefix.strip(b"\0"))):
-        raise _Unreadable("is not a plain tar archive: make it with policy bundle, opa build, or tar --format=ustar")
+        raise _ArchiveRefused(
+            "is not a plain tar archive: make it with policy bundle, opa build, or tar --format=ustar"
+        )
     if sum(header[:148]) + sum(header[156:]) + 8 * 32 != _number(header[148:156]):
-        raise _Unreadable("has a header with a wrong checksum")
+        raise _ArchiveRefused("has a header with a wrong checksum")
     kind = header[156:157]
     if kind not in _FILE | {_FOLDER} | _KINDS.keys():
-        raise _Unreadable("has extended headers: make it with policy bundle, opa build, or tar --format=ustar")
+        raise _ArchiveRefused("has extended headers: make it with policy bundle, opa build, or tar --format=ustar")
     for begin, end in _NUMBERS:
         if header[begin:end].strip(b"\0 "):
             _number(header[begin:end])
     if header[500:].strip(b"\0"):
         # With ``tar`` at its end it is one of STAR, and Go (so OPA) ends the prefix after 131 characters.
-        raise _Unreadable("has a header with something behind its end")
+        raise _ArchiveRefused("has a header with something behind its end")
     parts = [part.partition(b"\0") for part in (prefix, header[:100])]
     if any(rest.strip(b"\0") for _, _, rest in parts):
-        raise _Unreadable("has a name with something behind its end")
+        raise _ArchiveRefused("has a name with something behind its end")
     raw = b"/".join(part for part, _, _ in parts if part)
     name = escaped(raw.decode("ascii", "backslashreplace")).removeprefix("./").removeprefix("/")
     # The size of a link says nothing about what follows it (POSIX), and readers differ.
     size = _number(header[124:136])
     if kind in _KINDS and size:
-        raise _Unreadable("has a link or a device with content")
+        raise _ArchiveRefused("has a link or a device with content")
     return name, kind, size
 
 
 def _number(field: bytes) -> int:
     if not _OCTAL.fullmatch(field):
-        raise _Unreadable("has a header with a number that is not octal")
+        raise _ArchiveRefused("has a header with a number that is not octal")
     return int(field.strip(b" \0"), 8)
 
 

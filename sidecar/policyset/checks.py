@@ -25,7 +25,7 @@ from sidecar.policyset.data_lines import has_data
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import CAPABILITIES, SCHEMAS, PolicySet, store
 from sidecar.policyset.mentions import Mentions, mentions_of
-from sidecar.policyset.module_lint import Linted, lint_module, uncalled
+from sidecar.policyset.module_lint import ModuleReport, lint_module, uncalled
 from sidecar.policyset.modules import batches, is_team_module, module_key, team_of, text_of, uncalled_of_teams
 from sidecar.policyset.opa_command import OpaCommand, installed
 from sidecar.policyset.read_list import ReadList, RuleReads, rules_of
@@ -71,7 +71,7 @@ class SetChecker:
         self._directory = directory
         self._timeout_s = timeout_s
         self._issuers = issuers
-        self._known: dict[bytes, Linted] = {}
+        self._known: dict[bytes, ModuleReport] = {}
 
     async def vet(self, policies: PolicySet) -> ApprovedSet:
         """Let a set through, or say why not.
@@ -149,7 +149,7 @@ class SetChecker:
         finally:
             await remove(home)
 
-    async def _findings(self, policies: PolicySet, home: Path) -> tuple[list[Violation], dict[str, Linted]]:
+    async def _findings(self, policies: PolicySet, home: Path) -> tuple[list[Violation], dict[str, ModuleReport]]:
         """Return what is wrong with the containment of a set, and the teams' modules by path."""
         found = list(misplaced(policies))
         if any(finding.rule in {Rule.SIZE, Rule.TEAM_NAME, Rule.FILE_NAME} for finding in found):
@@ -169,7 +169,7 @@ class SetChecker:
         found += [finding for linted in judged.values() for finding in linted.findings]
         return found + uncalled_of_teams(judged, served), judged
 
-    async def _names(self, policies: PolicySet, home: Path, judged: dict[str, Linted]) -> list[Violation]:
+    async def _names(self, policies: PolicySet, home: Path, judged: dict[str, ModuleReport]) -> list[Violation]:
         """Look up what the served modules of each team name, and try the patterns that stand in them."""
         library = await self._library(policies, home)
         served = {path: content for path, content in policies.files if path in judged}
@@ -202,7 +202,7 @@ class SetChecker:
             trees |= await self._trees(batch, home)
         return [mentions_of(tree) for tree in trees.values()]
 
-    async def _judge(self, modules: dict[str, bytes], home: Path, served: frozenset[str]) -> dict[str, Linted]:
+    async def _judge(self, modules: dict[str, bytes], home: Path, served: frozenset[str]) -> dict[str, ModuleReport]:
         """Parse all at once without locations; a module that is not clean is parsed again by itself, with them."""
         trees = await self._trees(modules, home)
         judged = {}
@@ -235,7 +235,7 @@ class SetChecker:
             linted = await self._locate("module.rego", home, team=team, served=True)
         return tuple(replace(finding, file=file) for finding in (*linted.findings, *uncalled([linted])))
 
-    async def _locate(self, path: str, home: Path, *, team: str, served: bool) -> Linted:
+    async def _locate(self, path: str, home: Path, *, team: str, served: bool) -> ModuleReport:
         parsed, document, output = await self._parsed(path, home)
         if parsed:
             linted = lint_module(document, team=team, file=path, served=served)
@@ -243,7 +243,7 @@ class SetChecker:
         errors = document.get("errors") if isinstance(document, dict) else None
         if not isinstance(errors, list) or not errors:
             return _unreadable(path, f"OPA cannot parse this: {printable(output)}")
-        return Linted(findings=tuple(_syntax(path, error) for error in errors))
+        return ModuleReport(findings=tuple(_syntax(path, error) for error in errors))
 
     async def _parsed(self, path: str, home: Path) -> tuple[bool, Any, bytes]:
         """Parse one module by itself: whether OPA does, its tree with locations or what is wrong, and all of it."""
@@ -363,8 +363,8 @@ def _offline(policies: PolicySet) -> PolicySet:
     return replace(policies, files=files, aside=tuple(closed(path, content) for path, content in policies.aside))
 
 
-def _unreadable(path: str, message: str) -> Linted:
-    return Linted(findings=(Violation(file=path, line=1, rule=Rule.SYNTAX, message=message),))
+def _unreadable(path: str, message: str) -> ModuleReport:
+    return ModuleReport(findings=(Violation(file=path, line=1, rule=Rule.SYNTAX, message=message),))
 
 
 def _decoded(output: bytes) -> Any:

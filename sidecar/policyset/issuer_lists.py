@@ -16,7 +16,7 @@ _ALL: Final = "*"
 _LONGEST: Final = 120
 """Characters of a name in a finding."""
 
-Place = tuple[str | int, ...]
+JsonPlace = tuple[str | int, ...]
 
 
 def issuer_findings(
@@ -36,7 +36,7 @@ def issuer_findings(
     return sorted(told, key=lambda one: (one.file, one.line))
 
 
-def _problems(place: Place, listed: Any, issuers: Collection[str]) -> Iterator[tuple[Place, str]]:
+def _problems(place: JsonPlace, listed: Any, issuers: Collection[str]) -> Iterator[tuple[JsonPlace, str]]:
     if listed is None:
         if len(issuers) > 1:
             said = "scope_issuers has no entry for it" if place[0] == "scopes" else "it has no `issuers`"
@@ -48,7 +48,7 @@ def _problems(place: Place, listed: Any, issuers: Collection[str]) -> Iterator[t
             yield at, f"{text if len(text) <= _LONGEST else text[:_LONGEST] + '…'} is not a configured issuer"
 
 
-def _names(place: Place, listed: Any) -> Iterator[tuple[Place, Any]]:
+def _names(place: JsonPlace, listed: Any) -> Iterator[tuple[JsonPlace, Any]]:
     """Yield each name with its own place."""
     if not isinstance(listed, list):
         yield place, listed
@@ -58,7 +58,7 @@ def _names(place: Place, listed: Any) -> Iterator[tuple[Place, Any]]:
         yield (*below, number), name
 
 
-def _warning(place: Place, message: str, policies: PolicySet) -> Violation:
+def _warning(place: JsonPlace, message: str, policies: PolicySet) -> Violation:
     file, line = where((*PLATFORM, *place), policies)
     return Violation(
         file=file,

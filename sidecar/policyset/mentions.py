@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from sidecar.policyset.syntax_tree import UNREAD, Path, head_of, imports_of, line_of, listed, package_of, path_of
+from sidecar.policyset.syntax_tree import UNREAD, RegoPath, head_of, imports_of, line_of, listed, package_of, path_of
 
 PARTS: Final = ("id", "filter", "mask", "max_documents", "max_time_ms", "approval", "names")
 """Of a grant (``policies/platform/terms.rego``)."""
@@ -26,7 +26,7 @@ class Syntax(StrEnum):
     GLOB = "glob"
 
 
-BUILTIN_PATTERNS: Final[Mapping[Path, Mapping[int, Syntax]]] = {
+BUILTIN_PATTERNS: Final[Mapping[RegoPath, Mapping[int, Syntax]]] = {
     ("glob", "match"): {0: Syntax.GLOB},
     ("mcp", "platform", "names", "matches"): {0: Syntax.GLOB},
     ("regex", "match"): {0: Syntax.REGEX},
@@ -42,7 +42,7 @@ BUILTIN_PATTERNS: Final[Mapping[Path, Mapping[int, Syntax]]] = {
 class Mention:
     """A path that starts with ``input`` or ``data``, as far as it is spelled out."""
 
-    path: Path
+    path: RegoPath
     line: int
 
 
@@ -52,26 +52,26 @@ class Argument:
 
     texts: tuple[tuple[str, int], ...] = ()
     """Each with its line: the argument itself, or the members of a list or set."""
-    path: Path = ()
+    path: RegoPath = ()
     """A reference, with its imports put in; a variable is one name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class FunctionCall:
     """A call of a function: a builtin's by its names, any other's by its path below ``data``."""
 
-    function: Path
+    function: RegoPath
     arguments: tuple[Argument, ...]
     line: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Function:
+class FunctionDefinition:
     """A definition of a function, with the names of its arguments and what it calls."""
 
-    path: Path
-    parameters: Path
-    calls: tuple[Call, ...]
+    path: RegoPath
+    parameters: RegoPath
+    calls: tuple[FunctionCall, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +79,8 @@ class Mentions:
     """What one module names and defines."""
 
     mentions: tuple[Mention, ...] = ()
-    calls: tuple[Call, ...] = ()
-    functions: tuple[Function, ...] = ()
+    calls: tuple[FunctionCall, ...] = ()
+    functions: tuple[FunctionDefinition, ...] = ()
     rules: tuple[Mention, ...] = ()
     """Every rule and function, by its path below ``data``, where it is defined."""
     variables: frozenset[str] = frozenset()
@@ -100,7 +100,7 @@ def mentions_of(tree: Any) -> Mentions:
     """
     if not isinstance(tree, dict):
         return Mentions()
-    scan = _Scan(tree)
+    scan = _MentionScan(tree)
     for rule in listed(tree.get("rules")):
         scan.rule(rule)
     return Mentions(
@@ -113,7 +113,7 @@ def mentions_of(tree: Any) -> Mentions:
     )
 
 
-class _Scan:
+class _MentionScan:
     def __init__(self, tree: dict[str, Any]) -> None:
         self._package = package_of(tree)
         self._imports = dict(imports_of(tree))
@@ -123,8 +123,8 @@ class _Scan:
             for _, path in imports_of({"imports": [entry]})
             if path[0] in {"data", "input"}
         ]
-        self.calls: list[Call] = []
-        self.functions: list[Function] = []
+        self.calls: list[FunctionCall] = []
+        self.functions: list[FunctionDefinition] = []
         self.rules: list[Mention] = []
         self.variables: set[str] = set()
         self.faults: list[tuple[int, str]] = []
@@ -154,7 +154,7 @@ class _Scan:
                     continue
         if parameters := listed(head.get("args")):
             names = tuple(str(one.get("value", "")) if _is(one, "var") else "" for one in parameters)
-            self.functions.append(Function(path=path, parameters=names, calls=tuple(self.calls[first:])))
+            self.functions.append(FunctionDefinition(path=path, parameters=names, calls=tuple(self.calls[first:])))
 
     def _node(self, node: dict[str, Any], line: int) -> list[Any]:
         """Take what a node names, and return what lies below it."""
@@ -185,7 +185,7 @@ class _Scan:
         own = path if path in BUILTIN_PATTERNS else (*self._package, *path)
         function = whole[1:] if whole[0] == "data" else own
         self.calls.append(
-            Call(function=function, arguments=tuple(self._argument(one, line) for one in given), line=line)
+            FunctionCall(function=function, arguments=tuple(self._argument(one, line) for one in given), line=line)
         )
 
     def _argument(self, term: Any, line: int) -> Argument:
@@ -198,7 +198,7 @@ class _Scan:
         members = listed(term.get("value")) if _is(term, "array") or _is(term, "set") else [term]
         return Argument(texts=tuple((one["value"], line_of(one, line)) for one in members if _is(one, "string")))
 
-    def _whole(self, path: Path) -> Path:
+    def _whole(self, path: RegoPath) -> RegoPath:
         """Put what an import stands for in its place."""
         return (*self._imports[path[0]], *path[1:]) if path and path[0] in self._imports else path
 

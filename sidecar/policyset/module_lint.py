@@ -21,7 +21,7 @@ from sidecar.policyset.syntax_tree import (
     SCALARS,
     TERMS,
     UNREAD,
-    Path,
+    RegoPath,
     head_of,
     imports_of,
     line_of,
@@ -46,19 +46,19 @@ _Node = tuple[Any, int, int, bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Linted:
+class ModuleReport:
     """What one module is by itself."""
 
     findings: tuple[Violation, ...] = ()
-    defines: frozenset[Path] = frozenset()
+    defines: frozenset[RegoPath] = frozenset()
     """Functions, by their paths below ``data``."""
-    calls: tuple[tuple[Path, Violation], ...] = ()
+    calls: tuple[tuple[RegoPath, Violation], ...] = ()
     """Functions that it calls by a name of its own package, and what to say where nothing defines them."""
     mentions: Mentions = NOTHING
     """What it names, where that is looked up: not of what runs in an OPA already."""
 
 
-def lint_module(tree: Any, *, team: str, file: str, served: bool = True) -> Linted:
+def lint_module(tree: Any, *, team: str, file: str, served: bool = True) -> ModuleReport:
     """Judge one module of a team, all but the calls that its other modules may define.
 
     Args:
@@ -70,10 +70,10 @@ def lint_module(tree: Any, *, team: str, file: str, served: bool = True) -> Lint
     """
     module = _Module(tree, team, file, served=served)
     findings = tuple(module.judge())
-    return Linted(findings=findings, defines=frozenset(_functions(tree)), calls=tuple(module.calls))
+    return ModuleReport(findings=findings, defines=frozenset(_functions(tree)), calls=tuple(module.calls))
 
 
-def uncalled(modules: Iterable[Linted], beside: Iterable[Linted] = ()) -> Iterator[Violation]:
+def uncalled(modules: Iterable[ModuleReport], beside: Iterable[ModuleReport] = ()) -> Iterator[Violation]:
     """Find the calls of some modules of a team that none of them defines.
 
     Args:
@@ -98,7 +98,7 @@ def reserved_message(identifier: str) -> str:
     return f"the id {identifier} is the platform's: {RESERVED_IDS}… says in evidence that no team granted"
 
 
-def _functions(tree: Any) -> Iterator[Path]:
+def _functions(tree: Any) -> Iterator[RegoPath]:
     package = package_of(tree)
     for rule in listed(tree.get("rules")) if isinstance(tree, dict) else ():
         head = rule.get("head") if isinstance(rule, dict) else None
@@ -117,7 +117,7 @@ class _Module:
         self._open = (self._own, ("mcp", "grants", team), ("mcp", "lib"))
         self._package_path = package_of(tree)
         self._imported = {name for name, path in imports_of(tree) if path[0] == "data"}
-        self.calls: list[tuple[Path, Violation]] = []
+        self.calls: list[tuple[RegoPath, Violation]] = []
 
     def judge(self) -> Iterator[Violation]:
         """Walk the whole tree without recursion: its depth is the author's choice."""

@@ -6,13 +6,13 @@ from typing import Final
 from sidecar.policyset.containment import MAX_MODULE_BYTES
 from sidecar.policyset.finding import Violation
 from sidecar.policyset.folder import TEAMS
-from sidecar.policyset.module_lint import Linted, uncalled
+from sidecar.policyset.module_lint import ModuleReport, uncalled
 
 _BATCH_BYTES: Final = 128 * 2**10
 """Of source in one parse. A tree takes several hundred times its source in OPA's memory."""
 
 
-def uncalled_of_teams(judged: dict[str, Linted], served: frozenset[str]) -> list[Violation]:
+def uncalled_of_teams(judged: dict[str, ModuleReport], served: frozenset[str]) -> list[Violation]:
     """Find the calls that nothing defines. What is served cannot call what only a test defines."""
     found: list[Violation] = []
     for team in dict.fromkeys(map(team_of, judged)):

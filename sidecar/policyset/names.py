@@ -20,8 +20,8 @@ from sidecar.policyset.data_lines import where
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import SCHEMAS, TEAMS, PolicySet
 from sidecar.policyset.manifest import decode_strictly
-from sidecar.policyset.mentions import BUILTIN_PATTERNS, PARTS, Function, Mentions, Syntax
-from sidecar.policyset.syntax_tree import Path
+from sidecar.policyset.mentions import BUILTIN_PATTERNS, PARTS, FunctionDefinition, Mentions, Syntax
+from sidecar.policyset.syntax_tree import RegoPath
 from sidecar.printing import printable
 
 QUESTION: Final = f"{SCHEMAS}/question.json"
@@ -70,7 +70,7 @@ def unresolved(
         policies: the whole set.
     """
     rules = frozenset(rule.path for mentions in (*modules.values(), *library) for rule in mentions.rules)
-    known = _Known(rules=rules, data=team_data(policies, team), team=team, question=_question(policies))
+    known = _NamesThere(rules=rules, data=team_data(policies, team), team=team, question=_question(policies))
     for file, mentions in modules.items():
         seen: set[tuple[int, str]] = set()
         found = [(mention.line, known.fault(mention.path)) for mention in mentions.mentions]
@@ -154,15 +154,15 @@ def team_data(policies: PolicySet, team: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
+class _NamesThere:
     """What one team's modules can name."""
 
-    rules: frozenset[Path]
+    rules: frozenset[RegoPath]
     data: Any
     team: str
     question: Any
 
-    def fault(self, path: Path) -> str:
+    def fault(self, path: RegoPath) -> str:
         """Return what is wrong with a path; empty where it leads to something, or to what is judged elsewhere."""
         match path:
             case ("input", *steps):
@@ -174,7 +174,7 @@ class _Known:
             case _:
                 return ""  # out of reach, which the lint says
 
-    def _no_rule(self, path: Path) -> str:
+    def _no_rule(self, path: RegoPath) -> str:
         if any(rule[: len(path)] == path or path[: len(rule)] == rule for rule in self.rules):
             return ""
         # The first step that no rule has is the wrong one.
@@ -252,7 +252,7 @@ def _unread_rules(modules: Mapping[str, Mentions], team: str) -> Iterator[Violat
                 yield Violation(file=file, line=rule.line, rule=Rule.NAME, message=message, severity=Severity.WARNING)
 
 
-def _pattern_arguments(functions: Sequence[Function]) -> dict[Path, dict[int, Syntax]]:
+def _pattern_arguments(functions: Sequence[FunctionDefinition]) -> dict[RegoPath, dict[int, Syntax]]:
     """Return which arguments of which functions reach a builtin that takes them for patterns."""
     takes = {path: dict(arguments) for path, arguments in BUILTIN_PATTERNS.items()}
     grown = True
@@ -274,7 +274,7 @@ def _pattern_arguments(functions: Sequence[Function]) -> dict[Path, dict[int, Sy
     return takes
 
 
-def _in_data(syntax: Syntax, steps: Path, data: Any, team: str, policies: PolicySet) -> Iterator[Pattern]:
+def _in_data(syntax: Syntax, steps: RegoPath, data: Any, team: str, policies: PolicySet) -> Iterator[Pattern]:
     value = data
     for step in steps:
         value = value.get(step) if isinstance(value, dict) else None

@@ -15,7 +15,7 @@ from sidecar.policyset.names import nearest
 
 _PLATFORM_OWNER: Final = "platform"
 _GLOB: Final = frozenset("*?[]{}!\\")
-_Found = tuple[tuple[str | int, ...], str, Severity]
+_PlacedProblem = tuple[tuple[str | int, ...], str, Severity]
 """Place below the platform's data, what is wrong, and how bad."""
 
 
@@ -59,7 +59,7 @@ def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
             into[name] = value
 
 
-def _servers(tables: Mapping[str, Any]) -> Iterator[_Found]:
+def _servers(tables: Mapping[str, Any]) -> Iterator[_PlacedProblem]:
     servers, deployments = tables["servers"], tables["deployments"]
     for name, server in servers.items():
         if server["deployment"] not in deployments:
@@ -89,7 +89,7 @@ def _globs(tables: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], list[st
         yield ("grants", index, "deployments"), grant["deployments"], tables["deployments"]
 
 
-def _owners(tables: Mapping[str, Any], teams: Iterable[str]) -> Iterator[_Found]:
+def _owners(tables: Mapping[str, Any], teams: Iterable[str]) -> Iterator[_PlacedProblem]:
     known = {_PLATFORM_OWNER, *teams}
     for deployment, tree in tables["deployments"].items():
         holdings: list[tuple[tuple[str, ...], Any]] = [(("whole",), tree["whole"])] if "whole" in tree else []
@@ -109,7 +109,7 @@ def _owners(tables: Mapping[str, Any], teams: Iterable[str]) -> Iterator[_Found]
                 )
 
 
-def _others(tables: Mapping[str, Any]) -> Iterator[_Found]:
+def _others(tables: Mapping[str, Any]) -> Iterator[_PlacedProblem]:
     for index, route in enumerate(tables["routes"]):
         for number, scope in enumerate(route["scopes"]):
             if scope != "*" and scope not in tables["scopes"]:

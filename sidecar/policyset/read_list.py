@@ -20,7 +20,7 @@ from typing import Any, Final
 from sidecar.policyset.syntax_tree import (
     SCALARS,
     UNREAD,
-    Path,
+    RegoPath,
     head_of,
     imports_of,
     is_known,
@@ -29,19 +29,19 @@ from sidecar.policyset.syntax_tree import (
     path_of,
 )
 
-EVERYTHING: Final[frozenset[Path]] = frozenset({()})
+EVERYTHING: Final[frozenset[RegoPath]] = frozenset({()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleReads:
     """What stands in one rule."""
 
-    path: Path
+    path: RegoPath
     """Where its value lies below ``data``, as far as constants say."""
-    package: Path
-    reads: frozenset[Path]
+    package: RegoPath
+    reads: frozenset[RegoPath]
     """Parts of the question that it names itself."""
-    names: frozenset[Path]
+    names: frozenset[RegoPath]
     """Paths below ``data`` that it names, its own package's included."""
 
 
@@ -50,13 +50,13 @@ class ReadList:
     """The rules of a policy set, and what each names."""
 
     rules: tuple[RuleReads, ...]
-    _at: Mapping[Path, list[int]] = field(init=False, repr=False, compare=False, default_factory=dict)
-    _below: Mapping[Path, list[int]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _at: Mapping[RegoPath, list[int]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _below: Mapping[RegoPath, list[int]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Index the rules by their paths, and by everything above these."""
-        at: dict[Path, list[int]] = {}
-        below: dict[Path, list[int]] = {}
+        at: dict[RegoPath, list[int]] = {}
+        below: dict[RegoPath, list[int]] = {}
         for index, rule in enumerate(self.rules):
             at.setdefault(rule.path, []).append(index)
             for length in range(len(rule.path) + 1):
@@ -64,14 +64,14 @@ class ReadList:
         object.__setattr__(self, "_at", at)
         object.__setattr__(self, "_below", below)
 
-    def of(self, place: Path) -> frozenset[Path]:
+    def of(self, place: RegoPath) -> frozenset[RegoPath]:
         """Return the parts of the question that the value at a place below ``data`` can depend on.
 
         Each is there without the parts below it; the empty path is the whole question.
         """
-        reads: set[Path] = set()
+        reads: set[RegoPath] = set()
         seen: set[int] = set()
-        visited: set[Path] = {place}
+        visited: set[RegoPath] = {place}
         places = [place]
         while places:
             here = places.pop()
@@ -87,20 +87,20 @@ class ReadList:
         return widest(reads)
 
     @property
-    def packages(self) -> tuple[Path, ...]:
+    def packages(self) -> tuple[RegoPath, ...]:
         """The packages that have rules."""
         return tuple(sorted({rule.package for rule in self.rules}))
 
-    def _met(self, place: Path) -> Iterator[int]:
+    def _met(self, place: RegoPath) -> Iterator[int]:
         """Yield the rules whose value is at the place, below it, or has it within itself."""
         yield from self._below.get(place, ())
         for length in range(len(place)):
             yield from self._at.get(place[:length], ())
 
 
-def widest(paths: Iterable[Path]) -> frozenset[Path]:
+def widest(paths: Iterable[RegoPath]) -> frozenset[RegoPath]:
     """Leave out what lies below another path."""
-    kept: set[Path] = set()
+    kept: set[RegoPath] = set()
     for path in sorted(paths, key=len):
         if not any(path[:length] in kept for length in range(len(path) + 1)):
             kept.add(path)
@@ -117,21 +117,21 @@ def rules_of(tree: Any) -> Iterator[RuleReads]:
     if not package or not is_known(tree):
         yield RuleReads(path=(), package=package, reads=EVERYTHING, names=frozenset({()}))
         return
-    imports: dict[str, list[Path]] = {}
+    imports: dict[str, list[RegoPath]] = {}
     for name, path in imports_of(tree):
         imports.setdefault(name, []).append(path)
     for rule in listed(tree.get("rules")):
-        yield _Scan(package, imports).rule(rule)
+        yield _ReadScan(package, imports).rule(rule)
 
 
-class _Scan:
+class _ReadScan:
     """Collects what one rule names."""
 
-    def __init__(self, package: Path, imports: Mapping[str, list[Path]]) -> None:
+    def __init__(self, package: RegoPath, imports: Mapping[str, list[RegoPath]]) -> None:
         self._package = package
         self._imports = imports
-        self._reads: set[Path] = set()
-        self._names: set[Path] = set()
+        self._reads: set[RegoPath] = set()
+        self._names: set[RegoPath] = set()
 
     def rule(self, rule: Any) -> RuleReads:
         """Walk it whole, without recursion: its depth is the author's choice."""
@@ -167,7 +167,7 @@ class _Scan:
             case _:
                 return [child for name, child in node.items() if name not in UNREAD]
 
-    def _named(self, path: Path) -> None:
+    def _named(self, path: RegoPath) -> None:
         """Take a variable with the constant steps behind it for all that it can stand for."""
         head, steps = path[0], path[1:]
         for whole in (path, *((*stands, *steps) for stands in self._imports.get(head, ()))):
@@ -177,7 +177,7 @@ class _Scan:
                 self._names.add(whole[1:])
         self._names.add((*self._package, *path))
 
-    def _place(self, rule: Any) -> Path:
+    def _place(self, rule: Any) -> RegoPath:
         head = rule.get("head") if isinstance(rule, dict) else None
         terms = head.get("ref") if isinstance(head, dict) else None
         path = path_of(terms)
@@ -191,7 +191,7 @@ def _is_all_of_input(target: Any) -> bool:
     return isinstance(target, dict) and target.get("type") == "ref" and path_of(target.get("value")) == ("input",)
 
 
-def written(part: Path) -> str:
+def written(part: RegoPath) -> str:
     """Write a part of the question as a rule would: ``input.subject.claims["a b"]``."""
     steps = (f".{name}" if name.isidentifier() and name.isascii() else f"[{_quoted(name)}]" for name in part)
     return "input" + "".join(steps)

@@ -6,7 +6,7 @@ Trees of authors are as deep as they like, and not believed to have any form.
 from collections.abc import Iterator
 from typing import Any, Final
 
-Path = tuple[str, ...]
+RegoPath = tuple[str, ...]
 """Names from ``input``, or from ``data``, downwards; the empty one is all of it."""
 
 SCALARS: Final = frozenset({"string", "number", "boolean", "null"})
@@ -47,7 +47,7 @@ def head_of(terms: Any) -> str:
     return str(first.get("value", "")) if is_variable and isinstance(first, dict) else ""
 
 
-def path_of(terms: Any) -> Path:
+def path_of(terms: Any) -> RegoPath:
     """Return the variable and the constant texts that a reference starts with, as far as these go."""
     head = head_of(terms)
     if not head:
@@ -60,13 +60,13 @@ def path_of(terms: Any) -> Path:
     return tuple(names)
 
 
-def package_of(tree: Any) -> Path:
+def package_of(tree: Any) -> RegoPath:
     """Return the names of a module's package without ``data``; empty where the tree has none."""
     package = tree.get("package") if isinstance(tree, dict) else None
     return path_of(package.get("path"))[1:] if isinstance(package, dict) else ()
 
 
-def imports_of(tree: Any) -> Iterator[tuple[str, Path]]:
+def imports_of(tree: Any) -> Iterator[tuple[str, RegoPath]]:
     """Yield the name and the path of each import: ``("lib", ("data", "mcp", "lib"))``."""
     for entry in listed(tree.get("imports")) if isinstance(tree, dict) else ():
         reference = entry.get("path") if isinstance(entry, dict) else None

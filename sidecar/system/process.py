@@ -17,7 +17,7 @@ from sidecar.system.tied_process import tied
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Protocol = TypeVar("Protocol", bound=asyncio.subprocess.SubprocessStreamProtocol)
+ChildProtocol = TypeVar("ChildProtocol", bound=asyncio.subprocess.SubprocessStreamProtocol)
 
 _MOST_OF_A_REPORT = 16
 """Bytes; an error number is shorter."""
@@ -63,14 +63,14 @@ class StandardStreams:
 
 
 async def start_tied(
-    protocol: Callable[[], Protocol],
+    protocol: Callable[[], ChildProtocol],
     command: Sequence[str],
     *,
     streams: StandardStreams,
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
     memory_limit_bytes: int = resource.RLIM_INFINITY,
-) -> tuple[asyncio.SubprocessTransport, Protocol]:
+) -> tuple[asyncio.SubprocessTransport, ChildProtocol]:
     """Start a child through ``tied_process.py``; return when the command itself runs.
 
     Its own session: Ctrl-C on a terminal ends us first, and calls in flight still get their answer.

@@ -22,7 +22,7 @@ from sidecar.model import JsonObject
 from sidecar.system import StandardStreams, start_tied
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
-    Malformed,
+    MalformedMessage,
     Refusal,
     ServerNotification,
     ServerRequest,
@@ -272,7 +272,7 @@ class Child:
 
     def _receive(self, line: bytes | OversizeLine) -> None:
         if isinstance(line, OversizeLine):
-            self._malformed(Malformed(reason="a message over the limit", id=answered_by(line.tail)))
+            self._malformed(MalformedMessage(reason="a message over the limit", id=answered_by(line.tail)))
             return
         match decode_message(line):
             case ServerResult(id=request_id, result=result):
@@ -287,10 +287,10 @@ class Child:
             case ServerNotification():
                 # Progress, logs and resource updates: the sidecar subscribed to none.
                 pass
-            case Malformed() as malformed:
+            case MalformedMessage() as malformed:
                 self._malformed(malformed)
 
-    def _malformed(self, malformed: Malformed) -> None:
+    def _malformed(self, malformed: MalformedMessage) -> None:
         if self._budget.admit(asyncio.get_running_loop().time()):
             self._log.warning("child %d wrote %s", self.pid, malformed.reason)
         if malformed.id is not None and malformed.id in self._pending:

@@ -27,15 +27,15 @@ from sidecar.errors import (
 from sidecar.mcp import EventDecoder, Treatment, from_upstream
 from sidecar.model import JsonObject, Permit, UpstreamResult
 from sidecar.system import BackOff
-from sidecar.upstream.leaving import Leaving
+from sidecar.upstream.leaving import CheckedPayload
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
-    Malformed,
-    Message,
+    MalformedMessage,
     Refusal,
     ServerNotification,
     ServerRequest,
     ServerResult,
+    UpstreamMessage,
     call_params,
     check_initialized,
     decode_message,
@@ -67,7 +67,7 @@ _OWN_HEADERS = frozenset({
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Session:
+class _ServerSession:
     revision: str
     id: str | None
     """None where the server keeps no sessions."""
@@ -102,7 +102,7 @@ class HttpUpstream:
         self._ids = itertools.count(1)
         self._tools = ToolList(max_age_s=_TOOLS_MAX_AGE_S)
         self._http: aiohttp.ClientSession | None = None
-        self._session: _Session | None = None
+        self._session: _ServerSession | None = None
         self._handshake = asyncio.Lock()
         self._recovery: asyncio.Task[None] | None = None
         self._cancellations: set[asyncio.Task[None]] = set()
@@ -187,7 +187,7 @@ class HttpUpstream:
         except TimeoutError as error:
             raise UpstreamTimedOut(f"no answer to {method} within {self._timeout_s} s") from error
 
-    async def _open(self, gone: _Session | None) -> _Session:
+    async def _open(self, gone: _ServerSession | None) -> _ServerSession:
         """Return a session other than ``gone``; the first caller opens it."""
         async with self._handshake:
             if self._session is None or self._session is gone:
@@ -196,7 +196,7 @@ class HttpUpstream:
                 self._tools.changed()
             return self._session
 
-    async def _initialize(self) -> _Session:
+    async def _initialize(self) -> _ServerSession:
         request_id = next(self._ids)
         body = encode_request(request_id, "initialize", initialize_params())
         async with self._post(body, None) as response:
@@ -204,17 +204,17 @@ class HttpUpstream:
             revision = check_initialized(await self._result(response, request_id, None))
         if session_id is not None and not _SESSION_ID.match(session_id):
             raise UpstreamProtocolViolation("the session id has characters other than visible ASCII")
-        session = _Session(revision=revision, id=session_id)
+        session = _ServerSession(revision=revision, id=session_id)
         await self._tell(encode_notification("notifications/initialized"), session)
         self._log.info("the server speaks MCP %s", revision)
         return session
 
     async def _request(
-        self, session: _Session, method: str, params: JsonObject, leaving: Callable[[], None] | None
+        self, session: _ServerSession, method: str, params: JsonObject, leaving: Callable[[], None] | None
     ) -> bytes:
         request_id = next(self._ids)
         text = encode_request(request_id, method, params)
-        body = text if leaving is None else Leaving(text, leaving)
+        body = text if leaving is None else CheckedPayload(text, leaving)
         try:
             async with self._post(body, session) as response:
                 return await self._result(response, request_id, session)
@@ -226,26 +226,27 @@ class HttpUpstream:
             task.add_done_callback(self._cancellations.discard)
             raise
 
-    async def _cancel(self, note: bytes, session: _Session) -> None:
+    async def _cancel(self, note: bytes, session: _ServerSession) -> None:
         try:
             async with asyncio.timeout(_FAREWELL_S):
                 await self._tell(note, session)
         except (UpstreamError, TimeoutError) as error:
             self._log.info("a cancellation was not delivered: %s", error)
 
-    async def _tell(self, body: bytes, session: _Session) -> None:
+    async def _tell(self, body: bytes, session: _ServerSession) -> None:
         """Send a notification or a response."""
         async with self._post(body, session) as response:
             response.close()
 
     @contextlib.asynccontextmanager
-    async def _post(self, body: bytes | Leaving, session: _Session | None) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _post(
+        self, body: bytes | CheckedPayload, session: _ServerSession | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._http is None:
             raise UpstreamUnreachable("not started")
+        post = self._http.post(self._url, data=body, headers=self._headers_of(session), allow_redirects=False)
         try:
-            async with self._http.post(
-                self._url, data=body, headers=self._headers_of(session), allow_redirects=False
-            ) as response:
+            async with post as response:
                 self._check_status(response, session)
                 yield response
         except (aiohttp.ClientError, OSError) as error:
@@ -253,7 +254,7 @@ class HttpUpstream:
                 raise
             raise UpstreamUnreachable(f"{type(error).__name__} while talking to the server") from error
 
-    def _headers_of(self, session: _Session | None) -> dict[str, str]:
+    def _headers_of(self, session: _ServerSession | None) -> dict[str, str]:
         headers = {
             **self._headers,
             "Accept": "application/json, text/event-stream",
@@ -267,7 +268,7 @@ class HttpUpstream:
                 headers["MCP-Session-Id"] = session.id
         return headers
 
-    def _check_status(self, response: aiohttp.ClientResponse, session: _Session | None) -> None:
+    def _check_status(self, response: aiohttp.ClientResponse, session: _ServerSession | None) -> None:
         status = response.status
         match status:
             case 200 | 202:
@@ -286,7 +287,7 @@ class HttpUpstream:
             case _:
                 raise UpstreamProtocolViolation(f"HTTP status {status}")
 
-    async def _result(self, response: aiohttp.ClientResponse, request_id: int, session: _Session | None) -> bytes:
+    async def _result(self, response: aiohttp.ClientResponse, request_id: int, session: _ServerSession | None) -> bytes:
         """Read the answer to one request from its response, JSON or stream."""
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise UpstreamProtocolViolation("the answer is compressed, although the request forbade it")
@@ -305,7 +306,7 @@ class HttpUpstream:
                 raise UpstreamRefused(f"error {code}: {text}")
 
     async def _from_stream(
-        self, content: aiohttp.StreamReader, request_id: int, session: _Session | None
+        self, content: aiohttp.StreamReader, request_id: int, session: _ServerSession | None
     ) -> ServerResult | Refusal:
         decoder = EventDecoder(MAX_MESSAGE_BYTES)
         asked = 0
@@ -328,12 +329,12 @@ class HttpUpstream:
                         return outcome
         raise UpstreamUnreachable("the stream ended before the answer")
 
-    async def _refuse(self, request: ServerRequest, asked: int, session: _Session | None) -> None:
+    async def _refuse(self, request: ServerRequest, asked: int, session: _ServerSession | None) -> None:
         if asked > _MAX_SERVER_REQUESTS or session is None:
             raise UpstreamProtocolViolation("the server sends its client too many requests")
         await self._tell(encode_reply(request), session)
 
-    async def _farewell(self, http: aiohttp.ClientSession, session: _Session) -> None:
+    async def _farewell(self, http: aiohttp.ClientSession, session: _ServerSession) -> None:
         try:
             async with (
                 asyncio.timeout(_FAREWELL_S),
@@ -367,11 +368,11 @@ class HttpUpstream:
             self._recovery = None
 
 
-def _outcome(message: Message, request_id: int) -> ServerResult | Refusal:
+def _outcome(message: UpstreamMessage, request_id: int) -> ServerResult | Refusal:
     match message:
         case ServerResult(id=answered) | Refusal(id=answered) if answered == request_id:
             return message
-        case Malformed(reason=reason):
+        case MalformedMessage(reason=reason):
             raise UpstreamProtocolViolation(reason)
         case _:
             raise UpstreamProtocolViolation("the message is not the answer to this request")

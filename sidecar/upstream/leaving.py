@@ -10,7 +10,7 @@ from aiohttp.payload import BytesPayload
 from typing_extensions import override
 
 
-class Leaving(BytesPayload):
+class CheckedPayload(BytesPayload):
     """Bytes that are written only if ``leaving`` does not raise."""
 
     def __init__(self, body: bytes, leaving: Callable[[], None]) -> None:

@@ -17,12 +17,12 @@ import msgspec
 
 from sidecar import __version__
 from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused
-from sidecar.mcp import Revision
+from sidecar.mcp import McpRevision
 from sidecar.model import JsonObject, JsonValue, Permit, UpstreamResult
 
-PROTOCOL_VERSION = Revision.V2025_11_25.value
+PROTOCOL_VERSION = McpRevision.V2025_11_25.value
 
-ACCEPTED_VERSIONS = frozenset({PROTOCOL_VERSION, Revision.V2025_06_18.value})
+ACCEPTED_VERSIONS = frozenset({PROTOCOL_VERSION, McpRevision.V2025_06_18.value})
 """Earlier revisions allow batch arrays, which this client does not read (removed by MCP 2025-06-18, changelog)."""
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -38,7 +38,7 @@ _ENDING_ID = re.compile(rb'[,{]"id":([0-9]{1,15})\}\s*\Z')
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-class _Envelope(msgspec.Struct, gc=False):
+class _MessageEnvelope(msgspec.Struct, gc=False):
     jsonrpc: Literal["2.0"]
     id: int | str | msgspec.UnsetType | None = msgspec.UNSET
     method: str | msgspec.UnsetType = msgspec.UNSET
@@ -81,7 +81,7 @@ class _ToolsPage(msgspec.Struct, gc=False):
     nextCursor: str | None = None  # noqa: N815 -- the wire's name
 
 
-_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_envelope = msgspec.json.Decoder(_MessageEnvelope).decode
 _decode_error = msgspec.json.Decoder(_ErrorObject).decode
 _decode_tool_result = msgspec.json.Decoder(_ToolResult).decode
 _decode_counted = msgspec.json.Decoder(_Counted).decode
@@ -123,14 +123,14 @@ class ServerNotification:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Malformed:
+class MalformedMessage:
     """Bytes that are not a message; ``id`` is the request that they seem to answer, if that is known."""
 
     reason: str
     id: int | None = None
 
 
-Message = ServerResult | Refusal | ServerRequest | ServerNotification | Malformed
+UpstreamMessage = ServerResult | Refusal | ServerRequest | ServerNotification | MalformedMessage
 
 
 def encode_request(request_id: int, method: str, params: JsonObject) -> bytes:
@@ -178,8 +178,8 @@ def encode_reply(request: ServerRequest) -> bytes:
     return _encode({"jsonrpc": "2.0", "id": request.id, "error": error})
 
 
-def decode_message(line: bytes) -> Message:
-    """Read the envelope of one message; anything but exactly one message is ``Malformed``."""
+def decode_message(line: bytes) -> UpstreamMessage:
+    """Read the envelope of one message; anything but exactly one message is ``MalformedMessage``."""
     try:
         envelope = _decode_envelope(line)
         if envelope.method is not msgspec.UNSET:
@@ -188,7 +188,7 @@ def decode_message(line: bytes) -> Message:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # The parser's text can quote the line, which can hold documents.
         reason = f"not a JSON-RPC message ({type(error).__name__}, {len(line)} bytes)"
-        return Malformed(reason=reason, id=answered_by(line[-64:]))
+        return MalformedMessage(reason=reason, id=answered_by(line[-64:]))
 
 
 def answered_by(tail: bytes) -> int | None:
@@ -260,7 +260,7 @@ def _value(raw: msgspec.Raw) -> JsonValue:
     return value
 
 
-def _asked_or_told(method: str, request_id: int | str | msgspec.UnsetType | None) -> Message:
+def _asked_or_told(method: str, request_id: int | str | msgspec.UnsetType | None) -> UpstreamMessage:
     match request_id:
         case msgspec.UnsetType():
             return ServerNotification(method=method)
@@ -269,15 +269,15 @@ def _asked_or_told(method: str, request_id: int | str | msgspec.UnsetType | None
         case str() if len(request_id) <= _MAX_FOREIGN_ID:
             return ServerRequest(id=request_id, method=method)
         case _:
-            return Malformed(reason="a request with an id that MCP does not allow")
+            return MalformedMessage(reason="a request with an id that MCP does not allow")
 
 
-def _response(envelope: _Envelope) -> Message:
+def _response(envelope: _MessageEnvelope) -> UpstreamMessage:
     if not isinstance(envelope.id, int):
-        return Malformed(reason="a response without the id of a request")
+        return MalformedMessage(reason="a response without the id of a request")
     result, error = bytes(envelope.result), bytes(envelope.error)
     if bool(result) == bool(error):
-        return Malformed(id=envelope.id, reason="a response with both or neither of result and error")
+        return MalformedMessage(id=envelope.id, reason="a response with both or neither of result and error")
     if not error:
         # msgspec skips the inside of a Raw without looking at its encoding.
         if not result.isascii():
@@ -286,7 +286,7 @@ def _response(envelope: _Envelope) -> Message:
     try:
         found = _decode_error(error)
     except msgspec.DecodeError:
-        return Malformed(id=envelope.id, reason="a response whose error has no code and message")
+        return MalformedMessage(id=envelope.id, reason="a response whose error has no code and message")
     return Refusal(id=envelope.id, code=found.code, message=found.message[:_MAX_ERROR_TEXT])
 
 

@@ -18,7 +18,7 @@ from bson.errors import BSONError
 from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.errors import OperationFailure, PyMongoError
 
-from sidecar.commands import View, Views
+from sidecar.commands import View, ViewDefinitions
 from sidecar.errors import ConfigurationError, ViewsUnavailable
 from sidecar.model import JsonValue, Namespace
 from sidecar.ports import Clock
@@ -52,7 +52,7 @@ class _Learned:
     """The views of one database, and when they were asked for (monotonic seconds)."""
 
     at: float
-    views: Views
+    views: ViewDefinitions
     asker: Hashable
 
 
@@ -91,7 +91,7 @@ class MongoViews:
         self._max_asked = max_asked
         self._clients = [_client(text, timeout_s) for text in connection_strings]
         self._learned: dict[str, _Learned] = {}
-        self._flights: dict[str, asyncio.Task[Views]] = {}
+        self._flights: dict[str, asyncio.Task[ViewDefinitions]] = {}
 
     def knows(self, databases: Collection[str]) -> bool:
         """Return whether all of these databases were looked at lately enough."""
@@ -99,7 +99,7 @@ class MongoViews:
         found = (self._learned.get(database) for database in databases)
         return all(learned is not None and now - learned.at < 2 * self._refresh_s for learned in found)
 
-    async def views(self, databases: Collection[str], asker: Hashable) -> Views:
+    async def views(self, databases: Collection[str], asker: Hashable) -> ViewDefinitions:
         """Return every view of these databases, with all its definitions.
 
         Raises:
@@ -119,7 +119,7 @@ class MongoViews:
         for client in self._clients:
             await client.close()
 
-    async def _of(self, database: str, asker: Hashable) -> Views:
+    async def _of(self, database: str, asker: Hashable) -> ViewDefinitions:
         learned = self._learned.get(database)
         age = self._clock.monotonic() - learned.at if learned is not None else None
         if learned is not None and age is not None and age < self._refresh_s:
@@ -129,11 +129,11 @@ class MongoViews:
             return learned.views
         return await asyncio.shield(flight)  # a caller that gives up must not cancel the others
 
-    def _begin(self, database: str, asker: Hashable) -> asyncio.Task[Views]:
+    def _begin(self, database: str, asker: Hashable) -> asyncio.Task[ViewDefinitions]:
         flight = asyncio.create_task(self._fetch(database, asker), name="views")
         self._flights[database] = flight
 
-        def landed(done: asyncio.Task[Views]) -> None:
+        def landed(done: asyncio.Task[ViewDefinitions]) -> None:
             del self._flights[database]
             if not done.cancelled() and (error := done.exception()) is not None:
                 _LOG.warning("the views of a database could not be listed", exc_info=error)
@@ -141,7 +141,7 @@ class MongoViews:
         flight.add_done_callback(landed)
         return flight
 
-    async def _fetch(self, database: str, asker: Hashable) -> Views:
+    async def _fetch(self, database: str, asker: Hashable) -> ViewDefinitions:
         """Ask every connection; if one does not answer, there is no answer."""
         at = self._clock.monotonic()
         try:

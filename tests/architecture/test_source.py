@@ -1,6 +1,7 @@
 """Rules of structure that no linter has: read from the syntax tree, each with a planted violation beside it."""
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -144,22 +145,47 @@ def test_no_module_is_a_drawer(path: Path) -> None:
     assert not DRAWER_NAMES & set(path.relative_to(ROOT).with_suffix("").parts)
 
 
-def classes_of(sources: Mapping[str, str]) -> dict[str, list[str]]:
-    """The files that define each public class, by its name."""
+RECORDED = "sidecar/authoring/records.py"
+"""Reads audit records into structs that are named, with an underscore, after the thing whose record they read."""
+
+
+def types_of(sources: Mapping[str, str]) -> dict[str, list[str]]:
+    """The files that define each class and alias of types, by its name without an underscore in front."""
     found: dict[str, list[str]] = {}
     for file, text in sources.items():
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                found.setdefault(node.name, []).append(file)
+        tree = ast.parse(text)
+        classes = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        for name in [*classes, *_aliases(tree)]:
+            if not (file == RECORDED and name.startswith("_")):
+                found.setdefault(name.lstrip("_"), []).append(file)
     return found
 
 
-def test_a_public_class_name_has_one_meaning() -> None:
-    found = classes_of({name_of(path): path.read_text() for path in SOURCES})
-    assert len(found) > 150
+def _aliases(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                if re.match("_?[A-Z][a-z]", name):
+                    yield name
+            case _:
+                pass
+
+
+def test_the_name_of_a_type_has_one_meaning() -> None:
+    found = types_of({name_of(path): path.read_text() for path in SOURCES})
+    assert len(found) > 300
     assert {name: files for name, files in found.items() if len(files) > 1} == {}
 
 
-def test_two_meanings_of_a_class_name_would_be_found() -> None:
-    sources = {"a.py": "class Place: ...", "b.py": "class _Place: ...", "c.py": "def f():\n    class Place: ..."}
-    assert classes_of(sources) == {"Place": ["a.py", "c.py"]}
+def test_two_meanings_of_the_name_of_a_type_would_be_found() -> None:
+    sources = {
+        "a.py": "class Place: ...",
+        "b.py": "class _Place: ...",
+        "c.py": "def f():\n    class Place: ...",
+        "d.py": "_Place = tuple[str, str]\nPlace: TypeAlias = str\nPLACE = 1",
+    }
+    assert types_of(sources) == {"Place": ["a.py", "b.py", "c.py", "d.py", "d.py"]}
+
+
+def test_a_struct_that_reads_a_record_is_named_after_the_thing() -> None:
+    assert types_of({RECORDED: "class _Access: ...\nclass Access: ..."}) == {"Access": [RECORDED]}

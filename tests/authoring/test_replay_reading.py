@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from sidecar.audit.chain import GENESIS, link
-from sidecar.authoring.records import MAX_ACCESSES, MAX_NAMED, MAX_PARTS, Unreadable, read_question, read_record
+from sidecar.authoring.records import MAX_ACCESSES, MAX_NAMED, MAX_PARTS, UnreadableRecord, read_question, read_record
 from sidecar.authoring.replaying import (
     BATCH,
     BATCH_BYTES,
@@ -262,7 +262,7 @@ def test_an_obligation_however_deep_is_read_or_refused(leaf: JsonValue) -> None:
     def refused(depth: int) -> bool:
         try:
             read_record({**entry, "obligations": [{"access": 0, "filter": nested(depth, leaf)}]})
-        except Unreadable:
+        except UnreadableRecord:
             return True
         return False
 
@@ -351,7 +351,7 @@ def decision(reasons: int, grants: int) -> JsonObject:
 def test_a_record_has_as_much_as_a_decision_can_have_and_no_more(most: JsonObject, beyond: JsonObject) -> None:
     entry = json.JSONDecoder().decode(book(STRANGER).lines[0].decode())
     assert read_record(entry | most) is not None
-    with pytest.raises(Unreadable, match="form"):
+    with pytest.raises(UnreadableRecord, match="form"):
         read_record(entry | beyond)
 
 
@@ -388,7 +388,7 @@ def test_an_arbitrary_record_is_read_or_refused(value: Any) -> None:
     for entry in entries:
         try:
             read_record(entry)
-        except Unreadable:
+        except UnreadableRecord:
             continue
 
 
@@ -396,7 +396,7 @@ def test_an_arbitrary_record_is_read_or_refused(value: Any) -> None:
 def test_an_arbitrary_question_is_read_as_it_stands_or_refused(said: str) -> None:
     try:
         asked = read_question(said)
-    except Unreadable:
+    except UnreadableRecord:
         return
     assert asked.text == said
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sidecar.commands.derive import derive
 from sidecar.commands.draft import MAX_ACCESSES
-from sidecar.commands.views import PASSING, View, Views, databases, expand
+from sidecar.commands.views import PASSING, View, ViewDefinitions, databases, expand
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import Access, AccessKind, Command, FieldUse, Namespace, TargetKind, ToolCall, Trait
 from tests.parts import ROOT
@@ -28,7 +28,7 @@ def view(name: str, source: str, *pipeline: Any, database: str = "sales", on: st
     return View(namespace=ns(name, database), source=ns(source, on or database), pipeline=list(pipeline))
 
 
-def catalog(*views: View) -> Views:
+def catalog(*views: View) -> ViewDefinitions:
     found = defaultdict(list)
     for each in views:
         found[each.namespace].append(each)
@@ -39,7 +39,7 @@ def call(tool: str, **arguments: Any) -> Command:
     return derive(ToolCall(name=tool, arguments=arguments))
 
 
-def added(command: Command, known: Views) -> set[tuple[AccessKind, Namespace]]:
+def added(command: Command, known: ViewDefinitions) -> set[tuple[AccessKind, Namespace]]:
     """What expansion adds; that it keeps everything else, in order, is asserted on the way."""
     expanded = expand(command, known)
     assert expanded.accesses[: len(command.accesses)] == command.accesses
@@ -283,7 +283,7 @@ COMMANDS = st.builds(
 )
 
 
-def reachable(start: set[Namespace], known: Views) -> set[Namespace]:
+def reachable(start: set[Namespace], known: ViewDefinitions) -> set[Namespace]:
     """Every namespace behind the given ones: the same question, answered by text instead of by the walker."""
     found: set[Namespace] = set()
     pending = list(start)

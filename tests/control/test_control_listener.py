@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from sidecar.control import listener
 from sidecar.control.client import ClientTls, ControlError, send
-from sidecar.enforcement import KillSwitch, NotDone
+from sidecar.enforcement import KillSwitch, OperatorCommandFailed
 from sidecar.errors import ConfigurationError
 from sidecar.model import JsonObject
 from tests import parts
@@ -33,7 +33,7 @@ class Commands:
     async def suspend(self, asked: JsonObject, operator: str) -> JsonObject:
         self.told.append((asked, operator))
         if asked.get("subject") == "nobody":
-            raise NotDone("no such person")
+            raise OperatorCommandFailed("no such person")
         return {"suspended": asked}
 
     resume = suspend

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sidecar.edge.http import EdgeConfig, build_application
 from sidecar.edge.origins import default_hosts, default_origins
 from sidecar.edge.server import ServerLimits, serve
-from sidecar.enforcement import EnforcementPoint, Ports, Rules
+from sidecar.enforcement import EnforcementPoint, EnforcementRules, Ports
 from sidecar.errors import DecisionUnavailable
 from sidecar.identity.resource import ResourceUri
 from sidecar.mcp.session import Sessions
@@ -250,7 +250,7 @@ async def running(
         metrics=silence,
     )
     sessions = Sessions(max_sessions, max_sessions, 3600)
-    pep = point(ports, Rules(environment="test", server_version="0"), sessions)
+    pep = point(ports, EnforcementRules(environment="test", server_version="0"), sessions)
     fast = ServerLimits(shutdown_s=1.0, lingering_s=0.2)
     runner = await serve(build_application(pep, config(**changes)), ("127.0.0.1", 0), limits=limits or fast)
     try:

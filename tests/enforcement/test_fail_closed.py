@@ -20,15 +20,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from sidecar.audit.chain import verify
 from sidecar.commands.catalog import CATALOG
 from sidecar.commands.tool_groups import ToolGroup
-from sidecar.enforcement import Caller, EnforcementPoint, Exchange, Ports, Rules
+from sidecar.enforcement import Caller, EnforcementPoint, EnforcementRules, Exchange, Ports
 from sidecar.errors import (
     AuditUnavailable,
     DecisionUnavailable,
     InvalidRequest,
     KeysUnavailable,
+    McpRevisionError,
     MessageError,
     ParseError,
-    RevisionError,
     SessionNotFound,
     SessionRequired,
     SidecarError,
@@ -201,7 +201,7 @@ class World:
             tracer=OtelTracer(None),
             metrics=self.metrics,
         )
-        rules = Rules(
+        rules = EnforcementRules(
             environment="test",
             server_version="0",
             audit_required=staged.get("required", True),
@@ -534,7 +534,7 @@ async def test_without_a_session_there_is_no_call(world):
 async def test_the_protocol_header_must_be_the_sessions(world):
     one = world()
     session = await one.open(revision="2025-06-18")
-    assert isinstance((await one.send(call(), session, protocol="2025-11-25")).error, RevisionError)
+    assert isinstance((await one.send(call(), session, protocol="2025-11-25")).error, McpRevisionError)
     assert code(await one.send(call(), session, protocol="2025-06-18")) == "ok"
 
 
@@ -714,7 +714,7 @@ async def test_one_identity_cannot_keep_a_server_from_the_others(world):
 
     one = world(answer=late)
     session = await one.open()
-    bound = Rules(environment="test", server_version="0").calls_per_identity
+    bound = EnforcementRules(environment="test", server_version="0").calls_per_identity
     held = [asyncio.create_task(one.send(call(number=number), session)) for number in range(bound)]
     async with asyncio.timeout(WAIT_S):
         while len(one.upstream.permits) < bound:  # noqa: ASYNC110 - the upstream under test has no such event

@@ -9,7 +9,14 @@ from typing import Any, cast
 import pytest
 
 from sidecar.audit.chain import verify
-from sidecar.enforcement import EnforcementPoint, KillSwitch, NotDone, Ports, Rules, Suspensions
+from sidecar.enforcement import (
+    EnforcementPoint,
+    EnforcementRules,
+    KillSwitch,
+    OperatorCommandFailed,
+    Ports,
+    Suspensions,
+)
 from sidecar.errors import AuditUnavailable
 from sidecar.mcp import Sessions
 from sidecar.model import JsonObject
@@ -71,7 +78,7 @@ class Operated:
             metrics=metrics,
             suspensions=self.table,
         )
-        pep = EnforcementPoint(ports, Rules(environment="test", server_version="0"), Sessions(8, 8, 60))
+        pep = EnforcementPoint(ports, EnforcementRules(environment="test", server_version="0"), Sessions(8, 8, 60))
         self.switch = KillSwitch(
             pep,
             self.table,
@@ -109,7 +116,7 @@ def test_a_full_disk_keeps_nobody_from_being_suspended_and_is_told(operated: Ope
 def test_what_cannot_be_stored_or_recorded_is_not_given_back(operated: Operated, broken: str) -> None:
     asyncio.run(operated.switch.suspend(ANN, "o"))
     operated.disk.full, operated.sink.fails = broken == "disk", broken == "audit"
-    with pytest.raises(NotDone, match="not resumed"):
+    with pytest.raises(OperatorCommandFailed, match="not resumed"):
         asyncio.run(operated.switch.resume(ANN, "o"))
     assert operated.names() == ["ann"]
     operated.disk.full = operated.sink.fails = False
@@ -132,7 +139,7 @@ def test_what_cannot_be_stored_or_recorded_is_not_given_back(operated: Operated,
     ],
 )
 def test_what_cannot_be_meant_changes_nothing(operated: Operated, changes: JsonObject, why: str) -> None:
-    with pytest.raises(NotDone) as refused:
+    with pytest.raises(OperatorCommandFailed) as refused:
         asyncio.run(operated.switch.suspend({**ANN, **changes}, "o"))
     assert why in refused.value.detail
     assert operated.names() == []
@@ -140,11 +147,11 @@ def test_what_cannot_be_meant_changes_nothing(operated: Operated, changes: JsonO
 
 def test_a_suspension_can_be_made_longer_and_not_shorter(operated: Operated) -> None:
     asyncio.run(operated.switch.suspend({**ANN, "until": 2**34}, "first"))
-    with pytest.raises(NotDone, match="already suspended by first"):
+    with pytest.raises(OperatorCommandFailed, match="already suspended by first"):
         asyncio.run(operated.switch.suspend({**ANN, "until": 2**34 - 1}, "second"))
     done = asyncio.run(operated.switch.suspend(ANN, "second"))
     assert done["extended"] is True
-    with pytest.raises(NotDone, match="already suspended by second"):
+    with pytest.raises(OperatorCommandFailed, match="already suspended by second"):
         asyncio.run(operated.switch.suspend(ANN, "first"))
 
 
@@ -152,7 +159,7 @@ def test_there_is_a_bound_and_the_one_too_many_is_told(operated: Operated, monke
     monkeypatch.setattr("sidecar.enforcement.killswitch.MOST", 2)
     for name in ("ann", "bob"):
         asyncio.run(operated.switch.suspend({**ANN, "subject": name}, "o"))
-    with pytest.raises(NotDone, match="the most"):
+    with pytest.raises(OperatorCommandFailed, match="the most"):
         asyncio.run(operated.switch.suspend({**ANN, "subject": "cid"}, "o"))
     asyncio.run(operated.switch.resume({**ANN, "subject": "bob"}, "o"))
     asyncio.run(operated.switch.suspend({**ANN, "subject": "cid"}, "o"))

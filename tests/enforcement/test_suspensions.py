@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.audit.record import session_digest
 from sidecar.enforcement.suspensions import Suspensions
-from sidecar.errors import Suspended, SuspensionsUnavailable, TokenRejected
+from sidecar.errors import CallerSuspended, SuspensionsUnavailable, TokenRejected
 from sidecar.faults import TokenFault
 from sidecar.identity.suspension import Suspendable, Suspension, SuspensionTarget, names_of, read_suspension
 from sidecar.model import Actor, Identity, Principal
@@ -42,7 +42,7 @@ def suspension(**parts: str) -> Suspension:
 def is_suspended(table: Suspensions, identity: Identity = ANN, session_id: str = "") -> bool:
     try:
         table.require(identity, session_id)
-    except Suspended:
+    except CallerSuspended:
         return True
     return False
 
@@ -62,7 +62,7 @@ USER = suspension(kind="user", issuer=ISSUER, subject="ann")
     ],
 )
 def test_every_name_of_a_caller_suspends_them(parts: dict[str, str]) -> None:
-    with pytest.raises(Suspended):
+    with pytest.raises(CallerSuspended):
         Suspensions(Hours(), [suspension(**parts)]).require(ANN, "s1")
 
 
@@ -104,7 +104,7 @@ def test_a_suspension_ends_at_its_moment_and_not_before() -> None:
     clock = Hours()
     table = Suspensions(clock, [replace(USER, until=1_010)])
     clock.seconds = 1_009
-    with pytest.raises(Suspended):
+    with pytest.raises(CallerSuspended):
         table.require(ANN)
     clock.seconds = 1_010
     assert not is_suspended(table)

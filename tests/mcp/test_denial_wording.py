@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.mcp.denials import explain
-from sidecar.model import Access, AccessKind, Bound, Namespace, Reason, Target, TargetKind
+from sidecar.model import Access, AccessKind, AmplifierBound, Namespace, Reason, Target, TargetKind
 
 PLAIN = Access(
     kind=AccessKind.READ, namespace=Namespace(database="sales", collection="orders"), via="/arguments/collection"
@@ -182,7 +182,10 @@ def test_any_reasons_become_one_bounded_line_without_their_text(reasons, accesse
 
 
 def test_a_bound_that_is_exceeded_is_said() -> None:
-    bounds = [Bound(construct="$topN.n", most=10_000), Bound(construct="$bucketAuto.buckets", most=1000)]
+    bounds = [
+        AmplifierBound(construct="$topN.n", most=10_000),
+        AmplifierBound(construct="$bucketAuto.buckets", most=1000),
+    ]
     reasons = [Reason(code="trait_refused", source="platform", bound=bound) for bound in bounds]
     assert "at most $bucketAuto.buckets 1000, $topN.n 10000 here" in explain(reasons, [PLAIN], ["sales"])
     assert "at most" not in explain(why("trait_refused", None), [PLAIN], ["sales"])

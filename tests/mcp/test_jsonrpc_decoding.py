@@ -10,8 +10,8 @@ from sidecar.errors import InvalidRequest, MessageError, ParseError
 from sidecar.mcp import jsonrpc
 from sidecar.mcp.jsonrpc import (
     Batch,
+    ClientMessage,
     InvalidMessage,
-    Message,
     MessageTooComplex,
     Notification,
     NumberRefused,
@@ -41,7 +41,7 @@ messages = st.one_of(
 )
 
 
-def wire(message: Message | Batch) -> JsonValue:
+def wire(message: ClientMessage | Batch) -> JsonValue:
     """The message as a peer would send it."""
     match message:
         case Request():

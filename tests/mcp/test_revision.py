@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from mcp_types import UNSUPPORTED_PROTOCOL_VERSION, UnsupportedProtocolVersionErrorData
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION, MODERN_PROTOCOL_VERSIONS
 
-from sidecar.errors import InvalidParams, RevisionError
+from sidecar.errors import InvalidParams, McpRevisionError
 from sidecar.mcp.revision import (
     LATEST,
     MODERN,
     PROTOCOL_VERSION_KEY,
-    Revision,
-    UnsupportedRevision,
+    McpRevision,
+    UnsupportedMcpRevision,
     allows_batch,
     check_era,
     check_header,
@@ -23,12 +23,12 @@ from sidecar.mcp.revision import (
 
 
 def test_the_revisions_are_those_of_the_official_sdk():
-    assert tuple(Revision) == HANDSHAKE_PROTOCOL_VERSIONS
+    assert tuple(McpRevision) == HANDSHAKE_PROTOCOL_VERSIONS
     assert LATEST == LATEST_HANDSHAKE_VERSION
     assert set(MODERN_PROTOCOL_VERSIONS) == MODERN
 
 
-@pytest.mark.parametrize("revision", Revision)
+@pytest.mark.parametrize("revision", McpRevision)
 def test_a_known_revision_is_agreed_to(revision):
     assert negotiate(revision.value) is revision
 
@@ -47,19 +47,19 @@ def test_a_revision_that_is_no_string_is_refused(requested):
         negotiate(requested)
 
 
-@pytest.mark.parametrize("session", Revision)
+@pytest.mark.parametrize("session", McpRevision)
 def test_the_header_is_the_sessions_revision_or_absent(session):
     check_header(None, session)
     check_header(session.value, session)
-    others = {*Revision, "2026-07-28", "", "2025-11-25, 2025-11-25", "2025-11-25 ", "DRAFT"} - {session}
+    others = {*McpRevision, "2026-07-28", "", "2025-11-25, 2025-11-25", "2025-11-25 ", "DRAFT"} - {session}
     assert len(others) > 5
     for other in others:
-        with pytest.raises(RevisionError):
+        with pytest.raises(McpRevisionError):
             check_header(other, session)
 
 
 def test_only_one_revision_has_batches():
-    assert [revision for revision in Revision if allows_batch(revision)] == [Revision.V2025_03_26]
+    assert [revision for revision in McpRevision if allows_batch(revision)] == [McpRevision.V2025_03_26]
 
 
 MODERN_CLAIMS = [
@@ -83,7 +83,7 @@ HANDSHAKE_CLAIMS = [
 @pytest.mark.parametrize(("header", "params"), MODERN_CLAIMS)
 def test_either_mark_of_a_stateless_request_is_refused_with_the_revision_that_works(header, params):
     assert modern_claim(header, params)
-    with pytest.raises(UnsupportedRevision) as caught:
+    with pytest.raises(UnsupportedMcpRevision) as caught:
         check_era(header, params)
     assert caught.value.code == UNSUPPORTED_PROTOCOL_VERSION
     assert UnsupportedProtocolVersionErrorData.model_validate(caught.value.data).supported == [LATEST]

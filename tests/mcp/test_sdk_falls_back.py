@@ -45,7 +45,7 @@ async def post(request: web.Request) -> web.Response:
         if methods.classify(message) is methods.Treatment.REFUSE:
             raise MethodRefused
     except SidecarError as error:
-        data = error.data if isinstance(error, revision.UnsupportedRevision) else None
+        data = error.data if isinstance(error, revision.UnsupportedMcpRevision) else None
         body = jsonrpc.encode_error(request_id, error.code, error.public, data)
         return web.Response(body=body, content_type="application/json", status=400 if data else 404)
     if not isinstance(message, Request):

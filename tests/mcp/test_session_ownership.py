@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from sidecar.errors import SessionNotFound, SessionRequired, TooManySessions
-from sidecar.mcp.revision import Revision
+from sidecar.mcp.revision import McpRevision
 from sidecar.mcp.session import IdentityKey, Session, Sessions
 
 ISSUER = "https://idp.example"
@@ -22,7 +22,7 @@ IDLE_S = 10.0
 
 def opened(*, max_total: int = 3, max_per_identity: int = 2, idle_s: float = IDLE_S) -> Sessions:
     sessions = Sessions(max_total, max_per_identity, idle_s)
-    sessions.open("s1", ALICE, Revision.V2025_11_25, CLIENT, 0.0)
+    sessions.open("s1", ALICE, McpRevision.V2025_11_25, CLIENT, 0.0)
     return sessions
 
 
@@ -94,35 +94,35 @@ def clock() -> float:
 
 def test_the_least_recently_used_session_of_an_identity_makes_room_for_its_next():
     sessions = opened()
-    sessions.open("s2", ALICE, Revision.V2025_11_25, CLIENT, 0.0)
+    sessions.open("s2", ALICE, McpRevision.V2025_11_25, CLIENT, 0.0)
     sessions.find("s1", ALICE, 0.0)
-    sessions.open("s3", ALICE, Revision.V2025_11_25, CLIENT, 0.0)
+    sessions.open("s3", ALICE, McpRevision.V2025_11_25, CLIENT, 0.0)
     assert names(sessions, "s1", "s2", "s3") == ["s1", "s3"]
 
 
 def test_in_total_the_user_with_most_sessions_makes_room_and_nobody_else():
     sessions = opened()
     other_agent = (ALICE[0], ALICE[1], "another")
-    sessions.open("s2", NEIGHBOURS[0], Revision.V2025_11_25, CLIENT, 0.0)
-    sessions.open("s3", other_agent, Revision.V2025_11_25, CLIENT, 0.0)
+    sessions.open("s2", NEIGHBOURS[0], McpRevision.V2025_11_25, CLIENT, 0.0)
+    sessions.open("s3", other_agent, McpRevision.V2025_11_25, CLIENT, 0.0)
     sessions.find("s1", ALICE, 0.0)
     bob = ("https://idp.corp.example", "bob", "another")
-    sessions.open("s4", bob, Revision.V2025_11_25, CLIENT, 0.0)
+    sessions.open("s4", bob, McpRevision.V2025_11_25, CLIENT, 0.0)
     assert names(sessions, "s1", "s2", "s3", "s4") == ["s1", "s2", "s4"]
 
 
 def test_a_session_with_a_stream_makes_room_last_and_one_with_a_call_never():
     sessions = opened()
     first = sessions.find("s1", ALICE, 0.0)
-    second = sessions.open("s2", ALICE, Revision.V2025_11_25, CLIENT, 0.0)
+    second = sessions.open("s2", ALICE, McpRevision.V2025_11_25, CLIENT, 0.0)
     with sessions.streaming(first, clock):
-        sessions.open("s3", ALICE, Revision.V2025_11_25, CLIENT, 0.0)
+        sessions.open("s3", ALICE, McpRevision.V2025_11_25, CLIENT, 0.0)
         assert names(sessions, "s1", "s2", "s3") == ["s1", "s3"]
     with sessions.calling(first, clock):
-        third = sessions.open("s4", ALICE, Revision.V2025_11_25, CLIENT, 0.0)
+        third = sessions.open("s4", ALICE, McpRevision.V2025_11_25, CLIENT, 0.0)
         assert names(sessions, "s1", "s3", "s4") == ["s1", "s4"]
         with sessions.calling(third, clock), pytest.raises(TooManySessions):
-            sessions.open("s5", ALICE, Revision.V2025_11_25, CLIENT, 0.0)
+            sessions.open("s5", ALICE, McpRevision.V2025_11_25, CLIENT, 0.0)
     with sessions.streaming(second, clock):
         assert not sessions.lasts("s2", 0.0), "using a session that has ended does not bring it back"
 
@@ -141,14 +141,14 @@ def test_a_session_that_is_in_use_does_not_idle_and_idles_from_then_on(use):
 
 def test_idle_sessions_make_room():
     sessions = opened(max_total=1, max_per_identity=1)
-    sessions.open("s2", ALICE, Revision.V2025_11_25, CLIENT, IDLE_S)
+    sessions.open("s2", ALICE, McpRevision.V2025_11_25, CLIENT, IDLE_S)
     assert len(sessions) == 1
 
 
 @pytest.mark.parametrize("session_id", ["", "s1", "a b", "a\n", "ü", "\x7f"])
 def test_a_session_id_is_new_and_of_visible_ascii(session_id):
     with pytest.raises(ValueError):
-        opened().open(session_id, ALICE, Revision.V2025_11_25, CLIENT, 0.0)
+        opened().open(session_id, ALICE, McpRevision.V2025_11_25, CLIENT, 0.0)
 
 
 @pytest.mark.parametrize("bounds", [{"max_total": 0}, {"max_per_identity": 0}, {"idle_s": 0}, {"idle_s": float("nan")}])
@@ -190,7 +190,7 @@ class SessionMachine(RuleBasedStateMachine):
         name = f"s{self.count}"
         living = self.living()
         full = len(living) >= 4 or list(living.values()).count(key) >= 2
-        self.sessions.open(name, key, Revision.V2025_06_18, CLIENT, self.now)
+        self.sessions.open(name, key, McpRevision.V2025_06_18, CLIENT, self.now)
         ended = {other for other in living if not self.sessions.lasts(other, self.now)}
         assert len(ended) == full
         if list(living.values()).count(key) >= 2:

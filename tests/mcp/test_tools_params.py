@@ -10,7 +10,7 @@ from mcp_types import CallToolResult, InitializeResult, ListToolsResult
 
 from sidecar.errors import InvalidParams
 from sidecar.mcp.denials import DECISION_KEY, denial
-from sidecar.mcp.revision import Revision
+from sidecar.mcp.revision import McpRevision
 from sidecar.mcp.tools import (
     check_list_params,
     initialize_result,
@@ -158,10 +158,10 @@ def test_a_clients_name_is_cleaned_and_never_refused(said, shown):
 
 
 def test_only_tools_are_offered():
-    result = initialize_result(Revision.V2025_06_18, "0.1.0", "Ask first.")
+    result = initialize_result(McpRevision.V2025_06_18, "0.1.0", "Ask first.")
     assert result["capabilities"] == {"tools": {"listChanged": True}}
     assert InitializeResult.model_validate(result).instructions == "Ask first."
-    assert "instructions" not in initialize_result(Revision.V2025_06_18, "0.1.0", None)
+    assert "instructions" not in initialize_result(McpRevision.V2025_06_18, "0.1.0", None)
 
 
 def test_a_list_keeps_the_servers_order():

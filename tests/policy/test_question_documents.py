@@ -26,7 +26,7 @@ from sidecar.model import (
     Trait,
 )
 from sidecar.policy.document import ToolKinds, decision_document, visibility_document
-from sidecar.policy.residual import Possible, possible_document
+from sidecar.policy.residual import PossibleGrant, possible_document
 from tests.parts import ROOT
 
 SCHEMAS = ROOT / "policies" / "schema"
@@ -205,7 +205,7 @@ def test_every_question_is_of_the_schema_and_survives_json(request: AccessReques
 some_kinds = st.frozensets(st.sampled_from(AccessKind), max_size=4)
 some_names = st.none() | st.frozensets(names, max_size=2)
 some_ways = st.builds(
-    Possible, owner=names.filter(bool), kinds=some_names, databases=some_names, collections=some_names
+    PossibleGrant, owner=names.filter(bool), kinds=some_names, databases=some_names, collections=some_names
 )
 
 
@@ -216,7 +216,7 @@ some_ways = st.builds(
     st.none() | st.lists(some_ways, max_size=3),
 )
 def test_every_listing_is_of_the_schema(
-    identity: Identity, context: RequestContext, tools: dict[str, ToolKinds], ways: list[Possible] | None
+    identity: Identity, context: RequestContext, tools: dict[str, ToolKinds], ways: list[PossibleGrant] | None
 ) -> None:
     possible = None if ways is None else possible_document(ways)
     document = visibility_document(identity, context, tools, possible=possible)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import DecisionUnavailable
-from sidecar.model import AccessVerdict, Bound, Decision, JsonValue, Reason
+from sidecar.model import AccessVerdict, AmplifierBound, Decision, JsonValue, Reason
 from sidecar.policy.verdict import KNOWN_ANSWERS, read_decision, read_selftest, read_visibility
 from tests.parts import ROOT
 
@@ -391,7 +391,7 @@ def test_a_selftest_without_a_nonce_proves_nothing() -> None:
 
 def test_a_reason_may_say_the_bound_that_a_command_is_over() -> None:
     answer = patched(DENY, "reasons/0/bound", {"construct": "$topN.n", "most": 10})
-    assert read(answer).reasons[0].bound == Bound(construct="$topN.n", most=10)
+    assert read(answer).reasons[0].bound == AmplifierBound(construct="$topN.n", most=10)
     assert read(DENY).reasons[0].bound is None
     SCHEMA.validate(answer)
 

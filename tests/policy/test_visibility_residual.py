@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from sidecar.errors import DecisionUnavailable
 from sidecar.model import Actor, Identity, JsonValue, Principal
-from sidecar.policy.residual import MAX_NAMES, MAX_WAYS, Possible, possible_document, read_residual, residual_document
+from sidecar.policy.residual import (
+    MAX_NAMES,
+    MAX_WAYS,
+    PossibleGrant,
+    possible_document,
+    read_residual,
+    residual_document,
+)
 
 OWNER: JsonValue = {
     "terms": [
@@ -36,11 +43,11 @@ def kind_is(value: str, **more):
     return says(("eq",), ref("input", "access", "kind"), text(value), **more)
 
 
-def read(*expressions) -> tuple[Possible, ...]:
+def read(*expressions) -> tuple[PossibleGrant, ...]:
     return read_residual({"queries": [[*expressions, OWNER]]})
 
 
-def only(*expressions) -> Possible:
+def only(*expressions) -> PossibleGrant:
     (one,) = read(*expressions)
     return one
 
@@ -166,15 +173,16 @@ def test_anything_at_all_is_read_or_refused(value: JsonValue) -> None:
 
 def test_ways_that_are_the_same_to_the_list_are_one() -> None:
     ways = (
-        Possible(owner="red", kinds=frozenset({"b", "a"}), grant=1),
-        Possible(owner="red", kinds=frozenset({"a", "b"}), grant=2),
+        PossibleGrant(owner="red", kinds=frozenset({"b", "a"}), grant=1),
+        PossibleGrant(owner="red", kinds=frozenset({"a", "b"}), grant=2),
     )
     assert possible_document(ways) == [{"owner": "red", "kinds": ["a", "b"], "databases": None, "collections": None}]
 
 
 def test_many_grants_of_one_name_are_one_way_with_many_names() -> None:
     ways = [
-        Possible(owner="red", kinds=frozenset({"read"}), collections=frozenset({f"c{n}"})) for n in range(MAX_NAMES)
+        PossibleGrant(owner="red", kinds=frozenset({"read"}), collections=frozenset({f"c{n}"}))
+        for n in range(MAX_NAMES)
     ]
     [way] = possible_document(ways)
     assert way == {
@@ -183,18 +191,18 @@ def test_many_grants_of_one_name_are_one_way_with_many_names() -> None:
         "databases": None,
         "collections": sorted(f"c{n}" for n in range(MAX_NAMES)),
     }
-    more = [*ways, Possible(owner="red", kinds=frozenset({"read"}), collections=frozenset({"one more"}))]
+    more = [*ways, PossibleGrant(owner="red", kinds=frozenset({"read"}), collections=frozenset({"one more"}))]
     assert possible_document(more) == [{"owner": "red", "kinds": ["read"], "databases": None, "collections": None}]
-    every = [*ways[:2], Possible(owner="red", kinds=frozenset({"read"}))]
+    every = [*ways[:2], PossibleGrant(owner="red", kinds=frozenset({"read"}))]
     assert possible_document(every) == possible_document(every[::-1])
     assert possible_document(every) == [{"owner": "red", "kinds": ["read"], "databases": None, "collections": None}]
 
 
 def test_an_owner_with_many_ways_counts_as_one_that_can_grant_everything() -> None:
-    def ways(count: int) -> list[Possible]:
-        return [Possible(owner="red", databases=frozenset({f"d{number}"})) for number in range(count)]
+    def ways(count: int) -> list[PossibleGrant]:
+        return [PossibleGrant(owner="red", databases=frozenset({f"d{number}"})) for number in range(count)]
 
-    blue = Possible(owner="blue", kinds=frozenset({"read"}))
+    blue = PossibleGrant(owner="blue", kinds=frozenset({"read"}))
     assert len(possible_document([*ways(MAX_WAYS), blue])) == MAX_WAYS + 1
     everything = {"owner": "red", "kinds": None, "databases": None, "collections": None}
     told = possible_document([*ways(MAX_WAYS + 1), blue])
@@ -203,14 +211,14 @@ def test_an_owner_with_many_ways_counts_as_one_that_can_grant_everything() -> No
 
 names = st.none() | st.frozensets(st.sampled_from("abcd"), min_size=1)
 some_ways = st.lists(
-    st.builds(Possible, owner=st.sampled_from(["red", "blue"]), kinds=names, databases=names, collections=names),
+    st.builds(PossibleGrant, owner=st.sampled_from(["red", "blue"]), kinds=names, databases=names, collections=names),
     max_size=12,
 )
 
 
 @given(some_ways, st.sampled_from(["red", "blue"]), *[st.sampled_from("abcd")] * 3)
 def test_nothing_that_could_be_granted_is_lost_and_nothing_is_added(
-    ways: list[Possible], owner: str, kind: str, database: str, collection: str
+    ways: list[PossibleGrant], owner: str, kind: str, database: str, collection: str
 ) -> None:
     def covers(listed: JsonValue, name: str) -> bool:
         return listed is None or (isinstance(listed, list) and name in listed)

@@ -15,7 +15,7 @@ from sidecar.authoring.checking import reads_document
 from sidecar.policyset.checks import workshop
 from sidecar.policyset.folder import PolicySet
 from sidecar.policyset.read_list import EVERYTHING, ReadList, rules_of, widest, written
-from sidecar.policyset.syntax_tree import Path as Part
+from sidecar.policyset.syntax_tree import RegoPath
 
 pytestmark = pytest.mark.real
 
@@ -257,7 +257,7 @@ def policy_sets(draw: st.DrawFn) -> list[str]:
     return modules
 
 
-def changed(question: Any, other: Any, reads: frozenset[Part]) -> Any:
+def changed(question: Any, other: Any, reads: frozenset[RegoPath]) -> Any:
     """Another question, in which what is read is as it was."""
     mixed = json.loads(json.dumps(other))  # noqa: TID251 - a copy
     for part in reads:
@@ -338,7 +338,7 @@ FORMS = {
 
 
 @st.composite
-def chains(draw: st.DrawFn) -> tuple[Part, list[str]]:
+def chains(draw: st.DrawFn) -> tuple[RegoPath, list[str]]:
     """A part of the question, and modules in which a rule of the team reads it, through up to four others."""
     first, second = draw(st.sampled_from(NAMES_OF_PARTS)), draw(st.sampled_from(NAMES_OF_PARTS))
     imports: dict[str, set[str]] = {package: set() for package in PACKAGES}
@@ -395,7 +395,7 @@ def everywhere(value: str) -> dict[str, Any]:
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(chains())
 def test_a_part_that_is_read_through_any_chain_is_listed(
-    opa_binary: str, tmp_path_factory: pytest.TempPathFactory, chain: tuple[Part, list[str]]
+    opa_binary: str, tmp_path_factory: pytest.TempPathFactory, chain: tuple[RegoPath, list[str]]
 ) -> None:
     part, modules = chain
     folder = tmp_path_factory.mktemp("set")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused
 from sidecar.upstream.messages import (
-    Malformed,
+    MalformedMessage,
     Refusal,
     ServerNotification,
     ServerRequest,
@@ -40,12 +40,14 @@ def test_a_request_is_one_line_that_decodes_to_itself(number, method, params):
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_malformed(line):
-    assert isinstance(decode_message(line), ServerResult | Refusal | ServerRequest | ServerNotification | Malformed)
+    assert isinstance(
+        decode_message(line), ServerResult | Refusal | ServerRequest | ServerNotification | MalformedMessage
+    )
 
 
 @given(JSON)
 def test_any_json_is_a_message_or_malformed(value):
-    assert isinstance(decode_message(msgspec.json.encode(value)), Malformed)
+    assert isinstance(decode_message(msgspec.json.encode(value)), MalformedMessage)
 
 
 @given(
@@ -54,7 +56,7 @@ def test_any_json_is_a_message_or_malformed(value):
 def test_any_envelope_is_a_message_or_malformed(envelope):
     assert isinstance(
         decode_message(msgspec.json.encode(envelope)),
-        ServerResult | Refusal | ServerRequest | ServerNotification | Malformed,
+        ServerResult | Refusal | ServerRequest | ServerNotification | MalformedMessage,
     )
 
 
@@ -97,7 +99,7 @@ def test_messages_are_told_apart(line, expected):
     ids=repr,
 )
 def test_near_misses_are_malformed(line):
-    assert isinstance(decode_message(line), Malformed)
+    assert isinstance(decode_message(line), MalformedMessage)
 
 
 @pytest.mark.parametrize(
