@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from sidecar.model import AuthScheme, Credential, UnverifiedToken
-from sidecar.oauth import Dpop, FileKeySet, JwtVerifier, TrustedIssuer
+from sidecar.oauth import Binding, FileKeySet, JwtVerifier, TrustedIssuer
 from sidecar.system import SystemClock
 
 ISSUER: Final = "https://idp.example"
@@ -57,7 +57,7 @@ def verifier(folder: Path) -> JwtVerifier:
     file.write_text(json.dumps({"keys": keys}))
     clock = SystemClock()
     issuer = TrustedIssuer(
-        issuer=ISSUER, audiences=frozenset({RESOURCE}), keys=FileKeySet(file, clock), dpop=Dpop.ALLOWED
+        issuer=ISSUER, audiences=frozenset({RESOURCE}), keys=FileKeySet(file, clock), dpop=Binding.ALLOWED
     )
     return JwtVerifier([issuer], clock)
 

@@ -126,7 +126,7 @@ async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
             upstream.on_tools_changed(pep.tools_changed)
         limits = _limits(config)
         connections = Connections(limits.connections, clock.monotonic, metrics.connection_ended)
-        around = _around(config, audit, trusted, databases)
+        around = _around(config, audit, trusted, databases, own_tls)
         readiness = Readiness(decisions, upstreams, metrics, pep, candidate, connections, suspensions, around)
         stack.push_async_callback(cancelled, asyncio.create_task(readiness.watch(), name="readiness"))
         with naming("listen"):
@@ -206,7 +206,13 @@ def _telemetry(config: Settings, stack: AsyncExitStack) -> tuple[OtelMetrics, Ot
     return metrics, tracer
 
 
-def _around(config: Settings, audit: FileAuditSink, trusted: issuers.Issuers, databases: Databases) -> Surroundings:
+def _around(
+    config: Settings,
+    audit: FileAuditSink,
+    trusted: issuers.Issuers,
+    databases: Databases,
+    own_tls: tls.ListenerTls | None,
+) -> Surroundings:
     return Surroundings(
         audit_required=config.audit.on_failure == "deny",
         audit=audit,
@@ -214,6 +220,7 @@ def _around(config: Settings, audit: FileAuditSink, trusted: issuers.Issuers, da
         look_at_keys=trusted.look,
         databases=databases,
         routes=lambda routed: set_up.differing_routes(config, routed),
+        tls_error=lambda: "" if own_tls is None else own_tls.error,
         concerns=set_up.concerns(config),
     )
 
@@ -254,6 +261,7 @@ def _edge(config: Settings) -> http.EdgeConfig:
         allowed_hosts=origins.default_hosts(config.resource, host) | frozenset(config.allowed_hosts),
         allowed_origins=origins.default_origins(config.resource, host) | frozenset(config.allowed_origins),
         proxies=config.proxies.read(),
+        certificates=config.proxies.certificates() if any(one.mtls != "off" for one in config.issuers) else None,
         max_request_bytes=config.max_request_bytes,
     )
 

@@ -48,6 +48,12 @@ class InvalidRequest(MessageError):
     code = -32600
 
 
+class ProxyCertificate(InvalidRequest):
+    """A trusted proxy's header with the client's certificate is ambiguous or malformed."""
+
+    label = "proxy_certificate"
+
+
 class InvalidParams(MessageError):
     """The method is known, its parameters are not of the method's form."""
 

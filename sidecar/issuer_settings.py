@@ -128,6 +128,9 @@ class Issuer(SettingsGroup):
     dpop: Literal["off", "allowed", "required"] = "off"
     """Tokens that are bound to a key of the client (DPoP, RFC 9449): `off` refuses them, `allowed` takes them with a
     proof and others as bearer tokens, `required` takes no others."""
+    mtls: Literal["off", "allowed", "required"] = "off"
+    """Tokens that are bound to a certificate of the client (mutual TLS, RFC 8705): `off` refuses them, `allowed` takes
+    them over connections with that certificate and others as bearer tokens, `required` takes no others."""
     services: tuple[str, ...] = ()
     """Agents that may speak for themselves (client credentials). All others need a person; policies see
     `input.subject.type` as `service`."""
@@ -158,6 +161,13 @@ class Issuer(SettingsGroup):
     def _one_key_source(self) -> Self:
         if self.jwks_file is not None and self.jwks_uri is not None:
             msg = "give at most one of jwks_file and jwks_uri"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _one_binding_at_most_is_required(self) -> Self:
+        if "required" in (self.dpop, self.mtls) and "off" not in (self.dpop, self.mtls):
+            msg = "where one of dpop and mtls is required, the other one must be off"
             raise ValueError(msg)
         return self
 

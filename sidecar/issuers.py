@@ -13,9 +13,9 @@ from sidecar.errors import ConfigurationError, KeysUnavailable
 from sidecar.identity import ClaimMap, IdentityRules, PersonRule, spellings
 from sidecar.issuer_settings import Issuer
 from sidecar.oauth import (
+    Binding,
     ClientAuthentication,
     Discovery,
-    Dpop,
     FetchLimits,
     FileKeySet,
     Introspection,
@@ -127,7 +127,8 @@ def trusted(entry: Issuer, config: Settings, keys: KeySet) -> TrustedIssuer:
         required=entry.required,
         clients=frozenset(entry.clients),
         leeway_s=entry.leeway_s,
-        dpop=Dpop(entry.dpop),
+        dpop=Binding(entry.dpop),
+        mtls=Binding(entry.mtls),
     )
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import model_validator
 
-from sidecar.edge import ForwardedHeader, TrustedProxies, tls
+from sidecar.edge import CertificateHeader, CertificateReader, ForwardedHeader, TrustedProxies, tls
 from sidecar.settings_group import SettingsGroup
 
 UNIX: Final = "unix:"
@@ -46,14 +46,15 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 class Tls(SettingsGroup):
-    """TLS of the listener itself, 1.2 at least; changed files are taken up without a restart."""
+    """TLS of the listener itself, 1.2 at least; changed files are taken up without a restart. See docs/tls.md."""
 
     certificate_file: Path | None = None
     """PEM: the certificate of `listen`, then its chain. Without it, something in front has to end TLS."""
     key_file: Path | None = None
     """PEM: its private key, without a password, readable by this user only."""
     client_certificates: Literal["off", "optional", "required"] = "off"
-    """Whether clients show a certificate: `optional` asks for one, `required` refuses connections without."""
+    """Whether clients show a certificate: `optional` asks for one, `required` refuses connections without. Both need
+    TLS 1.3."""
     client_ca_file: Path | None = None
     """PEM: the authorities that issue the certificates of clients."""
 
@@ -90,6 +91,27 @@ class Proxies(SettingsGroup):
     header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
     """The one header that they write. The other one is not read: a client could send it."""
 
+    certificate_header: Literal["", "client-cert", "ssl-client-cert"] = ""
+    """The header in which they name the client's certificate: `client-cert` is RFC 9440, `ssl-client-cert` the escaped
+    PEM of nginx. It counts only over `tls` with a certificate of `tls.client_ca_file` and such a subject:"""
+    certificate_subjects: tuple[str, ...] = ()
+    """Subjects of the certificates that proxies show, such as `organizationName=Example,commonName=proxy`."""
+
+    @model_validator(mode="after")
+    def _proxies_prove_themselves(self) -> Self:
+        if self.certificate_header and not (self.certificate_subjects and (self.trusted or self.unix)):
+            msg = "certificate_header needs trusted (or unix) and certificate_subjects: who may name certificates"
+            raise ValueError(msg)
+        return self
+
     def read(self) -> TrustedProxies:
         """Return them as the edge asks them."""
         return TrustedProxies(networks=self.trusted, header=ForwardedHeader(self.header), local=self.unix)
+
+    def certificates(self) -> CertificateReader:
+        """Return which certificate a request comes with."""
+        return CertificateReader(
+            proxies=self.read(),
+            header=CertificateHeader(self.certificate_header),
+            subjects=frozenset(self.certificate_subjects),
+        )

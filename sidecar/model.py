@@ -38,6 +38,8 @@ class Credential:
     token: UnverifiedToken = field(repr=False)
     proof: str | None = field(default=None, repr=False)
     """The ``DPoP`` header, as it came."""
+    certificate: str | None = None
+    """Thumbprint of the certificate that the client proved to hold (RFC 8705 section 3.1), as TLS has it."""
     method: str
     """The request's method."""
     uri: str

@@ -66,6 +66,8 @@ class Surroundings:
     databases: Databases
     routes: Callable[[frozenset[str] | None], str]
     """What the routed servers and the configured ones do not have in common."""
+    tls_error: Callable[[], str]
+    """Why the listener's newest certificate is not served; empty where it is, or where it has no TLS."""
     concerns: Collection[str]
 
 
@@ -119,7 +121,8 @@ class Readiness:
         ``policies`` is a refused policy set, ``candidate`` a refused candidate, ``connections`` a listener that is full
         or had to end a connection for another a moment ago, ``database:…`` a database that does not answer, ``keys:…``
         an issuer whose newest keys cannot be had, ``audit`` evidence that is not stored and need not be, ``routes``
-        servers that the policies and the settings do not have in common. The rest are concerns of the start.
+        servers that the policies and the settings do not have in common, ``tls`` a newer certificate of the listener
+        that cannot be served. The rest are concerns of the start.
         """
         sets = {"policies": self._decisions, "candidate": self._candidate}
         names = [name for name, opa in sets.items() if opa is not None and opa.policy_state.result is Load.REFUSED]
@@ -129,6 +132,7 @@ class Readiness:
         names += [f"keys:{issuer}" for issuer, keys in around.keys.items() if keys.fault or not keys.usable]
         names += [] if around.audit_required or around.audit.ready else ["audit"]
         names += ["routes"] if self._differing_routes() else []
+        names += ["tls"] if around.tls_error() else []
         return [*names, *around.concerns]
 
     async def watch(self) -> None:

@@ -269,6 +269,18 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _certificates_can_be_shown(self) -> Self:
+        if self.tls.client_certificates != "off":
+            return self
+        if self.proxies.certificate_header:
+            msg = 'proxies.certificate_header needs tls with client_certificates: proxies show theirs ("required")'
+            raise ValueError(msg)
+        if bound := [one.issuer for one in self.issuers if one.mtls != "off"]:
+            msg = f'mtls of {", ".join(bound)} needs tls.client_certificates "optional" or "required"'
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _unique_names(self) -> Self:
         names = [server.name for server in self.servers]
         if twice := sorted({name for name in names if names.count(name) > 1}):

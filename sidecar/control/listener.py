@@ -24,6 +24,7 @@ from sidecar.enforcement import KillSwitch, OperatorCommandFailed
 from sidecar.errors import ConfigurationError
 from sidecar.mcp import jsonrpc
 from sidecar.model import JsonObject
+from sidecar.system import subject_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -110,14 +111,6 @@ def certified(subjects: Collection[str]) -> Operator:
         return f"certificate {subject}" if subject in subjects else None
 
     return operator
-
-
-def subject_of(certificate: "dict[str, object]") -> str:
-    """Return a certificate's subject as text, in its own order: ``organizationName=Example,commonName=ann``."""
-    names = certificate.get("subject")
-    if not isinstance(names, tuple):
-        return ""
-    return ",".join(f"{kind}={value}" for group in names for kind, value in group)
 
 
 async def serve_unix(switch: KillSwitch, path: Path) -> web.AppRunner:

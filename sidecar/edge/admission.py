@@ -149,13 +149,14 @@ def check_origin(headers: Headers, allowed: Collection[str]) -> str | None:
     return said
 
 
-def credential(headers: Headers, method: str, uri: ResourceUri) -> Credential | None:
+def credential(headers: Headers, method: str, uri: ResourceUri, certificate: str | None = None) -> Credential | None:
     """Return what the request proves itself with, or None where there is no Authorization header.
 
     Args:
         headers: the request's.
         method: the request's.
         uri: this endpoint's as clients dial it, which proofs name; a proxy in front may have changed the target.
+        certificate: thumbprint of the client's, which TLS saw proven.
 
     Raises:
         MalformedAuthorization: there is one, but it is not exactly one credential of a known scheme.
@@ -170,6 +171,7 @@ def credential(headers: Headers, method: str, uri: ResourceUri) -> Credential | 
         scheme=AuthScheme.DPOP if match[1].lower() == "dpop" else AuthScheme.BEARER,
         token=UnverifiedToken(match[2]),
         proof=headers.get("DPoP"),
+        certificate=certificate,
         method=method,
         uri=uri.text,
     )

@@ -51,7 +51,7 @@ class TrustedProxies:
         Returns:
             The peer itself where it is no trusted proxy, and the last trusted one where what it says is no address.
         """
-        if not self._trusts(peer):
+        if not self.trusts(peer):
             return peer
         claimed = self._claimed(headers)
         found = peer
@@ -64,7 +64,8 @@ class TrustedProxies:
                 return found
         return found
 
-    def _trusts(self, peer: str) -> bool:
+    def trusts(self, peer: str) -> bool:
+        """Whether the other end of a connection is one of the proxies."""
         if not peer:
             return self.local
         address = _address(peer)

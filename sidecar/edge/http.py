@@ -14,6 +14,7 @@ from typing import Final
 from aiohttp import ClientPayloadError, web
 
 from sidecar.edge import admission
+from sidecar.edge.certificates import CertificateReader
 from sidecar.edge.forwarded import TrustedProxies
 from sidecar.edge.resource import ProtectedResource
 from sidecar.edge.server import COMMON_HEADERS
@@ -93,6 +94,8 @@ class EdgeConfig:
     """See ``origins.default_origins`` and ``admission.check_origin``."""
     proxies: TrustedProxies = field(default_factory=TrustedProxies)
     """Whose word about the client's address counts."""
+    certificates: CertificateReader | None = None
+    """Which certificate a request comes with; None where no issuer's tokens may be bound to one."""
     max_request_bytes: int = 1_000_000
     """Below the MongoDB MCP server's own 1 MiB."""
     body_timeout_s: float = 30.0
@@ -120,6 +123,7 @@ class EdgeConfig:
             authorization_servers=self.authorization_servers,
             scopes=self.scopes,
             proof_algorithms=self.proof_algorithms,
+            certificates=self.certificates is not None,
         )
 
 
@@ -205,7 +209,8 @@ class _Edge:
         exchange = self._exchange_of(request)
         try:
             self._check(request)
-            credential = admission.credential(request.headers, request.method, self._config.resource_uri)
+            certificate = self._certificate(request)
+            credential = admission.credential(request.headers, request.method, self._config.resource_uri, certificate)
         except SidecarError as error:
             return await self._refuse(error, exchange)
         try:
@@ -213,6 +218,10 @@ class _Edge:
         except (AuthenticationError, KeysUnavailable, CallerSuspended, SuspensionsUnavailable) as error:
             return self._answer_error(error)  # the enforcement point has audited it
         return await handler(request, exchange, caller)
+
+    def _certificate(self, request: web.Request) -> str | None:
+        reader = self._config.certificates
+        return None if reader is None else reader.thumbprint(request.transport, request.remote or "", request.headers)
 
     def _check(self, request: web.Request) -> None:
         """Refuse what is not for this endpoint; a browser's page that is let in may read the answer (Fetch, CORS)."""

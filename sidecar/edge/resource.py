@@ -44,6 +44,9 @@ class ProtectedResource:
     proof_algorithms: tuple[str, ...] = ()
     """What a proof of possession may be signed with (RFC 9449); none where no issuer's tokens may be bound."""
 
+    certificates: bool = False
+    """Whether tokens may be bound to certificates of clients (RFC 8705)."""
+
     def __post_init__(self) -> None:
         try:
             self.metadata()
@@ -64,7 +67,13 @@ class ProtectedResource:
     def metadata(self) -> bytes:
         """Return the metadata document."""
         return jsonrpc.encode(
-            resource_metadata(self.uri, self.authorization_servers, self.scopes, self.proof_algorithms)
+            resource_metadata(
+                self.uri,
+                self.authorization_servers,
+                self.scopes,
+                self.proof_algorithms,
+                certificates=self.certificates,
+            )
         )
 
     def challenge(self, error: SidecarError) -> str | None:

@@ -4,7 +4,9 @@ A connection that is made after the files changed is made with the new ones. Eve
 (the server name callback runs for each ClientHello, also for one without a name), so that certificate, key and the
 authorities for client certificates change together or not at all. Files that do not fit together change nothing.
 
-Sources: RFC 9325 (TLS 1.2 as the floor, 1.3 preferred), RFC 8446.
+Where client certificates are asked for, the floor is TLS 1.3, and no session is resumed.
+
+Sources: RFC 9325 (TLS 1.2 as the floor, 1.3 preferred), RFC 8446 sections 2.2 and 4.6.1.
 """
 
 import logging
@@ -65,7 +67,10 @@ class ListenerTls:
         self.error = ""
         """Why the files as they are now are not served; empty where they are."""
         self.context = _context(files)
-        """What a listener is made with; each handshake goes on with the newest."""
+        if files.client_certificates is not ClientCertificates.OFF:
+            # A resumed session brings its certificate along unverified, also one of an authority that is no longer
+            # trusted. Tickets are this context's, whichever the handshake goes on with.
+            self.context.num_tickets = 0
         self.context.sni_callback = self._choose
 
     def refresh(self) -> None:
@@ -100,6 +105,7 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
     try:
         context.load_cert_chain(files.certificate, files.key, password=_no_password)
         if files.client_certificates is not ClientCertificates.OFF:
+            context.minimum_version = ssl.TLSVersion.TLSv1_3  # 1.2 resumes from OpenSSL's own cache (see ListenerTls)
             context.load_verify_locations(cafile=files.client_authorities)
             context.verify_mode = _ASKED[files.client_certificates]
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError

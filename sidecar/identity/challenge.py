@@ -68,6 +68,8 @@ def resource_metadata(
     authorization_servers: Sequence[str],
     scopes: Sequence[str],
     proof_algorithms: Sequence[str] = (),
+    *,
+    certificates: bool = False,
 ) -> JsonObject:
     """Return the protected resource metadata (RFC 9728 section 2).
 
@@ -76,6 +78,7 @@ def resource_metadata(
         authorization_servers: issuer identifiers, at least one (MCP 2025-11-25, authorization server location).
         scopes: the scopes that basic use needs, not all there are (MCP, scope selection); none leaves the member out.
         proof_algorithms: what a proof of possession may be signed with; none where there are no proofs.
+        certificates: whether tokens may be bound to certificates of clients (RFC 8705 section 3.3).
 
     Raises:
         ValueError: no server, a server that is not a URL, or a scope of no scope's form.
@@ -91,6 +94,8 @@ def resource_metadata(
         metadata["scopes_supported"] = [_checked(_SCOPE_TOKEN, scope) for scope in scopes]
     if proof_algorithms:
         metadata["dpop_signing_alg_values_supported"] = [*proof_algorithms]
+    if certificates:
+        metadata["tls_client_certificate_bound_access_tokens"] = True
     return metadata
 
 

@@ -2,11 +2,12 @@
 
 from sidecar.oauth import key_sets
 from sidecar.oauth.client_authentication import AuthMethod, ClientAuthentication
+from sidecar.oauth.confirmation import Binding
 from sidecar.oauth.dpop import PROOF_ALGORITHMS
 from sidecar.oauth.fetch import FetchLimits, check_address
 from sidecar.oauth.introspection import Introspection
 from sidecar.oauth.jwk import NotAKeySet
-from sidecar.oauth.jwt_tokens import MAX_LEEWAY_S, Dpop, TrustedIssuer
+from sidecar.oauth.jwt_tokens import MAX_LEEWAY_S, TrustedIssuer
 from sidecar.oauth.key_sets import FileKeySet, KeySet, RemoteKeySet, WatchedKeySet
 from sidecar.oauth.metadata import Discovery
 from sidecar.oauth.verifier import JwtVerifier
@@ -15,9 +16,9 @@ __all__ = [
     "MAX_LEEWAY_S",
     "PROOF_ALGORITHMS",
     "AuthMethod",
+    "Binding",
     "ClientAuthentication",
     "Discovery",
-    "Dpop",
     "FetchLimits",
     "FileKeySet",
     "Introspection",

@@ -8,7 +8,6 @@ token already names.
 import base64
 import hashlib
 import hmac
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -39,7 +38,6 @@ _MEMBERS: Final = {"EC": ("crv", "kty", "x", "y"), "RSA": ("e", "kty", "n"), "OK
 """What a thumbprint is made of (RFC 7638 section 3.2, RFC 8037 section 2), in the order of the alphabet."""
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 """RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1: members that no public key has."""
-_THUMBPRINT: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 _UNVERIFIED_CLAIMS: Final[jwt.types.Options] = {
@@ -62,21 +60,6 @@ class _Proof:
     id: bytes
     """Digest of key and ``jti``."""
     good_until: float
-
-
-def bound_key(claims: JsonObject) -> str | None:
-    """Return the thumbprint of the key that a token is bound to (RFC 9449 section 6.1), or None where it is not bound.
-
-    Raises:
-        TokenRejected: it is bound to something else, or to something else besides.
-    """
-    if "cnf" not in claims:
-        return None
-    confirmation = claims["cnf"]
-    thumbprint = confirmation.get("jkt") if isinstance(confirmation, dict) and len(confirmation) == 1 else None
-    if not isinstance(thumbprint, str) or not _THUMBPRINT.fullmatch(thumbprint):
-        raise TokenRejected("the token is bound to what is not checked here", fault=TokenFault.BOUND)
-    return thumbprint
 
 
 class ProofChecker:

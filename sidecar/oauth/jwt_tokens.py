@@ -7,7 +7,6 @@ list states what is verified and where.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final
 
 import jwt
@@ -16,6 +15,7 @@ from sidecar.errors import ConfigurationError, TokenRejected
 from sidecar.faults import TokenFault
 from sidecar.identity import CLIENT_CLAIMS, IdentityRules
 from sidecar.model import JsonObject, JsonValue, UnverifiedToken
+from sidecar.oauth.confirmation import Binding, confirmation
 from sidecar.oauth.jwk import ASYMMETRIC_ALGORITHMS, VerificationKey
 from sidecar.oauth.key_sets import KeySet
 from sidecar.oauth.unverified import UnverifiedJwt
@@ -66,15 +66,6 @@ _NO_AUDIENCE: Final[jwt.types.Options] = {
 }
 
 
-class Dpop(StrEnum):
-    """Whether an issuer's tokens may, or must, be bound to a key of the client (RFC 9449)."""
-
-    OFF = "off"
-    """A bound token is refused, because its proof would not be checked."""
-    ALLOWED = "allowed"
-    REQUIRED = "required"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedIssuer:
     """An authorization server that is trusted to say who is calling.
@@ -98,7 +89,10 @@ class TrustedIssuer:
     clients: frozenset[str] = frozenset()
     """Clients whose tokens need no ``aud``; empty: every token needs one."""
     leeway_s: float = 30.0
-    dpop: Dpop = Dpop.OFF
+    dpop: Binding = Binding.OFF
+    """Tokens bound to a key of the client (RFC 9449)."""
+    mtls: Binding = Binding.OFF
+    """Tokens bound to a certificate of the client (RFC 8705)."""
 
     def __post_init__(self) -> None:
         if not self.issuer or not self.audiences or "" in self.audiences:
@@ -115,6 +109,8 @@ class TrustedIssuer:
             raise ConfigurationError(f"{self.issuer}: `required` names a claim that tokens of every kind have")
         if not 0 <= self.leeway_s <= MAX_LEEWAY_S:
             raise ConfigurationError(f"leeway of {self.issuer}: between 0 and {MAX_LEEWAY_S} seconds")
+        if Binding.REQUIRED in (self.dpop, self.mtls) and Binding.OFF not in (self.dpop, self.mtls):
+            raise ConfigurationError(f"{self.issuer}: what is required in one of dpop and mtls is off in the other")
 
 
 async def verified_claims(
@@ -185,9 +181,10 @@ def check_claims(claims: JsonObject, issuer: TrustedIssuer) -> None:
     Raises:
         TokenRejected: so it is.
     """
-    if issuer.dpop is Dpop.OFF and "cnf" in claims:
-        # A-45, RFC 9449 section 7.1: a token bound to a key is no bearer token, and no proof of possession is checked
-        raise TokenRejected("the token is bound to a key", fault=TokenFault.BOUND)
+    bound = confirmation(claims)
+    if (bound.key and issuer.dpop is Binding.OFF) or (bound.certificate and issuer.mtls is Binding.OFF):
+        # A-45, RFC 9449 section 7.1: a bound token is no bearer token, and this kind of proof is not checked
+        raise TokenRejected("the token is bound to a key or a certificate", fault=TokenFault.BOUND)
     if issuer.clients:
         check_client(claims, issuer)
     for name, values in issuer.required.items():

@@ -17,9 +17,10 @@ from sidecar.errors import ConfigurationError, TokenRejected
 from sidecar.faults import TokenFault
 from sidecar.identity import identify
 from sidecar.model import AuthScheme, Credential, Identity, JsonObject, UnverifiedToken
-from sidecar.oauth.dpop import ProofChecker, bound_key
+from sidecar.oauth.confirmation import Binding, Confirmation, confirmation
+from sidecar.oauth.dpop import ProofChecker
 from sidecar.oauth.introspection import Introspection
-from sidecar.oauth.jwt_tokens import Dpop, TrustedIssuer, verified_claims
+from sidecar.oauth.jwt_tokens import TrustedIssuer, verified_claims
 from sidecar.oauth.proof_memory import ProofsInMemory
 from sidecar.oauth.unverified import is_jws, peek
 from sidecar.ports import Clock, ProofMemory
@@ -42,8 +43,7 @@ LARGE_SHARE: Final = 8
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Verified:
     identity: Identity
-    key: str | None
-    """Thumbprint of the key that the token is bound to."""
+    bound: Confirmation
     issuer: TrustedIssuer
     good_until: float
     """Seconds since the epoch: ``exp`` and the issuer's leeway."""
@@ -132,7 +132,7 @@ class JwtVerifier:
         identity = replace(identify(claims, issuer.rules), token=digest.hex()[:TOKEN_DIGITS])
         verified = _Verified(
             identity=identity,
-            key=bound_key(claims),
+            bound=confirmation(claims),
             issuer=issuer,
             good_until=identity.expires_at + issuer.leeway_s,
             cached_until=self._clock.monotonic() + cache_s,
@@ -141,16 +141,21 @@ class JwtVerifier:
         return verified
 
     async def _check_holder(self, credential: Credential, verified: _Verified) -> None:
-        """Refuse a token that is bound to a key, unless its presenter proves that key (RFC 9449 section 7)."""
-        issuer, key = verified.issuer, verified.key
+        """Refuse a bound token whose presenter does not prove what it is bound to.
+
+        A token that is bound to a certificate is presented as a bearer token (RFC 8705 section 3; RFC 9449 section 7).
+        """
+        issuer, bound = verified.issuer, verified.bound
         if credential.scheme is AuthScheme.DPOP:
-            if issuer.dpop is Dpop.OFF or key is None:
+            if bound.key is None:
                 raise TokenRejected("presented with DPoP, and bound to no key", fault=TokenFault.UNBOUND)
-            await self._proofs.check(credential, key, issuer.leeway_s)
-        elif key is not None:
+            await self._proofs.check(credential, bound.key, issuer.leeway_s)
+            return
+        if bound.key is not None:
             raise TokenRejected("bound to a key, and presented as a bearer token", fault=TokenFault.BOUND)
-        elif issuer.dpop is Dpop.REQUIRED:
-            raise TokenRejected("tokens of this issuer are bound to a key", fault=TokenFault.UNBOUND)
+        if bound.certificate is None and Binding.REQUIRED in (issuer.dpop, issuer.mtls):
+            raise TokenRejected("tokens of this issuer are bound", fault=TokenFault.UNBOUND)
+        bound.check_certificate(credential.certificate)
 
     def _tell(self, refusal: TokenRejected) -> None:
         """Log why a token was refused, as often as a log can bear; the detail names claims, never their values."""

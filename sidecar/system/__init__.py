@@ -1,6 +1,7 @@
 """The operating system's part: child processes that end with this one, their private folders, clocks, randomness."""
 
 from sidecar.system.backoff import BackOff
+from sidecar.system.certificates import subject_of, thumbprint_of
 from sidecar.system.clock import SystemClock
 from sidecar.system.identifiers import RandomIdentifiers
 from sidecar.system.liveness import Pulse
@@ -18,4 +19,6 @@ __all__ = [
     "remove",
     "spawn",
     "start_tied",
+    "subject_of",
+    "thumbprint_of",
 ]

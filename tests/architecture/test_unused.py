@@ -24,6 +24,7 @@ USED: dict[str, str] = {
     "model_config": "Pydantic reads it (BaseModel)",
     "settings_customise_sources": "Pydantic calls it (BaseSettings)",
     "pids": "tests kill the processes of a hot standby and watch which of them is replaced",
+    "num_tickets": "the ssl module reads it (SSLContext)",
     "lint": "tests judge one tree with it; what serves judges whole sets",
 }
 """Names that vulture sees no use of, and who uses them."""

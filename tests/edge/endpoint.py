@@ -6,6 +6,7 @@ MongoDB are not needed for what the edge decides: the decision point here is one
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -25,7 +26,7 @@ from sidecar.errors import DecisionUnavailable
 from sidecar.identity.resource import ResourceUri
 from sidecar.mcp.session import Sessions
 from sidecar.model import JsonObject
-from sidecar.oauth.jwt_tokens import Dpop, TrustedIssuer
+from sidecar.oauth import Binding, TrustedIssuer
 from sidecar.oauth.key_sets import FileKeySet
 from sidecar.oauth.verifier import JwtVerifier
 from sidecar.ports import AttributeValue, AuditReceipt, PdpAnswer, Question, Tracer
@@ -142,6 +143,8 @@ class Endpoint:
     sessions: Sessions
     ledger: Ledger
     runner: web.AppRunner
+    tls: ssl.SSLContext | None = None
+    """How a client dials; None: in the clear."""
 
     @property
     def refusals(self) -> list[Any]:
@@ -150,7 +153,8 @@ class Endpoint:
 
     async def raw(self, *pieces: bytes, pause: float = 0.0) -> list[Answer]:
         """Send exact bytes on one connection, and return every answer until the server closes it."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        host = None if self.tls is None else "localhost"
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls, server_hostname=host)
         try:
             for piece in pieces:
                 writer.write(piece)
@@ -228,7 +232,9 @@ async def running(
     *,
     max_sessions: int = 100,
     point: type[EnforcementPoint] = EnforcementPoint,
-    dpop: Dpop = Dpop.OFF,
+    dpop: Binding = Binding.OFF,
+    mtls: Binding = Binding.OFF,
+    tls: ssl.SSLContext | None = None,
     verifier: JwtVerifier | None = None,
     tracer: Tracer | None = None,
     **changes: Any,
@@ -238,7 +244,9 @@ async def running(
     member = jwt.algorithms.ECAlgorithm.to_jwk(KEY.public_key(), as_dict=True)
     keys.write_bytes(encoded({"keys": [{**member, "kid": "k"}]}))
     clock, ledger, silence = WallClock(), Ledger(), Silence()
-    issuer = TrustedIssuer(issuer=ISSUER, audiences=frozenset({RESOURCE}), keys=FileKeySet(keys, clock), dpop=dpop)
+    issuer = TrustedIssuer(
+        issuer=ISSUER, audiences=frozenset({RESOURCE}), keys=FileKeySet(keys, clock), dpop=dpop, mtls=mtls
+    )
     ports: Any = Ports(
         verifier=verifier or JwtVerifier([issuer], clock),
         decisions=Down(),
@@ -252,7 +260,9 @@ async def running(
     sessions = Sessions(max_sessions, max_sessions, 3600)
     pep = point(ports, EnforcementRules(environment="test", server_version="0"), sessions)
     fast = ServerLimits(shutdown_s=1.0, lingering_s=0.2)
-    runner = await serve(build_application(pep, config(**changes)), ("127.0.0.1", 0), limits=limits or fast)
+    runner = await serve(
+        build_application(pep, config(**changes)), ("127.0.0.1", 0), limits=limits or fast, ssl_context=tls
+    )
     try:
         yield Endpoint(runner.addresses[0][1], pep, sessions, ledger, runner)
     finally:

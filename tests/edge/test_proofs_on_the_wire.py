@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.oauth import PROOF_ALGORITHMS, Dpop
+from sidecar.oauth import PROOF_ALGORITHMS, Binding
 from tests.edge.endpoint import INITIALIZE, PING, RESOURCE, Endpoint, encoded, running, token
 from tests.oauth.proofs import CLIENT, proof, thumbprint
 
@@ -17,7 +17,7 @@ ALGS = f'algs="{" ".join(PROOF_ALGORITHMS)}"'
 
 @pytest.fixture
 async def endpoint(tmp_path: Path) -> AsyncIterator[Endpoint]:
-    async with running(tmp_path, dpop=Dpop.ALLOWED, proof_algorithms=PROOF_ALGORITHMS) as made:
+    async with running(tmp_path, dpop=Binding.ALLOWED, proof_algorithms=PROOF_ALGORITHMS) as made:
         yield made
 
 

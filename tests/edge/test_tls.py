@@ -151,6 +151,41 @@ async def test_client_certificates(files: TlsFiles, tmp_path: Path, asked: Clien
         assert await get(port, trusting(files.certificate, shown=stranger)) == "here", "another authority counts now"
 
 
+async def test_no_session_is_resumed_past_the_authority_of_its_certificate(files: TlsFiles, tmp_path: Path) -> None:
+    """A resumed session is not verified again: OpenSSL takes its certificate from the ticket, or from its cache."""
+    known, stranger = issue(tmp_path, "known"), issue(tmp_path, "stranger")
+    authorities = tmp_path / "authorities.pem"
+    authorities.write_bytes(known[0].read_bytes())
+    tls = ListenerTls(replace(files, client_authorities=authorities, client_certificates=ClientCertificates.REQUIRED))
+    context = trusting(files.certificate, shown=known)
+    old = trusting(files.certificate, shown=known)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    async with listening(tls) as port:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.to_thread(spoken, port, old, None)  # it resumes from a cache that cannot be turned off
+        answer, session = await asyncio.to_thread(spoken, port, context, None)
+        assert answer.startswith(b"HTTP/1.1 200")
+        again, _ = await asyncio.to_thread(spoken, port, context, session)
+        assert again.startswith(b"HTTP/1.1 200")
+        authorities.write_bytes(stranger[0].read_bytes())
+        tls.refresh()
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.to_thread(spoken, port, context, session)
+
+
+def spoken(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None) -> tuple[bytes, ssl.SSLSession | None]:
+    """One request on one connection, which goes on with a session where there is one."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as raw,
+        context.wrap_socket(raw, server_hostname="localhost", session=session) as tls,
+    ):
+        tls.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = tls.recv(4096)
+        if not answer:
+            raise ConnectionError("closed without an answer")
+        return answer, tls.session
+
+
 @pytest.mark.parametrize("fault", ["missing", "garbage", "encrypted", "another key"])
 def test_files_that_do_not_fit_stop_the_start(files: TlsFiles, tmp_path: Path, fault: str) -> None:
     match fault:

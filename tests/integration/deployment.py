@@ -137,6 +137,7 @@ def deployed(
     uri: str,
     *,
     extra: str = "",
+    of_issuer: str = "",
     environment: dict[str, str] | None = None,
     record: bool = True,
     server: Sequence[str] = (),
@@ -146,8 +147,8 @@ def deployed(
 ) -> Iterator[Deployment]:
     """Write the settings, start the sidecar, and take it down again; ``server`` wraps the MCP server's command.
 
-    ``extra`` and ``of_servers`` are further settings as TOML: at the top, and of each server. The policies are the
-    shipped ones, with a loader that inserts on every day, unless others are named.
+    ``extra``, ``of_issuer`` and ``of_servers`` are further settings as TOML: at the top, of the issuer, of each server.
+    The policies are the shipped ones, with a loader that inserts on every day, unless others are named.
     """
     deployment = Deployment(
         folder=folder,
@@ -161,7 +162,9 @@ def deployed(
     deployment.issuer.write_keys(folder / "jwks.json")
     (folder / "mongodb").write_text(uri)
     servers = _servers(deployment, of_servers, record=record, wrapper=server)
-    (folder / "sidecar.toml").write_text(_settings(deployment, extra, servers, policies or policies_on(folder)))
+    (folder / "sidecar.toml").write_text(
+        _settings(deployment, extra, of_issuer, servers, policies or policies_on(folder))
+    )
     try:
         deployment.start()
         yield deployment
@@ -203,7 +206,7 @@ timeout_ms = 20000
     )
 
 
-def _settings(deployment: Deployment, extra: str, servers: str, policies: Path) -> str:
+def _settings(deployment: Deployment, extra: str, of_issuer: str, servers: str, policies: Path) -> str:
     return f"""
 listen = "127.0.0.1:{deployment.port}"
 admin_listen = "127.0.0.1:{deployment.admin_port}"
@@ -215,6 +218,7 @@ policies = "{policies}"
 issuer = "{ISSUER}"
 jwks_file = "{deployment.folder / "jwks.json"}"
 algorithms = ["ES256"]
+{of_issuer}
 
 [opa]
 binary = "{parts.installed("opa")}"

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from sidecar.faults import TokenFault
 from sidecar.identity import ResourceUri
-from sidecar.oauth import PROOF_ALGORITHMS, Dpop
+from sidecar.oauth import PROOF_ALGORITHMS, Binding
 from sidecar.telemetry import OtelTracer
 from tests.edge.endpoint import INITIALIZE, Answer, encoded, running
 from tests.oauth.hostile import REASONS, REQUESTS, TOKENS
@@ -51,7 +51,7 @@ async def refused(
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     async with running(
         folder,
-        verifier=verifier(dpop=Dpop.ALLOWED),
+        verifier=verifier(dpop=Binding.ALLOWED),
         tracer=OtelTracer(provider, version="0"),
         resource_uri=ResourceUri.parse(RESOURCE),
         proof_algorithms=PROOF_ALGORITHMS,

@@ -22,7 +22,7 @@ from sidecar.errors import ConfigurationError, KeysUnavailable, TokenRejected
 from sidecar.faults import TokenFault
 from sidecar.issuer_settings import Issuer, check_together
 from sidecar.model import AuthScheme, Credential, Identity, UnverifiedToken
-from sidecar.oauth import AuthMethod, ClientAuthentication, Dpop, FetchLimits, Introspection, JwtVerifier
+from sidecar.oauth import AuthMethod, Binding, ClientAuthentication, FetchLimits, Introspection, JwtVerifier
 from sidecar.oauth.introspection import MAX_ASKING
 from tests.oauth.proofs import CLIENT, proof, thumbprint
 from tests.oauth.test_jwt_verification import ISSUER, NOW, OTHER, RESOURCE, ManualClock, issuer, token
@@ -286,7 +286,7 @@ async def test_what_is_too_long_is_not_asked_about(asker: Asker) -> None:
 
 async def test_a_bound_opaque_token_needs_its_proof(asker: Asker) -> None:
     asker.endpoint.answer = {**ACTIVE, "cnf": {"jkt": thumbprint(CLIENT)}, "token_type": "DPoP"}
-    checker = asker.verifier(dpop=Dpop.ALLOWED)
+    checker = asker.verifier(dpop=Binding.ALLOWED)
     assert (await present(checker, "opaque-1", proof("opaque-1"))).principal.subject == "alice"
     with pytest.raises(TokenRejected) as refused:
         await present(checker, "opaque-1")

@@ -495,6 +495,36 @@ def test_a_control_listener_that_lacks_something_is_refused(bad):
         loaded(**bad)
 
 
+OWN_TLS = {"certificate_file": "/c", "key_file": "/k", "client_certificates": "required", "client_ca_file": "/a"}
+NAMING = {"certificate_header": "client-cert", "certificate_subjects": ["commonName=p"], "trusted": ["10.0.0.0/8"]}
+
+
+def test_certificates_count_where_they_can_be_shown():
+    bound = {**ISSUER, "mtls": "required"}
+    assert loaded(tls=OWN_TLS, issuers=[bound]).issuers[0].mtls == "required"
+    assert loaded(tls=OWN_TLS, issuers=[bound], proxies=NAMING).proxies.certificate_header == "client-cert"
+    assert loaded(tls=OWN_TLS, proxies={**NAMING, "trusted": [], "unix": True}).proxies.unix
+
+
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        ({"issuers": [{"mtls": "allowed"}]}, "client_certificates"),
+        ({"issuers": [{"mtls": "required", "dpop": "allowed"}], "tls": OWN_TLS}, "must be off"),
+        ({"issuers": [{"mtls": "allowed", "dpop": "required"}], "tls": OWN_TLS}, "must be off"),
+        ({"issuers": [{"mtls": "yes"}], "tls": OWN_TLS}, "mtls"),
+        ({"proxies": NAMING}, "client_certificates"),
+        ({"proxies": {**NAMING, "trusted": []}, "tls": OWN_TLS}, "certificate_subjects"),
+        ({"proxies": {**NAMING, "certificate_subjects": []}, "tls": OWN_TLS}, "certificate_subjects"),
+        ({"proxies": {**NAMING, "certificate_header": "x-client-cert"}, "tls": OWN_TLS}, "certificate_header"),
+    ],
+)
+def test_certificates_that_nobody_could_show_or_everybody_could_name_are_refused(bad, named):
+    whole = {**bad, "issuers": [{**ISSUER, **one} for one in bad.get("issuers", [{}])]}
+    with pytest.raises(ConfigurationError, match=named):
+        loaded(**whole)
+
+
 ATLAS = {"tool_groups": ["atlas"], "api_client_id": "mdb_sa_id_1", "api_client_secret": SECRET}
 
 
