@@ -144,16 +144,19 @@ def deployed(
     of_servers: str = "",
     policies: Path | None = None,
     launcher: tuple[str, ...] = (),
+    port: int | None = None,
+    issuers: str | None = None,
 ) -> Iterator[Deployment]:
     """Write the settings, start the sidecar, and take it down again; ``server`` wraps the MCP server's command.
 
     ``extra``, ``of_issuer`` and ``of_servers`` are further settings as TOML: at the top, of the issuer, of each server.
-    The policies are the shipped ones, with a loader that inserts on every day, unless others are named.
+    The policies are the shipped ones, with a loader that inserts on every day, unless others are named. ``issuers`` are
+    settings instead of those of the issuer that signs ``Deployment.token``.
     """
     deployment = Deployment(
         folder=folder,
         uri=uri,
-        port=parts.free_port(),
+        port=port or parts.free_port(),
         admin_port=parts.free_port(),
         issuer=DemoIssuer(),
         environment=environment or {},
@@ -162,8 +165,9 @@ def deployed(
     deployment.issuer.write_keys(folder / "jwks.json")
     (folder / "mongodb").write_text(uri)
     servers = _servers(deployment, of_servers, record=record, wrapper=server)
+    trusted = _signer(folder, of_issuer) if issuers is None else issuers
     (folder / "sidecar.toml").write_text(
-        _settings(deployment, extra, of_issuer, servers, policies or policies_on(folder))
+        _settings(deployment, f"{extra}\n{trusted}", servers, policies or policies_on(folder))
     )
     try:
         deployment.start()
@@ -206,7 +210,17 @@ timeout_ms = 20000
     )
 
 
-def _settings(deployment: Deployment, extra: str, of_issuer: str, servers: str, policies: Path) -> str:
+def _signer(folder: Path, more: str) -> str:
+    return f"""
+[[issuers]]
+issuer = "{ISSUER}"
+jwks_file = "{folder / "jwks.json"}"
+algorithms = ["ES256"]
+{more}
+"""
+
+
+def _settings(deployment: Deployment, extra: str, servers: str, policies: Path) -> str:
     return f"""
 listen = "127.0.0.1:{deployment.port}"
 admin_listen = "127.0.0.1:{deployment.admin_port}"
@@ -214,11 +228,6 @@ resource_url = "{deployment.url}"
 environment = "test"
 policies = "{policies}"
 {extra}
-[[issuers]]
-issuer = "{ISSUER}"
-jwks_file = "{deployment.folder / "jwks.json"}"
-algorithms = ["ES256"]
-{of_issuer}
 
 [opa]
 binary = "{parts.installed("opa")}"

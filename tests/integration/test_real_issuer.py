@@ -1,0 +1,180 @@
+"""Tokens of a real authorization server: whom they name, what is recorded of it, and that they go nowhere upstream."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from sidecar.demo import database as demo_database
+from sidecar.demo.client import Answer, DemoClient
+from tests import parts
+from tests.authorization_server import (
+    CLIENTS,
+    DESKTOP,
+    OTHER_RESOURCE,
+    SECRET,
+    SERVICE,
+    AuthorizationServer,
+    authorized,
+)
+from tests.hours import policies_on
+from tests.integration.deployment import Deployment, deployed
+
+ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
+TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
+EXCHANGER = "research-agent"
+
+
+def register(policies: Path, agent: str) -> None:
+    """Register an agent in the platform's data, as one that reads."""
+    file = policies / "platform/data.json"
+    document = json.loads(file.read_text())  # noqa: TID251 - the repository's own file
+    reads = {"kinds": ["read", "metadata"], "servers": ["*"], "deployments": ["*"]}
+    document["mcp"]["platform"]["agents"]["registered"][agent] = reads
+    file.write_text(json.dumps(document))
+
+
+@pytest.fixture(scope="module", params=["jwt", "opaque"])
+def both(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, database: str
+) -> Iterator[tuple[AuthorizationServer, Deployment]]:
+    """An authorization server and a sidecar that trusts it, once for each form of token."""
+    folder = tmp_path_factory.mktemp("issuer")
+    port = parts.free_port()
+    opaque = request.param == "opaque"
+    exchanging = {
+        "metadata": {
+            "client_secret": SECRET,
+            "grant_types": [TOKEN_EXCHANGE],
+            "redirect_uris": [],
+            "response_types": [],
+        },
+        "exchanges": {
+            "from": [OTHER_RESOURCE],
+            "to": [f"http://127.0.0.1:{port}/mcp"],
+            "scopes": ["mongodb:read"],
+        },
+    }
+    with authorized(
+        folder,
+        resource=f"http://127.0.0.1:{port}/mcp",
+        opaque=opaque,
+        clients={**CLIENTS, EXCHANGER: exchanging, "unknown-report": CLIENTS[SERVICE]},
+    ) as server:
+        issuers = f'[[issuers]]\nissuer = "{server.issuer}"\nservices = ["{SERVICE}"]\n'
+        issuers += server.introspection if opaque else ""
+        policies = policies_on(folder)
+        register(policies, SERVICE)
+        with deployed(folder, database, port=port, issuers=issuers, policies=policies) as deployment:
+            yield server, deployment
+
+
+@pytest.fixture
+def server(both: tuple[AuthorizationServer, Deployment]) -> AuthorizationServer:
+    return both[0]
+
+
+@pytest.fixture
+def deployment(both: tuple[AuthorizationServer, Deployment]) -> Deployment:
+    return both[1]
+
+
+@pytest.fixture(autouse=True)
+async def samples(deployment: Deployment) -> None:
+    await demo_database.seed(deployment.uri)
+
+
+async def count(deployment: Deployment, token: str, collection: str = "orders") -> Answer:
+    async with DemoClient(deployment.url, token, "test") as client:
+        if (opened := await client.initialize()).status != 200:
+            return opened
+        return await client.call("count", {**ORDERS, "collection": collection})
+
+
+async def test_a_person_who_logged_in_calls_through_their_agent(
+    server: AuthorizationServer, deployment: Deployment
+) -> None:
+    answer = await count(deployment, await server.token("alice"))
+    assert answer.result["structuredContent"] == {"count": 12}
+    record = next(r for r in reversed(deployment.records()) if r["event"] == "intent")
+    assert record["subject"] == {"issuer": server.issuer, "id": "alice", "groups": ["analysts"]}
+    assert record["actor"]["id"] == DESKTOP
+
+
+async def test_a_person_without_a_group_sees_no_tool(server: AuthorizationServer, deployment: Deployment) -> None:
+    answer = await count(deployment, await server.token("mallory"))
+    assert answer.body["error"]["message"] == "Unknown tool."
+
+
+async def test_a_registered_service_speaks_for_itself_and_another_does_not(
+    server: AuthorizationServer, deployment: Deployment
+) -> None:
+    answer = await count(deployment, await server.service_token())
+    assert answer.result["structuredContent"] == {"count": 12}
+    record = next(r for r in reversed(deployment.records()) if r["event"] == "intent")
+    assert (record["subject"]["id"], record["actor"]["id"]) == (SERVICE, SERVICE)
+    assert (await count(deployment, await server.service_token("unknown-report"))).status == 401
+    assert deployment.records()[-1]["outcome"]["error"] == "token_no_person"
+
+
+async def exchanged(server: AuthorizationServer, token: str, **changes: str) -> tuple[int, dict[str, Any]]:
+    form = {
+        "grant_type": TOKEN_EXCHANGE,
+        "subject_token": token,
+        "subject_token_type": ACCESS_TOKEN,
+        "resource": server.resource,
+        **changes,
+    }
+    return await server.post("/token", form, client=EXCHANGER)
+
+
+async def test_an_agent_that_exchanged_a_persons_token_is_the_actor(
+    server: AuthorizationServer, deployment: Deployment
+) -> None:
+    theirs = await server.token("alice", resource=OTHER_RESOURCE)
+    assert (await count(deployment, theirs)).status == 401, "what it holds is for somebody else"
+    status, answer = await exchanged(server, theirs)
+    assert (status, answer["issued_token_type"]) == (200, ACCESS_TOKEN)
+    assert (await count(deployment, answer["access_token"])).result["structuredContent"] == {"count": 12}
+    record = next(r for r in reversed(deployment.records()) if r["event"] == "intent")
+    assert (record["subject"]["id"], record["actor"]["id"]) == ("alice", EXCHANGER)
+
+
+async def test_no_part_of_a_token_reaches_the_mcp_server_or_any_record(
+    server: AuthorizationServer, deployment: Deployment
+) -> None:
+    token = await server.token("alice")
+    headers = {"Authorization": f"Bearer {token}"}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=30) as http,
+        Client(streamable_http_client(deployment.url, http_client=http)) as client,
+    ):
+        assert not (await client.call_tool("count", ORDERS)).is_error
+    written = [*deployment.folder.glob("*.stdin"), deployment.audit_file, deployment.log_file]
+    everything = "".join(file.read_text() for file in written)
+    assert '"name":"count"' in everything.replace(" ", ""), "these are what the call has left"
+    assert [part for part in token.split(".") if part in everything] == []
+    assert "uthorization" not in "".join(file.read_text() for file in deployment.folder.glob("*.stdin"))
+
+
+@pytest.mark.parametrize("both", ["jwt"], indirect=True)
+async def test_no_call_fails_while_the_issuer_rotates_its_keys(
+    server: AuthorizationServer, deployment: Deployment
+) -> None:
+    first = await server.token("alice")
+    assert (await count(deployment, first)).status == 200
+    server.publish("second")
+    assert (await count(deployment, await server.token("alice"))).status == 200
+    server.sign_with("second")
+    second = await server.token("alice")
+    assert (await count(deployment, second)).status == 200
+    assert (await count(deployment, first)).status == 200
+    server.retire("first")
+    assert (await count(deployment, second)).status == 200
+    assert (await count(deployment, await server.token("alice"))).status == 200
