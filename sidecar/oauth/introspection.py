@@ -101,6 +101,10 @@ class Introspection:
         if not isinstance(kind, str) or kind.lower() not in _TOKEN_TYPES:
             raise TokenRejected("not an access token by its type", fault=TokenFault.TYPE)
         claims = {**answer, "iss": self.issuer.issuer}
+        if claims.get("sub") is None and isinstance(claims.get("client_id"), str):
+            # RFC 7662 makes ``sub`` optional, and oidc-provider leaves it out of what a client got for itself. Nobody
+            # but the client can be meant: software, as RFC 9068 section 2.2 has a JWT say it.
+            claims["sub"] = claims["client_id"]
         check_claims(claims, self.issuer)
         if not self.issuer.clients:
             check_client(claims, self.issuer)

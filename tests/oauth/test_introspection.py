@@ -20,8 +20,9 @@ from cryptography.x509.oid import NameOID
 
 from sidecar.errors import ConfigurationError, KeysUnavailable, TokenRejected
 from sidecar.faults import TokenFault
+from sidecar.identity import IdentityRules
 from sidecar.issuer_settings import Issuer, check_together
-from sidecar.model import AuthScheme, Credential, Identity, UnverifiedToken
+from sidecar.model import AuthScheme, Credential, Identity, PrincipalKind, UnverifiedToken
 from sidecar.oauth import AuthMethod, Binding, ClientAuthentication, FetchLimits, Introspection, JwtVerifier
 from sidecar.oauth.introspection import MAX_ASKING
 from tests.oauth.proofs import CLIENT, proof, thumbprint
@@ -172,7 +173,11 @@ LIES: dict[str, tuple[dict[str, Any], TokenFault]] = {
     "until a text": ({"exp": str(NOW + 300)}, TokenFault.CLAIM),
     "issued in the future": ({"iat": NOW + 11}, TokenFault.NOT_YET),
     "not yet good": ({"nbf": NOW + 11}, TokenFault.NOT_YET),
-    "nobody's": ({"sub": ABSENT}, TokenFault.CLAIM),
+    "nobody's": ({"sub": ABSENT}, TokenFault.NO_PERSON),
+    "nobody's, as a null": ({"sub": None}, TokenFault.NO_PERSON),
+    "nobody's, through no client": ({"sub": ABSENT, "client_id": ABSENT, "azp": "claude-desktop"}, TokenFault.CLAIM),
+    "nobody's, through a list": ({"sub": ABSENT, "client_id": ["claude-desktop"]}, TokenFault.CLAIM),
+    "of a user that is no text": ({"sub": 7}, TokenFault.CLAIM),
     "through no agent": ({"client_id": ABSENT}, TokenFault.NO_AGENT),
     "a client's own": ({"sub": "claude-desktop"}, TokenFault.NO_PERSON),
     "bound to a key": ({"cnf": {"jkt": thumbprint(CLIENT)}}, TokenFault.BOUND),
@@ -195,6 +200,13 @@ async def test_what_is_not_good_here_is_refused_for_its_own_reason(asker: Asker,
 async def test_their_near_misses_are_accepted(asker: Asker, claims: dict[str, Any]) -> None:
     asker.endpoint.answer = {**ACTIVE, **claims}
     assert (await present(asker.verifier())).principal.subject == "alice"
+
+
+@pytest.mark.parametrize("subject", [ABSENT, None, "claude-desktop"], ids=["absent", "null", "the client"])
+async def test_a_registered_service_is_its_own_subject_where_the_issuer_names_none(asker: Asker, subject: Any) -> None:
+    asker.endpoint.answer = {name: value for name, value in {**ACTIVE, "sub": subject}.items() if value is not ABSENT}
+    found = await present(asker.verifier(rules=IdentityRules(services=frozenset({"claude-desktop"}))))
+    assert (found.principal.kind, found.principal.subject) == (PrincipalKind.SERVICE, "claude-desktop")
 
 
 @pytest.mark.parametrize("status", [204, 301, 302, 307, 400, 401, 403, 500, 503])
