@@ -28,7 +28,7 @@ from sidecar.errors import ConfigurationError, SidecarError, SuspensionsUnavaila
 from sidecar.lifecycle import allow_descriptors, cancelled, connections_allowed, interrupted
 from sidecar.listener_settings import UNIX, Address, read_address, split_address
 from sidecar.mcp import Sessions, methods
-from sidecar.oauth import PROOF_ALGORITHMS
+from sidecar.oauth import PROOF_ALGORITHMS, Nonces
 from sidecar.opa import ExternalOpa, ManagedOpa, OpaClient
 from sidecar.ports import Clock, ViewCatalog
 from sidecar.readiness import Decider, ManagedUpstream, Readiness, Surroundings
@@ -130,7 +130,7 @@ async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
         readiness = Readiness(decisions, upstreams, metrics, pep, candidate, connections, suspensions, around)
         stack.push_async_callback(cancelled, asyncio.create_task(readiness.watch(), name="readiness"))
         with naming("listen"):
-            application = http.build_application(pep, _edge(config))
+            application = http.build_application(pep, _edge(config, trusted.nonces))
             url = await _listen(application, read_address(config.listen), stack, limits, connections, own_tls)
         admin_url = await _administer(config, readiness, metrics, stack)
         if suspensions is not None and kept is not None and config.control_listen:
@@ -250,7 +250,7 @@ def _sessions(config: Settings) -> Sessions:
     return Sessions(limits.total, limits.per_identity, limits.idle_s)
 
 
-def _edge(config: Settings) -> http.EdgeConfig:
+def _edge(config: Settings, nonces: Nonces | None) -> http.EdgeConfig:
     address = read_address(config.listen)
     host = "" if isinstance(address, Path) else address[0]
     return http.EdgeConfig(
@@ -260,6 +260,7 @@ def _edge(config: Settings) -> http.EdgeConfig:
         proof_algorithms=PROOF_ALGORITHMS if any(one.dpop != "off" for one in config.issuers) else (),
         allowed_hosts=origins.default_hosts(config.resource, host) | frozenset(config.allowed_hosts),
         allowed_origins=origins.default_origins(config.resource, host) | frozenset(config.allowed_origins),
+        nonce=None if nonces is None else nonces.current,
         proxies=config.proxies.read(),
         certificates=config.proxies.certificates() if any(one.mtls != "off" for one in config.issuers) else None,
         max_request_bytes=config.max_request_bytes,

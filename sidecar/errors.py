@@ -208,6 +208,13 @@ class ProofRejected(TokenRejected):
     public = "The DPoP proof is not valid for this request."
 
 
+class NonceRequired(ProofRejected):
+    """The proof needs the nonce that the answer carries (RFC 9449 section 9)."""
+
+    label = "nonce_required"
+    public = "The DPoP proof needs the nonce of the DPoP-Nonce header."
+
+
 class MalformedAuthorization(AuthenticationError):
     """The Authorization header is not one bearer credential (RFC 6750 section 3.1: invalid_request, 400)."""
 

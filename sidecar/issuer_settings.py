@@ -128,6 +128,8 @@ class Issuer(SettingsGroup):
     dpop: Literal["off", "allowed", "required"] = "off"
     """Tokens that are bound to a key of the client (DPoP, RFC 9449): `off` refuses them, `allowed` takes them with a
     proof and others as bearer tokens, `required` takes no others."""
+    dpop_nonce: bool = False
+    """Whether proofs have to carry a nonce of the sidecar's, so that none can be made ahead (RFC 9449 section 9)."""
     mtls: Literal["off", "allowed", "required"] = "off"
     """Tokens that are bound to a certificate of the client (mutual TLS, RFC 8705): `off` refuses them, `allowed` takes
     them over connections with that certificate and others as bearer tokens, `required` takes no others."""
@@ -168,6 +170,9 @@ class Issuer(SettingsGroup):
     def _one_binding_at_most_is_required(self) -> Self:
         if "required" in (self.dpop, self.mtls) and "off" not in (self.dpop, self.mtls):
             msg = "where one of dpop and mtls is required, the other one must be off"
+            raise ValueError(msg)
+        if self.dpop_nonce and self.dpop == "off":
+            msg = 'dpop_nonce is of proofs: it needs dpop "allowed" or "required"'
             raise ValueError(msg)
         return self
 

@@ -1,6 +1,7 @@
 """From the settings of issuers to what verifies their tokens."""
 
 import asyncio
+import secrets
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from sidecar.errors import ConfigurationError, KeysUnavailable
 from sidecar.identity import ClaimMap, IdentityRules, PersonRule, spellings
 from sidecar.issuer_settings import Issuer
 from sidecar.oauth import (
+    LEAST_KEY_BYTES,
     Binding,
     ClientAuthentication,
     Discovery,
@@ -21,6 +23,7 @@ from sidecar.oauth import (
     Introspection,
     JwtVerifier,
     KeySet,
+    Nonces,
     NotAKeySet,
     RemoteKeySet,
     TrustedIssuer,
@@ -50,6 +53,8 @@ class Issuers:
 
     verifier: JwtVerifier
     keys: Mapping[str, WatchedKeySet]
+    nonces: Nonces | None
+    """Where proofs of an issuer's tokens have to carry one."""
 
     async def look_first(self) -> None:
         """Have the keys that can be had within ``FIRST_LOOK_S``.
@@ -74,7 +79,8 @@ async def known(config: Settings, clock: Clock, stack: AsyncExitStack) -> Issuer
         _introspection(entry, issuer, clock, session) for entry, issuer in zip(config.issuers, trust, strict=True)
     ]
     asked = next((one for one in opaque if one is not None), None)
-    checks = JwtVerifier(trust, clock, longest=config.max_header_bytes, opaque=asked)
+    nonces = _nonces(config, clock)
+    checks = JwtVerifier(trust, clock, longest=config.max_header_bytes, opaque=asked, nonces=nonces)
     # One whose tokens are all asked about needs no keys.
     asked_only = {
         entry.issuer
@@ -82,7 +88,19 @@ async def known(config: Settings, clock: Clock, stack: AsyncExitStack) -> Issuer
         if entry.introspection.uri and entry.jwks_file is None and entry.jwks_uri is None
     }
     watched = {issuer: key_set for issuer, key_set in keys.items() if issuer not in asked_only}
-    return Issuers(verifier=checks, keys=watched)
+    return Issuers(verifier=checks, keys=watched, nonces=nonces)
+
+
+def _nonces(config: Settings, clock: Clock) -> Nonces | None:
+    if not any(entry.dpop_nonce for entry in config.issuers):
+        return None
+    file = config.dpop_nonce_key_file
+    if file is None:
+        return Nonces(clock, secrets.token_bytes(LEAST_KEY_BYTES))
+    try:
+        return Nonces(clock, file.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"dpop_nonce_key_file: {file}: {error.strerror}") from None
 
 
 def _introspection(
@@ -128,6 +146,7 @@ def trusted(entry: Issuer, config: Settings, keys: KeySet) -> TrustedIssuer:
         clients=frozenset(entry.clients),
         leeway_s=entry.leeway_s,
         dpop=Binding(entry.dpop),
+        dpop_nonce=entry.dpop_nonce,
         mtls=Binding(entry.mtls),
     )
 

@@ -48,6 +48,7 @@ def _require_files(config: Settings) -> None:
     files = {
         "opa.ca_file": config.opa.ca_file,
         "opa.token_file": config.opa.token_file,
+        "dpop_nonce_key_file": config.dpop_nonce_key_file,
         "tls.certificate_file": config.tls.certificate_file,
         "tls.key_file": config.tls.key_file,
         "tls.client_ca_file": config.tls.client_ca_file,

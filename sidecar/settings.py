@@ -189,6 +189,9 @@ class Settings(BaseSettings):
     """The baseline scopes that metadata and challenges name."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The least severe messages that go to standard error."""
+    dpop_nonce_key_file: Path | None = None
+    """32 random bytes or more, the same for all sidecars of one `resource_url`, for `dpop_nonce` of issuers; without it
+    each process has a key of its own, and refuses the others' nonces."""
     issuers: tuple[Issuer, ...] = Field(min_length=1, max_length=MAX_ISSUERS)
     """The authorization servers whose tokens are accepted."""
     servers: tuple[Server, ...] = Field(min_length=1)

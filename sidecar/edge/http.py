@@ -40,7 +40,10 @@ _RETRY_LATER: Final = frozenset({429, 503})
 _READER: Final = web.RequestKey("reader", str)
 """The origin of a browser's page that may read the answer."""
 
-_PAGE_READS: Final = ("Mcp-Session-Id", "WWW-Authenticate", "Retry-After")
+_NONCE: Final = web.RequestKey("nonce", str)
+"""What the next proof may carry (RFC 9449 section 9)."""
+
+_PAGE_READS: Final = ("Mcp-Session-Id", "WWW-Authenticate", "Retry-After", "DPoP-Nonce")
 _PAGE_SENDS: Final = (
     "Authorization",
     "Content-Type",
@@ -94,6 +97,8 @@ class EdgeConfig:
     """See ``origins.default_origins`` and ``admission.check_origin``."""
     proxies: TrustedProxies = field(default_factory=TrustedProxies)
     """Whose word about the client's address counts."""
+    nonce: Callable[[], str] | None = None
+    """The nonce that proofs may carry now; None where none has to."""
     certificates: CertificateReader | None = None
     """Which certificate a request comes with; None where no issuer's tokens may be bound to one."""
     max_request_bytes: int = 1_000_000
@@ -149,6 +154,8 @@ async def _promise_nothing(request: web.Request) -> None:
 
 async def _add_common_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(COMMON_HEADERS)
+    if (nonce := request.get(_NONCE)) is not None:
+        response.headers["DPoP-Nonce"] = nonce
     if (reader := request.get(_READER)) is not None:
         response.headers["Access-Control-Allow-Origin"] = reader
         response.headers["Access-Control-Expose-Headers"] = ", ".join(_PAGE_READS)
@@ -207,6 +214,8 @@ class _Edge:
 
     async def _admit(self, request: web.Request, handler: _MethodHandler) -> web.StreamResponse:
         exchange = self._exchange_of(request)
+        if self._config.nonce is not None and "DPoP" in request.headers:
+            request[_NONCE] = self._config.nonce()
         try:
             self._check(request)
             certificate = self._certificate(request)

@@ -12,6 +12,7 @@ from sidecar.errors import (
     ConfigurationError,
     InsufficientScope,
     MalformedAuthorization,
+    NonceRequired,
     ProofRejected,
     SidecarError,
     TokenRejected,
@@ -81,7 +82,8 @@ class ProtectedResource:
         if not isinstance(error, AuthenticationError | InsufficientScope):
             return None
         if self.proof_algorithms and isinstance(error, ProofRejected):
-            return proof_challenge(self.proof_algorithms, self.uri.metadata_url, "invalid_dpop_proof")
+            wrong = "use_dpop_nonce" if isinstance(error, NonceRequired) else "invalid_dpop_proof"
+            return proof_challenge(self.proof_algorithms, self.uri.metadata_url, wrong)
         code = next((_ERROR_CODE[kind] for kind in type(error).__mro__ if kind in _ERROR_CODE), None)
         needed = error.scopes if isinstance(error, InsufficientScope) and error.scopes else self.scopes
         said = challenge(self.uri.metadata_url, needed, code)

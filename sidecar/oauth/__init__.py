@@ -10,9 +10,11 @@ from sidecar.oauth.jwk import NotAKeySet
 from sidecar.oauth.jwt_tokens import MAX_LEEWAY_S, TrustedIssuer
 from sidecar.oauth.key_sets import FileKeySet, KeySet, RemoteKeySet, WatchedKeySet
 from sidecar.oauth.metadata import Discovery
+from sidecar.oauth.nonces import LEAST_KEY_BYTES, Nonces
 from sidecar.oauth.verifier import JwtVerifier
 
 __all__ = [
+    "LEAST_KEY_BYTES",
     "MAX_LEEWAY_S",
     "PROOF_ALGORITHMS",
     "AuthMethod",
@@ -24,6 +26,7 @@ __all__ = [
     "Introspection",
     "JwtVerifier",
     "KeySet",
+    "Nonces",
     "NotAKeySet",
     "RemoteKeySet",
     "TrustedIssuer",

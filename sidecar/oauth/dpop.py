@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 import jwt
 
 from sidecar.bounded import BoundedMemory
-from sidecar.errors import KeysUnavailable, ProofRejected, TokenRejected
+from sidecar.errors import KeysUnavailable, NonceRequired, ProofRejected, TokenRejected
 from sidecar.faults import TokenFault
 from sidecar.model import Credential, JsonObject, JsonValue
 from sidecar.oauth.jwk import VerificationKey, parse_key_set
+from sidecar.oauth.nonces import Nonces
 from sidecar.oauth.unverified import split
 from sidecar.ports import Clock, ProofMemory
 
@@ -68,29 +69,33 @@ class ProofChecker:
     Args:
         clock: the only source of time.
         memory: knows the proofs that were presented before.
+        nonces: those that proofs carry, where an issuer's have to.
     """
 
-    def __init__(self, clock: Clock, memory: ProofMemory) -> None:
+    def __init__(self, clock: Clock, memory: ProofMemory, nonces: Nonces | None = None) -> None:
         self._clock = clock
         self._memory = memory
+        self._nonces = nonces
         self._keys: BoundedMemory[tuple[str, str], VerificationKey] = BoundedMemory(MAX_KEYS)
 
-    async def check(self, credential: Credential, thumbprint: str, leeway_s: float) -> None:
+    async def check(self, credential: Credential, thumbprint: str, leeway_s: float, *, nonce: bool = False) -> None:
         """Let a request pass whose proof shows the key of its token (RFC 9449 section 4.3).
 
         Args:
             credential: what was presented; its token is verified.
             thumbprint: of the key that the token is bound to.
             leeway_s: seconds by which clocks may differ.
+            nonce: whether the proof has to carry a nonce.
 
         Raises:
+            NonceRequired: it carries none, or none that counts.
             ProofRejected: it shows nothing.
         """
-        proof = self._checked(credential, thumbprint, leeway_s)
+        proof = self._checked(credential, thumbprint, leeway_s, nonce=nonce)
         if not await self._memory.is_first(proof.id, thumbprint, proof.good_until):
             raise ProofRejected("the proof was presented before", fault=TokenFault.PROOF_REPLAYED)
 
-    def _checked(self, credential: Credential, thumbprint: str, leeway_s: float) -> _Proof:
+    def _checked(self, credential: Credential, thumbprint: str, leeway_s: float, *, nonce: bool) -> _Proof:
         proof = credential.proof
         if not proof:
             raise ProofRejected("no proof", fault=TokenFault.PROOF_MISSING)
@@ -108,6 +113,8 @@ class ProofChecker:
         key = self._key(header.get("jwk"), algorithm, thumbprint)
         claims = _signed(proof, key, algorithm)
         _check_request(claims, credential)
+        if nonce:
+            self._check_nonce(claims.get("nonce"))
         return _Proof(id=_proof_id(claims, thumbprint), good_until=self._check_time(claims.get("iat"), leeway_s))
 
     def _key(self, member: JsonValue, algorithm: str, thumbprint: str) -> VerificationKey:
@@ -127,6 +134,13 @@ class ProofChecker:
             raise ProofRejected("the proof's key is for another algorithm", fault=TokenFault.PROOF_ALGORITHM)
         self._keys.put((thumbprint, algorithm), key)
         return key
+
+    def _check_nonce(self, nonce: JsonValue) -> None:
+        """RFC 9449 section 4.3, check 10."""
+        if nonce is None:
+            raise NonceRequired("the proof has no nonce", fault=TokenFault.PROOF_NONCE_MISSING)
+        if self._nonces is None or not isinstance(nonce, str) or not self._nonces.good(nonce):
+            raise NonceRequired("the proof has another nonce", fault=TokenFault.PROOF_NONCE)
 
     def _check_time(self, issued: JsonValue, leeway_s: float) -> float:
         """Return until when the proof could be presented again."""

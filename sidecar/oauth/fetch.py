@@ -41,9 +41,9 @@ class FetchLimits:
     """A set older than this is fetched again before it is used."""
     max_stale_s: float = 86_400.0
     """How long a good set outlives a key server that is down; afterwards tokens of this issuer are refused."""
-    cooldown_s: float = 10.0
+    cooldown_s: float = 5.0
     """Shortest time between two fetches: a flood of unknown key ids must not become a flood of requests to the issuer
-    (the rule of Warehouse's ``oidc/`` room)."""
+    (the rule of Warehouse's ``oidc/`` room). A token with a key that is newer than the last fetch waits that long."""
     retry_s: float = 2.0
     """The same after a failure, so that an issuer's restart is not felt for a whole cool-down."""
 

@@ -91,6 +91,8 @@ class TrustedIssuer:
     leeway_s: float = 30.0
     dpop: Binding = Binding.OFF
     """Tokens bound to a key of the client (RFC 9449)."""
+    dpop_nonce: bool = False
+    """Whether proofs have to carry a nonce (RFC 9449 section 9)."""
     mtls: Binding = Binding.OFF
     """Tokens bound to a certificate of the client (RFC 8705)."""
 

@@ -22,6 +22,9 @@ _log = logging.getLogger(__name__)
 
 _FILE_CHECK_INTERVAL_S: Final = 1.0
 
+MAX_WAITING: Final = 64
+"""Tokens with unknown keys that wait for the next fetch; they are invented for nothing."""
+
 
 class KeySet(Protocol):
     """The keys of one issuer."""
@@ -114,6 +117,9 @@ class FileKeySet:
     async def candidates(self, key_id: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
         """See ``KeySet``."""
         self._refresh()
+        known = key_id is None or any(key.id == key_id for key in self._keys)
+        if not known and not self._fault:
+            self._reload_if_changed()  # a rotation: the key can be newer than the last look
         return matching(self._keys, key_id, algorithm)
 
     def _refresh(self) -> None:
@@ -151,6 +157,7 @@ class RemoteKeySet:
         clock: paces the fetches.
         limits: see ``FetchLimits``.
         issuer: whose keys they are, for the log.
+        sleep: waits so many seconds.
     """
 
     def __init__(
@@ -161,8 +168,11 @@ class RemoteKeySet:
         limits: FetchLimits | None = None,
         *,
         issuer: str = "",
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._issuer = issuer
+        self._sleep = sleep
+        self._waiting = 0
         self._locate = locate
         self._session = session
         self._clock = clock
@@ -191,13 +201,18 @@ class RemoteKeySet:
 
     async def candidates(self, key_id: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
         """See ``KeySet``."""
+        asked = self._clock.monotonic()
         if self._age() >= self._limits.max_age_s:
-            await self._refresh()
+            # Where the last fetch failed, calls do not wait for the next one to fail too while there are good keys.
+            self._begin() if self._failure is not None and self.usable else await self._refresh()
         found = matching(self._current(), key_id, algorithm)
         if found or key_id is None or any(key.id == key_id for key in self._keys):
             return found
         await self._refresh()
         found = matching(self._current(), key_id, algorithm)
+        if not found and self._attempted_at < asked:
+            await self._refresh_later()
+            found = matching(self._current(), key_id, algorithm)
         if not found and self._failure is not None:
             raise KeysUnavailable("unknown key id, and the key set cannot be refreshed")
         return found
@@ -218,13 +233,34 @@ class RemoteKeySet:
 
         The fetch is a task of its own: the caller who started it may be cancelled, the others still want the keys.
         """
-        if self._flight is None:
-            pause = self._limits.retry_s if self._failure is not None else self._limits.cooldown_s
-            if self._clock.monotonic() - self._attempted_at < pause:
-                return
+        self._begin()
+        if self._flight is not None:
+            await asyncio.shield(self._flight)
+
+    def _begin(self) -> None:
+        if self._flight is None and self._pause() <= 0:
             self._attempted_at = self._clock.monotonic()
             self._flight = asyncio.create_task(self._fetch(), name="fetch-keys")
-        await asyncio.shield(self._flight)
+
+    def _pause(self) -> float:
+        """Seconds until the next fetch may begin."""
+        pause = self._limits.retry_s if self._failure is not None else self._limits.cooldown_s
+        return self._attempted_at + pause - self._clock.monotonic()
+
+    async def _refresh_later(self) -> None:
+        """Wait until the next fetch may begin: an issuer that rotates signs with keys that are newer than the last one.
+
+        Raises:
+            KeysUnavailable: too many wait already.
+        """
+        if self._waiting >= MAX_WAITING:
+            raise KeysUnavailable("too many tokens wait for keys that are not known")
+        self._waiting += 1
+        try:
+            await self._sleep(max(0.0, self._pause()))
+        finally:
+            self._waiting -= 1
+        await self._refresh()
 
     async def _fetch(self) -> None:
         try:

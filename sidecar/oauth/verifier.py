@@ -21,6 +21,7 @@ from sidecar.oauth.confirmation import Binding, Confirmation, confirmation
 from sidecar.oauth.dpop import ProofChecker
 from sidecar.oauth.introspection import Introspection
 from sidecar.oauth.jwt_tokens import TrustedIssuer, verified_claims
+from sidecar.oauth.nonces import Nonces
 from sidecar.oauth.proof_memory import ProofsInMemory
 from sidecar.oauth.unverified import is_jws, peek
 from sidecar.ports import Clock, ProofMemory
@@ -62,6 +63,7 @@ class JwtVerifier:
         longest: characters of a token that is looked at.
         proofs: knows the proofs of possession that were presented before; None remembers them in this process.
         opaque: asks the one issuer whose tokens may be opaque.
+        nonces: those that proofs carry, where an issuer's have to.
 
     Raises:
         ConfigurationError: no issuer, or one twice.
@@ -77,6 +79,7 @@ class JwtVerifier:
         longest: int = DEFAULT_LONGEST,
         proofs: ProofMemory | None = None,
         opaque: Introspection | None = None,
+        nonces: Nonces | None = None,
     ) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         if not issuers or len(self._issuers) != len(issuers):
@@ -88,7 +91,7 @@ class JwtVerifier:
         self._longest = longest
         self._told = Budget()
         self._opaque = opaque
-        self._proofs = ProofChecker(clock, proofs or ProofsInMemory(clock))
+        self._proofs = ProofChecker(clock, proofs or ProofsInMemory(clock), nonces)
 
     async def verify(self, credential: Credential) -> Identity:
         """Return who the credential's token speaks for and who acts.
@@ -149,7 +152,7 @@ class JwtVerifier:
         if credential.scheme is AuthScheme.DPOP:
             if bound.key is None:
                 raise TokenRejected("presented with DPoP, and bound to no key", fault=TokenFault.UNBOUND)
-            await self._proofs.check(credential, bound.key, issuer.leeway_s)
+            await self._proofs.check(credential, bound.key, issuer.leeway_s, nonce=issuer.dpop_nonce)
             return
         if bound.key is not None:
             raise TokenRejected("bound to a key, and presented as a bearer token", fault=TokenFault.BOUND)

@@ -26,7 +26,7 @@ from sidecar.errors import DecisionUnavailable
 from sidecar.identity.resource import ResourceUri
 from sidecar.mcp.session import Sessions
 from sidecar.model import JsonObject
-from sidecar.oauth import Binding, TrustedIssuer
+from sidecar.oauth import Binding, Nonces, TrustedIssuer
 from sidecar.oauth.key_sets import FileKeySet
 from sidecar.oauth.verifier import JwtVerifier
 from sidecar.ports import AttributeValue, AuditReceipt, PdpAnswer, Question, Tracer
@@ -234,6 +234,7 @@ async def running(
     point: type[EnforcementPoint] = EnforcementPoint,
     dpop: Binding = Binding.OFF,
     mtls: Binding = Binding.OFF,
+    nonces: Nonces | None = None,
     tls: ssl.SSLContext | None = None,
     verifier: JwtVerifier | None = None,
     tracer: Tracer | None = None,
@@ -245,10 +246,17 @@ async def running(
     keys.write_bytes(encoded({"keys": [{**member, "kid": "k"}]}))
     clock, ledger, silence = WallClock(), Ledger(), Silence()
     issuer = TrustedIssuer(
-        issuer=ISSUER, audiences=frozenset({RESOURCE}), keys=FileKeySet(keys, clock), dpop=dpop, mtls=mtls
+        issuer=ISSUER,
+        audiences=frozenset({RESOURCE}),
+        keys=FileKeySet(keys, clock),
+        dpop=dpop,
+        dpop_nonce=nonces is not None,
+        mtls=mtls,
     )
+    if nonces is not None:
+        changes["nonce"] = nonces.current
     ports: Any = Ports(
-        verifier=verifier or JwtVerifier([issuer], clock),
+        verifier=verifier or JwtVerifier([issuer], clock, nonces=nonces),
         decisions=Down(),
         audit=ledger,
         upstreams={},

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.oauth import PROOF_ALGORITHMS, Binding
+from sidecar.oauth import PROOF_ALGORITHMS, Binding, Nonces
+from sidecar.system import SystemClock
 from tests.edge.endpoint import INITIALIZE, PING, RESOURCE, Endpoint, encoded, running, token
 from tests.oauth.proofs import CLIENT, proof, thumbprint
 
@@ -67,3 +68,29 @@ async def test_without_dpop_nothing_of_it_is_told(tmp_path: Path) -> None:
         said = await endpoint.ask("GET", "/.well-known/oauth-protected-resource/mcp", Authorization=None)
     assert "DPoP" not in missing.headers["www-authenticate"]
     assert "dpop_signing_alg_values_supported" not in said.json
+
+
+async def test_a_client_that_is_asked_for_a_nonce_gets_one_and_goes_on_with_it(tmp_path: Path) -> None:
+    nonces = Nonces(SystemClock(), b"k" * 32)
+    bound = token(cnf={"jkt": thumbprint(CLIENT)})
+    dpop = {"Authorization": f"DPoP {bound}"}
+    async with running(tmp_path, dpop=Binding.ALLOWED, proof_algorithms=PROOF_ALGORITHMS, nonces=nonces) as endpoint:
+        asked = await endpoint.ask(body=encoded(INITIALIZE), DPoP=shown(bound, 1), **dpop)
+        assert asked.status == 401
+        assert asked.headers["www-authenticate"] == f'DPoP {WHERE}, error="use_dpop_nonce", {ALGS}'
+        assert endpoint.refusals[-1]["error"] == "proof_nonce_missing"
+        nonce = asked.headers["dpop-nonce"]
+        opened = await endpoint.ask(body=encoded(INITIALIZE), DPoP=shown(bound, 2, nonce=nonce), **dpop)
+        assert opened.status == 200
+        assert nonces.good(opened.headers["dpop-nonce"]), "the next one comes before the old one is refused"
+        wrong = await endpoint.ask(body=encoded(INITIALIZE), DPoP=shown(bound, 3, nonce=f"{nonce}x"), **dpop)
+        assert endpoint.refusals[-1]["error"] == "proof_nonce"
+        assert "use_dpop_nonce" in wrong.headers["www-authenticate"]
+        assert "dpop-nonce" not in (await endpoint.ask(body=encoded(INITIALIZE))).headers, "a bearer token needs none"
+
+
+async def test_without_nonces_none_is_told(endpoint: Endpoint) -> None:
+    bound = token(cnf={"jkt": thumbprint(CLIENT)})
+    opened = await endpoint.ask(body=encoded(INITIALIZE), Authorization=f"DPoP {bound}", DPoP=shown(bound, 1))
+    assert opened.status == 200
+    assert "dpop-nonce" not in opened.headers

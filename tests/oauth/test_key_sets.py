@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sidecar.errors import ConfigurationError, KeysUnavailable
 from sidecar.oauth.fetch import FetchLimits, check_address
 from sidecar.oauth.jwk import ASYMMETRIC_ALGORITHMS, MAX_KEYS, NotAKeySet, parse_key_set
-from sidecar.oauth.key_sets import FileKeySet, RemoteKeySet, at
+from sidecar.oauth.key_sets import MAX_WAITING, FileKeySet, RemoteKeySet, at
 from sidecar.oauth.metadata import Discovery
 
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -149,6 +149,15 @@ class TestFile:
         clock.now += 0.2
         assert await keys.candidates("new", "ES256")
         assert not await keys.candidates("old", "ES256")
+
+    async def test_a_key_that_is_newer_than_the_last_look_is_found_at_once(self, tmp_path: Path) -> None:
+        path, clock = tmp_path / "jwks.json", ManualClock()
+        path.write_text(key_set("old"))
+        keys = FileKeySet(path, clock)
+        assert await keys.candidates("old", "ES256")
+        path.write_text(key_set("old", "new"))
+        assert await keys.candidates("new", "ES256")
+        assert not await keys.candidates("invented", "ES256")
 
     @pytest.mark.parametrize("content", ["", "{}", '{"keys":[]}', '{"keys":[', "null", "\udcff", "x" * 300_000])
     async def test_a_broken_file_does_not_replace_a_good_one(self, tmp_path: Path, content: str) -> None:
@@ -335,6 +344,48 @@ class TestRemote:
         assert not await keys.candidates("new", "ES256")
         clock.now += 10
         assert await keys.candidates("new", "ES256")
+
+    async def test_a_key_that_is_newer_than_the_last_fetch_is_waited_for(
+        self, server: KeyServer, session: aiohttp.ClientSession
+    ) -> None:
+        clock, slept = ManualClock(), []
+
+        async def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            clock.now += seconds
+
+        server.text("/jwks", key_set("old"))
+        keys = RemoteKeySet(at(server.url + "/jwks"), session, clock, LIMITS, sleep=sleep)
+        assert await keys.candidates("old", "ES256")
+        clock.now += 3
+        server.text("/jwks", key_set("new"))
+        assert await keys.candidates("new", "ES256")
+        assert (slept, len(server.asked)) == ([7], 2), "no sooner than the issuer may be asked again"
+        clock.now += 3
+        assert not await keys.candidates("invented", "ES256")
+        assert (slept, len(server.asked)) == ([7, 7], 3), "and once: what is not there then is not there"
+
+    async def test_only_so_many_wait_and_one_fetch_is_theirs(
+        self, server: KeyServer, session: aiohttp.ClientSession
+    ) -> None:
+        clock, over = ManualClock(), asyncio.Event()
+
+        async def sleep(_seconds: float) -> None:
+            await over.wait()
+
+        server.text("/jwks", key_set("old"))
+        keys = RemoteKeySet(at(server.url + "/jwks"), session, clock, LIMITS, sleep=sleep)
+        await keys.candidates("old", "ES256")
+        clock.now += 3
+        waiting = [asyncio.create_task(keys.candidates(f"invented-{n}", "ES256")) for n in range(MAX_WAITING)]
+        await asyncio.sleep(0)
+        with pytest.raises(KeysUnavailable, match="too many"):
+            await keys.candidates("one too many", "ES256")
+        assert await keys.candidates("old", "ES256"), "a known key waits for nothing"
+        clock.now += 7
+        over.set()
+        assert not any(await asyncio.gather(*waiting))
+        assert len(server.asked) == 2
 
     async def test_a_known_key_id_with_a_wrong_algorithm_causes_no_fetch(
         self, server: KeyServer, session: aiohttp.ClientSession
