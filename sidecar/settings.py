@@ -66,7 +66,8 @@ class Opa(SettingsGroup):
     memo_ms: int = Field(default=1000, ge=0, le=1000)
     """How long an answer of the managed process is reused for an equal question; 0 asks for every call."""
     reload_ms: int = Field(default=1000, ge=0, le=3_600_000)
-    """How often the policy folder of the managed one is checked for changes; 0: only at the start."""
+    """How long a changed policy folder has to be at rest before it serves; an edit is in force within twice that. 0: it
+    is read at the start only."""
 
     @field_validator("url")
     @classmethod

@@ -16,6 +16,7 @@ import stat
 import time
 from collections.abc import Collection, Coroutine
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +24,7 @@ from typing import Self
 from sidecar.errors import ConfigurationError, DecisionUnavailable
 from sidecar.faults import PdpFault
 from sidecar.model import JsonObject
+from sidecar.opa.follower import Content, at_once, follow
 from sidecar.opa.hot_standby import HotStandby
 from sidecar.opa.instance import Instance, Launch
 from sidecar.opa.policy_state import Load, PolicyState
@@ -39,9 +41,6 @@ _FIRST_DELAY_S = 0.1
 _LAST_DELAY_S = 5.0
 _STABLE_S = 30.0
 """An instance that lived this long is restarted without delay; otherwise the delay doubles."""
-
-_RETRY_S = 60.0
-"""A refused set is tried again after this long even if nothing changed: the reason may have been a busy machine."""
 
 _CANDIDATE_S = 10.0
 """How long a start waits for the first look at a candidate."""
@@ -66,7 +65,8 @@ class ManagedOpa:
         start_timeout_s: seconds that an OPA may take from start to healthy.
         probe_interval_s: seconds between health probes; three missed in a row count as hung, and it is restarted.
         memo_s: seconds for which an answer stands for an equal question; 0 asks every time.
-        reload_s: seconds between two looks at the folder; 0 never looks again after the start.
+        reload_s: seconds for which a changed folder has to be at rest before it is served; 0 never looks again after
+            the start.
     """
 
     def __init__(
@@ -139,23 +139,25 @@ class ManagedOpa:
             await self._begin_to_compare(launch, checker, seen)
             return
         try:
-            await self._load(launch, checker, await asyncio.to_thread(PolicySet.read, self._folder))
+            await self._load(launch, checker, await asyncio.to_thread(PolicySet.read, self._folder), at_rest=at_once())
         except DecisionUnavailable as error:
             raise ConfigurationError(f"OPA does not answer the self-test: {error.detail}") from error
         if self._reload_s > 0:
-            self._reloader = _begin(self._follow(launch, checker, seen), "opa-reloader")
+            load = partial(self._reload, launch, checker)
+            self._reloader = _begin(follow(self._folder, seen, rest_s=self._reload_s, load=load), "opa-reloader")
 
     async def _begin_to_compare(self, launch: Launch, checker: SetChecker, seen: Snapshot) -> None:
         """Load a candidate, and go on without it where that takes long: its tests must not keep others from serving."""
         looked = asyncio.Event()
+        load = partial(self._reload, launch, checker)
 
-        async def follow() -> None:
-            await self._reload(launch, checker)
+        async def compare() -> None:
+            loaded = await load(await asyncio.to_thread(Content.read, self._folder), at_once())
             looked.set()
             if self._reload_s > 0:
-                await self._follow(launch, checker, seen)
+                await follow(self._folder, seen, rest_s=self._reload_s, load=load, loaded=loaded)
 
-        self._reloader = _begin(follow(), "opa-reloader")
+        self._reloader = _begin(compare(), "opa-reloader")
         try:
             async with asyncio.timeout(_CANDIDATE_S):
                 await looked.wait()
@@ -270,34 +272,20 @@ class ManagedOpa:
                 _LOG.warning("opa is back (pid %d)", self.pid or 0)
                 return
 
-    async def _follow(self, launch: Launch, checker: SetChecker, seen: Snapshot) -> None:
-        """Load the folder's content whenever it has changed and come to rest, until cancelled."""
-        loop = asyncio.get_running_loop()
-        tried, again_at = seen, self._again_at()
-        while True:
-            await asyncio.sleep(self._reload_s)
-            before, seen = seen, await asyncio.to_thread(snapshot, self._folder)
-            if seen != before or (seen == tried and loop.time() < again_at):
-                continue  # being written right now, or nothing new
-            tried = seen
-            await self._reload(launch, checker)
-            again_at = self._again_at()
-
-    def _again_at(self) -> float:
-        """Return when the folder is tried again though nothing changed, on the loop's clock."""
-        return asyncio.get_running_loop().time() + _RETRY_S if self._state.result is Load.REFUSED else float("inf")
-
-    async def _reload(self, launch: Launch, checker: SetChecker) -> None:
-        """Serve the folder's content if it may be served; keep what serves if not."""
+    async def _reload(self, launch: Launch, checker: SetChecker, content: Content, at_rest: asyncio.Event) -> bool:
+        """Serve the folder's content if it may be served; keep what serves if not. Either waits for the rest."""
         try:
-            policies = await asyncio.to_thread(PolicySet.read, self._folder)
+            policies = content.usable()
             if policies == self._good:
+                await at_rest.wait()
                 self._keep(policies)
             else:
-                await self._load(launch, checker, policies)
+                await self._load(launch, checker, policies, at_rest=at_rest)
         except (ConfigurationError, DecisionUnavailable) as error:
+            await at_rest.wait()
             self._state = replace(self._state, result=Load.REFUSED, error=error.detail)
             _LOG.error("%s: %s", self._refusal(), error.detail)
+        return self._state.result is Load.LOADED
 
     def _refusal(self) -> str:
         """Say which folder is not loaded, and what stands in its place."""
@@ -309,8 +297,8 @@ class ManagedOpa:
             case _, revision:
                 return f"the candidate policy folder is not loaded, {revision} stays the one that is compared"
 
-    async def _load(self, launch: Launch, checker: SetChecker, policies: PolicySet) -> None:
-        """Vet a set and let it serve.
+    async def _load(self, launch: Launch, checker: SetChecker, policies: PolicySet, *, at_rest: asyncio.Event) -> None:
+        """Vet a set, and let it serve once its folder has been at rest.
 
         Raises:
             ConfigurationError: it must not serve, or OPA does not start on it.
@@ -318,16 +306,22 @@ class ManagedOpa:
         """
         approved = await checker.vet(policies)
         if policies.revision == self.revision:
+            await at_rest.wait()
             self._keep(policies)  # only tests or schemas differ
         else:
-            await self._switch(launch, policies)
+            await self._switch(launch, policies, at_rest)
         for warning in approved.warnings:
             _LOG.warning("policy: %s", warning)
 
-    async def _switch(self, launch: Launch, policies: PolicySet) -> None:
+    async def _switch(self, launch: Launch, policies: PolicySet, at_rest: asyncio.Event) -> None:
         """Start and self-test an instance beside the serving one, let it take the place, and end the old one."""
         async with self._switching:
             instance = await self._begin_serving(launch, policies)
+            try:
+                await at_rest.wait()
+            except BaseException:
+                await instance.stop(grace_s=0)
+                raise
             old = self._current
             self._serve(instance, policies)
             if self._supervisor is None:

@@ -2,13 +2,13 @@
 
 from sidecar.policyset import bundle_writer
 from sidecar.policyset.bundle_reader import PLATFORM, Archives, archives_in, read_archives
-from sidecar.policyset.checks import CHECK_MEMORY_BYTES, SetChecker, examine_set, refuse, workshop
+from sidecar.policyset.checks import SetChecker, refuse
 from sidecar.policyset.compile_errors import complaints
 from sidecar.policyset.containment import MAX_MODULE_BYTES, MAX_TEAM_FILES, MAX_TEAM_RULES_BYTES
 from sidecar.policyset.data_lines import json_span
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import CAPABILITIES, MANIFEST, SCHEMAS, TEAMS, PolicySet, store
-from sidecar.policyset.folder_changes import Snapshot, snapshot
+from sidecar.policyset.folder_changes import FolderWatch, Snapshot, snapshot
 from sidecar.policyset.manifest import (
     TRUSTED,
     NotOneReading,
@@ -23,6 +23,7 @@ from sidecar.policyset.manifest import (
 from sidecar.policyset.module_lint import ModuleReport, lint_module, uncalled
 from sidecar.policyset.opa_command import OpaCommand, installed
 from sidecar.policyset.read_list import EVERYTHING, ReadList, written
+from sidecar.policyset.workshop import CHECK_MEMORY_BYTES, examine_set, workshop
 
 __all__ = [
     "CAPABILITIES",
@@ -37,6 +38,7 @@ __all__ = [
     "TEAMS",
     "TRUSTED",
     "Archives",
+    "FolderWatch",
     "ModuleReport",
     "NotOneReading",
     "OpaCommand",

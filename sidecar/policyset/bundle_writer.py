@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.errors import ConfigurationError
-from sidecar.policyset.checks import workshop
 from sidecar.policyset.folder import MANIFEST, TEAMS, PolicySet
 from sidecar.policyset.manifest import LISTING, listing
+from sidecar.policyset.workshop import workshop
 from sidecar.system import in_thread
 
 PLATFORM: Final = "platform"

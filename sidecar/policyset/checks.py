@@ -4,11 +4,14 @@ Containment, then OPA's own strict check against capabilities and schemas, the f
 teams' own tests: each in a process of its own that is limited in time and memory like the OPA that serves, because the
 author of a team's policy is not trusted with the machine either. What passed is what is served: all of it works on one
 ``PolicySet`` that was read once.
+
+A reload is how a suspension in the platform's data comes into force, so it must not take long: two processes check at a
+time, which is as many as serve, and what was found fine of the same bytes is not looked at again.
 """
 
 import asyncio
 import contextlib
-import tempfile
+import hashlib
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -27,25 +30,20 @@ from sidecar.policyset.folder import CAPABILITIES, SCHEMAS, PolicySet, store
 from sidecar.policyset.mentions import Mentions, mentions_of
 from sidecar.policyset.module_lint import ModuleReport, lint_module, uncalled
 from sidecar.policyset.modules import batches, is_team_module, module_key, team_of, text_of, uncalled_of_teams
-from sidecar.policyset.opa_command import OpaCommand, installed
+from sidecar.policyset.opa_command import OpaCommand
 from sidecar.policyset.read_list import ReadList, RuleReads, rules_of
 from sidecar.printing import printable
-from sidecar.system import in_thread, make_home, remove
+from sidecar.system import ended, in_thread, make_home, remove
 
 _PARSE: Final = '{f: object.remove(m, ["comments"]) | some f, s in input; m := rego.parse_module(f, s)}'
 """One process parses many modules. A module that does not parse is missing from the answer."""
 
 
-_CHECK_S: Final = 60.0
-"""Of one OPA command outside a sidecar."""
 _TESTS_S: Final = 60.0
 _ONE_TEST_S: Final = 5
 _TEAM_TESTS: Final = r"^data\.mcp\.teams\."
 _MOST_FINDINGS: Final = 10
 _MAX_TEXT: Final = 2000
-
-CHECK_MEMORY_BYTES: Final = 1024 * 2**20
-"""Of one check outside a sidecar, where no OPA serves beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +55,7 @@ class ApprovedSet:
 
 
 class SetChecker:
-    """Vets one set after the other; modules that were found clean are not parsed again.
+    """Vets one set after the other; modules and patterns that were found clean are not looked at again.
 
     Args:
         opa: the executable, with the limits of a check.
@@ -72,6 +70,10 @@ class SetChecker:
         self._timeout_s = timeout_s
         self._issuers = issuers
         self._known: dict[bytes, ModuleReport] = {}
+        self._library: tuple[bytes, list[Mentions]] = (b"", [])
+        """What the modules of the library define, and the digest of their paths and contents."""
+        self._readable = b""
+        """Digest of the teams' patterns that OPA could all read."""
 
     async def vet(self, policies: PolicySet) -> ApprovedSet:
         """Let a set through, or say why not.
@@ -93,10 +95,33 @@ class SetChecker:
             found, judged = await self._findings(policies, home)
             if not _errors(found):
                 found += await self._names(policies, home, judged)
-            for step in (self._compile, self._tables, self._test):
-                if not _errors(found):
-                    found += await step(policies, home)
+            if not _errors(found):
+                found += await self._compiled_and_tried(policies, home)
         return found
+
+    async def _compiled_and_tried(self, policies: PolicySet, home: Path) -> list[Violation]:
+        """Compile a set, and beside that hold its data to its schema and run its tests.
+
+        What is said is what one after the other would have said: of the tests of a set that does not compile, nothing.
+        """
+        beside = [
+            asyncio.create_task(work)
+            for work in (self._compile(policies, home), self._tables_and_tests(policies, home))
+        ]
+        found: list[Violation] = []
+        try:
+            for work in beside:
+                if not _errors(found):
+                    found += await work
+        finally:
+            for work in beside:
+                work.cancel()
+            await ended(*beside)
+        return found
+
+    async def _tables_and_tests(self, policies: PolicySet, home: Path) -> list[Violation]:
+        found = await self._tables(policies, home)
+        return found if _errors(found) else found + await self._test(policies, home)
 
     async def violations(self, policies: PolicySet) -> list[Violation]:
         """Return everything that is wrong with the containment of a set, warnings included.
@@ -171,7 +196,7 @@ class SetChecker:
 
     async def _names(self, policies: PolicySet, home: Path, judged: dict[str, ModuleReport]) -> list[Violation]:
         """Look up what the served modules of each team name, and try the patterns that stand in them."""
-        library = await self._library(policies, home)
+        library = await self._library_of(policies, home)
         served = {path: content for path, content in policies.files if path in judged}
         found = await self._resolved(policies, home, library, {path: judged[path].mentions for path in served})
         located = [path for path in {finding.file for finding in found} if path in served]
@@ -190,17 +215,26 @@ class SetChecker:
             modules = {path: mentions for path, mentions in served.items() if team_of(path) == team}
             found += names.unresolved(modules, library, team, policies)
             patterns += names.patterns_of(modules, library, team, policies)
-        if patterns:
-            status, output = await self._run(home, *names.TRY_PATTERNS, stdin=names.patterns(patterns))
-            found += names.unreadable(status, output, patterns)
+        tried = names.patterns(patterns)
+        if patterns and (digest := hashlib.sha256(tried).digest()) != self._readable:
+            status, output = await self._run(home, *names.TRY_PATTERNS, stdin=tried)
+            bad = names.unreadable(status, output, patterns)
+            self._readable = self._readable if bad else digest
+            found += bad
         return sorted(found, key=lambda one: (one.file, one.line))
 
-    async def _library(self, policies: PolicySet, home: Path) -> list[Mentions]:
+    async def _library_of(self, policies: PolicySet, home: Path) -> list[Mentions]:
         modules = {path: content for path, content in policies.files if names.is_library(path, content)}
+        digest = hashlib.sha256(msgspec.json.encode(modules)).digest()
+        if self._library[0] == digest:
+            return self._library[1]
         trees: dict[str, Any] = {}
         for batch in batches(modules):
             trees |= await self._trees(batch, home)
-        return [mentions_of(tree) for tree in trees.values()]
+        library = [mentions_of(tree) for tree in trees.values()]
+        if len(trees) == len(modules):
+            self._library = (digest, library)
+        return library
 
     async def _judge(self, modules: dict[str, bytes], home: Path, served: frozenset[str]) -> dict[str, ModuleReport]:
         """Parse all at once without locations; a module that is not clean is parsed again by itself, with them."""
@@ -290,46 +324,6 @@ class SetChecker:
     ) -> tuple[int, bytes]:
         limit = self._timeout_s if timeout_s is None else timeout_s
         return await self._opa.run(*arguments, folder=home / "policies", home=home, timeout_s=limit, stdin=stdin)
-
-
-async def examine(folder: Path, binary: str) -> list[Violation]:
-    """Return what is wrong with the containment of a policy folder: an empty list, or warnings, is fine.
-
-    Args:
-        folder: the policy folder.
-        binary: the OPA executable, as a path or as a name on ``PATH``.
-
-    Raises:
-        ConfigurationError: it is no policy folder, or OPA cannot be run.
-    """
-    return await examine_set(await asyncio.to_thread(PolicySet.read, folder), binary)
-
-
-async def examine_set(policies: PolicySet, binary: str) -> list[Violation]:
-    """Return what is wrong with the containment of a set that was read from wherever.
-
-    Raises:
-        ConfigurationError: OPA cannot be run.
-    """
-    async with workshop(binary) as checker:
-        return await checker.violations(policies)
-
-
-@asynccontextmanager
-async def workshop(binary: str, issuers: Collection[str] = ()) -> AsyncIterator[SetChecker]:
-    """Vet outside a sidecar, in a folder that is gone afterwards.
-
-    Args:
-        binary: the OPA executable, as a path or as a name on ``PATH``.
-        issuers: those that a sidecar would trust; none if that is not known.
-
-    Raises:
-        ConfigurationError: there is no such executable.
-    """
-    executable = installed(binary)
-    with tempfile.TemporaryDirectory(prefix="mcp-sidecar-vet-") as directory:
-        opa = OpaCommand(binary=executable, memory_limit_bytes=CHECK_MEMORY_BYTES)
-        yield SetChecker(opa, Path(directory), timeout_s=_CHECK_S, issuers=issuers)
 
 
 def refuse(findings: Sequence[Violation]) -> None:

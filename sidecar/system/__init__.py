@@ -5,7 +5,7 @@ from sidecar.system.certificates import subject_of, thumbprint_of
 from sidecar.system.clock import SystemClock
 from sidecar.system.identifiers import RandomIdentifiers
 from sidecar.system.liveness import Pulse
-from sidecar.system.process import StandardStreams, in_thread, kill, make_home, remove, spawn, start_tied
+from sidecar.system.process import StandardStreams, ended, in_thread, kill, make_home, remove, spawn, start_tied
 
 __all__ = [
     "BackOff",
@@ -13,6 +13,7 @@ __all__ = [
     "RandomIdentifiers",
     "StandardStreams",
     "SystemClock",
+    "ended",
     "in_thread",
     "kill",
     "make_home",

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from sidecar.errors import ConfigurationError
 from sidecar.system.tied_process import tied
@@ -46,6 +46,21 @@ async def in_thread(work: Callable[P, T], *arguments: P.args, **named: P.kwargs)
     except asyncio.CancelledError:
         await asyncio.wait({running})
         raise
+
+
+async def ended(*tasks: "asyncio.Future[Any]") -> None:
+    """Wait for the end of tasks even if cancelled, so that they clear up; their errors are not raised."""
+    cancelled = False
+    while pending := {task for task in tasks if not task.done()}:
+        try:
+            await asyncio.wait(pending)
+        except asyncio.CancelledError:
+            cancelled = True
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # seen, so that asyncio does not report it as lost
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 async def remove(home: Path) -> None:

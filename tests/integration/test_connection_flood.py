@@ -1,5 +1,6 @@
 """More idle connections than the process may open files: policy still reloads, and new clients get in."""
 
+import asyncio
 import json
 import socket
 import time
@@ -17,7 +18,8 @@ from tests.integration.deployment import Deployment, deployed, wait_until
 pytestmark = pytest.mark.real
 
 COUNT = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
-RELOAD_S = 1.0
+PERIOD_S = 12.0
+"""Long against the checks of a set, also on a machine that is busy with other tests."""
 LIMITED = ("/bin/sh", "-c", 'ulimit -n 1024 && exec "$@"', "sh")
 IDLE = 1_200
 
@@ -33,7 +35,7 @@ def idle_connections(port: int, count: int) -> Iterator[None]:
 async def test_a_suspension_acts_and_a_new_client_gets_in_past_idle_connections(tmp_path: Path, database: str) -> None:
     policies = policies_on(tmp_path)
     data = policies / "platform/data.json"
-    environment = {"SIDECAR_OPA__RELOAD_MS": str(round(RELOAD_S * 1000)), "SIDECAR_OPA__MEMO_MS": "0"}
+    environment = {"SIDECAR_OPA__RELOAD_MS": str(round(PERIOD_S * 1000)), "SIDECAR_OPA__MEMO_MS": "0"}
     with (
         deployed(
             tmp_path, database, policies=policies, environment=environment, record=False, launcher=LIMITED
@@ -49,7 +51,8 @@ async def test_a_suspension_acts_and_a_new_client_gets_in_past_idle_connections(
             data.write_text(edited)
             began = time.monotonic()
             while not await refused(client):
-                assert time.monotonic() - began < 30, running.log_file.read_text()[-3000:]
+                assert time.monotonic() - began < 2 * PERIOD_S, running.log_file.read_text()[-3000:]
+                await asyncio.sleep(0.1)
         decision = running.records()[-1]["decision"]
         assert decision["reasons"][0]["code"] == "suspended"
         metrics = running.admin("/metrics")[1]

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from sidecar.errors import ConfigurationError
 from sidecar.policyset import bundle_writer
 from sidecar.policyset.bundle_reader import MAX_ARCHIVE_BYTES, MAX_MEMBERS, Archives, read_archives
-from sidecar.policyset.checks import examine_set
 from sidecar.policyset.manifest import listing
+from sidecar.policyset.workshop import examine_set
 from tests.opa.outside import tarred
 from tests.parts import ROOT
 from tests.policyset.test_refused_at_load import REFUSED_FILES, REFUSED_MODULES

@@ -16,8 +16,8 @@ from sidecar.opa.external_inventory import BUNDLES, MODULES, read_inventory, vio
 from sidecar.policyset import bundle_writer
 from sidecar.policyset.bundle_reader import read_archives
 from sidecar.policyset.callable_names import CALLABLE, CLOSED
-from sidecar.policyset.checks import examine, examine_set
 from sidecar.policyset.finding import Rule
+from sidecar.policyset.workshop import examine, examine_set
 from tests import parts
 from tests.opa.outside import Outside, process, wait_until
 

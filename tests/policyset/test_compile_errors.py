@@ -11,10 +11,10 @@ import uvloop
 from sidecar.authoring.checking import check, run_tests
 from sidecar.authoring.engine import engine
 from sidecar.errors import ConfigurationError
-from sidecar.policyset.checks import workshop
 from sidecar.policyset.compile_errors import complaints
 from sidecar.policyset.folder import PolicySet
 from sidecar.policyset.opa_command import converse
+from sidecar.policyset.workshop import workshop
 from tests.parts import ROOT
 
 pytestmark = pytest.mark.real

@@ -12,9 +12,9 @@ import pytest
 from sidecar.authoring.checking import check
 from sidecar.errors import ConfigurationError
 from sidecar.policyset import platform_data
-from sidecar.policyset.checks import workshop
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import PolicySet
+from sidecar.policyset.workshop import workshop
 from tests import parts
 
 pytestmark = pytest.mark.real

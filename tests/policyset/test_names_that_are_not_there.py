@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import ConfigurationError
-from sidecar.policyset.checks import workshop
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import PolicySet
+from sidecar.policyset.workshop import workshop
 from sidecar.strict_json import DECODER, DuplicateName, first_duplicate
 
 pytestmark = pytest.mark.real

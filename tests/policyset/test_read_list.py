@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from sidecar.authoring.checking import reads_document
-from sidecar.policyset.checks import workshop
 from sidecar.policyset.folder import PolicySet
 from sidecar.policyset.read_list import EVERYTHING, ReadList, rules_of, widest, written
 from sidecar.policyset.syntax_tree import RegoPath
+from sidecar.policyset.workshop import workshop
 
 pytestmark = pytest.mark.real
 

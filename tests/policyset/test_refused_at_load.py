@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import ConfigurationError
-from sidecar.policyset.checks import examine, workshop
 from sidecar.policyset.containment import MAX_MODULE_BYTES, MAX_TEAM_DATA_BYTES, misplaced
 from sidecar.policyset.finding import Rule, Severity
 from sidecar.policyset.folder import PolicySet
 from sidecar.policyset.module_lint import lint
+from sidecar.policyset.workshop import examine, workshop
 from tests.parts import ROOT
 
 pytestmark = pytest.mark.real
