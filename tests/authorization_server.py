@@ -247,6 +247,15 @@ def made_key(kid: str) -> dict[str, str]:
     return {"kid": kid, "pem": pem.decode()}
 
 
+def register_agent(policies: Path, agent: str) -> None:
+    """Register an agent that reads in a copy of the platform's data, as a service needs it."""
+    file = policies / "platform/data.json"
+    document = json.loads(file.read_text())  # noqa: TID251 - the repository's own file
+    reads = {"kinds": ["read", "metadata"], "servers": ["*"], "deployments": ["*"]}
+    document["mcp"]["platform"]["agents"]["registered"][agent] = reads
+    file.write_text(json.dumps(document))
+
+
 @contextmanager
 def authorized(
     folder: Path, *, resource: str, opaque: bool = False, ttl_s: int = 3600, **changes: Any

@@ -1,8 +1,6 @@
 """Tokens of a real authorization server: whom they name, what is recorded of it, and that they go nowhere upstream."""
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -21,6 +19,7 @@ from tests.authorization_server import (
     SERVICE,
     AuthorizationServer,
     authorized,
+    register_agent,
 )
 from tests.hours import policies_on
 from tests.integration.deployment import Deployment, deployed
@@ -29,15 +28,6 @@ ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "o
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 EXCHANGER = "research-agent"
-
-
-def register(policies: Path, agent: str) -> None:
-    """Register an agent in the platform's data, as one that reads."""
-    file = policies / "platform/data.json"
-    document = json.loads(file.read_text())  # noqa: TID251 - the repository's own file
-    reads = {"kinds": ["read", "metadata"], "servers": ["*"], "deployments": ["*"]}
-    document["mcp"]["platform"]["agents"]["registered"][agent] = reads
-    file.write_text(json.dumps(document))
 
 
 @pytest.fixture(scope="module", params=["jwt", "opaque"])
@@ -70,7 +60,7 @@ def both(
         issuers = f'[[issuers]]\nissuer = "{server.issuer}"\nservices = ["{SERVICE}"]\n'
         issuers += server.introspection if opaque else ""
         policies = policies_on(folder)
-        register(policies, SERVICE)
+        register_agent(policies, SERVICE)
         with deployed(folder, database, port=port, issuers=issuers, policies=policies) as deployment:
             yield server, deployment
 

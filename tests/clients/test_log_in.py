@@ -1,0 +1,179 @@
+"""Official clients of both languages get their tokens themselves, at the real authorization server, and call tools.
+
+Each is a process of its own that is told no more than the address of the sidecar. What it needs besides, it finds by
+the challenge and the metadata. A registered client, or one that registers itself, sends its person to log in
+(authorization code with PKCE); a service gets a token for itself (client credentials).
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.demo import database as demo_database
+from tests import parts, programs
+from tests.authorization_server import (
+    CALLBACK,
+    DESKTOP,
+    SECRET,
+    SERVICE,
+    AuthorizationServer,
+    authorized,
+    register_agent,
+)
+from tests.hours import policies_on
+from tests.integration.deployment import Deployment, deployed
+
+HERE = Path(__file__).parent
+PARTS = parts.ROOT / ".parts"
+COUNT = {
+    "name": "count",
+    "arguments": {"connectionId": "preconfigured", "database": "sales", "collection": "orders"},
+}
+CHROMIUM = "chromium|google-chrome"
+
+PYTHON = str(HERE / "log_in_python.py")
+TYPESCRIPT = ["node", str(HERE / "log_in_typescript.mjs"), str(PARTS / "clients")]
+PYTHONS = {
+    "Python 1.26.0": [str(PARTS / "mcp-1.26/bin/python"), PYTHON],
+    "Python 1.30.0": [str(PARTS / "mcp-1.30/bin/python"), PYTHON],
+    "Python 2.3.0": [sys.executable, PYTHON],
+}
+CLIENTS = {
+    **PYTHONS,
+    "TypeScript 1.32.2": [*TYPESCRIPT, "@modelcontextprotocol/sdk"],
+    "TypeScript 2.4.0": [*TYPESCRIPT, "@modelcontextprotocol/client"],
+}
+NEWEST = ("Python 2.3.0", "TypeScript 2.4.0")
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[tuple[AuthorizationServer, Deployment]]:
+    folder = tmp_path_factory.mktemp("log_in")
+    port = parts.free_port()
+    policies = policies_on(folder)
+    register_agent(policies, SERVICE)
+    with authorized(folder, resource=f"http://127.0.0.1:{port}/mcp") as server:
+        issuers = f'[[issuers]]\nissuer = "{server.issuer}"\nservices = ["{SERVICE}"]\ndpop = "allowed"\n'
+        with deployed(folder, database, port=port, issuers=issuers, policies=policies) as deployment:
+            yield server, deployment
+
+
+@pytest.fixture
+def server(both: tuple[AuthorizationServer, Deployment]) -> AuthorizationServer:
+    return both[0]
+
+
+@pytest.fixture
+def deployment(both: tuple[AuthorizationServer, Deployment]) -> Deployment:
+    return both[1]
+
+
+@pytest.fixture(autouse=True)
+async def samples(deployment: Deployment) -> None:
+    await demo_database.seed(deployment.uri)
+
+
+def typing(server: AuthorizationServer, user: str) -> list[str]:
+    """A browser for a client: a person who fills in the pages over HTTP."""
+    return [sys.executable, "-m", "tests.log_in", user, server.password(user)]
+
+
+def run(client: str, told: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Run a client; what it is told is in its script."""
+    return subprocess.run(
+        CLIENTS[client],
+        input=json.dumps({"calls": [COUNT, COUNT], "callback": CALLBACK, **told}),
+        env={**os.environ, "PYTHONPATH": str(parts.ROOT)},  # noqa: TID251 - the tests' own environment
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+
+
+def outcome(client: str, told: dict[str, Any]) -> dict[str, Any]:
+    """What came of a client that is expected to get through."""
+    done = run(client, told)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout)  # noqa: TID251 - the script's own answer
+    return found
+
+
+def counted(found: dict[str, Any]) -> list[Any]:
+    return [one["structuredContent"] for one in found["outcomes"]]
+
+
+def actor(deployment: Deployment) -> tuple[str, str]:
+    """User and agent of the last call that was let through."""
+    record = next(r for r in reversed(deployment.records()) if r["event"] == "intent")
+    return record["subject"]["id"], record["actor"]["id"]
+
+
+@pytest.mark.parametrize("registered", [True, False], ids=["registered", "registers itself"])
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_client_logs_its_person_in_and_calls(
+    server: AuthorizationServer, deployment: Deployment, client: str, registered: bool
+) -> None:
+    told = {"url": deployment.url, "issuer": server.issuer, "browser": typing(server, "alice")}
+    found = outcome(client, {**told, **({"client_id": DESKTOP} if registered else {})})
+    assert counted(found) == [{"count": 12}, {"count": 12}]
+    (asked,) = found["asked"]
+    assert (asked["resource"], asked["code_challenge_method"]) == (deployment.url, "S256")
+    assert asked["scope"].removesuffix(" offline_access") == "mongodb:read", "no more than basic use needs"
+    assert actor(deployment) == ("alice", found["client_id"])
+    assert (found["client_id"] == DESKTOP) is registered
+
+
+@pytest.mark.parametrize("client", PYTHONS)
+def test_a_service_gets_a_token_for_itself(server: AuthorizationServer, deployment: Deployment, client: str) -> None:
+    service = {"client_id": SERVICE, "client_secret": SECRET, "scope": "mongodb:read"}
+    found = outcome(client, {"url": deployment.url, "issuer": server.issuer, "browser": [], **service})
+    assert (counted(found), found["asked"]) == ([{"count": 12}, {"count": 12}], [])
+    assert actor(deployment) == (SERVICE, SERVICE)
+
+
+@pytest.mark.parametrize("registered", [True, False], ids=["registered", "registers itself"])
+def test_a_client_with_a_key_of_its_own_has_tokens_that_are_bound_to_it(
+    server: AuthorizationServer, deployment: Deployment, registered: bool
+) -> None:
+    told = {"url": deployment.url, "issuer": server.issuer, "browser": typing(server, "alice"), "bound": True}
+    found = outcome("TypeScript 2.4.0", {**told, **({"client_id": "bound-agent"} if registered else {})})
+    assert (counted(found), found["token_type"]) == ([{"count": 12}, {"count": 12}], "DPoP")
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_slash_at_the_end_of_the_address_makes_no_difference(
+    server: AuthorizationServer, deployment: Deployment, client: str
+) -> None:
+    told = {"url": f"{deployment.url}/", "issuer": server.issuer, "browser": typing(server, "alice")}
+    found = outcome(client, {**told, "client_id": DESKTOP})
+    assert counted(found) == [{"count": 12}, {"count": 12}]
+    assert found["asked"][0]["resource"] == deployment.url
+
+
+@pytest.mark.parametrize("client", NEWEST)
+def test_who_cannot_log_in_gets_nowhere(server: AuthorizationServer, deployment: Deployment, client: str) -> None:
+    before = len(deployment.all_reached())
+    wrong = [*typing(server, "alice")[:-1], server.password("larry")]
+    done = run(client, {"url": deployment.url, "issuer": server.issuer, "browser": wrong, "client_id": DESKTOP})
+    assert done.returncode != 0
+    assert "do not belong together" in done.stderr or "CalledProcessError" in done.stderr
+    assert len(deployment.all_reached()) == before
+
+
+@pytest.mark.needs(CHROMIUM)
+@pytest.mark.parametrize("client", NEWEST)
+def test_a_person_logs_in_with_a_browser_and_allows_the_agent(
+    server: AuthorizationServer, deployment: Deployment, client: str
+) -> None:
+    chromium = programs.path_of(CHROMIUM) or ""
+    browser = ["node", str(HERE / "browser.mjs"), str(PARTS / "clients"), chromium, "alice", server.password("alice")]
+    found = outcome(client, {"url": deployment.url, "issuer": server.issuer, "browser": browser})
+    assert counted(found) == [{"count": 12}, {"count": 12}]
+    assert actor(deployment) == ("alice", found["client_id"])
