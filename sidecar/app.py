@@ -35,7 +35,7 @@ from sidecar.readiness import Decider, ManagedUpstream, Readiness, Surroundings
 from sidecar.settings import Settings
 from sidecar.store import FileAuditSink, FileSuspensions
 from sidecar.system import RandomIdentifiers, SystemClock
-from sidecar.telemetry import OtelMetrics, OtelTracer, build_tracer_provider, logs
+from sidecar.telemetry import LoggedRefusals, OtelMetrics, OtelTracer, build_tracer_provider, logs
 from sidecar.upstream import Databases
 from sidecar.views import MongoViews
 
@@ -120,6 +120,7 @@ async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
             candidate=candidate,
             views=views,
             suspensions=suspensions,
+            log=LoggedRefusals(),
         )
         pep = EnforcementPoint(ports, _rules(config), _sessions(config))
         for upstream in upstreams.values():

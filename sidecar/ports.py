@@ -257,6 +257,20 @@ class Tracer(Protocol):
         ...
 
 
+class RefusalLog(Protocol):
+    """One log line for a call that was refused."""
+
+    def refused(self, error: str, facts: JsonObject, *, failure: bool) -> None:
+        """Write the line.
+
+        Args:
+            error: the label of why.
+            facts: what is known of the call; nothing of its content.
+            failure: something that the call needs did not work, which an operator can mend.
+        """
+        ...
+
+
 class Metrics(Protocol):
     """Counts and durations with bounded label sets; durations in seconds."""
 

@@ -1,6 +1,7 @@
 """The demo's one sequence: parts, seed, sidecar, tour, then serve until interrupted."""
 
 import json
+import shlex
 import shutil
 import socket
 import sys
@@ -74,6 +75,7 @@ async def demo(*, once: bool, write: bool) -> bool:
                 console.print(
                     "Steps that write were left out, because the database is your own. `--write` includes them."
                 )
+            _tell_evidence(console, config.audit.path)
             if not once:
                 _invite(console, running, tokens)
                 await lifecycle.interrupted()
@@ -136,6 +138,34 @@ def _is_free(port: int) -> bool:
 def _tokens(stage: DemoSetup) -> dict[Person, str]:
     now = int(time.time())
     return {person: stage.issuer.token(person, audience=stage.config.resource_url, now=now) for person in EVERYBODY}
+
+
+def _tell_evidence(console: Console, audit: Path) -> None:
+    """Say where the tour's evidence is, and how to check it."""
+    lines = (
+        f"\nThe evidence of every call is in {audit}, and it stays there. Whether it is intact:",
+        f"{_own_command()} audit verify {shlex.quote(str(audit))}",
+    )
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def _own_command() -> str:
+    """Return how this program is called again from this folder: ``make`` has another search path than its user."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return f"{_from_here(Path(sys.executable))} -m sidecar"
+    return (
+        program.name if shutil.which(program.name) == str(program) and not _below_here(program) else _from_here(program)
+    )
+
+
+def _from_here(path: Path) -> str:
+    return shlex.quote(str(path.relative_to(Path.cwd()) if _below_here(path) else path))
+
+
+def _below_here(path: Path) -> bool:
+    return path.is_relative_to(Path.cwd())
 
 
 def _invite(console: Console, running: app.Endpoints, tokens: dict[Person, str]) -> None:

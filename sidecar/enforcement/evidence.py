@@ -19,11 +19,13 @@ from sidecar.errors import (
     CallerSuspended,
     CallRefused,
     DecisionUnavailable,
+    DependencyError,
     ObligationNotSupported,
     PolicyDenied,
     SidecarError,
     TokenRejected,
     UpstreamError,
+    UpstreamRefused,
     ViewsUnavailable,
 )
 from sidecar.mcp import denials
@@ -48,6 +50,7 @@ class Evidence:
         self._rules = rules
         self._strangers = Budget()
         self._suspended = Budget()
+        self._told = Budget()
 
     async def intent(self, turn: Turn) -> str:
         """Store what is about to be forwarded, and return the record's id.
@@ -110,6 +113,7 @@ class Evidence:
         self._ports.metrics.refused(stage, error.label)
         if isinstance(error, DecisionUnavailable):
             self._ports.metrics.faulted(error.fault)
+        self._tell(turn, error)
         suppressed: int | None = 0
         if turn.caller is None:
             suppressed = self._strangers.admit(turn.exchange.client_ip, self._ports.clock.monotonic())
@@ -147,6 +151,7 @@ class Evidence:
         turn.error = error.label
         if turn.committed:
             turn.span.fail(error.label, error.public)
+            self._tell(turn, error)
         decision = turn.decision
         named: tuple[Access, ...] = turn.named.accesses if turn.named is not None else ()
         owner = _owner(decision) if decision is not None else None
@@ -216,6 +221,32 @@ class Evidence:
         if turn.opinion is not None:
             attributes["mcp_sidecar.shadow"] = turn.opinion.difference.value
         turn.span.set(attributes)
+
+    def _tell(self, turn: Turn, error: SidecarError) -> None:
+        """Log the refusal of a known caller's message, as often as a log can bear; strangers are the verifier's."""
+        log = self._ports.log
+        if log is None or turn.caller is None or isinstance(error, CancelledByClient):
+            return
+        label = _label(error)
+        others = self._told.admit("\0".join((label, *turn.identity.key)), self._ports.clock.monotonic())
+        if others is None:
+            return
+        facts: JsonObject = {"request_id": turn.request_id}
+        if turn.tool:
+            facts["tool"] = turn.tool
+        if turn.server:
+            facts["server"] = turn.server
+        if isinstance(error, PolicyDenied) and turn.decision is not None:
+            facts["reasons"] = [*dict.fromkeys(reason.code for reason in turn.decision.reasons)]
+            facts["owner"] = _owner(turn.decision)
+        failure = isinstance(error, DependencyError | UpstreamError)
+        if failure and not isinstance(error, UpstreamRefused):  # the server's own words can quote documents
+            facts["why"] = error.detail
+        if isinstance(error, DecisionUnavailable):
+            facts["fault"] = error.fault.value
+        if others:
+            facts["more_like_it"] = others
+        log.refused(label, facts, failure=failure)
 
     async def _append(self, entry: JsonObject) -> str:
         ports = self._ports

@@ -17,6 +17,7 @@ from sidecar.ports import (
     DecisionPoint,
     Identifiers,
     Metrics,
+    RefusalLog,
     Span,
     TokenVerifier,
     Tracer,
@@ -77,6 +78,8 @@ class Ports:
     """A policy set that is only compared with the serving one."""
     suspensions: Suspensions | None = None
     """None: only policy can suspend a caller."""
+    log: RefusalLog | None = None
+    """None: refused calls are in evidence, metrics and spans only."""
     views: ViewCatalog | None = None
     """None where no connection for it is configured; then what the platform's data declares is all that is known."""
 

@@ -17,6 +17,7 @@ from sidecar.oauth.client_authentication import ClientAuthentication
 from sidecar.oauth.fetch import FetchLimits, post_object
 from sidecar.oauth.jwt_tokens import TrustedIssuer, check_claims, check_client, check_times
 from sidecar.ports import Clock
+from sidecar.system import Outage
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +60,10 @@ class Introspection:
         self._clock = clock
         self._limits = limits
         self._asking: dict[bytes, asyncio.Task[JsonObject]] = {}
+        what = f"the issuer {issuer.issuer}"
+        self._outage = Outage(
+            _log, what, lost="does not say what a token is worth", found="says again what a token is worth"
+        )
 
     async def claims(self, token: UnverifiedToken, digest: bytes) -> JsonObject:
         """Return what the issuer says of a token that is good here and now.
@@ -85,10 +90,13 @@ class Introspection:
         try:
             proof = self._client.proof()
             form = {"token": token, "token_type_hint": "access_token", **proof.parameters}
-            return await post_object(self._session, self._uri, form, self._limits, proof.headers, proof.context)
+            answer = await post_object(self._session, self._uri, form, self._limits, proof.headers, proof.context)
         except KeysUnavailable as error:
-            _log.warning("the issuer does not say what a token is worth: %s", error.detail)
+            self._outage.begins(error.detail)
             raise
+        else:
+            self._outage.ends()
+            return answer
         finally:
             del self._asking[digest]
 

@@ -33,6 +33,7 @@ from sidecar.opa.policy_state import Load, PolicyState
 from sidecar.opa.witness import Witness, self_tested
 from sidecar.policyset import Severity, Violation, refuse, workshop
 from sidecar.ports import PdpAnswer, Question
+from sidecar.system import Outage
 
 _LOG = logging.getLogger(__name__)
 _LOOK_S: Final = 10.0
@@ -55,6 +56,8 @@ _DISHONOUR_S: Final = 60.0
 and which of two modules of a name wins may change with each, so what is looked at next may be the harmless side."""
 
 _AWAY: Final = PdpFault.UNREACHABLE
+_MISSED_PROBES: Final = 2
+"""Health probes that are missed in a row before the log says so; one may have met a busy machine."""
 _REMEMBERED: Final = 64
 _NAMES: Final = 1024
 _LOCATED: Final = 5
@@ -86,6 +89,10 @@ class ExternalOpa:
         self._failure = DecisionUnavailable("the policy set was not looked at yet", fault=PdpFault.POLICIES_REFUSED)
         self._examination: asyncio.Task[None] | None = None
         self._again_at = self._probe_at = 0.0
+        self._outage = Outage(
+            _LOG, "the external opa", lost="does not answer", found="answers again", level=logging.ERROR
+        )
+        self._missed = 0
 
     @property
     def policy_state(self) -> PolicyState:
@@ -142,9 +149,9 @@ class ExternalOpa:
             # Has no provenance. It narrows a list between two answers that have it, and decides nothing.
             if self._state.result is Load.REFUSED:
                 raise self._why()
-            return await self._client.ask(question, document)
+            return await self._answer(question, document)
         deadline = asyncio.get_running_loop().time() + self._timeout_s
-        answer = await self._client.ask(question, document)
+        answer = await self._answer(question, document)
         if not answer.engine:
             # That says nothing about OPA as it was tested, so it is refused by itself.
             raise DecisionUnavailable(version_fault(answer.engine), fault=PdpFault.POLICIES_REFUSED)
@@ -156,6 +163,16 @@ class ExternalOpa:
         if answer.engine not in self._engines:
             what = version_fault(answer.engine) or f"OPA {answer.engine} has not passed the self-test"
             raise DecisionUnavailable(what, fault=PdpFault.POLICIES_REFUSED)
+        return answer
+
+    async def _answer(self, question: Question, document: JsonObject) -> PdpAnswer:
+        try:
+            answer = await self._client.ask(question, document)
+        except DecisionUnavailable as error:
+            if error.fault is _AWAY:
+                self._outage.begins(error.detail)
+            raise
+        self._outage.ends()
         return answer
 
     async def _admit(self, revision: str, deadline: float) -> None:
@@ -181,6 +198,11 @@ class ExternalOpa:
     async def healthy(self) -> bool:
         """Whether OPA answers, and what it runs is accepted; looks for a change that no question has met yet."""
         answers = await self._client.healthy()
+        self._missed = 0 if answers else self._missed + 1
+        if answers:
+            self._outage.ends()
+        elif self._missed >= _MISSED_PROBES:
+            self._outage.begins(f"it missed {self._missed} health probes")
         if self._due(self._probe_at):
             self._probe_at = asyncio.get_running_loop().time() + _PROBE_S
             # Also of one that is not healthy: a bundle that was never activated is why.

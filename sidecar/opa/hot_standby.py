@@ -220,10 +220,12 @@ class HotStandby:
             born = self._now()
             why = await self._lost(member)
             self._take_out(member, why)
+            lost = member.instance.pid
             await member.instance.stop(grace_s=0)
             if self._now() - born > TERM_S:
                 self._back_off.reset()
             member = Member(await self._another())
+            _LOG.warning("another opa (pid %d) has come for the one that went (pid %d)", member.instance.pid, lost)
             if self._first is None:
                 self._first = member
             else:
@@ -271,10 +273,13 @@ class HotStandby:
         member.gone.set()
 
     async def _another(self) -> Instance:
-        """Start another process, and try again until one starts."""
+        """Start another process, and try again until one starts; each obstacle is logged once."""
+        obstacle = ""
         while True:
             await asyncio.sleep(self._back_off.pause())
             try:
                 return await Instance.start(self._launch, self._policies)
             except (ConfigurationError, DecisionUnavailable) as error:
-                _LOG.error("another opa does not start: %s", error.detail)
+                if error.detail != obstacle:
+                    obstacle = error.detail
+                    _LOG.error("another opa does not start: %s", obstacle)

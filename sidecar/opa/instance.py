@@ -106,6 +106,7 @@ class Instance:
         self._idle = asyncio.Event()
         self._idle.set()
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._ready = False
         self._pump = asyncio.create_task(self._forward_output(), name="opa-output")
 
     @classmethod
@@ -238,6 +239,7 @@ class Instance:
         await self._pass_self_test()
         if too_old := version_fault(await self.client.engine()):
             raise ConfigurationError(too_old)
+        self._ready = True
 
     async def _pass_self_test(self) -> None:
         """Take the self-test; an answer that is wrong is final, one that is late is asked for again.
@@ -274,7 +276,9 @@ class Instance:
             return True
         text = printable(entry.msg.encode())
         self._tail.append(text)
-        _LOG.log(logging.ERROR if entry.level in {"error", "fatal", "panic"} else logging.WARNING, "opa: %s", text)
+        # What a start remarks on is the same at each restart; what ends it is told by the one who started it.
+        remark = logging.WARNING if self._ready else logging.DEBUG
+        _LOG.log(logging.ERROR if entry.level in {"error", "fatal", "panic"} else remark, "opa: %s", text)
         return False
 
 

@@ -259,7 +259,8 @@ class ManagedOpa:
             await self._restart(launch, back_off)
 
     async def _restart(self, launch: Launch, back_off: BackOff) -> None:
-        """Try until an instance serves."""
+        """Try until an instance serves; each obstacle is logged once."""
+        obstacle = ""
         while True:
             await asyncio.sleep(back_off.pause())
             try:
@@ -267,7 +268,9 @@ class ManagedOpa:
                     if self._current is None and self._good is not None:
                         self._current = await self._begin_serving(launch, self._good)
             except (ConfigurationError, DecisionUnavailable) as error:
-                _LOG.error("opa does not start again: %s", error.detail)
+                if error.detail != obstacle:
+                    obstacle = error.detail
+                    _LOG.error("opa does not start again: %s", obstacle)
             else:
                 _LOG.warning("opa is back (pid %d)", self.pid or 0)
                 return

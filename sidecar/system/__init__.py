@@ -5,10 +5,12 @@ from sidecar.system.certificates import subject_of, thumbprint_of
 from sidecar.system.clock import SystemClock
 from sidecar.system.identifiers import RandomIdentifiers
 from sidecar.system.liveness import Pulse
+from sidecar.system.outage import Outage
 from sidecar.system.process import StandardStreams, ended, in_thread, kill, make_home, remove, spawn, start_tied
 
 __all__ = [
     "BackOff",
+    "Outage",
     "Pulse",
     "RandomIdentifiers",
     "StandardStreams",

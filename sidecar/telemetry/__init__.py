@@ -1,7 +1,8 @@
 """Spans, metrics and logs."""
 
 from sidecar.telemetry import logs
+from sidecar.telemetry.logs import LoggedRefusals
 from sidecar.telemetry.metrics import OtelMetrics
 from sidecar.telemetry.tracing import OtelTracer, build_tracer_provider
 
-__all__ = ["OtelMetrics", "OtelTracer", "build_tracer_provider", "logs"]
+__all__ = ["LoggedRefusals", "OtelMetrics", "OtelTracer", "build_tracer_provider", "logs"]

@@ -18,6 +18,7 @@ from rich.logging import RichHandler
 from typing_extensions import override
 
 from sidecar.errors import ConfigurationError, SidecarError
+from sidecar.model import JsonObject
 from sidecar.printing import escaped, whole
 from sidecar.telemetry.redaction import redact
 
@@ -106,6 +107,17 @@ def configure(level: str, *, json: bool | None = None, stream: TextIO | None = N
     logging.captureWarnings(capture=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+class LoggedRefusals:
+    """One line for a refused call (``sidecar.ports.RefusalLog``); the current span's ids come with it."""
+
+    def __init__(self) -> None:
+        self._log = logging.getLogger("sidecar.calls")
+
+    def refused(self, error: str, facts: JsonObject, *, failure: bool) -> None:
+        """Write it: as a warning where an operator can mend something."""
+        self._log.log(logging.WARNING if failure else logging.INFO, "call refused: %s", error, extra=facts)
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -35,7 +35,7 @@ from sidecar.upstream.messages import (
     encode_request,
     initialize_params,
 )
-from sidecar.upstream.redaction import LogBudget, Redactor
+from sidecar.upstream.redaction import LogBudget, Redactor, Repeats
 
 _READ_BYTES = 256 * 1024
 _MAX_LOG_LINE_BYTES = 8 * 1024
@@ -43,8 +43,14 @@ _LAST_LINES = 4
 _WORDS = 200
 """Characters of a line that tells why a program did not start."""
 _LOG_LINES_PER_SECOND = 50
-_LEVELS = {b"[DEBUG]": logging.DEBUG, b"[INFO]": logging.INFO, b"[WARNING]": logging.WARNING, b"[ERROR]": logging.ERROR}
-"""How the server's own stderr logger marks a line (seen in 3.0.4)."""
+_LEVELS = {
+    b"[DEBUG]": logging.DEBUG,
+    b"[INFO]": logging.DEBUG,
+    b"[WARNING]": logging.WARNING,
+    b"[ERROR]": logging.ERROR,
+}
+"""How the server's own stderr logger marks a line (seen in 3.0.4), and the level that the line has here. What it tells
+of itself at each start is not news."""
 _MAX_UNREAD_BYTES = 16 * 1024 * 1024
 """Replies and cancellations are written without waiting; a child that lets this much pile up does not read."""
 _LAST_WORDS_S = 0.5
@@ -79,6 +85,7 @@ class Child:
         spawned: the process, leader of its own group.
         log: where its standard error goes, and at ``WARNING`` what is odd about its answers.
         redactor: what that log must not show.
+        repeats: which of its lines were logged already, by this process or one before it.
         on_tools_changed: called when the server says that its tool list changed.
         on_end: called once, the moment the child can answer no more.
     """
@@ -89,6 +96,7 @@ class Child:
         *,
         log: logging.Logger,
         redactor: Redactor,
+        repeats: Repeats,
         on_tools_changed: Callable[[], None],
         on_end: Callable[[], None],
     ) -> None:
@@ -100,12 +108,14 @@ class Child:
         self._pid = process.pid
         self._log = log
         self._redactor = redactor
+        self._repeats = repeats
         self._on_tools_changed = on_tools_changed
         self._on_end = on_end
         self._budget = LogBudget(lines=_LOG_LINES_PER_SECOND, seconds=1.0)
         self._last_id = 0
         self._pending: dict[int, asyncio.Future[bytes]] = {}
         self._writing = asyncio.Lock()
+        self._fault = ""
         self.open = True
         """Whether it can still answer."""
         self.answers = 0
@@ -126,7 +136,7 @@ class Child:
         """
         revision = check_initialized(await self.ask("initialize", initialize_params()))
         self._tell(encode_notification("notifications/initialized"))
-        self._log.info("child %d speaks MCP %s", self.pid, revision)
+        self._log.debug("child %d speaks MCP %s", self.pid, revision)
 
     async def ask(self, method: str, params: JsonObject, leaving: Callable[[], None] | None = None) -> bytes:
         """Send one request and return the bytes of its result. Cancelling this cancels the request at the server.
@@ -144,6 +154,11 @@ class Child:
             raise
         finally:
             self._pending.pop(request_id, None)
+
+    @property
+    def fault(self) -> str:
+        """Why this life is over, once it is."""
+        return self._fault or f"child {self.pid} ended with status {self._spawned.transport.get_returncode()}"
 
     @property
     def last_words(self) -> str:
@@ -169,8 +184,14 @@ class Child:
             self.kill()
             await self.ended()
 
-    def kill(self) -> None:
-        """End the child and everything in its process group now; calls in flight fail at once."""
+    def kill(self, fault: str = "") -> None:
+        """End the child and everything in its process group now; calls in flight fail at once.
+
+        Args:
+            fault: what it did to be killed for.
+        """
+        if fault:
+            self._fault = f"child {self.pid} {fault}"
         self._end()
         self._signal(signal.SIGKILL)
 
@@ -226,8 +247,7 @@ class Child:
             return
         self._stdin.write(message + b"\n")
         if self._stdin.transport.get_write_buffer_size() > _MAX_UNREAD_BYTES:
-            self._log.warning("the server (child %d) does not read its input; it is killed and started again", self.pid)
-            self.kill()
+            self.kill("does not read its input")
 
     async def _live(self) -> None:
         reading: asyncio.Task[object] = asyncio.create_task(self._read_answers())
@@ -329,10 +349,15 @@ class Child:
         level = _LEVELS.get(line.partition(b" ")[0], unmarked)
         if not self._log.isEnabledFor(level):
             return
-        if self._budget.admit(now):
-            if dropped := self._budget.take_dropped():
-                self._log.warning("%d lines of child %d were not logged", dropped, self.pid)
-            self._log.log(level, "%s", self._redactor.clean(line))
+        if not self._budget.admit(now):
+            return
+        text = self._redactor.clean(line)
+        repeated = self._repeats.admit(text, now)
+        if repeated is None:
+            return
+        if dropped := self._budget.take_dropped():
+            self._log.warning("%d lines of child %d were not logged", dropped, self.pid)
+        self._log.log(level, "%s%s", text, f" ({repeated} more like it)" if repeated else "")
 
 
 async def spawn(command: Sequence[str], environment: Mapping[str, str], home: Path) -> ChildProcess:

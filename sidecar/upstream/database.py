@@ -13,6 +13,7 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
 from sidecar.errors import ConfigurationError
+from sidecar.system import Outage
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,12 +76,16 @@ class Databases:
             bare = self._of[name] = without_credentials(text)
             if bare not in self._clients:
                 self._clients[bare] = _client(bare)
-        self._answers: dict[str, bool] = {}
+        self._outages: dict[str, Outage] = {}
+        for bare in self._clients:
+            names = ", ".join(name for name, other in self._of.items() if other == bare)
+            what = f"the database of {names}"
+            self._outages[bare] = Outage(_LOG, what, lost="does not answer", found="answers again")
 
     @property
     def silent(self) -> tuple[str, ...]:
         """The servers whose database did not answer the last ping."""
-        return tuple(name for name, bare in self._of.items() if not self._answers.get(bare, True))
+        return tuple(name for name, bare in self._of.items() if not self._outages[bare].there)
 
     async def look(self) -> None:
         """Ping each database; what changed is logged once."""
@@ -91,18 +96,13 @@ class Databases:
         await asyncio.gather(*(client.close() for client in self._clients.values()))
 
     async def _ping(self, bare: str, client: AsyncMongoClient[dict[str, object]]) -> None:
-        why = ""
         try:
             async with asyncio.timeout(2 * PING_S):
                 await client.admin.command("ping")
         except (PyMongoError, OSError) as error:  # TimeoutError is an OSError
-            why = type(error).__name__
-        names = ", ".join(name for name, other in self._of.items() if other == bare)
-        if why and self._answers.get(bare, True):
-            _LOG.warning("the database of %s does not answer (%s)", names, why)
-        elif not why and not self._answers.get(bare, True):
-            _LOG.warning("the database of %s answers again", names)
-        self._answers[bare] = not why
+            self._outages[bare].begins(type(error).__name__)
+        else:
+            self._outages[bare].ends()
 
 
 def _client(bare: str) -> AsyncMongoClient[dict[str, object]]:

@@ -26,7 +26,7 @@ from sidecar.errors import (
 )
 from sidecar.mcp import EventDecoder, Treatment, from_upstream
 from sidecar.model import JsonObject, Permit, UpstreamResult
-from sidecar.system import BackOff
+from sidecar.system import BackOff, Outage
 from sidecar.upstream.leaving import CheckedPayload
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
@@ -98,6 +98,7 @@ class HttpUpstream:
         self._max_in_flight = max_in_flight
         self._slots = asyncio.Semaphore(max_in_flight)
         self._log = logging.getLogger(f"sidecar.upstream.{name}")
+        self._outage = Outage(self._log, f"the server {name}", lost="does not answer", found="answers again")
         self._redactor = Redactor(headers.values())
         self._ids = itertools.count(1)
         self._tools = ToolList(max_age_s=_TOOLS_MAX_AGE_S)
@@ -133,7 +134,8 @@ class HttpUpstream:
         )
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._open(None)
+                session = await self._open(None)
+            self._log.info("the server %s speaks MCP %s", self._name, session.revision)
         except TimeoutError as error:
             await self.stop()
             raise UpstreamTimedOut(f"no handshake within {self._timeout_s} s") from error
@@ -206,7 +208,6 @@ class HttpUpstream:
             raise UpstreamProtocolViolation("the session id has characters other than visible ASCII")
         session = _ServerSession(revision=revision, id=session_id)
         await self._tell(encode_notification("notifications/initialized"), session)
-        self._log.info("the server speaks MCP %s", revision)
         return session
 
     async def _request(
@@ -358,12 +359,13 @@ class HttpUpstream:
                 except UpstreamRefused:
                     # An error of the protocol is an answer; one of HTTP (a wrong secret) leaves no session.
                     if self._session is not None:
-                        return
+                        break
                 except UpstreamError as error:
-                    self._log.warning("the server does not answer: %s", error)
+                    self._outage.begins(error)
                 else:
-                    return
+                    break
                 await asyncio.sleep(back_off.pause())
+            self._outage.ends()
         finally:
             self._recovery = None
 

@@ -20,11 +20,11 @@ from sidecar.errors import (
     UpstreamUnreachable,
 )
 from sidecar.model import JsonObject, Permit, UpstreamResult
-from sidecar.system import BackOff
+from sidecar.system import BackOff, Outage
 from sidecar.upstream.child import Child, resolved, spawn
 from sidecar.upstream.environment import check_command, check_environment, child_environment, secrets_of
 from sidecar.upstream.messages import call_params, read_tool_result
-from sidecar.upstream.redaction import Redactor
+from sidecar.upstream.redaction import Redactor, Repeats
 from sidecar.upstream.toollist import ToolList
 
 _FIRST_BACKOFF_S = 0.25
@@ -71,6 +71,10 @@ class StdioUpstream:
         self._slots = asyncio.Semaphore(max_in_flight)
         self._log = logging.getLogger(f"sidecar.upstream.{name}")
         self._redactor = Redactor(secrets_of(environment))
+        self._repeats = Repeats()
+        self._outage = Outage(self._log, f"the server {name}", lost="is gone and started again", found="is back")
+        self._obstacle = ""
+        """Why it does not start again, as it was said last."""
         self._child: Child | None = None
         self._ready = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
@@ -162,8 +166,7 @@ class StdioUpstream:
             async with asyncio.timeout(self._timeout_s):
                 await child.ask("ping", {})
         except TimeoutError:
-            self._log.warning("the server (child %d) does not answer a ping; it is killed and started again", child.pid)
-            child.kill()
+            child.kill("does not answer a ping")
         except UpstreamError as error:
             # An error is an answer too; the supervisor handles a child that ended.
             self._log.info("the server answered a ping with an error: %s", error)
@@ -182,9 +185,7 @@ class StdioUpstream:
                     return
                 if clock() - born >= _STABLE_S:
                     back_off.reset()
-                pause = back_off.pause()
-                self._log.warning("the server has ended; it is started again in %.2f s", pause)
-                await asyncio.sleep(pause)
+                await asyncio.sleep(back_off.pause())
         finally:
             await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
 
@@ -201,6 +202,7 @@ class StdioUpstream:
                 await child.initialize()
             self._offer(child, first)
             await child.ended()
+            self._outage.begins(child.fault)
         except TimeoutError:
             self._failed(first, UpstreamTimedOut(f"no handshake within {self._start_timeout_s} s"))
         except UpstreamError as error:
@@ -215,7 +217,10 @@ class StdioUpstream:
             raise UpstreamUnreachable("the server ended after the handshake")
         self._child = child
         self._ready.set()
+        self._outage.ends()
+        self._obstacle = ""
         if not first.done():
+            self._log.info("the server %s speaks MCP (child %d)", self._name, child.pid)
             first.set_result(None)
 
     async def _spawn(self, home: Path) -> Child:
@@ -223,6 +228,7 @@ class StdioUpstream:
             await spawn(self._command, child_environment(self._environment, home), home),
             log=self._log,
             redactor=self._redactor,
+            repeats=self._repeats,
             on_tools_changed=self._tools.changed,
             on_end=self._down,
         )
@@ -233,9 +239,12 @@ class StdioUpstream:
         self._tools.changed()
 
     def _failed(self, first: asyncio.Future[None], error: ConfigurationError | UpstreamError) -> None:
-        self._log.warning("the server did not start: %s", error)
+        """Report why a life did not begin: to ``start``, or to the log where that is news."""
         if not first.done():
             first.set_exception(error)
+        elif error.detail != self._obstacle:
+            self._obstacle = error.detail
+            self._log.warning("the server %s does not start: %s", self._name, error)
 
 
 async def _ended(child: Child) -> UpstreamUnreachable:

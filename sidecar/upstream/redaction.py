@@ -2,7 +2,11 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
 from urllib.parse import unquote
+
+from sidecar.bounded import BoundedMemory
 
 _URI = re.compile(r"mongodb(?:\+srv)?(?::|%3a)(?://|%2f%2f|\\/\\/)[^\s\"'<>]*", re.IGNORECASE)
 _USERINFO = re.compile(r"\A[a-z][a-z0-9+.-]{0,31}://(?P<userinfo>[^/?]*)@")
@@ -69,6 +73,37 @@ class LogBudget:
         """Return how many lines were dropped since the last time this was asked."""
         dropped, self._dropped = self._dropped, 0
         return dropped
+
+
+@dataclass(slots=True)
+class _Line:
+    logged_at: float
+    repeated: int = 0
+
+
+class Repeats:
+    """Lets a line through once in ``REPEATED_S`` and counts the others like it.
+
+    Where a database is away, the server says so of every call, each time in the same words.
+    """
+
+    def __init__(self) -> None:
+        self._lines: BoundedMemory[str, _Line] = BoundedMemory(_REMEMBERED_LINES)
+
+    def admit(self, line: str, now: float) -> int | None:
+        """Return how many like it were not logged since the last one, or None if this one is not logged either."""
+        known = self._lines.get(line)
+        if known is not None and now - known.logged_at < REPEATED_S:
+            known.repeated += 1
+            return None
+        self._lines.put(line, _Line(now))
+        return known.repeated if known is not None else 0
+
+
+REPEATED_S: Final = 3600.0
+"""Seconds in which the same line of a server is logged once."""
+
+_REMEMBERED_LINES: Final = 256
 
 
 def _forms(secret: str) -> Iterable[str]:

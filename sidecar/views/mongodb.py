@@ -18,10 +18,13 @@ from bson.errors import BSONError
 from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.errors import OperationFailure, PyMongoError
 
+from sidecar.bounded import BoundedMemory
 from sidecar.commands import View, ViewDefinitions
+from sidecar.enforcement import Budget
 from sidecar.errors import ConfigurationError, ViewsUnavailable
 from sidecar.model import JsonValue, Namespace
 from sidecar.ports import Clock
+from sidecar.system import Outage
 
 _LOG = logging.getLogger(__name__)
 
@@ -92,6 +95,10 @@ class MongoViews:
         self._clients = [_client(text, timeout_s) for text in connection_strings]
         self._learned: dict[str, _Learned] = {}
         self._flights: dict[str, asyncio.Task[ViewDefinitions]] = {}
+        what = "a database that views are listed from"
+        self._outage = Outage(_LOG, what, lost="does not answer", found="answers again")
+        self._refused: BoundedMemory[str, str] = BoundedMemory(max_databases)
+        self._refusals_told = Budget()
 
     def knows(self, databases: Collection[str]) -> bool:
         """Return whether all of these databases were looked at lately enough."""
@@ -135,8 +142,8 @@ class MongoViews:
 
         def landed(done: asyncio.Task[ViewDefinitions]) -> None:
             del self._flights[database]
-            if not done.cancelled() and (error := done.exception()) is not None:
-                _LOG.warning("the views of a database could not be listed", exc_info=error)
+            if not done.cancelled():
+                done.exception()  # seen, so that asyncio does not report it as lost
 
         flight.add_done_callback(landed)
         return flight
@@ -148,8 +155,12 @@ class MongoViews:
             async with asyncio.timeout(self._timeout_s):
                 lists = await asyncio.gather(*(_list(client, database) for client in self._clients))
         except (PyMongoError, BSONError, TimeoutError, OSError) as error:
-            code = f" {error.code}" if isinstance(error, OperationFailure) else ""
-            raise ViewsUnavailable(f"listCollections: {type(error).__name__}{code}") from None
+            raise self._unavailable(database, error) from None
+        except ViewsUnavailable as error:
+            self._refuse(database, error.detail)
+            raise
+        self._outage.ends()
+        self._refused.drop(database)
         views: dict[Namespace, tuple[View, ...]] = {}
         for view in (view for found in lists for view in found):
             others = views.get(view.namespace, ())
@@ -159,6 +170,25 @@ class MongoViews:
         # It stays with the first asker: a refresh on behalf of another caller is no reason to forget it with theirs.
         self._learned[database] = _Learned(at=at, views=views, asker=known.asker if known is not None else asker)
         return views
+
+    def _unavailable(self, database: str, error: Exception) -> ViewsUnavailable:
+        """Say once that a database is away, and of each database once that it does not list its views."""
+        if isinstance(error, OperationFailure):
+            unavailable = ViewsUnavailable(f"listCollections: {type(error).__name__} {error.code}")
+            self._refuse(database, unavailable.detail)
+        else:
+            unavailable = ViewsUnavailable(f"listCollections: {type(error).__name__}")
+            self._outage.begins(unavailable.detail)
+        return unavailable
+
+    def _refuse(self, database: str, why: str) -> None:
+        if self._refused.get(database) == why:
+            return
+        self._refused.put(database, why)
+        others = self._refusals_told.admit(why, self._clock.monotonic())
+        if others is not None:
+            more = f" ({others} more like it)" if others else ""
+            _LOG.warning("the views of a database cannot be listed: %s%s", why, more)
 
     def _make_room(self, asker: Hashable) -> None:
         """Forget the oldest of an asker who has the most that one may have; else of the one who has the most of all."""

@@ -3,10 +3,15 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from pymongo import MongoClient
 
@@ -32,19 +37,22 @@ ON_ANOTHER_DAY = [
 WRITING = {"insert-many"}
 
 
+def surroundings(**more: str) -> dict[str, str]:
+    return {
+        "PATH": f"{parts.BIN}:{os.environ['PATH']}",  # noqa: TID251 - the tests' own environment
+        "PYTHONPATH": str(ROOT),
+        "SIDECAR_OPA__TIMEOUT_MS": "5000",
+        **more,
+    }
+
+
 def demo(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Play the tour in a folder of its own, where what it writes lands; on a loader's day unless told otherwise."""
     policies = {} if "SIDECAR_POLICIES" in environment else {"SIDECAR_POLICIES": str(policies_on(folder / "copy"))}
     return subprocess.run(
         [sys.executable, "-m", "sidecar", "demo", "--once", *words],
         cwd=folder,
-        env={
-            "PATH": f"{parts.BIN}:{os.environ['PATH']}",  # noqa: TID251 - the tests' own environment
-            "PYTHONPATH": str(ROOT),
-            "SIDECAR_OPA__TIMEOUT_MS": "5000",
-            **policies,
-            **environment,
-        },
+        env=surroundings(**policies, **environment),
         capture_output=True,
         text=True,
         timeout=150,
@@ -99,6 +107,28 @@ def test_the_tour_goes_as_announced_and_leaves_its_evidence_where_it_was_told(tm
     assert {path.name for path in tmp_path.iterdir()} == {"copy", "evidence.jsonl"}, "nothing else is left"
     assert not [line for line in done.stderr.splitlines() if "Traceback" in line or "eyJ" in line]
     assert "eyJ" not in done.stdout, "with --once no token is shown"
+    assert f"The evidence of every call is in {store}, and it stays there." in done.stdout
+    assert_intact(printed_check(done.stdout), tmp_path, len(records))
+
+
+def printed_check(output: str) -> str:
+    """The command that the tour offers, as it stands there."""
+    [line] = [line for line in output.splitlines() if " audit verify " in line]
+    return line
+
+
+def assert_intact(command: str, folder: Path, records: int) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=folder,
+        env=surroundings(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"intact: {records} records" in done.stdout
 
 
 def test_outside_of_the_loaders_hours_its_insert_is_announced_as_refused(tmp_path):
@@ -163,3 +193,93 @@ def test_a_part_that_is_missing_is_status_78(tmp_path, environment, named):
     assert (done.returncode, done.stdout) == (78, "")
     assert named in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# --- what is left -----------------------------------------------------------------------------------------------------
+
+PROGRAM = Path(sys.executable).with_name("mcp-sidecar")
+
+
+@dataclass(slots=True, kw_only=True)
+class Played:
+    """A demo that was interrupted, or ended by itself."""
+
+    status: int
+    output: str
+    cwd: Path
+    temporary: list[str]
+    running: list[str]
+
+
+def interrupted(folder: Path, when: Callable[[str, psutil.Process], bool], by: int) -> Played:
+    """Start the demo as ``make run`` does, and send a signal, as a terminal does, to everything that it started."""
+    cwd, temporary = folder / "here", folder / "tmp"
+    cwd.mkdir()
+    temporary.mkdir()
+    policies_on(cwd)
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen(
+            [PROGRAM, "demo"],
+            cwd=cwd,
+            env=surroundings(TMPDIR=str(temporary)),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    children: set[psutil.Process] = set()
+    demo_process = psutil.Process(process.pid)
+    ends = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < ends:
+        children.update(demo_process.children(recursive=True))
+        if when((folder / "output").read_text(), demo_process):
+            os.killpg(process.pid, by)
+            break
+        time.sleep(0.02)
+    status = process.wait(60)
+    _, alive = psutil.wait_procs(children, timeout=5)
+    left = [child.name() for child in alive if child.status() != psutil.STATUS_ZOMBIE]
+    return Played(
+        status=status,
+        output=(folder / "output").read_text(),
+        cwd=cwd,
+        temporary=[path.name for path in temporary.iterdir()],
+        running=left,
+    )
+
+
+def an_opa_runs(_output: str, process: psutil.Process) -> bool:
+    return any(child.name() == "opa" for child in process.children())
+
+
+def it_serves(output: str, _process: psutil.Process) -> bool:
+    return "Ctrl-C stops everything" in output
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_while_it_comes_up_it_leaves_nothing(tmp_path, by):
+    played = interrupted(tmp_path, an_opa_runs, by)
+    assert played.status == 128 + by
+    assert (played.temporary, played.running) == ([], [])
+    assert "Traceback" not in played.output
+
+
+def test_ctrl_c_while_it_serves_leaves_the_evidence_and_nothing_else(tmp_path):
+    played = interrupted(tmp_path, it_serves, signal.SIGINT)
+    assert played.status == 0, played.output
+    assert (played.temporary, played.running) == ([], [])
+    assert "Traceback" not in played.output
+    named = re.search(r"The evidence of every call is in (audit\S*\.jsonl), ", played.output)
+    assert named is not None
+    assert {path.name for path in played.cwd.iterdir()} == {"policies", named[1]}
+    command = printed_check(played.output)
+    assert command.endswith(f"mcp-sidecar audit verify {named[1]}")
+    assert_intact(command, played.cwd, len((played.cwd / named[1]).read_bytes().splitlines()))
+
+
+def test_a_demo_that_fails_on_the_way_leaves_nothing(tmp_path):
+    (tmp_path / "tmp").mkdir()
+    done = demo(tmp_path, TMPDIR=str(tmp_path / "tmp"), SIDECAR_AUDIT__STORE=f"file:{tmp_path}")
+    assert done.returncode == 78
+    assert len(done.stderr.splitlines()) == 1
+    assert [*(tmp_path / "tmp").iterdir()] == []

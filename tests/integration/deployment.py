@@ -146,12 +146,13 @@ def deployed(
     launcher: tuple[str, ...] = (),
     port: int | None = None,
     issuers: str | None = None,
+    servers: str = "",
 ) -> Iterator[Deployment]:
     """Write the settings, start the sidecar, and take it down again; ``server`` wraps the MCP server's command.
 
     ``extra``, ``of_issuer`` and ``of_servers`` are further settings as TOML: at the top, of the issuer, of each server.
     The policies are the shipped ones, with a loader that inserts on every day, unless others are named. ``issuers`` are
-    settings instead of those of the issuer that signs ``Deployment.token``.
+    settings instead of those of the issuer that signs ``Deployment.token``, and ``servers`` instead of both servers.
     """
     deployment = Deployment(
         folder=folder,
@@ -164,7 +165,7 @@ def deployed(
     )
     deployment.issuer.write_keys(folder / "jwks.json")
     (folder / "mongodb").write_text(uri)
-    servers = _servers(deployment, of_servers, record=record, wrapper=server)
+    servers = servers or _servers(deployment, of_servers, record=record, wrapper=server)
     trusted = _signer(folder, of_issuer) if issuers is None else issuers
     (folder / "sidecar.toml").write_text(
         _settings(deployment, f"{extra}\n{trusted}", servers, policies or policies_on(folder))

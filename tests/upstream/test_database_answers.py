@@ -65,10 +65,12 @@ async def test_a_database_that_comes_back_is_told(caplog: pytest.LogCaptureFixtu
     caplog.set_level(logging.INFO)
     with parts.running_database() as uri:
         found = Databases({"one": uri})
-        found._answers = dict.fromkeys(found._clients, False)
+        for outage in found._outages.values():
+            outage.begins("it was not there")
         try:
             assert [await silent_of(found) for _ in range(2)] == [(), ()]
         finally:
             await found.close()
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("sidecar")]
-    assert lines == ["the database of one answers again"]
+    assert lines[0] == "the database of one does not answer: it was not there"
+    assert [line.startswith("the database of one answers again after") for line in lines[1:]] == [True]
