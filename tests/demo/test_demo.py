@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -198,6 +200,10 @@ def test_a_part_that_is_missing_is_status_78(tmp_path, environment, named):
 # --- what is left -----------------------------------------------------------------------------------------------------
 
 PROGRAM = Path(sys.executable).with_name("mcp-sidecar")
+HEARS_CTRL_C = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
+"""A shell starts what runs in its background, such as these tests, with SIGINT ignored."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -213,13 +219,13 @@ class Played:
 
 def interrupted(folder: Path, when: Callable[[str, psutil.Process], bool], by: int) -> Played:
     """Start the demo as ``make run`` does, and send a signal, as a terminal does, to everything that it started."""
-    cwd, temporary = folder / "here", folder / "tmp"
+    cwd = folder / "here"
     cwd.mkdir()
-    temporary.mkdir()
+    temporary = Path(tempfile.mkdtemp(prefix="d-", dir="/tmp"))  # the path of a Unix socket in it must be short
     policies_on(cwd)
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
-            [PROGRAM, "demo"],
+            [sys.executable, "-c", HEARS_CTRL_C, str(PROGRAM), "demo"],
             cwd=cwd,
             env=surroundings(TMPDIR=str(temporary)),
             stdin=subprocess.DEVNULL,
@@ -239,11 +245,13 @@ def interrupted(folder: Path, when: Callable[[str, psutil.Process], bool], by: i
     status = process.wait(60)
     _, alive = psutil.wait_procs(children, timeout=5)
     left = [child.name() for child in alive if child.status() != psutil.STATUS_ZOMBIE]
+    remains = [path.name for path in temporary.iterdir()]
+    shutil.rmtree(temporary)
     return Played(
         status=status,
         output=(folder / "output").read_text(),
         cwd=cwd,
-        temporary=[path.name for path in temporary.iterdir()],
+        temporary=remains,
         running=left,
     )
 
