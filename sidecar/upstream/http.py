@@ -54,10 +54,8 @@ lost that way must not be sent twice."""
 _TOOLS_MAX_AGE_S = 300.0
 """Without a GET stream the server cannot announce a change between calls."""
 _MAX_SERVER_REQUESTS = 16
-_STREAM_END_S = 0.25
-_FAREWELL_S = 2.0
-_FIRST_BACKOFF_S = 0.5
-_LONGEST_BACKOFF_S = 30.0
+_STREAM_END_S, _FAREWELL_S = 0.25, 2.0
+_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _SESSION_ID = re.compile(r"[\x21-\x7e]{1,512}\Z")
 _OWN_HEADERS = frozenset({

@@ -262,11 +262,13 @@ async def test_no_tool_shows_the_lister_of_one_database_a_name_beyond_it(listing
         for place in places
         for arguments in arguments_of(tool, *place)
     ]
-    for (_, params), text in zip(calls, await bodies(listing, LISTER, calls), strict=True):
-        said = without_what_was_asked(text, params)
-        assert "canary" not in said, (params, text)
-        hidden = {"salaries", "tickets"} - {params["arguments"].get("collection")}
-        assert not [name for name in hidden if name in said], (params, text)
+    shown = [
+        (params, text)
+        for (_, params), text in zip(calls, await bodies(listing, LISTER, calls), strict=True)
+        for name in {"canary", "salaries", "tickets"} - {params["arguments"].get("collection")}
+        if name in without_what_was_asked(text, params)
+    ]
+    assert not shown
 
 
 async def test_nor_does_any_other_method(listing, content, secret):
@@ -281,9 +283,12 @@ async def test_nor_does_any_other_method(listing, content, secret):
         ("logging/setLevel", {"level": "debug"}),
         ("ping", {}),
     ]
-    for (method, params), text in zip(calls, await bodies(listing, LISTER, calls), strict=True):
-        for name in ("canary", "salaries", "tickets", "127.0.0.1", "mongodb://"):
-            assert name not in text, (method, params, text)
+    shown = [
+        (call, text)
+        for call, text in zip(calls, await bodies(listing, LISTER, calls), strict=True)
+        if [name for name in ("canary", "salaries", "tickets", "127.0.0.1", "mongodb://") if name in text]
+    ]
+    assert not shown
 
 
 async def test_a_database_of_others_is_refused_in_the_words_of_one_that_is_not_there(listing, content, secret):
