@@ -33,7 +33,7 @@ from sidecar.opa import ExternalOpa, ManagedOpa, OpaClient
 from sidecar.ports import Clock, ViewCatalog
 from sidecar.readiness import Decider, ManagedUpstream, Readiness, Surroundings
 from sidecar.settings import Settings
-from sidecar.store import FileAuditSink, FileSuspensions
+from sidecar.store import FileAuditSink, FileSuspensions, guard
 from sidecar.system import RandomIdentifiers, SystemClock
 from sidecar.telemetry import LoggedRefusals, OtelMetrics, OtelTracer, build_tracer_provider, logs
 from sidecar.upstream import Databases
@@ -159,9 +159,11 @@ async def _suspensions(
         store = FileSuspensions(Path(config.suspensions.removeprefix("file:")))
     stack.callback(store.close)
     try:
-        return Suspensions(clock, await store.load()), store
+        suspensions = Suspensions(clock, await store.load())
     except SuspensionsUnavailable:
         return Suspensions(clock, known=False), store
+    stack.push_async_callback(cancelled, asyncio.create_task(guard(suspensions, store), name="suspensions"))
+    return suspensions, store
 
 
 async def _control(config: Settings, switch: KillSwitch, stack: AsyncExitStack) -> None:

@@ -12,6 +12,8 @@ class TokenFault(StrEnum):
     """Not a compact JWS of strict JSON objects, or one that asks for an extension."""
     TYPE = "token_type"
     """Another kind of token by its header, or by a claim that only other kinds have."""
+    ASSERTION = "token_identity_assertion"
+    """A grant with which a client gets an access token (ID-JAG), presented in the place of one."""
     ISSUER = "token_issuer"
     ALGORITHM = "token_algorithm"
     KEY = "token_key"

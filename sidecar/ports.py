@@ -142,6 +142,10 @@ class SuspensionStore(Protocol):
         """
         ...
 
+    async def intact(self) -> bool:
+        """Whether what is kept is still what was loaded or saved last; false where that was never known."""
+        ...
+
 
 class Upstream(Protocol):
     """One statically configured MongoDB MCP server instance."""

@@ -109,6 +109,7 @@ class Readiness:
             self._metrics.health(component, up=up)
         if self._suspensions is not None:
             found["suspensions"] = self._suspensions.known
+            self._metrics.suspensions(len(self._suspensions.all()))
         self._metrics.policy_load(self._decisions.policy_state.result)
         self._metrics.connections(len(self._connections))
         if self._candidate is not None:

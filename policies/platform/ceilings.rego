@@ -14,9 +14,28 @@ import data.mcp.platform.touched
 
 # METADATA
 # title: The registration of the agent that acts, where it counts for the caller's issuer
+# description: >-
+#   Under its exact id. An agent that is named by the URL of its metadata (OAuth client id metadata document) can also be
+#   registered with all others of its origin, as `https://host/*`. The URL is a name; nothing is fetched.
+# scope: document
 registered := entry if {
 	entry := data.mcp.platform.agents.registered[input.actor.id]
 	issuers.counts(entry)
+}
+
+registered := entry if {
+	not data.mcp.platform.agents.registered[input.actor.id]
+	entry := data.mcp.platform.agents.registered[concat("", [origin, "/*"])]
+	issuers.counts(entry)
+}
+
+# METADATA
+# title: The origin of the agent's id, where that is an https URL with a path
+origin := concat("/", array.slice(parts, 0, 3)) if {
+	parts := split(input.actor.id, "/")
+	count(parts) > 3
+	parts[0] == "https:"
+	parts[1] == ""
 }
 
 # METADATA

@@ -22,6 +22,40 @@ test_a_registered_agent_has_its_own if {
 	fixture.allowed(through("desk", [insert]))
 }
 
+test_agents_named_by_urls_are_registered_by_origin if {
+	agents := {
+		"default": fixture.tables.agents["default"],
+		"registered": {
+			"https://apps.example/*": fixture.tables.agents.registered.desk,
+			"https://apps.example/other.json": {"kinds": ["read"], "servers": ["*"], "deployments": ["*"]},
+		},
+	}
+	tables := {"agents": agents, "routes": [object.union(route, {"agents": ["*"]}) | some route in fixture.tables.routes]}
+	every url in ["https://apps.example/desk.json", "https://apps.example/a/b", "https://apps.example/"] {
+		fixture.decide(through(url, [insert]), tables, fixture.teams).allow
+	}
+	every url in [
+		"https://apps.example",
+		"http://apps.example/desk.json",
+		"HTTPS://apps.example/desk.json",
+		"https://apps.example:8443/desk.json",
+		"https://apps.example./desk.json",
+		"https://Apps.example/desk.json",
+		"https://desk@apps.example/desk.json",
+		"https://apps.example@evil.example/desk.json",
+		"https://apps.example.evil.example/desk.json",
+		"https://apps.example?/desk.json",
+		"https://apps.example\\@evil.example/desk.json",
+		"https:///apps.example/desk.json",
+		"https:/apps.example/desk.json",
+		"apps.example/desk.json",
+		"https://apps.example/other.json",
+	] {
+		decision := fixture.decide(through(url, [insert]), tables, fixture.teams)
+		fixture.refused(decision, [fixture.reason("agent_ceiling", 0)])
+	}
+}
+
 test_the_default_may_be_nothing if {
 	agents := {"default": {"kinds": [], "servers": [], "deployments": []}, "registered": {}}
 	decision := fixture.decide(fixture.question, {"agents": agents}, fixture.teams)

@@ -307,6 +307,7 @@ def _who(identity: Identity | None) -> JsonObject:
         "subject": {
             "issuer": escaped(principal.issuer),
             "id": escaped(principal.subject),
+            "type": principal.kind.value,
             "groups": _names(principal.groups),
         },
         "actor": {"id": escaped(actor.id), "chain": _names(actor.chain)},

@@ -345,7 +345,8 @@ def _owner(decision: Decision) -> str | None:
 
 
 def _who(identity: Identity) -> dict[str, AttributeValue]:
-    return {"user.id": identity.principal.subject, "gen_ai.agent.id": identity.actor.id}
+    user = identity.principal
+    return {"user.id": user.subject, "user.type": user.kind.value, "gen_ai.agent.id": identity.actor.id}
 
 
 def _what(command: Command) -> dict[str, AttributeValue]:

@@ -127,7 +127,7 @@ class KillSwitch:
     def _require_known(self) -> None:
         if not self._suspensions.known:
             raise OperatorCommandFailed(
-                "the file of suspensions is damaged, so every call is refused: restore it and start again"
+                "the file of suspensions is damaged, so every call is refused: restore it, and restart if it began so"
             )
 
     def _read(self, asked: JsonObject, operator: str) -> Suspension:

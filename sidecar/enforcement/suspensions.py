@@ -36,6 +36,10 @@ class Suspensions:
         """Whether what is suspended could be read."""
         return self._known
 
+    def set_known(self, *, known: bool) -> None:
+        """Refuse everybody from now on, or no longer: what is kept is not, or is again, what was saved."""
+        self._known = known
+
     def require(self, identity: Identity, session_id: str = "") -> None:
         """Return if this caller may go on.
 

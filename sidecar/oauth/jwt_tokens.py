@@ -38,8 +38,11 @@ _ID_TOKEN_CLAIMS: Final = frozenset({"nonce", "at_hash", "c_hash", "s_hash", "ev
 other types than RFC 9068's are accepted and nothing is required: older Keycloak has ``nonce`` in access tokens too."""
 _OTHER_TYPES: Final = frozenset({"id", "refresh", "offline", "logout", "serialized-id"})
 """Values of a claim ``typ`` by which Keycloak tells its other tokens from access tokens (``Bearer``, ``DPoP``)."""
+_IDENTITY_ASSERTION: Final = "oauth-id-jag+jwt"
+"""An identity assertion for an authorization grant: for the authorization server, never for a resource (MCP extension
+enterprise-managed authorization, section 4)."""
 _NEVER_TYPES: Final = frozenset(
-    {"dpop+jwt", "logout+jwt", "oauth-id-jag+jwt", "oauth-authz-req+jwt", "secevent+jwt", "token-introspection+jwt"}
+    {"dpop+jwt", "logout+jwt", _IDENTITY_ASSERTION, "oauth-authz-req+jwt", "secevent+jwt", "token-introspection+jwt"}
 )
 """Header types of JWTs that are something else by their own specifications; no setting makes access tokens of them."""
 _ALWAYS_CLAIMS: Final = frozenset({"iss", "sub", "aud", "exp", "iat", "nbf", "jti"})
@@ -141,6 +144,8 @@ async def verified_claims(
 def _check_header(unverified: UnverifiedJwt, issuer: TrustedIssuer) -> None:
     if unverified.header.algorithm not in issuer.algorithms:
         raise TokenRejected("algorithm not allowed for this issuer", fault=TokenFault.ALGORITHM)
+    if unverified.header.type.removeprefix("application/") == _IDENTITY_ASSERTION:
+        raise TokenRejected("an identity assertion, which the issuer exchanges", fault=TokenFault.ASSERTION)
     if unverified.header.type not in issuer.token_types:
         raise TokenRejected("not an access token by its type", fault=TokenFault.TYPE)
 

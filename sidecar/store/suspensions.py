@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import stat
+import threading
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -19,14 +20,19 @@ from typing import Final
 
 import msgspec
 
+from sidecar.enforcement import Suspensions
 from sidecar.errors import ConfigurationError, SuspensionsUnavailable
 from sidecar.identity import Suspendable, Suspension, read_suspension
 from sidecar.model import JsonValue
+from sidecar.ports import SuspensionStore
 
 _LOG = logging.getLogger(__name__)
 
 LONGEST: Final = 64 * 2**20
 """Bytes; the most suspensions with the longest names take less."""
+
+LOOK_S: Final = 1.0
+"""How often what is kept is looked at."""
 
 _FOREIGN_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
@@ -46,6 +52,9 @@ class FileSuspensions:
         self._path = path
         self._flush = flush
         self._lock = _locked(path.with_name(f"{path.name}.lock"))
+        self._turn = threading.Lock()
+        self._saved = b""
+        self._stamp: tuple[int, ...] = ()
 
     async def load(self) -> tuple[Suspension, ...]:
         """Return what was saved last, without sessions: these ended with the process that had them.
@@ -54,16 +63,18 @@ class FileSuspensions:
             SuspensionsUnavailable: the file cannot be read, may be written by others, or is not what was saved.
         """
         try:
-            text = _read(self._path)
+            text, stamp = _read(self._path)
         except FileNotFoundError:
             await self.save(())
             return ()
         except OSError as error:
             raise self._unavailable(error.strerror or str(error)) from error
         try:
-            return tuple(one for one in _parse(text) if one.target.kind is not Suspendable.SESSION)
+            found = tuple(one for one in _parse(text) if one.target.kind is not Suspendable.SESSION)
         except (ValueError, RecursionError, msgspec.DecodeError) as error:
             raise self._unavailable("it is damaged") from error
+        self._saved, self._stamp = sha256(text).digest(), stamp
+        return found
 
     async def save(self, suspensions: tuple[Suspension, ...]) -> None:
         """Keep exactly these instead; return only when they are durable.
@@ -76,11 +87,33 @@ class FileSuspensions:
         except OSError as error:
             raise self._unavailable(error.strerror or str(error)) from error
 
+    async def intact(self) -> bool:
+        """See ``ports.SuspensionStore``. Reads the file only where it was touched since the last look."""
+        return await asyncio.to_thread(self._intact)
+
+    def _intact(self) -> bool:
+        with self._turn:
+            if not self._saved:
+                return False
+            try:
+                if _stamp(self._path.lstat()) != self._stamp:
+                    text, stamp = _read(self._path)
+                    if sha256(text).digest() != self._saved:
+                        return False
+                    self._stamp = stamp
+            except OSError:
+                return False
+            return True
+
     def close(self) -> None:
         """Let another process have the file."""
         os.close(self._lock)
 
     def _replace(self, text: bytes) -> None:
+        with self._turn:
+            self._put(text)
+
+    def _put(self, text: bytes) -> None:
         beside = self._path.with_name(f"{self._path.name}.new")
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()  # what a crash left; O_EXCL below refuses everything else that could be there
@@ -90,9 +123,11 @@ class FileSuspensions:
             while rest:
                 rest = rest[os.write(fd, rest) :]
             self._flush(fd)
+            stamp = _stamp(os.fstat(fd))
         finally:
             os.close(fd)
         beside.replace(self._path)
+        self._saved, self._stamp = sha256(text).digest(), stamp
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._flush(folder)
@@ -102,6 +137,16 @@ class FileSuspensions:
     def _unavailable(self, why: str) -> SuspensionsUnavailable:
         _LOG.error("the file of suspensions cannot be used", extra={"path": str(self._path), "error": why})
         return SuspensionsUnavailable(f"the file of suspensions {self._path}: {why}")
+
+
+async def guard(suspensions: Suspensions, store: SuspensionStore) -> None:
+    """Refuse everybody while what is kept is not what was saved: a restart would read something else."""
+    while True:
+        intact = await store.intact()
+        if intact != suspensions.known:
+            _LOG.error("suspensions: what is kept is %s what was saved", "again" if intact else "no longer")
+            suspensions.set_known(known=intact)
+        await asyncio.sleep(LOOK_S)
 
 
 def _locked(path: Path) -> int:
@@ -117,7 +162,12 @@ def _locked(path: Path) -> int:
     return fd
 
 
-def _read(path: Path) -> bytes:
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    """What tells one state of a file from another; the mode too, since others could write it."""
+    return status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode, status.st_uid
+
+
+def _read(path: Path) -> tuple[bytes, tuple[int, ...]]:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     with open(fd, "rb") as file:  # noqa: PTH123 - of a descriptor
         status = os.fstat(fd)
@@ -127,7 +177,7 @@ def _read(path: Path) -> bytes:
             raise OSError("other users can write it; run chmod 600, and chown it to the sidecar's user")
         if status.st_size > LONGEST:
             raise OSError("larger than the sidecar ever writes it; restore it")
-        return file.read()
+        return file.read(), _stamp(status)
 
 
 def _render(suspensions: tuple[Suspension, ...]) -> bytes:

@@ -109,6 +109,7 @@ class OtelMetrics:
         self._faults = meter.create_counter("mcp_sidecar.opa.faults", description="Refusals without a decision of OPA.")
         self._refusals = meter.create_counter("mcp_sidecar.refusals", description="Refused requests.")
         self._sessions = meter.create_gauge("mcp_sidecar.sessions", description="Open sessions.")
+        self._suspensions = meter.create_gauge("mcp_sidecar.suspensions", description="Suspensions in force.")
         self._connections = meter.create_gauge("mcp_sidecar.connections", description="Open connections of clients.")
         self._ended = meter.create_counter("mcp_sidecar.connections.ended", description="Connections ended from here.")
         self._running = 0
@@ -177,6 +178,10 @@ class OtelMetrics:
     def sessions(self, count: int) -> None:
         """How many sessions are open."""
         self._sessions.set(count)
+
+    def suspensions(self, count: int) -> None:
+        """How many suspensions of operators are in force."""
+        self._suspensions.set(count)
 
     def connections(self, count: int) -> None:
         """How many connections of clients are open."""

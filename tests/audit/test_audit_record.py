@@ -128,7 +128,7 @@ def test_an_intent_says_who_what_where_and_why():
     record = an_intent()
     assert record["event"] == "intent"
     assert record["time"] == "2026-11-22T16:35:29.123456Z"
-    assert record["subject"] == {"issuer": "https://idp.example", "id": "alice", "groups": ["analysts"]}
+    assert record["subject"] == {"issuer": "https://idp.example", "id": "alice", "type": "user", "groups": ["analysts"]}
     assert record["actor"] == {"id": "claude", "chain": ["router"]}
     assert record["client"] == {"ip": "10.0.0.7", "name": "claude-code"}
     assert record["server"] == "sales-ro"

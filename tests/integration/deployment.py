@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,6 +141,7 @@ def deployed(
     environment: dict[str, str] | None = None,
     record: bool = True,
     server: Sequence[str] = (),
+    urls: Mapping[str, str] | None = None,
     of_servers: str = "",
     policies: Path | None = None,
     launcher: tuple[str, ...] = (),
@@ -149,6 +150,8 @@ def deployed(
     servers: str = "",
 ) -> Iterator[Deployment]:
     """Write the settings, start the sidecar, and take it down again; ``server`` wraps the MCP server's command.
+
+    ``urls`` says which servers are reached by HTTP instead.
 
     ``extra``, ``of_issuer`` and ``of_servers`` are further settings as TOML: at the top, of the issuer, of each server.
     The policies are the shipped ones, with a loader that inserts on every day, unless others are named. ``issuers`` are
@@ -165,7 +168,7 @@ def deployed(
     )
     deployment.issuer.write_keys(folder / "jwks.json")
     (folder / "mongodb").write_text(uri)
-    servers = servers or _servers(deployment, of_servers, record=record, wrapper=server)
+    servers = servers or _servers(deployment, of_servers, record=record, wrapper=server, urls=urls or {})
     trusted = _signer(folder, of_issuer) if issuers is None else issuers
     (folder / "sidecar.toml").write_text(
         _settings(deployment, f"{extra}\n{trusted}", servers, policies or policies_on(folder))
@@ -194,15 +197,23 @@ def search_path() -> str:
     return f"{parts.BIN}:{os.environ['PATH']}"  # noqa: TID251 - the tests' own environment
 
 
-def _servers(deployment: Deployment, more: str, *, record: bool, wrapper: Sequence[str]) -> str:
+def _servers(
+    deployment: Deployment, more: str, *, record: bool, wrapper: Sequence[str], urls: Mapping[str, str]
+) -> str:
     server = parts.installed("mongodb-mcp-server")
     pipes = {name: [sys.executable, str(PIPE), f"{deployment.folder / name}.stdin"] for name in ("demo-ro", "demo-rw")}
+
+    def of(name: str) -> str:
+        if name in urls:
+            return f'url = "{urls[name]}"'
+        command = [*(pipes[name] if record else []), *wrapper, str(server)]
+        return f'command = {command}\nconnection_string_file = "{deployment.folder / "mongodb"}"'
+
     return "\n".join(
         f"""
 [[servers]]
 name = "{name}"
-command = {[*(pipes[name] if record else []), *wrapper, str(server)]}
-connection_string_file = "{deployment.folder / "mongodb"}"
+{of(name)}
 read_only = {str(read_only).lower()}
 timeout_ms = 20000
 {more}

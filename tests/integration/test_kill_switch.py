@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,8 +21,10 @@ from sidecar.audit.record import session_digest
 from sidecar.control.client import ControlError, send
 from sidecar.demo import database as demo_database
 from sidecar.demo.client import DemoClient
-from sidecar.demo.identities import ANALYST, LOADER, Person
+from sidecar.demo.identities import ANALYST, ISSUER, LOADER, Person
+from sidecar.upstream.environment import mongodb_environment
 from tests import parts
+from tests.hours import policies_on
 from tests.integration.deployment import deployed, search_path, wait_until
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
@@ -531,6 +534,114 @@ async def test_a_restart_keeps_suspensions_and_a_damaged_file_refuses_everybody(
         assert await status_of(deployment, LOADER) == 503
         with pytest.raises(ControlError, match="damaged"):
             command(deployment, "resume", kind="user", subject=ANALYST.user)
+
+
+async def test_a_file_that_is_damaged_while_it_runs_refuses_everybody_until_it_is_put_back(tmp_path, database):
+    kept = tmp_path / "suspensions.json"
+    extra = f'control_listen = "unix:{tmp_path}/control"\nsuspensions = "file:{kept}"\n'
+    with deployed(tmp_path, database, extra=extra) as deployment:
+        command(deployment, "suspend", kind="user", subject=ANALYST.user, reason="kept")
+        whole = kept.read_bytes()
+        async with deployment.plain(LOADER) as client:
+            await client.initialize()
+            kept.write_bytes(whole.replace(ANALYST.user.encode(), b"nobody"))
+            await until(lambda: deployment.admin("/readyz")[0] == 503, "readiness to fail")
+            assert "suspensions" in deployment.admin("/readyz")[1]
+            before = len(deployment.all_reached())
+            refused = await client.call("insert-many", {**STAGING, "documents": [{"mark": "damaged"}]})
+            assert refused.status == 503
+            assert len(deployment.all_reached()) == before
+            assert deployment.records()[-1]["outcome"]["error"] == "suspensions_unavailable"
+            with pytest.raises(ControlError, match="damaged"):
+                command(deployment, "resume", kind="user", subject=ANALYST.user)
+            kept.write_bytes(whole)
+            await until(deployment.ready, "readiness to return")
+            assert (await client.tools()).status == 200
+        assert await status_of(deployment, ANALYST) == 403
+        assert re.search(r"^mcp_sidecar_suspensions(\{\})? 1(\.0)?$", deployment.admin("/metrics")[1], re.MULTILINE)
+        assert deployment.log_file.read_text().count("what is kept is no longer what was saved") == 1
+
+
+@contextlib.contextmanager
+def served_over_http(folder, uri):
+    """The real MongoDB MCP server over Streamable HTTP; yields its URL and its process."""
+    port = parts.free_port()
+    process = subprocess.Popen(
+        [str(parts.installed("mongodb-mcp-server"))],
+        env=mongodb_environment(uri, read_only=False)
+        | {
+            "PATH": search_path(),
+            "HOME": str(folder),
+            "MDB_MCP_TELEMETRY": "disabled",
+            "MDB_MCP_TRANSPORT": "http",
+            "MDB_MCP_HTTP_PORT": str(port),
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: listens(port), "the MCP server to listen", process)
+        yield f"http://127.0.0.1:{port}/mcp", process
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        process.wait(30)
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_an_answer_that_a_server_behind_a_url_gives_later_is_withheld_too(tmp_path, database):
+    extra = f'control_listen = "unix:{tmp_path}/control"\nsuspensions = "file:{tmp_path}/kept"\n'
+    mark = f"by-http-{time.time_ns()}"
+    with (
+        served_over_http(tmp_path, database) as (url, server),
+        deployed(tmp_path, database, extra=extra, urls={"demo-rw": url}) as deployment,
+    ):
+        async with deployment.plain(LOADER) as client:
+            await client.initialize()
+            await client.call("insert-many", {**STAGING, "documents": [{"mark": "before"}]})
+            server.send_signal(signal.SIGSTOP)
+            calling = asyncio.create_task(client.call("insert-many", {**STAGING, "documents": [{"mark": mark}]}))
+            await until(lambda: len(events(deployment, "intent")) == 2, "the intent to be recorded")
+            await asyncio.sleep(0.5)  # it is written to the connection, and waits there for the server
+            done = await asyncio.to_thread(command, deployment, "suspend", kind="user", subject=LOADER.user, reason="x")
+            assert (done["writes"], done["calls"]) == (1, 0)
+            server.send_signal(signal.SIGCONT)
+            answer = await asyncio.wait_for(calling, PATIENCE_S)
+        assert answer.decision["reasons"][0]["code"] == "suspended"
+        with deployment.database() as client:
+            assert client.staging.orders.count_documents({"mark": mark}) == 1
+        outcome = events(deployment, "outcome")[-1]["outcome"]
+        assert (outcome["status"], outcome["error"]) == ("ok", "suspended")
+
+
+def events(deployment, kind):
+    return [record for record in deployment.records() if record["event"] == kind]
+
+
+async def test_what_policy_suspends_is_not_lifted_by_resume(tmp_path, database):
+    policies = policies_on(tmp_path)
+    file = policies / "platform/data.json"
+    document = json.loads(file.read_text())  # noqa: TID251 - the repository's own file
+    document["mcp"]["platform"]["suspended"]["subjects"] = [{"issuer": ISSUER, "id": ANALYST.user}]
+    file.write_text(json.dumps(document))
+    extra = f'control_listen = "unix:{tmp_path}/control"\nsuspensions = "file:{tmp_path}/kept"\n'
+    with deployed(tmp_path, database, extra=extra, policies=policies) as deployment:
+        with pytest.raises(ControlError, match="not suspended"):
+            command(deployment, "resume", kind="user", subject=ANALYST.user)
+        command(deployment, "suspend", kind="user", subject=ANALYST.user, reason="twice")
+        command(deployment, "resume", kind="user", subject=ANALYST.user)
+        async with deployment.plain(ANALYST) as client:
+            await client.initialize()
+            answer = await client.call("find", {**ORDERS, "limit": 1})
+            assert answer.result.get("structuredContent") is None
+        assert deployment.all_reached() == []
+        reasons = deployment.records()[-1]["decision"]["reasons"]
+        assert "suspended" in {reason["code"] for reason in reasons}
 
 
 def start_without_waiting(deployment):

@@ -197,13 +197,15 @@ REASONS: dict[TokenFault, set[str]] = {
     TokenFault.TYPE: {
         "an ID token by its type",
         "no type",
-        "an ID-JAG",
         "a DPoP proof",
         "a type with a parameter",
         "a logout token by its type",
         "a security event",
         "an introspection response",
         "a request object",
+    },
+    TokenFault.ASSERTION: {
+        "an ID-JAG",
     },
     TokenFault.ISSUER: {
         "an unknown issuer",

@@ -37,7 +37,8 @@ SERVER, CLIENT, INTERNAL = 2, 3, 1
 ALWAYS = {"mcp.method.name", "network.transport", "client.address"}
 ON_A_CALL = ALWAYS | {
     "mcp.session.id", "mcp.protocol.version", "jsonrpc.request.id", "gen_ai.tool.name", "gen_ai.operation.name",
-    "user.id", "gen_ai.agent.id", "db.system.name", "db.namespace", "db.collection.name", "db.operation.name",
+    "user.id", "user.type", "gen_ai.agent.id", "db.system.name", "db.namespace", "db.collection.name",
+    "db.operation.name",
     "mcp_sidecar.accesses", "mcp_sidecar.decision", "mcp_sidecar.reasons", "mcp_sidecar.grants", "mcp_sidecar.server",
     "mcp_sidecar.policy.revision", "mcp_sidecar.opa.decision_id", "mcp_sidecar.audit.id",
 }  # fmt: skip
@@ -242,6 +243,7 @@ def test_an_allowed_call_says_who_what_where_and_why(played, deployment):
         "gen_ai.tool.name": "find",
         "gen_ai.operation.name": "execute_tool",
         "user.id": "alice",
+        "user.type": "user",
         "gen_ai.agent.id": "claude-desktop",
         "db.system.name": "mongodb",
         "db.namespace": "sales",

@@ -1,4 +1,4 @@
-"""The settings on the page about identity are settings."""
+"""The settings on the pages about identity are settings."""
 
 import re
 import tomllib
@@ -11,8 +11,8 @@ from sidecar.identity import PRESETS
 from sidecar.issuer_settings import Issuer
 from tests.parts import ROOT
 
-PAGE = (ROOT / "docs/identity.md").read_text()
-BLOCKS = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+PAGES = [ROOT / "docs/identity.md", *sorted((ROOT / "docs/identity").glob("*.md"))]
+BLOCKS = [block for page in PAGES for block in re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)]
 
 
 def issuer(block: str) -> Any:
@@ -21,12 +21,13 @@ def issuer(block: str) -> Any:
     return found
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[1])
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[-1])
 def test_each_block_is_an_issuer(block: str) -> None:
     assert Issuer.model_validate(issuer(block)).issuer.startswith("https://")
 
 
-def test_there_is_a_section_for_each_preset() -> None:
+def test_there_is_a_page_for_each_preset() -> None:
+    assert {page.stem for page in PAGES[1:]} == {preset.value for preset in PRESETS}
     named = {issuer(block)["preset"] for block in BLOCKS if "preset" in block}
     assert named == {preset.value for preset in PRESETS}
 

@@ -124,3 +124,58 @@ def test_two_processes_cannot_have_one_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="another process"):
         FileSuspensions(tmp_path / "kept")
     store.close()
+
+
+async def test_what_is_kept_is_watched_while_the_process_runs(tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+    store = FileSuspensions(path)
+    try:
+        assert not await store.intact(), "nothing is known before it was loaded"
+        await store.load()
+        assert await store.intact()
+        await store.save((ANN,))
+        assert await store.intact()
+        whole = path.read_bytes()
+        for changed in (b"", whole[:-2], whole.replace(b"ann", b"bob"), whole + b"\n"):
+            path.write_bytes(changed)
+            assert not await store.intact(), changed
+            path.write_bytes(whole)
+            assert await store.intact(), "put back, it is what was saved"
+        path.unlink()
+        assert not await store.intact()
+        path.write_bytes(whole)
+        path.chmod(0o620)
+        assert not await store.intact(), "others can write it"
+        path.chmod(0o600)
+        assert await store.intact()
+        path.rename(tmp_path / "elsewhere")
+        path.symlink_to(tmp_path / "elsewhere")
+        assert not await store.intact(), "a link can lead elsewhere tomorrow"
+        await store.save((ANN, BOB))
+        assert await store.intact()
+    finally:
+        store.close()
+
+
+async def test_another_good_file_is_not_what_was_saved(tmp_path: Path) -> None:
+    store = FileSuspensions(tmp_path / "kept")
+    try:
+        await store.load()
+        await store.save(())
+        fewer = (tmp_path / "kept").read_bytes()
+        await store.save((ANN,))
+        (tmp_path / "kept").write_bytes(fewer)
+        assert not await store.intact()
+    finally:
+        store.close()
+
+
+async def test_a_file_that_was_damaged_at_the_start_is_not_known_by_being_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("{}")
+    store = FileSuspensions(tmp_path / "kept")
+    try:
+        with pytest.raises(SuspensionsUnavailable):
+            await store.load()
+        assert not await store.intact()
+    finally:
+        store.close()

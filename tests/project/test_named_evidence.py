@@ -1,0 +1,85 @@
+"""Pages that name a test or a setting as evidence name one that is there."""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.parts import ROOT
+
+PAGES = ("docs/security-guidance.md", "docs/delegation.md")
+_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+_ROW = re.compile(r"^\|(?!---)(.+)\|$", re.MULTILINE)
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """The cells of each row of each table, without the rows that only draw lines."""
+    for found in _ROW.finditer(text):
+        cells = [cell.strip() for cell in found[1].split(" | ")]
+        if not all(set(cell) <= {"-", "|"} for cell in cells):
+            yield cells
+
+
+@cache
+def functions_of(file: Path) -> frozenset[str]:
+    tree = ast.parse(file.read_text())
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def missing(text: str) -> list[str]:
+    """Tests that are named and are not there."""
+    named = _TEST.findall(text)
+    return [
+        f"{path}::{name}"
+        for path, name in named
+        if not (ROOT / path).is_file() or name not in functions_of(ROOT / path)
+    ]
+
+
+def settings() -> set[str]:
+    """Every setting, with its group."""
+    group, found = "", set()
+    for line in (ROOT / "docs/reference/settings.md").read_text().splitlines():
+        if heading := re.match(r"#+ `?\[*([a-z_.]+)\]*`?", line):
+            group = heading[1]
+        elif name := re.match(r"\| (?:`SIDECAR_[A-Z0-9_]+` \| )?`([a-z_0-9]+)` \|", line):
+            found |= {name[1], f"{group}.{name[1]}"}
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_test_that_a_page_names_is_there(page: str) -> None:
+    text = (ROOT / page).read_text()
+    assert len(_TEST.findall(text)) >= 15
+    assert missing(text) == []
+
+
+def test_every_recommendation_names_a_setting_and_a_test() -> None:
+    header, *table = rows((ROOT / "docs/security-guidance.md").read_text())
+    assert header == ["recommendation", "where it is met", "setting", "test"]
+    assert len(table) >= 15
+    known = settings()
+    assert {"servers.read_only", "audit.store", "listen"} <= known, "the settings' page is read"
+    for cells in table:
+        assert len(cells) == 4, cells
+        assert cells[2].strip("`") in known, cells
+        assert _TEST.fullmatch(cells[3]), cells
+
+
+def test_every_attack_names_a_test() -> None:
+    text = (ROOT / "docs/delegation.md").read_text()
+    header, *table = rows(text[text.index("## Which attack ends where") :])
+    assert header == ["attack", "ends at", "test"]
+    assert all(_TEST.fullmatch(cells[-1]) for cells in table)
+
+
+def test_a_test_that_is_not_there_would_be_found() -> None:
+    here = f"tests/project/{Path(__file__).name}"
+    assert missing(f"`{here}::test_every_attack_names_a_test`") == []
+    assert missing(f"`{here}::test_nothing` `tests/none.py::test_every_attack_names_a_test`") == [
+        f"{here}::test_nothing",
+        "tests/none.py::test_every_attack_names_a_test",
+    ]
