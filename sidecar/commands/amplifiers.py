@@ -137,7 +137,7 @@ def literal_number(value: JsonValue) -> float | None:
         if key not in _LITERAL:
             return None
         value = inner
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return _finite(value)
 

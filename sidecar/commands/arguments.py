@@ -250,7 +250,7 @@ class Constant:
 
     def check(self, value: JsonValue, at: str) -> None:
         """Hold ``value`` to this form."""
-        if isinstance(value, bool) or not isinstance(value, int | float | str) or value not in self.values:
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)) or value not in self.values:
             known = ", ".join(str(known) for known in self.values)
             raise InvalidArguments("not_allowed", f"Use one of: {known}.", at)
 
@@ -279,7 +279,7 @@ class MapOf:
 
 def is_number(value: JsonValue) -> TypeGuard[int | float]:
     """Say whether a JSON value is a number (in Python a ``bool`` is an ``int``; in JSON it is not)."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def is_whole(value: JsonValue) -> TypeGuard[int | float]:

@@ -14,13 +14,15 @@ from sidecar.commands.amplifiers import MOST, capped, literal_number, literal_te
 from sidecar.commands.ejson import is_typed
 from sidecar.commands.field_log import ROOT, FieldLog
 from sidecar.commands.growth import ONE, UNKNOWN, Size, largest, released, times, total
-from sidecar.commands.operators import EXPRESSION, FIELDLESS_META, SCALAR
+from sidecar.commands.operators import EXPRESSION, FIELDLESS_META, SCALAR, first_operator
 from sidecar.commands.pointer import below
 from sidecar.commands.refusals import an_object, held, malformed, unknown_operator
 from sidecar.commands.sorting import analyse_sort
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import JsonObject, JsonValue
 
+_LENGTHS: Final = frozenset({"$size", "$strLenCP", "$strLenBytes"})
+_ROUNDING: Final = frozenset({"$ceil", "$floor", "$round", "$trunc", "$toInt", "$toLong", "$abs"})
 _LEAST_GROWTH: Final = 100
 """Growth is noted from here on: what every ordinary command does need not be in every question."""
 
@@ -76,21 +78,29 @@ def _sized(log: FieldLog, path: str) -> Size:
 
 
 def _object(log: FieldLog, value: JsonObject, at: str) -> Size:
-    operator = next((key for key in value if key.startswith("$")), None)
-    if operator is None:
+    if len(value) == 1:
+        [(operator, operand)] = value.items()
+        rule = _OPERATORS.get(operator)  # no key of a typed value is among them
+        if rule is not None:
+            return rule(log, operand, f"{at}/{operator}")
+    operator = first_operator(value)
+    if not operator:
         return total([analyse_expression(log, item, below(at, key)) for key, item in value.items()])
     if is_typed(value):
         return ONE
     if len(value) != 1:
         raise CommandNotDerivable("mixed_operators", "An expression object has exactly one operator.", at)
-    if operator not in EXPRESSION:
-        raise unknown_operator(operator, below(at, operator))
-    where = below(at, operator)
-    rule = _RULES.get(operator)
-    if rule is not None:
-        return rule(log, value[operator], where)
-    size = analyse_expression(log, value[operator], where)
-    return ONE if operator in SCALAR else size
+    raise unknown_operator(operator, below(at, operator))
+
+
+def _scalar(log: FieldLog, value: JsonValue, at: str) -> Size:
+    """An operator whose value is of one size for every operand."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            analyse_expression(log, item, f"{at}/{index}")
+    else:
+        analyse_expression(log, value, at)
+    return ONE
 
 
 def _literal(_log: FieldLog, value: JsonValue, _at: str) -> Size:
@@ -213,11 +223,8 @@ def _map(log: FieldLog, value: JsonValue, at: str) -> Size:
     with _bound(log, names), _repeating(log, source, at):
         made = analyse_expression(log, known.get("in"), f"{at}/in")
     kept, rest = released(made, element)
-    return (
-        total([times(source, kept), _repeated(rest, source, known.get("input"))])
-        if kept
-        else (_repeated(rest, source, known.get("input")))
-    )
+    again = _repeated(rest, source, known.get("input"))
+    return total([times(source, kept), again]) if kept else again
 
 
 def _repeated(made: Size, source: Size, given: JsonValue) -> Size:
@@ -293,10 +300,6 @@ def _range(log: FieldLog, value: JsonValue, at: str) -> Size:
     return Size(max(length, 1))
 
 
-_LENGTHS: Final = frozenset({"$size", "$strLenCP", "$strLenBytes"})
-_ROUNDING: Final = frozenset({"$ceil", "$floor", "$round", "$trunc", "$toInt", "$toLong", "$abs"})
-
-
 def _end(log: FieldLog, value: JsonValue, at: str) -> tuple[float | None, int]:
     """Return a bound of ``$range`` as a literal part and the size of the list whose length is the other part.
 
@@ -351,9 +354,8 @@ def _counted(construct: str, known: str) -> Callable[[FieldLog, JsonValue, str],
 
 def _percentile(log: FieldLog, value: JsonValue, at: str) -> Size:
     """``$percentile`` and ``$median``: other parameters crashed servers (CVE-2025-10061)."""
-    return total(
-        [analyse_expression(log, item, below(at, key)) for key, item in held(value, at, "input p method").items()]
-    )
+    known = held(value, at, "input p method")
+    return total([analyse_expression(log, item, below(at, key)) for key, item in known.items()])
 
 
 def _trim(log: FieldLog, value: JsonValue, at: str) -> Size:
@@ -382,7 +384,8 @@ def _replace_all(log: FieldLog, value: JsonValue, at: str) -> Size:
 
 _TOP: Final = _counted("$topN.n", "n sortBy output")
 _TOP_ONE: Final = _counted("$topN.n", "sortBy output")
-_RULES: Final[Mapping[str, Callable[[FieldLog, JsonValue, str], Size]]] = {
+_Rule = Callable[[FieldLog, JsonValue, str], Size]
+_RULES: Final[Mapping[str, _Rule]] = {
     "$literal": _literal,
     "$const": _literal,
     "$getField": _get_field,
@@ -410,3 +413,8 @@ _RULES: Final[Mapping[str, Callable[[FieldLog, JsonValue, str], Size]]] = {
     "$ltrim": _trim,
     "$rtrim": _trim,
 }
+
+_OPERATORS: Final[Mapping[str, _Rule]] = {
+    name: _RULES.get(name, _scalar if name in SCALAR else analyse_expression) for name in EXPRESSION
+}
+"""Every operator of the table; one without a rule of its own holds what its operands hold."""

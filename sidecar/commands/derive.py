@@ -31,7 +31,7 @@ def derive(call: ToolCall) -> Command:
     tool.arguments.check(arguments, _AT)
     draft = Draft()
     for key, value in arguments.items():
-        if isinstance(value, dict | list):
+        if isinstance(value, (dict, list)):
             draft.traits |= scan(value, below(_AT, key), documents=key in tool.stored)
     if arguments.get("connectionId", PRECONFIGURED) != PRECONFIGURED:
         raise CommandNotDerivable("connection_refused", f'Use connectionId "{PRECONFIGURED}".', f"{_AT}/connectionId")

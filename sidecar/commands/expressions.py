@@ -63,15 +63,17 @@ def scan(value: JsonValue, at: str, *, documents: bool = False) -> set[Trait]:
         lists = [node for node in level if isinstance(node, list)] if len(objects) != len(level) else []
         if len(objects) + len(lists) != len(level):
             raise CommandNotDerivable("malformed", "The argument holds something that is not JSON.", at)
-        if not documents and objects and max(map(len, objects)) > MAX_KEYS:
+        keys = sum(map(len, objects))
+        if keys > MAX_KEYS and not documents and max(map(len, objects)) > MAX_KEYS:
             raise CommandNotDerivable("too_large", f"An object has more than {MAX_KEYS} keys.", at)
-        text = "\n".join(chain.from_iterable(objects))
+        text = "\n".join(chain.from_iterable(objects)) if keys else ""
         if "$" in text or "__proto__" in text or "\0" in text:
             if documents and depth == 1 and any(map(ejson.is_typed, objects)):
                 raise CommandNotDerivable("operator_in_document", "A typed value is no document.", at)
             looked_at = _CHECKED if not documents and "\0" not in text else None
             objects = _checked(objects, traits, value, at, looked_at, documents=documents)
-        budget -= len(objects) + sum(map(len, objects)) + len(lists)
+            keys = sum(map(len, objects))
+        budget -= len(objects) + keys + len(lists)
         if budget < 0:
             raise CommandNotDerivable("too_large", "The argument has too many values to be analysed.", at)
         children = list(chain(chain.from_iterable(map(dict.values, objects)), chain.from_iterable(lists)))
@@ -82,7 +84,7 @@ def scan(value: JsonValue, at: str, *, documents: bool = False) -> set[Trait]:
 
 
 def _names_user_roles(children: list[JsonValue]) -> bool:
-    texts = [child for child in children if isinstance(child, str)]
+    texts = [child for child in children if child.__class__ is str]
     return USER_ROLES in "\n".join(texts) and any(text.startswith(USER_ROLES) for text in texts)
 
 
@@ -156,5 +158,5 @@ def _locate(root: JsonValue, wanted: JsonObject, at: str) -> str:
             named = node.items()
         elif isinstance(node, list):
             named = enumerate(node)
-        stack += [(child, below(where, key), depth + 1) for key, child in named if isinstance(child, dict | list)]
+        stack += [(child, below(where, key), depth + 1) for key, child in named if isinstance(child, (dict, list))]
     return at

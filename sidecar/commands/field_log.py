@@ -44,6 +44,7 @@ class FieldLog:
 
     __slots__ = (
         "_embedded",
+        "_embedding",
         "_read",
         "_used",
         "amplifiers",
@@ -59,6 +60,8 @@ class FieldLog:
     def __init__(self) -> None:
         self._used: dict[str, None] = {}
         self._embedded: list[str] = []
+        self._embedding: set[str] = set()
+        """These names and the paths on the way to them."""
         self._read: list[ValueReads] = []
         self.amplifiers = Amplifiers()
         self.sizes: Mapping[str, int] = {}
@@ -87,9 +90,13 @@ class FieldLog:
             self.use(ROOT)
             return
         self._embedded.append(name)
+        parts = name.split(".")
+        self._embedding.update(".".join(parts[:length]) for length in range(1, len(parts) + 1))
         for path in tuple(self._used):  # a path read before may be read again, and mean the foreign document then
-            for other in _seen_through(name, path):
-                self.use(other)
+            if path == name or name.startswith(path + "."):
+                self.use(ROOT)
+            elif path.startswith(name + "."):
+                self.use(path[len(name) + 1 :])
 
     def reading(self) -> ValueReads:
         """Return what collects what the expressions inside its ``with`` block read."""
@@ -112,8 +119,10 @@ class FieldLog:
         for read in self._read:
             read.paths.append(path)
         used = self._used
+        if path in used or ROOT in used:
+            return
         found = [path]
-        while found and ROOT not in used:
+        while found:
             path = found.pop()
             if path in used:
                 continue
@@ -122,18 +131,13 @@ class FieldLog:
                 return
             used[path] = None
             if "." in path:
-                found.append(".".join(part for part in path.split(".") if not is_position(part)))
-            for name in self._embedded:
-                found += _seen_through(name, path)
+                found.append(without_positions(path))
+            if path in self._embedding:
+                found.append(ROOT)
+            elif self._embedded and "." in path:
+                found += [path[len(name) + 1 :] for name in self._embedded if path.startswith(name + ".")]
 
 
-def is_position(part: str) -> bool:
-    """Say whether a part of a path is a position in an array."""
-    return part.isdigit() or part.startswith("$")
-
-
-def _seen_through(name: str, path: str) -> tuple[str, ...]:
-    """Return what ``path`` means in the foreign documents that stand under ``name``, if it leads there."""
-    if path == name or name.startswith(path + "."):
-        return (ROOT,)
-    return (path[len(name) + 1 :],) if path.startswith(name + ".") else ()
+def without_positions(path: str) -> str:
+    """Return a path without its positions in arrays (``a.0.b``, ``a.$[].b``)."""
+    return ".".join([part for part in path.split(".") if not (part.isdigit() or part.startswith("$"))])

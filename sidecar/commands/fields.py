@@ -86,9 +86,9 @@ def _depth(value: JsonValue) -> int:
         level = [
             child
             for node in level
-            if isinstance(node, dict | list)
+            if isinstance(node, (dict, list))
             for child in (node.values() if isinstance(node, dict) else node)
-            if isinstance(child, dict | list)
+            if isinstance(child, (dict, list))
         ]
         depth += 1
     return depth
@@ -109,7 +109,7 @@ def analyse_conditions(log: FieldLog, conditions: JsonObject, at: str, path: str
     for key, value in conditions.items():
         if key not in QUERY_FIELD:
             raise unknown_operator(key, below(at, key))
-        if isinstance(value, dict | list):
+        if isinstance(value, (dict, list)):
             _analyse_operand(log, key, value, below(at, key), path)
 
 

@@ -21,6 +21,9 @@ from sidecar.commands.shape import ALL, FieldOrigin, Shape
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import AccessKind, JsonObject, JsonValue, Namespace, Target, TargetKind, Trait
 
+_STORED: Final = Flow()
+"""What flows out of a collection itself; only read."""
+
 _EXTERNAL_SINKS: Final = frozenset({"s3", "azure", "gcs", "atlas"})
 
 
@@ -38,7 +41,7 @@ def lookup(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Inn
         if key in known:
             draft.fields.use(field_name(known[key], f"{at}/{key}"))
     _analyse_variables(draft, place, known, at)
-    _embed(place.flow, name, Flow())
+    _embed(place.flow, name, _STORED)
     if "from" not in known:
         nested = _nested_documents(known, place, at)
         return (nested._replace(then=lambda inner: _embed(place.flow, name, inner)),)
@@ -74,7 +77,7 @@ def graph_lookup(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequen
     draft.fields.amplifiers.count("$lookup.count", at)
     name = field_name(known.get("as"), f"{at}/as")
     draft.fields.embed(name)
-    _embed(place.flow, name, Flow())
+    _embed(place.flow, name, _STORED)
     for key in ("connectFromField", "connectToField"):
         draft.fields.use(field_name(known.get(key), f"{at}/{key}"))
     analyse_expression(draft.fields, known.get("startWith"), f"{at}/startWith")

@@ -5,7 +5,16 @@ fields it looks at is not known (law 2). Source: MongoDB manual 8.x, "Query Pred
 "Expression Operators".
 """
 
+from collections.abc import Iterable
 from typing import Final
+
+
+def first_operator(keys: Iterable[str]) -> str:
+    """Return the first key of an object that names an operator, or nothing."""
+    for key in keys:
+        if key.startswith("$"):
+            return key
+    return ""
 
 
 def _names(text: str) -> frozenset[str]:

@@ -14,6 +14,7 @@ from sidecar.commands.computed import analyse_expression, grown
 from sidecar.commands.ejson import is_typed
 from sidecar.commands.field_log import FieldLog
 from sidecar.commands.fields import analyse_conditions
+from sidecar.commands.operators import first_operator
 from sidecar.commands.place import Flow
 from sidecar.commands.pointer import below
 from sidecar.commands.refusals import unknown_operator
@@ -71,20 +72,20 @@ def project(log: FieldLog, projection: JsonObject, at: str, flow: Flow, *, is_fi
 
 def _level(found: _Found, level: JsonObject, at: str, prefix: str) -> None:
     for key, value in level.items():
-        where = below(at, key)
         if key.startswith("$"):
-            raise unknown_operator(key, where)
+            raise unknown_operator(key, below(at, key))
         path = prefix + key.removesuffix(".$")
-        number = value if found.is_find and is_number(value) else (None if found.is_find else literal_number(value))
         if isinstance(value, bool):
             _flag(found, path, keep=value)
-        elif number is not None and not (isinstance(value, dict) and "$literal" in value):
+            continue
+        number = value if found.is_find and is_number(value) else (None if found.is_find else literal_number(value))
+        if number is not None and not (isinstance(value, dict) and "$literal" in value):
             _flag(found, path, keep=bool(number))
-        elif isinstance(value, dict) and not any(inner.startswith("$") for inner in value):
+        elif isinstance(value, dict) and not first_operator(value):
             found.unclear = found.unclear or not value
-            _level(found, value, where, path + ".")
+            _level(found, value, below(at, key), path + ".")
         else:
-            _computed(found, value, where, path)
+            _computed(found, value, below(at, key), path)
 
 
 def _flag(found: _Found, path: str, *, keep: bool) -> None:

@@ -14,10 +14,10 @@ excludes) and closed once only the named ones do (``$project`` with an inclusion
 recorded in both spellings, as ``FieldLog`` does.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from sidecar.commands.field_log import MAX_PATHS, ROOT, ValueReads, is_position
+from sidecar.commands.field_log import MAX_PATHS, ROOT, ValueReads, without_positions
 
 _MAX_NAMES: Final = 1_000
 """Names that one shape tells apart; beyond it nothing is known of it."""
@@ -37,7 +37,7 @@ class FieldOrigin(NamedTuple):
 
     def fixed(self) -> "FieldOrigin":
         """Return the origin of a value that is computed from this field."""
-        return FieldOrigin(frozenset(), self.bases | self.parts)
+        return FieldOrigin(frozenset(), self.bases | self.parts) if self.bases else self
 
 
 NOTHING: Final = FieldOrigin()
@@ -59,10 +59,12 @@ def _joined(origins: Iterable[FieldOrigin]) -> FieldOrigin:
 class Shape:
     """The fields of the documents at one stage."""
 
-    __slots__ = ("_names", "is_open", "unknown")
+    __slots__ = ("_has_paths", "_names", "is_open", "unknown")
 
     def __init__(self) -> None:
         self._names: dict[str, FieldOrigin] = {}
+        self._has_paths = False
+        """A name is a path into a field, so that one name can lie below another."""
         self.is_open = True
         self.unknown = False
         """Nothing can be told of these documents, and never can again: they are no stored ones."""
@@ -70,7 +72,8 @@ class Shape:
     def copy(self) -> "Shape":
         """Return another shape that says the same."""
         other = Shape()
-        other._names, other.is_open, other.unknown = dict(self._names), self.is_open, self.unknown
+        other._names, other._has_paths = dict(self._names), self._has_paths
+        other.is_open, other.unknown = self.is_open, self.unknown
         return other
 
     def names(self) -> tuple[str, ...]:
@@ -80,14 +83,15 @@ class Shape:
     def origin(self, path: str) -> FieldOrigin:
         """Return what a path of these documents is made of."""
         names = self._names
-        if "." in path or is_position(path):
-            path = ".".join(part for part in path.split(".") if not is_position(part))
+        if path.isidentifier():  # as most are; it has no position
+            if not self._has_paths and ROOT not in names:
+                known = names.get(path)
+                return FieldOrigin(frozenset((path,))) if known is None else known
+        else:
+            path = without_positions(path)
         if not path:
             return _joined([*names.values(), *([ALL] if self.is_open else [])])
-        if not names:
-            return FieldOrigin(frozenset((path,)))
-        inside = path + "."
-        found = [origin for name, origin in names.items() if name.startswith(inside)]
+        found = [names[name] for name in self._below(path)]
         above = path
         while above not in names and above:
             above = above.rpartition(".")[0]
@@ -99,18 +103,20 @@ class Shape:
 
     def computed(self, read: ValueReads) -> FieldOrigin:
         """Return the origin of a value that is computed from what was read."""
-        origins = _joined(self.origin(path) for path in dict.fromkeys(read.paths))
-        return FieldOrigin(frozenset(), origins.bases | origins.parts | read.origins)
+        made_of = set(read.origins)
+        for path in read.paths:
+            made_of.update(*self.origin(path))
+        return FieldOrigin(frozenset(), frozenset(made_of))
 
     def set(self, name: str, origin: FieldOrigin) -> None:
         """Give one field another origin; what stood under its name before is gone."""
         if len(self._names) >= _MAX_NAMES:
             self.unknown = True
             return
-        inside = name + "."
-        for other in [other for other in self._names if other.startswith(inside)]:
+        for other in self._below(name):
             del self._names[other]
         self._names[name] = origin
+        self._has_paths = self._has_paths or "." in name
 
     def add(self, name: str, origin: FieldOrigin) -> None:
         """Give one field more origins: something may be left of what it was."""
@@ -119,11 +125,12 @@ class Shape:
     def close(self, names: dict[str, FieldOrigin]) -> None:
         """Let only these fields go on."""
         self._names, self.is_open = names, False
+        self._has_paths = "." in "\n".join(names)
         self.unknown = self.unknown or len(names) > _MAX_NAMES
 
     def drop(self, path: str) -> None:
         """Take one field away, as far as that can be told."""
-        for name in [name for name in self._names if name == path or name.startswith(path + ".")]:
+        for name in [*self._below(path), *([path] if path in self._names else [])]:
             if self.is_open:
                 self._names[name] = NOTHING
             else:
@@ -137,8 +144,16 @@ class Shape:
         """Let documents of another shape go on beside these."""
         names = dict.fromkeys((*self._names, *other.names()))
         self._names = {name: _joined([self.origin(name), other.origin(name)]) for name in names}
+        self._has_paths = "." in "\n".join(names)
         self.is_open = self.is_open or other.is_open
         self.unknown = self.unknown or other.unknown
+
+    def _below(self, path: str) -> Sequence[str]:
+        """Return the names of fields inside the one at ``path``."""
+        if not self._has_paths:
+            return ()
+        inside = path + "."
+        return [name for name in self._names if name.startswith(inside)]
 
     def whole(self) -> FieldOrigin:
         """Return what a whole document is made of."""

@@ -17,6 +17,7 @@ from sidecar.commands.draft import Draft
 from sidecar.commands.ejson import INT64, whole_number
 from sidecar.commands.field_log import ROOT
 from sidecar.commands.fields import analyse_filter
+from sidecar.commands.operators import first_operator
 from sidecar.commands.options import assignments, field_name, field_names, options, plain
 from sidecar.commands.place import NONE, InnerPipeline, Place
 from sidecar.commands.pointer import below
@@ -44,17 +45,17 @@ def _project(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[I
 
 def _add_fields(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     flow = place.flow
-    made = [(key, *read_value(draft.fields, value, below(at, key), flow.shape)) for key, value in assignments(spec, at)]
-    values = dict(assignments(spec, at))
-    for key, origin, copies in made:
-        (flow.shape.add if _merges(values[key]) else flow.shape.set)(key, origin)
+    values = assignments(spec, at)
+    made = [(key, value, *read_value(draft.fields, value, below(at, key), flow.shape)) for key, value in values]
+    for key, value, origin, copies in made:
+        (flow.shape.add if _merges(value) else flow.shape.set)(key, origin)
         flow.resize(key, copies)
     return NONE
 
 
 def _merges(value: JsonValue) -> bool:
     """Say whether ``$addFields`` leaves what is beside the named parts: ``{a: {b: 1}}`` sets nothing but ``a.b``."""
-    return isinstance(value, dict) and not any(key.startswith("$") for key in value)
+    return isinstance(value, dict) and not first_operator(value)
 
 
 def _unset(_draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
@@ -65,9 +66,13 @@ def _unset(_draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[In
 
 def _collect(draft: Draft, place: Place, fields: Mapping[str, JsonValue], at: str) -> None:
     """Let documents of these computed fields go on, made of those before."""
-    made = {key: read_value(draft.fields, value, below(at, key), place.flow.shape) for key, value in fields.items()}
-    place.flow.shape.close({key: origin.fixed() for key, (origin, _) in made.items()})
-    place.flow.gather({key: copies for key, (_, copies) in made.items()})
+    origins: dict[str, FieldOrigin] = {}
+    sizes: dict[str, int] = {}
+    for key, value in fields.items():
+        origin, sizes[key] = read_value(draft.fields, value, below(at, key), place.flow.shape)
+        origins[key] = origin.fixed()
+    place.flow.shape.close(origins)
+    place.flow.gather(sizes)
 
 
 def _group(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
@@ -158,7 +163,7 @@ def _replace_root(draft: Draft, place: Place, spec: JsonValue, at: str) -> Seque
 
 def _replace_with(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     flow = place.flow
-    if isinstance(spec, dict) and spec and not any(key.startswith("$") for key in spec):
+    if isinstance(spec, dict) and spec and not first_operator(spec):
         made = {key: read_value(draft.fields, value, below(at, key), flow.shape) for key, value in spec.items()}
         flow.shape.close({key: origin for key, (origin, _) in made.items()})
         flow.sizes = {key.partition(".")[0]: copies for key, (_, copies) in made.items()}

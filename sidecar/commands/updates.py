@@ -29,7 +29,7 @@ def analyse_update(log: FieldLog, update: JsonObject, at: str) -> None:
             log.use(path)
             if operator == "$rename" and isinstance(value, str):
                 log.use(value)
-            elif isinstance(value, dict | list):
+            elif isinstance(value, (dict, list)):
                 _analyse_change(log, operator, value, below(where, path), path)
 
 

@@ -18,11 +18,11 @@ def hold_to_data(value: JsonValue, at: str, reason: str = "operator_in_value") -
     """
     if isinstance(value, list):
         for index, item in enumerate(value):
-            if isinstance(item, dict | list):
+            if isinstance(item, (dict, list)):
                 hold_to_data(item, f"{at}/{index}", reason)
     elif isinstance(value, dict) and not is_typed(value):
         for key, item in value.items():
             if key.startswith("$") and key not in REFERENCE_KEYS:
                 raise CommandNotDerivable(reason, "In data only typed values have keys with $.", below(at, key))
-            if isinstance(item, dict | list):
+            if isinstance(item, (dict, list)):
                 hold_to_data(item, below(at, key), reason)

@@ -11,6 +11,7 @@ from sidecar.commands.derive import derive
 from sidecar.commands.stages import STAGES
 from sidecar.errors import SidecarError
 from sidecar.model import AccessKind, Command, Namespace, ToolCall
+from tests.examples import examples
 
 BASE: dict[str, Any] = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 
@@ -37,7 +38,7 @@ def touched(command: Command) -> set[tuple[AccessKind, Namespace]]:
     return {(access.kind, access.namespace) for access in command.accesses}
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250))
 @given(data=st.data(), tool=st.sampled_from(sorted(CATALOG)))
 def test_every_call_is_derived_or_refused_and_nothing_else(data, tool) -> None:
     fields = CATALOG[tool].arguments.fields
@@ -47,7 +48,7 @@ def test_every_call_is_derived_or_refused_and_nothing_else(data, tool) -> None:
     assert command is None or command.accesses
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250))
 @given(stage=st.sampled_from(sorted(STAGES)), spec=JSON, more=JSON)
 def test_every_stage_with_any_value_is_derived_or_refused(stage, spec, more) -> None:
     for pipeline in ([{stage: spec}], [{"$match": {}}, {stage: more}], spec):
@@ -127,7 +128,7 @@ CARRIERS = [
 ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(pipeline=wrapped(), carrier=st.sampled_from(CARRIERS))
 def test_a_namespace_is_found_at_any_depth_and_through_every_carrier(pipeline, carrier) -> None:
     tool, carry = carrier
@@ -137,7 +138,7 @@ def test_a_namespace_is_found_at_any_depth_and_through_every_carrier(pipeline, c
     assert all(access.via.startswith("/arguments/") for access in command.accesses)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(inner=wrapped(), wrap=st.sampled_from(WRAPPERS), name=NAME)
 def test_wrapping_a_pipeline_loses_no_access_outside_the_inherited_database(inner, wrap, name) -> None:
     bare = attempt("aggregate", {**BASE, "pipeline": inner})
@@ -160,7 +161,7 @@ def positions(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250))
 @given(pipeline=wrapped(), data=st.data())
 def test_renaming_any_key_is_refused_or_keeps_the_access(pipeline, data) -> None:
     *path, key = data.draw(st.sampled_from(positions(pipeline)))
@@ -178,7 +179,7 @@ def test_renaming_any_key_is_refused_or_keeps_the_access(pipeline, data) -> None
     assert command is None or FORBIDDEN in {access.namespace for access in command.accesses}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(pipeline=wrapped(), data=st.data())
 def test_a_second_key_beside_a_stage_or_a_name_is_refused_or_keeps_the_access(pipeline, data) -> None:
     *path, _ = data.draw(st.sampled_from(positions(pipeline)))

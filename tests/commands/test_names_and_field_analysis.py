@@ -3,7 +3,9 @@
 import pytest
 
 from sidecar.commands.derive import derive
+from sidecar.commands.ejson import TYPES
 from sidecar.commands.names import check_collection, check_database, is_system
+from sidecar.commands.operators import EXPRESSION, SCALAR
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import FieldUse, JsonValue, Namespace, ToolCall
 
@@ -280,3 +282,9 @@ def test_an_update_uses_every_field_it_touches(update, expected) -> None:
     command = derive(ToolCall(name="update-many", arguments={**COLL, "filter": {"f": 1}, "update": update}))
     assert set(command.fields.filtered) == {"f", *expected}
     assert command.fields.returned == ()
+
+
+def test_an_operator_of_expressions_is_never_the_key_of_a_typed_value() -> None:
+    """An object with one such key is read as an operation at once, without a look at the types."""
+    assert EXPRESSION.isdisjoint(TYPES)
+    assert SCALAR < EXPRESSION
