@@ -10,11 +10,11 @@ from uuid import uuid4
 
 import psutil
 import pytest
-from hypothesis import HealthCheck, settings
 from pymongo import MongoClient
 from pymongo.uri_parser import parse_uri
 
 from tests import parts, programs
+from tests.examples import load_profile
 
 # --- the environment of a run -----------------------------------------------------------------------------------------
 
@@ -23,10 +23,7 @@ for _name in [name for name in os.environ if name.startswith(("SIDECAR_", "OTEL_
     if not _name.startswith("SIDECAR_TEST_"):
         del os.environ[_name]  # noqa: TID251 - the tests' own border
 
-# Deadlines measure the machine, not the code; on two busy cores they only make noise.
-settings.register_profile("fast", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("deep", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))  # noqa: TID251 - the tests' own switch
+load_profile()
 
 
 def _outside_hosts() -> frozenset[str]:

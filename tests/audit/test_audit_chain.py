@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sidecar.audit.chain import BEGINNING, GENESIS, BrokenRecord, link, read, verify
 from sidecar.audit.record import Facts, control, refusal
 from sidecar.model import JsonObject
+from tests.examples import examples
 
 TEMPLATE = refusal(Facts(request_id="r"), "e", record_id="x", time_ns=0)
 
@@ -69,7 +70,7 @@ def test_an_empty_file_holds_and_proves_nothing():
 
 
 @given(st.data())
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 def test_any_change_of_one_byte_is_noticed_at_its_line(data):
     lines = a_day(2)
     number = data.draw(st.integers(0, len(lines) - 1))

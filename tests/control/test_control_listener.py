@@ -176,7 +176,7 @@ async def test_a_socket_that_a_dead_process_left_is_taken_over_and_a_live_one_is
     try:
         assert path.stat().st_mode & 0o777 == 0o600
         with pytest.raises(ConfigurationError, match="another process"):
-            await listener.serve_unix(cast("KillSwitch", Commands()), path)
+            await (await listener.serve_unix(cast("KillSwitch", Commands()), path)).cleanup()
     finally:
         await runner.cleanup()
 
@@ -185,5 +185,5 @@ async def test_a_file_at_the_path_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "s"
     path.write_text("precious")
     with pytest.raises(ConfigurationError, match="not a socket"):
-        await listener.serve_unix(cast("KillSwitch", Commands()), path)
+        await (await listener.serve_unix(cast("KillSwitch", Commands()), path)).cleanup()
     assert path.read_text() == "precious"

@@ -805,7 +805,7 @@ def test_the_python_http_parser_is_refused_at_start() -> None:
 
 async def test_a_port_that_is_taken_is_a_configuration_error(endpoint: Endpoint) -> None:
     with pytest.raises(ConfigurationError):
-        await serve(web.Application(), ("127.0.0.1", endpoint.port))
+        await (await serve(web.Application(), ("127.0.0.1", endpoint.port))).cleanup()
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,7 @@ async def test_a_unix_socket_is_this_users_and_its_groups(tmp_path: Path) -> Non
         async with aiohttp.ClientSession(connector=connector) as session, session.get("http://localhost/") as response:
             assert response.status == 404
         with pytest.raises(ConfigurationError, match="another process"):
-            await serve(web.Application(), path)
+            await (await serve(web.Application(), path)).cleanup()
         assert path.is_socket()
     finally:
         await runner.cleanup()
@@ -223,7 +223,7 @@ async def test_a_file_in_the_place_of_the_socket_is_not_removed(tmp_path: Path) 
     path = tmp_path / "precious"
     path.write_text("content")
     with pytest.raises(ConfigurationError, match="no socket"):
-        await serve(web.Application(), path)
+        await (await serve(web.Application(), path)).cleanup()
     assert path.read_text() == "content"
 
 

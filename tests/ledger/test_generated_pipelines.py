@@ -11,10 +11,10 @@ from sidecar.commands.derive import derive
 from sidecar.errors import ParseError, SidecarError
 from sidecar.mcp.jsonrpc import decode
 from sidecar.model import Access, Command, ToolCall
+from tests.examples import examples
 from tests.ledger.generator import SECRETS, Case, Spot, cases, mentions, mutants
 
-EXAMPLES = max(300, settings().max_examples)
-"""At least as many as asked for here, and as many as the profile says where that is more."""
+EXAMPLES = examples(300)
 
 
 def attempt(tool: str, arguments: dict[str, Any]) -> Command | None:

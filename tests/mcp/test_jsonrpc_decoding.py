@@ -21,6 +21,7 @@ from sidecar.mcp.jsonrpc import (
     encode,
 )
 from sidecar.model import JsonValue
+from tests.examples import examples
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 numbers = st.one_of(
@@ -94,7 +95,7 @@ def test_an_encoded_value_means_the_same_to_a_second_encoding(value):
     assert encode(json.JSONDecoder().decode(once.decode())) == once
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(st.one_of(st.binary(max_size=200), texts.map(str.encode), values.map(encode)))
 @example(b"")
 @example(b"[" * 500_000)

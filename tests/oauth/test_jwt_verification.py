@@ -21,6 +21,7 @@ from sidecar.oauth.jwk import VerificationKey, parse_key_set
 from sidecar.oauth.jwt_tokens import TrustedIssuer
 from sidecar.oauth.unverified import peek, strict_object
 from sidecar.oauth.verifier import DEFAULT_LONGEST, JwtVerifier
+from tests.examples import examples
 
 ISSUER = "https://idp.corp.example"
 OTHER = "https://other.example"
@@ -421,7 +422,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(name=st.sampled_from([*GOOD, "nbf", "act", "azp", "cnf", "scope", "groups"]), value=json_values)
 async def test_whatever_a_signed_claim_holds_the_answer_is_an_identity_or_a_refusal(name: str, value: Any) -> None:
     try:
@@ -435,7 +436,7 @@ async def test_whatever_a_signed_claim_holds_the_answer_is_an_identity_or_a_refu
     assert identity.principal.issuer == ISSUER
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(position=st.integers(min_value=0), replacement=st.sampled_from("ABCabc019-_."))
 async def test_a_changed_character_never_changes_who_is_speaking(position: int, replacement: str) -> None:
     original = ACCEPTED["an access token of RFC 9068"]

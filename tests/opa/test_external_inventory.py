@@ -31,6 +31,7 @@ from sidecar.policyset.manifest import listing
 from sidecar.ports import Question
 from tests import parts
 from tests.opa.outside import HONEST, ROOTS, Outside, later, process, wait_until
+from tests.starting import start_and_stop
 
 real = pytest.mark.real
 
@@ -154,7 +155,7 @@ async def test_an_opa_below_the_floor_keeps_the_sidecar_from_starting(opa: str) 
     async with proxied(opa) as proxy:
         proxy.changes[DECISION] = older("1.22.0")
         with pytest.raises(ConfigurationError, match=r"OPA 1\.22\.0 is too old: at least 1\.22\.1 is needed"):
-            await external(proxy).start()
+            await start_and_stop(external(proxy))
         proxy.changes[DECISION] = older("1.22.1")
         async with external(proxy) as pdp:
             proxy.changes.clear()
@@ -322,7 +323,7 @@ async def test_a_set_that_is_not_the_same_before_and_after_is_not_accepted(opa: 
                     assert proxy.asked[MODULES] >= 2
             else:
                 with pytest.raises(ConfigurationError, match="changed while it was examined"):
-                    await external(proxy).start()
+                    await start_and_stop(external(proxy))
                 assert proxy.asked[MODULES] == 6
 
 
@@ -345,7 +346,7 @@ async def test_a_self_test_of_another_set_accepts_nothing(opa: str) -> None:
 
         proxy.changes["v1/data/mcp/main/selftest"] = other
         with pytest.raises(ConfigurationError, match="answers come from another"):
-            await external(proxy).start()
+            await start_and_stop(external(proxy))
 
 
 @real
@@ -396,7 +397,7 @@ async def test_a_closed_listing_keeps_the_sidecar_from_starting(opa: str, path: 
 
         proxy.changes[path] = closed
         with pytest.raises(ConfigurationError, match=rf"OPA answered {status} to GET /{path}: it must be open"):
-            await external(proxy).start()
+            await start_and_stop(external(proxy))
 
 
 WRONG: dict[str, bytes] = {
@@ -430,7 +431,7 @@ async def test_a_listing_of_another_form_keeps_the_sidecar_from_starting(opa: st
 
         proxy.changes[path] = wrong
         with pytest.raises(ConfigurationError):
-            await external(proxy).start()
+            await start_and_stop(external(proxy))
 
 
 @real

@@ -22,6 +22,7 @@ from sidecar.opa.managed import MIN_MEMORY_BYTES, ManagedOpa
 from sidecar.ports import DecisionPoint, PdpAnswer, Question
 from tests.opa.small_policies import MAIN
 from tests.parts import ROOT
+from tests.starting import start_and_stop
 
 pytestmark = pytest.mark.real
 
@@ -263,7 +264,7 @@ async def test_a_bad_policy_refuses_to_start_and_names_the_place(
 ) -> None:
     opa = managed(make_policies(team=team))
     with pytest.raises(ConfigurationError, match=said):
-        await opa.start()
+        await start_and_stop(opa)
     assert opa.pid is None
     assert entries(runtime) == []
 
@@ -276,7 +277,7 @@ async def test_a_team_that_claims_more_than_its_roots_refuses_to_start(
     (root / "teams" / "red" / ".manifest").write_text(roots)
     (root / "teams" / "red" / "policy.rego").unlink()
     with pytest.raises(ConfigurationError):
-        await managed(root).start()
+        await start_and_stop(managed(root))
 
 
 WRONG_SELF_TESTS = {
@@ -299,7 +300,7 @@ async def test_a_healthy_opa_that_fails_the_self_test_does_not_serve(
 ) -> None:
     opa = managed(make_policies(main=main))
     with pytest.raises(ConfigurationError, match="self-test"):
-        await opa.start()
+        await start_and_stop(opa)
     assert opa.pid is None
 
 
@@ -307,7 +308,7 @@ async def test_a_closed_health_probe_is_not_ready(make_policies: Policies, manag
     root = make_policies()
     (root / "system" / "authz.rego").write_text("package system.authz\n\ndefault allow := false\n")
     with pytest.raises(ConfigurationError, match="not healthy"):
-        await managed(root, start_timeout_s=3.0).start()
+        await start_and_stop(managed(root, start_timeout_s=3.0))
 
 
 async def test_unusable_settings_refuse_to_start(make_policies: Policies, managed: Managed, runtime: Path) -> None:
@@ -324,13 +325,13 @@ async def test_unusable_settings_refuse_to_start(make_policies: Policies, manage
         {"memory_limit_bytes": MIN_MEMORY_BYTES - 1},
     ):
         with pytest.raises(ConfigurationError):
-            await managed(root, **options).start()
+            await start_and_stop(managed(root, **options))
 
 
 @pytest.mark.parametrize("binary", ["no-such-opa", "/nonexistent/opa"])
 async def test_without_a_binary_there_is_no_start(make_policies: Policies, runtime: Path, binary: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^the OPA program {binary} was not found"):
-        await ManagedOpa(binary, make_policies(), directory=runtime).start()
+        await start_and_stop(ManagedOpa(binary, make_policies(), directory=runtime))
 
 
 async def test_a_binary_that_is_no_program_refuses_to_start(make_policies: Policies, runtime: Path) -> None:
@@ -338,14 +339,14 @@ async def test_a_binary_that_is_no_program_refuses_to_start(make_policies: Polic
     binary.write_text("no program")
     binary.chmod(0o700)
     with pytest.raises(ConfigurationError, match=f"^{binary} cannot be executed: Exec format error$"):
-        await ManagedOpa(str(binary), make_policies(), directory=runtime).start()
+        await start_and_stop(ManagedOpa(str(binary), make_policies(), directory=runtime))
     assert entries(runtime) == ["opa"]
 
 
 async def test_a_binary_that_is_not_opa_refuses_to_start(make_policies: Policies, runtime: Path) -> None:
     for binary in ("true", "false"):
         with pytest.raises(ConfigurationError):
-            await ManagedOpa(binary, make_policies(), directory=runtime).start()
+            await start_and_stop(ManagedOpa(binary, make_policies(), directory=runtime))
     assert entries(runtime) == []
 
 

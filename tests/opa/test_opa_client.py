@@ -557,7 +557,8 @@ async def test_a_token_file_holds_one_token(tmp_path: Path, content: str) -> Non
     token = tmp_path / "token"
     token.write_text(content)
     with pytest.raises(ConfigurationError):
-        await OpaClient("http://127.0.0.1:1", token_file=token).open()
+        async with OpaClient("http://127.0.0.1:1", token_file=token):
+            pass
 
 
 async def test_missing_files_are_configuration_errors(tmp_path: Path) -> None:
@@ -567,7 +568,8 @@ async def test_missing_files_are_configuration_errors(tmp_path: Path) -> None:
         OpaClient("https://127.0.0.1:1", token_file=missing),
     ):
         with pytest.raises(ConfigurationError):
-            await client.open()
+            async with client:
+                pass
 
 
 REFUSED_URLS = [

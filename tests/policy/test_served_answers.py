@@ -28,6 +28,7 @@ from sidecar.model import (
 )
 from sidecar.policy.document import ToolKinds, decision_document, visibility_document
 from sidecar.policy.verdict import read_decision, read_selftest, read_visibility
+from tests.examples import examples
 from tests.parts import ROOT
 
 SERVERS = ("demo-ro", "demo-rw")
@@ -191,7 +192,7 @@ def changed(path: tuple[Any, ...], value: Any, *, remove: bool = False, of: Any 
     return document
 
 
-@settings(served, max_examples=400)
+@settings(served, max_examples=examples(400))
 @given(path=st.sampled_from(places(VALID)), value=values, remove=st.booleans())
 def test_the_policies_and_the_schema_agree_on_what_a_question_is(
     ask: Ask, path: tuple[Any, ...], value: Any, *, remove: bool

@@ -30,12 +30,15 @@ from sidecar.opa.managed import ManagedOpa
 from sidecar.policy.document import ToolKinds, decision_document, visibility_document
 from sidecar.policy.residual import COMPILE_QUERY, COMPILE_UNKNOWNS, possible_document, read_residual, residual_document
 from sidecar.ports import Question
+from tests.examples import examples
 
 CONTEXT = RequestContext(
     time_ns=1_704_888_000_000_000_000, client_ip="192.0.2.7", protocol="2025-11-25", environment="demo"
 )
 served = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60, deadline=None
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=examples(60),
+    deadline=None,
 )
 GROUPS = ["analysts", "regional-analysts", "loaders", "support", "support-leads", "hr-admins", "x"]
 

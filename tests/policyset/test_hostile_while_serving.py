@@ -16,6 +16,7 @@ from sidecar.errors import ConfigurationError
 from sidecar.opa.managed import ManagedOpa
 from tests import parts
 from tests.policyset.questions import ALLOWED_BLUE, BOTH, FORBIDDEN, allows, question
+from tests.starting import start_and_stop
 
 pytestmark = pytest.mark.real
 
@@ -156,7 +157,7 @@ async def test_a_takeover_refuses_to_start_with_file_and_line(
     for file, text in TAKEOVERS[name].items():
         team_file(file, text)
         with pytest.raises(ConfigurationError, match=rf"teams/red/{file}:\d+: "):
-            await ManagedOpa(opa_binary, policies, directory=runtime).start()
+            await start_and_stop(ManagedOpa(opa_binary, policies, directory=runtime))
 
 
 @pytest.mark.parametrize("alone", [True, False])

@@ -27,6 +27,7 @@ from sidecar.errors import AuditUnavailable, ConfigurationError
 from sidecar.model import JsonObject
 from sidecar.ports import AuditSink
 from sidecar.store.file import FileAuditSink
+from tests.examples import examples
 
 
 def a_record(name: str = "r") -> JsonObject:
@@ -380,7 +381,7 @@ async def test_a_file_of_nothing_but_a_torn_line_begins_a_chain(path):
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 async def test_wherever_a_crash_cuts_the_file_the_chain_goes_on_from_the_last_whole_record(data, tmp_path_factory):
     path = tmp_path_factory.mktemp("cut") / "audit.jsonl"
     whole = await a_chain_of(path, 3)

@@ -21,6 +21,7 @@ from sidecar.errors import (
 from sidecar.upstream.environment import mongodb_environment
 from sidecar.upstream.http import HttpUpstream
 from tests import parts
+from tests.starting import start_and_stop
 
 SECRET = {"x-sidecar-secret": "correct-horse"}
 
@@ -90,7 +91,7 @@ async def test_calls_through_one_session_get_their_own_answers(real_url, permit,
 async def test_without_the_shared_secret_the_start_fails(real_url, headers):
     upstream = HttpUpstream("double", real_url, headers, timeout_s=30)
     with pytest.raises(UpstreamUnreachable, match="403"):
-        await upstream.start()
+        await start_and_stop(upstream)
     assert not upstream.healthy
 
 
@@ -384,7 +385,7 @@ async def test_a_cancelled_call_is_cancelled_at_the_server(upstream, double, per
 async def test_nothing_listens_is_unreachable_and_nothing_is_left_open(permit):
     upstream = HttpUpstream("double", f"http://127.0.0.1:{parts.free_port()}/mcp", SECRET, timeout_s=5)
     with pytest.raises(UpstreamUnreachable):
-        await upstream.start()
+        await start_and_stop(upstream)
     with pytest.raises(UpstreamUnreachable):
         await upstream.forward(permit("echo"))
 

@@ -20,6 +20,7 @@ from sidecar.errors import (
     UpstreamUnreachable,
 )
 from sidecar.upstream.process import StdioUpstream
+from tests.starting import start_and_stop
 
 FAULT_SERVER = Path(__file__).with_name("fault_server.py")
 
@@ -331,7 +332,7 @@ async def test_a_command_that_cannot_be_executed_is_a_configuration_error(tmp_pa
     before = set(psutil.Process().children(recursive=True))
     upstream = StdioUpstream("double", [str(command)], {}, timeout_s=1)
     with pytest.raises(ConfigurationError) as caught:
-        await upstream.start()
+        await start_and_stop(upstream)
     assert str(caught.value) == f"command: {str(command)!r} cannot be executed: {why}"
     with pytest.raises(UpstreamUnreachable):
         await upstream.tools()
@@ -343,7 +344,7 @@ async def test_a_command_without_a_slash_is_looked_for_where_the_child_looks(tmp
     monkeypatch.setenv("PATH", str(tmp_path))
     command = ["the-server", str(FAULT_SERVER)]
     with pytest.raises(ConfigurationError, match="'the-server' cannot be executed"):
-        await StdioUpstream("double", command, {}, timeout_s=1).start()
+        await start_and_stop(StdioUpstream("double", command, {}, timeout_s=1))
     upstream = StdioUpstream("double", command, {"PATH": str(tmp_path)}, timeout_s=10)
     await upstream.start()
     try:
