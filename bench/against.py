@@ -24,13 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from rich.console import Console
-from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.overhead import CONCURRENCY, OPERATIONS, connect, play  # noqa: E402
+from bench.table import show  # noqa: E402
 from sidecar.demo import database as demo_database  # noqa: E402
 from sidecar.demo.client import DemoClient  # noqa: E402
 from tests import parts  # noqa: E402
@@ -172,15 +171,6 @@ async def main(revision: str, rounds: int, calls: int, memo_ms: int) -> list[dic
             return await measure(sides, rounds, calls)
 
 
-def show(rows: list[dict[str, object]], revision: str) -> None:
-    table = Table(title=f"this tree against {revision}; ratios are this by other, median and quartiles of rounds")
-    for column in rows[0]:
-        table.add_column(column, justify="right")
-    for each in rows:
-        table.add_row(*(str(value) for value in each.values()))
-    Console(width=160).print(table)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("revision", help="what git knows: a commit, a branch, a tag")
@@ -190,7 +180,8 @@ if __name__ == "__main__":
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     found = asyncio.run(main(arguments.revision, max(arguments.rounds, 2), arguments.calls, arguments.memo_ms))
-    if arguments.json:
-        print(json.dumps(found, indent=1))
-    else:
-        show(found, arguments.revision)
+    show(
+        found,
+        f"this tree against {arguments.revision}; ratios are this by other, median and quartiles of rounds",
+        as_json=arguments.json,
+    )

@@ -8,7 +8,6 @@ the machine hits both. The direct side uses the server's faster JSON answers, no
 
 import argparse
 import asyncio
-import json
 import os
 import platform
 import statistics
@@ -20,12 +19,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import aiohttp
-from rich.console import Console
-from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench.table import show  # noqa: E402
 from sidecar.demo import database as demo_database  # noqa: E402
 from sidecar.demo.client import DemoClient  # noqa: E402
 from sidecar.demo.identities import ANALYST  # noqa: E402
@@ -150,15 +148,6 @@ async def main(rounds: int, calls: int, memo_ms: int) -> list[dict[str, object]]
                 await client.__aexit__(None, None, None)
 
 
-def show(rows: list[dict[str, object]]) -> None:
-    table = Table(title=f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    for column in rows[0]:
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console(width=160).print(table)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=6)
@@ -167,7 +156,5 @@ if __name__ == "__main__":
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     found = asyncio.run(main(arguments.rounds, arguments.calls, arguments.memo_ms))
-    if arguments.json:
-        print(json.dumps(found, indent=1))
-    else:
-        show(found)
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    show(found, machine, as_json=arguments.json)

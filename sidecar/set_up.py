@@ -61,7 +61,7 @@ def _require_files(config: Settings) -> None:
         if file is not None and not (file.is_file() and os.access(file, os.R_OK)):
             raise ConfigurationError(f"{setting}: {file} cannot be read, or is not a file")
     if not config.opa.url and not config.policies.is_dir():
-        # A candidate decides nothing, so one that is not there is a refused candidate and stops nobody.
+        # A candidate decides nothing, so one that is not there is a refused candidate, and the start goes on.
         raise ConfigurationError(f"policies: {config.policies} is not a folder")
 
 

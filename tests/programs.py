@@ -2,7 +2,7 @@
 
 ``@pytest.mark.needs("nginx")``, with ``"chromium|google-chrome"`` where either will do. Where ``SIDECAR_TEST_NIGHTLY``
 is set, as it is by ``make nightly``, a missing program fails the test instead: a check that never runs anywhere is
-none. The one exception is ``MONGODB``, a database that nobody can be expected to have (``SIDECAR_TEST_MONGODB_URI``).
+none. The one exception is ``MONGODB``, a database that few machines have (``SIDECAR_TEST_MONGODB_URI``).
 """
 
 import os

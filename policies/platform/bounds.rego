@@ -3,7 +3,7 @@
 # description: >-
 #   A few bytes of a read can take a server's memory: so many buckets, a range so long, a join inside a join. The sidecar says
 #   what a command asks for; how much is allowed is data. What is not in the table is not allowed at all, and neither is a number
-#   that is computed, for nobody knows it beforehand. The trait `amplifying` of a group lifts all of these bounds for it.
+#   that is computed, for it is not known beforehand. The trait `amplifying` of a group lifts all of these bounds for it.
 # schemas:
 #   - input: schema.input
 package mcp.platform.bounds
@@ -24,7 +24,7 @@ most(construct) := object.get(data.mcp.platform.amplifiers, construct, 0)
 # METADATA
 # title: A number is over a bound
 # scope: document
-# description: A number that nobody knows is.
+# description: A number that is not known is.
 over(null, _) := true
 
 over(number, bound) if number > bound

@@ -66,7 +66,7 @@ reasons contains {"code": "system_namespace", "source": "platform", "access": in
 
 # METADATA
 # title: The command has a trait that this caller may not use
-# description: A trait that is not in the table is nobody's.
+# description: A trait that is not in the table is granted to no one.
 # scope: rule
 # custom:
 #   code: trait_refused

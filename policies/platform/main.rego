@@ -73,7 +73,7 @@ closed(code) := {
 # title: Allowed
 # description: >-
 #   No reason against it, and, said a second time positively, a server and at least one grant for every access. The first
-#   half alone would hold for a question that nobody looked at.
+#   half alone would hold for a question that was not checked.
 # scope: document
 default allow := false
 

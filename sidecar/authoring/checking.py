@@ -251,7 +251,7 @@ def _case_places(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def _ambiguous_cases(folder: Path) -> Iterator[Violation]:
-    """Find files of golden cases that have a name twice: OPA tests the last, and nobody the first."""
+    """Find files of golden cases that have a name twice: OPA tests the last only."""
     for file in sorted((folder / _CASES).glob("*.json")):
         try:
             decode_strictly(file.read_bytes())

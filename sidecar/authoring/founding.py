@@ -1,7 +1,7 @@
 """``mcp-sidecar policy init``: a policy set of one's own from nothing, with one team, its tests and golden cases.
 
 The platform's rules, schemas and tests are those of this version. The platform's data is that of no world at all: one
-server, nobody's routes, no database; what is general (scopes, traits, bounds) stays as it is delivered.
+server, no routes, no database; what is general (scopes, traits, bounds) stays as it is delivered.
 """
 
 import asyncio
@@ -97,7 +97,7 @@ def _platform(home: Path, wanted: Ownership) -> None:
 
 
 def _empty_world(delivered: dict[str, Any], wanted: Ownership) -> dict[str, Any]:
-    """Return the platform's data with nobody and nothing in it."""
+    """Return the platform's data without callers, routes or databases."""
     empty = {
         "servers": {str(wanted.server): {"deployment": wanted.deployment}},
         "routes": [],
@@ -112,7 +112,7 @@ def _empty_world(delivered: dict[str, Any], wanted: Ownership) -> dict[str, Any]
 
 
 async def _cases(home: Path, wanted: Ownership, opa: str) -> JsonObject:
-    """Decide what the team's readers may, and what nobody else may."""
+    """Decide what the team's readers may, and what all others may not."""
     context = RequestContext(
         time_ns=_MOMENT_NS, client_ip="127.0.0.1", protocol=revision.LATEST.value, environment="production"
     )

@@ -292,7 +292,7 @@ def _servers(config: Settings) -> Servers:
 
 
 def _confirmed(decided: DecisionReport, config: Settings) -> DecisionReport:
-    """Say of a call that goes to a server which would ask for a confirmation that nobody is asked."""
+    """Say of a call that goes to a server whose confirmation is never asked for."""
     document: dict[str, Any] = decided.document
     if not decided.allow:
         return decided

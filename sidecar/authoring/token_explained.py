@@ -1,7 +1,8 @@
 """``mcp-sidecar token explain``: what this deployment makes of one token, claim by claim.
 
-The verdict is the verifier's own. What a refused token says is shown as well, to find out why; nobody has vouched for
-it. Neither the token nor its signature is ever part of an answer, nor are the values of claims that are not used here.
+The verdict is the verifier's own. What a refused token says is shown as well, to find out why; no issuer has vouched
+for it. Neither the token nor its signature is ever part of an answer, nor are the values of claims that are not used
+here.
 """
 
 import base64

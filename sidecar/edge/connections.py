@@ -60,6 +60,8 @@ class Connection(Protocol):
 class Connections:
     """The open connections of one listener.
 
+    No ``BoundedMemory``: only an idle one makes room, of one address where that has too many, and it has to be closed.
+
     Args:
         limits: how many there may be.
         clock: monotonic seconds.

@@ -41,7 +41,7 @@ class LiveTools:
         self._compared: dict[str, _Compared] = {}
 
     def require_somewhere(self, tool: str) -> None:
-        """Return unless the tool's group is off on every server; then nobody need decide who may use it.
+        """Return unless the tool's group is off on every server; then policy need not say who may use it.
 
         Raises:
             ToolGroupOff: it is.

@@ -42,6 +42,9 @@ class Session:
 class Sessions:
     """The registry of open sessions.
 
+    No ``BoundedMemory``: which one makes room is a choice (not one with a call under way, rather one without a
+    stream), and many can be of one identity.
+
     Args:
         max_total: open sessions in the process.
         max_per_identity: open sessions of one identity.

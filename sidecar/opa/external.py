@@ -18,8 +18,9 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
+
+from typing_extensions import override
 
 from sidecar.bounded import BoundedMemory
 from sidecar.errors import ConfigurationError, DecisionUnavailable
@@ -30,6 +31,7 @@ from sidecar.opa.engine_version import version_fault
 from sidecar.opa.external_bundle_status import Activation
 from sidecar.opa.external_inventory import BUNDLES, MODULES, Inventory, owner, read_inventory, violations
 from sidecar.opa.policy_state import Load, PolicyState
+from sidecar.opa.startable import Startable
 from sidecar.opa.witness import Witness, self_tested
 from sidecar.policyset import Severity, Violation, refuse, workshop
 from sidecar.ports import PdpAnswer, Question
@@ -65,7 +67,7 @@ _LOCATED: Final = 5
 _LOCATE_S: Final = 10.0
 
 
-class ExternalOpa:
+class ExternalOpa(Startable):
     """A ``DecisionPoint`` over an external OPA.
 
     Args:
@@ -104,6 +106,7 @@ class ExternalOpa:
             return replace(self._state, result=Load.REFUSED, error=failure)
         return self._state
 
+    @override
     async def start(self) -> None:
         """Connect, and examine what runs there.
 
@@ -120,21 +123,13 @@ class ExternalOpa:
         if self._state.result is Load.REFUSED:
             raise ConfigurationError(self._failure.detail)
 
+    @override
     async def stop(self) -> None:
         """Close all connections; questions in flight and later ones end in ``DecisionUnavailable``."""
         if self._examination is not None:
             self._examination.cancel()
             await asyncio.wait({self._examination})
         await self._client.close()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.stop()
 
     def forget(self) -> None:
         """Forget every remembered answer; of an external OPA none is remembered."""

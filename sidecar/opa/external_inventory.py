@@ -5,8 +5,8 @@ Two listings say it: ``GET /v1/data/system/bundles``, where OPA keeps the manife
 are gone; measured with 1.22.2). OPA holds data to the roots of its bundle, so the manifests are what is judged of data;
 of modules it is the trees.
 
-What the holder of a team's signing key can make an OPA 1.22.2 do (measured), and what is refused here: claim roots that
-nobody has (``system/bundles``, where the manifests lie; another team's while its bundle is not there); serve a
+What the holder of a team's signing key can make an OPA 1.22.2 do (measured), and what is refused here: claim roots of
+no owner (``system/bundles``, where the manifests lie; another team's while its bundle is not there); serve a
 ``…_test.rego``; put a module in the place of the platform's (a member ``../../platform/platform/guardrails.rego``).
 """
 

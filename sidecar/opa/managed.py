@@ -18,8 +18,8 @@ from collections.abc import Collection, Coroutine
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+
+from typing_extensions import override
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable
 from sidecar.faults import PdpFault
@@ -28,6 +28,7 @@ from sidecar.opa.follower import Content, at_once, follow
 from sidecar.opa.hot_standby import HotStandby
 from sidecar.opa.instance import Instance, Launch
 from sidecar.opa.policy_state import Load, PolicyState
+from sidecar.opa.startable import Startable
 from sidecar.policyset import OpaCommand, PolicySet, SetChecker, Snapshot, installed, snapshot
 from sidecar.ports import PdpAnswer, Question
 from sidecar.system import BackOff
@@ -52,7 +53,7 @@ _DRAIN_MARGIN_S = 1.0
 """Beyond the deadline of a question, within which an old instance is free of questions."""
 
 
-class ManagedOpa:
+class ManagedOpa(Startable):
     """A ``DecisionPoint`` over an OPA of our own.
 
     Args:
@@ -117,6 +118,7 @@ class ManagedOpa:
         """Process id of the OPA that answers now, or None while there is none."""
         return self._current.pid if self._current is not None else None
 
+    @override
     async def start(self, *, candidate: bool = False, standby: bool = False, issuers: Collection[str] = ()) -> None:
         """Check the policies, start OPA, self-test it, and begin to watch it.
 
@@ -164,6 +166,7 @@ class ManagedOpa:
         except TimeoutError:
             _LOG.warning("the candidate policy folder is still being checked; nothing is compared until that is done")
 
+    @override
     async def stop(self) -> None:
         """End the watch and the process; questions in flight end in ``DecisionUnavailable``."""
         tasks = {task for task in (self._reloader, self._supervisor) if task is not None}
@@ -175,15 +178,6 @@ class ManagedOpa:
         current, self._current = self._current, None
         if current is not None:
             await current.stop()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.stop()
 
     def forget(self) -> None:
         """Forget every remembered answer."""

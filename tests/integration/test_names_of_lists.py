@@ -1,7 +1,6 @@
 """Lists of names in a real deployment: a caller sees the names that a grant of theirs reaches, and no trace of more."""
 
 import re
-import shutil
 from typing import Any
 
 import msgspec
@@ -11,7 +10,8 @@ from pymongo import MongoClient
 from sidecar.commands import CATALOG
 from sidecar.demo import database as demo_database
 from sidecar.demo.identities import ANALYST, Person
-from tests import parts
+from tests.changed_policies import grant_more, platform_data
+from tests.hours import policies_on
 from tests.integration.deployment import deployed
 
 PRECONFIGURED = {"connectionId": "preconfigured"}
@@ -59,19 +59,14 @@ ODD = (
 
 def with_policies(folder):
     """The shipped policies, where some list names under the condition that a grant of theirs reaches them."""
-    copy = folder / "policies"
-    shutil.copytree(parts.ROOT / "policies", copy)
-    team = copy / "teams/analytics/policy.rego"
-    team.write_text(team.read_text() + GRANTS)
-    data = copy / "platform/data.json"
-    tables = msgspec.json.decode(data.read_bytes())
-    platform = tables["mcp"]["platform"]
+    copy = policies_on(folder)
+    grant_more(copy, "analytics", GRANTS)
     groups = ["listers", "narrow-readers", "named-only"]
-    platform["routes"][0]["groups"] += groups
-    platform["grants"].append(
-        {**platform["grants"][0], "id": "listers-list-what-they-reach", "groups": groups, "names": "reachable"}
-    )
-    data.write_bytes(msgspec.json.encode(tables))
+    with platform_data(copy) as platform:
+        platform["routes"][0]["groups"] += groups
+        platform["grants"].append(
+            {**platform["grants"][0], "id": "listers-list-what-they-reach", "groups": groups, "names": "reachable"}
+        )
     return copy
 
 

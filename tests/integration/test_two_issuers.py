@@ -12,6 +12,7 @@ from jwt.algorithms import ECAlgorithm
 
 from sidecar.demo.client import DemoClient
 from sidecar.demo.identities import ANALYST, ISSUER
+from tests.changed_policies import platform_data
 from tests.hours import policies_on
 from tests.integration.deployment import Deployment, deployed
 
@@ -59,10 +60,8 @@ def say(platform: dict[str, Any]) -> None:
 @pytest.fixture(scope="module")
 def deployment(folder: Path, database: str, partner: Partner) -> Iterator[Deployment]:
     policies = policies_on(folder)
-    file = policies / "platform/data.json"
-    document = json.loads(file.read_text())  # noqa: TID251 - the repository's own file
-    say(document["mcp"]["platform"])
-    file.write_text(json.dumps(document, indent=1))
+    with platform_data(policies) as platform:
+        say(platform)
     extra = f'[[issuers]]\nissuer = "{PARTNER}"\njwks_file = "{partner.keys}"\nalgorithms = ["ES256"]'
     with deployed(folder, database, extra=extra, policies=policies) as running:
         yield running

@@ -3,12 +3,12 @@
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import pytest
 from pymongo import MongoClient
 
 from sidecar.demo import database as demo_database
 from sidecar.demo.identities import LOADER
+from tests.changed_policies import grant_more, platform_data
 from tests.hours import policies_on
 from tests.integration.deployment import deployed
 
@@ -24,15 +24,11 @@ grant contains {"id": "loader-deletes"} if {
 def with_deletes(folder):
     """The shipped policies where the loader may delete what it loaded."""
     copy = policies_on(folder)
-    team = copy / "teams/loading/policy.rego"
-    team.write_text(team.read_text() + GRANT)
-    team.with_name("policy_test.rego").unlink()  # says that the loader does nothing else
-    data = copy / "platform/data.json"
-    tables = msgspec.json.decode(data.read_bytes())
-    platform = tables["mcp"]["platform"]
-    platform["agents"]["registered"]["nightly-loader"]["kinds"].append("delete")
-    platform["deployments"]["demo"]["databases"]["staging"]["delegated"][0]["kinds"].append("delete")
-    data.write_bytes(msgspec.json.encode(tables))
+    grant_more(copy, "loading", GRANT)
+    (copy / "teams/loading/policy_test.rego").unlink()  # says that the loader does nothing else
+    with platform_data(copy) as platform:
+        platform["agents"]["registered"]["nightly-loader"]["kinds"].append("delete")
+        platform["deployments"]["demo"]["databases"]["staging"]["delegated"][0]["kinds"].append("delete")
     return copy
 
 

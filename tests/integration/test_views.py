@@ -1,15 +1,15 @@
 """A view in a real deployment: whoever is granted its name is not by that granted what it is made of."""
 
-import shutil
 from typing import Any
 
-import msgspec
 import pytest
 from pymongo import MongoClient
 
 from sidecar.demo import database as demo_database
 from sidecar.demo.identities import ANALYST
 from tests import parts
+from tests.changed_policies import grant_more, platform_data
+from tests.hours import policies_on
 from tests.integration.deployment import deployed
 
 META = "mcp-sidecar/decision"
@@ -27,15 +27,11 @@ grant contains {"id": "analysts-read-the-summary"} if {
 
 def with_policies(folder, views: dict[str, Any] | None):
     """The repository's policies with one grant more, and what the platform declares of views."""
-    copy = folder / "policies"
-    shutil.copytree(parts.ROOT / "policies", copy)
-    team = copy / "teams/analytics/policy.rego"
-    team.write_text(team.read_text() + GRANT)
-    data = copy / "platform/data.json"
-    tables = msgspec.json.decode(data.read_bytes())
+    copy = policies_on(folder)
+    grant_more(copy, "analytics", GRANT)
     if views is not None:
-        tables["mcp"]["platform"]["deployments"]["demo"]["views"] = views
-    data.write_bytes(msgspec.json.encode(tables))
+        with platform_data(copy) as platform:
+            platform["deployments"]["demo"]["views"] = views
     return copy
 
 
