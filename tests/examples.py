@@ -26,6 +26,11 @@ def load_profile() -> None:
     settings.load_profile(PROFILE)
 
 
-def examples(number: int) -> int:
-    """Return the examples of a property that needs another number than most; in other profiles, the profile's."""
-    return number if PROFILE == "fast" else _EXAMPLES[PROFILE]
+def examples(number: int = _EXAMPLES["fast"], *, deep: int = _EXAMPLES["deep"]) -> int:
+    """Return the examples of a property that needs another number than most.
+
+    Args:
+        number: in the profile ``fast``.
+        deep: in the profile ``deep``; fewer where each example starts a program.
+    """
+    return {"fast": number, "deep": deep}.get(PROFILE, _EXAMPLES[PROFILE])

@@ -384,8 +384,8 @@ def _replace_all(log: FieldLog, value: JsonValue, at: str) -> Size:
 
 _TOP: Final = _counted("$topN.n", "n sortBy output")
 _TOP_ONE: Final = _counted("$topN.n", "sortBy output")
-_Rule = Callable[[FieldLog, JsonValue, str], Size]
-_RULES: Final[Mapping[str, _Rule]] = {
+_OperatorRule = Callable[[FieldLog, JsonValue, str], Size]
+_RULES: Final[Mapping[str, _OperatorRule]] = {
     "$literal": _literal,
     "$const": _literal,
     "$getField": _get_field,
@@ -414,7 +414,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "$rtrim": _trim,
 }
 
-_OPERATORS: Final[Mapping[str, _Rule]] = {
+_OPERATORS: Final[Mapping[str, _OperatorRule]] = {
     name: _RULES.get(name, _scalar if name in SCALAR else analyse_expression) for name in EXPRESSION
 }
 """Every operator of the table; one without a rule of its own holds what its operands hold."""

@@ -16,6 +16,7 @@ from sidecar.policyset.folder import PolicySet
 from sidecar.policyset.read_list import EVERYTHING, ReadList, rules_of, widest, written
 from sidecar.policyset.syntax_tree import RegoPath
 from sidecar.policyset.workshop import workshop
+from tests.examples import examples
 
 pytestmark = pytest.mark.real
 
@@ -281,7 +282,7 @@ def changed(question: Any, other: Any, reads: frozenset[RegoPath]) -> Any:
     return mixed
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=examples(deep=1_000), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(policy_sets(), st.lists(st.tuples(QUESTIONS, QUESTIONS), min_size=6, max_size=6))
 def test_what_is_not_listed_never_changes_an_answer(
     opa_binary: str, tmp_path_factory: pytest.TempPathFactory, modules: list[str], pairs: list[tuple[Any, Any]]
@@ -392,7 +393,7 @@ def everywhere(value: str) -> dict[str, Any]:
     return {one: {other: f"{value} {one} {other}" for other in NAMES_OF_PARTS} for one in NAMES_OF_PARTS}
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=examples(deep=1_000), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(chains())
 def test_a_part_that_is_read_through_any_chain_is_listed(
     opa_binary: str, tmp_path_factory: pytest.TempPathFactory, chain: tuple[RegoPath, list[str]]
