@@ -26,11 +26,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from sidecar.demo.client import DemoClient  # noqa: E402
-from sidecar.demo.identities import ANALYST, ISSUER, LOADER, Person  # noqa: E402
+from sidecar.demo.identities import ANALYST, LOADER, Person  # noqa: E402
 from sidecar.mcp.jsonrpc import decode  # noqa: E402
 from tests import parts  # noqa: E402
 from tests.integration.deployment import Deployment, deployed  # noqa: E402
 from tests.integration.test_connection_flood import LIMITED, idle_connections  # noqa: E402
+from tests.signer import ISSUER  # noqa: E402
 
 ANSWER_BYTES = 426_000
 GROWTH_MB, TIMES_DECODING, RELOADS = 100, 2.0, 2.0

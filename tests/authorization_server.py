@@ -34,7 +34,8 @@ import aiohttp
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests import log_in, parts
+from sidecar.demo import log_in
+from tests import parts
 
 SCOPES: Final = ("mongodb:read", "mongodb:write", "mongodb:admin", "mongodb:export")
 CALLBACK: Final = "http://127.0.0.1:8976/callback"

@@ -88,7 +88,7 @@ export class Pages {
        <p>The answer goes to ${safe(new URL(params.redirect_uri).host)}.</p>
        <form method="post" action="/interaction/${uid}/consent"><button id="allow" autofocus>Allow</button></form>
        <form method="post" action="/interaction/${uid}/deny"><button id="deny">Do not allow</button></form>
-       <p><a href="/interaction/${uid}?as=other">Log in as somebody else</a></p>`,
+       <p><a href="/interaction/${uid}?as=other">Log in as another user</a></p>`,
     );
   }
 

@@ -16,8 +16,8 @@ from typing import Any, Final
 from rich.console import Console
 
 from sidecar import app, lifecycle, settings
-from sidecar.demo import database, hours
-from sidecar.demo.identities import ANALYST, EVERYBODY, ISSUER, DemoIssuer, Person
+from sidecar.demo import authorization_server, database, hours, log_in
+from sidecar.demo.identities import ANALYST, EVERYBODY, Person
 from sidecar.demo.tour import MARK, Tour, steps
 from sidecar.errors import ConfigurationError
 from sidecar.mcp import revision
@@ -26,6 +26,7 @@ from sidecar.telemetry import logs
 
 MCP_SERVER: Final = "mongodb-mcp-server"
 PORTS: Final = (8080, 8081)
+ISSUER_PORT: Final = 9000
 PLAIN_WIDTH: Final = 120
 """Columns when the width of the output is not known."""
 
@@ -35,7 +36,8 @@ class DemoSetup:
     """What the tour plays on."""
 
     config: Settings
-    issuer: DemoIssuer
+    issuer: str
+    passwords: dict[str, str]
     uri: str
     may_write: bool
 
@@ -56,7 +58,7 @@ async def demo(*, once: bool, write: bool) -> bool:
     async with _stage(write=write) as stage:
         logs.configure("WARNING", json=not sys.stderr.isatty())
         async with app.sidecar(stage.config) as running:
-            tokens = _tokens(stage)
+            tokens = await _tokens(stage)
             tour = Tour(
                 running.url,
                 tokens,
@@ -77,7 +79,7 @@ async def demo(*, once: bool, write: bool) -> bool:
                 )
             _tell_evidence(console, config.audit.path)
             if not once:
-                _invite(console, running, tokens)
+                _invite(console, running, stage, tokens)
                 await lifecycle.interrupted()
     return as_announced
 
@@ -91,13 +93,16 @@ async def _stage(*, write: bool) -> AsyncIterator[DemoSetup]:
         may_write = write or not named
         if may_write:
             await database.seed(uri)
-        issuer = DemoIssuer()
-        issuer.write_keys(private / "jwks.json")
-        config = settings.load(**_defaults(private, uri))
-        yield DemoSetup(config=config, issuer=issuer, uri=uri, may_write=may_write)
+        issuer = f"http://127.0.0.1:{ISSUER_PORT if _is_free(ISSUER_PORT) else database.free_port()}"
+        config = settings.load(**_defaults(issuer, uri))
+        passwords = authorization_server.made_passwords()
+        await stack.enter_async_context(
+            authorization_server.running(issuer, resource=config.resource.text, passwords=passwords, private=private)
+        )
+        yield DemoSetup(config=config, issuer=issuer, passwords=passwords, uri=uri, may_write=may_write)
 
 
-def _defaults(private: Path, uri: str) -> dict[str, Any]:
+def _defaults(issuer: str, uri: str) -> dict[str, Any]:
     """The demo's own settings; the environment and the settings file win over them."""
     port, admin_port = (port if _is_free(port) else 0 for port in PORTS)
     command = shutil.which(MCP_SERVER)
@@ -112,7 +117,7 @@ def _defaults(private: Path, uri: str) -> dict[str, Any]:
         "resource_url": f"http://127.0.0.1:{port}/mcp",
         "environment": "demo",
         "policies": _policies(),
-        "issuers": [{"issuer": ISSUER, "jwks_file": private / "jwks.json", "algorithms": ["ES256"]}],
+        "issuers": [{"issuer": issuer, "algorithms": ["ES256"], "dpop": "allowed"}],
         "servers": [
             {"name": "demo-ro", "read_only": True, **server},
             {"name": "demo-rw", "read_only": False, **server},
@@ -135,9 +140,21 @@ def _is_free(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def _tokens(stage: DemoSetup) -> dict[Person, str]:
-    now = int(time.time())
-    return {person: stage.issuer.token(person, audience=stage.config.resource_url, now=now) for person in EVERYBODY}
+async def _tokens(stage: DemoSetup) -> dict[Person, str]:
+    """Log everybody in, as they would do it in a browser."""
+    return {person: await _token(stage, person) for person in EVERYBODY}
+
+
+async def _token(stage: DemoSetup, person: Person) -> str:
+    client = log_in.Registered(client_id=person.agent, redirect_uri=authorization_server.CALLBACK)
+    who = (person.user, stage.passwords[person.user])
+    try:
+        answer = await log_in.tokens_of(
+            stage.issuer, client, who, resource=stage.config.resource.text, scopes=person.scopes
+        )
+    except log_in.LoginFailed as error:
+        raise ConfigurationError(f"{person.user} could not log in at {stage.issuer}: {error}") from None
+    return str(answer["access_token"])
 
 
 def _tell_evidence(console: Console, audit: Path) -> None:
@@ -168,7 +185,7 @@ def _below_here(path: Path) -> bool:
     return path.is_relative_to(Path.cwd())
 
 
-def _invite(console: Console, running: app.Endpoints, tokens: dict[Person, str]) -> None:
+def _invite(console: Console, running: app.Endpoints, stage: DemoSetup, tokens: dict[Person, str]) -> None:
     """Print what a reader needs to try more calls; plain lines, so that they can be copied."""
     token = tokens[ANALYST]
     header = f"Authorization: Bearer {token}"
@@ -186,7 +203,18 @@ def _invite(console: Console, running: app.Endpoints, tokens: dict[Person, str])
     )
     lines = [
         "",
-        f"The sidecar serves {running.url} (health and metrics: {running.admin_url}). Tokens, valid for 8 hours:",
+        f"The sidecar serves {running.url} (health and metrics: {running.admin_url}).",
+        "",
+        "Give a client this address only, and it leads you to a page to log in, at",
+        stage.issuer,
+        f"\nclaude mcp add --transport http mongodb {running.url}",
+        "",
+        *(
+            f"{person.user:8} {stage.passwords[person.user]}  {', '.join(person.groups) or 'no group'}"
+            for person in EVERYBODY
+        ),
+        "",
+        "Without a browser: tokens, valid for 8 hours:",
         *(f"\n# {person.label} ({', '.join(person.groups) or 'no group'})\n{tokens[person]}" for person in EVERYBODY),
         "",
         "Try it as the analyst:",
@@ -199,7 +227,6 @@ def _invite(console: Console, running: app.Endpoints, tokens: dict[Person, str])
             f"npx @modelcontextprotocol/inspector@2 --cli {running.url} --transport http \\\n"
             f"  --header '{header}' --method tools/list"
         ),
-        f"\nclaude mcp add --transport http mongodb {running.url} --header '{header}'",
         "",
         "Ctrl-C stops everything that was started.",
     ]

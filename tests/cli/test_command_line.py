@@ -19,10 +19,11 @@ from sidecar.__main__ import cli
 from sidecar.audit import record
 from sidecar.audit.chain import GENESIS
 from sidecar.demo import database as demo_database
-from sidecar.demo.identities import ANALYST, DemoIssuer
+from sidecar.demo.identities import ANALYST
 from sidecar.store.file import FileAuditSink
 from tests import parts
 from tests.integration.deployment import deployed, wait_until
+from tests.signer import Signer
 
 SERVE_DEADLINE_S = 60
 
@@ -172,7 +173,7 @@ def test_a_file_that_is_not_there_is_wrong_usage(tmp_path, name):
 @pytest.fixture
 def configuration(tmp_path):
     """A settings file that would serve, if somebody did not take one thing away."""
-    DemoIssuer().write_keys(tmp_path / "jwks.json")
+    Signer().write_keys(tmp_path / "jwks.json")
     (tmp_path / "uri").write_text("mongodb://user:canary-secret@127.0.0.1:1/")
     file = tmp_path / "sidecar.toml"
     file.write_text(f"""

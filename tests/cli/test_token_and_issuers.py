@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.__main__ import cli
-from sidecar.demo.identities import DemoIssuer
 from sidecar.identity import PRESETS, Preset
+from tests.signer import Signer
 from tests.terminal import ACTS
 
 ISSUER = "https://issuer.example"
@@ -34,7 +34,7 @@ GOOD: dict[str, Any] = {
 
 
 def settings(folder: Path) -> Path:
-    issuer = DemoIssuer()
+    issuer = Signer()
     issuer._key = KEY
     issuer.write_keys(folder / "jwks.json")
     file = folder / "sidecar.toml"

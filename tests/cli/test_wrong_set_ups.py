@@ -21,9 +21,9 @@ import aiohttp
 import pytest
 
 from sidecar import app, settings
-from sidecar.demo.identities import ISSUER, DemoIssuer
 from sidecar.errors import ConfigurationError
 from tests import parts
+from tests.signer import ISSUER, Signer
 
 START_S = 40.0
 SECRET = "s3cret-of-the-database"
@@ -91,7 +91,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def good(tmp_path: Path, policies: Path, database: str) -> Iterator[SetUp]:
-    DemoIssuer().write_keys(tmp_path / "jwks.json")
+    Signer().write_keys(tmp_path / "jwks.json")
     port, admin_port = parts.free_port(), parts.free_port()
     server = str(parts.installed("mongodb-mcp-server"))
     document = {

@@ -81,7 +81,7 @@ async def samples(deployment: Deployment) -> None:
 
 def typing(server: AuthorizationServer, user: str) -> list[str]:
     """A browser for a client: a person who fills in the pages over HTTP."""
-    return [sys.executable, "-m", "tests.log_in", user, server.password(user)]
+    return [sys.executable, "-m", "sidecar.demo.log_in", user, server.password(user)]
 
 
 def run(client: str, told: dict[str, Any]) -> subprocess.CompletedProcess[str]:

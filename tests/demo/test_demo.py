@@ -18,6 +18,7 @@ import pytest
 from pymongo import MongoClient
 
 from tests import parts
+from tests.clients.test_log_in import counted, outcome
 from tests.hours import policies_on
 from tests.parts import ROOT
 
@@ -180,6 +181,68 @@ def test_a_database_that_was_named_is_read_and_not_written(tmp_path):
         done = demo(tmp_path, MDB_MCP_CONNECTION_STRING=uri)
         assert done.returncode == 0, done.stderr
         assert_as_announced(done.stdout, [step for step in TOUR if step[1] not in WRITING])
+
+
+def text_until(process: subprocess.Popen[str], last: str) -> str:
+    """What it prints, up to and with one line."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if last in line:
+            return "".join(lines)
+    msg = f"it ended without that line: {''.join(lines)}"
+    raise AssertionError(msg)
+
+
+def issuer_is(process: psutil.Process) -> bool:
+    return any("demo-authorization-server" in word for word in process.cmdline())
+
+
+def test_after_the_tour_a_client_that_knows_the_address_only_logs_in_with_what_was_printed(tmp_path):
+    policies = policies_on(tmp_path / "copy")
+    with subprocess.Popen(
+        [sys.executable, "-m", "sidecar", "demo"],
+        cwd=tmp_path,
+        env={
+            "PATH": f"{parts.BIN}:{os.environ['PATH']}",  # noqa: TID251 - the tests' own environment
+            "PYTHONPATH": str(ROOT),
+            "SIDECAR_OPA__TIMEOUT_MS": "5000",
+            "SIDECAR_POLICIES": str(policies),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            said = text_until(process, "Ctrl-C stops")
+            line = r"^claude mcp add --transport http mongodb (http://127.0.0.1:\d+/mcp)$"
+            (added,) = re.findall(line, said, re.MULTILINE)
+            (password,) = re.findall(r"^alice +(\S+) +analysts$", said, re.MULTILINE)
+            issuer = re.findall(r"http://127\.0\.0\.1:\d+$", said, re.MULTILINE)[0]
+            started = psutil.Process(process.pid).children(recursive=True)
+            assert any(issuer_is(one) for one in started)
+            browser = [sys.executable, "-m", "sidecar.demo.log_in", "alice", password]
+            found = outcome("Python 2.3.0", {"url": added, "issuer": issuer, "browser": browser})
+            assert counted(found) == [{"count": 12}, {"count": 12}]
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert [one for one in started if one.is_running()] == [], "everything that it started ended with it"
+
+
+@pytest.mark.parametrize("missing", ["demo-authorization-server", "node"])
+def test_without_what_people_log_in_with_there_is_one_line_that_says_so(tmp_path, missing):
+    programs = {path.name: path for path in parts.BIN.iterdir()} | {"node": Path(shutil.which("node") or "")}
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, path in programs.items():
+        if name != missing:
+            (folder / name).symlink_to(path.resolve())
+    done = demo(tmp_path, PATH=str(folder))
+    assert (done.returncode, done.stdout) == (78, "")
+    assert f"{missing} is not on PATH: run `make setup`" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

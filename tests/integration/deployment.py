@@ -21,9 +21,10 @@ from mcp.client.streamable_http import streamable_http_client
 from pymongo import MongoClient
 
 from sidecar.demo.client import DemoClient
-from sidecar.demo.identities import ANALYST, ISSUER, LOADER, STRANGER, DemoIssuer, Person
+from sidecar.demo.identities import ANALYST, LOADER, STRANGER, Person
 from tests import parts
 from tests.hours import policies_on
+from tests.signer import ISSUER, Signer
 
 START_DEADLINE_S = 60.0
 PIPE = Path(__file__).with_name("recording_pipe.py")
@@ -40,7 +41,7 @@ class Deployment:
     uri: str
     port: int
     admin_port: int
-    issuer: DemoIssuer
+    issuer: Signer
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     launcher: tuple[str, ...] = ()
@@ -162,7 +163,7 @@ def deployed(
         uri=uri,
         port=port or parts.free_port(),
         admin_port=parts.free_port(),
-        issuer=DemoIssuer(),
+        issuer=Signer(),
         environment=environment or {},
         launcher=launcher,
     )

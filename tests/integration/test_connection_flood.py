@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from mcp import Client, MCPError
 
-from sidecar.demo.identities import ANALYST, ISSUER
+from sidecar.demo.identities import ANALYST
 from tests.hours import policies_on
 from tests.integration.deployment import Deployment, deployed, wait_until
+from tests.signer import ISSUER
 
 pytestmark = pytest.mark.real
 

@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from sidecar.demo import database as demo_database
-from sidecar.demo.identities import ANALYST, ISSUER, Person
+from sidecar.demo.identities import ANALYST, Person
 from tests import parts
 from tests.integration.deployment import HR_ADMIN, Deployment, search_path
+from tests.signer import ISSUER
 
 pytestmark = pytest.mark.real
 

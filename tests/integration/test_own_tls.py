@@ -9,11 +9,12 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from sidecar.demo.identities import ANALYST, KEY_ID, TOKEN_TYPE
+from sidecar.demo.identities import ANALYST
 from sidecar.system import thumbprint_of
 from tests.edge.test_certificate_bound_tokens import der_of
 from tests.edge.test_tls import issue, trusting
 from tests.integration.deployment import deployed, wait_until
+from tests.signer import KEY_ID, TOKEN_TYPE
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 

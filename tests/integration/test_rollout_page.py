@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from sidecar.demo import database as demo_database
-from sidecar.demo.identities import ISSUER
 from tests import parts
 from tests.integration.deployment import HR_ADMIN, deployed, wait_until
+from tests.signer import ISSUER
 
 PAGE = (parts.ROOT / "docs" / "policy-rollout.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(

@@ -11,10 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from sidecar.demo.client import DemoClient
-from sidecar.demo.identities import ANALYST, ISSUER
+from sidecar.demo.identities import ANALYST
 from tests.changed_policies import platform_data
 from tests.hours import policies_on
 from tests.integration.deployment import Deployment, deployed
+from tests.signer import ISSUER
 
 PARTNER = "https://partner.demo.invalid"
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders", "filter": {}, "limit": 2}

@@ -11,11 +11,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sidecar import servers_behind, set_up, settings
-from sidecar.demo.identities import DemoIssuer
 from sidecar.errors import ConfigurationError
 from sidecar.listener_settings import split_address
 from sidecar.settings import Settings
 from sidecar.system.clock import SystemClock
+from tests.signer import Signer
 from tools import settings_reference
 
 SECRET = "s3cret-of-the-database"
@@ -379,7 +379,7 @@ def complete(tmp_path):
     """Settings whose every file is there; keys are settings, values are files that they need."""
     for name in ("jwks.json", "uri", "headers", "ca", "token"):
         (tmp_path / name).write_text("x")
-    DemoIssuer().write_keys(tmp_path / "jwks.json")
+    Signer().write_keys(tmp_path / "jwks.json")
     (tmp_path / "policies").mkdir()
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\n")

@@ -106,7 +106,7 @@ async def tokens_of(
     }
     async with aiohttp.ClientSession(trust_env=False) as http, http.post(f"{issuer}/token", data=form) as response:
         answer: dict[str, Any] = await response.json()
-        if response.status != 200:
+        if response.status != 200:  # noqa: PLR2004 - OK
             raise LoginFailed(f"the token endpoint said {answer.get('error_description', answer.get('error'))}")
         return answer
 
