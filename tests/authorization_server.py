@@ -42,6 +42,9 @@ CALLBACK: Final = "http://127.0.0.1:8976/callback"
 DESKTOP: Final = "claude-desktop"
 SERVICE: Final = "nightly-report"
 SECRET: Final = "not-a-secret-of-anything-outside-of-tests"
+EXCHANGER: Final = "research-agent"
+TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
+ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
 OTHER_RESOURCE: Final = "https://elsewhere.test/mcp"
 """A resource of somebody else, whose tokens are good for nothing here."""
 
@@ -246,6 +249,14 @@ def made_key(kid: str) -> dict[str, str]:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return {"kid": kid, "pem": pem.decode()}
+
+
+def exchanging(resource: str) -> dict[str, Any]:
+    """A client that exchanges people's tokens for ``OTHER_RESOURCE`` for such for another resource, and reads there."""
+    return {
+        "metadata": _confidential(TOKEN_EXCHANGE),
+        "exchanges": {"from": [OTHER_RESOURCE], "to": [resource], "scopes": ["mongodb:read"]},
+    }
 
 
 def register_agent(policies: Path, agent: str) -> None:

@@ -44,8 +44,7 @@ export function provide(configuration, stores, secrets) {
       userinfo: { enabled: false },
       introspection: {
         enabled: true,
-        allowedPolicy: (_, client, token) =>
-          token.clientId === client.clientId || clients.get(client.clientId)?.introspects === true,
+        allowedPolicy: (_, client) => clients.get(client.clientId)?.introspects === true,
       },
       resourceIndicators: {
         enabled: true,

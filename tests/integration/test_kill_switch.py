@@ -21,11 +21,12 @@ from sidecar.audit.record import session_digest
 from sidecar.control.client import ControlError, send
 from sidecar.demo import database as demo_database
 from sidecar.demo.client import DemoClient
-from sidecar.demo.identities import ANALYST, ISSUER, LOADER, Person
+from sidecar.demo.identities import ANALYST, LOADER, Person
 from sidecar.upstream.environment import mongodb_environment
 from tests import parts
 from tests.hours import policies_on
 from tests.integration.deployment import deployed, search_path, wait_until
+from tests.signer import ISSUER
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 STAGING = {**ORDERS, "database": "staging"}

@@ -26,9 +26,10 @@ from pymongo.errors import PyMongoError
 
 from sidecar.demo import database as demo_database
 from sidecar.demo.client import DemoClient
-from sidecar.demo.identities import ANALYST, DemoIssuer
+from sidecar.demo.identities import ANALYST
 from tests import parts
 from tests.integration.deployment import Deployment, deployed, search_path, wait_until
+from tests.signer import Signer
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 LISTED = "calls of one caller and cause that are logged in a minute: sidecar/enforcement/budget.py"
@@ -357,7 +358,7 @@ async def test_an_issuer_that_is_away_is_a_line_each_way_of_its_keys_and_of_its_
     port = parts.free_port()
     (tmp_path / "secret").write_text("shh")
     extra = WEB.format(port=port, secret=tmp_path / "secret")
-    DemoIssuer().write_keys(tmp_path / "web.json")
+    Signer().write_keys(tmp_path / "web.json")
     web = Issuer(port, (tmp_path / "web.json").read_bytes())
     try:
         with deployed(tmp_path, database, extra=extra, record=False) as deployment:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import aiohttp
 import httpx2
 import pytest
 from mcp import Client
@@ -12,22 +13,23 @@ from sidecar.demo import database as demo_database
 from sidecar.demo.client import Answer, DemoClient
 from tests import parts
 from tests.authorization_server import (
+    ACCESS_TOKEN,
     CLIENTS,
     DESKTOP,
+    EXCHANGER,
     OTHER_RESOURCE,
-    SECRET,
     SERVICE,
+    TOKEN_EXCHANGE,
     AuthorizationServer,
     authorized,
+    exchanging,
     register_agent,
 )
 from tests.hours import policies_on
 from tests.integration.deployment import Deployment, deployed
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
-TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
-ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
-EXCHANGER = "research-agent"
+STAGING = {**ORDERS, "database": "staging"}
 
 
 @pytest.fixture(scope="module", params=["jwt", "opaque"])
@@ -38,24 +40,11 @@ def both(
     folder = tmp_path_factory.mktemp("issuer")
     port = parts.free_port()
     opaque = request.param == "opaque"
-    exchanging = {
-        "metadata": {
-            "client_secret": SECRET,
-            "grant_types": [TOKEN_EXCHANGE],
-            "redirect_uris": [],
-            "response_types": [],
-        },
-        "exchanges": {
-            "from": [OTHER_RESOURCE],
-            "to": [f"http://127.0.0.1:{port}/mcp"],
-            "scopes": ["mongodb:read"],
-        },
-    }
     with authorized(
         folder,
         resource=f"http://127.0.0.1:{port}/mcp",
         opaque=opaque,
-        clients={**CLIENTS, EXCHANGER: exchanging, "unknown-report": CLIENTS[SERVICE]},
+        clients={**CLIENTS, EXCHANGER: exchanging(f"http://127.0.0.1:{port}/mcp"), "unknown-report": CLIENTS[SERVICE]},
     ) as server:
         issuers = f'[[issuers]]\nissuer = "{server.issuer}"\nservices = ["{SERVICE}"]\n'
         issuers += server.introspection if opaque else ""
@@ -134,6 +123,49 @@ async def test_an_agent_that_exchanged_a_persons_token_is_the_actor(
     assert (await count(deployment, answer["access_token"])).result["structuredContent"] == {"count": 12}
     record = next(r for r in reversed(deployment.records()) if r["event"] == "intent")
     assert (record["subject"]["id"], record["actor"]["id"]) == ("alice", EXCHANGER)
+
+
+async def test_other_things_that_the_issuer_gives_out_are_no_access_tokens_here(
+    server: AuthorizationServer, deployment: Deployment
+) -> None:
+    before = len(deployment.all_reached())
+    answer = await server.answer("alice", scopes=("openid", "mongodb:read"))
+    assert {"id_token", "refresh_token"} <= answer.keys()
+    for kind in ("id_token", "refresh_token"):
+        assert (await count(deployment, answer[kind])).status == 401, kind
+    assert len(deployment.all_reached()) == before
+    assert (await count(deployment, answer["access_token"])).status == 200
+
+
+async def test_a_client_that_registered_itself_is_no_service(
+    server: AuthorizationServer, deployment: Deployment
+) -> None:
+    """Anybody can register, with the grant of services, and gets a token for this resource."""
+    asked = {"grant_types": ["client_credentials"], "response_types": [], "redirect_uris": [], "client_name": SERVICE}
+    async with aiohttp.ClientSession() as http, http.post(f"{server.issuer}/reg", json=asked) as response:
+        client = await response.json()
+    form = {"grant_type": "client_credentials", "scope": "mongodb:read", "resource": server.resource}
+    proof = aiohttp.encode_basic_auth(client["client_id"], client["client_secret"])
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": proof}) as http,
+        http.post(f"{server.issuer}/token", data=form) as response,
+    ):
+        token = (await response.json())["access_token"]
+    assert (await count(deployment, token)).status == 401
+    assert deployment.records()[-1]["outcome"]["error"] == "token_no_person"
+
+
+async def test_a_token_of_few_scopes_does_what_they_are_for_and_no_more(
+    server: AuthorizationServer, deployment: Deployment
+) -> None:
+    insert = {**STAGING, "documents": [{"by": "few-scopes"}]}
+    for scopes, inserted in ((("mongodb:read",), 0), (("mongodb:read", "mongodb:write"), 1)):
+        token = await server.token("larry", client="nightly-loader", scopes=scopes)
+        async with DemoClient(deployment.url, token, "test") as client:
+            await client.initialize()
+            await client.call("insert-many", insert)
+        with deployment.database() as database:
+            assert database.staging.orders.count_documents({"by": "few-scopes"}) == inserted
 
 
 async def test_no_part_of_a_token_reaches_the_mcp_server_or_any_record(

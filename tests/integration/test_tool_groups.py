@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 from sidecar.demo import database as demo_database
-from sidecar.demo.identities import ISSUER, Person
+from sidecar.demo.identities import Person
 from tests import parts
 from tests.integration.deployment import Deployment, deployed, search_path
+from tests.signer import ISSUER
 
 EXPORTER = Person(user="eve", agent="claude-desktop", groups=("exporters",), scopes=("mongodb:read", "mongodb:export"))
 EXPORT = {
