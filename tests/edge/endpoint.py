@@ -29,7 +29,7 @@ from sidecar.model import JsonObject
 from sidecar.oauth import Binding, Nonces, TrustedIssuer
 from sidecar.oauth.key_sets import FileKeySet
 from sidecar.oauth.verifier import JwtVerifier
-from sidecar.ports import AttributeValue, AuditReceipt, PdpAnswer, Question, Tracer
+from sidecar.ports import AttributeValue, AuditReceipt, Metrics, PdpAnswer, Question, Tracer
 
 ISSUER = "https://idp.corp.example"
 RESOURCE = "http://mcp.corp.example/mcp"
@@ -238,6 +238,7 @@ async def running(
     tls: ssl.SSLContext | None = None,
     verifier: JwtVerifier | None = None,
     tracer: Tracer | None = None,
+    metrics: Metrics | None = None,
     **changes: Any,
 ) -> AsyncIterator[Endpoint]:
     """The endpoint, for as long as the block lasts; ``point`` stages a fault of what is behind it."""
@@ -263,7 +264,7 @@ async def running(
         clock=clock,
         identifiers=Counter(),
         tracer=tracer or silence,  # type: ignore[arg-type]
-        metrics=silence,
+        metrics=metrics or silence,
     )
     sessions = Sessions(max_sessions, max_sessions, 3600)
     pep = point(ports, EnforcementRules(environment="test", server_version="0"), sessions)

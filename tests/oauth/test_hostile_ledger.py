@@ -1,6 +1,6 @@
 """Every hostile token, proof and request against the real endpoint: refused for its own reason, and nothing of it kept.
 
-Answer, audit record, span and log are searched for each part of what was presented.
+Answer, audit record, span, metrics and log are searched for each part of what was presented.
 """
 
 import json
@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from sidecar.faults import TokenFault
 from sidecar.identity import ResourceUri
 from sidecar.oauth import PROOF_ALGORITHMS, Binding
-from sidecar.telemetry import OtelTracer
+from sidecar.telemetry import OtelMetrics, OtelTracer
 from tests.edge.endpoint import INITIALIZE, Answer, encoded, running
 from tests.oauth.hostile import REASONS, REQUESTS, TOKENS
 from tests.oauth.proofs import CLIENT, LIES, thumbprint
@@ -49,19 +49,24 @@ async def refused(
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
+    metrics = OtelMetrics(methods=(), tools=(), servers=(), endpoint_configured=False, protocol="", version="0")
     async with running(
         folder,
         verifier=verifier(dpop=Binding.ALLOWED),
         tracer=OtelTracer(provider, version="0"),
+        metrics=metrics,
         resource_uri=ResourceUri.parse(RESOURCE),
         proof_algorithms=PROOF_ALGORITHMS,
     ) as endpoint:
         answer = await endpoint.ask("POST", target, encoded(INITIALIZE), **headers)
         spans = exporter.get_finished_spans()
+        counted = metrics.render()[0].decode()
+        metrics.shutdown(0)
+        assert "mcp_sidecar_refusals_total" in counted
         return Evidence(
             answer,
             [*endpoint.ledger.records],
-            "\n".join(span.to_json() for span in spans),
+            "\n".join([*(span.to_json() for span in spans), counted]),
             {(span.attributes or {}).get("error.type") for span in spans},
             caplog.text,
         )
@@ -121,5 +126,6 @@ async def test_a_token_that_is_sent_wrongly_leaves_its_reason_and_nothing_of_its
 
 def test_each_family_of_reasons_is_in_the_ledger() -> None:
     proofs = {fault for fault in TokenFault if fault.startswith("proof_")}
-    elsewhere = {TokenFault.PROOF_REPLAYED, TokenFault.PROOF_TOO_MANY}
+    nonces = {TokenFault.PROOF_NONCE, TokenFault.PROOF_NONCE_MISSING}  # in test_hostile_connections
+    elsewhere = {TokenFault.PROOF_REPLAYED, TokenFault.PROOF_TOO_MANY} | nonces
     assert {lie.fault for lie in LIES} == proofs - elsewhere
