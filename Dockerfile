@@ -11,6 +11,15 @@ WORKDIR /opt/mcp-server
 COPY parts/package.json parts/package-lock.json parts/.npmrc ./
 RUN npm ci --omit=dev --no-progress
 
+# For Compose only (`--target authorization-server`): nothing of it is in the sidecar's image.
+FROM ${NODE_IMAGE} AS authorization-server
+WORKDIR /opt/authorization-server
+COPY parts/authorization-server ./
+RUN npm ci --omit=dev --no-progress
+USER 10001:10001
+EXPOSE 9000
+ENTRYPOINT ["node", "main.js"]
+
 FROM ${PYTHON_IMAGE} AS environment
 WORKDIR /build
 COPY parts/uv-bootstrap.lock parts/build.lock parts/

@@ -36,6 +36,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from sidecar.demo import log_in
 from tests import parts
+from tests.changed_policies import platform_data
 
 SCOPES: Final = ("mongodb:read", "mongodb:write", "mongodb:admin", "mongodb:export")
 CALLBACK: Final = "http://127.0.0.1:8976/callback"
@@ -260,12 +261,10 @@ def exchanging(resource: str) -> dict[str, Any]:
 
 
 def register_agent(policies: Path, agent: str) -> None:
-    """Register an agent that reads in a copy of the platform's data, as a service needs it."""
-    file = policies / "platform/data.json"
-    document = json.loads(file.read_text())  # noqa: TID251 - the repository's own file
-    reads = {"kinds": ["read", "metadata"], "servers": ["*"], "deployments": ["*"]}
-    document["mcp"]["platform"]["agents"]["registered"][agent] = reads
-    file.write_text(json.dumps(document))
+    """Register an agent that reads in a copy of the policies, as a service needs it."""
+    with platform_data(policies) as platform:
+        reads = {"kinds": ["read", "metadata"], "servers": ["*"], "deployments": ["*"]}
+        platform["agents"]["registered"][agent] = reads
 
 
 @contextmanager

@@ -1,11 +1,9 @@
 """What a person and a client do to get a token: a browser's part of a log-in, filled in over HTTP; code with PKCE."""
 
-import asyncio
 import base64
 import hashlib
 import re
 import secrets
-import sys
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
@@ -109,8 +107,3 @@ async def tokens_of(
         if response.status != 200:  # noqa: PLR2004 - OK
             raise LoginFailed(f"the token endpoint said {answer.get('error_description', answer.get('error'))}")
         return answer
-
-
-if __name__ == "__main__":  # as the browser of a client that is a process of its own: USER, PASSWORD, LINK
-    user, password, link = sys.argv[1:]
-    sys.stdout.write(asyncio.run(fill_in(link, user, password)))

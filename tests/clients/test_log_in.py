@@ -35,6 +35,7 @@ COUNT = {
     "name": "count",
     "arguments": {"connectionId": "preconfigured", "database": "sales", "collection": "orders"},
 }
+TYPING = [sys.executable, str(HERE / "typing_person.py")]
 CHROMIUM = "chromium|google-chrome"
 
 PYTHON = str(HERE / "log_in_python.py")
@@ -81,7 +82,7 @@ async def samples(deployment: Deployment) -> None:
 
 def typing(server: AuthorizationServer, user: str) -> list[str]:
     """A browser for a client: a person who fills in the pages over HTTP."""
-    return [sys.executable, "-m", "sidecar.demo.log_in", user, server.password(user)]
+    return [*TYPING, user, server.password(user)]
 
 
 def run(client: str, told: dict[str, Any]) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ import pytest
 from pymongo import MongoClient
 
 from tests import parts
-from tests.clients.test_log_in import counted, outcome
+from tests.clients.test_log_in import TYPING, counted, outcome
 from tests.hours import policies_on
 from tests.parts import ROOT
 
@@ -222,7 +222,7 @@ def test_after_the_tour_a_client_that_knows_the_address_only_logs_in_with_what_w
             issuer = re.findall(r"http://127\.0\.0\.1:\d+$", said, re.MULTILINE)[0]
             started = psutil.Process(process.pid).children(recursive=True)
             assert any(issuer_is(one) for one in started)
-            browser = [sys.executable, "-m", "sidecar.demo.log_in", "alice", password]
+            browser = [*TYPING, "alice", password]
             found = outcome("Python 2.3.0", {"url": added, "issuer": issuer, "browser": browser})
             assert counted(found) == [{"count": 12}, {"count": 12}]
         finally:

@@ -29,12 +29,26 @@ def test_a_service_has_no_rights_to_spare(service: dict[str, Any]) -> None:
 def test_every_container_runs_as_somebody_else_than_root() -> None:
     users = {name: service["user"] for name, service in SERVICES.items() if "build" not in service}
     assert all(re.fullmatch(r"[1-9]\d*:[1-9]\d*", user) for user in users.values()), users
-    assert re.search(r"^USER 10001:10001$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    built = [service for service in SERVICES.values() if "build" in service]
+    assert len(re.findall(r"^USER 10001:10001$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)) == len(built)
 
 
-def test_only_the_sidecar_and_the_trace_viewer_are_published_and_only_on_loopback() -> None:
+def test_what_people_and_agents_reach_is_published_and_only_on_loopback() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published == {"sidecar": ["127.0.0.1:8080:8080"], "jaeger": ["127.0.0.1:16686:16686"]}
+    assert published == {
+        "sidecar": ["127.0.0.1:8080:8080"],
+        "authorization-server": ["127.0.0.1:9000:9000"],
+        "jaeger": ["127.0.0.1:16686:16686"],
+    }
+
+
+def test_the_authorization_server_is_a_stage_of_the_image_that_the_sidecars_has_nothing_of() -> None:
+    stage = SERVICES["authorization-server"]["build"]["target"]
+    stages = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    (its_own,) = [text for text in stages if text.startswith(f"${{NODE_IMAGE}} AS {stage}\n")]
+    assert "parts/authorization-server" in its_own
+    assert not any("authorization-server" in line for line in stages[-1].splitlines() if not line.startswith("#"))
+    assert SERVICES["authorization-server"]["secrets"] == ["authorization_server"]
 
 
 def test_the_database_and_opa_have_no_network_in_common_with_the_host() -> None:

@@ -13,6 +13,9 @@ from typing import Any
 import jwt
 import pytest
 
+from sidecar.demo import log_in
+from tests import parts
+from tests.authorization_server import AuthorizationServer
 from tests.parts import ROOT
 
 AUDIENCE = "http://127.0.0.1:8080/mcp"
@@ -69,13 +72,37 @@ def test_preparing_again_keeps_what_is_there(prepared: Path) -> None:
     before = contents()
     subprocess.run([str(ROOT / "deploy/prepare"), str(prepared)], check=True, capture_output=True)
     assert contents() == before
-    assert len(before) == 7
+    assert len(before) == 11
 
 
 def test_nobody_else_on_the_machine_can_reach_the_secrets(prepared: Path) -> None:
     assert {stat.S_IMODE((prepared / name).stat().st_mode) for name in ("keys", "secrets")} == {0o700}
     assert stat.S_IMODE((prepared / "keys/issuer.pem").stat().st_mode) == 0o600
     assert "PRIVATE" not in (prepared / "keys/jwks.json").read_text()
+
+
+async def test_the_authorization_server_starts_with_what_is_prepared_and_its_tokens_are_the_sidecars(
+    prepared: Path, tmp_path: Path
+) -> None:
+    configuration = json.loads((prepared / "secrets/authorization_server.json").read_text())  # noqa: TID251 - ours
+    assert configuration["listen"] == "0.0.0.0:9000"
+    assert f'issuer = "{configuration["issuer"]}"' in SETTINGS
+    here = {**configuration, "issuer": f"http://127.0.0.1:{parts.free_port()}", "listen": ""}
+    server = AuthorizationServer(folder=tmp_path, configuration=here)
+    try:
+        server.start()
+        answer = await log_in.tokens_of(
+            server.issuer,
+            log_in.Registered(client_id="nightly-loader", redirect_uri="http://localhost:49152/callback"),
+            ("larry", (prepared / "secrets/larry_password").read_text().strip()),
+            resource=AUDIENCE,
+            scopes=("mongodb:read", "mongodb:write"),
+        )
+    finally:
+        server.stop()
+    claims = verified(prepared, answer["access_token"])
+    assert (claims["sub"], claims["client_id"], claims["groups"]) == ("larry", "nightly-loader", ["loaders"])
+    assert claims["scope"] == "mongodb:read mongodb:write"
 
 
 def test_the_sidecar_can_read_its_settings() -> None:
