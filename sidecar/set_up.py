@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ from sidecar.oauth import key_sets
 from sidecar.ports import Clock
 from sidecar.setting_names import suggestion
 from sidecar.settings import Settings
-from sidecar.upstream import Databases, without_credentials
+from sidecar.upstream import Databases, doubtful_options, without_credentials
 
 _LOG = logging.getLogger("sidecar.app")
 
@@ -37,6 +37,7 @@ def require(config: Settings, clock: Clock) -> None:
     _require_programs(config)
     _require_keys(config)
     _require_addresses(config)
+    _require_own_files(config)
     if not EARLIEST_NS <= clock.time_ns() < LATEST_NS:
         raise ConfigurationError(
             f"the system clock shows {clock.time_ns() // 10**9} seconds since 1970, so no token could be verified: "
@@ -44,7 +45,7 @@ def require(config: Settings, clock: Clock) -> None:
         )
 
 
-def _require_files(config: Settings) -> None:
+def _files(config: Settings) -> dict[str, Path | None]:
     files = {
         "opa.ca_file": config.opa.ca_file,
         "opa.token_file": config.opa.token_file,
@@ -57,12 +58,44 @@ def _require_files(config: Settings) -> None:
         files |= {f"issuers.{number}.{name}": file for name, file in issuer.files().items()}
     for number, server in enumerate(config.servers):
         files |= {f"servers.{number}.{name}": file for name, file in server.files().items()}
-    for setting, file in files.items():
+    return files
+
+
+def _require_files(config: Settings) -> None:
+    for setting, file in _files(config).items():
         if file is not None and not (file.is_file() and os.access(file, os.R_OK)):
             raise ConfigurationError(f"{setting}: {file} cannot be read, or is not a file")
     if not config.opa.url and not config.policies.is_dir():
         # A candidate decides nothing, so one that is not there is a refused candidate, and the start goes on.
         raise ConfigurationError(f"policies: {config.policies} is not a folder")
+
+
+def _require_own_files(config: Settings) -> None:
+    """See that what is written here is nothing else's: a file of two purposes would lose one of them."""
+    written = {"audit.store": config.audit.path}
+    if config.suspensions:
+        written["suspensions"] = Path(config.suspensions.removeprefix("file:"))
+    for setting, address in (("listen", config.listen), ("control_listen", config.control_listen)):
+        if address and isinstance(where := read_address(address), Path):
+            written[setting] = where
+    resolved = {setting: _real(path) for setting, path in written.items()}
+    read = {setting: _real(file) for setting, file in _files(config).items() if file is not None}
+    for setting, path in resolved.items():
+        others = [name for name, other in (*resolved.items(), *read.items()) if other == path and name != setting]
+        if others:
+            raise ConfigurationError(f"{setting}: {written[setting]} is also {others[0]}; give each its own file")
+        if not config.opa.url and path.is_relative_to(_real(config.policies)):
+            raise ConfigurationError(f"{setting}: {written[setting]} lies in the policy folder; put it elsewhere")
+    if "suspensions" in resolved and resolved["suspensions"].is_dir():
+        raise ConfigurationError(f"suspensions: {written['suspensions']} is a folder")
+
+
+def _real(path: Path) -> Path:
+    """Return where a path leads; what leads nowhere is refused by who opens it."""
+    try:
+        return path.absolute().resolve()
+    except (OSError, RuntimeError):
+        return path.absolute()
 
 
 def _require_programs(config: Settings) -> None:
@@ -131,7 +164,7 @@ def concerns(config: Settings) -> Collection[str]:
 
 
 def _concerns(config: Settings) -> Mapping[str, str]:
-    found: dict[str, str] = {}
+    found = dict(_doubtful(config))
     resource, address = urlsplit(config.resource_url), read_address(config.listen)
     if isinstance(address, Path) or not is_loopback(address[0]) or not is_loopback(resource.hostname or ""):
         return found
@@ -141,6 +174,16 @@ def _concerns(config: Settings) -> Mapping[str, str]:
             "use resource_url"
         )
     return found
+
+
+def _doubtful(config: Settings) -> Iterator[tuple[str, str]]:
+    """Find options of connection strings with which a server starts and every call fails."""
+    for entry in config.servers:
+        if entry.command:
+            text = settings.secret(entry.connection_string, entry.connection_string_file)
+            if options := doubtful_options(text):
+                what = f"options that no driver takes, so every call would fail: {', '.join(options)}"
+                yield f"connection_string:{entry.name}", f"the connection string of {entry.name} has {what}"
 
 
 def require_routes(config: Settings, routed: frozenset[str] | None) -> None:

@@ -25,6 +25,21 @@ def variables(model: type[BaseModel], prefix: str) -> Iterator[str]:
             yield from (f"{prefix}{name}__{below}".upper() for below in field.annotation.model_fields)
 
 
+def in_words(kind: str, message: str) -> str:
+    """Return what pydantic found wrong, in the words of a settings file."""
+    match kind:
+        case "missing":
+            return "is not set"
+        case "tuple_type":
+            return 'a list is needed, such as ["…"]'
+        case "string_type":
+            return 'a text is needed, such as "…"'
+        case "too_short":
+            return "at least one is needed"
+        case _:
+            return message.removeprefix("Value error, ")
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return what to add to a refusal of ``name``: the known name that is most like it, if one is."""
     close = difflib.get_close_matches(name, sorted(known), n=1)

@@ -6,7 +6,7 @@ restriction is not silently ignored.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +38,7 @@ from sidecar.identity import ResourceUri
 from sidecar.issuer_settings import MAX_ISSUERS, Issuer, check_together
 from sidecar.listener_settings import Proxies, Tls, read_address, split_address
 from sidecar.server_settings import Milliseconds, Server
-from sidecar.setting_names import names_at, suggestion, variables
+from sidecar.setting_names import in_words, names_at, suggestion, variables
 from sidecar.settings_group import SettingsGroup
 
 PREFIX = "SIDECAR_"
@@ -332,12 +332,25 @@ def load(**defaults: Any) -> Settings:
     try:
         return Settings(**defaults)
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False, include_context=False)
-        problems = (_problem(problem["type"], problem["loc"], problem["msg"]) for problem in found)
-        raise ConfigurationError("; ".join(problems)) from None
+        raise ConfigurationError("; ".join(_problems(error)) + _without_file(file)) from None
     except (ValueError, OSError) as error:
         msg = f"the settings cannot be read: {type(error).__name__}: {error}"
         raise ConfigurationError(msg) from None
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    """Say what is wrong; a list is not also too short because an entry of it is wrong."""
+    found = error.errors(include_input=False, include_url=False, include_context=False)
+    places = [problem["loc"] for problem in found]
+    for problem in found:
+        here = problem["loc"]
+        within = any(place[: len(here)] == here and len(place) > len(here) for place in places)
+        if not (problem["type"] == "too_short" and within):
+            yield _problem(problem["type"], here, problem["msg"])
+
+
+def _without_file(file: str) -> str:
+    return "" if file else f" ({CONFIG_VARIABLE} names no settings file)"
 
 
 def _problem(kind: str, place: tuple[str | int, ...], message: str) -> str:
@@ -345,7 +358,7 @@ def _problem(kind: str, place: tuple[str | int, ...], message: str) -> str:
     name = ".".join(map(str, place)) or "settings"
     if kind == "extra_forbidden":
         return f"{name}: is not a setting{suggestion(str(place[-1]), names_at(Settings, place[:-1]))}"
-    return f"{name}: {message}"
+    return f"{name}: {in_words(kind, message)}"
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
@@ -359,10 +372,10 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
             continue
         field, *below = upper.removeprefix(PREFIX).lower().split("__")
         if field not in Settings.model_fields or (below and field not in _GROUPS):
-            msg = f"{name} is not a setting{suggestion(upper, variables(Settings, PREFIX))}"
+            msg = f"{name} is not a setting{suggestion(upper, (*variables(Settings, PREFIX), CONFIG_VARIABLE))}"
             raise ConfigurationError(msg)
         if below and below[0] not in names_at(Settings, (field,)):
-            msg = f"{name} is not a setting{suggestion(upper, variables(Settings, PREFIX))}"
+            msg = f"{name} is not a setting{suggestion(upper, (*variables(Settings, PREFIX), CONFIG_VARIABLE))}"
             raise ConfigurationError(msg)
 
 

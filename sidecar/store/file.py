@@ -264,6 +264,8 @@ def _open(path: Path) -> int:
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         fd = os.open(path, flags, 0o600)
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"audit file {path}: there is no folder {path.parent}; make it") from error
     except OSError as error:
         raise ConfigurationError(f"audit file {path}: {_why(error)}") from error
     try:

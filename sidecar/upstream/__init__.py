@@ -1,8 +1,16 @@
 """The MongoDB MCP server: a child on standard input and output, or a Streamable HTTP endpoint."""
 
-from sidecar.upstream.database import Databases, without_credentials
+from sidecar.upstream.database import Databases, doubtful_options, without_credentials
 from sidecar.upstream.environment import mongodb_environment, read_further
 from sidecar.upstream.http import HttpUpstream
 from sidecar.upstream.process import StdioUpstream
 
-__all__ = ["Databases", "HttpUpstream", "StdioUpstream", "mongodb_environment", "read_further", "without_credentials"]
+__all__ = [
+    "Databases",
+    "HttpUpstream",
+    "StdioUpstream",
+    "doubtful_options",
+    "mongodb_environment",
+    "read_further",
+    "without_credentials",
+]

@@ -5,12 +5,15 @@ A child connects when the first call needs it, so without this a wrong host show
 
 import asyncio
 import logging
+import re
+import warnings
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
 
 from sidecar.errors import ConfigurationError
 from sidecar.system import Outage
@@ -51,12 +54,59 @@ def without_credentials(connection_string: str) -> str:
     scheme = next((scheme for scheme in SCHEMES if connection_string.startswith(scheme)), None)
     if scheme is None:
         raise ConfigurationError(f"a connection string begins with {' or '.join(SCHEMES)}")
+    if any(character.isspace() or not character.isprintable() for character in connection_string):
+        raise ConfigurationError("the connection string has a space or a line break in it")
     rest, _, options = connection_string.removeprefix(scheme).partition("?")
     hosts = rest.rpartition("@")[2].partition("/")[0]
     if not hosts:
         raise ConfigurationError("the connection string names no host")
     kept = [(name, value) for name, value in parse_qsl(options) if name.lower() in _REACHING]
     return f"{scheme}{hosts}/" + (f"?{urlencode(kept)}" if kept else "")
+
+
+_NOT_OF_PYMONGO: Final = frozenset(
+    {
+        "autoselectfamily",
+        "autoselectfamilyattempttimeout",
+        "mindhsize",
+        "monitorcommands",
+        "nodelay",
+        "proxyhost",
+        "proxypassword",
+        "proxyport",
+        "proxyusername",
+        "tlscrlfile",
+    }
+)
+"""Options (lower case) that only the server's own driver has (``connection_string.js``, ``OPTIONS``)."""
+
+
+def doubtful_options(connection_string: str) -> tuple[str, ...]:
+    """Return the names of the options that no driver would take: the server starts with them, and every call fails."""
+    options = connection_string.partition("?")[2]
+    given = [(name, value) for name, value in parse_qsl(options, keep_blank_values=True) if not _of_srv(name)]
+    asked = [(name, value) for name, value in given if name.lower() not in _NOT_OF_PYMONGO]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            parse_uri(f"mongodb://host/?{urlencode(asked)}", validate=True, warn=True)
+        except (PyMongoError, ValueError, OSError) as error:
+            told = [str(error)]
+        else:
+            told = []
+    text = " ".join([*told, *(str(one.message).partition(". Did")[0] for one in caught)]).lower()
+    words, letters = set(_WORD.findall(text)), text.replace(" ", "")
+    named = (name for name, _ in asked if name.lower() in words or (len(name) > _SHORT and name.lower() in letters))
+    return tuple(dict.fromkeys(named))
+
+
+def _of_srv(name: str) -> bool:
+    return name.lower().startswith("srv") or name.lower() == "loadbalanced"
+
+
+_WORD: Final = re.compile(r"[a-z0-9]+")
+_SHORT: Final = 4
+"""A shorter name occurs in other words; PyMongo writes some names apart ("read preference")."""
 
 
 class Databases:

@@ -274,6 +274,17 @@ def nowhere(_set_up: SetUp) -> str:
     return f"http://127.0.0.1:{parts.free_port()}/mcp"
 
 
+def loop(set_up: SetUp) -> str:
+    path = set_up.folder / "loop"
+    path.symlink_to(path)
+    return str(path)
+
+
+def pipe(set_up: SetUp) -> str:
+    os.mkfifo(set_up.folder / "pipe")
+    return str(set_up.folder / "pipe")
+
+
 def old_opa(set_up: SetUp) -> str:
     return set_up.written("opa", "#!/bin/sh\necho 'Version: 0.60.0'\n", 0o700)
 
@@ -447,7 +458,96 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
         setting("audit", "store", to=lambda s: "file:" + s.written("a", "notes\n")),
         "audit.store",
     ),
+    "one file for audit and suspensions": (
+        lambda s: s.document.update(suspensions=s.document["audit"]["store"]),
+        "audit.store: ",
+    ),
+    "an audit file that is a key file": (
+        setting("audit", "store", to=lambda s: f"file:{s.folder / 'jwks.json'}"),
+        "is also issuers.0.jwks_file",
+    ),
+    "an audit file in the policy folder": (
+        setting("audit", "store", to=lambda s: f"file:{s.document['policies']}/audit.jsonl"),
+        "lies in the policy folder",
+    ),
+    "a folder for suspensions": (setting("suspensions", to=lambda s: f"file:{s.folder}"), "is a folder"),
+    "an audit file that leads to itself": (
+        setting("audit", "store", to=lambda s: f"file:{loop(s)}"),
+        "audit.store",
+    ),
+    "a pipe as audit file": (setting("audit", "store", to=lambda s: f"file:{pipe(s)}"), "not a regular file"),
+    "a device as audit file": (setting("audit", "store", to="file:/dev/null"), "not a regular file"),
+    "an audit file in the home of a shell": (setting("audit", "store", to="file:~/nowhere/a"), "audit.store"),
     "an unknown store": (setting("audit", "store", to="postgres://x"), "file:<path>"),
+    # what a person writes in a hurry
+    "a settings file that leads to itself": (lambda s: setattr(s, "file", loop(s)), "SIDECAR_CONFIG"),
+    "a settings file in another encoding": (
+        lambda s: setattr(s, "file", s.written("l.toml", 'environment = "B\u00fcro"\n'.encode("latin-1"))),
+        "the settings cannot be read",
+    ),
+    "a settings file with a setting twice": (attribute("text", "listen = 'a:1'\nlisten = 'b:2'\n"), "line 2"),
+    "an empty settings file": (lambda s: setattr(s, "file", s.written("e.toml", "")), "resource_url: is not set"),
+    "no settings file": (variable("SIDECAR_CONFIG", ""), "SIDECAR_CONFIG names no settings file"),
+    "a variable for the settings file": (variable("SIDECAR_CONFIGS", "x"), "did you mean SIDECAR_CONFIG?"),
+    "a group with one underscore": (variable("SIDECAR_OPA_TIMEOUT_MS", "5"), "did you mean SIDECAR_OPA__TIMEOUT_MS?"),
+    "a command that is one text": (setting("servers", 0, "command", to="mongodb-mcp-server"), "a list is needed"),
+    "a command with its arguments in one text": (
+        setting("servers", 0, "command", to=["mongodb-mcp-server --readOnly"]),
+        "servers.0.command: program",
+    ),
+    "a folder as the server's program": (setting("servers", 0, "command", to=["/usr"]), "servers.0.command"),
+    "an argument that the server does not know": (
+        lambda s: s.server["command"].append("--no-such-argument"),
+        "--no-such-argument",
+    ),
+    "a server's name in capitals": (setting("servers", 1, "name", to="DEMO-RW"), "servers.1.name"),
+    "a connection string with a line break": (
+        setting("servers", 0, "connection_string", to="mongodb://127.0.0.1:1/\nmongodb://127.0.0.1:2/"),
+        "a space or a line break",
+    ),
+    "a connection string with a space at its end": (
+        setting("servers", 0, "connection_string", to="mongodb://127.0.0.1:1/ "),
+        "a space or a line break",
+    ),
+    "a connection string in quotes": (
+        both(
+            without("servers", 0, "connection_string"),
+            setting("servers", 0, "connection_string_file", to=file("u", '"mongodb://127.0.0.1:1/"\n')),
+        ),
+        "begins with mongodb://",
+    ),
+    "a group of tools that is none": (setting("servers", 0, "tool_groups", to=["Export"]), "tool_groups.0"),
+    "Atlas without an account": (setting("servers", 0, "tool_groups", to=["atlas"]), "api_client_id"),
+    "an environment file of a shell": (
+        setting("servers", 0, "environment_file", to=file("e", "export KRB5_CONFIG=/x\n")),
+        "line 1 is not NAME=value",
+    ),
+    "an environment that runs other code": (
+        setting("servers", 0, "environment_file", to=file("e", "NODE_OPTIONS=--inspect\n")),
+        "NODE_OPTIONS",
+    ),
+    "a tool to confirm that is none": (
+        setting("servers", 0, "confirmation_required_tools", to=["drop-everything"]),
+        "drop-everything",
+    ),
+    "an algorithm with a shared secret": (
+        setting("issuers", 0, "algorithms", to=["HS256"]),
+        "issuers.0.algorithms.0: ",
+    ),
+    "an address with a port beyond all ports": (setting("listen", to="127.0.0.1:99999"), "listen: "),
+    "an address of IPv6 without brackets": (setting("listen", to="::1:8080"), "listen: use host:port"),
+    "a URL as address": (setting("listen", to="http://127.0.0.1:8080"), "listen: use host:port"),
+    "a socket in a folder that is not there": (setting("listen", to="unix:/nowhere/s"), "listen: cannot listen on"),
+    "a file where a socket should be": (
+        setting("listen", to=lambda s: "unix:" + s.written("precious", "x")),
+        "a file that is no socket",
+    ),
+    "a policy folder that leads to itself": (setting("policies", to=loop), "is not a folder"),
+    "a file as policy folder": (setting("policies", to=file("p", "x")), "is not a folder"),
+    "a program of another machine in place of OPA": (
+        setting("opa", "binary", to=file("opa", b"\x7fELF of elsewhere", 0o700)),
+        "cannot be executed",
+    ),
     # the machine
     "a clock at its beginning": (attribute("clock_ns", 5 * 10**9), "clock"),
     "a clock far ahead": (attribute("clock_ns", 5_000_000_000 * 10**9), "clock"),
@@ -497,6 +597,17 @@ def test_the_command_prints_that_line_and_ends_with_78(good: SetUp, wrong: str) 
 
 def away(set_up: SetUp) -> str:
     return f"mongodb://reader:{SECRET}@127.0.0.1:{parts.free_port()}/"
+
+
+@pytest.mark.parametrize("option", ["bogus=1", "maxPoolSize=ten", "readPreference=nearby", "authMechanism=NOPE"])
+def test_an_option_that_no_driver_takes_is_degraded_because_every_call_would_fail(
+    good: SetUp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, option: str
+) -> None:
+    good.server["connection_string"] += f"?appName=x&{option}&retryWrites=true"
+    found = begun(good, monkeypatch)
+    assert found == Found(status=200, degraded=("connection_string:demo-ro",))
+    name = option.partition("=")[0]
+    assert caplog.text.count(f"options that no driver takes, so every call would fail: {name}\n") == 1
 
 
 def other_issuer(set_up: SetUp) -> None:
