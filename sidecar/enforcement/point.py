@@ -32,6 +32,7 @@ from sidecar.identity import CallerName, Suspendable, SuspensionTarget, names_of
 from sidecar.mcp import (
     Batch,
     ClientMessage,
+    Ends,
     Envelope,
     InvalidMessage,
     Notification,
@@ -118,15 +119,14 @@ class EnforcementPoint:
             return await self._batch(decoded, exchange, caller)
         return await self._message(decoded, exchange, caller)
 
-    async def refuse_body(
-        self, error: MessageError, body: bytes | bytearray, exchange: Exchange, caller: Caller
-    ) -> Reply:
+    async def refuse_body(self, error: MessageError, body: bytes | Ends, exchange: Exchange, caller: Caller) -> Reply:
         """Answer a body that is refused as a whole; for the request that it is, where that is certain.
 
         A client that is answered with an HTTP error may give up its session (measured: both official Python 1.x
         clients do), and one that is answered without its id waits until its time is up.
         """
-        envelope = read_envelope(body)
+        readable = not isinstance(error, jsonrpc.MessageTooComplex | jsonrpc.NotANumberRefused)
+        envelope = read_envelope(body, readable=readable)
         if envelope is None:
             await self.refuse(error, exchange, caller)
             return _protocol_error(error.request_id if isinstance(error, InvalidMessage) else None, error)

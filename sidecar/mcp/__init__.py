@@ -1,7 +1,7 @@
 """The MCP wire language without I/O: bytes to messages and back, the closed method table, revisions, sessions."""
 
 from sidecar.mcp import denials, jsonrpc, methods, revision, tools
-from sidecar.mcp.envelope import Envelope, read_envelope
+from sidecar.mcp.envelope import Ends, Envelope, read_envelope
 from sidecar.mcp.jsonrpc import Batch, ClientMessage, InvalidMessage, Notification, Request, RequestId, Response
 from sidecar.mcp.lines import LineFraming, OversizeLine
 from sidecar.mcp.methods import Treatment, from_upstream
@@ -12,6 +12,7 @@ from sidecar.mcp.sse import EventDecoder
 __all__ = [
     "Batch",
     "ClientMessage",
+    "Ends",
     "Envelope",
     "EventDecoder",
     "InvalidMessage",

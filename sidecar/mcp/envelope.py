@@ -8,11 +8,17 @@ what lies below: less work than decoding the same body.
 The answer goes only to the sender of the body, but a wrong id would settle another of the sender's
 requests. So an id counts only where no two readers could disagree: one object, each outermost key once and without
 escapes.
+
+Of a body that is too large to keep, or that the scanner cannot read to its end (a thousand levels, ``NaN``), only the
+first and the last bytes are looked at (``Ends``). There the members stand that every SDK writes before or after
+``params``. Nothing that a text in the arguments holds can look like them: a quote in a text is escaped, and what stands
+before the key of a last member is a comma, which is no escape.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -26,6 +32,19 @@ _INTEGER: Final = re.compile(rb"-?(0|[1-9][0-9]{0,15})")
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _LONGEST_TEXT: Final = 6 * max(MAX_ID_CHARACTERS, MAX_METHOD_CHARACTERS) + 2
 """Bytes of the longest text in JSON: every character as an escape, and the quotes."""
+
+_KEY_AND_SCALAR: Final = (
+    rb'[ \t\r\n]*+"([^"\\]++)"[ \t\r\n]*+:[ \t\r\n]*+("[^"\\]*+"|-?[0-9]++|true|false|null)[ \t\r\n]*+'
+)
+_FIRST_MEMBER: Final = re.compile(_KEY_AND_SCALAR + rb",")
+_LAST_MEMBER: Final = re.compile(rb"," + _KEY_AND_SCALAR + rb"\Z")
+"""Members without an escape whose value is neither an object nor an array, each with the comma to its neighbour."""
+
+_NOTIFICATIONS: Final = "notifications/"
+"""What the methods of MCP's notifications begin with, and those of no request."""
+
+ENDS_BYTES: Final = 4096
+"""At either end of a body; the longest id and the longest method together have less than 3,200."""
 
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TEXT: Final = msgspec.json.Decoder(str)
@@ -41,8 +60,75 @@ class Envelope:
     """Empty for a response."""
 
 
-def read_envelope(body: bytes | bytearray) -> Envelope | None:
-    """Return whose answer a refused body would get, or None where that is not certain."""
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The first and the last bytes of a body, which may overlap."""
+
+    head: bytes
+    tail: bytes
+
+    @classmethod
+    def of(cls, body: bytes | bytearray) -> Self:
+        """Return those of what is there of a body."""
+        return cls(bytes(body[:ENDS_BYTES]), bytes(body[-ENDS_BYTES:]))
+
+    def followed_by(self, more: bytes) -> "Ends":
+        """Return those of the body when more of it has come."""
+        head = self.head if len(self.head) >= ENDS_BYTES else (self.head + more)[:ENDS_BYTES]
+        return Ends(head, (self.tail + more[-ENDS_BYTES:])[-ENDS_BYTES:])
+
+
+def read_ends(ends: Ends) -> Envelope | None:
+    """Return whose answer a body of JSON would get, by what stands before and after its first object or array.
+
+    None where a key is there twice, or neither an id and a method nor the method of a notification: another message
+    without an id may have it in the middle.
+    """
+    head, tail = ends.head.lstrip(_WHITE_SPACE), ends.tail.rstrip(_WHITE_SPACE)
+    if not head.startswith(b"{") or not tail.endswith(b"}"):
+        return None
+    found = [*_first_members(head[1:]), *_last_members(tail[:-1])]
+    members = {key: msgspec.Raw(value) for key, value in found}
+    if len(members) != len(found):
+        return None
+    method = _text(members.get(b"method"), MAX_METHOD_CHARACTERS)
+    if method and b"id" not in members and method.startswith(_NOTIFICATIONS):
+        return Envelope(None, method)
+    request_id = _id(members.get(b"id"))
+    return Envelope(request_id, method) if method and request_id is not None else None
+
+
+def _first_members(text: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 0
+    while (found := _FIRST_MEMBER.match(text, at)) is not None:
+        yield found.group(1), found.group(2)
+        at = found.end()
+
+
+def _last_members(text: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Go back from the end, a comma at a time; one inside a text is followed by no whole member."""
+    end = len(text)
+    while (start := text.rfind(b",", 0, end)) >= 0:
+        end = start
+        if (found := _LAST_MEMBER.match(text, start)) is not None:
+            yield found.group(1), found.group(2)
+            text = text[:start]
+
+
+def read_envelope(body: bytes | Ends, *, readable: bool = True) -> Envelope | None:
+    """Return whose answer a refused body would get, or None where that is not certain.
+
+    Args:
+        body: the body, or what was kept of it.
+        readable: whether a reader of JSON gets to its end; else its ends may tell.
+    """
+    if isinstance(body, Ends):
+        return read_ends(body)
+    envelope = _read_whole(body)
+    return read_ends(Ends.of(body)) if envelope is None and not readable else envelope
+
+
+def _read_whole(body: bytes) -> Envelope | None:
     members = _members(body)
     if members is None and (whole := _SURROGATE.sub(rb"\\u00", body)) != body:
         # msgspec refuses half a surrogate pair wherever it stands; texts below are not looked at, so they may change
@@ -61,20 +147,25 @@ def read_envelope(body: bytes | bytearray) -> Envelope | None:
         return None
     if "id" not in members:
         return Envelope(None, method)
-    request_id: RequestId | None = _integer(members["id"])
-    if request_id is None:
-        request_id = _text(members["id"], MAX_ID_CHARACTERS)
+    request_id = _id(members["id"])
     return None if request_id is None else Envelope(request_id, method)
 
 
-def _members(body: bytes | bytearray) -> dict[str, msgspec.Raw] | None:
+def _id(raw: msgspec.Raw | None) -> RequestId | None:
+    if raw is None:
+        return None
+    number = _integer(raw)
+    return _text(raw, MAX_ID_CHARACTERS) if number is None else number
+
+
+def _members(body: bytes) -> dict[str, msgspec.Raw] | None:
     try:
         return _MEMBERS.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def _each_once(body: bytes | bytearray, members: dict[str, msgspec.Raw]) -> bool:
+def _each_once(body: bytes, members: dict[str, msgspec.Raw]) -> bool:
     """Whether the body is exactly these members: a repeated or an escaped key would leave bytes over."""
     punctuation = 2 + max(0, len(members) - 1)  # braces, commas
     named = sum(len(key.encode()) + len('"":') for key in members)

@@ -94,6 +94,14 @@ class NumberRefused(InvalidMessage):
     )
 
 
+class NotANumberRefused(ParseError):
+    """NaN or an infinity, which some encoders write and JSON does not have."""
+
+    public: ClassVar[str] = (
+        'The message holds NaN or Infinity, which JSON does not have: leave it out, or write {"$numberDouble": "NaN"}.'
+    )
+
+
 class MessageTooComplex(InvalidMessage):
     """Deeper than MAX_DEPTH or more than MAX_VALUES values."""
 
@@ -183,7 +191,7 @@ def _parse(body: bytes) -> tuple[JsonValue, bool]:
     except strict_json.DuplicateName:
         raise ParseError("a key occurs twice in one object") from None
     except strict_json.NotANumber:
-        raise ParseError("NaN and Infinity are not JSON") from None
+        raise NotANumberRefused("NaN and Infinity are not JSON") from None
     except json.JSONDecodeError as error:
         raise ParseError(f"{error.msg} at character {error.pos}") from None  # the cause would keep the body alive
     except UnicodeDecodeError as error:

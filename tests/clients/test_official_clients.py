@@ -35,10 +35,16 @@ REFUSALS: dict[str, dict[str, Any]] = {
     "nesting": {"name": "find", "arguments": {**ORDERS, "filter": nested(60)}},
     "size": {"name": "find", "arguments": {**ORDERS, "filter": {"text": "x" * 1_100_000}}},
     "three times the size": {"name": "find", "arguments": {**ORDERS, "filter": {"text": "x" * 3_300_000}}},
+    "thirty times the size": {"name": "find", "arguments": {**ORDERS, "filter": {"text": "x" * 33_000_000}}},
     "arguments of another form": {"name": "find", "arguments": {"limit": "many"}},
     "what is not derivable": {"name": "aggregate", "arguments": {**ORDERS, "pipeline": [{"$nosuchstage": {}}]}},
     "a denial": {"name": "find", "arguments": {**ORDERS, "database": "hr", "collection": "salaries"}},
 }
+OWN: dict[str, dict[str, dict[str, Any]]] = {
+    "Python": {},
+    "TypeScript": {"thousands of levels": {"name": "find", "arguments": ORDERS, "levels": 3_000}},
+}
+"""What the clients of one language alone can send. Those of Python write NaN as null (measured)."""
 UNKNOWN = {"name": "no-such-tool", "arguments": {}}
 
 CLIENTS = {
@@ -63,17 +69,18 @@ def samples(deployment):
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_a_session_outlives_every_refusal(deployment: Deployment, client: str) -> None:
+    refusals = {**REFUSALS, **OWN[client.split(maxsplit=1)[0]]}
     steps = [FINE]
-    for refusal in (*REFUSALS.values(), UNKNOWN):
+    for refusal in (*refusals.values(), UNKNOWN):
         steps += [refusal, FINE]
     command = [*CLIENTS[client], deployment.url, deployment.token(ANALYST)]
     run = subprocess.run(command, input=json.dumps(steps), capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     _, tools, first, *outcomes, last = json.loads(run.stdout)  # noqa: TID251 - the script's own answer
-    found = dict(zip((*REFUSALS, "an unknown tool"), zip(outcomes[::2], outcomes[1::2], strict=True), strict=True))
+    found = dict(zip((*refusals, "an unknown tool"), zip(outcomes[::2], outcomes[1::2], strict=True), strict=True))
     assert {"find", "count"} <= set(tools)
     assert {**found, "before": first, "after notifications": last} == {
-        **dict.fromkeys(REFUSALS, ("refused", "answered")),
+        **dict.fromkeys(refusals, ("refused", "answered")),
         "an unknown tool": (found["an unknown tool"][0], "answered"),
         "before": "answered",
         "after notifications": "answered",

@@ -24,7 +24,14 @@ const steps = JSON.parse(readFileSync(0, "utf8"));
 const transport = new Transport(new URL(url), { requestInit: { headers: { Authorization: `Bearer ${token}` } } });
 const client = new Client({ name: "typescript", version: "" }, { capabilities: { roots: { listChanged: true } } });
 
+function nested(levels) {
+  let value = 1;
+  for (let level = 0; level < levels; level++) value = [value];
+  return value;
+}
+
 async function outcome(step) {
+  if (step.levels) step.arguments = { ...step.arguments, filter: { a: nested(step.levels) } };
   try {
     const result = await client.callTool({ name: step.name, arguments: step.arguments }, undefined, { timeout: 20000 });
     return result.isError ? "refused" : "answered";

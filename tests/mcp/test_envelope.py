@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import event, given
 from hypothesis import strategies as st
 
-from sidecar.mcp.envelope import Envelope, read_envelope
+from sidecar.mcp.envelope import ENDS_BYTES, Ends, Envelope, read_ends, read_envelope
 from sidecar.mcp.jsonrpc import MAX_INTEGER
 
 CALL = b'{"method":"tools/call","params":{"name":"find","arguments":%b},"jsonrpc":"2.0","id":%b}'
@@ -122,3 +122,105 @@ def test_an_id_is_what_every_reader_of_the_body_reads(
 def test_every_id_that_a_client_may_send_is_found(request_id: int | str, arguments: Any) -> None:
     body = json.dumps({"method": "tools/call", "params": arguments, "jsonrpc": "2.0", "id": request_id})
     assert read_envelope(body.encode()) == Envelope(request_id, "tools/call")
+
+
+def cut(body: bytes, first: int, last: int) -> Ends:
+    return Ends(body[:first], body[len(body) - last :] if last else b"")
+
+
+SDK_ORDERS = {
+    "Python and TypeScript": b'{"method":"tools/call","params":%b,"jsonrpc":"2.0","id":7}',
+    "Go, Rust, Java": b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":%b}',
+    "id first, method last": b'{ "id" : 7, "params" : %b , "jsonrpc" : "2.0" , "method" : "tools/call" }\r\n',
+}
+HUGE = b'{"name":"find","arguments":{"a":"%b"}}' % (b"x" * 100_000)
+
+
+@pytest.mark.parametrize("order", SDK_ORDERS)
+def test_of_a_huge_body_the_ends_tell_whose_answer_it_is(order: str) -> None:
+    assert read_ends(Ends.of(SDK_ORDERS[order] % HUGE)) == Envelope(7, "tools/call")
+
+
+def test_a_huge_notification_expects_no_answer_and_another_message_without_an_id_is_not_known() -> None:
+    body = b'{"method":"%b","params":%b,"jsonrpc":"2.0"}'
+    assert read_ends(Ends.of(body % (b"notifications/progress", HUGE))) == Envelope(None, "notifications/progress")
+    assert read_ends(Ends.of(body % (b"tools/call", HUGE))) is None
+    assert read_ends(Ends.of(body.replace(b"2.0", b'2.0","id":null,"x":"') % (b"notifications/progress", HUGE))) is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        rb'{"a":"\",\"id\":9}',
+        rb'{"a":",\"id\":9}"}',
+        rb'{"a":"x,\\"}',
+        b'{"id":9,"method":"ping"}',
+        b'[{"a":1,"id":9}]',
+        b'{"a":"x, b","c":"d,e"}',
+    ],
+)
+@pytest.mark.parametrize("order", SDK_ORDERS)
+def test_no_text_in_the_arguments_passes_for_a_member(order: str, arguments: bytes) -> None:
+    body = SDK_ORDERS[order] % arguments
+    assert read_ends(Ends.of(body)) in {Envelope(7, "tools/call"), None}
+    assert read_ends(cut(body, 20, len(body))) in {Envelope(7, "tools/call"), None}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b'[{"id":1,"method":"ping","params":{}}]',
+        b'{"id":1,"method":"ping","params":{"x":"',
+        b'{"id":1,"method":"ping","params":{},"id":1}',
+        b'{"id":1,"method":"ping","params":{},"id":2}',
+        b'{"id":1,"method":"ping","params":{},"method":"ping"}',
+        b'{"method":"ping","params":{}}',
+        b'{"jsonrpc":"2.0","id":1,"result":{}}',
+        b'{"id":true,"method":"ping","params":{}}',
+        b'{"id":1.5,"method":"ping","params":{}}',
+        b'{"id":null,"method":"ping","params":{}}',
+        b'{"id":%d,"method":"ping","params":{}}' % (MAX_INTEGER + 1),
+        b'{"id":"\xff","method":"ping","params":{}}',
+        rb'{"id":"\u0031","method":"ping","params":{}}',
+        b'{"id":1,"method":"","params":{}}',
+        b'{"id":1,"method":"%b","params":{}}' % (b"x" * 200),
+        b'\xef\xbb\xbf{"id":1,"method":"ping","params":{}}',
+    ],
+)
+def test_where_the_ends_do_not_tell_there_is_no_id(body: bytes) -> None:
+    assert read_ends(Ends.of(body)) is None
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["id", "method", "params", "jsonrpc", "extra"]), VALUES | st.integers(0, 9)),
+        max_size=5,
+        unique_by=lambda member: member[0],
+    ),
+    st.booleans(),
+    st.sampled_from([None, 1]),
+    st.integers(0, 60),
+    st.integers(0, 60),
+)
+def test_the_ends_of_a_body_never_tell_another_id_than_the_whole(
+    members: list[tuple[str, Any]], escaped: bool, indent: int | None, first: int, last: int
+) -> None:
+    body = json.dumps(dict(members), ensure_ascii=escaped, indent=indent).encode("utf-8", "surrogatepass")
+    found = read_ends(cut(body, first, min(last, len(body))))
+    event("told" if found else "not told")
+    asked = dict(members)
+    assert found is None or (found.method == asked["method"] and same(found.request_id, asked.get("id")))
+
+
+def same(one: object, other: object) -> bool:
+    return type(one) is type(other) and one == other
+
+
+@given(st.lists(st.binary(max_size=3 * ENDS_BYTES), max_size=6))
+def test_the_ends_are_those_of_all_that_came(pieces: list[bytes]) -> None:
+    ends = Ends(b"", b"")
+    for piece in pieces:
+        ends = ends.followed_by(piece)
+    assert ends == Ends.of(b"".join(pieces))
