@@ -29,6 +29,7 @@ async def main(url: str, token: str, steps: list[dict[str, Any]]) -> list[Any]:
 
 
 async def outcome(client: Client, step: dict[str, Any]) -> str:
+    await asyncio.sleep(step.get("after_s", 0))
     try:
         result = await client.call_tool(step["name"], step["arguments"])
     except Exception as error:  # noqa: BLE001 - whatever the client makes of it is the finding

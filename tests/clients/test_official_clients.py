@@ -45,6 +45,7 @@ OWN: dict[str, dict[str, dict[str, Any]]] = {
     "TypeScript": {"thousands of levels": {"name": "find", "arguments": ORDERS, "levels": 3_000}},
 }
 """What the clients of one language alone can send. Those of Python write NaN as null (measured)."""
+IDLE_S = 8
 UNKNOWN = {"name": "no-such-tool", "arguments": {}}
 
 CLIENTS = {
@@ -65,6 +66,29 @@ def deployment(tmp_path_factory, database):
 @pytest.fixture(scope="module", autouse=True)
 def samples(deployment):
     asyncio.run(demo_database.seed(deployment.uri))
+
+
+def test_an_open_stream_keeps_a_session_that_says_nothing(tmp_path: Path, database: str) -> None:
+    """Every official client opens one by itself. The TypeScript one does not come back from a session that ended."""
+    environment = {"SIDECAR_SESSIONS__IDLE_S": str(IDLE_S)}
+    later = {**FINE, "after_s": 2 * IDLE_S}
+    with deployed(tmp_path, database, environment=environment) as running:
+        asyncio.run(demo_database.seed(running.uri))
+        said = {name: started(command, running, [FINE, later]) for name, command in CLIENTS.items()}
+        found = {name: run.communicate(timeout=120) for name, run in said.items()}
+    outcomes = {name: json.loads(output)[2:] for name, (output, _) in found.items()}  # noqa: TID251 - the scripts' own
+    assert outcomes == dict.fromkeys(CLIENTS, ["answered"] * 3)
+
+
+def started(command: list[str], running: Deployment, steps: list[dict[str, Any]]) -> subprocess.Popen[str]:
+    run = subprocess.Popen(
+        [*command, running.url, running.token(ANALYST)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdin is not None
+    run.stdin.write(json.dumps(steps))
+    run.stdin.close()
+    run.stdin = None
+    return run
 
 
 @pytest.mark.parametrize("client", CLIENTS)

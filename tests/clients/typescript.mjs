@@ -31,6 +31,7 @@ function nested(levels) {
 }
 
 async function outcome(step) {
+  await new Promise((resolve) => setTimeout(resolve, 1000 * (step.after_s ?? 0)));
   if (step.levels) step.arguments = { ...step.arguments, filter: { a: nested(step.levels) } };
   try {
     const result = await client.callTool({ name: step.name, arguments: step.arguments }, undefined, { timeout: 20000 });
