@@ -1,4 +1,4 @@
-"""The comparison of two revisions measures two revisions."""
+"""The benches that are held to something: the comparison of two revisions, and what floods cost."""
 
 import os
 import subprocess
@@ -42,3 +42,17 @@ def test_a_revision_that_does_not_exist_is_said() -> None:
     )
     assert done.returncode == 1
     assert "no-such-revision" in done.stderr
+
+
+@pytest.mark.timeout(600)
+def test_what_floods_cost_is_within_its_aims() -> None:
+    """Memory of large answers, CPU time of refused megabytes, and a suspension past idle connections."""
+    done = subprocess.run(
+        [sys.executable, "bench/floods.py"],
+        cwd=parts.ROOT,
+        env={"PATH": f"{parts.BIN}:{os.environ['PATH']}"},  # noqa: TID251 - the tests' own environment
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
