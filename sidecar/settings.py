@@ -432,12 +432,30 @@ def exporter(signal: Literal["TRACES", "METRICS"]) -> Exporter:
 
 
 def proxy_for(url: str) -> str | None:
-    """Return the proxy that the environment names for an address (``HTTPS_PROXY``, ``NO_PROXY``), or None."""
+    """Return the proxy that the environment names for an address (``HTTPS_PROXY``, ``NO_PROXY``), or None.
+
+    Raises:
+        ConfigurationError: it is none that is spoken to with HTTP.
+    """
     parts, proxies = urlsplit(url), getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy or not parts.hostname or proxy_bypass(parts.netloc):
         return None
-    return proxy if "://" in proxy else f"http://{proxy}"
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if not _is_http(proxy):
+        # Not the value: it may hold a password.
+        raise ConfigurationError(
+            "the proxy that HTTPS_PROXY or ALL_PROXY names must be http://host:port or https://host:port (no SOCKS)"
+        )
+    return proxy
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def search_path() -> str:

@@ -1,6 +1,7 @@
 """Keys of an issuer outside are fetched through the proxy of the environment, those of this machine never."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,7 +9,7 @@ import aiohttp
 import pytest
 
 from sidecar import settings
-from sidecar.errors import KeysUnavailable
+from sidecar.errors import ConfigurationError, KeysUnavailable
 from sidecar.oauth.fetch import FetchLimits, fetch_object
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -80,3 +81,41 @@ def test_no_proxy_names_what_is_asked_directly(environment: pytest.MonkeyPatch, 
 def test_all_proxy_is_for_every_scheme(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("ALL_PROXY", "http://proxy.example:3128")
     assert settings.proxy_for("https://idp.corp.example/jwks") == "http://proxy.example:3128"
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    ["socks5://proxy.example:1080", "http://[::1", "http://", "proxy.example:99999", "proxy.example:0", "x://y"],
+)
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "all_proxy"])
+def test_a_proxy_that_is_not_spoken_to_with_http_is_refused_without_its_password(
+    environment: pytest.MonkeyPatch, name: str, proxy: str
+) -> None:
+    """Taken for an HTTP proxy, a SOCKS proxy would make every key set unavailable, and nothing would say why."""
+    environment.setenv(name, proxy.replace("//", "//user:secret@"))
+    with pytest.raises(ConfigurationError) as refused:
+        settings.proxy_for("https://idp.corp.example/jwks")
+    assert "HTTPS_PROXY" in refused.value.detail
+    assert "secret" not in refused.value.detail
+    environment.setenv("NO_PROXY", "corp.example")
+    assert settings.proxy_for("https://idp.corp.example/jwks") is None
+
+
+async def test_a_proxy_is_told_the_name_and_password_that_its_address_has(environment: pytest.MonkeyPatch) -> None:
+    heads: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, aiohttp.ClientSession() as session:
+        port = server.sockets[0].getsockname()[1]
+        environment.setenv("HTTPS_PROXY", f"http://us%40er:p%3Ass@127.0.0.1:{port}")
+        with pytest.raises(KeysUnavailable):
+            await fetch_object(session, "https://idp.corp.example/jwks", LIMITS)
+    [head] = heads
+    assert b"Proxy-Authorization: Basic " + base64.b64encode(b"us@er:p:ss") in head
