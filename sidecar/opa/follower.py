@@ -6,20 +6,27 @@ platform's data comes into force within two periods, and not one period and the 
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from sidecar.errors import ConfigurationError
 from sidecar.policyset import FolderWatch, PolicySet, Snapshot
 from sidecar.system import ended
+
+_LOG = logging.getLogger(__name__)
 
 _RETRY_S = 60.0
 """A refused set is tried again after this long even if nothing changed: the reason may have been a busy machine."""
 
 _AHEAD_S = 1.0
 """Of the time for which a folder has to be at rest, the part that is used for the checks and the start."""
+
+
+_RESTLESS: Final = 10
+"""So many periods without rest are said: something writes without end, and an edit is waited for in vain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +81,11 @@ async def follow(folder: Path, seen: Snapshot, *, rest_s: float, load: Loading, 
     watch = FolderWatch(folder, rest_s=rest_s, seen=seen)
     tried: Snapshot | None = seen
     again_at = float("inf") if loaded else loop.time() + _RETRY_S
+    told = False
     while True:
         changed = await watch.look()
+        if told is not (told := watch.restless_s > _RESTLESS * rest_s) and told:
+            _LOG.warning("the policy folder was never at rest for %g s, so nothing of it is loaded", watch.restless_s)
         if watch.seen == tried and loop.time() < again_at:
             continue
         if changed or watch.still_s < rest_s - _AHEAD_S:

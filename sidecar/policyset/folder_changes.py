@@ -36,7 +36,7 @@ class FolderWatch:
         self._root = root
         self._rest_s = rest_s
         self._now = asyncio.get_running_loop().time
-        self._changed_at = float("-inf")
+        self._changed_at = self._restless_since = float("-inf")
         self.seen = seen
         self.look_s = 0.0
         """Of this process's work, what the last look took."""
@@ -51,6 +51,11 @@ class FolderWatch:
         """Whether the last look showed what all looks before it did, for long enough."""
         return self.still_s >= self._rest_s
 
+    @property
+    def restless_s(self) -> float:
+        """Seconds for which the folder has not been at rest; 0 where it is."""
+        return 0.0 if self.at_rest else self._now() - self._restless_since
+
     def pause_s(self) -> float:
         """Return the seconds until the next look; not beyond the moment from which the folder counts as at rest."""
         pause_s = min(self._rest_s, max(_SHORTEST_S, self._rest_s / _LOOKS, self.look_s * _SHARE))
@@ -60,10 +65,11 @@ class FolderWatch:
     async def look(self) -> bool:
         """Wait until it is time for the next look; return whether it shows another folder than the last one."""
         await asyncio.sleep(self.pause_s())
-        before = self.seen
+        before, was_at_rest = self.seen, self.at_rest
         self.seen, self.look_s = await asyncio.to_thread(_timed, self._root)
         if self.seen != before:
             self._changed_at = self._now()
+            self._restless_since = self._changed_at if was_at_rest else self._restless_since
         return self.seen != before
 
 

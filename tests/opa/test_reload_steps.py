@@ -169,6 +169,28 @@ async def test_a_change_that_no_look_shows_is_found_by_reading_again(
     assert (len(loads.contents), loads.broken_off) == (2, 1)
 
 
+async def test_a_folder_that_something_writes_to_without_end_is_said_once(
+    make_policies: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    policies = make_policies()
+    loads = Loads()
+    task = asyncio.create_task(follow(policies, snapshot(policies), rest_s=REST_S, load=loads))
+    number = 0
+    while not caplog.records:
+        number += 1
+        put(policies / "teams/red/policy.rego", f"package mcp.teams.red\n\np := {number}\n")
+        await asyncio.sleep(0.01)
+        assert number < 5_000
+    for _ in range(30):
+        number += 1
+        put(policies / "teams/red/policy.rego", f"package mcp.teams.red\n\np := {number}\n")
+        await asyncio.sleep(0.01)
+    await eventually(lambda: bool(loads.served))
+    task.cancel()
+    await asyncio.wait({task})
+    assert ["never at rest" in record.message for record in caplog.records] == [True]
+
+
 async def test_what_is_wrong_with_a_folder_waits_for_the_rest_too(make_policies: Callable[..., Path]) -> None:
     policies = make_policies()
     manifest = policies / "teams/red/.manifest"
