@@ -159,6 +159,7 @@ def server_context(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLCont
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
+    context.num_tickets = 0  # a resumed session would bring its certificate along unverified
     try:
         context.load_cert_chain(certificate, key)
         context.load_verify_locations(client_ca)

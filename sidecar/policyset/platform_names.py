@@ -4,6 +4,7 @@ A server or a deployment that a table names and no table has is a mistake of one
 folder, a scope or a window that is gone can be a step of a roll-out and takes access away; that is a warning.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from sidecar.policyset.names import nearest
 
 _PLATFORM_OWNER: Final = "platform"
 _GLOB: Final = frozenset("*?[]{}!\\")
+_ORIGIN: Final = re.compile(r"https://[^/*]+/\*")
 _PlacedProblem = tuple[tuple[str | int, ...], str, Severity]
 """Place below the platform's data, what is wrong, and how bad."""
 
@@ -23,7 +25,7 @@ def dangling(policies: PolicySet) -> list[Violation]:
     """Find what the platform's tables name and nothing has; nothing of tables of another form than this build knows."""
     tables = platform_tables(policies)
     try:
-        problems = [*_servers(tables), *_owners(tables, policies.teams), *_others(tables)]
+        problems = [*_servers(tables), *_owners(tables, policies.teams), *_agents(tables), *_others(tables)]
     except (KeyError, TypeError, AttributeError):
         return []  # the set's own schema lets it be so, or there is none
     found = []
@@ -107,6 +109,14 @@ def _owners(tables: Mapping[str, Any], teams: Iterable[str]) -> Iterator[_Placed
                     f"{message}{'' if message.endswith('?') else ', so nothing is granted here'}",
                     Severity.WARNING,
                 )
+
+
+def _agents(tables: Mapping[str, Any]) -> Iterator[_PlacedProblem]:
+    """Find registrations that look like patterns and are none: ids of agents are exact, but for those of an origin."""
+    for name in tables["agents"]["registered"]:
+        if "*" in name and not _ORIGIN.fullmatch(name):
+            message = "no agent has this id: only https://host/* stands for several, those named by URLs of an origin"
+            yield ("agents", "registered", name), message, Severity.WARNING
 
 
 def _others(tables: Mapping[str, Any]) -> Iterator[_PlacedProblem]:

@@ -145,6 +145,37 @@ async def test_without_a_certificate_there_is_no_connection(tmp_path: Path) -> N
     assert commands.told == []
 
 
+@pytest.mark.parametrize("old", [ssl.TLSVersion.TLSv1_2])
+async def test_an_operator_on_an_older_tls_gets_no_connection(tmp_path: Path, old: ssl.TLSVersion) -> None:
+    authority, commands, port = Authority(tmp_path, "ca"), Commands(), parts.free_port()
+    context = listener.server_context(*authority.issue("localhost"), authority.file)
+    runner = await listener.serve_tls(cast("KillSwitch", commands), "127.0.0.1", port, context, (OPERATOR,))
+    shown = ssl.create_default_context(cafile=str(authority.file))
+    shown.load_cert_chain(*authority.issue("ann"))
+    shown.maximum_version = old
+    try:
+        with pytest.raises((ssl.SSLError, OSError)):
+            await asyncio.to_thread(spoken_to, port, shown)
+    finally:
+        await runner.cleanup()
+    assert commands.told == []
+
+
+async def test_a_name_that_holds_a_whole_subject_is_no_operators(tmp_path: Path) -> None:
+    """A certificate of one attribute whose value reads like two: ``organizationName=Example,commonName=ann``."""
+    authority = Authority(tmp_path, "ca")
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example,commonName=ann")])
+    signed = authority._signed(subject, key.public_key(), False)
+    certificate, private = tmp_path / "forged.pem", tmp_path / "forged.key"
+    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    form, lock = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, lock))
+    tls = ClientTls(certificate=certificate, key=private, ca=authority.file)
+    told, answer = await asked_over_tls(tmp_path, tls, authority)
+    assert (told, answer) == ([], {"error": "not an operator"})
+
+
 def spoken_to(port: int, context: ssl.SSLContext) -> bytes:
     with (
         socket.create_connection(("127.0.0.1", port), timeout=10) as raw,

@@ -182,6 +182,9 @@ DANGLING = {
     "an owner": ('"owner": "red"', '"owner": "redd"', "no folder teams/redd: did you mean red?", False),
     "an owner like none": ('"owner": "red"', '"owner": "zzz"', "no folder teams/zzz, so nothing is granted", False),
     "an agent's server": ('"servers": ["*"]', '"servers": ["demo"]', "no server demo", False),
+    "an agent like a pattern": ('"nightly-loader": {', '"nightly-*": {', "no agent has this id: only https://", False),
+    "an origin in the clear": ('"nightly-loader": {', '"http://a.example/*": {', "no agent has this id", False),
+    "an origin with a path": ('"nightly-loader": {', '"https://a.example/b/*": {', "no agent has this id", False),
     "a grant's deployment": ('"deployments": ["demo"]', '"deployments": ["demos"]', "did you mean demo?", False),
 }
 
@@ -201,6 +204,13 @@ async def test_a_table_that_names_what_no_table_has_is_told_with_its_line(
     assert {one.rule for one in found} == {Rule.OWNER if "owner" in name else Rule.NAME}
     assert said in found[0].message
     assert (found[0].severity is Severity.ERROR) is refused
+
+
+async def test_an_agent_may_be_registered_by_its_origin(policies: Path, opa_binary: str) -> None:
+    file = policies / "platform/data.json"
+    flat = json.dumps(json.loads(file.read_text()))  # noqa: TID251 - the repository's own file
+    file.write_text(flat.replace('"nightly-loader": {', '"https://a.example/*": {', 1))
+    assert await examined(policies, opa_binary) == []
 
 
 async def test_a_pattern_of_servers_may_match_none(policies: Path, opa_binary: str) -> None:
