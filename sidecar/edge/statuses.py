@@ -15,6 +15,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], int]] = {
     # the message (MCP 2025-11-25 transports, sending messages; RFC 9110 section 15.5)
     errors.ParseError: 400,
     errors.InvalidRequest: 400,
+    errors.ProxyCertificate: 400,
     errors.InvalidParams: 200,
     errors.MessageTooLarge: 413,
     errors.MessageIncomplete: 408,
@@ -37,6 +38,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], int]] = {
     errors.TokenMissing: 401,
     errors.TokenRejected: 401,
     errors.ProofRejected: 401,
+    errors.NonceRequired: 401,
     errors.MalformedAuthorization: 400,
     errors.InsufficientScope: 403,
     # RFC 9110 section 15.5.4; without a challenge (RFC 6750 section 3.1), because no other token would do
