@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from sidecar import __version__, app, inspection, lifecycle, operating, settings
 from sidecar.audit import chain
-from sidecar.authoring import golden_case, kit, token_explained, wording
+from sidecar.authoring import golden_case, kit, token_explained, who_in_words, wording
 from sidecar.demo import run as demo_run
 from sidecar.errors import ConfigurationError
 from sidecar.identity import Preset, as_settings
@@ -269,7 +269,7 @@ def policy_who(place: str, folder: Path, *, opa: str | None, as_json: bool) -> N
     Each row is one grant by one route, with the line of the grant and the server that the call goes to.
     """
     document = lifecycle.run(kit.show_who(folder, place, opa))
-    return _echo_json(document) if as_json else wording.print_who(document, _CONSOLE)
+    return _echo_json(document) if as_json else who_in_words.print_who(document, _CONSOLE)
 
 
 @policy.command("bundle")

@@ -1,15 +1,13 @@
 """``mcp-sidecar policy check`` and ``policy test``: what is wrong with a policy folder, with file and line."""
 
-import contextlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from sidecar.authoring.differences import differences
+from sidecar.authoring import cases as golden
 from sidecar.authoring.engine import Engine
 from sidecar.errors import ConfigurationError
 from sidecar.model import JsonObject
@@ -19,30 +17,20 @@ from sidecar.policyset import (
     SCHEMAS,
     TEAMS,
     Archives,
-    NotOneReading,
     PolicySet,
     ReadList,
     Rule,
     Severity,
     Violation,
     complaints,
-    decode_strictly,
     examine_set,
-    json_span,
     refuse,
     workshop,
     written,
 )
 from sidecar.printing import printable
 
-_CASES: Final = "cases"
-_LOADED_CASES: Final = f"mcp.cases:{_CASES}"
 _ALL: Final = 100.0
-_DECIDED: Final = (
-    '{"expected": {name: case.decision | some name in input; case := data.mcp.cases[name]}, '
-    '"actual": {name: answer | some name in input; answer := data.mcp.cases_test.decision(data.mcp.cases[name])}}'
-)
-_CASE: Final = re.compile(r"test_case\[(?P<name>.+)\](?: fails|: .*)", re.DOTALL)
 _TEST_LIMIT: Final = "90s"
 """For each test. All golden cases are one, and OPA's own limit of 5 s would fail them on a busy machine."""
 
@@ -97,6 +85,8 @@ class TeamTestReport:
     failures: tuple[Violation, ...]
     coverage: dict[str, tuple[float, tuple[int, ...]]]
     """By file: per cent of its lines, and the lines that no test reaches."""
+    left_out: tuple[Violation, ...] = ()
+    """Golden cases that nobody decides, because their team is not in the set; one for each file and team."""
 
     @property
     def ok(self) -> bool:
@@ -105,9 +95,7 @@ class TeamTestReport:
 
     def document(self) -> JsonObject:
         """Render it as JSON."""
-        failures: list[JsonObject] = [
-            {"file": one.file, "line": one.line, "message": one.message} for one in self.failures
-        ]
+        failures, left_out = ([_place(one) for one in many] for many in (self.failures, self.left_out))
         files: JsonObject = {
             file: {"coverage": percent, "not_covered": [*lines]} for file, (percent, lines) in self.coverage.items()
         }
@@ -116,8 +104,13 @@ class TeamTestReport:
             "passed": self.passed,
             "cases": self.cases,
             "failures": [*failures],
+            "left_out": [*left_out],
             "coverage": files,
         }
+
+
+def _place(violation: Violation) -> JsonObject:
+    return {"file": violation.file, "line": violation.line, "message": violation.message}
 
 
 async def check(policies: PolicySet, binary: str, issuers: Collection[str] = ()) -> CheckReport:
@@ -190,7 +183,7 @@ async def run_tests(engine: Engine, team: str | None = None) -> TeamTestReport:
     options: tuple[str, ...] = ("--capabilities", CAPABILITIES, "--timeout", _TEST_LIMIT)
     if team is not None:
         options += ("--run", rf"^data\.mcp\.teams\.{re.escape(team)}\.")
-    cases = (_LOADED_CASES,) if team is None and (engine.folder / _CASES).is_dir() else ()
+    cases = (golden.LOADED,) if team is None and golden.are_there(engine.folder) else ()
     paths = (*engine.policies.bundles, *cases)
     _, output = await engine.run("test", *options, "--format", "json", *paths)
     results = _decoded(output)
@@ -199,66 +192,16 @@ async def run_tests(engine: Engine, team: str | None = None) -> TeamTestReport:
         raise ConfigurationError(f"the tests do not run: {errors}")
     _, report = await engine.run("test", *options, "--coverage", "--format", "json", *paths)
     single = [one for result in results for one in _singly(result)]
-    failures = [violation for violation, failed, golden in single if failed and not golden]
-    failures += await _cases_told(engine, [violation for violation, failed, golden in single if failed and golden])
+    failures = [violation for violation, failed, is_case in single if failed and not is_case]
+    failures += await golden.told(engine, [violation for violation, failed, is_case in single if failed and is_case])
     shown = "" if team is None else f"{TEAMS}{team}/"
     return TeamTestReport(
         passed=sum(not failed for _, failed, _ in single),
-        cases=sum(not failed for _, failed, golden in single if golden),
-        failures=(*(_ambiguous_cases(engine.folder) if cases else ()), *failures),
+        cases=sum(not failed for _, failed, is_case in single if is_case),
+        failures=(*(golden.ambiguous(engine.folder) if cases else ()), *failures),
+        left_out=tuple(golden.without_team(engine)) if cases else (),
         coverage={file: one for file, one in _coverage(_decoded(report)).items() if file.startswith(shown)},
     )
-
-
-async def _cases_told(engine: Engine, failed: list[Violation]) -> list[Violation]:
-    """Say of golden cases that fail what is decided otherwise than they expect, and where they stand."""
-    names = {violation: _case_of(violation) for violation in failed}
-    if not failed:
-        return []
-    paths = [part for path in (*engine.policies.bundles, _LOADED_CASES) for part in ("-d", path)]
-    flags = ("--format", "raw", "--stdin-input", *paths, _DECIDED)
-    _, output = await engine.run("eval", *flags, stdin=msgspec.json.encode(sorted(set(names.values()))))
-    decided = _decoded(output)
-    decided = decided if isinstance(decided, dict) else {}
-    places = _case_places(engine.folder)
-    told = []
-    for violation, name in names.items():
-        expected, actual = decided.get("expected", {}).get(name), decided.get("actual", {}).get(name)
-        if name in places and expected is not None:
-            said = "; ".join(differences(expected, actual)) if actual is not None else "there is no decision"
-            file, line = places[name]
-            violation = replace(violation, file=file, line=line, message=f"{violation.message}: {said}")  # noqa: PLW2901
-        told.append(violation)
-    return told
-
-
-def _case_of(violation: Violation) -> str:
-    """Return the name of the golden case that a failure is about."""
-    named = _CASE.match(violation.message)
-    return named["name"] if named is not None else ""
-
-
-def _case_places(folder: Path) -> dict[str, tuple[str, int]]:
-    """Return file and line of each golden case."""
-    places = {}
-    for file in sorted((folder / _CASES).glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            text = file.read_text(encoding="utf-8")
-            for name in decode_strictly(text.encode()):
-                line = text.count("\n", 0, json_span(text, (name,))[0]) + 1
-                places[name] = (f"{_CASES}/{file.name}", line)
-    return places
-
-
-def _ambiguous_cases(folder: Path) -> Iterator[Violation]:
-    """Find files of golden cases that have a name twice: OPA tests the last only."""
-    for file in sorted((folder / _CASES).glob("*.json")):
-        try:
-            decode_strictly(file.read_bytes())
-        except NotOneReading as error:
-            yield Violation(file=f"{_CASES}/{file.name}", line=error.line, rule=Rule.DATA, message=str(error))
-        except OSError as error:
-            raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error
 
 
 async def _compile(engine: Engine) -> list[Violation]:
@@ -283,8 +226,10 @@ def _singly(result: dict[str, Any]) -> list[tuple[Violation, bool, bool]]:
 
     parts = result.get("sub_results")
     if isinstance(parts, dict) and parts:
-        golden = str(result.get("package", "")).startswith("data.mcp.cases")
-        return [(one(f"{result['name']}[{name}]", part), _failed(part), golden) for name, part in sorted(parts.items())]
+        is_case = str(result.get("package", "")).startswith("data.mcp.cases")
+        return [
+            (one(f"{result['name']}[{name}]", part), _failed(part), is_case) for name, part in sorted(parts.items())
+        ]
     return [(one(str(result["name"]), result), _failed(result), False)]
 
 

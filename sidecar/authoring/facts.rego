@@ -200,6 +200,7 @@ own_rows := [row |
 		"grant": grant.id,
 		"databases": grant.databases,
 		"collections": grant.collections,
+		"names": object.get(grant, "names", null),
 		"server": route.server,
 		"route": route.id,
 		"deployment": deployment,
@@ -218,25 +219,57 @@ reach := {
 		some deployment, _ in data.mcp.platform.deployments
 		held := held_in(deployment)
 	],
+	"mongodbs_own": count([true | mongodbs_own]) > 0,
 	"ways": ways_there,
+	"suspended": object.union({"subjects": [], "agents": []}, data.mcp.platform.suspended),
+	"views": views_alone,
 }
+
+mongodbs_own if lower(input.database) in guardrails.system_databases
+
+mongodbs_own if {
+	is_string(input.collection)
+	startswith(lower(input.collection), "system.")
+}
+
+# The declared views whose callers need no grant on what they read here.
+views_alone := sort({sprintf("%s.%s", [database, name]) |
+	some deployment, _ in data.mcp.platform.deployments
+	some database, views in data.mcp.platform.deployments[deployment].views
+	some name, view in views
+	view.alone == true
+	some source in view.sources
+	source.database == input.database
+	source_asked(source)
+})
+
+source_asked(_) if input.collection == null
+
+source_asked(source) if source.collection == input.collection
 
 held_in(deployment) := data.mcp.platform.deployments[deployment].databases[input.database]
 
 held_in(deployment) := data.mcp.platform.deployments[deployment].prefixes[longest] if {
 	not data.mcp.platform.deployments[deployment].databases[input.database]
-	fitting := [name | some name, _ in data.mcp.platform.deployments[deployment].prefixes; startswith(input.database, name)]
-	most := max([count(name) | some name in fitting])
-	some longest in fitting
+	declared := [name |
+		some name, _ in data.mcp.platform.deployments[deployment].prefixes
+		name != ""
+		startswith(input.database, name)
+	]
+	most := max([count(name) | some name in declared])
+	some longest in declared
 	count(longest) == most
 }
 
+# One for each route and each list of issuers of what is delegated; null where an entry lists none.
 ways_there := [way |
 	some route in data.mcp.platform.routes
 	deployment := data.mcp.platform.servers[route.server].deployment
 	held := held_in(deployment)
+	some listed in {object.get(entry, "issuers", null) | some entry in held.delegated}
 	kinds := {kind |
 		some entry in held.delegated
+		object.get(entry, "issuers", null) == listed
 		names_asked(entry.collections)
 		some kind in entry.kinds
 		kind in route.kinds
@@ -251,23 +284,34 @@ ways_there := [way |
 		"kinds": sort(kinds),
 		"groups": route.groups,
 		"scopes": route.scopes,
-		"issuers": sort({issuer |
-			some part in array.concat([route], held.delegated)
-			some issuer in object.get(part, "issuers", [])
-			issuer != "*"
-		}),
+		"issuers": [object.get(route, "issuers", null), listed],
 		"scopes_open": data.mcp.platform.scopes,
+		"scope_issuers": scope_issuers,
 		"agents_may": agents_there(route, deployment),
+		"agents_issuers": {agent: object.get(entry, "issuers", null) |
+			some agent, entry in object.union(data.mcp.platform.agents.registered, {"*": data.mcp.platform.agents["default"]})
+		},
 		"obligations": held.obligations,
-		"grants": [grant |
+		"windows": windows("databases", input.database, kinds),
+		"grants": [object.union(grant, {"index": index}) |
 			held.owner == "platform"
-			some grant in data.mcp.platform.grants
+			some index, grant in data.mcp.platform.grants
 			names.matches(grant.deployments, deployment)
 			names.matches(grant.databases, input.database)
 			names_asked(grant.collections)
 		],
 	}
 ]
+
+scope_issuers[scope] := null if {
+	some scope, _ in data.mcp.platform.scopes
+	not data.mcp.platform.scope_issuers[scope]
+}
+
+scope_issuers[scope] := listed if some scope, listed in data.mcp.platform.scope_issuers
+
+# Asked with a list of names: the agents among them that are suspended.
+suspended_agents := [agent | some agent in input; names.matches(data.mcp.platform.suspended.agents, agent)]
 
 names_asked(_) if input.collection == null
 

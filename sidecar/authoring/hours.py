@@ -1,6 +1,6 @@
 """Hours of the week in words: of a window in the platform's data, and of what ``lib.during`` leaves of a rule."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -16,6 +16,25 @@ _COMPARED: Final = 2
 def hours_in_words(days: Sequence[str], start: str, end: str, timezone: str) -> str:
     """Return hours as ``Monday to Friday, 08:00 to 18:00 Europe/Berlin``; days that are none are left out."""
     return f"{_days(days)}, {start} to {end} {timezone}"
+
+
+def hours_of_windows(windows: Sequence[Any], kinds: Sequence[str]) -> Iterator[str]:
+    """Say the hours that the platform's windows set to a row.
+
+    Args:
+        windows: those that bound one of its kinds.
+        kinds: those of the row.
+    """
+    for window in windows:
+        match window["hours"]:
+            case {"days": list(days), "from": str(start), "to": str(end), "timezone": str(zone)}:
+                when = f"only {hours_in_words(days, start, end, zone)}"
+            case _:
+                when = "never"
+        bounded = [kind for kind in window["kinds"] if kind in kinds]
+        about = "" if {*bounded} >= {*kinds} else f"{', '.join(bounded)} "
+        lifted = ", lifted for this person now" if window["lifted"] else ""
+        yield f"{about}{when} (window {window['id']}{lifted})"
 
 
 def read_hours(expressions: Sequence[Any]) -> tuple[list[str], list[Any]]:

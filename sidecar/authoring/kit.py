@@ -170,9 +170,11 @@ async def show_who(folder: Path, place: str, opa: str | None) -> JsonObject:
         ConfigurationError: it names no place, it is no policy folder, or OPA cannot evaluate it.
     """
     asked = AskedPlace.read(place)
+    config = settings.load() if settings.given() else None
+    servers, issuers = (_servers(config), [one.issuer for one in config.issuers]) if config else ({}, [])
     async with engine(settings.opa_binary(opa), folder) as held:
         try:
-            return await who(held, asked)
+            return await who(held, asked, servers, issuers)
         except DecisionUnavailable as error:
             raise ConfigurationError(f"policy who cannot evaluate this policy: {error.detail}") from error
 

@@ -17,7 +17,7 @@ import msgspec
 from sidecar.authoring.coverage import OBLIGATIONS, PATTERN, merged, without_covered
 from sidecar.authoring.engine import Engine
 from sidecar.authoring.explain import FACTS
-from sidecar.authoring.hours import hours_in_words
+from sidecar.authoring.hours import hours_of_windows
 from sidecar.authoring.known_database import database_glob, settled
 from sidecar.authoring.obliged import refused
 from sidecar.authoring.switched_off import Servers, switched_off
@@ -290,19 +290,6 @@ def _either(some: list[str] | None, others: list[str] | None) -> list[str] | Non
     return None if some is None or others is None else sorted({*some, *others})
 
 
-def _windows(row: dict[str, Any]) -> Iterator[str]:
-    """Say the hours that the platform sets to a row."""
-    for window in row["windows"]:
-        match window["hours"]:
-            case {"days": list(days), "from": str(start), "to": str(end), "timezone": str(zone)}:
-                when = f"only {hours_in_words(days, start, end, zone)}"
-            case _:
-                when = "never"
-        kinds = "" if set(window["kinds"]) >= set(row["kinds"]) else f"{', '.join(window['kinds'])} "
-        lifted = ", lifted for this person now" if window["lifted"] else ""
-        yield f"{kinds}{when} (window {window['id']}{lifted})"
-
-
 def _needed(way: PossibleGrant, grant: Any, known: dict[str, Any], writing: TermWriter) -> Iterator[str]:
     """Say what only has to be there: the compiler has a name for it, which nothing else uses."""
     times = Counter(variables([way.grant, *way.conditions]))
@@ -328,7 +315,7 @@ def _row(row: dict[str, Any], way: _Way) -> dict[str, Any]:
         "database": _database(row, way),
         "collections": sorted(collections) if collections is not None else way.globs or row["delegated"],
         "kinds": row["kinds"],
-        "conditions": [*(_conditions(row, way) or ()), *_windows(row)],
+        "conditions": [*(_conditions(row, way) or ()), *hours_of_windows(row["windows"], row["kinds"])],
         **{part: way.grant.get(part) for part in OBLIGATIONS},
         "platform_obligations": _obligations(row),
     }
@@ -344,8 +331,9 @@ def _own_row(row: dict[str, Any]) -> dict[str, Any]:
         "database": row["name"] + ("*" if row["table"] == "prefixes" else ""),
         "collections": row["collections"],
         "kinds": row["kinds"],
-        "conditions": [*_windows(row)],
+        "conditions": [*hours_of_windows(row["windows"], row["kinds"])],
         **dict.fromkeys(OBLIGATIONS),
+        "names": row["names"],
         "platform_obligations": _obligations(row),
     }
 

@@ -6,21 +6,24 @@ reach the place, not people: their names are those that tokens carry.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
+from sidecar.authoring.counting_issuers import counting, of_each
 from sidecar.authoring.coverage import OBLIGATIONS
 from sidecar.authoring.engine import Engine
 from sidecar.authoring.explain import FACTS
+from sidecar.authoring.hours import hours_of_windows
 from sidecar.authoring.obliged import refused
+from sidecar.authoring.switched_off import Servers, switched_off
 from sidecar.authoring.terms import TermWriter, resolved, unfolded
 from sidecar.errors import ConfigurationError
-from sidecar.model import JsonObject
+from sidecar.model import JsonObject, JsonValue
 from sidecar.policy import read_residual
-from sidecar.policyset import CAPABILITIES
+from sidecar.policyset import CAPABILITIES, data_place
 
 _UNKNOWN: Final = (
     *("input.subject", "input.actor", "input.action", "input.command", "input.context"),
@@ -50,8 +53,14 @@ class AskedPlace:
         return cls(database=database, collection=collection if dot else None)
 
 
-async def who(engine: Engine, place: AskedPlace) -> JsonObject:
+async def who(engine: Engine, place: AskedPlace, servers: Servers, issuers: Collection[str] = ()) -> JsonObject:
     """Return who could reach a place under a policy folder.
+
+    Args:
+        engine: over the folder.
+        place: the database or collection.
+        servers: those that are configured; of others it is not known which tools are on.
+        issuers: those that are trusted; none where that is not known.
 
     Raises:
         ConfigurationError: OPA cannot evaluate the folder.
@@ -67,14 +76,53 @@ async def who(engine: Engine, place: AskedPlace) -> JsonObject:
     for owner in (one for one in owners if f"teams/{one}" in engine.policies.bundles):
         grants[owner] = _merged(await _grants(engine, place, owner))
         denies[owner] = await _denies(engine, place, owner)
-    reach = [row for way in known["ways"] for grant in grants.get(way["owner"], []) for row in _row(way, grant)]
-    reach += [row for way in known["ways"] for grant in way["grants"] for row in _platform_rows(way, grant)]
+    meeting = [(way, grant) for way in known["ways"] for grant in grants.get(way["owner"], [])]
+    meeting += [(way, _platform_grant(engine, one)) for way in known["ways"] for one in way["grants"]]
+    several = len(issuers) > 1
+    rows = _joined(row for way, grant in meeting for row in _row(way, grant, several=several))
+    suspended = await _suspended(engine, known["suspended"], rows)
     return {
         "place": asked,
         "held": known["held"],
-        "reach": [*reach],
+        "reach": [_marked(row, servers, suspended, mongodbs_own=known["mongodbs_own"]) for row in rows],
         "denies": {owner: [*codes] for owner, codes in denies.items() if codes},
+        "suspended": known["suspended"],
+        "mongodbs_own": known["mongodbs_own"],
+        "views": known["views"],
+        "closed": [*dict.fromkeys(said for way, grant in meeting for said in _closed(way, grant, several=several))],
     }
+
+
+async def _suspended(engine: Engine, listed: Any, rows: Iterable[dict[str, Any]]) -> frozenset[str]:
+    """Return the agents of the rows that are suspended; the patterns are OPA's to match."""
+    if not listed["agents"]:
+        return frozenset()
+    agents: list[JsonValue] = [*sorted({agent for row in rows for agent in row["agents"]})]
+    found = await engine.value("data.authoring.facts.suspended_agents", agents, "-d", FACTS)
+    return frozenset(map(str, found)) if isinstance(found, list) else frozenset()
+
+
+def _marked(row: dict[str, Any], servers: Servers, suspended: frozenset[str], *, mongodbs_own: bool) -> JsonObject:
+    """Return a row with what would refuse all of it or a part."""
+    named = sorted({*row["agents"]} & suspended)
+    why = "system_namespace" if mongodbs_own else None
+    if named and len(named) == len(row["agents"]):
+        why = why or "suspended"
+    return {
+        **row,
+        "refused": why or refused(row),
+        "suspended": [*named],
+        "off": [*switched_off(row["kinds"], [row["server"]], servers)],
+    }
+
+
+def _joined(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Take rows together that differ in kinds only."""
+    joined: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        known = joined.setdefault(repr({key: value for key, value in row.items() if key != "kinds"}), row)
+        known["kinds"] = sorted({*known["kinds"], *row["kinds"]})
+    return [*joined.values()]
 
 
 async def _left(engine: Engine, place: AskedPlace, owner: str, rule: str) -> tuple[list[Any], TermWriter]:
@@ -128,6 +176,7 @@ def _grant(engine: Engine, way: Any, writing: TermWriter) -> dict[str, Any]:
         "collections": collections,
         "groups": [caller.pop("groups")],
         **caller,
+        "listed": [],
         "conditions": [*dict.fromkeys(said)],
         **{part: grant.get(part) for part in OBLIGATIONS},
     }
@@ -171,8 +220,16 @@ _EQUAL: Final = frozenset({"eq", "equal"})
 
 
 def _lines(engine: Engine, owner: str, grant: str) -> list[str]:
-    """Return the lines of the owner's policy on which a grant's id stands; none of an id that is computed."""
+    """Return the lines on which a grant's id stands; of an id that is computed, those of the rules that could be it."""
     written = re.compile(rf'"id"\s*:\s*{re.escape(msgspec.json.encode(grant).decode())}')
+    return _lines_with(engine, owner, written) or _lines_with(engine, owner, _NO_ID)
+
+
+_NO_ID: Final = re.compile(r'^grant contains (?!.*"id"\s*:\s*")')
+"""The head of a grant in which no id is spelled out."""
+
+
+def _lines_with(engine: Engine, owner: str, written: re.Pattern[str]) -> list[str]:
     return [
         f"{path}:{number}"
         for path, content in engine.policies.files
@@ -194,37 +251,63 @@ def _merged(grants: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return [*merged.values()]
 
 
-def _row(way: dict[str, Any], grant: dict[str, Any]) -> Iterable[JsonObject]:
-    """Yield what a grant gives by one route; nothing where no agent and no scope leaves a kind of it."""
+def _row(way: dict[str, Any], grant: dict[str, Any], *, several: bool) -> Iterable[dict[str, Any]]:
+    """Yield what a grant gives by one route; nothing where no issuer, agent or scope leaves a kind of it."""
+    common = _common(way, grant, several=several)
     wanted = {kind for kind in way["kinds"] if grant["kinds"] is None or kind in grant["kinds"]}
     may: dict[str, list[str]] = way["agents_may"]
     named = [agent for agent in grant["agents"] if agent in may or "*" in may]
-    agents = [name for name in (named if grant["agents"] else may) if wanted & {*may.get(name, may.get("*", []))}]
-    scopes = sorted(scope for scope, opened in way["scopes_open"].items() if wanted & {*opened})
+    able = [name for name in (named if grant["agents"] else may) if wanted & {*may.get(name, may.get("*", []))}]
+    opening = sorted(scope for scope, opened in way["scopes_open"].items() if wanted & {*opened})
+    agents = of_each(able, way["agents_issuers"], common, several=several)
+    scopes = of_each(opening, way["scope_issuers"], common, several=several)
     by_agents = {kind for name in agents for kind in may.get(name, may.get("*", []))}
     by_scopes = {kind for scope in scopes for kind in way["scopes_open"][scope]}
     kinds = sorted(wanted & by_agents & by_scopes)
-    if not kinds:
+    if not kinds or common == []:
         return
-    obligations = [one for one in way["obligations"] if {*one["kinds"]} & {*kinds}]
     row: dict[str, Any] = {
-        **{key: grant[key] for key in ("grant", "at", "collections", "roles", "issuers", "conditions", *OBLIGATIONS)},
+        **{key: grant[key] for key in ("grant", "at", "collections", "roles", "conditions", *OBLIGATIONS)},
         **{key: way[key] for key in ("owner", "deployment", "server", "route")},
         "kinds": kinds,
         "groups": [*grant["groups"]],
         "route_groups": way["groups"],
-        "agents": agents,
-        "scopes": scopes,
+        "issuers": common or [],
+        "agents": [*agents],
+        "agents_of": {name: of for name, of in agents.items() if of != common},
+        "scopes": [*scopes],
+        "scopes_of": {name: of for name, of in scopes.items() if of != common},
         "route_scopes": way["scopes"],
-        "route_issuers": way["issuers"],
-        "platform_obligations": obligations,
+        "platform_obligations": [one for one in way["obligations"] if {*one["kinds"]} & {*kinds}],
     }
-    row["conditions"] = [*row["conditions"], *(f"token scope {scope}" for scope in grant["scopes"])]
-    yield {**row, "refused": refused(row)}
+    hours = hours_of_windows([one for one in way["windows"] if {*one["kinds"]} & {*kinds}], kinds)
+    row["conditions"] = [*row["conditions"], *(f"token scope {scope}" for scope in grant["scopes"]), *hours]
+    yield row
 
 
-def _platform_rows(way: dict[str, Any], grant: dict[str, Any]) -> Iterable[JsonObject]:
-    made = {"grant": grant["id"], "at": [], "kinds": grant["kinds"], "collections": None, "conditions": []}
-    caller = {"groups": [[group] for group in grant["groups"] if group != "*"] or [[]], "roles": [], "scopes": []}
-    issuers = [one for one in grant.get("issuers", []) if one != "*"]
-    return _row(way, {**made, **caller, "agents": [], "issuers": issuers, **dict.fromkeys(OBLIGATIONS)})
+def _common(way: dict[str, Any], grant: dict[str, Any], *, several: bool) -> list[str] | None:
+    """Return the issuers for which route, delegation and grant count together."""
+    return counting([*way["issuers"], *([one] for one in grant["issuers"]), *grant["listed"]], several=several)
+
+
+def _closed(way: dict[str, Any], grant: dict[str, Any], *, several: bool) -> Iterable[str]:
+    """Say that a grant by a route counts for nobody."""
+    if _common(way, grant, several=several) == []:
+        yield f"{way['owner']}/{grant['grant']} by {way['route']}: no issuer is listed in all that a call needs"
+
+
+def _platform_grant(engine: Engine, grant: dict[str, Any]) -> dict[str, Any]:
+    """Return a grant of the platform's data as if a team had made it."""
+    file, line = data_place(("mcp", "platform", "grants", grant["index"]), engine.policies)
+    return {
+        "grant": grant["id"],
+        "at": [f"{file}:{line}"],
+        "kinds": grant["kinds"],
+        "collections": None,
+        "conditions": [],
+        "groups": [[group] for group in grant["groups"] if group != "*"] or [[]],
+        **{part: [] for part in _CALLER if part != "groups"},
+        "listed": [grant.get("issuers")],
+        **dict.fromkeys(OBLIGATIONS),
+        "names": grant.get("names"),
+    }

@@ -1,6 +1,5 @@
 """The authoring kit's answers for people: tables and sentences; ``--json`` prints what these are made of."""
 
-import json
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -10,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sidecar.authoring.checking import CheckReport, TeamTestReport
+from sidecar.authoring.rows_in_words import as_json, cell, conditions, items, limits
 from sidecar.model import JsonObject
 from sidecar.policyset import Severity
 from sidecar.printing import escaped
@@ -41,6 +41,9 @@ def print_tested(tested: TeamTestReport, console: Console) -> None:
     for one in tested.failures:
         where, message = f"{_line(one.file)}:{one.line}: ", f": {_line(one.message)}"
         console.print(Text.assemble(where, ("fails", "red"), message), soft_wrap=True)
+    for one in tested.left_out:
+        where, message = f"{_line(one.file)}:{one.line}: ", f": {_line(one.message)}"
+        console.print(Text.assemble(where, (one.severity.value, "yellow"), message), soft_wrap=True)
     table = Table("file", "coverage", "lines that no test reaches")
     for file, (percent, lines) in tested.coverage.items():
         style = "" if percent >= _FULL else "yellow"
@@ -72,7 +75,7 @@ def print_permissions(document: JsonObject, console: Console) -> None:
     servers = {", ".join(row["servers"]) for row in rows}
     for row in rows:
         cells = ("\n".join(_where(row)), "\n".join(row["kinds"]), "\n".join(_granted_by(row, servers)))
-        table.add_row(*(Text(_cell(cell)) for cell in cells))
+        table.add_row(*(Text(cell(text)) for text in cells))
     nothing = "nothing: no grant matches within the limits of the platform"
     console.print(table if rows else Text("nothing" if document["suspended"] else nothing))
     if len(servers) == 1:
@@ -93,8 +96,8 @@ def _where(row: Any) -> Iterator[str]:
 
 def _granted_by(row: Any, servers: set[str]) -> Iterator[str]:
     yield f"{row['owner']}/{row['grant']}"
-    yield from (f"- {condition}" for condition in _conditions(row))
-    yield from (f"- {limit}" for limit in _limits(row))
+    yield from (f"- {condition}" for condition in conditions(row))
+    yield from (f"- {limit}" for limit in limits(row))
     if len(servers) > 1:
         yield f"- on {', '.join(row['servers'])}"
     if row["refused"] is not None:
@@ -102,66 +105,17 @@ def _granted_by(row: Any, servers: set[str]) -> Iterator[str]:
     yield from (f"- OFF: {off}" for off in row["off"])
 
 
-def print_who(document: JsonObject, console: Console) -> None:
-    """Print who could reach a place, one row for each grant by each route; readable at 80 columns."""
-    asked: Any = document["place"]
-    place = asked["database"] if asked["collection"] is None else f"{asked['database']}.{asked['collection']}"
-    held: Any = document["held"]
-    for one in held:
-        console.print(Text(escaped(f"{place} belongs to {one['owner']} in the deployment {one['deployment']}")))
-    if not held:
-        console.print(Text(escaped(f"{place} has no owner: every call on it is refused"), style="yellow"))
-        return
-    rows: Any = document["reach"]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column, most in (("who", 28), ("may", 10), ("by, and under what", None)):
-        table.add_column(column, overflow="fold", max_width=most)
-    for row in rows:
-        cells = ("\n".join(_caller(row)), "\n".join(row["kinds"]), "\n".join(_reached_by(row)))
-        table.add_row(*(Text(_cell(cell)) for cell in cells))
-    console.print(table if rows else Text("no caller reaches it: no grant meets a route"))
-    denies: Any = document["denies"]
-    for owner, codes in denies.items():
-        console.print(Text(escaped(f"{owner} denies, over every grant: {', '.join(codes)}"), style="yellow"))
-
-
-def _caller(row: Any) -> Iterator[str]:
-    groups = [" and ".join(group) for group in row["groups"] if group]
-    yield f"group {' or '.join(groups)}" if groups else "any group"
-    if "*" not in row["route_groups"] and not (groups and {*groups} <= {*row["route_groups"]}):
-        yield f"also in {' or '.join(row['route_groups'])}"
-    yield from (f"role {role}" for role in row["roles"])
-    yield "any agent" if "*" in row["agents"] else f"agent {' or '.join(row['agents'])}"
-    yield f"scope {' or '.join(row['scopes'])}"
-    if "*" not in row["route_scopes"] and not {*row["scopes"]} <= {*row["route_scopes"]}:
-        yield f"also {' or '.join(row['route_scopes'])}"
-    for issuer in dict.fromkeys([*row["issuers"], *row["route_issuers"]]):
-        yield f"issuer {issuer}"
-
-
-def _reached_by(row: Any) -> Iterator[str]:
-    yield f"{row['owner']}/{row['grant']}"
-    yield from (f"  {at}" for at in row["at"])
-    yield f"on {row['server']} by {row['route']}"
-    if row["collections"] is not None:
-        yield f"- collections {', '.join(name or '(the database)' for name in row['collections'])}"
-    yield from (f"- {condition}" for condition in _conditions(row))
-    yield from (f"- {limit}" for limit in _limits(row))
-    if row["refused"] is not None:
-        yield f"- REFUSED by this build: {row['refused']}"
-
-
 def _beside_the_table(document: JsonObject) -> Iterator[tuple[str, str]]:
-    for one in _items(document["covered"]):
+    for one in items(document["covered"]):
         places = ", ".join(_where(one))
         yield f"{one['owner']}/{one['grant']} adds nothing on {places}: {', '.join(one['by'])} gives it", "dim"
-    for deny in _items(document["denies"]):
+    for deny in items(document["denies"]):
         yield f"{deny['owner']} denies {deny['code']}: {'; '.join(_asked_of(deny)) or 'always'}", ""
-    suspended = ", ".join(map(str, _items(document["suspended"])))
+    suspended = ", ".join(map(str, items(document["suspended"])))
     if suspended:
         yield f"suspended by the platform: {suspended}; every call is refused", "red"
     why = "the caller is suspended" if suspended else "no route, delegation, agent or scope covers it"
-    for one in _items(document["unreached"]):
+    for one in items(document["unreached"]):
         yield f"{one['owner']}/{one['grant']} matches, but gives nothing: {why}", "yellow"
 
 
@@ -197,7 +151,7 @@ def print_replayed(document: JsonObject, console: Console) -> None:
     for name, count in counts.items():
         if count:
             console.print(Text(f"  {count:>8}  {name}", style=_REPLAYED.get(name, "")))
-    for note in _items(document.get("notes")):
+    for note in items(document.get("notes")):
         console.print(Text(note, style="yellow"))
     rows: Any = document["differences"]
     if rows:
@@ -227,7 +181,7 @@ def _differences(rows: Any, console: Console) -> Table:
             "\n".join(_standing(row["before"])),
             "\n".join(_standing(row["after"])),
         )
-        table.add_row(*(Text(_cell(cell)) for cell in cells))
+        table.add_row(*(Text(cell(text)) for text in cells))
     return table
 
 
@@ -252,12 +206,12 @@ def _decision_lines(document: JsonObject) -> Iterator[tuple[str, str]]:
     allow = enforcement["allow"]
     server = f" on {decision['server']}" if allow else ""
     yield f"{'ALLOW' if allow else 'DENY'}: {question['action']['tool']} by {who}{server}", "green" if allow else "red"
-    for off in _items(document.get("tools")):
+    for off in items(document.get("tools")):
         yield f"  {off}", "red"
     if "error" in document:
         yield f"  {document['error']}", "red"
         return
-    for note in _items(document.get("notes")):
+    for note in items(document.get("notes")):
         yield f"  note: {note}", "dim"
     if decision["allow"] and not allow and "tools" not in document:
         codes = ", ".join(reason["code"] for reason in enforcement["reasons"])
@@ -304,13 +258,14 @@ def _access_lines(index: int, entry: Any) -> Iterator[tuple[str, str]]:
     owner = entry["owner"] or ("nobody" if entry["looked_up"] else "not looked up, because no route gives a deployment")
     yield f"  {_access(index, entry['access'])}: owner {owner}", "bold"
     if entry["owner"] and not entry["covered"]:
-        delegated = "; ".join(f"{', '.join(one['kinds'])} on {_json(one['collections'])}" for one in entry["delegated"])
+        given = (f"{', '.join(one['kinds'])} on {as_json(one['collections'])}" for one in entry["delegated"])
+        delegated = "; ".join(given)
         yield f"    not delegated; the platform delegates {delegated or 'nothing'}", "yellow"
     for grant in entry["granted"]:
         yield f"    granted by {grant['grant']} of {entry['owner']} {_at(grant['at'])}", "green"
     for part, value in entry["obligations"].items():
         if value not in (None, []):
-            yield f"      with {part} {_json(value)}", ""
+            yield f"      with {part} {as_json(value)}", ""
     for one in entry["unsound"]:
         name, parts = one["grant"] or "a computed grant", "; ".join(one["parts"])
         yield f"    not of the contract: {name} {_at(one['at'])}: {parts}", "red"
@@ -345,48 +300,17 @@ def _access(index: int, access: Any) -> str:
 def _place(access: Any) -> str:
     target = access.get("target")
     place = f"{access['database'] or '(deployment)'}.{access['collection'] or '(database)'}"
-    return f"{access['kind']} {place if target is None else _json(target)}"
-
-
-def _conditions(row: Any) -> Iterator[str]:
-    yield from row["conditions"]
-    for part in ("filter", "mask", "approval", "names"):
-        if row[part] is not None:
-            yield f"{part} {_json(row[part])}"
-
-
-def _limits(row: Any) -> Iterator[str]:
-    for part in ("max_documents", "max_time_ms"):
-        if row[part] is not None:
-            yield f"{part} {row[part]}"
-    for obligation in row["platform_obligations"]:
-        parts = [
-            f"{key} {_json(value)}" for key, value in obligation.items() if key not in {"id", "collections", "kinds"}
-        ]
-        yield f"platform, {', '.join(obligation['kinds'])}: {', '.join(parts)}"
+    return f"{access['kind']} {place if target is None else as_json(target)}"
 
 
 def _values(condition: Any) -> str:
-    known = [f"{name} is {_json(value)}" for name, value in condition["values"].items()]
+    known = [f"{name} is {as_json(value)}" for name, value in condition["values"].items()]
     known += [f"{name} is missing" for name in condition["missing"]]
     return f"; {', '.join(known)}" if known else ""
 
 
 def _at(places: Any) -> str:
     return f"({', '.join(places)})" if places else ""
-
-
-def _items(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _cell(text: str) -> str:
-    """Escape a cell, except for its own line breaks, so that a caller's name cannot leave the table."""
-    return escaped(text, keep="\n")
 
 
 def _line(text: str) -> str:

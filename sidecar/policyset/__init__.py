@@ -6,6 +6,7 @@ from sidecar.policyset.checks import SetChecker, refuse
 from sidecar.policyset.compile_errors import complaints
 from sidecar.policyset.containment import MAX_MODULE_BYTES, MAX_TEAM_FILES, MAX_TEAM_RULES_BYTES
 from sidecar.policyset.data_lines import json_span
+from sidecar.policyset.data_lines import where as data_place
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import CAPABILITIES, MANIFEST, SCHEMAS, TEAMS, PolicySet, store
 from sidecar.policyset.folder_changes import FolderWatch, Snapshot, snapshot
@@ -52,6 +53,7 @@ __all__ = [
     "archives_in",
     "bundle_writer",
     "complaints",
+    "data_place",
     "decode_strictly",
     "examine_set",
     "installed",

@@ -22,6 +22,10 @@ patched(path, value) := json.patch(
 	[{"op": "replace", "path": path, "value": value}],
 )
 
+# METADATA
+# title: The team's data, with no agent blocked
+nobody_blocked := {"blocked_agents": []}
+
 test_hr_admins_read if {
 	ids(question(["hr-admins"], "read", "salaries")) == {"hr-admins-read"}
 	ids(question(["hr-admins"], "metadata", "")) == {"hr-admins-see-the-catalogue"}
@@ -37,21 +41,21 @@ test_nobody_else_does_and_nobody_writes if {
 }
 
 test_nothing_is_denied_to_a_plain_read if {
-	people.deny == set() with input as question(["hr-admins"], "read", "salaries")
+	people.deny == set() with input as question(["hr-admins"], "read", "salaries") with data.mcp.grants.people as nobody_blocked
 }
 
 test_salaries_are_not_joined if {
-	people.deny == {"salaries-in-a-pipeline"} with input as patched("/command/stages", ["$match", "$lookup"])
-	people.deny == set() with input as patched("/command/stages", ["$match", "$group"])
+	people.deny == {"salaries-in-a-pipeline"} with input as patched("/command/stages", ["$match", "$lookup"]) with data.mcp.grants.people as nobody_blocked
+	people.deny == set() with input as patched("/command/stages", ["$match", "$group"]) with data.mcp.grants.people as nobody_blocked
 }
 
 test_other_collections_may_be_joined if {
 	joined := json.patch(patched("/command/stages", ["$lookup"]), [{"op": "replace", "path": "/access/collection", "value": "teams"}])
-	people.deny == set() with input as joined
+	people.deny == set() with input as joined with data.mcp.grants.people as nobody_blocked
 }
 
 test_an_agent_of_an_agent_is_denied if {
-	people.deny == {"delegated-agent"} with input as patched("/actor/chain", ["outer"])
+	people.deny == {"delegated-agent"} with input as patched("/actor/chain", ["outer"]) with data.mcp.grants.people as nobody_blocked
 }
 
 test_a_blocked_agent_is_denied if {
