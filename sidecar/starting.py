@@ -22,6 +22,9 @@ _COLLECTIONS: Final = click.option(
     metavar="GLOB",
     help="Collections that readers may read, such as orders or log_*; can be repeated. Default: every one.",
 )
+_GROUP: Final = click.option(
+    "--group", metavar="NAME", help="The group of the readers, as tokens name it. Default: TEAM-readers."
+)
 _NEXT: Final = "Then run: mcp-sidecar policy check {0} && mcp-sidecar policy test {0}"
 
 
@@ -32,6 +35,7 @@ _NEXT: Final = "Then run: mcp-sidecar policy check {0} && mcp-sidecar policy tes
 )
 @_DATABASES
 @_COLLECTIONS
+@_GROUP
 @click.option("--deployment", metavar="NAME", help="Where the databases are, if there is more than one deployment.")
 @click.option("--server", metavar="NAME", help="The server of the readers' route, if the deployment has several.")
 @click.option("--write", is_flag=True, help="Put the entries into platform/data.json instead of printing them.")
@@ -41,15 +45,16 @@ def policy_new(
     *,
     databases: tuple[str, ...],
     collections: tuple[str, ...],
+    group: str | None,
     deployment: str | None,
     server: str | None,
     write: bool,
 ) -> None:
     """Start the folder of TEAM in the policy folder DIR (default: policies): a policy, its tests and its data.
 
-    Readers (the group TEAM-readers) read the documents and see the names; nobody writes.
+    Readers read the documents and see the names; nobody writes.
     """
-    wanted = scaffold.ownership(team, databases, collections, deployment=deployment, server=server)
+    wanted = scaffold.ownership(team, databases, collections, group=group, deployment=deployment, server=server)
     files, left = lifecycle.run(kit.new_team(folder, wanted, write=write))
     for path in files:
         click.echo(path)
@@ -61,6 +66,7 @@ def policy_new(
 @click.option("--team", default="example", show_default=True, help="The first team.")
 @_DATABASES
 @_COLLECTIONS
+@_GROUP
 @click.option("--server", default="main", show_default=True, help="The server's name in the sidecar's settings.")
 @click.option("--opa", metavar="PROGRAM", help="The OPA executable, instead of the configured one.")
 def policy_init(
@@ -69,6 +75,7 @@ def policy_init(
     team: str,
     databases: tuple[str, ...],
     collections: tuple[str, ...],
+    group: str | None,
     server: str,
     opa: str | None,
 ) -> None:
@@ -76,7 +83,7 @@ def policy_init(
 
     DIR is new or empty. What it makes passes `policy check` and `policy test`, and serves.
     """
-    wanted = scaffold.ownership(team, databases, collections, server=server)
+    wanted = scaffold.ownership(team, databases, collections, group=group, server=server)
     files, listing = lifecycle.run(kit.init_folder(folder, wanted, opa))
     click.echo(f"{folder}: {len(files)} files; begin with platform/data.json and teams/{team}/policy.rego")
     click.echo(f"\n{platform_entry.LISTING}\n{listing}\n\n{_NEXT.format(folder)}")

@@ -125,7 +125,7 @@ async def _cases(home: Path, wanted: Ownership, opa: str) -> JsonObject:
     }
     cases: JsonObject = {}
     async with engine(opa, home) as held:
-        for title, group in (("A reader reads", wanted.group), ("Nobody else reads", "others")):
+        for title, group in (("A reader reads", wanted.group), ("Nobody else reads", f"not-{wanted.group}")):
             claims = {"sub": "ann", "client_id": "an-agent", "groups": [group], "scope": "mongodb:read"}
             question = {"claims": claims, "call": {"name": "find", "arguments": arguments}}
             decided = await decide_with_folder(held, json.dumps(question).encode(), None, context, explained=False)

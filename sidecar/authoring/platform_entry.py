@@ -34,6 +34,8 @@ class Ownership:
     databases: tuple[str, ...]
     """Names, or beginnings of names followed by ``*``."""
     collections: tuple[str, ...]
+    group: str
+    """The group whose members may read."""
     deployment: str | None = None
     """None takes the only one."""
     server: str | None = None
@@ -45,18 +47,13 @@ class Ownership:
         delegated = [{"kinds": [*KINDS], "collections": ["", *self.collections]}]
         return {"owner": self.team, "delegated": delegated, "obligations": []}
 
-    @property
-    def group(self) -> str:
-        """The group whose members may read."""
-        return f"{self.team}-readers"
-
     def holdings(self) -> tuple[tuple[str, str], ...]:
         """Return the table and the name of each entry."""
         return tuple(("prefixes", name[:-1]) if name.endswith("*") else ("databases", name) for name in self.databases)
 
     def route(self, server: str) -> dict[str, Any]:
         """Return the route of the team's readers."""
-        who = {"id": self.group, "groups": [self.group], "agents": ["*"], "scopes": ["*"]}
+        who = {"id": f"{self.team}-readers", "groups": [self.group], "agents": ["*"], "scopes": ["*"]}
         return {**who, "kinds": [*KINDS], "server": server}
 
 

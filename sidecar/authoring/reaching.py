@@ -79,7 +79,7 @@ async def who(engine: Engine, place: AskedPlace, servers: Servers, issuers: Coll
     meeting = [(way, grant) for way in known["ways"] for grant in grants.get(way["owner"], [])]
     meeting += [(way, _platform_grant(engine, one)) for way in known["ways"] for one in way["grants"]]
     several = len(issuers) > 1
-    rows = _joined(row for way, grant in meeting for row in _row(way, grant, several=several))
+    rows = _without_longer_ways(_joined(row for way, grant in meeting for row in _row(way, grant, several=several)))
     suspended = await _suspended(engine, known["suspended"], rows)
     return {
         "place": asked,
@@ -123,6 +123,26 @@ def _joined(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         known = joined.setdefault(repr({key: value for key, value in row.items() if key != "kinds"}), row)
         known["kinds"] = sorted({*known["kinds"], *row["kinds"]})
     return [*joined.values()]
+
+
+def _without_longer_ways(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Drop rows whose route asks for one more group, where another route to the same server gives all of it."""
+    return [row for row in rows if row["asks_more"] is False or not any(_is_shorter(other, row) for other in rows)]
+
+
+def _is_shorter(other: dict[str, Any], row: dict[str, Any]) -> bool:
+    return (
+        other["asks_more"] is False
+        and all(other[key] == row[key] for key in _SAME)
+        and all({*other[key]} >= {*row[key]} for key in ("kinds", "agents", "scopes"))
+        and ("*" in other["route_scopes"] or {*other["route_scopes"]} >= {*row["route_scopes"]})
+    )
+
+
+_SAME: Final = (
+    *("owner", "grant", "at", "deployment", "server", "groups", "collections", "roles", "conditions", "issuers"),
+    *("agents_of", "scopes_of", "platform_obligations", *OBLIGATIONS),
+)
 
 
 async def _left(engine: Engine, place: AskedPlace, owner: str, rule: str) -> tuple[list[Any], TermWriter]:
@@ -272,6 +292,7 @@ def _row(way: dict[str, Any], grant: dict[str, Any], *, several: bool) -> Iterab
         "kinds": kinds,
         "groups": [*grant["groups"]],
         "route_groups": way["groups"],
+        "asks_more": not ("*" in way["groups"] or all({*group} & {*way["groups"]} for group in grant["groups"])),
         "issuers": common or [],
         "agents": [*agents],
         "agents_of": {name: of for name, of in agents.items() if of != common},

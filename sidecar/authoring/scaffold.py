@@ -69,25 +69,29 @@ question(groups, kind, database, collection) := {
 }
 
 # METADATA
+# title: The groups of the readers
+readers := data.mcp.grants.TEAM.readers
+
+# METADATA
 # title: The identifiers of the grants that match
 ids(asked) := {grant.id | some grant in TEAM.grant with input as asked}
 
 test_readers_read_documents_and_see_the_catalogue if {
 	every database in {OURS} {
-		ids(question(["TEAM-readers"], "read", database, "COLLECTION")) == {"readers-read-documents"}
-		ids(question(["TEAM-readers"], "metadata", database, "")) == {"readers-see-the-catalogue"}
+		ids(question(readers, "read", database, "COLLECTION")) == {"readers-read-documents"}
+		ids(question(readers, "metadata", database, "")) == {"readers-see-the-catalogue"}
 	}
 }
 
 test_nobody_else_and_nothing_else if {
-	ids(question(["others"], "read", "DATABASE", "COLLECTION")) == set()
-	ids(question(["TEAM-readers"], "read", "ELSEWHERE", "COLLECTION")) == set()
-	ids(question(["TEAM-readers"], "insert", "DATABASE", "COLLECTION")) == set()
-	ids(question(["TEAM-readers"], "read", "DATABASE", "")) == set()OUTSIDE
+	ids(question(["not-readers"], "read", "DATABASE", "COLLECTION")) == set()
+	ids(question(readers, "read", "ELSEWHERE", "COLLECTION")) == set()
+	ids(question(readers, "insert", "DATABASE", "COLLECTION")) == set()
+	ids(question(readers, "read", "DATABASE", "")) == set()OUTSIDE
 }
 
 test_a_frozen_collection_is_denied if {
-	asked := question(["TEAM-readers"], "read", "DATABASE", "COLLECTION")
+	asked := question(readers, "read", "DATABASE", "COLLECTION")
 	TEAM.deny == set() with input as asked
 	TEAM.deny == {"frozen"} with input as asked with data.mcp.grants.TEAM.frozen as ["COLLECTION"]
 	TEAM.deny == {"frozen-unknown"} with input as asked with data.mcp.grants.TEAM as {}
@@ -100,6 +104,7 @@ def ownership(
     databases: Sequence[str] = (),
     collections: Sequence[str] = (),
     *,
+    group: str | None = None,
     deployment: str | None = None,
     server: str | None = None,
 ) -> Ownership:
@@ -109,11 +114,12 @@ def ownership(
         team: its folder, its package and its name as an owner.
         databases: names, or beginnings of names followed by ``*``; none is one of the team's own name.
         collections: names, with ``*`` for any characters; none is every collection.
+        group: whose members read; None is one of the team's name with ``-readers`` behind it.
         deployment: where the databases are; None is the only one.
         server: the server of the readers' route; None is the only one.
 
     Raises:
-        ConfigurationError: the name cannot be a team's, or a name or glob cannot be owned.
+        ConfigurationError: the name cannot be a team's, a name or glob cannot be owned, or the group has no name.
     """
     if not _TEAM.fullmatch(team) or team in _TAKEN:
         raise ConfigurationError(
@@ -127,8 +133,11 @@ def ownership(
     for name in collections:
         if not _COLLECTION.fullmatch(name):
             raise ConfigurationError(f"{name!r} cannot be granted here: use names of collections, with * in them")
+    if group is not None and (not group.isprintable() or not group.strip() or group == "*"):
+        raise ConfigurationError(f"{group!r} cannot be a group's name")
     return Ownership(
         team=team,
+        group=group or f"{team}-readers",
         databases=tuple(dict.fromkeys(databases)) or (team,),
         collections=tuple(dict.fromkeys(collections)) or ("*",),
         deployment=deployment,
@@ -182,9 +191,7 @@ class _Filled:
         elsewhere = _outside(wanted.databases)
         outside = ""
         if "*" not in wanted.collections:
-            outside = (
-                f'\n\tids(question(["TEAM-readers"], "read", "DATABASE", "{_outside(wanted.collections)}")) == set()'
-            )
+            outside = f'\n\tids(question(readers, "read", "DATABASE", "{_outside(wanted.collections)}")) == set()'
         words = {
             "OUTSIDE": outside,
             "ON_DOCUMENTS": self._condition(wanted.collections),

@@ -53,7 +53,7 @@ def _beside_the_callers(document: JsonObject) -> Iterator[tuple[str, str]]:
 def _caller(row: Any) -> Iterator[str]:
     groups = [" and ".join(group) for group in row["groups"] if group]
     yield f"group {' or '.join(groups)}" if groups else "any group"
-    if "*" not in row["route_groups"] and not (groups and {*groups} <= {*row["route_groups"]}):
+    if row["asks_more"]:
         yield f"also in {' or '.join(row['route_groups'])}"
     yield from (f"role {role}" for role in row["roles"])
     yield " or ".join(_agents(row))

@@ -305,3 +305,21 @@ async def test_mongodbs_own_names_are_marked_and_views_that_are_enough_named(tmp
     assert orders["views"] == ["hr.pay"]
     assert "also read through the view hr.pay" in told(orders)
     assert (await reached(folder, opa_binary, "sales.returns"))["views"] == []
+
+
+def one_route_more(tables: Any) -> None:
+    tables["routes"].append({**tables["routes"][0], "id": "others", "groups": ["others"]})
+    tables["routes"].append({**tables["routes"][0], "id": "elsewhere", "groups": ["others"], "server": "demo-rw"})
+
+
+async def test_a_route_that_asks_for_more_is_told_only_where_it_leads_elsewhere(
+    tmp_path: Path, opa_binary: str
+) -> None:
+    found = await reached(changed(tmp_path, one_route_more), opa_binary, "hr.teams")
+    rows = [
+        (row["grant"], row["route"], row["asks_more"]) for row in found["reach"] if row["grant"] == "hr-admins-read"
+    ]
+    assert ("hr-admins-read", "people-read-where-nothing-can-be-written", False) in rows
+    assert ("hr-admins-read", "elsewhere", True) in rows
+    assert "others" not in {route for _, route, _ in rows}
+    assert "also in others" in told(found)

@@ -37,6 +37,20 @@ looks_only_at(fields) if {
 }
 
 # METADATA
+# title: The access reads documents, and nothing of them comes back but these fields and what is inside them
+# description: >-
+#   For numbers by group: `lib.returns_only(["diagnosis"])` lets a pipeline count the documents of each diagnosis. The `_id` of
+#   a document comes back unless a projection leaves it out. A command of which it cannot be told does not pass.
+returns_only(fields) if {
+	input.access.kind == "read"
+	is_array(input.command.fields.returned)
+	count(fields) > 0
+	every path in input.command.fields.returned {
+		inside(path, fields)
+	}
+}
+
+# METADATA
 # title: The path is one of these fields, or lies inside one
 inside(path, fields) if {
 	some field in fields

@@ -86,6 +86,22 @@ test_counting_is_a_read_of_which_nothing_comes_back if {
 	}
 }
 
+test_returning_only_some_fields if {
+	lib.returns_only(["ward", "age"]) with input as reading([], ["ward", "age.group"])
+	lib.returns_only({"ward"}) with input as reading(["salary"], [])
+	not lib.returns_only(["ward"]) with input as reading([], ["ward", "_id"])
+	not lib.returns_only(["ward"]) with input as reading([], ["wards"])
+	not lib.returns_only(["ward"]) with input as reading([], [""])
+	not lib.returns_only([""]) with input as reading([], [""])
+	not lib.returns_only([]) with input as reading([], [])
+	not lib.returns_only(["ward"]) with input as reading([], "all")
+	not lib.returns_only(["all", ""]) with input as reading([], "all")
+	not lib.returns_only(["ward"]) with input as orders
+	every kind in ["insert", "metadata", "export", "delete"] {
+		not lib.returns_only(["ward"]) with input as object.union(reading([], ["ward"]), {"access": {"kind": kind}})
+	}
+}
+
 test_looking_only_at_some_fields if {
 	lib.looks_only_at(["status", "customer"]) with input as reading(["status", "customer.city"], [])
 	lib.looks_only_at({"customer.city"}) with input as reading(["customer.city"], [])
