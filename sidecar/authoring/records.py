@@ -13,7 +13,7 @@ import msgspec
 
 from sidecar.audit import canonical, record
 from sidecar.enforcement import OWN_SOURCE
-from sidecar.errors import ObligationNotSupported
+from sidecar.errors import ObligationNotSupported, ToolGroupOff
 from sidecar.model import Decision, JsonObject, JsonValue, Reason
 from sidecar.obligations import plan
 from sidecar.printing import escaped
@@ -215,19 +215,29 @@ def _shown(question: _Question) -> JsonObject:
 def _standing(found: _Record, decision: _Decision) -> DecisionOutcome:
     """Return what a recorded decision came to.
 
-    The decision of a record is OPA's own answer, also where the call was refused afterwards. Of these refusals only
-    that for an obligation follows from policy; a server that was away or a client that gave up says nothing about it.
+    The decision of a record is OPA's own answer, also where the call was refused afterwards; only a tool whose group is
+    off on the chosen server makes a deny of it. Of the other refusals that for an obligation follows from policy; a
+    server that was away or a client that gave up says nothing about it.
     """
     error = found.outcome.error if found.outcome is not None else None
     stood = error != ObligationNotSupported.label
-    reasons = (Reason(code=reason.code, source=reason.source, access=reason.access) for reason in decision.reasons)
+    reasons = [Reason(code=reason.code, source=reason.source, access=reason.access) for reason in decision.reasons]
+    if reasons == [_TOOL_OFF]:
+        # Settings denied what policy allowed; they may be others by now, and say nothing about policy.
+        reasons, allow = [], True
+    else:
+        allow = decision.allow
     return DecisionOutcome(
-        allow=decision.allow and stood,
-        reasons=frozenset(reasons) if stood or not decision.allow else frozenset({_unsupported(str(error))}),
+        allow=allow and stood,
+        reasons=frozenset(reasons) if stood or not allow else frozenset({_unsupported(str(error))}),
         server=found.server or "",
         grants=frozenset(decision.grants),
         obligations=_parts(found.obligations or []),
     )
+
+
+_TOOL_OFF: Final = Reason(code=ToolGroupOff.label, source=OWN_SOURCE)
+"""What stands in a record where the chosen server's settings leave the tool's group off."""
 
 
 def _unsupported(label: str) -> Reason:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from sidecar.commands import databases, derive
-from sidecar.enforcement.evidence import Evidence, settled, stage_of
+from sidecar.enforcement.evidence import Evidence, settled, stage_of, without_tool
 from sidecar.enforcement.livetools import LiveTools
 from sidecar.enforcement.names import ReachableNames
 from sidecar.enforcement.shadow import Shadow
@@ -23,12 +23,14 @@ from sidecar.enforcement.views import through_views
 from sidecar.enforcement.visibility import Visibility
 from sidecar.errors import (
     CallerSuspended,
+    CommandNotDerivable,
     DecisionUnavailable,
     DependencyError,
     InvalidRequest,
     PolicyDenied,
     SidecarError,
     TokenRejected,
+    ToolGroupOff,
     TooManyCalls,
     UnknownTool,
     UpstreamError,
@@ -206,8 +208,12 @@ class ToolCalls:
         )
         question = turn.question = document.decision_document(request, step_ns=self._rules.time_step_ns)
         read = partial(_read, accesses=len(command.accesses), servers=self._ports.upstreams.keys())
-        decision = turn.decision = await self._decide(question, read, turn)
+        decision = await self._decide(question, read, turn)
+        off = decision.allow and not self._live.is_on(decision.server, command.tool)
+        decision = turn.decision = without_tool(decision) if off else decision
         self._evidence.decided(turn)
+        if off:
+            raise CommandNotDerivable(ToolGroupOff.label, "The server that serves this call has no such tool.")
         if not decision.allow:
             raise PolicyDenied
         turn.server = decision.server

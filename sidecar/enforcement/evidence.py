@@ -24,6 +24,7 @@ from sidecar.errors import (
     PolicyDenied,
     SidecarError,
     TokenRejected,
+    ToolGroupOff,
     UpstreamError,
     UpstreamRefused,
     ViewsUnavailable,
@@ -313,6 +314,11 @@ def _label(error: SidecarError) -> str:
             return error.fault
         case _:
             return error.label
+
+
+def without_tool(decision: Decision) -> Decision:
+    """Return what an allow comes to whose server has the tool's group off: settings deny it, whatever policy says."""
+    return replace(decision, allow=False, reasons=(Reason(code=ToolGroupOff.label, source=OWN_SOURCE),))
 
 
 def _owners(decision: Decision) -> tuple[str, ...]:

@@ -49,6 +49,10 @@ class LiveTools:
         if off_everywhere(tool, self._groups):
             raise ToolGroupOff(f"tool group {', '.join(groups_off(tool, ()))} is off on every server")
 
+    def is_on(self, server: str, tool: str) -> bool:
+        """Return whether every group of a tool is on at a server."""
+        return not groups_off(tool, self._groups.get(server, ()))
+
     async def comparison(self, server: str) -> PinComparison:
         """Return how a server's tools stand to the pins.
 
@@ -92,8 +96,6 @@ class LiveTools:
             CommandNotDerivable: it changed, or this server does not offer it.
             UpstreamError: the server cannot be asked.
         """
-        if groups_off(tool, self._groups.get(server, ())):
-            raise CommandNotDerivable("tool_group_off", "The server that serves this call has no such tool.")
         match (await self.comparison(server))[tool]:
             case PinState.PINNED:
                 return

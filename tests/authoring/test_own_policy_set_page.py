@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from pymongo import MongoClient
 
 from sidecar.demo.identities import Person
 from tests import parts
@@ -92,7 +91,7 @@ async def test_the_set_of_another_world_is_made_from_the_page_and_serves(tmp_pat
     tables["servers"]["demo-rw"] = {"deployment": "main"}  # the test's deployment has a second server
     path.write_bytes(msgspec.json.encode(document))
     (runtime := tmp_path / "deployment").mkdir()
-    with deployed(runtime, database, policies=hospital, record=False) as running, MongoClient(database) as mongodb:
+    with deployed(runtime, database, policies=hospital, record=False) as running, running.database() as mongodb:
         mongodb["patients"]["patients"].insert_many(
             [{"name": name, "diagnosis": "flu", "ward": "north"} for name in ("Ann", "Ben")]
         )

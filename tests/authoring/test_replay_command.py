@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sidecar.authoring.replaying import replay
+from sidecar.enforcement.evidence import without_tool
 from sidecar.model import Decision, JsonObject
 from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import PdpAnswer, Question
@@ -237,8 +238,11 @@ def test_what_failed_after_an_allow_is_still_an_allow(decisions: dict[str, Decis
         book.call(ANALYST, decisions[text(ANALYST)], error=error)
     book.call(REGIONAL, decisions[text(REGIONAL)])
     assert b"obligation_unsupported" in book.lines[-1]
+    # What settings deny of an allow is nothing that a policy could differ about.
+    book.call(ANALYST, without_tool(decisions[text(ANALYST)]), error="tool_group_off")
+    assert b'"allow":false' in book.lines[-1]
     done = run("--audit", "-", "--policies", str(POLICIES), "--json", stdin=book.content)
-    assert counts(answer(done)) == {"same": 5}
+    assert counts(answer(done)) == {"same": 6}
 
 
 def test_configured_servers_are_the_ones_that_an_allow_may_go_to(recorded: Path, tmp_path: Path) -> None:

@@ -573,6 +573,9 @@ async def test_a_tool_whose_group_is_on_is_called_on_the_server_that_has_it_and_
     assert code(await other.send(call(EXPORT), await other.open())) in {"tool_group_off", "-32602"}
     assert other.upstream.permits == []
     assert [(event, status) for event, status, _ in other.told()] == [("refusal", "refused")]
+    (decision,) = [record["decision"] for record in other.records()]
+    off = {"code": "tool_group_off", "source": "sidecar", "access": None}
+    assert (decision["allow"], decision["reasons"]) == (False, [off]), "the record says what came of it"
 
 
 # --- what may not be seen ---------------------------------------------------------------------------------------------
