@@ -170,12 +170,16 @@ async def check_archives(archives: Archives, binary: str, issuers: Collection[st
     return replace(report, findings=tuple(archives.located(finding) for finding in report.findings))
 
 
-async def run_tests(engine: Engine, team: str | None = None) -> TeamTestReport:
+async def run_tests(
+    engine: Engine, team: str | None = None, *, only_cases: bool = False, measured: bool = True
+) -> TeamTestReport:
     """Run every test of the folder, its golden cases included, and measure what they reach.
 
     Args:
         engine: over the folder.
         team: run the tests of this team alone, and no golden cases.
+        only_cases: run the golden cases alone.
+        measured: measure what the tests reach, too; that takes three times as long (measured: 11 s of CPU, not 3 s).
 
     Raises:
         ConfigurationError: the tests do not compile.
@@ -183,6 +187,8 @@ async def run_tests(engine: Engine, team: str | None = None) -> TeamTestReport:
     options: tuple[str, ...] = ("--capabilities", CAPABILITIES, "--timeout", _TEST_LIMIT)
     if team is not None:
         options += ("--run", rf"^data\.mcp\.teams\.{re.escape(team)}\.")
+    if only_cases:
+        options += ("--run", r"^data\.mcp\.cases_test\.")
     cases = (golden.LOADED,) if team is None and golden.are_there(engine.folder) else ()
     paths = (*engine.policies.bundles, *cases)
     _, output = await engine.run("test", *options, "--format", "json", *paths)
@@ -190,7 +196,9 @@ async def run_tests(engine: Engine, team: str | None = None) -> TeamTestReport:
     if not isinstance(results, list):
         errors = "; ".join(map(str, await _compile(engine))) or printable(output)
         raise ConfigurationError(f"the tests do not run: {errors}")
-    _, report = await engine.run("test", *options, "--coverage", "--format", "json", *paths)
+    report = b"{}"
+    if measured and not only_cases:
+        _, report = await engine.run("test", *options, "--coverage", "--format", "json", *paths)
     single = [one for result in results for one in _singly(result)]
     failures = [violation for violation, failed, is_case in single if failed and not is_case]
     failures += await golden.told(engine, [violation for violation, failed, is_case in single if failed and is_case])

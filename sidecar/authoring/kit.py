@@ -28,7 +28,7 @@ from sidecar.authoring.reaching import AskedPlace, who
 from sidecar.authoring.replaying import ReplayReport
 from sidecar.authoring.scaffold import scaffold
 from sidecar.authoring.switched_off import Servers
-from sidecar.authoring.watching import team_of, watch
+from sidecar.authoring.watching import only_cases, team_of, watch
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
 from sidecar.identity import IdentityRules
 from sidecar.issuers import identity_rules
@@ -107,14 +107,18 @@ async def watch_checks(
 
 
 async def watch_tests(folder: Path, opa: str | None, tell: Callable[[TeamTestReport], None]) -> None:
-    """Run the tests of a policy folder now, and after every change those of the team that changed, until cancelled.
+    """Run the tests of a policy folder now, and after every change those of what changed, until cancelled.
 
-    A change of anything else, and of more than one team, runs all of them.
+    A change of one team runs its tests, a change of golden cases runs these; any other change runs all, and measures no
+    coverage again.
     """
 
     async def act(changed: frozenset[str] | None) -> None:
         try:
-            tell(await run_folder(folder, opa, team_of(changed)))
+            team = team_of(changed)
+            async with engine(settings.opa_binary(opa), folder) as held:
+                measured = changed is None or team is not None
+                tell(await run_tests(held, team, only_cases=only_cases(changed), measured=measured))
         except ConfigurationError as error:
             tell(TeamTestReport(passed=0, cases=0, failures=(_unusable(error),), coverage={}))
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
+from sidecar.authoring.cases import FOLDER as CASES
 from sidecar.policyset import TEAMS, Snapshot, snapshot
 
 _LOOK_S: Final = 0.2
@@ -39,3 +40,8 @@ def team_of(changed: frozenset[str] | None) -> str | None:
     """Return the one team whose folder all changes are in; None where more than that has to be looked at."""
     teams = {path.split("/")[1] if path.startswith(TEAMS) else "" for path in changed or {""}}
     return next(iter(teams)) if len(teams) == 1 and "" not in teams else None
+
+
+def only_cases(changed: frozenset[str] | None) -> bool:
+    """Whether nothing but golden cases changed."""
+    return bool(changed) and all(path.startswith(f"{CASES}/") and path.endswith(".json") for path in changed or ())

@@ -1,13 +1,17 @@
 """``policy init`` and ``policy new --write``: sets that pass from the first moment on, and what they refuse."""
 
+import asyncio
+import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from sidecar.authoring import kit
+from sidecar.authoring.checking import TeamTestReport
 from sidecar.authoring.differences import differences
-from sidecar.authoring.watching import team_of
-from tests.authoring.test_policy_folder_commands import OPA, answer, run
+from sidecar.authoring.watching import only_cases, team_of
+from tests.authoring.test_policy_folder_commands import OPA, POLICIES, answer, run
 
 
 def tables(folder: Path) -> dict[str, dict[str, object]]:
@@ -92,3 +96,35 @@ def test_a_change_within_one_team_is_that_teams_alone() -> None:
     assert team_of(frozenset({"teams/red/policy.rego", "teams/blue/data.json"})) is None
     assert team_of(frozenset({"teams/red/policy.rego", "platform/main.rego"})) is None
     assert team_of(None) is None
+
+
+def test_a_change_of_golden_cases_alone_is_theirs() -> None:
+    assert only_cases(frozenset({"cases/shop.json", "cases/more.json"}))
+    for others in ({"cases/shop.json", "platform/main.rego"}, {"cases/cases_test.rego"}, {"teams/cases/a.json"}):
+        assert not only_cases(frozenset(others))
+    assert not only_cases(frozenset())
+    assert not only_cases(None)
+
+
+@pytest.mark.real
+async def test_each_change_runs_what_changed(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    told: asyncio.Queue[TeamTestReport] = asyncio.Queue()
+    watching = asyncio.create_task(kit.watch_tests(folder, OPA, told.put_nowait))
+    try:
+        whole = await asyncio.wait_for(told.get(), 300)
+        assert (whole.failures, whole.cases > 60, "platform/main.rego" in whole.coverage) == ((), True, True)
+        policy = folder / "teams/people/policy.rego"
+        policy.write_text(policy.read_text().replace("hr-admins-read", "hr-admins-look"))
+        team = await asyncio.wait_for(told.get(), 300)
+        assert {one.file for one in team.failures} == {"teams/people/policy_test.rego"}
+        assert team.cases == 0
+        cases = folder / "cases/routes.json"
+        cases.write_text(cases.read_text().replace('"server": ""', '"server": "nowhere"', 1))
+        golden = await asyncio.wait_for(told.get(), 300)
+        assert {one.file for one in golden.failures} == {"cases/routes.json", "cases/people.json"}
+        assert golden.passed == golden.cases + 1, "the golden cases, and that there are some"
+        assert golden.coverage == {}
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
