@@ -30,7 +30,7 @@ test: setup ## every test, on real parts (ARGS='-k name' for a few; WORKERS=n pr
 check: setup ## format, lint, types, import contracts, policies, documents, compose, locks (ARGS=name for one)
 	@scripts/check $(ARGS)
 
-nightly: setup ## slow and rare checks, deep searches, every mutant; hours (ARGS='tests/mcp' for some of its tests)
+nightly: setup ## slow and rare checks, deep searches, every mutant; about two hours (ARGS='tests/mcp' for some of its tests)
 	@WORKERS=$(WORKERS) exec scripts/nightly $(ARGS)
 
 mutants: setup ## change every rule of the policies, one at a time: some test has to notice (minutes; ARGS='teams/…/policy.rego')

@@ -2,11 +2,12 @@
 // Standard input: `url`, `calls`, `callback`, and `browser`, a command that is given a link, logs in there and prints
 // where it was sent; `client_id` for a registered client; `bound` for tokens that are bound to a key (DPoP). Prints what
 // came of the calls, what it asked for and the kind of token it has, as JSON.
-import { execFileSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import path from "node:path";
+import { promisify } from "node:util";
 
 const [folder, name] = process.argv.slice(2);
 const told = JSON.parse(readFileSync(0, "utf8"));
@@ -64,7 +65,9 @@ async function withPerson(work) {
   } catch (error) {
     if (asked.length === before) throw error;
     const [program, ...words] = told.browser;
-    const back = new URL(execFileSync(program, [...words, asked.at(-1)], { encoding: "utf8" }));
+    // Not execFileSync: a loop that stands still does not see that the server closes an idle connection, and uses it.
+    const { stdout } = await promisify(execFile)(program, [...words, asked.at(-1)], { encoding: "utf8" });
+    const back = new URL(stdout);
     if (back.searchParams.get("state") !== provider.state()) throw new Error("the answer is to another question");
     await transport.finishAuth(older ? back.searchParams.get("code") : back.searchParams);
     return undefined;
