@@ -1,6 +1,6 @@
 """The settings of one MongoDB MCP server."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Self
 
@@ -22,6 +22,8 @@ ASKED_BY_DEFAULT: Final = frozenset(
     }
 )
 """Tools that MongoDB MCP server 3.0.4 asks a confirmation for unless it is told otherwise."""
+
+_WRITING: Final = frozenset({"$out", "$merge"})
 
 Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
 
@@ -111,10 +113,15 @@ class Server(SettingsGroup):
             raise ValueError(msg)
         return self
 
-    def asks_for(self, tool: str) -> bool:
-        """Whether the child would ask for a confirmation of a tool; what a server behind `url` does is not known."""
-        asked = self.confirmation_required_tools
-        return bool(self.command) and tool in (ASKED_BY_DEFAULT if asked is None else asked)
+    def asks_for(self, tool: str, stages: Collection[str] = ()) -> bool:
+        """Whether the child would ask for a confirmation of a call; what a server behind `url` does is not known.
+
+        Args:
+            tool: its tool.
+            stages: those of its pipeline. A stage that writes is always asked about (MongoDB MCP server 3.0.4).
+        """
+        asked = ASKED_BY_DEFAULT if self.confirmation_required_tools is None else self.confirmation_required_tools
+        return bool(self.command) and (tool in asked or not _WRITING.isdisjoint(stages))
 
     def files(self) -> Mapping[str, Path | None]:
         """Return the files that are named, by setting."""

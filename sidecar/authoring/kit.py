@@ -303,7 +303,8 @@ def _confirmed(decided: DecisionReport, config: Settings) -> DecisionReport:
     if not decided.allow:
         return decided
     tool, chosen = document["question"]["action"]["tool"], document["decision"]["server"]
-    if not any(one.asks_for(tool) for one in config.servers if one.name == chosen):
+    stages = document["question"]["command"]["stages"]
+    if not any(one.asks_for(tool, stages) for one in config.servers if one.name == chosen):
         return decided
     note = f"the confirmation that server {chosen} asks for {tool} reaches nobody: the call is carried out without it"
     return replace(decided, document={**document, "notes": [*document.get("notes", ()), note]})

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from sidecar.model import Trait
 from tests import parts
 from tests.terminal import ACTS, on_a_terminal
 
@@ -472,3 +473,31 @@ def test_a_confirmation_that_reaches_nobody_is_said_of_the_call_that_would_ask(t
     )
     assert status == 0
     assert ("reaches nobody" in shown) is said
+
+
+@pytest.mark.parametrize(("stage", "said"), [({"$out": "returns"}, True), ({"$match": {}}, False)])
+def test_a_stage_that_writes_is_always_asked_about_and_nobody_is_asked(tmp_path, stage, said) -> None:
+    policies = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    (policies / "teams/loading/more.rego").write_text(
+        "package mcp.teams.loading\n\nimport data.mcp.lib\n\n"
+        'grant contains {"id": "all"} if {\n\tlib.in_group("loaders")\n\tinput.access.database == "staging"\n}\n'
+    )
+    path = policies / "platform/data.json"
+    document = msgspec.json.decode(path.read_bytes())
+    tables = document["mcp"]["platform"]
+    kinds = ["read", "insert", "delete", "create", "drop", "update", "metadata", "index"]
+    tables["deployments"]["demo"]["databases"]["staging"]["delegated"] = [{"kinds": kinds, "collections": ["*"]}]
+    tables["agents"]["default"]["kinds"] = kinds
+    tables["traits"] |= {trait.value: {"groups": ["*"]} for trait in Trait}
+    path.write_bytes(msgspec.json.encode(document))
+    question = asked("loaders", iss="https://idp.example", scope="mongodb:read mongodb:write mongodb:admin")
+    place = {"connectionId": "preconfigured", "database": "staging", "collection": "orders"}
+    question["call"] = {"name": "aggregate", "arguments": {**place, "pipeline": [stage]}}
+    status, text = on_a_terminal(
+        *("decide", "--json", "--policies", str(policies)),
+        stdin=json.dumps(question).encode(),
+        environment=configured(tmp_path, "[]"),
+    )
+    decided = msgspec.json.decode(text)
+    assert (status, decided["enforcement"]) == (0, {"allow": True, "reasons": []}), decided
+    assert any("asks for aggregate reaches nobody" in note for note in decided.get("notes", [])) is said
