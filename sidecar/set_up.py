@@ -17,6 +17,7 @@ from sidecar.oauth import key_sets
 from sidecar.ports import Clock
 from sidecar.setting_names import suggestion
 from sidecar.settings import Settings
+from sidecar.telemetry import exporter_fault
 from sidecar.upstream import Databases, doubtful_options, without_credentials
 
 _LOG = logging.getLogger("sidecar.app")
@@ -38,6 +39,8 @@ def require(config: Settings, clock: Clock) -> None:
     _require_keys(config)
     _require_addresses(config)
     _require_own_files(config)
+    if fault := exporter_fault(settings.exporter_variables()):
+        raise ConfigurationError(fault)
     if not EARLIEST_NS <= clock.time_ns() < LATEST_NS:
         raise ConfigurationError(
             f"the system clock shows {clock.time_ns() // 10**9} seconds since 1970, so no token could be verified: "

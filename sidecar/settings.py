@@ -431,6 +431,11 @@ def exporter(signal: Literal["TRACES", "METRICS"]) -> Exporter:
     return Exporter(endpoint="" if off else endpoint, protocol=protocol)
 
 
+def exporter_variables() -> Mapping[str, str]:
+    """Return OpenTelemetry's own variables."""
+    return {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
+
+
 def proxy_for(url: str) -> str | None:
     """Return the proxy that the environment names for an address (``HTTPS_PROXY``, ``NO_PROXY``), or None.
 

@@ -1,8 +1,9 @@
 """What traces and metrics share: the service's name, the exporters, and a shutdown that does not hang."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
@@ -37,6 +38,37 @@ def require_http_protobuf(protocol: str) -> None:
         raise ConfigurationError(
             f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}: use http/protobuf (port 4318), the only one built in"
         )
+
+
+_NUMBERS: Final = (
+    "OTEL_BSP_SCHEDULE_DELAY",
+    "OTEL_BSP_MAX_QUEUE_SIZE",
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
+    "OTEL_BSP_EXPORT_TIMEOUT",
+    "OTEL_METRIC_EXPORT_INTERVAL",
+    "OTEL_METRIC_EXPORT_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT",
+)
+
+
+def exporter_fault(environ: Mapping[str, str]) -> str:
+    """Say which of OpenTelemetry's variables the SDK would trip over or silently not use; empty where none is.
+
+    Args:
+        environ: the variables.
+    """
+    for name in ("", "_TRACES", "_METRICS"):
+        variable = f"OTEL_EXPORTER_OTLP{name}_ENDPOINT"
+        parts = urlsplit(environ.get(variable, ""))
+        if any(parts) and (parts.scheme not in {"http", "https"} or not parts.hostname):
+            return f"{variable} is no http://host:port or https://host:port"
+    for variable in _NUMBERS:
+        value = environ.get(variable, "")
+        if value and not value.replace(".", "", 1).isdecimal():
+            return f"{variable} is no number"
+    return ""
 
 
 def within(seconds: float, end: Callable[[], None]) -> bool:

@@ -551,6 +551,15 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
     # the machine
     "a clock at its beginning": (attribute("clock_ns", 5 * 10**9), "clock"),
     "a clock far ahead": (attribute("clock_ns", 5_000_000_000 * 10**9), "clock"),
+    "an exporter's address without a scheme": (
+        variable("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318"),
+        "OTEL_EXPORTER_OTLP_ENDPOINT is no http://",
+    ),
+    "an exporter's address without a host": (
+        variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://"),
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is no http://",
+    ),
+    "a word for an exporter's number": (variable("OTEL_BSP_SCHEDULE_DELAY", "often"), "OTEL_BSP_SCHEDULE_DELAY"),
     "an exporter without support": (
         both(
             variable("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"),
