@@ -1,0 +1,46 @@
+"""While our own loop is busy with something else, OPA answers in time and is believed to."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sidecar.opa.hot_standby import HotStandby
+from sidecar.opa.managed import ManagedOpa
+from sidecar.ports import Question
+
+pytestmark = pytest.mark.real
+
+TIMEOUT_S = 3.0
+
+
+async def test_a_loop_that_stands_still_times_out_no_question_and_takes_no_opa_out(
+    make_policies: Callable[..., Path], opa_binary: str, runtime: Path
+) -> None:
+    managed = ManagedOpa(
+        opa_binary,
+        make_policies(),
+        directory=runtime,
+        timeout_s=TIMEOUT_S,
+        start_timeout_s=60.0,
+        probe_interval_s=0.3,
+    )
+    await managed.start(standby=True)
+    try:
+        pair = managed._current
+        assert isinstance(pair, HotStandby)
+        before = pair.pids
+        for turn in range(2):
+            asked = [
+                asyncio.create_task(managed.ask(Question.VISIBILITY, {"echo": [turn, number]})) for number in range(8)
+            ]
+            await asyncio.sleep(0.1)  # they are on their way
+            time.sleep(TIMEOUT_S + 1)  # noqa: ASYNC251 - the loop stands still: that is what is staged
+            assert [(await one).result for one in asked] == [[turn, number] for number in range(8)]
+            await asyncio.sleep(1)  # several probes
+        assert pair.pids == before
+        assert managed._current is pair
+    finally:
+        await managed.stop()
