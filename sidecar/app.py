@@ -245,6 +245,7 @@ def _rules(config: Settings) -> EnforcementRules:
         audit_arguments=config.audit.arguments == "full",
         audit_question=config.audit.question,
         calls_per_identity=config.sessions.calls_per_identity,
+        challenges=config.step_up == "http",
     )
 
 

@@ -229,9 +229,12 @@ class InsufficientScope(SidecarError):
     public = "The token's scope does not cover this operation."
     code = 1403
 
-    def __init__(self, detail: str = "", *, scopes: tuple[str, ...] = ()) -> None:
+    def __init__(self, detail: str = "", *, missing: tuple[str, ...] = (), scopes: tuple[str, ...] = ()) -> None:
         super().__init__(detail)
+        self.missing = missing
+        """What the token lacks."""
         self.scopes = scopes
+        """What to ask for: those, after what the token has already."""
 
 
 class CallerSuspended(SidecarError):

@@ -311,6 +311,16 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepUp:
+    """The scopes with which a refused call would be allowed."""
+
+    missing: tuple[str, ...]
+    """What the token lacks, and no more than this call needs."""
+    held: tuple[str, ...] = ()
+    """The scopes of the token that the platform's data knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccessVerdict:
     """What policy said of one access: whose it is, which grants matched, under which obligations."""
 
@@ -344,6 +354,8 @@ class Decision:
     accesses: tuple[AccessVerdict, ...]
     revision: str
     approval: JsonObject | None = None
+    step_up: StepUp | None = None
+    """Only of a deny: what policy says a token would have to have besides."""
     decision_id: str = ""
 
     @property

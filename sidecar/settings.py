@@ -188,6 +188,9 @@ class Settings(BaseSettings):
     """Host headers that the admin listener serves besides its address; needed where probes dial a name."""
     scopes: tuple[str, ...] = ("mongodb:read",)
     """The baseline scopes that metadata and challenges name."""
+    step_up: Literal["http", "result"] = "http"
+    """How a call is refused that only lacks scopes: `http` answers with status 403 and a challenge, and clients sign in
+    again; `result` with a tool result, for clients that cannot sign in again and end their session on an error."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The least severe messages that go to standard error."""
     dpop_nonce_key_file: Path | None = None

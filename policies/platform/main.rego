@@ -16,6 +16,7 @@ import data.mcp.platform.facts
 import data.mcp.platform.guardrails
 import data.mcp.platform.input_check
 import data.mcp.platform.routing
+import data.mcp.platform.step_up
 import data.mcp.platform.verdicts
 import data.mcp.platform.views
 import data.mcp.platform.visible
@@ -30,10 +31,22 @@ revision := data.mcp.revision if is_string(data.mcp.revision)
 
 # METADATA
 # title: May this call happen
-# description: Allow or deny with reasons, the server to forward to, and one verdict per access with its obligations.
+# description: >-
+#   Allow or deny with reasons, the server to forward to, and one verdict per access with its obligations. A deny that more
+#   scopes would turn into an allow says which (`step_up`); that is looked at only where there is a deny.
 # scope: document
 # entrypoint: true
-decision := closed("invalid_input") if {
+decision := object.union(judged, {"step_up": offer}) if {
+	not judged.allow
+	input_check.valid
+	configuration.sound
+	offer := step_up.offer
+} else := judged
+
+# METADATA
+# title: The decision with the scopes that the token has
+# scope: document
+judged := closed("invalid_input") if {
 	not input_check.valid
 } else := closed("platform_data_invalid") if {
 	not configuration.sound

@@ -14,10 +14,16 @@ import data.mcp.platform.touched
 # METADATA
 # title: A route that this caller may take
 caller_fits(route) if {
+	caller_could_fit(route)
+	names.any_of(route.scopes, input.subject.scopes)
+}
+
+# METADATA
+# title: A route that this caller may take with the right scope
+caller_could_fit(route) if {
 	issuers.counts(route)
 	names.any_of(route.groups, input.subject.groups)
 	names.matches(route.agents, input.actor.id)
-	names.any_of(route.scopes, input.subject.scopes)
 }
 
 # METADATA

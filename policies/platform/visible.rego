@@ -2,10 +2,11 @@
 # title: What a caller may see in a list of tools
 # description: >-
 #   A tool shows if everything that each of its calls needs could be allowed on one server: a route of this caller covers it, the
-#   agent and the token's scopes reach it, it is not closed to everybody, the platform delegated it to an owner in that server's
-#   deployment, and that owner could still grant it. What the owners could grant is `possible`: what partial evaluation left
-#   of their grants, or null where that cannot be had; then every delegation counts as granted. Denies, windows and
-#   obligations are not looked at: to show too much is harmless, the call is decided anyway.
+#   agent reaches it, it is not closed to everybody, the platform delegated it to an owner in that server's deployment, and that
+#   owner could still grant it. Scopes that the token lacks count as well: a call that lacks them says so, and the client can
+#   ask for them. What the owners could grant is `possible`: what partial evaluation left of their grants, or null where that
+#   cannot be had; then every delegation counts as granted. Denies, windows and obligations are not looked at: to show too
+#   much is harmless, the call is decided anyway.
 # schemas:
 #   - input: schema.visibility
 package mcp.platform.visible
@@ -17,6 +18,7 @@ import data.mcp.platform.input_check
 import data.mcp.platform.issuers
 import data.mcp.platform.names
 import data.mcp.platform.routing
+import data.mcp.platform.step_up
 
 # METADATA
 # title: The routes of this caller that lead somewhere
@@ -24,7 +26,8 @@ import data.mcp.platform.routing
 open_routes := [route |
 	some route in data.mcp.platform.routes
 	data.mcp.platform.servers[route.server].deployment
-	routing.caller_fits(route)
+	routing.caller_could_fit(route)
+	step_up.within_reach(route)
 	ceilings.agent_reaches(route.server)
 ]
 
@@ -65,7 +68,7 @@ owners contains held.owner if {
 kinds[index] := {kind |
 	some kind in route.kinds
 	kind in ceilings.agent.kinds
-	kind in ceilings.scoped_kinds
+	kind in step_up.kinds_within_reach
 	not kind in data.mcp.platform.refused_kinds
 	delegated(data.mcp.platform.servers[route.server].deployment, kind)
 } if {

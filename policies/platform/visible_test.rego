@@ -28,9 +28,19 @@ test_broken_data_shows_nothing if {
 	fixture.list(fixture.listing, {"windows": "x"}) == nothing
 }
 
-test_the_scopes_bound_what_shows if {
-	fixture.list(patched("/subject/scopes", ["read"]), {}) == {"v": 1, "tools": ["aggregate", "find"], "servers": ["ro"]}
-	fixture.list(patched("/subject/scopes", []), {}) == {"v": 1, "tools": [], "servers": ["ro"]}
+test_scopes_that_the_token_lacks_do_not_hide_what_they_open if {
+	every scopes in [["read"], [], ["other"], ["read", "write"]] {
+		fixture.list(patched("/subject/scopes", scopes), {}) == fixture.list(fixture.listing, {})
+	}
+	count(fixture.list(fixture.listing, {}).tools) > 0
+}
+
+test_what_no_scope_opens_does_not_show if {
+	read := {"v": 1, "tools": ["aggregate", "find"], "servers": ["ro"]}
+	fixture.list(fixture.listing, {"scopes": {"read": ["read"]}, "routes": fixture.tables.routes}).tools == ["aggregate", "find"]
+	routes := [fixture.tables.routes[0], object.union(fixture.tables.routes[1], {"scopes": ["a b"]})]
+	fixture.list(fixture.listing, {"routes": routes}) == read
+	fixture.list(patched("/subject/scopes", []), {"scopes": {"read": ["read"]}, "scope_issuers": {"read": []}}).tools == []
 }
 
 test_the_agents_ceiling_bounds_what_shows if {

@@ -334,6 +334,7 @@ def _decision(decision: Decision) -> JsonObject:
         "grants": _names(decision.grants),
         "revision": decision.revision,
         "opa_decision_id": decision.decision_id,
+        **({"missing_scopes": _names(decision.step_up.missing)} if decision.step_up is not None else {}),
     }
 
 

@@ -8,6 +8,7 @@ import data.mcp.platform.guardrails
 import data.mcp.platform.issuers
 import data.mcp.platform.names
 import data.mcp.platform.routing
+import data.mcp.platform.step_up
 import data.mcp.platform.terms
 import data.mcp.platform.touched
 import data.mcp.platform.verdicts
@@ -140,21 +141,63 @@ rows(ways, denies) := [row |
 	issuers.counts(entry)
 	visible.meets(grant.collections, entry.collections)
 	kinds := {kind | some kind in entry.kinds; kind in visible.kinds[at]; visible.listed(grant.kinds, {kind})}
-	count(kinds) > 0
+	some [part, lacks] in parts(route, deployment, kinds)
 	row := {
+		"lacks": lacks,
 		"way": index,
 		"server": route.server,
 		"route": route.id,
 		"deployment": deployment,
 		"table": table,
 		"name": name,
-		"kinds": sort(kinds),
+		"kinds": sort(part),
 		"delegated": entry.collections,
 		"obligations": held.obligations,
-		"windows": windows(table, name, kinds),
+		"windows": windows(table, name, part),
 		"denied": denied(denies, held.owner, table, name),
 	}
 ]
+
+# The kinds of a row, apart by what the token lacks for them: lists of scopes, of each of which it needs one.
+parts(route, deployment, kinds) := {[part, lacks] |
+	some some_kind in kinds
+	lacks := lacking(route, some_kind)
+	part := {kind |
+		some kind in kinds
+		lacking(route, kind) == lacks
+		needless(deployment, kind, lacks) == false
+	}
+	count(part) > 0
+}
+
+# What is lacked on one way matters only where no other way lacks less.
+needless(deployment, kind, lacks) := count([true |
+	some at, route in visible.routes
+	data.mcp.platform.servers[route.server].deployment == deployment
+	kind in visible.kinds[at]
+	less := {one | some one in lacking(route, kind)}
+	less != {one | some one in lacks}
+	count(less - {one | some one in lacks}) == 0
+]) > 0
+
+lacking(route, kind) := sort([sort(one) |
+	some one in ways
+	count([other | some other in ways; other != one; count(other - one) == 0]) == 0
+]) if {
+	ways := {way | some way in [for_kind(kind), for_route(route)]; count(way) > 0}
+}
+
+for_kind(kind) := set() if kind in ceilings.scoped_kinds
+
+for_kind(kind) := {scope | some scope in step_up.known; kind in data.mcp.platform.scopes[scope]} if {
+	not kind in ceilings.scoped_kinds
+}
+
+for_route(route) := set() if names.any_of(route.scopes, input.subject.scopes)
+
+for_route(route) := {scope | some scope in route.scopes; scope in step_up.known} if {
+	not names.any_of(route.scopes, input.subject.scopes)
+}
 
 # The denies that could hold in a place, by their index.
 denied(denies, owner, table, name) := [index |
@@ -195,8 +238,9 @@ own_rows := [row |
 	names.matches(grant.deployments, deployment)
 	names.any_of(grant.groups, input.subject.groups)
 	kinds := {kind | some kind in grant.kinds; kind in entry.kinds; kind in visible.kinds[at]}
-	count(kinds) > 0
+	some [part, lacks] in parts(route, deployment, kinds)
 	row := {
+		"lacks": lacks,
 		"grant": grant.id,
 		"databases": grant.databases,
 		"collections": grant.collections,
@@ -206,9 +250,9 @@ own_rows := [row |
 		"deployment": deployment,
 		"table": table,
 		"name": name,
-		"kinds": sort(kinds),
+		"kinds": sort(part),
 		"obligations": held.obligations,
-		"windows": windows(table, name, kinds),
+		"windows": windows(table, name, part),
 	}
 ]
 

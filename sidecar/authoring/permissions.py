@@ -290,6 +290,13 @@ def _either(some: list[str] | None, others: list[str] | None) -> list[str] | Non
     return None if some is None or others is None else sorted({*some, *others})
 
 
+def _lacks(row: dict[str, Any]) -> Iterator[str]:
+    """Say which scopes the token lacks for a row."""
+    for scopes in row["lacks"]:
+        one_of = "" if len(scopes) == 1 else "one of "
+        yield f"with {one_of}{', '.join(scopes)}, which the token lacks"
+
+
 def _needed(way: PossibleGrant, grant: Any, known: dict[str, Any], writing: TermWriter) -> Iterator[str]:
     """Say what only has to be there: the compiler has a name for it, which nothing else uses."""
     times = Counter(variables([way.grant, *way.conditions]))
@@ -315,7 +322,11 @@ def _row(row: dict[str, Any], way: _Way) -> dict[str, Any]:
         "database": _database(row, way),
         "collections": sorted(collections) if collections is not None else way.globs or row["delegated"],
         "kinds": row["kinds"],
-        "conditions": [*(_conditions(row, way) or ()), *hours_of_windows(row["windows"], row["kinds"])],
+        "conditions": [
+            *(_conditions(row, way) or ()),
+            *hours_of_windows(row["windows"], row["kinds"]),
+            *_lacks(row),
+        ],
         **{part: way.grant.get(part) for part in OBLIGATIONS},
         "platform_obligations": _obligations(row),
     }
@@ -331,7 +342,7 @@ def _own_row(row: dict[str, Any]) -> dict[str, Any]:
         "database": row["name"] + ("*" if row["table"] == "prefixes" else ""),
         "collections": row["collections"],
         "kinds": row["kinds"],
-        "conditions": [*hours_of_windows(row["windows"], row["kinds"])],
+        "conditions": [*hours_of_windows(row["windows"], row["kinds"]), *_lacks(row)],
         **dict.fromkeys(OBLIGATIONS),
         "names": row["names"],
         "platform_obligations": _obligations(row),

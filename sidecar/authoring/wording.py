@@ -228,6 +228,8 @@ def _decision_lines(document: JsonObject) -> Iterator[tuple[str, str]]:
             yield f"  closed to this caller: the trait {one['trait']}{': ' if places else ''}{places}", "yellow"
         for reason in explanation["reasons"]:
             yield from _reason_lines(reason)
+    if "step_up" in decision:
+        yield f"  with {' and '.join(decision['step_up']['missing'])} in the token too, policy would allow it", "yellow"
 
 
 def _plain_decision(question: Any, decision: Any) -> Iterator[tuple[str, str]]:

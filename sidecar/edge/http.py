@@ -198,16 +198,16 @@ class _Edge:
         """Answer for the metadata: public, and readable by scripts of any origin (A-01)."""
         readable = {"Access-Control-Allow-Origin": "*"}
         match request.method:
-            case "GET":
+            case "GET" | "HEAD":
                 return web.Response(body=self._metadata, content_type=admission.JSON, headers=readable)
             case "OPTIONS":  # a browser client adds MCP-Protocol-Version, which is not a header of simple requests
                 allowed = {
-                    "Access-Control-Allow-Methods": "GET",
+                    "Access-Control-Allow-Methods": "GET, HEAD",
                     "Access-Control-Allow-Headers": "MCP-Protocol-Version",
                 }
                 return web.Response(status=204, headers=readable | allowed)
             case _:
-                return web.Response(status=405, headers={"Allow": "GET, OPTIONS"})
+                return web.Response(status=405, headers={"Allow": "GET, HEAD, OPTIONS"})
 
     async def _admit(self, request: web.Request, handler: _MethodHandler) -> web.StreamResponse:
         exchange = self._exchange_of(request)

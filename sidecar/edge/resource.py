@@ -86,6 +86,7 @@ class ProtectedResource:
             return proof_challenge(self.proof_algorithms, self.uri.metadata_url, wrong)
         code = next((_ERROR_CODE[kind] for kind in type(error).__mro__ if kind in _ERROR_CODE), None)
         needed = error.scopes if isinstance(error, InsufficientScope) and error.scopes else self.scopes
-        said = challenge(self.uri.metadata_url, needed, code)
+        description = error.public if isinstance(error, InsufficientScope) else None
+        said = challenge(self.uri.metadata_url, needed, code, description)
         # Bearer first: clients of MCP look for it at the beginning.
         return f"{said}, {proof_challenge(self.proof_algorithms)}" if self.proof_algorithms else said

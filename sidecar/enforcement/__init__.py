@@ -1,9 +1,9 @@
 """The policy enforcement point: ``point`` owns the order, ``turn`` the facts of a message, ``evidence`` its record."""
 
 from sidecar.enforcement.budget import Budget
-from sidecar.enforcement.evidence import OWN_SOURCE
 from sidecar.enforcement.killswitch import KillSwitch, OperatorCommandFailed
 from sidecar.enforcement.point import EnforcementPoint
+from sidecar.enforcement.replies import OWN_SOURCE
 from sidecar.enforcement.suspensions import Suspensions
 from sidecar.enforcement.turn import Caller, EnforcementRules, Exchange, Ports, Reply
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final
 
 from sidecar.commands import databases, derive
+from sidecar.enforcement import replies
 from sidecar.enforcement.evidence import Evidence, settled, stage_of, without_tool
 from sidecar.enforcement.livetools import LiveTools
 from sidecar.enforcement.names import ReachableNames
@@ -26,6 +27,7 @@ from sidecar.errors import (
     CommandNotDerivable,
     DecisionUnavailable,
     DependencyError,
+    InsufficientScope,
     InvalidRequest,
     PolicyDenied,
     SidecarError,
@@ -106,13 +108,19 @@ class ToolCalls:
                 result = (await self._call(call, turn)).result
             except UnknownTool:
                 raise
-            except SidecarError as error:
+            except SidecarError as caught:
+                lacking = await self._lacking(call, turn) if isinstance(caught, PolicyDenied) else None
+                if lacking is not None and self._rules.challenges and not turn.batched:
+                    raise lacking from caught
+                error = lacking or caught
                 if not turn.committed:
                     if await self._hidden(error, turn):
                         msg = f"hidden from this caller; otherwise {error.label}"
                         raise UnknownTool(msg) from error
                     await self._evidence.refusal(turn, error, stage=stage_of(error))
-                result = self._evidence.denial(turn, error)
+                else:
+                    self._evidence.tell(turn, error)
+                result = replies.denial(turn, error)
         return jsonrpc.encode_result(message.id, result)
 
     def cancel(self, session: Session, request_id: JsonValue) -> None:
@@ -180,6 +188,22 @@ class ToolCalls:
         permit = await self._commit(call, decision, turn)
         return await self._forward(permit, todo, turn)
 
+    async def _lacking(self, call: ToolCall, turn: Turn) -> InsufficientScope | None:
+        """Return what a call lacks that policy refused, if scopes are all that it lacks.
+
+        Policy says which, and then they are tried: the same call of a token that has them, up to the commit.
+        """
+        step_up = turn.decision.step_up if turn.decision is not None else None
+        if step_up is None or turn.named is None:
+            return None
+        try:
+            allowed = await self._ask(turn.named, turn.supposing(step_up.missing))
+            plan(allowed, call.name)
+            await self._live.require_pinned(allowed.server, call.name)
+        except SidecarError:
+            return None
+        return replies.insufficient_scope(step_up)
+
     def _derive(self, call: ToolCall, turn: Turn) -> Command:
         with self._ports.tracer.step("derive"):
             turn.named = turn.command = derive(call)
@@ -211,7 +235,8 @@ class ToolCalls:
         decision = await self._decide(question, read, turn)
         off = decision.allow and not self._live.is_on(decision.server, command.tool)
         decision = turn.decision = without_tool(decision) if off else decision
-        self._evidence.decided(turn)
+        if not turn.supposed:
+            self._evidence.decided(turn)
         if off:
             raise CommandNotDerivable(ToolGroupOff.label, "The server that serves this call has no such tool.")
         if not decision.allow:
@@ -221,7 +246,7 @@ class ToolCalls:
 
     async def _decide(self, question: JsonObject, read: Callable[[PdpAnswer], Decision], turn: Turn) -> Decision:
         """Ask the serving policy set, and the candidate beside it where there is one."""
-        candidate = self._ports.candidate
+        candidate = None if turn.supposed else self._ports.candidate
         shadow = Shadow(candidate, question, read) if candidate is not None else None
         try:
             decision = read(await self._question(Question.DECISION, question))
@@ -245,7 +270,9 @@ class ToolCalls:
                 ports.metrics.asked(ports.clock.monotonic() - began)
 
     async def _commit(self, call: ToolCall, decision: Decision, turn: Turn) -> Permit:
-        """Store the intent; only then is there a permit (law 4)."""
+        """Store the intent; only then is there a permit (law 4), and none for what is only supposed."""
+        if turn.supposed:
+            raise ValueError("what is only supposed permits nothing")
         if turn.flight is not None and turn.flight.cancelled:
             raise CancelledByClient
         self._still(turn)
@@ -367,7 +394,7 @@ class ToolCalls:
 
     async def _hidden(self, error: SidecarError, turn: Turn) -> bool:
         """Whether the refused tool is not on this caller's list, and so must be answered as unknown."""
-        if isinstance(error, DependencyError | CancelledByClient | CallerSuspended):
+        if isinstance(error, DependencyError | CancelledByClient | InsufficientScope | CallerSuspended):
             return False
         try:
             visible = await self._visible(turn)

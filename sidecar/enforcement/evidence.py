@@ -6,20 +6,20 @@ a filter's values or a document.
 """
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from sidecar.audit import record
 from sidecar.enforcement.budget import Budget
+from sidecar.enforcement.replies import OWN_SOURCE, owner_to_ask
 from sidecar.enforcement.turn import CancelledByClient, EnforcementRules, OutcomeNotRecorded, Ports, Turn
-from sidecar.enforcement.views import BEHIND, folded
 from sidecar.errors import (
     AuditUnavailable,
     CallerSuspended,
     CallRefused,
     DecisionUnavailable,
     DependencyError,
+    InsufficientScope,
     ObligationNotSupported,
     PolicyDenied,
     SidecarError,
@@ -34,13 +34,6 @@ from sidecar.model import Access, Command, Decision, Identity, JsonObject, Reaso
 from sidecar.ports import AttributeValue
 
 TOOL_ERROR: Final = "tool_error"
-
-OWN_SOURCE: Final = "sidecar"
-"""Who says a reason that is not policy's."""
-
-
-_NOT_GRANTED: Final = "not_granted"
-"""What a caller reads where a view cannot be read for certain: the same as where one of its sources is not granted."""
 
 
 class Evidence:
@@ -114,7 +107,7 @@ class Evidence:
         self._ports.metrics.refused(stage, error.label)
         if isinstance(error, DecisionUnavailable):
             self._ports.metrics.faulted(error.fault)
-        self._tell(turn, error)
+        self.tell(turn, error)
         suppressed: int | None = 0
         if turn.caller is None:
             suppressed = self._strangers.admit(turn.exchange.client_ip, self._ports.clock.monotonic())
@@ -142,57 +135,10 @@ class Evidence:
         """Count a decision of policy."""
         decision = turn.decision
         if decision is not None:
-            reason, owner = denials.decisive(decision.reasons), _owner(decision) or ""
+            reason, owner = denials.decisive(decision.reasons), owner_to_ask(decision) or ""
             self._ports.metrics.decided(allow=decision.allow, reason=reason, owner=owner, tool=turn.tool)
         if turn.opinion is not None:
             self._ports.metrics.shadowed(turn.opinion.difference, tool=turn.tool)
-
-    def denial(self, turn: Turn, error: SidecarError) -> bytes:
-        """Return the tool result of a refused call: one sentence for the model, and an object for machines."""
-        turn.error = error.label
-        if turn.committed:
-            turn.span.fail(error.label, error.public)
-            self._tell(turn, error)
-        decision = turn.decision
-        named: tuple[Access, ...] = turn.named.accesses if turn.named is not None else ()
-        owner = _owner(decision) if decision is not None else None
-        path = ""
-        match error:
-            case PolicyDenied() if decision is not None and turn.command is not None:
-                owners = _owners(decision)
-                reasons = folded(_own_bounds(decision.reasons, turn.named), named, turn.command.accesses, owners)
-                decision = replace(decision, reasons=reasons, accesses=decision.accesses[: len(named)])
-                owner = _owner(decision)
-                text = denials.explain(reasons, named, owners[: len(named)])
-            case ObligationNotSupported() if decision is not None and turn.command is not None:
-                owners = _owners(decision)
-                unmet = Reason(code=error.label, source=OWN_SOURCE, access=error.access)
-                reasons = folded([unmet], named, turn.command.accesses, owners)
-                decision = replace(decision, reasons=reasons, accesses=decision.accesses[: len(named)])
-                owner = _owner(decision)
-                text = denials.explain(reasons, named, owners[: len(named)], error.conditions)
-                reasons = (Reason(code=error.label, source=OWN_SOURCE),)
-            case CallRefused() if named and error.reason in BEHIND:
-                home = next((index for index, access in enumerate(named) if access.via == error.path), None)
-                reasons = (Reason(code=_NOT_GRANTED, source="platform", access=home),)
-                text = denials.explain(reasons, named, ())
-            case CallRefused():
-                reasons, path = (Reason(code=error.reason, source=OWN_SOURCE),), error.path
-                text = denials.unreadable(error.message, path)
-            case DecisionUnavailable():
-                reasons, text = (Reason(code=error.label, source=f"opa.{error.fault}"),), error.public
-            case _:
-                reasons, text = (Reason(code=error.label, source=OWN_SOURCE),), error.public
-        body: JsonObject = {
-            "allow": False,
-            "reasons": [_said(reason) for reason in reasons],
-            "request_id": turn.request_id,
-            "trace_id": turn.span.trace_id,
-            "owner": owner,
-        }
-        if path:
-            body["path"] = path
-        return denials.denial(text, body)
 
     def describe(self, turn: Turn) -> None:
         """Give the message's span its name and the attributes of the contract."""
@@ -223,7 +169,7 @@ class Evidence:
             attributes["mcp_sidecar.shadow"] = turn.opinion.difference.value
         turn.span.set(attributes)
 
-    def _tell(self, turn: Turn, error: SidecarError) -> None:
+    def tell(self, turn: Turn, error: SidecarError) -> None:
         """Log the refusal of a known caller's message, as often as a log can bear; strangers are the verifier's."""
         log = self._ports.log
         if log is None or turn.caller is None or isinstance(error, CancelledByClient):
@@ -239,7 +185,9 @@ class Evidence:
             facts["server"] = turn.server
         if isinstance(error, PolicyDenied) and turn.decision is not None:
             facts["reasons"] = [*dict.fromkeys(reason.code for reason in turn.decision.reasons)]
-            facts["owner"] = _owner(turn.decision)
+            facts["owner"] = owner_to_ask(turn.decision)
+        if isinstance(error, InsufficientScope):
+            facts["missing_scopes"] = [*error.missing]
         failure = isinstance(error, DependencyError | UpstreamError)
         if failure and not isinstance(error, UpstreamRefused):  # the server's own words can quote documents
             facts["why"] = error.detail
@@ -321,35 +269,6 @@ def without_tool(decision: Decision) -> Decision:
     return replace(decision, allow=False, reasons=(Reason(code=ToolGroupOff.label, source=OWN_SOURCE),))
 
 
-def _owners(decision: Decision) -> tuple[str, ...]:
-    return tuple(verdict.owner for verdict in decision.accesses)
-
-
-def _said(reason: Reason) -> JsonObject:
-    said: JsonObject = {"code": reason.code, "source": reason.source, "access": reason.access}
-    if reason.bound is not None:
-        said["bound"] = {"construct": reason.bound.construct, "most": reason.bound.most}
-    return said
-
-
-def _own_bounds(reasons: Sequence[Reason], named: Command | None) -> tuple[Reason, ...]:
-    """Leave out the bounds of what the caller did not write: a view's own definition is not the caller's to know."""
-    own = {amplifier.construct for amplifier in named.amplifiers} if named is not None else set()
-    return tuple(
-        reason if reason.bound is None or reason.bound.construct in own else replace(reason, bound=None)
-        for reason in reasons
-    )
-
-
-def _owner(decision: Decision) -> str | None:
-    """The team to ask: the owner of the first access that the decisive reason names, else the first owner."""
-    code = denials.decisive(decision.reasons)
-    for reason in decision.reasons:
-        if reason.code == code and reason.access is not None and reason.access < len(decision.accesses):
-            return decision.accesses[reason.access].owner or None
-    return next(iter(decision.owners), None)
-
-
 def _who(identity: Identity) -> dict[str, AttributeValue]:
     user = identity.principal
     return {"user.id": user.subject, "user.type": user.kind.value, "gen_ai.agent.id": identity.actor.id}
@@ -376,7 +295,9 @@ def _spell(access: Access) -> str:
 
 
 def _decision(decision: Decision) -> dict[str, AttributeValue]:
+    missing = decision.step_up.missing if decision.step_up is not None else ()
     return {
+        **({"mcp_sidecar.missing_scopes": missing} if missing else {}),
         "mcp_sidecar.decision": "allow" if decision.allow else "deny",
         "mcp_sidecar.reasons": tuple(reason.code for reason in decision.reasons),
         "mcp_sidecar.grants": decision.grants,
@@ -392,7 +313,7 @@ def _refused(decision: Decision, command: Command | None) -> dict[str, Attribute
         return {}
     named = dict.fromkeys(reason.access for reason in decision.reasons if reason.access is not None)
     refused = tuple(_spell(command.accesses[index]) for index in named if index < len(command.accesses))
-    attributes: dict[str, AttributeValue] = {"mcp_sidecar.refused.owner": _owner(decision) or ""}
+    attributes: dict[str, AttributeValue] = {"mcp_sidecar.refused.owner": owner_to_ask(decision) or ""}
     return attributes | ({"mcp_sidecar.refused.accesses": refused} if refused else {})
 
 
@@ -401,7 +322,7 @@ def stage_of(error: SidecarError) -> str:
     match error:
         case CallRefused() | ViewsUnavailable():
             return "derive"
-        case PolicyDenied() | DecisionUnavailable():
+        case PolicyDenied() | InsufficientScope() | DecisionUnavailable():
             return "authorize"
         case ObligationNotSupported():
             return "plan"

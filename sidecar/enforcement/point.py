@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from typing import Final, Never
 
 from sidecar.audit import record
+from sidecar.enforcement import replies
 from sidecar.enforcement.calls import ToolCalls
 from sidecar.enforcement.evidence import Evidence, stage_of
 from sidecar.enforcement.suspensions import Suspensions
-from sidecar.enforcement.turn import Caller, EnforcementRules, Exchange, Ports, Reply, Turn
+from sidecar.enforcement.turn import Caller, EndedBySuspension, EnforcementRules, Exchange, Ports, Reply, Turn
 from sidecar.errors import (
     AuthenticationError,
     CallerSuspended,
+    InsufficientScope,
     InvalidRequest,
     KeysUnavailable,
     MessageError,
@@ -191,7 +193,7 @@ class EnforcementPoint:
             with suppress(asyncio.QueueFull):
                 listener.queue.put_nowait(message)
 
-    def take_away(self, target: SuspensionTarget) -> "EndedBySuspension":
+    def take_away(self, target: SuspensionTarget) -> EndedBySuspension:
         """End what is under way of a target that is suspended from now on; nothing here waits."""
 
         def ends(names: tuple[CallerName, ...], session_id: str) -> bool:
@@ -225,7 +227,7 @@ class EnforcementPoint:
         except SidecarError as error:
             await self.refuse(error, exchange, caller)
             return _protocol_error(None, error)
-        replies = [await self._message(member, exchange, caller) for member in batch.members]
+        replies = [await self._message(member, exchange, caller, batched=True) for member in batch.members]
         try:
             self._suspensions.require(caller.identity, session.id)
         except SidecarError as error:  # each member was recorded as what it was; the answers are withheld
@@ -242,13 +244,16 @@ class EnforcementPoint:
             msg = "initialize in a batch"
             raise InvalidRequest(msg)
 
-    async def _message(self, message: "ClientMessage | _Refused", exchange: Exchange, caller: Caller) -> Reply:
+    async def _message(
+        self, message: "ClientMessage | _Refused", exchange: Exchange, caller: Caller, *, batched: bool = False
+    ) -> Reply:
         """Open the span of one message, and see that every way out of it is counted."""
         ports = self._ports
         parent, link = _trace_context(message, exchange)
         with ports.tracer.server("message", traceparent=parent, link=link, start_ns=caller.began_ns) as span:
             ports.tracer.past("authenticate", start_ns=caller.began_ns, end_ns=caller.ended_ns)
             turn = self._turn(span, exchange, caller)
+            turn.batched = batched
             error: SidecarError | None = None
             try:
                 return await self._dispatch(message, turn)
@@ -275,7 +280,9 @@ class EnforcementPoint:
             # What concerns the session has an HTTP status, and so has a request that hides as a notification.
             return Reply(body=None, error=None if isinstance(error, MessageError) else error)
         if isinstance(message, _Refused) and error is message.error and turn.method == "tools/call":
-            return Reply(body=jsonrpc.encode_result(turn.rpc_id, self._evidence.denial(turn, error)))
+            return Reply(body=jsonrpc.encode_result(turn.rpc_id, replies.denial(turn, error)))
+        if isinstance(error, InsufficientScope):
+            return Reply(body=replies.challenge(turn, error), error=error)
         return _protocol_error(turn.rpc_id, error)
 
     async def _dispatch(self, message: "ClientMessage | _Refused", turn: Turn) -> Reply:
@@ -371,18 +378,6 @@ class EnforcementPoint:
             time_ns=clock.time_ns(),
             started=clock.monotonic(),
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndedBySuspension:
-    """What ended with a suspension."""
-
-    sessions: int
-    streams: int
-    calls: int
-    """Calls in flight that were ended."""
-    writes: int
-    """Writes that were sent already; their answers are withheld and their outcomes recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sidecar.commands import CATALOG, ToolGroup
 from sidecar.enforcement.shadow import Opinion
@@ -101,8 +101,23 @@ class EnforcementRules:
     calls_per_identity: int = 32
     """Tool calls that one user through one agent may have under way, so that one caller cannot block a server for the
     others."""
+    challenges: bool = True
+    """A call that only lacks scopes is refused with a challenge (MCP 2026-07-28, scope challenge handling); else with
+    a tool result, for clients to which an HTTP error is the end of their session."""
     time_step_ns: int = 1_000_000_000
     """``time_ns`` in questions to policy is truncated to this, so that equal questions are equal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedBySuspension:
+    """What ended with a suspension."""
+
+    sessions: int
+    streams: int
+    calls: int
+    """Calls in flight that were ended."""
+    writes: int
+    """Writes that were sent already; their answers are withheld and their outcomes recorded."""
 
 
 class OutcomeNotRecorded(AuditUnavailable):
@@ -185,6 +200,19 @@ class Turn:
     """The record of the intent, once it is built."""
     committed: bool = False
     """The intent is stored (or need not be): what follows is an outcome, no longer a refusal."""
+    batched: bool = False
+    """It came with others in one HTTP request, so it cannot have a status of its own."""
+    supposed: bool = False
+    """Its token is supposed to have more scopes than it has: nothing is counted, and nothing can be permitted."""
+
+    def supposing(self, scopes: tuple[str, ...]) -> "Turn":
+        """Return the same turn as if the caller's token had these scopes too; for a question, never for an effect."""
+        principal = self.identity.principal
+        larger = replace(principal, scopes=(*principal.scopes, *scopes))
+        caller = (
+            None if self.caller is None else replace(self.caller, identity=replace(self.identity, principal=larger))
+        )
+        return replace(self, caller=caller, command=self.named, decision=None, question=None, server="", supposed=True)
 
     @property
     def identity(self) -> Identity:

@@ -13,16 +13,19 @@ DECISION_KEY: Final = "mcp-sidecar/decision"
 label of the prefix is ``mcp`` or ``modelcontextprotocol`` (MCP 2025-06-18 and 2025-11-25, basic, _meta)."""
 
 
-def denial(text: str, decision: JsonObject) -> bytes:
+STEP_UP_KEY: Final = "mcp-sidecar/step-up"
+"""Where the refusal of a call that only lacks scopes says which, as the challenge of an HTTP 403 does."""
+
+
+def denial(text: str, meta: JsonObject) -> bytes:
     """Return the JSON text of the tool result that a refused call gets.
 
     Args:
         text: one sentence for the model (``explain``).
-        decision: the machine-readable half; its form is fixed by the project's contract.
+        meta: the machine-readable half, under ``DECISION_KEY`` and ``STEP_UP_KEY``; its form is fixed by the
+            project's contract.
     """
-    return encode(
-        {"content": [{"type": "text", "text": text}], "isError": True, "_meta": {DECISION_KEY: decision}},
-    )
+    return encode({"content": [{"type": "text", "text": text}], "isError": True, "_meta": meta})
 
 
 def unreadable(message: str, path: str) -> str:
@@ -61,6 +64,7 @@ _PHRASES: Final[Mapping[str, _Phrase]] = MappingProxyType(
         "system_namespace": _Phrase("{what} {are} closed to every agent, because it belongs to MongoDB itself"),
         "kind_refused": _Phrase("{what} {are} closed to every agent"),
         "trait_refused": _Phrase("this call does something that is closed to you", "rewrite it in a plainer way"),
+        "insufficient_scope": _Phrase("{what} {need} a token that also has {scopes}", "sign in again with more scope"),
         "scope_missing": _Phrase("{what} {are} not covered by the token's scope", "sign in with more scope"),
         "agent_ceiling": _Phrase("{what} {are} more than this agent may do", _PLATFORM),
         "team_policy_error": _Phrase("{what} could not be decided by the policy of {team}", "tell {team}"),
@@ -170,7 +174,12 @@ def decisive(reasons: Sequence[Reason]) -> str:
 
 
 def explain(
-    reasons: Sequence[Reason], accesses: Sequence[Access], owners: Sequence[str], conditions: Sequence[str] = ()
+    reasons: Sequence[Reason],
+    accesses: Sequence[Access],
+    owners: Sequence[str],
+    conditions: Sequence[str] = (),
+    *,
+    scopes: Sequence[str] = (),
 ) -> str:
     """Return one sentence that a model can act on: what was refused, and who can change that.
 
@@ -183,6 +192,7 @@ def explain(
         owners: the owning team of each access, in the same order (empty string where there is none), or
             ``Decision.owners``.
         conditions: the obligations that could not be met, where that is the reason (keys of the decision contract).
+        scopes: those that the token lacks, where nothing else is missing; names of the platform's.
     """
     code = decisive(reasons)
     indices = dict.fromkeys(reason.access for reason in reasons if reason.code == code)
@@ -199,6 +209,7 @@ def explain(
         "are": "are" if len(doing) > 1 else "is",
         "need": "need" if len(doing) > 1 else "needs",
         "conditions": " and ".join(said) or _SOME_CONDITION,
+        "scopes": f"the scope{'s' if len(scopes) > 1 else ''} {' and '.join(scopes)}",
         "team": _team(failed, owners, len(accesses)),
         "remedy": _remedy([accesses[index] for index in failed]),
     }

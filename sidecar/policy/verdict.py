@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 from sidecar.errors import DecisionUnavailable
 from sidecar.faults import PdpFault
-from sidecar.model import AccessVerdict, AmplifierBound, Decision, JsonObject, JsonValue, Reason, VisibleTools
+from sidecar.model import AccessVerdict, AmplifierBound, Decision, JsonObject, JsonValue, Reason, StepUp, VisibleTools
 
 _ANSWER_KEYS = frozenset({"v", "allow", "reasons", "server", "accesses", "approval", "revision"})
 _ACCESS_KEYS = frozenset({"owner", "grants", "filter", "mask", "max_documents", "max_time_ms"})
@@ -20,12 +20,17 @@ _REACHABLE = "reachable"
 
 _REASON_KEYS = frozenset({"code", "source", "access"})
 _BOUND_KEYS = frozenset({"construct", "most"})
+_STEP_UP_KEYS = frozenset({"missing", "held"})
 _VISIBILITY_KEYS = frozenset({"v", "tools", "servers"})
 _SELFTEST_KEYS = frozenset({"v", "ok", "echo", "known"})
 
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _CONSTRUCT = re.compile(r"\$?[A-Za-z]{1,32}(?:\.[A-Za-z]{1,32})?")
 _SOURCE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_SCOPE = re.compile(r"[!#-\[\]-~]{1,128}")
+"""A scope (RFC 6749 section 3.3); clients are shown it in a header."""
+_MOST_SCOPES = 16
+"""One for each kind and one for the route are the most that a call can need."""
 _MOST = 2_147_483_647
 """The largest number that MongoDB takes for a limit (32-bit) and that an obligation may name."""
 
@@ -72,6 +77,10 @@ def read_decision(
     Raises:
         DecisionUnavailable: the answer is not exactly of the contract.
     """
+    step_up = None
+    if isinstance(result, dict) and "step_up" in result:
+        result = dict(result)
+        step_up = _step_up(result.pop("step_up"))
     answer = _object(result, _ANSWER_KEYS, "answer")
     _version(answer)
     allow = answer["allow"]
@@ -85,6 +94,7 @@ def read_decision(
         accesses=verdicts,
         revision=_text(answer["revision"], "revision") or revision,
         approval=_approval(answer["approval"], accesses),
+        step_up=step_up,
         decision_id=decision_id,
     )
     (_demand_allow if decision.allow else _demand_deny)(decision, accesses, servers)
@@ -134,6 +144,7 @@ def read_selftest(result: JsonValue, *, nonce: str) -> None:
 def _demand_allow(decision: Decision, accesses: int, servers: Collection[str]) -> None:
     """Hold an allow to its own rules; law 3: nothing asked, nothing granted, is never an allow."""
     _demand(not decision.reasons, "an allow with reasons", PdpFault.CONTRADICTION)
+    _demand(decision.step_up is None, "an allow that lacks scopes", PdpFault.CONTRADICTION)
     one_each = accesses > 0 and len(decision.accesses) == accesses
     _demand(one_each, "an allow without one entry per access", PdpFault.WRONG_ACCESSES)
     granted = all(verdict.owner and verdict.grants for verdict in decision.accesses)
@@ -172,6 +183,15 @@ def _bound(value: JsonValue) -> AmplifierBound:
         raise DecisionUnavailable("a bound is not a number", fault=PdpFault.WRONG_TYPE)
     _demand(most >= 0, "a bound is below zero")
     return AmplifierBound(construct=construct, most=most)
+
+
+def _step_up(value: JsonValue) -> StepUp:
+    fields = _object(value, _STEP_UP_KEYS, "step_up")
+    missing, held = _texts(fields["missing"], "missing scopes"), _texts(fields["held"], "held scopes")
+    _demand(0 < len(missing) <= _MOST_SCOPES, "no missing scope, or too many")
+    _demand(set(missing).isdisjoint(held), "a scope that is missing and held", PdpFault.CONTRADICTION)
+    _demand(all(_SCOPE.fullmatch(scope) for scope in (*missing, *held)), "a scope of no scope's form")
+    return StepUp(missing=missing, held=held)
 
 
 def _access(value: JsonValue) -> AccessVerdict:

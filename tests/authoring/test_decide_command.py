@@ -209,6 +209,21 @@ def test_the_route_the_agent_and_the_scopes_are_told() -> None:
     assert explanation(asked("analysts"))["call"]["server"] == "demo-ro"
 
 
+def test_the_scopes_that_would_be_enough_are_told() -> None:
+    place = {"tool": "insert-many", "database": "staging", "client_id": "nightly-loader"}
+    moment = ("--at", "2026-01-05T09:00")
+    lacking = asked("loaders", **place, scope="mongodb:read openid")
+    decision = answer(run(lacking, *moment))["decision"]
+    assert decision["step_up"] == {"missing": ["mongodb:write"], "held": ["mongodb:read"]}
+    line = "with mongodb:write in the token too, policy would allow it"
+    for options in ((), ("--explain",)):
+        assert line in shown(lacking, *moment, *options)
+        assert line not in shown(
+            asked("loaders", **place | {"client_id": "x"}, scope="mongodb:read"), *moment, *options
+        )
+        assert line not in shown(asked("loaders", **place), *moment, *options)
+
+
 def test_a_policy_that_ends_in_an_error_is_a_configuration_error_with_its_place(tmp_path: Path) -> None:
     policies = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
     policy = policies / "teams/analytics/policy.rego"
@@ -267,7 +282,7 @@ def test_a_case_is_decided_again_as_it_was_printed(tmp_path: Path, groups: tuple
     assert (case["title"], case["data"], case["decision"]["revision"]) == ("Orders, read by Ärzte!", {}, "")
     (policies / "cases/kept.json").write_text(done.stdout)
     paths = ["platform", "system", *sorted(f"teams/{team.name}" for team in (policies / "teams").iterdir())]
-    command = [str(parts.BIN / "opa"), "test", "--run", "test_case", *paths, "mcp.cases:cases"]
+    command = [str(parts.BIN / "opa"), "test", "--timeout", "60s", "--run", "test_case", *paths, "mcp.cases:cases"]
     tested = subprocess.run(command, cwd=policies, capture_output=True, text=True, timeout=60, check=False)
     assert tested.returncode == 0, tested.stdout + tested.stderr
     case["decision"]["allow"] = not case["decision"]["allow"]

@@ -263,6 +263,26 @@ def test_a_stranger_is_shown_nothing(folder: Path) -> None:
     assert show(folder, {**CALLER, "groups": []})["permissions"] == []
 
 
+def test_what_the_token_lacks_is_told_beside_what_it_would_open(tmp_path: Path) -> None:
+    """Of a loader: the way that lacks least, each scope on its own, and nothing of what no scope opens."""
+    expected = {
+        "mongodb:read mongodb:write": set(),
+        "mongodb:read": {("insert", "with mongodb:write, which the token lacks")},
+        "": {
+            ("insert", "with mongodb:write, which the token lacks"),
+            ("read", "with mongodb:read, which the token lacks"),
+            ("metadata", "with mongodb:read, which the token lacks"),
+        },
+    }
+    file = tmp_path / "claims.json"
+    for scope, lacking in expected.items():
+        file.write_text(json.dumps({"sub": "l", "client_id": "nightly-loader", "groups": ["loaders"], "scope": scope}))
+        rows = answer(run("policy", "show", str(POLICIES), "--claims", str(file), "--json"))["permissions"]
+        found = {(kind, one) for row in rows for kind in row["kinds"] for one in row["conditions"] if "lacks" in one}
+        assert found == lacking, scope
+        assert {kind for row in rows for kind in row["kinds"]} == {"metadata", "read", "insert"}
+
+
 def test_the_table_is_for_people_and_has_no_control_characters(folder: Path) -> None:
     (folder / "claims.json").write_text(json.dumps({**CALLER, "groups": ["analysts"]}))
     done = run("policy", "show", str(folder), "--claims", str(folder / "claims.json"))

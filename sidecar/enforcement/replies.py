@@ -1,0 +1,165 @@
+"""What the caller reads of a refused call: one sentence for the model, and an object for machines."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from sidecar.enforcement.turn import Turn
+from sidecar.enforcement.views import BEHIND, folded
+from sidecar.errors import (
+    CallRefused,
+    DecisionUnavailable,
+    InsufficientScope,
+    ObligationNotSupported,
+    PolicyDenied,
+    SidecarError,
+)
+from sidecar.mcp import denials, jsonrpc
+from sidecar.model import Access, Command, Decision, JsonObject, Reason, StepUp
+
+OWN_SOURCE: Final = "sidecar"
+"""Who says a reason that is not policy's."""
+
+_SCOPE_MISSING: Final = "scope_missing"
+"""The reason of policy that an access is of a kind which no scope of the token opens."""
+
+MAX_SCOPE_CHARACTERS: Final = 2048
+"""Of a challenge; what a token has already is left out beyond that. Proxies hold a whole header in 4 kB (nginx,
+proxy_buffer_size)."""
+
+_NOT_GRANTED: Final = "not_granted"
+"""What a caller reads where a view cannot be read for certain: the same as where one of its sources is not granted."""
+
+
+def denial(turn: Turn, error: SidecarError) -> bytes:
+    """Return the tool result of a refused call."""
+    return denials.denial(*_explained(turn, error))
+
+
+def challenge(turn: Turn, error: InsufficientScope) -> bytes:
+    """Return the JSON-RPC error that goes with the challenge of a call that only lacks scopes.
+
+    Clients that do not sign in again show its message (measured: reference A-09).
+    """
+    text, meta = _explained(turn, error)
+    return jsonrpc.encode_error(turn.rpc_id, error.code, text, meta)
+
+
+def insufficient_scope(step_up: StepUp) -> InsufficientScope:
+    """Return the refusal of a call that lacks nothing but these scopes.
+
+    What the token has already is asked for as well: the specification of 2026-07-28 leaves it to clients to keep it,
+    that of 2025-11-25 to servers, and the official Python clients up to 1.26 ask for exactly what a challenge says.
+    """
+    scopes = (*step_up.held, *step_up.missing)
+    if sum(map(len, scopes)) + len(scopes) > MAX_SCOPE_CHARACTERS:
+        scopes = step_up.missing
+    return InsufficientScope(", ".join(step_up.missing), missing=step_up.missing, scopes=scopes)
+
+
+def _explained(turn: Turn, error: SidecarError) -> tuple[str, JsonObject]:
+    """Return the sentence for the model and the object for machines."""
+    turn.error = error.label
+    if turn.committed:
+        turn.span.fail(error.label, error.public)
+    said = _said_of(turn, error)
+    body: JsonObject = {
+        "allow": False,
+        "reasons": [_reason(reason) for reason in said.reasons],
+        "request_id": turn.request_id,
+        "trace_id": turn.span.trace_id,
+        "owner": said.owner,
+    }
+    if said.path:
+        body["path"] = said.path
+    meta: JsonObject = {denials.DECISION_KEY: body}
+    if isinstance(error, InsufficientScope):
+        scope = " ".join(error.scopes)
+        meta[denials.STEP_UP_KEY] = {"error": error.label, "scope": scope, "missing": [*error.missing]}
+    return said.text, meta
+
+
+class _Said(NamedTuple):
+    """What is said of a refusal: the sentence, the reasons, whom to ask, and where in the call."""
+
+    text: str
+    reasons: Sequence[Reason]
+    owner: str | None
+    path: str = ""
+
+
+def _said_of(turn: Turn, error: SidecarError) -> _Said:
+    decision, command = turn.decision, turn.command
+    named: tuple[Access, ...] = turn.named.accesses if turn.named is not None else ()
+    owner = owner_to_ask(decision) if decision is not None else None
+    own = (Reason(code=error.label, source=OWN_SOURCE),)
+    match error:
+        case PolicyDenied() | InsufficientScope() | ObligationNotSupported() if decision and command:
+            return _decided(turn, error, decision, command)
+        case CallRefused() if named and error.reason in BEHIND:
+            home = next((index for index, access in enumerate(named) if access.via == error.path), None)
+            reasons = (Reason(code=_NOT_GRANTED, source="platform", access=home),)
+            return _Said(denials.explain(reasons, named, ()), reasons, owner)
+        case CallRefused():
+            reasons = (Reason(code=error.reason, source=OWN_SOURCE),)
+            return _Said(denials.unreadable(error.message, error.path), reasons, owner, error.path)
+        case DecisionUnavailable():
+            return _Said(error.public, (Reason(code=error.label, source=f"opa.{error.fault}"),), owner)
+        case _:
+            return _Said(error.public, own, owner)
+
+
+def _decided(
+    turn: Turn,
+    error: PolicyDenied | InsufficientScope | ObligationNotSupported,
+    decision: Decision,
+    command: Command,
+) -> _Said:
+    """Say what policy decided, in terms of what the caller named."""
+    named: tuple[Access, ...] = turn.named.accesses if turn.named is not None else ()
+    owners = _owners(decision)
+    own = Reason(code=error.label, source=OWN_SOURCE)
+    if isinstance(error, ObligationNotSupported):
+        against: Sequence[Reason] = [replace(own, access=error.access)]
+    else:
+        against = _own_bounds(decision.reasons, turn.named)
+    reasons = folded(against, named, command.accesses, owners)
+    owner = owner_to_ask(replace(decision, reasons=reasons, accesses=decision.accesses[: len(named)]))
+    match error:
+        case ObligationNotSupported():
+            text = denials.explain(reasons, named, owners[: len(named)], error.conditions)
+            return _Said(text, (own,), owner)
+        case InsufficientScope():
+            closed = [replace(one, code=error.label) for one in reasons if one.code == _SCOPE_MISSING]
+            return _Said(denials.explain(closed or [own], named, (), scopes=error.missing), reasons, owner)
+        case _:
+            return _Said(denials.explain(reasons, named, owners[: len(named)]), reasons, owner)
+
+
+def _owners(decision: Decision) -> tuple[str, ...]:
+    return tuple(verdict.owner for verdict in decision.accesses)
+
+
+def _reason(reason: Reason) -> JsonObject:
+    said: JsonObject = {"code": reason.code, "source": reason.source, "access": reason.access}
+    if reason.bound is not None:
+        said["bound"] = {"construct": reason.bound.construct, "most": reason.bound.most}
+    return said
+
+
+def _own_bounds(reasons: Sequence[Reason], named: Command | None) -> tuple[Reason, ...]:
+    """Leave out the bounds of what the caller did not write: a view's own definition is not the caller's to know."""
+    own = {amplifier.construct for amplifier in named.amplifiers} if named is not None else set()
+    return tuple(
+        reason if reason.bound is None or reason.bound.construct in own else replace(reason, bound=None)
+        for reason in reasons
+    )
+
+
+def owner_to_ask(decision: Decision) -> str | None:
+    """The team to ask: the owner of the first access that the decisive reason names, else the first owner."""
+    code = denials.decisive(decision.reasons)
+    for reason in decision.reasons:
+        if reason.code == code and reason.access is not None and reason.access < len(decision.accesses):
+            return decision.accesses[reason.access].owner or None
+    return next(iter(decision.owners), None)
