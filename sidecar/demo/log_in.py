@@ -64,7 +64,13 @@ async def fill_in(link: str, user: str, password: str) -> str:
 
 
 async def tokens_of(
-    issuer: str, client: Registered, who: tuple[str, str], *, resource: str, scopes: tuple[str, ...]
+    issuer: str,
+    client: Registered,
+    who: tuple[str, str],
+    *,
+    resource: str,
+    scopes: tuple[str, ...],
+    proof: str | None = None,
 ) -> dict[str, Any]:
     """Return the answer of the token endpoint for a person who logs in: authorization code with PKCE.
 
@@ -74,6 +80,7 @@ async def tokens_of(
         who: user and password.
         resource: what the token is for (RFC 8707).
         scopes: what the client asks for.
+        proof: of possession of a key that the tokens are to be bound to (RFC 9449), for the token endpoint.
 
     Raises:
         LoginFailed: the person or the client is not let through.
@@ -102,7 +109,11 @@ async def tokens_of(
         "code": said["code"][0],
         "code_verifier": verifier,
     }
-    async with aiohttp.ClientSession(trust_env=False) as http, http.post(f"{issuer}/token", data=form) as response:
+    headers = {} if proof is None else {"DPoP": proof}
+    async with (
+        aiohttp.ClientSession(trust_env=False) as http,
+        http.post(f"{issuer}/token", data=form, headers=headers) as response,
+    ):
         answer: dict[str, Any] = await response.json()
         if response.status != 200:  # noqa: PLR2004 - OK
             raise LoginFailed(f"the token endpoint said {answer.get('error_description', answer.get('error'))}")

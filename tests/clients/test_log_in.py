@@ -9,13 +9,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from sidecar.demo import database as demo_database
+from sidecar.demo import log_in
 from tests import parts, programs
 from tests.authorization_server import (
     CALLBACK,
@@ -28,6 +31,7 @@ from tests.authorization_server import (
 )
 from tests.hours import policies_on
 from tests.integration.deployment import Deployment, deployed
+from tests.oauth.proofs import ABSENT, THIEF, proof
 
 HERE = Path(__file__).parent
 PARTS = parts.ROOT / ".parts"
@@ -146,6 +150,40 @@ def test_a_client_with_a_key_of_its_own_has_tokens_that_are_bound_to_it(
     told = {"url": deployment.url, "issuer": server.issuer, "browser": typing(server, "alice"), "bound": True}
     found = outcome("TypeScript 2.4.0", {**told, **({"client_id": "bound-agent"} if registered else {})})
     assert (counted(found), found["token_type"]) == ([{"count": 12}, {"count": 12}], "DPoP")
+
+
+async def test_a_bound_token_is_good_with_its_own_key_only(server: AuthorizationServer, deployment: Deployment) -> None:
+    now: dict[str, Any] = {"jti": "log-in", "htu": f"{server.issuer}/token", "iat": int(time.time()), "ath": ABSENT}
+    client = log_in.Registered(client_id="bound-agent", redirect_uri=CALLBACK)
+    answer = await log_in.tokens_of(
+        server.issuer,
+        client,
+        ("alice", server.password("alice")),
+        resource=deployment.url,
+        scopes=("mongodb:read",),
+        proof=proof("", **now),
+    )
+    token = answer["access_token"]
+    assert answer["token_type"] == "DPoP"  # a kind of token
+    at_sidecar: dict[str, Any] = {"htu": deployment.url, "iat": int(time.time())}
+    shown = {
+        "as a bearer token": {"Authorization": f"Bearer {token}"},
+        "without a proof": {"Authorization": f"DPoP {token}"},
+        "with a thief's proof": {"DPoP": proof(token, key=THIEF, jti="2", **at_sidecar)},
+        "with its own proof": {"DPoP": proof(token, jti="3", **at_sidecar)},
+        "with its own proof again": {"DPoP": proof(token, jti="3", **at_sidecar)},
+    }
+    found = {name: await opened(deployment, {"Authorization": f"DPoP {token}", **more}) for name, more in shown.items()}
+    assert found == {**dict.fromkeys(shown, 401), "with its own proof": 200}
+
+
+async def opened(deployment: Deployment, headers: dict[str, str]) -> int:
+    """The status of a session's first request."""
+    client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client}
+    accept = {"Accept": "application/json, text/event-stream", **headers}
+    async with aiohttp.ClientSession() as http, http.post(deployment.url, json=message, headers=accept) as response:
+        return response.status
 
 
 @pytest.mark.parametrize("client", CLIENTS)

@@ -5,6 +5,7 @@ from typing import Any
 
 import aiohttp
 import httpx2
+import jwt
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
@@ -200,3 +201,15 @@ async def test_no_call_fails_while_the_issuer_rotates_its_keys(
     server.retire("first")
     assert (await count(deployment, second)).status == 200
     assert (await count(deployment, await server.token("alice"))).status == 200
+
+
+@pytest.mark.parametrize("both", ["jwt"], indirect=True)
+async def test_a_key_that_nobody_could_have_fetched_before_is_found_at_once_time_and_again(
+    server: AuthorizationServer, deployment: Deployment
+) -> None:
+    kid = server.rotate()
+    for _ in range(3):
+        token = await server.token("alice")
+        assert jwt.get_unverified_header(token)["kid"] == kid
+        assert (await count(deployment, token)).result["structuredContent"] == {"count": 12}
+        kid = server.rotate()
