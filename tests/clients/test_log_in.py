@@ -40,6 +40,10 @@ COUNT = {
     "arguments": {"connectionId": "preconfigured", "database": "sales", "collection": "orders"},
 }
 TYPING = [sys.executable, str(HERE / "typing_person.py")]
+STAGING = {"connectionId": "preconfigured", "database": "staging", "collection": "orders"}
+LOOK = {"name": "count", "arguments": STAGING}
+LOAD = {"name": "insert-many", "arguments": {**STAGING, "documents": [{"total": 1}]}}
+LOADER = "nightly-loader"
 CHROMIUM = "chromium|google-chrome"
 
 PYTHON = str(HERE / "log_in_python.py")
@@ -133,6 +137,29 @@ def test_a_client_logs_its_person_in_and_calls(
     assert asked["scope"].removesuffix(" offline_access") == "mongodb:read", "no more than basic use needs"
     assert actor(deployment) == ("alice", found["client_id"])
     assert (found["client_id"] == DESKTOP) is registered
+
+
+@pytest.mark.parametrize("client", [*PYTHONS, "TypeScript 2.4.0"])
+def test_a_client_whose_token_lacks_a_scope_asks_for_it_and_goes_on(
+    server: AuthorizationServer, deployment: Deployment, client: str
+) -> None:
+    """It begins with what basic use needs; the call that needs more has it ask its person again, once, and succeeds."""
+    before = len(deployment.records())
+    told = {"url": deployment.url, "issuer": server.issuer, "browser": typing(server, "larry"), "client_id": LOADER}
+    found = outcome(client, {**told, "calls": [LOOK, LOAD, LOAD, LOOK]})
+    assert [bool(one.get("isError")) for one in found["outcomes"]] == [False] * 4
+    assert [{*asked["scope"].split()} - {"offline_access"} for asked in found["asked"]] == [
+        {"mongodb:read"},
+        {"mongodb:read", "mongodb:write"},
+    ]
+    records = [record for record in deployment.records()[before:] if record["tool"] == "insert-many"]
+    assert [record["event"] for record in records] == ["refusal", "intent", "outcome", "intent", "outcome"]
+    assert (records[0]["outcome"]["error"], records[0]["decision"]["missing_scopes"]) == (
+        "insufficient_scope",
+        ["mongodb:write"],
+    )
+    with deployment.database() as database:
+        assert database.staging.orders.count_documents({"total": 1}) == 2
 
 
 @pytest.mark.parametrize("client", PYTHONS)
