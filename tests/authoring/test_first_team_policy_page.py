@@ -34,7 +34,7 @@ class Desk:
             env={"PATH": f"{parts.BIN}:/usr/bin:/bin", "PYTHONPATH": str(parts.ROOT), "COLUMNS": "200"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
 
@@ -108,7 +108,7 @@ def test_what_the_page_offers_for_other_needs_passes_the_check(tmp_path: Path) -
         env={"PATH": f"{parts.BIN}:/usr/bin:/bin", "PYTHONPATH": str(parts.ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -118,7 +118,7 @@ def token(subject: str = "alice", **claims: Any) -> str:
         "iss": ISSUER,
         "sub": subject,
         "aud": RESOURCE,
-        "exp": now + 300,
+        "exp": now + 86_400,  # some are made when a module is imported, long before they are sent
         "iat": now,
         "client_id": "raw-client",
     }

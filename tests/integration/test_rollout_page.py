@@ -42,7 +42,7 @@ def follow(deployment, command):
         },
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 
