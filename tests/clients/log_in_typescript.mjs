@@ -1,7 +1,8 @@
 // An official TypeScript client that gets its tokens itself, then calls tools. Arguments: folder of the parts, package.
 // Standard input: `url`, `calls`, `callback`, and `browser`, a command that is given a link, logs in there and prints
-// where it was sent; `client_id` for a registered client; `bound` for tokens that are bound to a key (DPoP). Prints what
-// came of the calls, what it asked for and the kind of token it has, as JSON.
+// where it was sent; `client_id` for a registered client; `bound` for tokens that are bound to a key (DPoP); `forgets`
+// for a client that keeps no refresh token. Prints what came of the calls, what it asked for and the kind of token it
+// has, as JSON.
 import { execFile } from "node:child_process";
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
@@ -38,7 +39,7 @@ const provider = {
   clientInformation: () => kept.client,
   saveClientInformation: (client) => void (kept.client = client),
   tokens: () => kept.tokens,
-  saveTokens: (tokens) => void (kept.tokens = tokens),
+  saveTokens: (tokens) => void (kept.tokens = told.forgets ? { ...tokens, refresh_token: undefined } : tokens),
   redirectToAuthorization: (link) => void asked.push(String(link)),
   saveCodeVerifier: (verifier) => void (kept.verifier = verifier),
   codeVerifier: () => kept.verifier,

@@ -35,7 +35,7 @@ from tests.oauth.proofs import ABSENT, THIEF, proof
 
 HERE = Path(__file__).parent
 PARTS = parts.ROOT / ".parts"
-COUNT = {
+COUNT: dict[str, Any] = {
     "name": "count",
     "arguments": {"connectionId": "preconfigured", "database": "sales", "collection": "orders"},
 }
@@ -44,6 +44,7 @@ STAGING = {"connectionId": "preconfigured", "database": "staging", "collection":
 LOOK = {"name": "count", "arguments": STAGING}
 LOAD = {"name": "insert-many", "arguments": {**STAGING, "documents": [{"total": 1}]}}
 LOADER = "nightly-loader"
+SALARIES = {"name": "count", "arguments": {**COUNT["arguments"], "database": "hr", "collection": "salaries"}}
 CHROMIUM = "chromium|google-chrome"
 
 PYTHON = str(HERE / "log_in_python.py")
@@ -233,13 +234,46 @@ def test_who_cannot_log_in_gets_nowhere(server: AuthorizationServer, deployment:
     assert len(deployment.all_reached()) == before
 
 
+def scopes_asked(found: dict[str, Any]) -> list[set[str]]:
+    return [{*asked["scope"].split()} - {"offline_access"} for asked in found["asked"]]
+
+
+STEPPED_UP = [{"mongodb:read"}, {"mongodb:read", "mongodb:write"}]
+
+
+def test_the_older_typescript_client_asks_again_too_while_it_has_no_refresh_token(
+    server: AuthorizationServer, deployment: Deployment
+) -> None:
+    """With one, it refreshes its token instead, which has no more scopes then, and gives up (sdk 1.32.2)."""
+    told = {"url": deployment.url, "issuer": server.issuer, "browser": typing(server, "larry"), "client_id": LOADER}
+    found = outcome("TypeScript 1.32.2", {**told, "calls": [LOOK, LOAD], "forgets": True})
+    assert scopes_asked(found) == STEPPED_UP
+    assert not found["outcomes"][1].get("isError")
+    assert run("TypeScript 1.32.2", {**told, "calls": [LOOK, LOAD]}).returncode != 0, "the near miss"
+    with deployment.database() as database:
+        assert database.staging.orders.count_documents({"total": 1}) == 1
+
+
+@pytest.mark.parametrize("client", NEWEST)
+def test_what_no_scope_would_allow_is_no_reason_to_ask(
+    server: AuthorizationServer, deployment: Deployment, client: str
+) -> None:
+    told = {"url": deployment.url, "issuer": server.issuer, "browser": typing(server, "alice"), "client_id": DESKTOP}
+    found = outcome(client, {**told, "calls": [COUNT, SALARIES, COUNT]})
+    assert [bool(one.get("isError")) for one in found["outcomes"]] == [False, True, False]
+    assert len(found["asked"]) == 1
+
+
 @pytest.mark.needs(CHROMIUM)
 @pytest.mark.parametrize("client", NEWEST)
-def test_a_person_logs_in_with_a_browser_and_allows_the_agent(
+def test_a_person_logs_in_with_a_browser_allows_the_agent_and_later_allows_more(
     server: AuthorizationServer, deployment: Deployment, client: str
 ) -> None:
     chromium = programs.path_of(CHROMIUM) or ""
-    browser = ["node", str(HERE / "browser.mjs"), str(PARTS / "clients"), chromium, "alice", server.password("alice")]
-    found = outcome(client, {"url": deployment.url, "issuer": server.issuer, "browser": browser})
-    assert counted(found) == [{"count": 12}, {"count": 12}]
-    assert actor(deployment) == ("alice", found["client_id"])
+    browser = ["node", str(HERE / "browser.mjs"), str(PARTS / "clients"), chromium, "larry", server.password("larry")]
+    told = {"url": deployment.url, "issuer": server.issuer, "browser": browser, "client_id": LOADER}
+    found = outcome(client, {**told, "calls": [LOOK, LOAD]})
+    assert scopes_asked(found) == STEPPED_UP
+    with deployment.database() as database:
+        assert database.staging.orders.count_documents({"total": 1}) == 1
+    assert actor(deployment) == ("larry", LOADER)
