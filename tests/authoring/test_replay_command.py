@@ -332,7 +332,7 @@ DISTINCT = 25
 MEASURED = """
 import resource, sys
 from pathlib import Path
-from sidecar.__main__ import cli
+from sidecar.command_line import cli
 
 def most() -> int:
     status = Path("/proc/self/status")  # Linux counts the memory before exec, that of this test, in ru_maxrss

@@ -15,9 +15,9 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 
-from sidecar.__main__ import cli
 from sidecar.audit import record
 from sidecar.audit.chain import GENESIS
+from sidecar.command_line import cli
 from sidecar.demo import database as demo_database
 from sidecar.demo.identities import ANALYST
 from sidecar.store.file import FileAuditSink
@@ -282,6 +282,40 @@ def test_an_audit_file_that_another_sidecar_holds_is_a_configuration_error(confi
     with deployed(folder, database) as first:
         store = f"file:{first.audit_file}"
         assert "audit.store" in refused_to_serve(configuration, SIDECAR_AUDIT__STORE=store)
+
+
+# --- interrupted ------------------------------------------------------------------------------------------------------
+
+INTERRUPTED_WHILE_LOADING = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == MODULE:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["mcp-sidecar", "--version"]
+signal.signal(signal.SIGINT, AT_FIRST)
+from sidecar.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["click", "aiohttp", "sidecar.edge"])
+@pytest.mark.parametrize(("at_first", "status"), [("default_int_handler", -signal.SIGINT), ("SIG_IGN", 0)])
+def test_interrupted_while_it_loads_it_says_nothing_and_what_ignores_it_goes_on(tmp_path, module, at_first, status):
+    program = f"MODULE = {module!r}\n{INTERRUPTED_WHILE_LOADING.replace('AT_FIRST', f'signal.{at_first}')}"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(parts.ROOT)},  # noqa: TID251 - the tests' own
+        capture_output=True,
+        text=True,
+        timeout=SERVE_DEADLINE_S,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (status, "")
 
 
 # --- serve: the end ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.__main__ import cli
+from sidecar.command_line import cli
 from sidecar.identity import PRESETS, Preset
 from tests.signer import Signer
 from tests.terminal import ACTS

@@ -1,6 +1,7 @@
 """Parts that die: calls are refused or answered with an error, never lost, and all is well again by itself."""
 
 import asyncio
+import json
 import shutil
 
 import psutil
@@ -28,6 +29,11 @@ def in_flight(deployment):
     """How many calls the sidecar says are being carried out."""
     lines = deployment.admin("/metrics")[1].splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("mcp_sidecar_in_flight"))
+
+
+def readiness(deployment):
+    status, text = deployment.admin("/readyz")
+    return status, json.loads(text)  # noqa: TID251 - our own answer
 
 
 def code(answer):
@@ -93,9 +99,19 @@ async def test_without_evidence_nothing_is_forwarded(tmp_path, database):
             (tmp_path / "audit.jsonl").mkdir()
             assert code(await find(client)) == "audit_unavailable"
             assert deployment.all_reached() == before
+            assert readiness(deployment) == (503, {"ready": False, "failing": ["audit"]})
             (tmp_path / "audit.jsonl").rmdir()
             (tmp_path / "moved.jsonl").rename(deployment.audit_file)
+            assert readiness(deployment) == (200, {"ready": True, "failing": []})
             assert not (await find(client)).result.get("isError")
+
+
+async def test_evidence_that_may_be_missed_takes_nothing_out_of_rotation(tmp_path, database):
+    with deployed(tmp_path, database, environment={"SIDECAR_AUDIT__ON_FAILURE": "allow"}) as deployment:
+        deployment.audit_file.rename(tmp_path / "moved.jsonl")
+        assert readiness(deployment) == (200, {"ready": True, "failing": [], "degraded": ["audit"]})
+        (tmp_path / "moved.jsonl").rename(deployment.audit_file)
+        assert readiness(deployment) == (200, {"ready": True, "failing": []})
 
 
 async def test_nothing_outlives_a_killed_sidecar(tmp_path, database):
