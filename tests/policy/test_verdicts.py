@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import DecisionUnavailable
-from sidecar.model import AccessVerdict, AmplifierBound, Decision, JsonValue, Reason
+from sidecar.model import AccessVerdict, AmplifierBound, Decision, JsonValue, Reason, StepUp
 from sidecar.policy.verdict import KNOWN_ANSWERS, read_decision, read_selftest, read_visibility
 from tests.parts import ROOT
 
@@ -419,3 +419,119 @@ def test_any_other_bound_is_no_answer(bound) -> None:
         read(answer)
     with pytest.raises(jsonschema.ValidationError):
         SCHEMA.validate(answer)
+
+
+LACKS: dict[str, Any] = {"missing": ["mongodb:write"], "held": ["mongodb:read"]}
+
+
+@pytest.mark.parametrize(
+    "step_up",
+    [
+        LACKS,
+        {"missing": ["mongodb:write"], "held": []},
+        {"missing": [f"s{number}" for number in range(16)], "held": []},
+        {"missing": ["w" * 128], "held": ["r" * 128]},
+        {"missing": ["!#[]~", "https://api.example/mongodb.write"], "held": ["Mongodb:Write"]},
+        {"missing": ["mongodb:write"], "held": [f"s{number}" for number in range(500)]},
+    ],
+    ids=["one", "none held", "16", "128 characters", "every kind of character", "500 held"],
+)
+def test_a_deny_may_say_the_scopes_that_it_lacks(step_up: dict[str, Any]) -> None:
+    answer = patched(DENY, "step_up", step_up)
+    assert read(answer).step_up == StepUp(missing=tuple(step_up["missing"]), held=tuple(step_up["held"]))
+    SCHEMA.validate(answer)
+
+
+def test_a_deny_that_does_not_say_so_lacks_no_scope() -> None:
+    assert read(DENY).step_up is None
+
+
+WRONG_SCOPES: dict[str, JsonValue] = {
+    "no list": "mongodb:write",
+    "null": None,
+    "an object": {"mongodb:write": True},
+    "a number": [1],
+    "a boolean": [True],
+    "null in a list": [None],
+    "a list in a list": [["mongodb:write"]],
+    "empty": [""],
+    "repeated": ["a", "a"],
+    "a space": ["mongodb:read mongodb:write"],
+    "a quote": ['a", error="invalid_token'],
+    "a backslash": ["a\\b"],
+    "a line": ["a\r\nSet-Cookie: x"],
+    "a delete": ["a\x7f"],
+    "no ASCII": ["mongodb:schreib\u00e9"],
+    "129 characters": ["w" * 129],
+}
+
+
+@pytest.mark.parametrize("key", LACKS)
+@pytest.mark.parametrize("scopes", WRONG_SCOPES.values(), ids=WRONG_SCOPES.keys())
+def test_scopes_of_any_other_form_are_no_answer(key: str, scopes: JsonValue) -> None:
+    """A client reads them in a header, between quotes."""
+    answer = patched(patched(DENY, "step_up", LACKS), f"step_up/{key}", scopes)
+    with pytest.raises(DecisionUnavailable):
+        read(answer)
+    assert not SCHEMA.is_valid(answer)
+
+
+@pytest.mark.parametrize("key", LACKS)
+def test_a_line_at_the_end_of_a_scope_is_none_of_its_characters(key: str) -> None:
+    """The schema says so too; only Python's ``$`` matches before it."""
+    with pytest.raises(DecisionUnavailable, match="form"):
+        read(patched(patched(DENY, "step_up", LACKS), f"step_up/{key}", ["a\n"]))
+
+
+@pytest.mark.parametrize(
+    "step_up",
+    [
+        None,
+        {},
+        [],
+        False,
+        "mongodb:write",
+        ["mongodb:write"],
+        {"missing": ["mongodb:write"]},
+        {"held": ["mongodb:read"]},
+        {**LACKS, "missing": []},
+        {**LACKS, "missing": [f"s{number}" for number in range(17)]},
+        {**LACKS, "scope": "mongodb:write"},
+        {**LACKS, "": None},
+    ],
+)
+def test_any_other_step_up_is_no_answer(step_up: JsonValue) -> None:
+    answer = patched(DENY, "step_up", step_up)
+    with pytest.raises(DecisionUnavailable):
+        read(answer)
+    assert not SCHEMA.is_valid(answer)
+
+
+def test_no_scope_is_missing_and_held() -> None:
+    """No schema says that of two lists."""
+    with pytest.raises(DecisionUnavailable, match="missing and held"):
+        read(patched(DENY, "step_up", {"missing": ["a", "b"], "held": ["b"]}))
+
+
+@pytest.mark.parametrize("step_up", [LACKS, None, {}], ids=["said", "null", "empty"])
+def test_an_allow_lacks_no_scope(step_up: JsonValue) -> None:
+    answer = patched(ALLOW, "step_up", step_up)
+    with pytest.raises(DecisionUnavailable):
+        read(answer)
+    assert not SCHEMA.is_valid(answer)
+
+
+def scopes_of(answer: JsonValue) -> Any:
+    """The scopes as they were read; None where nothing was."""
+    try:
+        step_up = read(answer).step_up
+    except DecisionUnavailable:
+        return None
+    return step_up and {"missing": [*step_up.missing], "held": [*step_up.held]}
+
+
+@given(st.sampled_from(places({"step_up": LACKS})), values)
+def test_any_one_change_of_the_scopes_is_read_as_what_it_says_or_refused(path: str, value: Any) -> None:
+    changed = patched(patched(DENY, "step_up", LACKS), path, value)
+    found = scopes_of(changed)
+    assert found is None or (same(found, changed["step_up"]) and SCHEMA.is_valid(changed))
