@@ -189,8 +189,8 @@ class Settings(BaseSettings):
     scopes: tuple[str, ...] = ("mongodb:read",)
     """The baseline scopes that metadata and challenges name."""
     step_up: Literal["http", "result"] = "http"
-    """How a call is refused that only lacks scopes: `http` answers with status 403 and a challenge, and clients sign in
-    again; `result` with a tool result, for clients that cannot sign in again and end their session on an error."""
+    """How a call is refused that only lacks scopes: `http` answers with status 403 and a challenge, and clients log in
+    again; `result` with a tool result, for clients with a fixed token: one of Python 1.x ends its session at a 403."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The least severe messages that go to standard error."""
     dpop_nonce_key_file: Path | None = None

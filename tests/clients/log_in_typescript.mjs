@@ -1,8 +1,8 @@
 // An official TypeScript client that gets its tokens itself, then calls tools. Arguments: folder of the parts, package.
 // Standard input: `url`, `calls`, `callback`, and `browser`, a command that is given a link, logs in there and prints
 // where it was sent; `client_id` for a registered client; `bound` for tokens that are bound to a key (DPoP); `forgets`
-// for a client that keeps no refresh token. Prints what came of the calls, what it asked for and the kind of token it
-// has, as JSON.
+// for a client that keeps no refresh token; `goes_on` where an error of a call is an outcome too. Prints what came of the
+// calls, what it asked for and the kind of token it has, as JSON.
 import { execFile } from "node:child_process";
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
@@ -78,7 +78,12 @@ async function withPerson(work) {
 if ((await withPerson(connect)) === undefined) await connect();
 const outcomes = [];
 for (const call of told.calls) {
-  outcomes.push((await withPerson(() => client.callTool(call))) ?? (await client.callTool(call)));
+  try {
+    outcomes.push((await withPerson(() => client.callTool(call))) ?? (await client.callTool(call)));
+  } catch (error) {
+    if (!told.goes_on) throw error;
+    outcomes.push({ raised: error.message });
+  }
 }
 await client.close();
 console.log(

@@ -244,14 +244,31 @@ STEPPED_UP = [{"mongodb:read"}, {"mongodb:read", "mongodb:write"}]
 def test_the_older_typescript_client_asks_again_too_while_it_has_no_refresh_token(
     server: AuthorizationServer, deployment: Deployment
 ) -> None:
-    """With one, it refreshes its token instead, which has no more scopes then, and gives up (sdk 1.32.2)."""
     told = {"url": deployment.url, "issuer": server.issuer, "browser": typing(server, "larry"), "client_id": LOADER}
     found = outcome("TypeScript 1.32.2", {**told, "calls": [LOOK, LOAD], "forgets": True})
     assert scopes_asked(found) == STEPPED_UP
     assert not found["outcomes"][1].get("isError")
-    assert run("TypeScript 1.32.2", {**told, "calls": [LOOK, LOAD]}).returncode != 0, "the near miss"
     with deployment.database() as database:
         assert database.staging.orders.count_documents({"total": 1}) == 1
+
+
+def test_with_a_refresh_token_the_older_typescript_client_gives_up_and_keeps_its_session(
+    server: AuthorizationServer, deployment: Deployment
+) -> None:
+    """Its ``auth`` refreshes whenever it can, and does not look at the scope that it was asked for (sdk 1.32.2,
+    client/auth.js). A refreshed token has no more scopes (RFC 6749 section 6), so the same challenge comes again, and
+    that it takes for the end (client/streamableHttp.js). No answer of a resource server would help it."""
+    told = {"url": deployment.url, "issuer": server.issuer, "browser": typing(server, "larry"), "client_id": LOADER}
+    before = len(deployment.records())
+    found = outcome("TypeScript 1.32.2", {**told, "calls": [LOOK, LOAD, LOOK, LOAD, LOOK], "goes_on": True})
+    looks, loads = found["outcomes"][::2], found["outcomes"][1::2]
+    assert [one.get("isError", False) for one in looks] == [False] * 3
+    assert loads == [{"raised": "Streamable HTTP error: Server returned 403 after trying upscoping"}] * 2
+    assert scopes_asked(found) == STEPPED_UP[:1]
+    tried = [record for record in deployment.records()[before:] if record["tool"] == "insert-many"]
+    assert [record["decision"]["missing_scopes"] for record in tried] == [["mongodb:write"]] * 4, "with each token"
+    with deployment.database() as database:
+        assert database.staging.orders.count_documents({"total": 1}) == 0
 
 
 @pytest.mark.parametrize("client", NEWEST)

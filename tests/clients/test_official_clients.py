@@ -7,13 +7,15 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sidecar.demo import database as demo_database
-from sidecar.demo.identities import ANALYST
+from sidecar.demo.identities import ANALYST, LOADER
 from tests import parts
 from tests.integration.deployment import Deployment, deployed
 
@@ -110,3 +112,62 @@ def test_a_session_outlives_every_refusal(deployment: Deployment, client: str) -
         "after notifications": "answered",
     }
     assert "unknown tool" in found["an unknown tool"][0].lower() or found["an unknown tool"][0] == "refused"
+
+
+STAGING = {"connectionId": "preconfigured", "database": "staging", "collection": "orders"}
+LOOK = {"name": "count", "arguments": STAGING}
+LOAD = {"name": "insert-many", "arguments": {**STAGING, "documents": [{"total": 1}]}}
+READER = replace(LOADER, scopes=("mongodb:read",))
+"""A token that lacks the scope for ``LOAD``; these clients have no way to get another."""
+
+TOLD = {
+    "Python 2.3.0": "needs a token that also has the scope mongodb:write",
+    "TypeScript 1.32.2": "needs a token that also has the scope",
+    "TypeScript 2.4.0": 'InsufficientScopeError : Insufficient scope: required "mongodb:read mongodb:write"',
+}
+"""What those that keep their session over HTTP 403 have of it."""
+
+
+@pytest.fixture(scope="module")
+def gentle(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[Deployment]:
+    with deployed(tmp_path_factory.mktemp("gentle"), database, extra='step_up = "result"') as running:
+        asyncio.run(demo_database.seed(running.uri))
+        yield running
+
+
+def session(client: str, running: Deployment) -> subprocess.CompletedProcess[str]:
+    """Look, try to load, and look again, twice."""
+    command = [*CLIENTS[client], running.url, running.token(READER)]
+    steps = json.dumps([LOOK, LOAD, LOOK])
+    return subprocess.run(command, input=steps, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_session_with_a_fixed_token_outlives_what_lacks_a_scope_as_a_tool_result(
+    gentle: Deployment, client: str
+) -> None:
+    run = session(client, gentle)
+    assert run.returncode == 0, run.stderr[-3000:]
+    _, _, *outcomes = json.loads(run.stdout)  # noqa: TID251 - the script's own answer
+    assert outcomes == ["answered", "refused", "answered", "answered"]
+    assert gentle.records()[-1]["tool"] == "count"
+    assert all(call["name"] == "count" for call in gentle.all_reached())
+
+
+@pytest.mark.parametrize("client", TOLD)
+def test_a_session_with_a_fixed_token_outlives_a_challenge(deployment: Deployment, client: str) -> None:
+    run = session(client, deployment)
+    assert run.returncode == 0, run.stderr[-3000:]
+    _, _, *outcomes = json.loads(run.stdout)  # noqa: TID251 - the script's own answer
+    assert (outcomes[0], *outcomes[2:]) == ("answered",) * 3
+    assert TOLD[client] in outcomes[1]
+
+
+@pytest.mark.parametrize("client", [name for name in CLIENTS if name not in TOLD])
+def test_python_1_with_a_fixed_token_does_not_outlive_a_challenge(deployment: Deployment, client: str) -> None:
+    """Any status from 400 but 404 ends its transport (``raise_for_status``); docs/identity.md says what to set."""
+    before = len(deployment.all_reached())
+    run = session(client, deployment)
+    assert run.returncode != 0
+    assert "403 Forbidden" in run.stderr
+    assert [call["name"] for call in deployment.all_reached()[before:]] == ["count"], "nothing after the challenge"
