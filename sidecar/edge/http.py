@@ -173,7 +173,7 @@ class _Edge:
         self._metadata = self._resource.metadata()
         self._streams = Streams()
         self._paths = _with_and_without_slash(self._resource.path)
-        self._descriptions = {WELL_KNOWN, *_with_and_without_slash(self._resource.metadata_path)}
+        self._descriptions = _with_and_without_slash(WELL_KNOWN) | _with_and_without_slash(self._resource.metadata_path)
         self._handlers: dict[str, _MethodHandler] = {"POST": self._post, "GET": self._get, "DELETE": self._delete}
 
     async def dispatch(self, request: web.Request) -> web.StreamResponse:
