@@ -383,4 +383,8 @@ def test_not_ready_names_what_is_not_there_and_stays_alive(deployment):
 
 def test_the_page_about_traces_names_every_attribute():
     page = (parts.ROOT / "docs/traces.md").read_text()
-    assert set(re.findall(r"^\| `([a-z_.]+)`", page, re.MULTILINE)) >= ON_A_CALL | {"error.type"}
+    named = set(re.findall(r"^\| `([a-z_.]+)`", page, re.MULTILINE))
+    source = (parts.ROOT / "sidecar/enforcement/evidence.py").read_text()
+    families = "client|db|error|gen_ai|jsonrpc|mcp|mcp_sidecar|network|user"
+    assert named == set(re.findall(rf'"((?:{families})\.[a-z_.]+)"', source)) | {"error.type"}
+    assert named >= ON_A_CALL
