@@ -70,6 +70,14 @@ class MessageTooLarge(MessageError):
     code = -32600
 
 
+class TooManyBytes(MessageError):
+    """So much is being sent by this caller, or by all callers, that there is no place for the body."""
+
+    label = "too_many_bytes"
+    public = "Too much is being sent at once; nothing was done. Send it again in a moment."
+    code = 1429
+
+
 class MediaTypeRefused(MessageError):
     """The request's media type, encoding or Accept header is not one that Streamable HTTP defines."""
 

@@ -85,11 +85,17 @@ fitting := [index | some index, route in routes; names.any_of(route.scopes, inpu
 
 # METADATA
 # title: What of scopes the routes demand, each way once; nothing where the token's scopes fit already
-# description: A route behind one that fits already is never taken.
-demands contains {scope | some scope in routes[index].scopes} if {
-	some index, _ in routes
+# description: >-
+#   A route behind one that fits already is never taken. A route whose server the agent does not reach takes the call nowhere.
+#   And a scope that an earlier route takes too leads to that one, so it is demanded there and not here.
+demands contains demand if {
+	some index, route in routes
 	not index in fitting
 	count([other | some other in fitting; other < index]) == 0
+	ceilings.agent_reaches(route.server)
+	earlier := {scope | some other in array.slice(routes, 0, index); some scope in other.scopes}
+	demand := {scope | some scope in route.scopes} - earlier
+	count(demand) > 0
 }
 
 demands contains set() if count(fitting) > 0

@@ -84,6 +84,29 @@ test_nothing_is_offered_where_something_else_refuses if {
 	offered(stranger, {}, fixture.teams) == null
 }
 
+# METADATA
+# title: A route for inserts to a server, for one of these scopes
+route_to(server, scopes) := object.union(fixture.tables.routes[1], {"id": concat("", scopes), "server": server, "scopes": scopes})
+
+test_routes_that_lead_nowhere_do_not_use_up_the_tries if {
+	nowhere := [route_to(server, [name]) |
+		some [name, server] in [["a1", "west"], ["a2", "west"], ["a3", "west"], ["a4", "none"], ["a5", "west"]]
+	]
+	scopes := {"read": ["read"], "write": ["insert"], "x": []}
+	asked := holding(["read", "write"], [insert])
+	offered(asked, {"routes": array.concat(nowhere, [route_to("rw", ["x"])]), "scopes": scopes}, fixture.teams).missing == ["x"]
+	offered(asked, {"routes": nowhere, "scopes": scopes}, fixture.teams) == null
+}
+
+test_a_scope_that_an_earlier_route_takes_is_not_asked_for_a_later_one if {
+	scopes := {"read": ["read"], "write": ["insert"]}
+	asked := holding(["read", "write"], [insert])
+	ordered := [route_to("west", ["a"]), route_to("rw", ["a", "b"])]
+	offered(asked, {"routes": ordered, "scopes": scopes}, fixture.teams).missing == ["b"]
+	offered(asked, {"routes": array.reverse(ordered), "scopes": scopes}, fixture.teams).missing == ["a"]
+	offered(asked, {"routes": [ordered[0], route_to("rw", ["a"])], "scopes": scopes}, fixture.teams) == null
+}
+
 closed_hours := {"days": ["Monday"], "from": "00:00", "to": "24:00", "timezone": "UTC"}
 
 test_the_other_access_of_the_call_counts_too if {

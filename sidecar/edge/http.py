@@ -11,9 +11,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
 
-from aiohttp import ClientPayloadError, web
+from aiohttp import web
 
 from sidecar.edge import admission
+from sidecar.edge.bodies import BodyReader, NotKept
 from sidecar.edge.certificates import CertificateReader
 from sidecar.edge.forwarded import TrustedProxies
 from sidecar.edge.resource import ProtectedResource
@@ -33,7 +34,7 @@ from sidecar.errors import (
     SuspensionsUnavailable,
 )
 from sidecar.identity import WELL_KNOWN, ResourceUri
-from sidecar.mcp import Ends, jsonrpc
+from sidecar.mcp import jsonrpc
 
 _RETRY_LATER: Final = frozenset({429, 503})
 
@@ -59,21 +60,8 @@ _PAGE_SENDS: Final = (
 )
 """Headers that pages may read and send beside those that need no leave (Fetch section 2.2.2)."""
 
-OVERSIZED_FACTOR: Final = 64
-"""A body up to so many times the limit is read to its end, for the id of its request stands there in both official
-SDKs, and to both Python 1.x clients an HTTP error is the end of the session (measured). Beyond the limit nothing but
-the ends is kept. A larger body closes the connection."""
-
 _CLOSING_ERRORS: Final = (MessageTooLarge, MessageIncomplete)
 """After these the rest of the body is not worth reading, so the connection cannot be used again."""
-
-
-class _Oversized(MessageTooLarge):
-    """A body over the limit that was read to its end."""
-
-    def __init__(self, ends: Ends) -> None:
-        super().__init__("body over the limit")
-        self.ends = ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +133,7 @@ def build_application(pep: EnforcementPoint, config: EdgeConfig) -> web.Applicat
 
 
 async def _promise_nothing(request: web.Request) -> None:
-    """Leave ``100-continue`` to ``_read``, after the caller is known; aiohttp's own answer quotes any other value."""
+    """Leave ``100-continue`` to ``BodyReader``, once the caller is known; aiohttp's own answer quotes other values."""
     if request.headers.get("Expect", "").lower() != "100-continue":
         raise web.HTTPExpectationFailed(text="Unknown expectation\n")
 
@@ -172,6 +160,7 @@ class _Edge:
         self._resource = config.resource
         self._metadata = self._resource.metadata()
         self._streams = Streams()
+        self._bodies = BodyReader(config.max_request_bytes, config.body_timeout_s)
         self._paths = _with_and_without_slash(self._resource.path)
         self._descriptions = _with_and_without_slash(WELL_KNOWN) | _with_and_without_slash(self._resource.metadata_path)
         self._handlers: dict[str, _MethodHandler] = {"POST": self._post, "GET": self._get, "DELETE": self._delete}
@@ -257,9 +246,9 @@ class _Edge:
         try:
             admission.check_content(request.headers)
             admission.check_accept(request.headers, admission.JSON, admission.EVENT_STREAM)
-            body = await self._read(request)
-        except _Oversized as error:
-            return self._answer(await self._pep.refuse_body(error, error.ends, exchange, caller))
+            body = await self._bodies.read(request, caller.identity.key)
+        except NotKept as kept:
+            return self._answer(await self._pep.refuse_body(kept.error, kept.ends, exchange, caller))
         except SidecarError as error:
             return await self._refuse(error, exchange, caller)
         return self._answer(await self._pep.enforce(body, exchange, caller))
@@ -310,39 +299,6 @@ class _Edge:
                 request.transport.abort()
         except (SidecarError, ConnectionError):
             return  # the session or the connection ended: either way the stream is over
-
-    async def _read(self, request: web.Request) -> bytes:
-        """Return the whole body.
-
-        Raises:
-            MessageTooLarge: more than ``max_request_bytes``, said beforehand or found while reading.
-            MessageIncomplete: it ended early or did not come in time; nothing of it is used.
-        """
-        limit = self._config.max_request_bytes
-        if (request.content_length or 0) > OVERSIZED_FACTOR * limit:
-            raise MessageTooLarge("Content-Length over the limit")
-        body, ends, size = bytearray(), Ends(b"", b""), 0
-        try:
-            async with asyncio.timeout(self._config.body_timeout_s):
-                if request.headers.get("Expect", "").lower() == "100-continue":
-                    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                    request.writer.output_size = 0  # as aiohttp does: the answer itself has not begun
-                async for chunk in request.content.iter_any():
-                    size += len(chunk)
-                    if size <= limit:
-                        body += chunk
-                        continue
-                    if body:
-                        ends = Ends.of(body)
-                        body.clear()
-                    ends = ends.followed_by(chunk)
-                    if size > OVERSIZED_FACTOR * limit:
-                        raise MessageTooLarge("body over the limit")
-        except (TimeoutError, ConnectionError, ClientPayloadError, web.RequestPayloadError) as error:
-            raise MessageIncomplete(type(error).__name__) from error
-        if size > limit:
-            raise _Oversized(ends)
-        return bytes(body)
 
     def _exchange_of(self, request: web.Request) -> Exchange:
         """Describe a request; a header that is not well-formed counts as absent, because refusals are described too."""

@@ -18,6 +18,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], int]] = {
     errors.ProxyCertificate: 400,
     errors.InvalidParams: 200,
     errors.MessageTooLarge: 413,
+    errors.TooManyBytes: 429,
     errors.MessageIncomplete: 408,
     errors.MediaTypeRefused: 415,
     errors.NotAcceptable: 406,

@@ -210,11 +210,11 @@ def _stray(bundle: Path, file: Path) -> str:
 
 
 def _content(file: Path) -> bytes:
-    """Read one regular file; a pipe or a device could keep the reader forever."""
-    status = file.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigurationError(f"{file} is not a regular file")
-    with file.open("rb") as stream:
+    """Read one regular file; a pipe or a device, even one that takes its place now, could keep the reader forever."""
+    fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as stream:  # noqa: PTH123 - of a descriptor
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ConfigurationError(f"{file} is not a regular file")
         content = stream.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
         raise ConfigurationError(f"{file} is larger than {MAX_FILE_BYTES} bytes")

@@ -123,10 +123,10 @@ class FileSuspensions:
             while rest:
                 rest = rest[os.write(fd, rest) :]
             self._flush(fd)
-            stamp = _stamp(os.fstat(fd))
+            beside.replace(self._path)
+            stamp = _stamp(os.fstat(fd))  # of this very file, after the rename, which counts as a change
         finally:
             os.close(fd)
-        beside.replace(self._path)
         self._saved, self._stamp = sha256(text).digest(), stamp
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -163,8 +163,11 @@ def _locked(path: Path) -> int:
 
 
 def _stamp(status: os.stat_result) -> tuple[int, ...]:
-    """What tells one state of a file from another; the mode too, since others could write it."""
-    return status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode, status.st_uid
+    """What tells one state of a file from another; the mode too, since others could write it.
+
+    The change time above all: a writer can put the modification time back, and nobody the change time.
+    """
+    return status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_mode, status.st_uid
 
 
 def _read(path: Path) -> tuple[bytes, tuple[int, ...]]:

@@ -390,6 +390,33 @@ class TestRefusedBodies:
                 assert b" 200 " in await reader.readline()
                 writer.close()
 
+    async def test_what_is_held_of_bodies_that_are_slow_to_come_is_bounded(self, tmp_path: Path) -> None:
+        """By caller; what is over it is answered for its request, and keeps no other caller and no small call out."""
+        limit, slow = 100_000, 60
+        body = b'{"jsonrpc":"2.0","id":9,"method":"ping","params":{"x":"%b"}}' % (b"x" * (limit - 1000))
+        async with running(tmp_path, max_request_bytes=limit) as endpoint:
+            session = await endpoint.open_session()
+            sent = request("POST", "/mcp", body, Mcp_Session_Id=session)
+            held = [await asyncio.open_connection("127.0.0.1", endpoint.port) for _ in range(slow)]
+            for _, writer in held:
+                writer.write(sent[:-20])
+                await writer.drain()
+            while (over := await endpoint.ask(body=body, Mcp_Session_Id=session)).json.get("result") == {}:
+                pass  # not all of them have been read yet
+            assert (over.status, over.json["id"], over.json["error"]["code"]) == (200, 9, 1429)
+            small = encoded(PING)
+            assert (await endpoint.ask(body=small, Mcp_Session_Id=session)).json["result"] == {}
+            other = await endpoint.ask(body=body, Authorization=f"Bearer {token('bob')}", Mcp_Session_Id=session)
+            assert other.status == 404, "read as a whole; the session is another caller's"
+            ends = []
+            for reader, writer in held:
+                writer.write(sent[-20:])
+                ends.append(b'"result"' in await reader.read())
+                writer.close()
+            assert 32 <= sum(ends) < 40, "the others are answered too, and were not kept"
+            again = await endpoint.ask(body=body, Mcp_Session_Id=session)
+            assert again.json["result"] == {}, "there is room again"
+
     async def test_nothing_but_the_ends_of_a_large_body_is_kept(self, tmp_path: Path) -> None:
         """64 MB by 8 callers at once; what is kept of one is a few kB, and what is read ahead of it bounded too."""
         async with running(tmp_path) as endpoint:

@@ -29,6 +29,8 @@ QUERY = """[found |
 	best := data.mcp.platform.step_up.best with input as question
 		with data.mcp.platform.scopes as scopes
 		with data.mcp.platform.routes as routes
+		with data.mcp.platform.servers as {"s": {"deployment": "d"}}
+		with data.mcp.platform.agents as {"default": {"servers": ["s"], "deployments": ["d"]}, "registered": {}}
 	found := [chosen | some [_, _, chosen] in sort(best)]
 ]"""
 

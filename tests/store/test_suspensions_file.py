@@ -126,6 +126,23 @@ def test_two_processes_cannot_have_one_file(tmp_path: Path) -> None:
     store.close()
 
 
+async def test_an_edit_of_equal_size_under_a_restored_date_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+    store = FileSuspensions(path)
+    try:
+        await store.save((ANN,))
+        assert await store.intact()
+        before = path.stat()
+        with path.open("r+b") as file:
+            file.write(path.read_bytes().replace(b"ann", b"bob"))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert path.stat().st_mtime_ns == before.st_mtime_ns
+        assert path.stat().st_size == before.st_size
+        assert not await store.intact()
+    finally:
+        store.close()
+
+
 async def test_what_is_kept_is_watched_while_the_process_runs(tmp_path: Path) -> None:
     path = tmp_path / "kept"
     store = FileSuspensions(path)
