@@ -9,6 +9,7 @@ _RUN: Final = 3
 """So many days in a row are written as "first to last"."""
 
 _MOMENT: Final = ("input", "context", "time_ns")
+TIME: Final = ".".join(_MOMENT)
 _CLOCK_FORMAT: Final = "%02d:%02d"
 _COMPARED: Final = 2
 
@@ -145,7 +146,7 @@ def moment_in_words(operator: Any, left: Any, right: Any) -> str:
     for how, one, other in ((name, left, right), (_TURNED.get(name, name), right, left)):
         match other:
             case {"type": "number", "value": int(moment)} if how in _BEFORE_AFTER and _path(one) == _MOMENT:
-                return _BEFORE_AFTER[how].format(_moment(moment))
+                return _BEFORE_AFTER[how].format(in_utc(moment))
             case _:
                 continue
     match left, right:
@@ -165,7 +166,7 @@ def _zone(moment: Any) -> str:
             return "UTC" if _path(moment) == _MOMENT else ""
 
 
-def _moment(nanoseconds: int) -> str:
+def in_utc(nanoseconds: int) -> str:
     """Return a moment as people write it; one that no calendar has stays a number."""
     try:
         moment = _EPOCH + timedelta(seconds=nanoseconds // 10**9)

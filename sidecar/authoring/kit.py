@@ -152,7 +152,7 @@ async def new_team(folder: Path, wanted: Ownership, *, write: bool) -> tuple[lis
     plan = await asyncio.to_thread(planned, folder, wanted) if write else None
     files = await asyncio.to_thread(scaffold, wanted, folder)
     if plan is None:
-        return files, f"The platform team adds this to {FILE} (or: --write):\n{printed(wanted)}\n\n{LISTING}"
+        return files, f"The platform team adds this to {FILE} (or: --write):\n{printed(wanted)}"
     await asyncio.to_thread(plan.write)
     return [*files, plan.path], f"{LISTING}\n{plan.listing}"
 

@@ -56,6 +56,11 @@ class Ownership:
         who = {"id": f"{self.team}-readers", "groups": [self.group], "agents": ["*"], "scopes": ["*"]}
         return {**who, "kinds": [*KINDS], "server": server}
 
+    def listing(self, deployment: str) -> dict[str, Any]:
+        """Return the platform's grant by which the team's readers list databases."""
+        grant = {"id": f"{self.team}-lists-databases", "groups": [self.group], "kinds": ["metadata"]}
+        return {**grant, "deployments": [deployment], "databases": [""], "collections": [""]}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedFile:
@@ -100,6 +105,8 @@ def printed(wanted: Ownership) -> str:
             pieces.append(f"under deployments.{wanted.deployment or '<deployment>'}.{table}:\n{pretty(entries)}")
     route = wanted.route(wanted.server or "<a server of that deployment>")
     pieces.append(f"in routes, unless one covers the group already:\n{pretty(route)}")
+    listing = wanted.listing(wanted.deployment or "<deployment>")
+    pieces.append(f"{LISTING}\nin grants, unless one covers the group already:\n{pretty(listing)}")
     return "\n\n".join(pieces)
 
 
@@ -170,9 +177,7 @@ def _listing(text: str, tables: Mapping[str, Any], deployment: str, wanted: Owne
             at = text.count("\n", 0, json_span(text, (*_TABLES, "grants", index, "groups"))[0]) + 1
             return f'{FILE}:{at}: add "{wanted.group}" to the groups of {grant["id"]}'
     at = text.count("\n", 0, json_span(text, (*_TABLES, "grants"))[0]) + 1
-    grant = {"id": f"{wanted.team}-lists-databases", "groups": [wanted.group], "kinds": ["metadata"]}
-    grant |= {"deployments": [deployment], "databases": [""], "collections": [""]}
-    return f"{FILE}:{at}: add to grants: {json.dumps(grant)}"
+    return f"{FILE}:{at}: add to grants: {json.dumps(wanted.listing(deployment))}"
 
 
 def pretty(value: Any, margin: str = "") -> str:

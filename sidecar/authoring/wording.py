@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sidecar.authoring.checking import CheckReport, TeamTestReport
+from sidecar.authoring.hours import TIME, in_utc
 from sidecar.authoring.rows_in_words import as_json, cell, conditions, items, limits
 from sidecar.model import JsonObject
 from sidecar.policyset import Severity
@@ -306,9 +307,14 @@ def _place(access: Any) -> str:
 
 
 def _values(condition: Any) -> str:
-    known = [f"{name} is {as_json(value)}" for name, value in condition["values"].items()]
+    known = [f"{name} is {_value(name, value)}" for name, value in condition["values"].items()]
     known += [f"{name} is missing" for name in condition["missing"]]
     return f"; {', '.join(known)}" if known else ""
+
+
+def _value(name: str, value: Any) -> str:
+    shown = as_json(value)
+    return f"{shown} ({in_utc(value)})" if name == TIME and isinstance(value, int) else shown
 
 
 def _at(places: Any) -> str:

@@ -326,6 +326,11 @@ grant contains {"id": "on-some-days"} if {
 	today in data.mcp.grants.analytics.days
 }
 
+grant contains {"id": "some-day"} if {
+	lib.reads
+	input.context.time_ns > data.mcp.grants.analytics.begins
+}
+
 grant contains {"id": "for-readers"} if {
 	lib.reads
 	lib.in_any_group(data.mcp.grants.analytics.readers)
@@ -348,7 +353,7 @@ def with_analytics(tmp_path: Path, rules: str, **data: Any) -> Path:
 
 
 def test_the_values_that_decided_are_shown(tmp_path: Path) -> None:
-    policies = with_analytics(tmp_path, SHOWING, days=["Monday"], readers=["readers", "clerks"])
+    policies = with_analytics(tmp_path, SHOWING, days=["Monday"], readers=["readers", "clerks"], begins=2 * 10**18)
     done = answer(run(asked("loaders"), "--explain", "--at", "2026-01-04T09:00", policies=policies))
     misses = {one["grant"]: one for one in done["explanation"]["accesses"][0]["not_granted"]}
     day = misses["on-some-days"]["failed"]
@@ -360,6 +365,7 @@ def test_the_values_that_decided_are_shown(tmp_path: Path) -> None:
         stdin=json.dumps(asked("loaders")).encode(),
     )[1]
     assert 'today is "Sunday"' in " ".join(seen.split())
+    assert "input.context.time_ns is 1767517200000000000 (2026-01-04 09:00 UTC)" in " ".join(seen.split())
 
 
 UNSOUND = """

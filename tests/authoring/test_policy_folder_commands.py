@@ -1,6 +1,7 @@
 """``mcp-sidecar policy check|test|new|show`` as their users run them: real OPA, a copy of the repository's policies."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -178,7 +179,14 @@ def test_a_new_team_passes_check_and_tests_and_is_shown_to_its_readers(folder: P
     platform["routes"].append({**platform["routes"][0], "id": "shop-readers", "groups": ["shop-readers"]})
     (folder / "platform/data.json").write_bytes(msgspec.json.encode(data))
     shown = show(folder, {**CALLER, "groups": ["shop-readers"]})
-    assert {row["grant"] for row in shown["permissions"]} == {"readers-read-documents", "readers-see-the-catalogue"}
+    granted = {"readers-read-documents", "readers-see-the-catalogue"}
+    assert {row["grant"] for row in shown["permissions"]} == granted
+    listing = re.search(r"^in grants, .*:\n(\{.*?^\})", done.stdout, re.MULTILINE | re.DOTALL)
+    assert listing is not None
+    platform["grants"].append(msgspec.json.decode(listing[1].replace("<deployment>", "demo")))
+    (folder / "platform/data.json").write_bytes(msgspec.json.encode(data))
+    shown = show(folder, {**CALLER, "groups": ["shop-readers"]})
+    assert {row["grant"] for row in shown["permissions"]} == {*granted, "shop-lists-databases"}
 
 
 @pytest.mark.parametrize("name", ["Shop", "shop-1", "platform", "if", "../shop", "1shop", "", "a" * 64, "shop\n"])
