@@ -324,7 +324,7 @@ async def _decisions(config: Settings, stack: AsyncExitStack) -> Decider:
         if not config.opa.url:
             managed = _managed_opa(config, config.policies, stack)
             stack.push_async_callback(managed.stop)
-            await managed.start(standby=config.opa.standby, issuers=_issuers(config))
+            await managed.start(standby=config.opa.standby, issuers=_issuers(config), scopes=config.scopes)
             return managed
         opa, timeout_s = config.opa, config.opa.timeout_ms / 1000
         client = OpaClient(opa.url, timeout_s=timeout_s, ca_file=opa.ca_file, token_file=opa.token_file)
@@ -338,7 +338,7 @@ async def _candidate(config: Settings, stack: AsyncExitStack) -> ManagedOpa | No
     with naming("policies_candidate"):
         opa = _managed_opa(config, config.policies_candidate, stack)
         stack.push_async_callback(opa.stop)
-        await opa.start(candidate=True, issuers=_issuers(config))
+        await opa.start(candidate=True, issuers=_issuers(config), scopes=config.scopes)
         return opa
 
 

@@ -182,6 +182,7 @@ def policy_check(
     writes. Without platform.tar.gz, archives are checked for containment only. Status 1 if they would be refused.
 
     With --issuer, or with settings, also warns of entries of the platform's data that count for none of the issuers.
+    With settings and no --issuer, also of scopes that they ask clients for and that open nothing.
     """
     if watch:
         if len(paths) != 1 or as_json:

@@ -113,18 +113,21 @@ def _place(violation: Violation) -> JsonObject:
     return {"file": violation.file, "line": violation.line, "message": violation.message}
 
 
-async def check(policies: PolicySet, binary: str, issuers: Collection[str] = ()) -> CheckReport:
+async def check(
+    policies: PolicySet, binary: str, issuers: Collection[str] = (), scopes: Collection[str] = ()
+) -> CheckReport:
     """Put a set through every check that it must pass before an OPA serves it.
 
     Args:
         policies: the set.
         binary: the OPA executable.
         issuers: those that a sidecar would trust; none if that is not known.
+        scopes: those that it would ask clients for; the same.
 
     Raises:
         ConfigurationError: OPA cannot be run.
     """
-    async with workshop(binary, issuers) as checker:
+    async with workshop(binary, issuers, scopes) as checker:
         report = CheckReport(findings=tuple(await checker.examine(policies)))
         return replace(report, reads=await checker.reads(policies)) if report.ok else report
 
@@ -152,7 +155,9 @@ def reads_document(reads: ReadList) -> JsonObject:
     return document
 
 
-async def check_archives(archives: Archives, binary: str, issuers: Collection[str] = ()) -> CheckReport:
+async def check_archives(
+    archives: Archives, binary: str, issuers: Collection[str] = (), scopes: Collection[str] = ()
+) -> CheckReport:
     """Check archives like the folder that they were made of; without the platform's, containment only.
 
     If a member cannot be read, all archives are refused, because its effect on the others is not known.
@@ -162,7 +167,7 @@ async def check_archives(archives: Archives, binary: str, issuers: Collection[st
     """
     report = CheckReport(findings=archives.findings)
     if not report.findings and archives.whole:
-        report = await check(archives.policies, binary, issuers)
+        report = await check(archives.policies, binary, issuers, scopes)
         # A team's archive that is not named here may be built and loaded by itself.
         report = replace(report, findings=tuple(one for one in report.findings if one.rule is not Rule.OWNER))
     elif not report.findings:

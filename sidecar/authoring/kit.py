@@ -64,11 +64,18 @@ async def check_paths(paths: Sequence[Path], opa: str | None, issuers: Sequence[
         ConfigurationError: it is neither, or OPA cannot be run.
     """
     binary = settings.opa_binary(opa)
-    if not issuers and settings.given():
-        issuers = [entry.issuer for entry in settings.load().issuers]
+    issuers, scopes = _believed(issuers)
     if len(paths) == 1 and await asyncio.to_thread(_is_policy_folder, paths[0]):
-        return await check(await asyncio.to_thread(PolicySet.read, paths[0]), binary, issuers)
-    return await check_archives(await asyncio.to_thread(read_archives, paths, shipped()), binary, issuers)
+        return await check(await asyncio.to_thread(PolicySet.read, paths[0]), binary, issuers, scopes)
+    return await check_archives(await asyncio.to_thread(read_archives, paths, shipped()), binary, issuers, scopes)
+
+
+def _believed(issuers: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the issuers and scopes to hold the platform's data to: the issuers that are named, else the settings'."""
+    if issuers or not settings.given():
+        return issuers, ()
+    config = settings.load()
+    return [entry.issuer for entry in config.issuers], config.scopes
 
 
 def _is_policy_folder(path: Path) -> bool:
@@ -94,7 +101,7 @@ async def watch_checks(
     Raises:
         ConfigurationError: OPA cannot be run.
     """
-    async with workshop(settings.opa_binary(opa), issuers) as checker:
+    async with workshop(settings.opa_binary(opa), *_believed(issuers)) as checker:
 
         async def act(_: frozenset[str] | None) -> None:
             try:

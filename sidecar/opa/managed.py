@@ -119,7 +119,14 @@ class ManagedOpa(Startable):
         return self._current.pid if self._current is not None else None
 
     @override
-    async def start(self, *, candidate: bool = False, standby: bool = False, issuers: Collection[str] = ()) -> None:
+    async def start(
+        self,
+        *,
+        candidate: bool = False,
+        standby: bool = False,
+        issuers: Collection[str] = (),
+        scopes: Collection[str] = (),
+    ) -> None:
         """Check the policies, start OPA, self-test it, and begin to watch it.
 
         Args:
@@ -128,6 +135,7 @@ class ManagedOpa(Startable):
             standby: keep a second process of the set, so that a question that ends one does not stop the decisions of
                 others.
             issuers: those whose tokens are accepted; what the platform's data says of none of them is warned of.
+            scopes: those that clients are asked for; of one that opens nothing is warned.
 
         Raises:
             ConfigurationError: the binary, the runtime folder or, unless it is a candidate, the policy set is not
@@ -135,7 +143,9 @@ class ManagedOpa(Startable):
         """
         self._candidate, self._standby = candidate, standby
         launch = await asyncio.to_thread(self._launch)
-        checker = SetChecker(launch.opa, launch.directory, timeout_s=launch.start_timeout_s, issuers=issuers)
+        checker = SetChecker(
+            launch.opa, launch.directory, timeout_s=launch.start_timeout_s, issuers=issuers, scopes=scopes
+        )
         seen = await asyncio.to_thread(snapshot, self._folder)
         if candidate:
             await self._begin_to_compare(launch, checker, seen)

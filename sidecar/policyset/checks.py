@@ -62,13 +62,23 @@ class SetChecker:
         directory: private folder of this user; every check makes its own inside.
         timeout_s: seconds that one OPA command may take, the tests excepted.
         issuers: those that the sidecar trusts; none if that is not known here.
+        scopes: those that it asks clients for; the same.
     """
 
-    def __init__(self, opa: OpaCommand, directory: Path, *, timeout_s: float, issuers: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        opa: OpaCommand,
+        directory: Path,
+        *,
+        timeout_s: float,
+        issuers: Collection[str] = (),
+        scopes: Collection[str] = (),
+    ) -> None:
         self._opa = opa
         self._directory = directory
         self._timeout_s = timeout_s
         self._issuers = issuers
+        self._scopes = scopes
         self._known: dict[bytes, ModuleReport] = {}
         self._library: tuple[bytes, list[Mentions]] = (b"", [])
         """What the modules of the library define, and the digest of their paths and contents."""
@@ -304,7 +314,7 @@ class SetChecker:
             return []
         status, output = await self._run(home, *platform_data.ARGUMENTS, stdin=platform_data.schema_of(policies))
         found = platform_data.findings(status, output, policies, self._issuers)
-        return found if _errors(found) else found + platform_names.dangling(policies)
+        return found if _errors(found) else found + platform_names.dangling(policies, self._scopes)
 
     async def _test(self, policies: PolicySet, home: Path) -> list[Violation]:
         """Run the teams' own tests; the platform's are run where the platform is built."""

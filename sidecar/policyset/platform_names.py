@@ -1,11 +1,13 @@
 """Whether what the platform's tables name is there: servers, deployments, teams, scopes, windows.
 
 A server or a deployment that a table names and no table has is a mistake of one file, and refused. A team without a
-folder, a scope or a window that is gone can be a step of a roll-out and takes access away; that is a warning.
+folder, a scope or a window that is gone can be a step of a roll-out and takes access away; that is a warning. So is
+a scope that the settings ask clients for and no table has.
 """
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from sidecar.policyset.data_lines import MOST_PROBLEMS, PLATFORM, pointer, where
@@ -21,11 +23,17 @@ _PlacedProblem = tuple[tuple[str | int, ...], str, Severity]
 """Place below the platform's data, what is wrong, and how bad."""
 
 
-def dangling(policies: PolicySet) -> list[Violation]:
-    """Find what the platform's tables name and nothing has; nothing of tables of another form than this build knows."""
+def dangling(policies: PolicySet, scopes: Collection[str] = ()) -> list[Violation]:
+    """Find what is named and nothing has; nothing of tables of another form than this build knows.
+
+    Args:
+        policies: the set.
+        scopes: those that the sidecar asks clients for; none if that is not known here.
+    """
     tables = platform_tables(policies)
     try:
         problems = [*_servers(tables), *_owners(tables, policies.teams), *_agents(tables), *_others(tables)]
+        problems += _asked(tables, scopes)
     except (KeyError, TypeError, AttributeError):
         return []  # the set's own schema lets it be so, or there is none
     found = []
@@ -131,6 +139,17 @@ def _others(tables: Mapping[str, Any]) -> Iterator[_PlacedProblem]:
             if window not in windows:
                 place = ("break_glass", index, "windows", number)
                 yield place, _missing("window", window, windows), Severity.WARNING
+
+
+def _asked(tables: Mapping[str, Any], scopes: Collection[str]) -> Iterator[_PlacedProblem]:
+    """Find scopes that clients would be sent to get in vain: neither table has them, so they open nothing."""
+    known = {*tables["scopes"], *(scope for route in tables["routes"] for scope in route["scopes"])} - {"*"}
+    for scope in scopes:
+        if scope not in known:
+            message = (
+                f"the setting scopes asks for {json.dumps(scope)}, which opens nothing here{nearest(scope, known)}"
+            )
+            yield ("scopes",), message, Severity.WARNING
 
 
 def _missing(kind: str, name: str, known: Iterable[str]) -> str:

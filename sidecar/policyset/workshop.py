@@ -42,12 +42,15 @@ async def examine_set(policies: PolicySet, binary: str) -> list[Violation]:
 
 
 @asynccontextmanager
-async def workshop(binary: str, issuers: Collection[str] = ()) -> AsyncIterator[SetChecker]:
+async def workshop(
+    binary: str, issuers: Collection[str] = (), scopes: Collection[str] = ()
+) -> AsyncIterator[SetChecker]:
     """Vet outside a sidecar, in a folder that is gone afterwards.
 
     Args:
         binary: the OPA executable, as a path or as a name on ``PATH``.
         issuers: those that a sidecar would trust; none if that is not known.
+        scopes: those that it would ask clients for; the same.
 
     Raises:
         ConfigurationError: there is no such executable.
@@ -55,4 +58,4 @@ async def workshop(binary: str, issuers: Collection[str] = ()) -> AsyncIterator[
     executable = installed(binary)
     with tempfile.TemporaryDirectory(prefix="mcp-sidecar-vet-") as directory:
         opa = OpaCommand(binary=executable, memory_limit_bytes=CHECK_MEMORY_BYTES)
-        yield SetChecker(opa, Path(directory), timeout_s=_CHECK_S, issuers=issuers)
+        yield SetChecker(opa, Path(directory), timeout_s=_CHECK_S, issuers=issuers, scopes=scopes)

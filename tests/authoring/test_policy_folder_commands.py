@@ -18,12 +18,12 @@ OPA = str(parts.BIN / "opa")
 CALLER = {"sub": "mia", "client_id": "claude-desktop", "scope": "mongodb:read mongodb:write"}
 
 
-def run(*arguments: str, cwd: Path = parts.ROOT, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """The command line, without any setting in its environment."""
+def run(*arguments: str, cwd: Path = parts.ROOT, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
+    """The command line, with no setting in its environment but those that are named."""
     return subprocess.run(
         [sys.executable, "-m", "sidecar", *arguments],
         cwd=cwd,
-        env={"PATH": str(parts.BIN), "PYTHONPATH": str(parts.ROOT), "COLUMNS": "200"},
+        env={"PATH": str(parts.BIN), "PYTHONPATH": str(parts.ROOT), "COLUMNS": "200", **settings},
         input=stdin,
         capture_output=True,
         text=True,
@@ -59,6 +59,19 @@ def test_a_check_for_several_issuers_warns_of_what_counts_for_none() -> None:
     assert (done.returncode, {(one["rule"], one["severity"]) for one in found}) == (0, {("issuer", "warning")})
     assert any("/mcp/platform/routes/0: counts for no caller" in one["message"] for one in found)
     assert run("policy", "check", str(POLICIES), *issuers[:2]).stdout == "fine\n"
+
+
+def test_a_check_with_settings_warns_of_scopes_that_clients_are_asked_for_in_vain(tmp_path: Path) -> None:
+    config = tmp_path / "sidecar.toml"
+    start = 'resource_url = "http://127.0.0.1:8080/mcp"\nscopes = ["mongodb:read", "mongodb:writ"]\n'
+    servers = '[[servers]]\nname = "demo-ro"\nurl = "http://127.0.0.1:1/mcp"\n'
+    config.write_text(f'{start}[[issuers]]\nissuer = "https://a.example"\n{servers}')
+    done = run("policy", "check", str(POLICIES), "--json", SIDECAR_CONFIG=str(config))
+    (found,) = answer(done)["findings"]
+    assert (done.returncode, found["file"], found["severity"]) == (0, "platform/data.json", "warning")
+    assert '"mongodb:writ", which opens nothing here: did you mean mongodb:write?' in found["message"]
+    named = run("policy", "check", str(POLICIES), "--issuer", "https://a.example", SIDECAR_CONFIG=str(config))
+    assert named.stdout == "fine\n", "other issuers, other settings"
 
 
 @pytest.mark.parametrize(

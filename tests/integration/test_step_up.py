@@ -311,8 +311,9 @@ async def test_a_token_of_more_scopes_than_are_read_is_refused_itself(deployment
 
 @pytest.fixture(scope="module")
 def gentle(tmp_path_factory: Any, database: str) -> Iterator[Deployment]:
-    """One with ``step_up = "result"``."""
-    with deployed(tmp_path_factory.mktemp("gentle"), database, extra='step_up = "result"') as running:
+    """One with ``step_up = "result"``, which asks clients for a scope that is misspelt."""
+    extra = 'step_up = "result"\nscopes = ["mongodb:read", "mongodb:rea"]'
+    with deployed(tmp_path_factory.mktemp("gentle"), database, extra=extra) as running:
         yield running
 
 
@@ -343,3 +344,12 @@ async def test_a_tool_result_of_what_lacks_something_else_names_no_scope(gentle:
         answer = await client.call({**FIND, "arguments": {**FIND["arguments"], "collection": "elsewhere"}})
     assert answer.status_code == 200
     assert STEP_UP not in answer.text
+
+
+def test_a_scope_that_clients_are_asked_for_and_that_opens_nothing_is_told_at_the_start(
+    gentle: Deployment, deployment: Deployment
+) -> None:
+    said = "the setting scopes asks for"
+    (line,) = [line for line in gentle.log_file.read_text().splitlines() if said in line]
+    assert '"mongodb:rea", which opens nothing here: did you mean mongodb:read?' in line.replace("\\", "")
+    assert said not in deployment.log_file.read_text(), "the near miss"

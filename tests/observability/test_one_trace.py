@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from typing_extensions import override
 
 from sidecar.demo import database as demo_database
-from sidecar.demo.identities import ANALYST, STRANGER
+from sidecar.demo.identities import ANALYST, LOADER, STRANGER
 from tests import parts
 from tests.integration.deployment import Deployment, deployed, wait_until
 
@@ -149,7 +150,7 @@ def deployment(tmp_path_factory, database, collector) -> Iterator[Deployment]:
 
 @pytest.fixture(scope="module")
 def played(deployment, collector):
-    """Three calls: allowed, denied, without a token; then every span has arrived."""
+    """Four calls: allowed, denied, with too few scopes, without a token; then every span has arrived."""
     trace_ids = asyncio.run(play(deployment))
     wait_until(
         lambda: (
@@ -177,6 +178,12 @@ async def play(deployment):
         denied = await client.call("aggregate", JOIN)
         trace_ids["denied"] = denied.decision["trace_id"]
         assert "error" in (await client._request("no/such/method", {})).body
+    async with deployment.plain(replace(LOADER, scopes=("mongodb:read",))) as client:
+        await client.initialize()
+        client._headers["traceparent"] = f"00-{'9' * 32}-{'8' * 16}-01"
+        staging = {"connectionId": "preconfigured", "database": "staging", "collection": "orders"}
+        assert (await client.call("insert-many", {**staging, "documents": [{"x": "canary-document"}]})).status == 403
+        trace_ids["lacking"] = "9" * 32
     async with deployment.plain(None) as client:
         client._headers["traceparent"] = f"00-{'e' * 32}-{'f' * 16}-01"
         assert (await client.call("find", FIND)).status == 401
@@ -276,6 +283,18 @@ def test_a_denied_call_says_which_access_and_goes_no_further(played):
     assert trace.server().status.code == 2
     assert "forward" not in trace.own()
     assert len(trace.named("audit")) == 1
+
+
+def test_a_call_that_lacks_a_scope_says_which(played):
+    trace = played["lacking"]
+    found = attributes(trace.server())
+    refused = {"error.type", "mcp_sidecar.refused.accesses", "mcp_sidecar.refused.owner"}
+    assert found.keys() == ON_A_CALL | refused | {"mcp_sidecar.missing_scopes"}
+    assert found["mcp_sidecar.missing_scopes"] == ("mongodb:write",)
+    assert (found["error.type"], found["mcp_sidecar.decision"]) == ("insufficient_scope", "deny")
+    assert "scope_missing" in found["mcp_sidecar.reasons"]
+    assert trace.server().status.code == 2
+    assert "forward" not in trace.own()
 
 
 def test_a_401_is_a_span_of_its_own(played, deployment):
