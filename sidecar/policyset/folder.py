@@ -29,6 +29,13 @@ PLATFORM_DATA = "platform/data.json"
 MAX_FILE_BYTES = 16 * 2**20
 """Of any file of a set, the platform's included; a team's have lower limits (``sidecar.policyset.containment``)."""
 
+MAX_TEAM_READ_BYTES = 4 * 2**20
+"""Of a team's folder: more than it may hold, so that what is over those limits is named, and little enough that no team
+takes the memory of the process that reads it."""
+
+_ENTRY_BYTES = 4096
+"""What a file counts as beside its content, so that the number of files is bounded too."""
+
 _TOLD = frozenset({".md"})
 """Endings of files that are for people: neither read nor loaded."""
 
@@ -120,14 +127,10 @@ class PolicySet:
         try:
             bundles = tuple(_bundles(root))
             for bundle in bundles:
-                for file in _names(root, bundle):
-                    path = file.relative_to(root).as_posix()
-                    if fault := _stray(root / bundle, file):
-                        strays += [(path, fault)] if bundle.startswith(TEAMS) else []
-                    elif _is_test(file.name):
-                        aside.append((path, _content(file)))
-                    else:
-                        files.append((path, _content(file)))
+                found = _BundleFiles(root, bundle)
+                files += found.files
+                aside += found.aside
+                strays += found.strays
             files.append((CAPABILITIES, _content(root / CAPABILITIES)))
             schemas = sorted((root / SCHEMAS).glob("*.json"))
             aside += [(f"{SCHEMAS}/{schema.name}", _content(schema)) for schema in schemas]
@@ -186,6 +189,35 @@ def _is_visible_folder(entry: Path) -> bool:
     return entry.is_dir() and not entry.name.startswith(".")
 
 
+class _BundleFiles:
+    """The files of one bundle by what they are; of a team's no more than may be read.
+
+    Raises:
+        ConfigurationError: a file is not one that can be read, or the team's folder is too large.
+    """
+
+    def __init__(self, root: Path, bundle: str) -> None:
+        self.files: list[tuple[str, bytes]] = []
+        self.aside: list[tuple[str, bytes]] = []
+        self.strays: list[tuple[str, str]] = []
+        self._team = bundle if bundle.startswith(TEAMS) else ""
+        self._left = MAX_TEAM_READ_BYTES
+        for file in _names(root, bundle):
+            path = file.relative_to(root).as_posix()
+            if fault := _stray(root / bundle, file):
+                self._take(0)
+                self.strays += [(path, fault)] if self._team else []
+            else:
+                content = _content(file, longest=self._left if self._team else MAX_FILE_BYTES)
+                self._take(len(content))
+                (self.aside if _is_test(file.name) else self.files).append((path, content))
+
+    def _take(self, size: int) -> None:
+        self._left -= size + _ENTRY_BYTES
+        if self._team and self._left < 0:
+            raise ConfigurationError(f"{self._team} is larger than {MAX_TEAM_READ_BYTES} bytes")
+
+
 def _names(root: Path, bundle: str) -> Iterator[Path]:
     """Walk the visible files of a bundle, and the hidden ones that OPA loads."""
     for folder, folders, names in os.walk(root / bundle, onerror=_raise):
@@ -209,15 +241,15 @@ def _stray(bundle: Path, file: Path) -> str:
     return ""
 
 
-def _content(file: Path) -> bytes:
+def _content(file: Path, longest: int = MAX_FILE_BYTES) -> bytes:
     """Read one regular file; a pipe or a device, even one that takes its place now, could keep the reader forever."""
     fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(fd, "rb") as stream:  # noqa: PTH123 - of a descriptor
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise ConfigurationError(f"{file} is not a regular file")
-        content = stream.read(MAX_FILE_BYTES + 1)
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigurationError(f"{file} is larger than {MAX_FILE_BYTES} bytes")
+        content = stream.read(longest + 1)
+    if len(content) > longest:
+        raise ConfigurationError(f"{file} is larger than {longest} bytes")
     return content
 
 

@@ -1,5 +1,6 @@
 """A policy folder as one value: what is in it, what names it, and which folders are none."""
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,3 +122,30 @@ def test_a_dangling_link_is_refused(make_policies: Callable[..., Path]) -> None:
     (root / "teams" / "red" / "more.rego").symlink_to("nowhere")
     with pytest.raises(ConfigurationError):
         PolicySet.read(root)
+
+
+@pytest.mark.parametrize("name", ["data.json", "policy.rego", "policy_test.rego", "note.txt"])
+def test_no_team_takes_the_memory_of_the_process_that_reads_it(make_policies: Callable[..., Path], name: str) -> None:
+    """Files of nothing but holes cost their author nothing; neither do many small ones."""
+    for count, size in ((64, 2**20), (1, 16 * 2**20), (1025, 0)):
+        root = make_policies()
+        red = root / "teams" / "red"
+        for number in range(count):
+            folder = red / f"{count}" / f"{number}"
+            folder.mkdir(parents=True)
+            with (folder / name).open("wb") as file:
+                file.truncate(size)
+        tracemalloc.start()
+        try:
+            if name == "note.txt" and size:
+                PolicySet.read(root)
+            else:
+                with pytest.raises(ConfigurationError, match=r"teams/red.* is larger than"):
+                    PolicySet.read(root)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert most < 32_000_000, "of 64 MB"
+        for number in range(count):
+            (red / f"{count}" / f"{number}" / name).unlink()
+            (red / f"{count}" / f"{number}").rmdir()
