@@ -48,6 +48,13 @@ class InvalidRequest(MessageError):
     code = -32600
 
 
+class DatabaseCredentials(InvalidRequest):
+    """A header holds a connection string: a caller who brings credentials for the database asks to be let round it."""
+
+    label = "database_credentials"
+    public = "Credentials for the database are not taken from callers: leave the connection string out."
+
+
 class ProxyCertificate(InvalidRequest):
     """A trusted proxy's header with the client's certificate is ambiguous or malformed."""
 

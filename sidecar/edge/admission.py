@@ -13,6 +13,7 @@ from multidict import MultiMapping
 
 from sidecar.edge.origins import HOST, origin
 from sidecar.errors import (
+    DatabaseCredentials,
     HostRefused,
     InvalidRequest,
     MalformedAuthorization,
@@ -52,6 +53,8 @@ MAX_NAME_CHARACTERS: Final = 256
 MAX_ACCEPT_CHARACTERS: Final = 2_048
 """Length of an Accept header; browsers send 150. Bounds the work of reading quoted texts that do not end."""
 
+_CONNECTION_STRING: Final = re.compile(r"mongodb(?:\+srv)?://", re.IGNORECASE)
+"""How a connection string begins (MongoDB Connection String specification)."""
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
 """MCP 2025-11-25, session management: the characters of a session id."""
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*", re.ASCII)
@@ -85,11 +88,15 @@ def check_target(raw_target: str, paths: Collection[str]) -> None:
 
 
 def check_headers(headers: Headers) -> None:
-    """Refuse duplicates of headers that decide something, and values that are not printable ASCII.
+    """Refuse duplicates of headers that decide something, values that are not printable ASCII, and connection strings.
 
     Raises:
-        InvalidRequest: as said.
+        DatabaseCredentials: a header, of whatever name, has a connection string in it.
+        InvalidRequest: any other of these.
     """
+    for value in headers.values():
+        if "://" in value and _CONNECTION_STRING.search(value):
+            raise DatabaseCredentials("a connection string in a header")
     for name in SINGLE_HEADERS:
         values = headers.getall(name, ())
         if len(values) > 1:

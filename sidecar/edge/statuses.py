@@ -15,6 +15,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], int]] = {
     # the message (MCP 2025-11-25 transports, sending messages; RFC 9110 section 15.5)
     errors.ParseError: 400,
     errors.InvalidRequest: 400,
+    errors.DatabaseCredentials: 400,
     errors.ProxyCertificate: 400,
     errors.InvalidParams: 200,
     errors.MessageTooLarge: 413,

@@ -303,6 +303,14 @@ REQUESTS: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "a token and a parameter": ("/mcp", {"Authorization": f"Bearer {SPOKEN} x=y"}, "authorization_malformed"),
     "a quoted token": ("/mcp", {"Authorization": f'Bearer "{SPOKEN}"'}, "authorization_malformed"),
+    "a connection string in a header": (
+        "/mcp",
+        {"X_MongoDB_Connection_String": "mongodb://reader:secret@db.example/"},
+        "database_credentials",
+    ),
+    "a connection string of a seed list": ("/mcp", {"X_Db": "MongoDB+SRV://u:p@db.example"}, "database_credentials"),
+    "a connection string within a header": ("/mcp", {"Cookie": 'db="mongodb://db.example"'}, "database_credentials"),
+    "a connection string as a token": ("/mcp", {"Authorization": "Bearer mongodb://u:p@h"}, "database_credentials"),
     "two headers with tokens": (
         "/mcp",
         {"Authorization": f"Bearer {SPOKEN}\r\nAuthorization: Bearer {SPOKEN}"},
