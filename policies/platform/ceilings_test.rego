@@ -27,6 +27,9 @@ test_agents_named_by_urls_are_registered_by_origin if {
 		"default": fixture.tables.agents["default"],
 		"registered": {
 			"https://apps.example/*": fixture.tables.agents.registered.desk,
+			"https://partner.example/*": object.union(fixture.tables.agents.registered.desk, {"issuers": ["https://partner.example"]}),
+			"http://apps.example/*": fixture.tables.agents.registered.desk,
+			"https:/apps.example/x/*": fixture.tables.agents.registered.desk,
 			"https://apps.example/other.json": {"kinds": ["read"], "servers": ["*"], "deployments": ["*"]},
 		},
 	}
@@ -36,6 +39,8 @@ test_agents_named_by_urls_are_registered_by_origin if {
 	}
 	every url in [
 		"https://apps.example",
+		"https://partner.example/desk.json",
+		"https:/apps.example/x/desk.json",
 		"http://apps.example/desk.json",
 		"HTTPS://apps.example/desk.json",
 		"https://apps.example:8443/desk.json",

@@ -83,7 +83,7 @@ async def test_a_person_who_logged_in_calls_through_their_agent(
     answer = await count(deployment, await server.token("alice"))
     assert answer.result["structuredContent"] == {"count": 12}
     record = next(r for r in reversed(deployment.records()) if r["event"] == "intent")
-    assert record["subject"] == {"issuer": server.issuer, "id": "alice", "groups": ["analysts"]}
+    assert record["subject"] == {"issuer": server.issuer, "id": "alice", "type": "user", "groups": ["analysts"]}
     assert record["actor"]["id"] == DESKTOP
 
 

@@ -170,7 +170,7 @@ def test_a_list_keeps_the_servers_order():
 
 
 def test_a_denial_is_a_tool_result_that_failed():
-    result = json.JSONDecoder().decode(denial("Refused: x.", {"allow": False}).decode())
+    result = json.JSONDecoder().decode(denial("Refused: x.", {DECISION_KEY: {"allow": False}}).decode())
     assert result == {
         "content": [{"type": "text", "text": "Refused: x."}],
         "isError": True,

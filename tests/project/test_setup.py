@@ -207,7 +207,7 @@ def test_a_part_that_fails_is_named_and_tried_again_next_time(complete: Path) ->
     done = setup(complete, str(complete / "bin"))
     assert done.returncode == 1
     assert "no such package" in done.stderr
-    assert done.stderr.endswith("setup failed: npm clients\n")
+    assert done.stderr.endswith("setup failed: npm issuer clients\n")
     install(complete, "npm", NPM)
     assert setup(complete, str(complete / "bin")).returncode == 0
 

@@ -385,6 +385,8 @@ def complete(tmp_path):
     program.write_text("#!/bin/sh\n")
     program.chmod(0o700)
     return {
+        "listen": "127.0.0.1:0",
+        "admin_listen": "127.0.0.1:0",
         "policies": tmp_path / "policies",
         "issuers": [ISSUER | {"jwks_file": tmp_path / "jwks.json"}],
         "servers": [
