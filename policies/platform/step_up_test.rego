@@ -5,6 +5,7 @@
 package mcp.platform.step_up_test
 
 import data.mcp.platform.fixture_test as fixture
+import data.mcp.platform.step_up
 
 insert := {"kind": "insert", "database": "shop", "collection": "orders", "via": ""}
 
@@ -105,6 +106,63 @@ test_a_scope_that_an_earlier_route_takes_is_not_asked_for_a_later_one if {
 	offered(asked, {"routes": ordered, "scopes": scopes}, fixture.teams).missing == ["b"]
 	offered(asked, {"routes": array.reverse(ordered), "scopes": scopes}, fixture.teams).missing == ["a"]
 	offered(asked, {"routes": [ordered[0], route_to("rw", ["a"])], "scopes": scopes}, fixture.teams) == null
+}
+
+# METADATA
+# title: What of scopes these routes demand for an insert
+demanded_by(routes, scopes) := found if {
+	found := step_up.demands with input as holding(scopes, [insert])
+		with data.mcp.platform.routes as routes
+		with data.mcp.platform.servers as fixture.tables.servers
+		with data.mcp.platform.agents as fixture.tables.agents
+		with data.mcp.platform.scopes as fixture.tables.scopes
+}
+
+test_a_route_that_does_not_take_the_call_is_none_that_fits if {
+	fits := route_to("rw", ["read"])
+	asked := holding(["read", "write"], [insert])
+	every other in [
+		object.union(fits, {"kinds": ["read", "metadata"]}),
+		object.union(fits, {"groups": ["others"]}),
+		object.union(fits, {"agents": ["other"]}),
+	] {
+		routes := [other, route_to("rw", ["x"])]
+		offered(asked, {"routes": routes}, fixture.teams).missing == ["x"]
+	}
+	fixture.decide(asked, {"routes": [fits, route_to("rw", ["x"])]}, fixture.teams).allow
+}
+
+test_one_of_two_kinds_is_not_enough_of_a_route if {
+	routes := [object.union(route_to("rw", ["read"]), {"kinds": ["read"]}), route_to("rw", ["x"])]
+	asked := holding(["read", "write"], [fixture.read("shop", "orders"), insert])
+	offered(asked, {"routes": routes}, fixture.teams).missing == ["x"]
+}
+
+test_a_route_that_fits_demands_nothing_and_those_behind_it_are_not_asked if {
+	demanded_by([route_to("rw", ["write", "x"]), route_to("rw", ["y"])], ["write"]) == {set()}
+	demanded_by([route_to("rw", ["y"]), route_to("rw", ["write", "x"])], ["write"]) == {{"y"}, set()}
+	demanded_by([route_to("rw", ["y"]), route_to("ro", ["x"])], ["write"]) == {{"x"}, {"y"}}
+}
+
+test_a_route_that_demands_nothing_of_its_own_is_not_asked if {
+	demanded_by([route_to("west", ["a"]), route_to("rw", ["a"])], ["write"]) == set()
+	demanded_by([route_to("west", ["a"]), route_to("rw", ["a", "b"])], ["write"]) == {{"b"}}
+}
+
+test_a_token_that_lacks_nothing_leaves_nothing_to_look_for if {
+	routes := [route_to("rw", ["write"])]
+	found := step_up.best with input as holding(["write"], [insert])
+		with data.mcp.platform.routes as routes
+		with data.mcp.platform.servers as fixture.tables.servers
+		with data.mcp.platform.agents as fixture.tables.agents
+		with data.mcp.platform.scopes as fixture.tables.scopes
+	found == set()
+	lacking := step_up.best with input as holding([], [insert])
+		with data.mcp.platform.routes as routes
+		with data.mcp.platform.servers as fixture.tables.servers
+		with data.mcp.platform.agents as fixture.tables.agents
+		with data.mcp.platform.scopes as fixture.tables.scopes
+	lacking == {[2, 1, ["write"]]}
 }
 
 closed_hours := {"days": ["Monday"], "from": "00:00", "to": "24:00", "timezone": "UTC"}
