@@ -12,6 +12,7 @@ from rich.table import Table
 
 from sidecar import settings
 from sidecar.control import ClientTls, ControlError, Verb, send
+from sidecar.errors import ConfigurationError
 from sidecar.identity import Suspendable
 from sidecar.model import JsonObject, JsonValue
 from sidecar.printing import escaped
@@ -163,14 +164,23 @@ def _tls(certificate: Path | None, key: Path | None, ca: Path | None) -> ClientT
 
 
 def _send(command: Verb, asked: JsonObject, control: str | None, tls: ClientTls | None) -> JsonObject:
-    address = control or settings.load().control_listen
-    if not address:
-        raise click.UsageError("the settings have no control_listen; name it with --control")
+    address = control or _configured()
     try:
         return send(address, command, asked, tls)
     except ControlError as error:
         click.echo(f"mcp-sidecar: {escaped(str(error))}", err=True)
         sys.exit(1)
+
+
+def _configured() -> str:
+    """Return where the settings say that commands are taken; on a machine without them, it has to be named."""
+    try:
+        address = settings.load().control_listen
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}; or name the sidecar's control_listen with --control") from None
+    if not address:
+        raise click.UsageError("the settings have no control_listen; name it with --control")
+    return address
 
 
 def _say_suspended(done: JsonObject) -> None:

@@ -284,6 +284,21 @@ def test_an_audit_file_that_another_sidecar_holds_is_a_configuration_error(confi
         assert "audit.store" in refused_to_serve(configuration, SIDECAR_AUDIT__STORE=store)
 
 
+# --- commands of operators --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words", [("suspend", "user", "ann", "--reason", "x"), ("resume", "user", "ann"), ("suspended",)], ids=" ".join
+)
+def test_on_a_machine_without_the_settings_an_operator_reads_what_to_name(tmp_path, words):
+    done = run(*words, folder=tmp_path)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (78, "", 1)
+    assert "--control" in done.stderr
+    named = run(*words, "--control", f"unix:{tmp_path}/none", folder=tmp_path)
+    assert (named.returncode, len(named.stderr.splitlines())) == (1, 1)
+    assert "Traceback" not in named.stderr
+
+
 # --- interrupted ------------------------------------------------------------------------------------------------------
 
 INTERRUPTED_WHILE_LOADING = """
