@@ -18,6 +18,9 @@ IN_ALL: Final = 600
 
 MAX_ADDRESSES: Final = 4096
 
+PER_CALLER: Final = 60
+"""Log lines of one known caller in a window; of one cause ``PER_ADDRESS``, of all callers ``IN_ALL``."""
+
 
 @dataclass(slots=True)
 class _Share:
@@ -27,9 +30,16 @@ class _Share:
 
 
 class Budget:
-    """Counts the records of unknown callers by address; bounded in memory."""
+    """Counts the records of unknown callers by address; bounded in memory.
 
-    def __init__(self) -> None:
+    Args:
+        each: records of one address in a window.
+        in_all: of all addresses; None where something else bounds that.
+    """
+
+    def __init__(self, *, each: int = PER_ADDRESS, in_all: int | None = IN_ALL) -> None:
+        self._each = each
+        self._in_all = in_all
         self._shares: BoundedMemory[str, _Share] = BoundedMemory(MAX_ADDRESSES)
         self._window = -1
         self._recorded = 0
@@ -45,7 +55,7 @@ class Budget:
         if window != self._window:
             self._window, self._recorded = window, 0
         share = self._share(address, window)
-        if share.recorded >= PER_ADDRESS or self._recorded >= IN_ALL:
+        if share.recorded >= self._each or (self._in_all is not None and self._recorded >= self._in_all):
             share.suppressed += 1
             return None
         self._recorded += 1
@@ -53,9 +63,37 @@ class Budget:
         suppressed, share.suppressed = share.suppressed, 0
         return suppressed
 
+    def withdraw(self, address: str, suppressed: int) -> None:
+        """Count a record that was admitted, and what it stood for, as not recorded after all."""
+        share = self._shares.get(address)
+        if share is not None:
+            share.suppressed += suppressed + 1
+
     def _share(self, address: str, window: int) -> _Share:
         share = self._shares.get(address) or _Share(window=window)
         if share.window != window:
             share.window, share.recorded = window, 0
         self._shares.put(address, share)
         return share
+
+
+class CallerBudget:
+    """Counts the log lines of known callers by caller and cause.
+
+    A caller can make many causes, so those of one caller have a bound of their own: nobody uses up what is for all.
+    """
+
+    def __init__(self) -> None:
+        self._causes = Budget(in_all=None)
+        self._callers = Budget(each=PER_CALLER)
+
+    def admit(self, caller: str, cause: str, now: float) -> int | None:
+        """Return how many others of the cause this line stands for, or None if it is not written; see ``Budget``."""
+        key = f"{cause}\0{caller}"
+        others = self._causes.admit(key, now)
+        if others is None:
+            return None
+        if self._callers.admit(caller, now) is None:
+            self._causes.withdraw(key, others)
+            return None
+        return others

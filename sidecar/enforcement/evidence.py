@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from sidecar.audit import record
-from sidecar.enforcement.budget import Budget
+from sidecar.enforcement.budget import Budget, CallerBudget
 from sidecar.enforcement.replies import OWN_SOURCE, owner_to_ask
 from sidecar.enforcement.turn import CancelledByClient, EnforcementRules, OutcomeNotRecorded, Ports, Turn
 from sidecar.errors import (
@@ -44,7 +44,7 @@ class Evidence:
         self._rules = rules
         self._strangers = Budget()
         self._suspended = Budget()
-        self._told = Budget()
+        self._told = CallerBudget()
 
     async def intent(self, turn: Turn) -> str:
         """Store what is about to be forwarded, and return the record's id.
@@ -175,7 +175,7 @@ class Evidence:
         if log is None or turn.caller is None or isinstance(error, CancelledByClient):
             return
         label = _label(error)
-        others = self._told.admit("\0".join((label, *turn.identity.key)), self._ports.clock.monotonic())
+        others = self._told.admit("\0".join(turn.identity.key), label, self._ports.clock.monotonic())
         if others is None:
             return
         facts: JsonObject = {"request_id": turn.request_id}

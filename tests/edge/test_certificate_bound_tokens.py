@@ -19,7 +19,7 @@ from sidecar.edge.tls import ClientCertificates, ListenerTls, TlsFiles
 from sidecar.oauth import Binding
 from sidecar.system import thumbprint_of
 from tests import parts
-from tests.edge.endpoint import INITIALIZE, PING, Endpoint, encoded, running, token
+from tests.edge.endpoint import INITIALIZE, PING, Endpoint, encoded, request, running, token
 from tests.edge.test_tls import issue, trusting
 
 Files = tuple[Path, Path]
@@ -160,6 +160,31 @@ async def test_a_proxy_names_the_clients_certificate(tmp_path: Path, header: Cer
         assert await here.reason(here.proxy, bound, **strange) == "token_certificate_missing"
         theirs = bound_to(here.proxy)
         assert await here.reason(here.proxy, theirs) == "token_certificate_missing", "a proxy is no client"
+
+
+@pytest.mark.parametrize("header", BOTH)
+async def test_a_header_of_nearly_the_name_means_nothing_and_one_in_two_lines_is_refused(
+    tmp_path: Path, header: CertificateHeader
+) -> None:
+    """A proxy that removes or sets the header by its name may let these pass as a client wrote them."""
+    async with world(tmp_path, header=header) as here:
+        bound, name, value = bound_to(here.ann), header.value, written(header, here.ann)
+        through = replace(here.endpoint, tls=trusting(here.server[0], shown=here.proxy))
+        body = encoded(INITIALIZE)
+        top = request("POST", "/mcp", body, Authorization=f"Bearer {bound}").removesuffix(b"\r\n\r\n" + body)
+        for near in (name.replace("-", "_"), f"X-{name}", f"{name}-chain", name.replace("-", "")):
+            [answer] = await through.raw(top + f"\r\n{near}: {value}\r\n\r\n".encode() + body)
+            assert answer.status == 401, near
+            assert here.endpoint.refusals[-1]["error"] == "token_certificate_missing"
+        for near in (f"{name} ", f" {name}", f"{name}: :QUJD:\r\n ", f"{name}\t"):
+            [answer] = await through.raw(top + f"\r\n{near}: {value}\r\n\r\n".encode() + body)
+            assert answer.status == 400, near
+        [answer] = await through.raw(top + f"\r\n{name.upper()}: {value}\r\n\r\n".encode() + body)
+        assert answer.status == 200, "names of headers have no case"
+        [answer] = await through.raw(
+            top + f"\r\n{name}: {value}\r\n{name.upper()}: {written(header, here.bob)}\r\n\r\n".encode() + body
+        )
+        assert answer.status == 400
 
 
 async def test_a_proxy_counts_by_its_address_and_by_its_certificate_together(tmp_path: Path) -> None:

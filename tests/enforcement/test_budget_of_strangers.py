@@ -1,6 +1,6 @@
 """Strangers cannot fill the audit disk: their refusals are recorded up to a bound, and counted beyond it."""
 
-from sidecar.enforcement.budget import IN_ALL, MAX_ADDRESSES, PER_ADDRESS, WINDOW_S, Budget
+from sidecar.enforcement.budget import IN_ALL, MAX_ADDRESSES, PER_ADDRESS, PER_CALLER, WINDOW_S, Budget, CallerBudget
 
 
 def test_an_address_is_recorded_up_to_its_bound_and_the_next_window_says_how_many_were_not():
@@ -30,3 +30,27 @@ def test_memory_is_bounded_whatever_is_asked():
     for number in range(MAX_ADDRESSES * 2):
         budget.admit(f"a{number}", 0.0)
     assert len(budget._shares) == MAX_ADDRESSES
+
+
+def test_one_caller_with_many_causes_leaves_the_log_to_the_others() -> None:
+    budget = CallerBudget()
+    told = [budget.admit("ann", f"cause{number % 40}", 0.0) for number in range(40 * PER_ADDRESS)]
+    assert told.count(0) == PER_CALLER
+    assert told[PER_CALLER:] == [None] * (40 * PER_ADDRESS - PER_CALLER)
+    assert budget.admit("bob", "cause1", 0.0) == 0
+    assert budget.admit("ann", "cause1", WINDOW_S) == PER_ADDRESS - 2, (
+        "the next line of a cause says how many it stands for"
+    )
+
+
+def test_of_one_cause_a_caller_has_fewer_lines_and_the_other_causes_the_rest() -> None:
+    budget = CallerBudget()
+    assert [budget.admit("ann", "one", 0.0) for _ in range(1000)].count(0) == PER_ADDRESS
+    assert [budget.admit("ann", "two", 0.0) for _ in range(1000)].count(0) == PER_CALLER - PER_ADDRESS
+    assert budget.admit("ann", "one", WINDOW_S) == 1000 - PER_ADDRESS
+
+
+def test_all_callers_together_have_a_bound() -> None:
+    budget = CallerBudget()
+    told = [budget.admit(f"caller{number}", "one", 0.0) for number in range(IN_ALL + 10)]
+    assert told == [0] * IN_ALL + [None] * 10
