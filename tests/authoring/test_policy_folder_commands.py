@@ -1,5 +1,6 @@
 """``mcp-sidecar policy check|test|new|show`` as their users run them: real OPA, a copy of the repository's policies."""
 
+import asyncio
 import json
 import re
 import shutil
@@ -11,6 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from sidecar.authoring import kit
+from sidecar.authoring.checking import CheckReport
 from tests import parts
 
 POLICIES = parts.ROOT / "policies"
@@ -61,17 +64,35 @@ def test_a_check_for_several_issuers_warns_of_what_counts_for_none() -> None:
     assert run("policy", "check", str(POLICIES), *issuers[:2]).stdout == "fine\n"
 
 
-def test_a_check_with_settings_warns_of_scopes_that_clients_are_asked_for_in_vain(tmp_path: Path) -> None:
+@pytest.fixture
+def misspelt(tmp_path: Path) -> Path:
+    """Settings that ask clients for a scope that is none."""
     config = tmp_path / "sidecar.toml"
     start = 'resource_url = "http://127.0.0.1:8080/mcp"\nscopes = ["mongodb:read", "mongodb:writ"]\n'
     servers = '[[servers]]\nname = "demo-ro"\nurl = "http://127.0.0.1:1/mcp"\n'
     config.write_text(f'{start}[[issuers]]\nissuer = "https://a.example"\n{servers}')
-    done = run("policy", "check", str(POLICIES), "--json", SIDECAR_CONFIG=str(config))
+    return config
+
+
+def test_a_check_with_settings_warns_of_scopes_that_clients_are_asked_for_in_vain(misspelt: Path) -> None:
+    done = run("policy", "check", str(POLICIES), "--json", SIDECAR_CONFIG=str(misspelt))
     (found,) = answer(done)["findings"]
     assert (done.returncode, found["file"], found["severity"]) == (0, "platform/data.json", "warning")
     assert '"mongodb:writ", which opens nothing here: did you mean mongodb:write?' in found["message"]
-    named = run("policy", "check", str(POLICIES), "--issuer", "https://a.example", SIDECAR_CONFIG=str(config))
+    named = run("policy", "check", str(POLICIES), "--issuer", "https://a.example", SIDECAR_CONFIG=str(misspelt))
     assert named.stdout == "fine\n", "other issuers, other settings"
+
+
+async def test_so_does_one_that_watches(misspelt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIDECAR_CONFIG", str(misspelt))
+    told: asyncio.Queue[CheckReport] = asyncio.Queue()
+    watching = asyncio.create_task(kit.watch_checks(POLICIES, OPA, (), told.put_nowait))
+    async with asyncio.timeout(60):
+        report = await told.get()
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    (found,) = report.findings
+    assert '"mongodb:writ", which opens nothing here' in found.message
 
 
 @pytest.mark.parametrize(
