@@ -128,5 +128,5 @@ def _seen(files: TlsFiles) -> tuple[object, ...]:
         except OSError as error:
             found.append((path, type(error).__name__))
         else:
-            found.append((path, status.st_mtime_ns, status.st_size, status.st_ino))
+            found.append((path, status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_ino))
     return tuple(found)

@@ -56,7 +56,7 @@ class FromFile(Generic[T]):
     def __init__(self, paths: tuple[Path, ...], make: Callable[[], T]) -> None:
         self._paths = paths
         self._make = make
-        self._stamps: tuple[tuple[int, int, int], ...] = ()
+        self._stamps: tuple[tuple[int, int, int, int], ...] = ()
         self._value: T | None = None
 
     def value(self) -> T:
@@ -67,7 +67,7 @@ class FromFile(Generic[T]):
         """
         try:
             found = [path.stat() for path in self._paths]
-            stamps = tuple((status.st_mtime_ns, status.st_size, status.st_ino) for status in found)
+            stamps = tuple((status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_ino) for status in found)
             if self._value is None or stamps != self._stamps:
                 self._value = self._make()
                 self._stamps = stamps

@@ -96,7 +96,7 @@ class FileKeySet:
         self._path = path
         self._clock = clock
         self._keys: tuple[VerificationKey, ...] = ()
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: tuple[int, int, int, int] | None = None
         self._checked_at: float | None = None
         self._fault = ""
 
@@ -133,7 +133,7 @@ class FileKeySet:
     def _reload_if_changed(self) -> None:
         try:
             status = self._path.stat()
-            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+            stamp = (status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_ino)
             if stamp != self._stamp or self._fault:
                 self._keys = read_key_file(self._path)
                 self._stamp = stamp

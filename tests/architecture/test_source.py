@@ -189,3 +189,21 @@ def test_two_meanings_of_the_name_of_a_type_would_be_found() -> None:
 
 def test_a_struct_that_reads_a_record_is_named_after_the_thing() -> None:
     assert types_of({RECORDED: "class _Access: ...\nclass Access: ..."}) == {"Access": [RECORDED]}
+
+
+def without_change_time(source: str) -> list[int]:
+    """The lines of tuples that tell states of a file apart by a time that its writer can set, and not by the other."""
+    named = [
+        (node.lineno, {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)})
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Tuple)
+    ]
+    return [line for line, names in named if "st_mtime_ns" in names and "st_ctime_ns" not in names]
+
+
+def test_no_edit_under_a_restored_date_is_missed() -> None:
+    assert without_change_time("seen = (status.st_mtime_ns, status.st_size)") == [1]
+    assert without_change_time("seen = (status.st_mtime_ns, status.st_ctime_ns)") == []
+    found = {name_of(path): lines for path in SOURCES if (lines := without_change_time(path.read_text()))}
+    assert found == {}
+    assert sum("st_ctime_ns" in path.read_text() for path in SOURCES) > 3

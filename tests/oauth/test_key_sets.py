@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,6 +149,19 @@ class TestFile:
         assert await keys.candidates("old", "ES256")
         clock.now += 0.2
         assert await keys.candidates("new", "ES256")
+        assert not await keys.candidates("old", "ES256")
+
+    async def test_a_key_that_is_withdrawn_under_a_restored_date_is_gone(self, tmp_path: Path) -> None:
+        path, clock = tmp_path / "jwks.json", ManualClock()
+        path.write_text(key_set("old"))
+        keys = FileKeySet(path, clock)
+        assert await keys.candidates("old", "ES256")
+        before = path.stat()
+        with path.open("r+") as file:
+            file.write(key_set("new"))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+        clock.now += 2
         assert not await keys.candidates("old", "ES256")
 
     async def test_a_key_that_is_newer_than_the_last_look_is_found_at_once(self, tmp_path: Path) -> None:
