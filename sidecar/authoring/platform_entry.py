@@ -21,7 +21,8 @@ KINDS: Final = ("read", "metadata")
 _FITS: Final = 100
 """Characters of JSON that stand on one line."""
 LISTING: Final = (
-    "Listing databases shows the names of all of them, so the platform grants it, and no team can (policies/README.md)."
+    "Listing databases shows names of other teams, so the platform grants it, and no team can (policies/README.md).\n"
+    'With "names": "reachable", a list shows each caller the names that a grant for this caller reaches.'
 )
 _TABLES: Final = ("mcp", "platform")
 
@@ -59,7 +60,7 @@ class Ownership:
     def listing(self, deployment: str) -> dict[str, Any]:
         """Return the platform's grant by which the team's readers list databases."""
         grant = {"id": f"{self.team}-lists-databases", "groups": [self.group], "kinds": ["metadata"]}
-        return {**grant, "deployments": [deployment], "databases": [""], "collections": [""]}
+        return {**grant, "deployments": [deployment], "databases": [""], "collections": [""], "names": "reachable"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
