@@ -181,12 +181,12 @@ async def test_a_tool_of_a_group_that_is_off_is_not_there_whatever_the_server_of
     for name in off:
         with pytest.raises(ToolGroupOff):
             live.require_somewhere(name)
-        with pytest.raises(CommandNotDerivable, match="has no such tool"):
+        with pytest.raises(CommandNotDerivable, match="does not offer the tool"):
             await live.require_pinned("s", name)
         assert not await live.offers(name, {"s"})
     for name in {str(tool["name"]) for tool in offered} - off:
         live.require_somewhere(name)
         await live.require_pinned("s", name)
-    with pytest.raises(CommandNotDerivable, match="has no such tool"):
+    with pytest.raises(CommandNotDerivable, match="does not offer the tool"):
         await live.require_pinned("other", "export")
     await live.require_pinned("other", "find")
