@@ -155,7 +155,7 @@ def trusted(entry: Issuer, config: Settings, keys: KeySet) -> TrustedIssuer:
 def _keys(entry: Issuer, clock: Clock, session: aiohttp.ClientSession) -> WatchedKeySet:
     if entry.jwks_file is not None:
         return FileKeySet(entry.jwks_file, clock)
-    settings.proxy_for(entry.jwks_uri or entry.issuer)  # a proxy that cannot be spoken to is said at start
+    settings.proxy_for(entry.jwks_uri or entry.issuer)  # a proxy that cannot be spoken to is refused at start
     limits = FetchLimits(proxy_for=settings.proxy_for)
     locate = key_sets.at(entry.jwks_uri) if entry.jwks_uri is not None else Discovery(entry.issuer, session, limits)
     return RemoteKeySet(locate, session, clock, limits, issuer=entry.issuer)

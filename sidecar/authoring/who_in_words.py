@@ -47,7 +47,7 @@ def _beside_the_callers(document: JsonObject) -> Iterator[tuple[str, str]]:
     who = [f"agent {agent}" for agent in suspended["agents"]]
     who += [f"person {one['id']} of {one['issuer']}" for one in suspended["subjects"]]
     if who:
-        yield f"suspended by the platform: {', '.join(who)}; every call of theirs is refused", "red"
+        yield f"suspended by the platform: {', '.join(who)}; each of their calls is refused", "red"
 
 
 def _caller(row: Any) -> Iterator[str]:
@@ -94,4 +94,4 @@ def _reached_by(row: Any) -> Iterator[str]:
 
 
 _BY: Final = {"suspended": "", "system_namespace": ""}
-"""What is refused whatever this build can do."""
+"""What every build refuses."""

@@ -91,7 +91,7 @@ def check_headers(headers: Headers) -> None:
     """Refuse duplicates of headers that decide something, values that are not printable ASCII, and connection strings.
 
     Raises:
-        DatabaseCredentials: a header, of whatever name, has a connection string in it.
+        DatabaseCredentials: a header of any name has a connection string in it.
         InvalidRequest: any other of these.
     """
     for value in headers.values():

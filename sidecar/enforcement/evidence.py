@@ -265,7 +265,7 @@ def _label(error: SidecarError) -> str:
 
 
 def without_tool(decision: Decision) -> Decision:
-    """Return what an allow comes to whose server has the tool's group off: settings deny it, whatever policy says."""
+    """Return what an allow comes to whose server has the tool's group off: settings deny it, against any policy."""
     return replace(decision, allow=False, reasons=(Reason(code=ToolGroupOff.label, source=OWN_SOURCE),))
 
 

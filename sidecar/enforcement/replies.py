@@ -80,7 +80,7 @@ def _explained(turn: Turn, error: SidecarError) -> tuple[str, JsonObject]:
 
 
 class _Said(NamedTuple):
-    """What is said of a refusal: the sentence, the reasons, whom to ask, and where in the call."""
+    """How a refusal is worded: the sentence, the reasons, whom to ask, and where in the call."""
 
     text: str
     reasons: Sequence[Reason]

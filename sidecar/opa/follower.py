@@ -26,7 +26,7 @@ _AHEAD_S = 1.0
 
 
 _RESTLESS: Final = 10
-"""So many periods without rest are said: something writes without end, and an edit is waited for in vain."""
+"""So many periods without rest are logged: something writes without end, and an edit is waited for in vain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

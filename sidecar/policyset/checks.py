@@ -112,7 +112,7 @@ class SetChecker:
     async def _compiled_and_tried(self, policies: PolicySet, home: Path) -> list[Violation]:
         """Compile a set, and beside that hold its data to its schema and run its tests.
 
-        What is said is what one after the other would have said: of the tests of a set that does not compile, nothing.
+        The findings are what one after the other would have said: of the tests of a set that does not compile, nothing.
         """
         beside = [
             asyncio.create_task(work)

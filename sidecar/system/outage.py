@@ -62,7 +62,7 @@ class Outage:
             self._log.log(self._level, "%s %s: %s", self._what, self._lost, why)
 
     def ends(self) -> None:
-        """Note that it is there; says so if it was said to be away."""
+        """Note that it is there; says so if it was reported away."""
         if self._began is None:
             return
         if self._told:

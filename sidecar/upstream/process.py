@@ -74,7 +74,7 @@ class StdioUpstream:
         self._repeats = Repeats()
         self._outage = Outage(self._log, f"the server {name}", lost="is gone and started again", found="is back")
         self._obstacle = ""
-        """Why it does not start again, as it was said last."""
+        """Why it does not start again, as last reported."""
         self._child: Child | None = None
         self._ready = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
