@@ -198,7 +198,7 @@ async def test_windows_and_suspensions_stand_beside_what_they_close(tmp_path: Pa
     assert (read["refused"], read["suspended"]) == ("suspended", ["nightly-loader"])
     text = told(found)
     assert "REFUSED: suspended" in text
-    assert f"suspended by the platform: agent nightly-*, person eve of {HOME}; every call of theirs is refused" in text
+    assert f"suspended by the platform: agent nightly-*, person eve of {HOME}; each of their calls is refused" in text
     support = by_grant(await reached(folder, opa_binary, "support.tickets"))["support-updates-tickets", "demo-rw"]
     assert (support["refused"], support["suspended"]) == (None, []), "another agent's"
 
