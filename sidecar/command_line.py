@@ -2,9 +2,10 @@
 
 import json
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Final, NoReturn
+from typing import BinaryIO, Final, NoReturn, Protocol
 
 import click
 from rich.console import Console
@@ -115,6 +116,26 @@ def _echo_json(document: JsonObject, *, indent: int = 2) -> None:
     click.echo(escaped(json.dumps(document, indent=indent, ensure_ascii=False), keep="\n"))
 
 
+class _PrintedReport(Protocol):
+    """What a command found."""
+
+    @property
+    def ok(self) -> bool: ...
+
+    def document(self) -> JsonObject:
+        """Return it as JSON."""
+
+
+def _conclude(report: _PrintedReport, show: Callable[[], None], *, as_json: bool) -> None:
+    """Print a report as JSON or as ``show`` does, and end with status 1 if it is not good."""
+    if as_json:
+        _echo_json(report.document())
+    else:
+        show()
+    if not report.ok:
+        sys.exit(NO)
+
+
 def _about(at: datetime | None, environment: str | None) -> kit.Circumstances:
     moment = datetime.now(UTC) if at is None else at.replace(tzinfo=UTC)
     return kit.Circumstances(time_ns=int(moment.timestamp()) * 1_000_000_000, environment=environment)
@@ -189,12 +210,7 @@ def policy_check(
             raise click.UsageError("--watch is for one policy folder, and not for --json")
         lifecycle.run(kit.watch_checks(paths[0], opa, issuers, lambda told: wording.print_checked(told, _CONSOLE)))
     checked = lifecycle.run(kit.check_paths(paths, opa, issuers))
-    if as_json:
-        _echo_json(checked.document())
-    else:
-        wording.print_checked(checked, _CONSOLE)
-    if not checked.ok:
-        sys.exit(NO)
+    _conclude(checked, lambda: wording.print_checked(checked, _CONSOLE), as_json=as_json)
 
 
 @policy.command("test")
@@ -212,12 +228,7 @@ def policy_test(folder: Path, *, watch: bool, opa: str | None, as_json: bool) ->
             raise click.UsageError("--watch is not for --json")
         lifecycle.run(kit.watch_tests(folder, opa, lambda told: wording.print_tested(told, _CONSOLE)))
     tested = lifecycle.run(kit.run_folder(folder, opa, None))
-    if as_json:
-        _echo_json(tested.document())
-    else:
-        wording.print_tested(tested, _CONSOLE)
-    if not tested.ok:
-        sys.exit(NO)
+    _conclude(tested, lambda: wording.print_tested(tested, _CONSOLE), as_json=as_json)
 
 
 @policy.command("show")
@@ -315,12 +326,7 @@ def replay(records: BinaryIO, *, policies: Path, limit: int, opa: str | None, as
     forwarded and no claims are printed. Status 1 if a decision differs, the chain is broken, or nothing was compared.
     """
     replayed = lifecycle.run(kit.replay_file(records, policies, opa, limit=limit))
-    if as_json:
-        _echo_json(replayed.document())
-    else:
-        wording.print_replayed(replayed.document(), _CONSOLE)
-    if not replayed.ok:
-        sys.exit(NO)
+    _conclude(replayed, lambda: wording.print_replayed(replayed.document(), _CONSOLE), as_json=as_json)
 
 
 @cli.group()
@@ -355,13 +361,7 @@ def token_explain(*, as_json: bool) -> None:
     """
     text = sys.stdin.buffer.read(token_explained.MAX_BYTES)
     report = lifecycle.run(token_explained.explain_token(text, settings.load(), SystemClock()))
-    if as_json:
-        _echo_json(report.document())
-    else:
-        for line in report.lines():
-            click.echo(escaped(line))
-    if not report.ok:
-        sys.exit(NO)
+    _conclude(report, lambda: click.echo("\n".join(escaped(line) for line in report.lines())), as_json=as_json)
 
 
 @cli.group()
