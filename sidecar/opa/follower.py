@@ -24,9 +24,8 @@ _RETRY_S = 60.0
 _AHEAD_S = 1.0
 """Of the time for which a folder has to be at rest, the part that is used for the checks and the start."""
 
-
 _RESTLESS: Final = 10
-"""So many periods without rest are logged: something writes without end, and an edit is waited for in vain."""
+"""After so many periods without rest a line is logged: something writes without end, and no edit comes into force."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +109,7 @@ async def _load_at_rest(folder: Path, watch: FolderWatch, load: Loading) -> bool
         at_rest.set()
         return await loading
     finally:
-        if (
-            not at_rest.is_set()
-        ):  # else it is done, or was cancelled with this: a second time would break its clearing up
+        # Once at rest it is done, or was cancelled with this: a second cancellation would break its clearing up.
+        if not at_rest.is_set():
             loading.cancel()
         await ended(loading)
