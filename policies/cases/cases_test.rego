@@ -63,12 +63,13 @@ decision(case) := answer if {
 # METADATA
 # title: The cases that the set can decide
 # description: >-
-#   The owners of what a case touches stand in its decision. Where the set has no such team, nobody can decide the case;
-#   `mcp-sidecar policy test` lists these cases.
+#   The owners of what a case touches stand in its decision, or under `teams`, where it is refused before they are looked up.
+#   Where the set has no such team, nobody can decide the case; `mcp-sidecar policy test` lists these cases.
 decided := {name: case |
 	some name, case in data.mcp.cases
 	owners := {access.owner | some access in case.decision.accesses} - {"", "platform"}
-	count([owner | some owner in owners; not data.mcp.teams[owner]]) == 0
+	named := {team | some team in object.get(case, "teams", [])}
+	count([team | some team in (owners | named); not data.mcp.teams[team]]) == 0
 }
 
 # METADATA

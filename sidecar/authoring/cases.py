@@ -66,7 +66,7 @@ def without_team(engine: Engine) -> Iterator[Violation]:
     count: Counter[tuple[str, str]] = Counter()
     first: dict[tuple[str, str], int] = {}
     for file, line, _, case in _cases(engine.folder):
-        for team in sorted(_owners(case) - _NO_TEAMS):
+        for team in sorted(_teams(case) - _NO_TEAMS):
             if f"{TEAMS}{team}" not in engine.policies.bundles:
                 count[file, team] += 1
                 first.setdefault((file, team), line)
@@ -106,13 +106,18 @@ def _cases(folder: Path) -> Iterator[tuple[str, int, str, Any]]:
                 yield f"{FOLDER}/{file.name}", line, name, case
 
 
-def _owners(case: Any) -> set[str]:
-    """Return who owns what a case touches; what is not of the form of a case has no owner."""
+def _teams(case: Any) -> set[str]:
+    """Return who decides a case: the owners in its decision, and its ``teams``. What has another form has none."""
     match case:
         case {"decision": {"accesses": list(accesses)}}:
-            return {str(one["owner"]) for one in accesses if isinstance(one, dict) and "owner" in one}
+            owners = {str(one["owner"]) for one in accesses if isinstance(one, dict) and "owner" in one}
         case _:
             return set()
+    match case:
+        case {"teams": list(named)}:
+            return owners | {str(team) for team in named}
+        case _:
+            return owners
 
 
 def _case_of(violation: Violation) -> str:

@@ -28,7 +28,8 @@ Run = Callable[..., CompletedProcess[str]]
 
 
 def owners(case: Any) -> set[str]:
-    return {access["owner"] for access in case["decision"]["accesses"]} - {"", "platform"}
+    named = case.get("teams", [])
+    return ({access["owner"] for access in case["decision"]["accesses"]} | {*named}) - {"", "platform"}
 
 
 def copied(tmp_path: Path) -> Path:
