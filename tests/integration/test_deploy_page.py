@@ -36,8 +36,8 @@ def settings(folder: Path, database: str, port: int, admin_port: int) -> str:
     """The page's settings, with what it says to change for a trial."""
     for name in ("reader_uri", "writer_uri"):
         (folder / name).write_text(database)
-    issuer = 'issuer = "https://issuer.compose.invalid"'
-    assert "`https://issuer.compose.invalid`, with `jwks_file" in SECTION
+    issuer = 'issuer = "http://127.0.0.1:9000"'
+    assert "`http://127.0.0.1:9000`, with `jwks_file" in SECTION
     assert '`algorithms = ["RS256"]`, and set `resource_url` to `http://127.0.0.1:8080/mcp`' in SECTION
     return replaced(
         block("toml", "# sidecar.toml"),

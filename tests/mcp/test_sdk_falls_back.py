@@ -29,7 +29,7 @@ def answer(message: Request) -> bytes:
             return tools.tools_list_result([{"name": "find", "inputSchema": {"type": "object"}}])
         case "tools/call":
             call = tools.parse_call(message.params)
-            return denials.denial(f"Refused: {call.name}.", {"allow": False})
+            return denials.denial(f"Refused: {call.name}.", {denials.DECISION_KEY: {"allow": False}})
         case _:
             return b"{}"
 
