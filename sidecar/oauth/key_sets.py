@@ -211,7 +211,7 @@ class RemoteKeySet:
         await self._refresh()
         found = matching(self._current(), key_id, algorithm)
         if not found and self._attempted_at < asked:
-            await self._refresh_later()
+            await self._refresh_after(asked)
             found = matching(self._current(), key_id, algorithm)
         if not found and self._failure is not None:
             raise KeysUnavailable("unknown key id, and the key set cannot be refreshed")
@@ -247,8 +247,10 @@ class RemoteKeySet:
         pause = self._limits.retry_s if self._failure is not None else self._limits.cooldown_s
         return self._attempted_at + pause - self._clock.monotonic()
 
-    async def _refresh_later(self) -> None:
-        """Wait until the next fetch may begin: an issuer that rotates signs with keys that are newer than the last one.
+    async def _refresh_after(self, asked: float) -> None:
+        """Wait for a fetch that begins after ``asked``: an issuer that rotates signs with keys newer than the last one.
+
+        A timer may wake a moment too early (its resolution is a millisecond), so the condition is looked at again.
 
         Raises:
             KeysUnavailable: too many wait already.
@@ -257,10 +259,11 @@ class RemoteKeySet:
             raise KeysUnavailable("too many tokens wait for keys that are not known")
         self._waiting += 1
         try:
-            await self._sleep(max(0.0, self._pause()))
+            while self._attempted_at < asked:
+                await self._sleep(max(0.0, self._pause()))
+                await self._refresh()
         finally:
             self._waiting -= 1
-        await self._refresh()
 
     async def _fetch(self) -> None:
         try:

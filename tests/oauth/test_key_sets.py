@@ -379,6 +379,22 @@ class TestRemote:
         assert not await keys.candidates("invented", "ES256")
         assert (slept, len(server.asked)) == ([7, 7], 3), "and once: what is not there then is not there"
 
+    async def test_a_timer_that_wakes_too_early_does_not_cost_the_new_key(
+        self, server: KeyServer, session: aiohttp.ClientSession
+    ) -> None:
+        clock = ManualClock()
+
+        async def sleep(seconds: float) -> None:
+            clock.now += seconds - 0.5 if seconds > 0.5 else seconds
+
+        server.text("/jwks", key_set("old"))
+        keys = RemoteKeySet(at(server.url + "/jwks"), session, clock, LIMITS, sleep=sleep)
+        assert await keys.candidates("old", "ES256")
+        clock.now += 3
+        server.text("/jwks", key_set("new"))
+        assert await keys.candidates("new", "ES256")
+        assert len(server.asked) == 2
+
     async def test_only_so_many_wait_and_one_fetch_is_theirs(
         self, server: KeyServer, session: aiohttp.ClientSession
     ) -> None:
