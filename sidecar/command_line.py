@@ -15,6 +15,7 @@ from typing_extensions import override
 from sidecar import __version__, app, inspection, lifecycle, operating, settings
 from sidecar.audit import chain
 from sidecar.authoring import golden_case, kit, token_explained, who_in_words, wording
+from sidecar.client_config import client_config
 from sidecar.demo import run as demo_run
 from sidecar.errors import ConfigurationError
 from sidecar.identity import Preset, as_settings
@@ -342,7 +343,7 @@ def issuers_show(names: tuple[str, ...]) -> None:
         click.echo(as_settings(Preset(name)))
 
 
-for _command in (operating.suspend, operating.resume, operating.suspended):
+for _command in (operating.suspend, operating.resume, operating.suspended, client_config):
     cli.add_command(_command)
 
 
