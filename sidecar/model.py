@@ -13,6 +13,9 @@ from typing import NewType, TypeAlias
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 JsonObject: TypeAlias = dict[str, JsonValue]
 
+Tell: TypeAlias = Callable[[str, JsonObject], None]
+"""Takes what a server says of a call before it answers it: a method of MCP and its parameters."""
+
 UnverifiedToken = NewType("UnverifiedToken", str)
 """An access token that has not been checked yet. Only ``sidecar.oauth`` accepts it; it is never logged."""
 
@@ -392,6 +395,8 @@ class Permit:
     audit_id: str
     """The audit record of the intent, already stored."""
     traceparent: str | None = None
+    tell: Tell | None = field(default=None, compare=False, repr=False)
+    """Who hears what the server says of this call before its answer; None where nobody does."""
     leaving: Callable[[], None] = field(default=_at_once, compare=False, repr=False)
     """To be called right before the call is written to its server, each time that it is; raises where the permit has
     lapsed while the call waited for its turn, and then nothing may be written."""

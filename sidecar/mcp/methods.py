@@ -21,6 +21,8 @@ class Treatment(StrEnum):
     """Decided by policy, then forwarded under a permit."""
     FILTER = "filter"
     """Answered from the server's list, reduced to what this caller may see."""
+    RELAY = "relay"
+    """Goes on to the one client whose call it is about; dropped where there is none, or none that wants it."""
     LOCAL = "local"
     """Answered or noted by the sidecar itself; never forwarded."""
     DROP = "drop"
@@ -90,9 +92,9 @@ _UPSTREAM_NOTIFICATIONS: Final = MappingProxyType(
         "notifications/resources/list_changed": Treatment.REFUSE,
         "notifications/resources/updated": Treatment.REFUSE,
         "notifications/prompts/list_changed": Treatment.REFUSE,
-        "notifications/progress": Treatment.REFUSE,
+        "notifications/progress": Treatment.RELAY,
         "notifications/cancelled": Treatment.REFUSE,
-        "notifications/message": Treatment.REFUSE,
+        "notifications/message": Treatment.RELAY,
         "notifications/elicitation/complete": Treatment.REFUSE,
         "notifications/tasks/status": Treatment.REFUSE,
     }
@@ -123,9 +125,8 @@ def classify(message: Request | Notification) -> Treatment:
 def from_upstream(method: str, *, notification: bool) -> Treatment:
     """Return what becomes of a message that the MongoDB MCP server sends of its own accord, by method and kind.
 
-    Nothing is relayed to clients: elicitation and sampling would let the server ask the user in the sidecar's name,
-    and progress and log messages carry data that no obligation has touched. ``ping`` is answered (MCP, utilities,
-    ping: the receiver must respond promptly).
+    Progress and log messages reach the client whose call they are about, if it asked for them, and nobody else.
+    ``ping`` is answered (MCP, utilities, ping: the receiver must respond promptly).
     """
     table = _UPSTREAM_NOTIFICATIONS if notification else _UPSTREAM_REQUESTS
     return table.get(method, Treatment.REFUSE)

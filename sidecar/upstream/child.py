@@ -10,16 +10,11 @@ import logging
 import os
 import signal
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-from typing_extensions import override
+from collections.abc import AsyncIterator, Callable
 
 from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused, UpstreamUnreachable
 from sidecar.mcp import LineFraming, OversizeLine, Treatment, from_upstream
-from sidecar.model import JsonObject
-from sidecar.system import StandardStreams, start_tied
+from sidecar.model import JsonObject, Tell
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
     MalformedMessage,
@@ -36,8 +31,9 @@ from sidecar.upstream.messages import (
     initialize_params,
 )
 from sidecar.upstream.redaction import LogBudget, Redactor, Repeats
+from sidecar.upstream.relayed import PROGRESS, read_progress, with_progress
+from sidecar.upstream.spawning import READ_BYTES, ChildProcess
 
-_READ_BYTES = 256 * 1024
 _MAX_LOG_LINE_BYTES = 8 * 1024
 _LAST_LINES = 4
 _WORDS = 200
@@ -55,27 +51,6 @@ _MAX_UNREAD_BYTES = 16 * 1024 * 1024
 """Replies and cancellations are written without waiting; a child that lets this much pile up does not read."""
 _LAST_WORDS_S = 0.5
 """How long the output that a dead child had already written is still read."""
-
-
-class ProcessStreams(asyncio.subprocess.SubprocessStreamProtocol):
-    """Says when the process has exited; ``Process.wait`` also waits for other holders of its pipes (CPython 3.11)."""
-
-    def __init__(self) -> None:
-        super().__init__(limit=_READ_BYTES, loop=asyncio.get_running_loop())
-        self.exited = asyncio.Event()
-
-    @override
-    def process_exited(self) -> None:
-        super().process_exited()
-        self.exited.set()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChildProcess:
-    """A started process: its pipes and its exit."""
-
-    transport: asyncio.SubprocessTransport
-    protocol: ProcessStreams
 
 
 class Child:
@@ -114,12 +89,15 @@ class Child:
         self._budget = LogBudget(lines=_LOG_LINES_PER_SECOND, seconds=1.0)
         self._last_id = 0
         self._pending: dict[int, asyncio.Future[bytes]] = {}
+        self._telling: dict[int, Tell] = {}
         self._writing = asyncio.Lock()
         self._fault = ""
         self.open = True
         """Whether it can still answer."""
         self.answers = 0
         """How many responses it has given."""
+        self.strays = 0
+        """How many of its messages were about no call that is under way, or said nothing that MCP defines."""
         self._words: deque[str] = deque(maxlen=_LAST_LINES)
         self._life = asyncio.create_task(self._live(), name=f"{log.name} child {process.pid}")
 
@@ -138,15 +116,27 @@ class Child:
         self._tell(encode_notification("notifications/initialized"))
         self._log.debug("child %d speaks MCP %s", self.pid, revision)
 
-    async def ask(self, method: str, params: JsonObject, leaving: Callable[[], None] | None = None) -> bytes:
+    async def ask(
+        self,
+        method: str,
+        params: JsonObject,
+        leaving: Callable[[], None] | None = None,
+        tell: Tell | None = None,
+    ) -> bytes:
         """Send one request and return the bytes of its result. Cancelling this cancels the request at the server.
+
+        Args:
+            method: the request's.
+            params: the request's.
+            leaving: called right before it is written; what it raises keeps it from being written.
+            tell: takes the progress that the server reports of this request; None asks for none.
 
         Raises:
             UpstreamUnreachable: the child is gone, or went before it answered.
             UpstreamRefused: it answered with an error.
             UpstreamProtocolViolation: it answered with something else.
         """
-        request_id, future = await self._send(method, params, leaving)
+        request_id, future = await self._send(method, params, leaving, tell)
         try:
             return await future
         except asyncio.CancelledError:
@@ -154,6 +144,7 @@ class Child:
             raise
         finally:
             self._pending.pop(request_id, None)
+            self._telling.pop(request_id, None)
 
     @property
     def fault(self) -> str:
@@ -207,7 +198,11 @@ class Child:
                 os.killpg(self._pid, number)
 
     async def _send(
-        self, method: str, params: JsonObject, leaving: Callable[[], None] | None
+        self,
+        method: str,
+        params: JsonObject,
+        leaving: Callable[[], None] | None,
+        tell: Tell | None,
     ) -> tuple[int, asyncio.Future[bytes]]:
         # One waiting writer at a time bounds what piles up for a child that does not read. The reader never takes this
         # lock, so a child that wants its answers read before it reads on gets them read.
@@ -215,12 +210,15 @@ class Child:
             if not self.open:
                 raise UpstreamUnreachable("the child process has ended")
             request_id = self._last_id + 1
-            line = encode_request(request_id, method, params) + b"\n"
+            wanted = params if tell is None else with_progress(params, request_id)
+            line = encode_request(request_id, method, wanted) + b"\n"
             if leaving is not None:
                 leaving()
             self._last_id = request_id
             future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
             self._pending[request_id] = future
+            if tell is not None:
+                self._telling[request_id] = tell
             try:
                 self._stdin.write(line)
                 await self._stdin.drain()
@@ -229,6 +227,7 @@ class Child:
                 self._log.debug("child %d closed its input", self.pid)
             except asyncio.CancelledError:
                 del self._pending[request_id]
+                self._telling.pop(request_id, None)
                 self._abandon(request_id, future)
                 raise
         return request_id, future
@@ -302,13 +301,33 @@ class Child:
                 self._settle(request_id, UpstreamRefused(f"error {code}: {text}"))
             case ServerRequest() as request:
                 self._tell(encode_reply(request))
-            case ServerNotification(method=method) if from_upstream(method, notification=True) is Treatment.LOCAL:
-                self._on_tools_changed()
-            case ServerNotification():
-                # Progress, logs and resource updates: the sidecar subscribed to none.
-                pass
+            case ServerNotification() as told:
+                self._hear(told)
             case MalformedMessage() as malformed:
                 self._malformed(malformed)
+
+    def _hear(self, told: ServerNotification) -> None:
+        """Act on a notification, or take it to the one call that it is about.
+
+        A log message names no call, and on these pipes calls of many callers are under way, so it goes to nobody.
+        """
+        match from_upstream(told.method, notification=True):
+            case Treatment.LOCAL:
+                self._on_tools_changed()
+            case Treatment.RELAY if told.method == PROGRESS and (report := read_progress(told.params)) is not None:
+                token, said = report
+                tell = self._telling.get(token) if isinstance(token, int) else None
+                if tell is None:
+                    self._stray()
+                else:
+                    tell(PROGRESS, said)
+            case _:
+                self._stray()
+
+    def _stray(self) -> None:
+        self.strays += 1
+        if self._log.isEnabledFor(logging.DEBUG) and self._budget.admit(asyncio.get_running_loop().time()):
+            self._log.debug("child %d: a message that no call waits for was dropped", self.pid)
 
     def _malformed(self, malformed: MalformedMessage) -> None:
         if self._budget.admit(asyncio.get_running_loop().time()):
@@ -360,36 +379,6 @@ class Child:
         self._log.log(level, "%s%s", text, f" ({repeated} more like it)" if repeated else "")
 
 
-async def spawn(command: Sequence[str], environment: Mapping[str, str], home: Path) -> ChildProcess:
-    """Start a process with pipes, in its own session, tied to the life of this one (``sidecar.system``).
-
-    Args:
-        command: as ``resolved`` gives it.
-        environment: all that the child sees.
-        home: its working directory.
-
-    Raises:
-        OSError: the command cannot be executed.
-    """
-    pipe = asyncio.subprocess.PIPE
-    transport, protocol = await start_tied(
-        ProcessStreams,
-        command,
-        streams=StandardStreams(stdin=pipe, stdout=pipe, stderr=pipe),
-        cwd=home,
-        environment=environment,
-    )
-    return ChildProcess(transport=transport, protocol=protocol)
-
-
-def resolved(command: Sequence[str]) -> tuple[str, ...]:
-    """Return the command with a relative path to its executable made absolute: the child has its own directory."""
-    executable = command[0]
-    if "/" in executable:
-        executable = str(Path(executable).absolute())
-    return (executable, *command[1:])
-
-
 async def _chunks(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    while chunk := await stream.read(_READ_BYTES):
+    while chunk := await stream.read(READ_BYTES):
         yield chunk

@@ -14,10 +14,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 import aiohttp
-from yarl import URL
 
 from sidecar.errors import (
-    ConfigurationError,
     UpstreamError,
     UpstreamProtocolViolation,
     UpstreamRefused,
@@ -25,8 +23,9 @@ from sidecar.errors import (
     UpstreamUnreachable,
 )
 from sidecar.mcp import EventDecoder, Treatment, from_upstream
-from sidecar.model import JsonObject, Permit, UpstreamResult
+from sidecar.model import JsonObject, Permit, Tell, UpstreamResult
 from sidecar.system import BackOff, Outage
+from sidecar.upstream.endpoint import checked_headers, checked_url
 from sidecar.upstream.leaving import CheckedPayload
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
@@ -46,6 +45,7 @@ from sidecar.upstream.messages import (
     read_tool_result,
 )
 from sidecar.upstream.redaction import Redactor
+from sidecar.upstream.relayed import of_call, with_progress
 from sidecar.upstream.toollist import ToolList
 
 _KEEP_ALIVE_S = 3.0
@@ -56,12 +56,7 @@ _TOOLS_MAX_AGE_S = 300.0
 _MAX_SERVER_REQUESTS = 16
 _STREAM_END_S, _FAREWELL_S = 0.25, 2.0
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _SESSION_ID = re.compile(r"[\x21-\x7e]{1,512}\Z")
-_OWN_HEADERS = frozenset({
-    "accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "cookie", "host",
-    "mcp-protocol-version", "mcp-session-id", "transfer-encoding", "user-agent",
-})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +85,8 @@ class HttpUpstream:
         self, name: str, url: str, headers: Mapping[str, str], *, timeout_s: float, max_in_flight: int = 256
     ) -> None:
         self._name = name
-        self._url = _checked_url(url)
-        self._headers = _checked_headers(headers)
+        self._url = checked_url(url)
+        self._headers = checked_headers(headers)
         self._timeout_s = timeout_s
         self._max_in_flight = max_in_flight
         self._slots = asyncio.Semaphore(max_in_flight)
@@ -161,29 +156,33 @@ class HttpUpstream:
         """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``)."""
         if permit.server != self._name:
             raise UpstreamRefused(f"a permit for server {permit.server!r} cannot be used at {self._name!r}")
-        return read_tool_result(await self._ask("tools/call", call_params(permit), permit.leaving))
+        return read_tool_result(await self._ask("tools/call", call_params(permit), permit.leaving, permit.tell))
 
     async def tools(self) -> tuple[JsonObject, ...]:
         """Return the server's live tools, all pages, cached for a while (see ``sidecar.ports.Upstream``)."""
         return await self._tools.get(lambda params: self._ask("tools/list", params))
 
-    async def _ask(self, method: str, params: JsonObject, leaving: Callable[[], None] | None = None) -> bytes:
+    async def _ask(
+        self, method: str, params: JsonObject, leaving: Callable[[], None] | None = None, tell: Tell | None = None
+    ) -> bytes:
         try:
-            return await self._ask_unguarded(method, params, leaving)
+            return await self._ask_unguarded(method, params, leaving, tell)
         except UpstreamRefused:
             raise
         except UpstreamError:
             self._suspect()
             raise
 
-    async def _ask_unguarded(self, method: str, params: JsonObject, leaving: Callable[[], None] | None) -> bytes:
+    async def _ask_unguarded(
+        self, method: str, params: JsonObject, leaving: Callable[[], None] | None, tell: Tell | None
+    ) -> bytes:
         try:
             async with asyncio.timeout(self._timeout_s), self._slots:
                 session = self._session or await self._open(None)
                 try:
-                    return await self._request(session, method, params, leaving)
+                    return await self._request(session, method, params, leaving, tell)
                 except _SessionGone:
-                    return await self._request(await self._open(session), method, params, leaving)
+                    return await self._request(await self._open(session), method, params, leaving, tell)
         except TimeoutError as error:
             raise UpstreamTimedOut(f"no answer to {method} within {self._timeout_s} s") from error
 
@@ -209,14 +208,19 @@ class HttpUpstream:
         return session
 
     async def _request(
-        self, session: _ServerSession, method: str, params: JsonObject, leaving: Callable[[], None] | None
+        self,
+        session: _ServerSession,
+        method: str,
+        params: JsonObject,
+        leaving: Callable[[], None] | None,
+        tell: Tell | None,
     ) -> bytes:
         request_id = next(self._ids)
-        text = encode_request(request_id, method, params)
+        text = encode_request(request_id, method, params if tell is None else with_progress(params, request_id))
         body = text if leaving is None else CheckedPayload(text, leaving)
         try:
             async with self._post(body, session) as response:
-                return await self._result(response, request_id, session)
+                return await self._result(response, request_id, session, tell)
         except asyncio.CancelledError:
             # Closing the connection does not cancel in this era (MCP 2025-11-25, transports); the caller cannot wait.
             note = encode_notification("notifications/cancelled", {"requestId": request_id})
@@ -286,7 +290,13 @@ class HttpUpstream:
             case _:
                 raise UpstreamProtocolViolation(f"HTTP status {status}")
 
-    async def _result(self, response: aiohttp.ClientResponse, request_id: int, session: _ServerSession | None) -> bytes:
+    async def _result(
+        self,
+        response: aiohttp.ClientResponse,
+        request_id: int,
+        session: _ServerSession | None,
+        tell: Tell | None = None,
+    ) -> bytes:
         """Read the answer to one request from its response, JSON or stream."""
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise UpstreamProtocolViolation("the answer is compressed, although the request forbade it")
@@ -294,7 +304,7 @@ class HttpUpstream:
             case "application/json":
                 outcome = _outcome(decode_message(await _whole(response.content)), request_id)
             case "text/event-stream":
-                outcome = await self._from_stream(response.content, request_id, session)
+                outcome = await self._from_stream(response.content, request_id, session, tell)
             case _:
                 raise UpstreamProtocolViolation("the answer is neither JSON nor an event stream")
         match outcome:
@@ -305,7 +315,11 @@ class HttpUpstream:
                 raise UpstreamRefused(f"error {code}: {text}")
 
     async def _from_stream(
-        self, content: aiohttp.StreamReader, request_id: int, session: _ServerSession | None
+        self,
+        content: aiohttp.StreamReader,
+        request_id: int,
+        session: _ServerSession | None,
+        tell: Tell | None,
     ) -> ServerResult | Refusal:
         decoder = EventDecoder(MAX_MESSAGE_BYTES)
         asked = 0
@@ -315,18 +329,23 @@ class HttpUpstream:
                     case ServerRequest() as request:
                         asked += 1
                         await self._refuse(request, asked, session)
-                    case ServerNotification(method=method) if (
-                        from_upstream(method, notification=True) is Treatment.LOCAL
-                    ):
-                        self._tools.changed()
-                    case ServerNotification():
-                        # Progress and logs: the sidecar asked for none.
-                        pass
+                    case ServerNotification() as told:
+                        self._hear(told, request_id, tell)
                     case message:
                         outcome = _outcome(message, request_id)
                         await _finished(content)
                         return outcome
         raise UpstreamUnreachable("the stream ended before the answer")
+
+    def _hear(self, told: ServerNotification, request_id: int, tell: Tell | None) -> None:
+        """Act on a notification, or take it to the call on whose stream it came (MCP 2025-11-25, transports)."""
+        match from_upstream(told.method, notification=True):
+            case Treatment.LOCAL:
+                self._tools.changed()
+            case Treatment.RELAY if tell is not None and (said := of_call(told.method, told.params, request_id)):
+                tell(told.method, said)
+            case _:
+                pass
 
     async def _refuse(self, request: ServerRequest, asked: int, session: _ServerSession | None) -> None:
         if asked > _MAX_SERVER_REQUESTS or session is None:
@@ -353,7 +372,7 @@ class HttpUpstream:
         try:
             while True:
                 try:
-                    await self._ask_unguarded("ping", {}, None)
+                    await self._ask_unguarded("ping", {}, None, None)
                 except UpstreamRefused:
                     # An error of the protocol is an answer; one of HTTP (a wrong secret) leaves no session.
                     if self._session is not None:
@@ -395,26 +414,3 @@ async def _finished(content: aiohttp.StreamReader) -> None:
         async with asyncio.timeout(_STREAM_END_S):
             while not content.at_eof():
                 await content.readany()
-
-
-def _checked_url(url: str) -> URL:
-    try:
-        parsed = URL(url)
-    except ValueError as error:
-        raise ConfigurationError("url is not a URL") from error
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
-        raise ConfigurationError("url must be http://host… or https://host…")
-    if parsed.user is not None or parsed.password is not None or parsed.query_string or parsed.fragment:
-        raise ConfigurationError("url must not have credentials, a query or a fragment: put secrets into headers_file")
-    return parsed
-
-
-def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    for name, value in headers.items():
-        if not _HEADER_NAME.match(name) or name.lower() in _OWN_HEADERS:
-            raise ConfigurationError(
-                f"headers_file: the sidecar sets the header {name!r} itself, or it is not a header name"
-            )
-        if not value or not value.isascii() or not value.isprintable():
-            raise ConfigurationError(f"headers_file: the value of {name!r} must be printable ASCII, and not empty")
-    return dict(headers)

@@ -42,6 +42,7 @@ class _MessageEnvelope(msgspec.Struct, gc=False):
     jsonrpc: Literal["2.0"]
     id: int | str | msgspec.UnsetType | None = msgspec.UNSET
     method: str | msgspec.UnsetType = msgspec.UNSET
+    params: msgspec.Raw = msgspec.Raw()
     result: msgspec.Raw = msgspec.Raw()
     error: msgspec.Raw = msgspec.Raw()
 
@@ -113,6 +114,8 @@ class ServerRequest:
 
     id: int | str
     method: str
+    params: bytes = b""
+    """As for ``ServerNotification``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +123,8 @@ class ServerNotification:
     """The server tells its client something."""
 
     method: str
+    params: bytes = b""
+    """As they came, not yet read; empty where there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +188,7 @@ def decode_message(line: bytes) -> UpstreamMessage:
     try:
         envelope = _decode_envelope(line)
         if envelope.method is not msgspec.UNSET:
-            return _asked_or_told(envelope.method, envelope.id)
+            return _asked_or_told(envelope.method, envelope)
         return _response(envelope)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # The parser's text can quote the line, which can hold documents.
@@ -260,14 +265,15 @@ def _value(raw: msgspec.Raw) -> JsonValue:
     return value
 
 
-def _asked_or_told(method: str, request_id: int | str | msgspec.UnsetType | None) -> UpstreamMessage:
-    match request_id:
+def _asked_or_told(method: str, envelope: _MessageEnvelope) -> UpstreamMessage:
+    params = bytes(envelope.params)
+    match envelope.id:
         case msgspec.UnsetType():
-            return ServerNotification(method=method)
-        case int():
-            return ServerRequest(id=request_id, method=method)
-        case str() if len(request_id) <= _MAX_FOREIGN_ID:
-            return ServerRequest(id=request_id, method=method)
+            return ServerNotification(method=method, params=params)
+        case int() as number:
+            return ServerRequest(id=number, method=method, params=params)
+        case str() as text if len(text) <= _MAX_FOREIGN_ID:
+            return ServerRequest(id=text, method=method, params=params)
         case _:
             return MalformedMessage(reason="a request with an id that MCP does not allow")
 

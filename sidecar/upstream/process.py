@@ -19,12 +19,13 @@ from sidecar.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
-from sidecar.model import JsonObject, Permit, UpstreamResult
+from sidecar.model import JsonObject, Permit, Tell, UpstreamResult
 from sidecar.system import BackOff, Outage
-from sidecar.upstream.child import Child, resolved, spawn
+from sidecar.upstream.child import Child
 from sidecar.upstream.environment import check_command, check_environment, child_environment, secrets_of
 from sidecar.upstream.messages import call_params, read_tool_result
 from sidecar.upstream.redaction import Redactor, Repeats
+from sidecar.upstream.spawning import resolved, spawn
 from sidecar.upstream.toollist import ToolList
 
 _FIRST_BACKOFF_S = 0.25
@@ -128,20 +129,26 @@ class StdioUpstream:
         """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``)."""
         if permit.server != self._name:
             raise UpstreamRefused(f"a permit for server {permit.server!r} cannot be used at {self._name!r}")
-        return read_tool_result(await self._ask("tools/call", call_params(permit), permit.leaving))
+        return read_tool_result(await self._ask("tools/call", call_params(permit), permit.leaving, permit.tell))
 
     async def tools(self) -> tuple[JsonObject, ...]:
         """Return the server's live tools, all pages, cached until they change (see ``sidecar.ports.Upstream``)."""
         return await self._tools.get(lambda params: self._ask("tools/list", params))
 
-    async def _ask(self, method: str, params: JsonObject, leaving: Callable[[], None] | None = None) -> bytes:
+    async def _ask(
+        self,
+        method: str,
+        params: JsonObject,
+        leaving: Callable[[], None] | None = None,
+        tell: Tell | None = None,
+    ) -> bytes:
         child: Child | None = None
         answers = 0
         try:
             async with asyncio.timeout(self._timeout_s), self._slots:
                 child = await self._ready_child()
                 answers = child.answers
-                return await child.ask(method, params, leaving)
+                return await child.ask(method, params, leaving, tell)
         except TimeoutError as error:
             if child is not None and child.answers == answers:
                 self._suspect(child)

@@ -61,11 +61,22 @@ def test_an_unknown_request_is_refused_and_an_unknown_notification_dropped(metho
 
 
 @given(
-    st.sampled_from(["sampling/createMessage", "elicitation/create", "roots/list", "notifications/message"])
-    | st.text().filter(lambda method: method not in {"ping", "notifications/tools/list_changed"})
+    st.sampled_from(["sampling/createMessage", "elicitation/create", "roots/list", "notifications/cancelled"])
+    | st.text().filter(
+        lambda method: (
+            method
+            not in {"ping", "notifications/tools/list_changed", "notifications/progress", "notifications/message"}
+        )
+    )
 )
-def test_nothing_that_the_server_starts_reaches_a_client(method):
+def test_what_the_server_starts_reaches_no_client(method):
     assert from_upstream(method, notification=True) is Treatment.REFUSE
+    assert from_upstream(method, notification=False) is Treatment.REFUSE
+
+
+@given(st.sampled_from(["notifications/progress", "notifications/message"]))
+def test_but_for_what_it_tells_of_a_call(method):
+    assert from_upstream(method, notification=True) is Treatment.RELAY
     assert from_upstream(method, notification=False) is Treatment.REFUSE
 
 

@@ -80,6 +80,9 @@ def call(number: int, name: str, arguments: dict) -> None:  # noqa: PLR0912 -- o
             answer(number, honest=True)
         case "raw":
             write(arguments["line"].replace("ID", str(number)))
+        case "raw-then-answer":
+            write(arguments["line"].replace("ID", str(number)))
+            answer(number)
         case "oversize":
             size = 65 * 1024 * 1024
             send({"result": {"content": [{"type": "text", "text": "x" * size}]}, "jsonrpc": "2.0", "id": number})
