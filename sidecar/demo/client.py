@@ -13,7 +13,7 @@ ACCEPT: Final = "application/json, text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """An HTTP answer with its JSON-RPC body, where it has one."""
 
     status: int
@@ -60,7 +60,7 @@ class DemoClient:
     ) -> None:
         await self._http.close()
 
-    async def initialize(self) -> Answer:
+    async def initialize(self) -> HttpAnswer:
         """Open the session (MCP 2025-11-25, lifecycle)."""
         params = {
             "protocolVersion": PROTOCOL,
@@ -73,22 +73,22 @@ class DemoClient:
             await self._post({"jsonrpc": "2.0", "method": "notifications/initialized"})
         return answer
 
-    async def call(self, tool: str, arguments: dict[str, Any]) -> Answer:
+    async def call(self, tool: str, arguments: dict[str, Any]) -> HttpAnswer:
         """Call one tool."""
         return await self._request("tools/call", {"name": tool, "arguments": arguments})
 
-    async def tools(self) -> Answer:
+    async def tools(self) -> HttpAnswer:
         """List the tools that this identity may see."""
         return await self._request("tools/list", {})
 
-    async def _request(self, method: str, params: dict[str, Any]) -> Answer:
+    async def _request(self, method: str, params: dict[str, Any]) -> HttpAnswer:
         self._ids += 1
         return await self._post({"jsonrpc": "2.0", "id": self._ids, "method": method, "params": params})
 
-    async def _post(self, message: dict[str, Any]) -> Answer:
+    async def _post(self, message: dict[str, Any]) -> HttpAnswer:
         async with self._http.post(self._url, json=message, headers=self._headers) as response:
             session = response.headers.get("Mcp-Session-Id")
             if session is not None:
                 self._headers["Mcp-Session-Id"] = session
             body = await response.json() if response.content_type == "application/json" else {}
-            return Answer(response.status, body)
+            return HttpAnswer(response.status, body)

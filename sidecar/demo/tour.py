@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sidecar.commands import derive
-from sidecar.demo.client import Answer, DemoClient
+from sidecar.demo.client import DemoClient, HttpAnswer
 from sidecar.demo.identities import ANALYST, LOADER, STRANGER, Person
 from sidecar.errors import SidecarError
 from sidecar.model import Access, Namespace, ToolCall
@@ -203,7 +203,7 @@ class Tour:
         try:
             answer = await (client.tools() if step.tool == LIST else client.call(step.tool, step.arguments))
         except (aiohttp.ClientError, TimeoutError) as error:
-            answer = Answer(0, {"error": {"message": type(error).__name__}})
+            answer = HttpAnswer(0, {"error": {"message": type(error).__name__}})
         took = (time.perf_counter() - began) * 1000
         decision = _decision(answer)
         kept = decision == step.expected and await self._kept(step, answer, before)
@@ -217,7 +217,7 @@ class Tour:
             as_announced=kept,
         )
 
-    async def _kept(self, step: Step, answer: Answer, before: int) -> bool:
+    async def _kept(self, step: Step, answer: HttpAnswer, before: int) -> bool:
         """Whether what is expected beyond the decision holds too."""
         allowed = step.expected is ExpectedOutcome.ALLOWED
         if step.writes:
@@ -262,7 +262,7 @@ def touches(step: Step) -> tuple[Access, ...]:
         return ()
 
 
-def _decision(answer: Answer) -> str:
+def _decision(answer: HttpAnswer) -> str:
     if answer.result.get("tools") == []:
         return ExpectedOutcome.NO_TOOLS
     if answer.status == 401:  # noqa: PLR2004 - Unauthorized
@@ -275,12 +275,12 @@ def _decision(answer: Answer) -> str:
     return "failed" if answer.result.get("isError") else ExpectedOutcome.ALLOWED
 
 
-def _reason(answer: Answer) -> str:
+def _reason(answer: HttpAnswer) -> str:
     codes = ", ".join(str(reason.get("code")) for reason in answer.decision.get("reasons", []))
     return " · ".join(part for part in (codes, str(answer.decision.get("owner") or "")) if part)
 
 
-def _note(step: Step, answer: Answer, *, kept: bool) -> str:
+def _note(step: Step, answer: HttpAnswer, *, kept: bool) -> str:
     content = answer.result.get("structuredContent", {})
     if _decision(answer) != ExpectedOutcome.ALLOWED:
         return answer.text
@@ -291,7 +291,7 @@ def _note(step: Step, answer: Answer, *, kept: bool) -> str:
     return ", ".join(f"{name} {value}" for name, value in content.items() if isinstance(value, int))
 
 
-def _failed(answer: Answer) -> frozenset[int]:
+def _failed(answer: HttpAnswer) -> frozenset[int]:
     return frozenset(
         reason["access"] for reason in answer.decision.get("reasons", []) if reason.get("access") is not None
     )

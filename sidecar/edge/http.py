@@ -21,20 +21,16 @@ from sidecar.edge.resource import ProtectedResource
 from sidecar.edge.server import COMMON_HEADERS
 from sidecar.edge.statuses import http_status
 from sidecar.edge.streams import KEEP_ALIVE, StreamMessages, Streams, frame
-from sidecar.enforcement import Caller, EnforcementPoint, Exchange, Reply
+from sidecar.enforcement import Accepted, Answer, Caller, EnforcementPoint, Exchange, Refused, Reply, Stream
 from sidecar.errors import (
-    AuthenticationError,
-    CallerSuspended,
     ConfigurationError,
     InvalidRequest,
-    KeysUnavailable,
     MessageIncomplete,
     MessageTooLarge,
     SidecarError,
-    SuspensionsUnavailable,
+    StreamConflict,
 )
 from sidecar.identity import WELL_KNOWN, ResourceUri
-from sidecar.mcp import jsonrpc
 
 _RETRY_LATER: Final = frozenset({429, 503})
 
@@ -92,15 +88,13 @@ class EdgeConfig:
     body_timeout_s: float = 30.0
     keep_alive_s: float = 15.0
     """Between two comments on a silent stream (M-08)."""
-    priming_s: float = 0.1
-    """How long a stream may take to be refused with a status of its own before it is answered with 200."""
     liveness_s: float = 1.0
     """How often a silent stream looks whether its client is still there."""
     write_timeout_s: float = 30.0
     """A client that does not read its stream for so long has left."""
 
     def __post_init__(self) -> None:
-        times = (self.body_timeout_s, self.keep_alive_s, self.priming_s, self.liveness_s, self.write_timeout_s)
+        times = (self.body_timeout_s, self.keep_alive_s, self.liveness_s, self.write_timeout_s)
         if self.max_request_bytes < 1 or min(times) <= 0:
             raise ConfigurationError("every limit and timeout of the listener must be more than 0")
         if not self.allowed_hosts:
@@ -207,12 +201,9 @@ class _Edge:
             certificate = self._certificate(request)
             credential = admission.credential(request.headers, request.method, self._config.resource_uri, certificate)
         except SidecarError as error:
-            return await self._refuse(error, exchange)
-        try:
-            caller = await self._pep.authenticate(credential, exchange)
-        except (AuthenticationError, KeysUnavailable, CallerSuspended, SuspensionsUnavailable) as error:
-            return self._answer_error(error)  # the enforcement point has audited it
-        return await handler(request, exchange, caller)
+            return self._refused(await self._pep.refuse(error, exchange))
+        caller = await self._pep.authenticate(credential, exchange)
+        return self._refused(caller) if isinstance(caller, Refused) else await handler(request, exchange, caller)
 
     def _certificate(self, request: web.Request) -> str | None:
         reader = self._config.certificates
@@ -232,7 +223,7 @@ class _Edge:
         try:
             self._check(request)
         except SidecarError as error:
-            return await self._refuse(error, self._exchange_of(request))
+            return self._refused(await self._pep.refuse(error, self._exchange_of(request)))
         return web.Response(
             status=204,
             headers={
@@ -243,36 +234,54 @@ class _Edge:
         )
 
     async def _post(self, request: web.Request, exchange: Exchange, caller: Caller) -> web.StreamResponse:
+        return await self._render(request, await self._reply(request, exchange, caller), exchange, caller)
+
+    async def _reply(self, request: web.Request, exchange: Exchange, caller: Caller) -> Reply:
         try:
             admission.check_content(request.headers)
             admission.check_accept(request.headers, admission.JSON, admission.EVENT_STREAM)
             body = await self._bodies.read(request, caller.identity.key)
         except NotKept as kept:
-            return self._answer(await self._pep.refuse_body(kept.error, kept.ends, exchange, caller))
+            return await self._pep.refuse_body(kept.error, kept.ends, exchange, caller)
         except SidecarError as error:
-            return await self._refuse(error, exchange, caller)
-        return self._answer(await self._pep.enforce(body, exchange, caller))
+            return await self._pep.refuse(error, exchange, caller)
+        return await self._pep.enforce(body, exchange, caller)
 
     async def _delete(self, request: web.Request, exchange: Exchange, caller: Caller) -> web.StreamResponse:
         if request.body_exists:
-            return await self._refuse(InvalidRequest("DELETE with a body"), exchange, caller)
-        try:
-            await self._pep.end_session(exchange, caller)
-        except SidecarError as error:
-            return await self._refuse(error, exchange, caller)
-        return web.Response(status=204)
+            return self._refused(await self._pep.refuse(InvalidRequest("DELETE with a body"), exchange, caller))
+        ended = await self._pep.end_session(exchange, caller)
+        return self._refused(ended) if isinstance(ended, Refused) else web.Response(status=204)
 
     async def _get(self, request: web.Request, exchange: Exchange, caller: Caller) -> web.StreamResponse:
         try:
             if request.body_exists:
                 raise InvalidRequest("GET with a body")
             admission.check_accept(request.headers, admission.EVENT_STREAM)
-            async with StreamMessages(self._pep.listen(exchange, caller)) as source:
-                await source.prime(self._config.priming_s)  # so that only a stream that is served ends another
-                with self._streams.claim((exchange.session_id, caller.identity.key)) as ending:
-                    return await self._listen(request, source, ending)
         except SidecarError as error:
-            return await self._refuse(error, exchange, caller)
+            return self._refused(await self._pep.refuse(error, exchange, caller))
+        return await self._render(request, await self._pep.listen(exchange, caller), exchange, caller)
+
+    async def _render(
+        self, request: web.Request, reply: Reply, exchange: Exchange, caller: Caller
+    ) -> web.StreamResponse:
+        """Put a reply into HTTP: of the session's one GET stream an earlier one ends, answers to POSTs stand alone."""
+        match reply:
+            case Answer():
+                headers = {} if reply.session_id is None else {"Mcp-Session-Id": reply.session_id}
+                return web.Response(body=reply.body, content_type=admission.JSON, headers=headers)
+            case Accepted():
+                return web.Response(status=202)
+            case Refused():
+                return self._refused(reply)
+            case Stream():
+                key = (exchange.session_id, caller.identity.key) if request.method == "GET" else object()
+                try:
+                    async with StreamMessages(reply.messages) as source:
+                        with self._streams.claim(key) as ending:
+                            return await self._listen(request, source, ending)
+                except StreamConflict as error:
+                    return self._refused(await self._pep.refuse(error, exchange, caller))
 
     async def _listen(self, request: web.Request, source: StreamMessages, ending: asyncio.Event) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": admission.EVENT_STREAM, "X-Accel-Buffering": "no"})
@@ -310,28 +319,16 @@ class _Edge:
             traceparent=admission.token_header(request.headers, "traceparent"),
         )
 
-    async def _refuse(self, error: SidecarError, exchange: Exchange, caller: Caller | None = None) -> web.Response:
-        """Answer a refusal that was made here, once there is evidence of it."""
-        await self._pep.refuse(error, exchange, caller)
-        return self._answer_error(error)
+    def _refused(self, reply: Refused) -> web.Response:
+        """Answer with an error's status and challenge.
 
-    def _answer(self, reply: Reply) -> web.Response:
-        if reply.error is not None:
-            return self._answer_error(reply.error, reply.body, addressed=reply.addressed)
-        if reply.body is None:
-            return web.Response(status=202)
-        response = web.Response(body=reply.body, content_type=admission.JSON)
-        if reply.session_id is not None:
-            response.headers["Mcp-Session-Id"] = reply.session_id
-        return response
-
-    def _answer_error(self, error: SidecarError, body: bytes | None = None, *, addressed: bool = False) -> web.Response:
-        """Answer with an error's status and challenge; without a body of its own, with its public text and no id."""
-        status = http_status(error, addressed=addressed)
-        if body is None:
-            status = max(status, 400)  # a refused notification has no JSON-RPC answer, only a 4xx (M-06)
-            body = jsonrpc.encode_error(None, error.code, error.public)
-        response = web.Response(status=status, body=body, content_type=admission.JSON)
+        Where no request is named the status alone tells, so it is never one of success (M-06).
+        """
+        error = reply.error
+        status = http_status(error, reply.era, addressed=reply.addressed)
+        if not reply.addressed:
+            status = max(status, 400)
+        response = web.Response(status=status, body=reply.body, content_type=admission.JSON)
         challenge = self._resource.challenge(error)
         if challenge is not None:
             response.headers["WWW-Authenticate"] = challenge

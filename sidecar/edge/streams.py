@@ -1,15 +1,16 @@
 """The open GET streams: one for each session, all of them ended on shutdown."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
 from sidecar.errors import StreamConflict
 
-StreamKey: TypeAlias = tuple[str | None, tuple[str, str, str]]
-"""Session id and the caller's own identity, so that no caller blocks another's stream or learns of it."""
+StreamKey: TypeAlias = Hashable
+"""What has one stream at a time: a session with the caller's own identity, so that no caller blocks another's stream or
+learns of it; or the answer to one request, which is its own key."""
 
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 """A comment line; clients ignore it (M-08)."""
@@ -59,8 +60,8 @@ def frame(message: bytes) -> bytes:
 class StreamMessages:
     """The messages for one stream, always with the next one already asked for.
 
-    So that a session that does not exist is known before the answer's status is sent, and so that waiting for a message
-    can be given up (a keep-alive is due, the client has left) without losing it. Use as ``async with``.
+    So that waiting for a message can be given up (a keep-alive is due, the client has left) without losing it. Use as
+    ``async with``.
     """
 
     def __init__(self, messages: AsyncIterator[bytes]) -> None:
@@ -80,16 +81,6 @@ class StreamMessages:
         if isinstance(self._messages, AsyncGenerator):
             with suppress(RuntimeError):  # it is still running only if it ignored its cancellation
                 await self._messages.aclose()
-
-    async def prime(self, seconds: float) -> None:
-        """Wait shortly for the first message or refusal.
-
-        Raises:
-            SidecarError: the stream is refused.
-        """
-        done, _ = await asyncio.wait({self._pending}, timeout=seconds)
-        if done and (error := self._pending.exception()) is not None:
-            raise error
 
     async def events(
         self, ending: asyncio.Event, gone: Callable[[], bool], *, silence_s: float, look_s: float

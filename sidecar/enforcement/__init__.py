@@ -1,14 +1,21 @@
-"""The policy enforcement point: ``point`` owns the order, ``turn`` the facts of a message, ``evidence`` its record."""
+"""The policy enforcement point.
+
+``point`` and ``calls`` own the order, ``turn`` the facts of a message, ``reply`` what transports render, ``evidence``
+the record; ``handshake`` is what only the revisions with sessions have, ``notices`` who is told of changes.
+"""
 
 from sidecar.enforcement.budget import Budget
 from sidecar.enforcement.killswitch import KillSwitch, OperatorCommandFailed
 from sidecar.enforcement.point import EnforcementPoint
-from sidecar.enforcement.replies import OWN_SOURCE
+from sidecar.enforcement.refusals import OWN_SOURCE
+from sidecar.enforcement.reply import Accepted, Answer, Refused, Reply, Stream
 from sidecar.enforcement.suspensions import Suspensions
-from sidecar.enforcement.turn import Caller, EnforcementRules, Exchange, Ports, Reply
+from sidecar.enforcement.turn import Caller, EnforcementRules, Exchange, Ports
 
 __all__ = [
     "OWN_SOURCE",
+    "Accepted",
+    "Answer",
     "Budget",
     "Caller",
     "EnforcementPoint",
@@ -17,6 +24,8 @@ __all__ = [
     "KillSwitch",
     "OperatorCommandFailed",
     "Ports",
+    "Refused",
     "Reply",
+    "Stream",
     "Suspensions",
 ]

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from sidecar.commands import databases, derive
-from sidecar.enforcement import replies
+from sidecar.enforcement import refusals
 from sidecar.enforcement.evidence import Evidence, settled, stage_of, without_tool
 from sidecar.enforcement.livetools import LiveTools
 from sidecar.enforcement.names import ReachableNames
@@ -40,7 +40,7 @@ from sidecar.errors import (
     UpstreamUnreachable,
 )
 from sidecar.identity import CallerName, names_of
-from sidecar.mcp import Request, RequestId, Session, jsonrpc, tools
+from sidecar.mcp import Request, RequestId, jsonrpc, tools
 from sidecar.model import (
     AccessKind,
     AccessRequest,
@@ -120,13 +120,13 @@ class ToolCalls:
                     await self._evidence.refusal(turn, error, stage=stage_of(error))
                 else:
                     self._evidence.tell(turn, error)
-                result = replies.denial(turn, error)
+                result = refusals.denial(turn, error)
         return jsonrpc.encode_result(message.id, result)
 
-    def cancel(self, session: Session, request_id: JsonValue) -> None:
+    def cancel(self, session_id: str, request_id: JsonValue) -> None:
         """End a call that the client no longer wants (MCP 2025-11-25, cancellation); an unknown id is nothing."""
         if isinstance(request_id, str | int) and not isinstance(request_id, bool):
-            flight = self._in_flight.get((session.id, request_id))
+            flight = self._in_flight.get((session_id, request_id))
             if flight is not None:
                 flight.cancel()
 
@@ -157,11 +157,14 @@ class ToolCalls:
     def _flying(self, request_id: RequestId, turn: Turn) -> Iterator[None]:
         """Know a call by its session and id while it runs, so that it can be cancelled.
 
+        Where there are no sessions, an id is known to its own request only: several clients of one identity may use the
+        same one at once.
+
         Raises:
             InvalidRequest: the id is in flight already (an id reused in flight loses evidence: threats 1, Aileron).
             TooManyCalls: this identity has as many calls under way as it may have.
         """
-        key = (turn.session.id if turn.session else "", request_id)
+        key = (turn.session_id or turn.request_id, request_id)
         caller = turn.identity.key
         if key in self._in_flight:
             msg = "request id is in flight already"
@@ -202,7 +205,7 @@ class ToolCalls:
             await self._live.require_pinned(allowed.server, call.name)
         except SidecarError:
             return None
-        return replies.insufficient_scope(step_up)
+        return refusals.insufficient_scope(step_up)
 
     def _derive(self, call: ToolCall, turn: Turn) -> Command:
         with self._ports.tracer.step("derive"):
@@ -297,7 +300,7 @@ class ToolCalls:
         if turn.flight is not None and turn.flight.suspended:
             raise CallerSuspended
         try:
-            self._suspensions.require(turn.identity, turn.session.id if turn.session is not None else "")
+            self._suspensions.require(turn.identity, turn.session_id)
         except TokenRejected as error:
             raise CallerSuspended from error
 
@@ -406,7 +409,7 @@ class ToolCalls:
         return RequestContext(
             time_ns=turn.time_ns,
             client_ip=turn.exchange.client_ip,
-            protocol=turn.session.revision if turn.session is not None else "",
+            protocol=turn.conversation.revision if turn.conversation is not None else "",
             environment=self._rules.environment,
         )
 

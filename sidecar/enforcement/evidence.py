@@ -11,7 +11,7 @@ from typing import Final
 
 from sidecar.audit import record
 from sidecar.enforcement.budget import Budget, CallerBudget
-from sidecar.enforcement.replies import OWN_SOURCE, owner_to_ask
+from sidecar.enforcement.refusals import OWN_SOURCE, owner_to_ask
 from sidecar.enforcement.turn import CancelledByClient, EnforcementRules, OutcomeNotRecorded, Ports, Turn
 from sidecar.errors import (
     AuditUnavailable,
@@ -151,9 +151,10 @@ class Evidence:
         }
         if turn.rpc_id is not None:
             attributes["jsonrpc.request.id"] = str(turn.rpc_id)
-        if turn.session is not None:
-            attributes["mcp.session.id"] = record.session_digest(turn.session.id)
-            attributes["mcp.protocol.version"] = str(turn.session.revision)
+        if turn.conversation is not None:
+            attributes["mcp.protocol.version"] = str(turn.conversation.revision)
+        if turn.session_id:
+            attributes["mcp.session.id"] = record.session_digest(turn.session_id)
         if turn.caller is not None:
             attributes |= _who(turn.caller.identity)
         if turn.tool:
@@ -209,16 +210,16 @@ class Evidence:
         return round((self._ports.clock.monotonic() - turn.started) * 1000)
 
     def _facts(self, turn: Turn) -> record.Facts:
-        call, session = turn.call, turn.session
+        call, conversation, session_id = turn.call, turn.conversation, turn.session_id
         return record.Facts(
             request_id=turn.request_id,
             trace_id=turn.span.trace_id,
             span_id=turn.span.span_id,
             identity=turn.caller.identity if turn.caller is not None else None,
             client_ip=turn.exchange.client_ip,
-            client_name=session.client_name if session is not None else None,
-            protocol=str(session.revision) if session is not None else None,
-            session=record.session_digest(session.id) if session is not None else None,
+            client_name=conversation.client_name if conversation is not None else None,
+            protocol=str(conversation.revision) if conversation is not None else None,
+            session=record.session_digest(session_id) if session_id else None,
             method=turn.method or None,
             tool=call.name if call is not None else None,
             server=turn.server or None,

@@ -9,7 +9,7 @@ from sidecar.enforcement.shadow import Opinion
 from sidecar.enforcement.suspensions import Suspensions
 from sidecar.errors import AuditUnavailable, SidecarError
 from sidecar.identity import CallerName
-from sidecar.mcp import RequestId, Session
+from sidecar.mcp import Conversation, RequestId
 from sidecar.model import Command, Decision, Identity, JsonObject, ToolCall, UpstreamResult
 from sidecar.ports import (
     AuditSink,
@@ -37,20 +37,6 @@ class Exchange:
     """The MCP-Protocol-Version header."""
     traceparent: str | None = None
     """The HTTP header; ``params._meta.traceparent`` wins over it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """What the edge sends back."""
-
-    body: bytes | None
-    """One JSON-RPC message or batch; None where there is nothing to say."""
-    error: SidecarError | None = None
-    """What decides the HTTP status; None where the request was answered, denials of tool calls included."""
-    addressed: bool = False
-    """``body`` names the request that ``error`` refuses."""
-    session_id: str | None = None
-    """The new session, on the answer to initialize."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +166,8 @@ class Turn:
     """Monotonic seconds."""
     method: str = ""
     rpc_id: RequestId | None = None
-    session: Session | None = None
+    conversation: Conversation | None = None
+    """By which revision it is read, and in which session; None until that is known."""
     call: ToolCall | None = None
     named: Command | None = None
     """What the call touches by its own words."""
@@ -215,12 +202,22 @@ class Turn:
         return replace(self, caller=caller, command=self.named, decision=None, question=None, server="", supposed=True)
 
     @property
-    def identity(self) -> Identity:
+    def known_caller(self) -> Caller:
         """The caller; asking for it before there is one is a bug."""
         if self.caller is None:
             msg = "this turn has no caller"
             raise ValueError(msg)
-        return self.caller.identity
+        return self.caller
+
+    @property
+    def identity(self) -> Identity:
+        """The caller's."""
+        return self.known_caller.identity
+
+    @property
+    def session_id(self) -> str:
+        """Empty where there is no session."""
+        return self.conversation.session_id if self.conversation is not None else ""
 
     @property
     def tool(self) -> str:

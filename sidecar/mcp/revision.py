@@ -13,6 +13,15 @@ from sidecar.errors import InvalidParams, McpRevisionError
 from sidecar.model import JsonObject, JsonValue
 
 
+class Era(StrEnum):
+    """How a client opens (MCP 2026-07-28, basic, versioning, terminology: "legacy" and "modern")."""
+
+    HANDSHAKE = "handshake"
+    """2024-11-05 to 2025-11-25: ``initialize``, then a session."""
+    STATELESS = "stateless"
+    """2026-07-28: every request says all that is to be known of it."""
+
+
 class McpRevision(StrEnum):
     """The released revisions that begin with ``initialize``."""
 

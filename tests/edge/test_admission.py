@@ -29,6 +29,7 @@ from sidecar.errors import (
     TokenRejected,
 )
 from sidecar.identity.resource import ResourceUri
+from sidecar.mcp.revision import Era
 from sidecar.model import AuthScheme, Credential, UnverifiedToken
 
 RESOURCE = "https://mcp.corp.example/mcp"
@@ -496,8 +497,8 @@ def test_a_refined_error_has_the_status_of_what_it_refines_and_an_unknown_one_is
     class Refined(errors.ParseError):
         pass
 
-    assert http_status(Refined()) == HTTP_STATUS[errors.ParseError]
-    assert http_status(SidecarError()) == http_status(ConfigurationError()) == INTERNAL
+    assert {http_status(Refined(), era) == HTTP_STATUS[errors.ParseError].of(era) for era in Era} == {True}
+    assert http_status(SidecarError()) == http_status(ConfigurationError()) == INTERNAL.handshake
 
 
 def resource(**changes: object) -> ProtectedResource:

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from sidecar.edge.connections import ConnectionLimits
 from sidecar.edge.server import ServerLimits, serve
-from sidecar.enforcement import Caller, EnforcementPoint, Exchange, Reply
+from sidecar.enforcement import Caller, EnforcementPoint, Exchange, Refused, Reply, Stream
 from sidecar.errors import ConfigurationError, MethodRefused
 from tests.edge.endpoint import (
     INITIALIZE,
@@ -657,7 +657,10 @@ class Held(EnforcementPoint):
 class Flood(EnforcementPoint):
     """More notifications than a client reads."""
 
-    async def listen(self, exchange: Exchange, caller: Caller) -> AsyncIterator[bytes]:  # type: ignore[explicit-override]
+    async def listen(self, exchange: Exchange, caller: Caller) -> Stream:  # type: ignore[explicit-override]
+        return Stream(messages=self._flood())
+
+    async def _flood(self) -> AsyncIterator[bytes]:
         while True:
             yield b"x" * 1_000_000
 
@@ -666,7 +669,7 @@ class Refusing(EnforcementPoint):
     """A notification that is refused."""
 
     async def enforce(self, body: bytes, exchange: Exchange, caller: Caller) -> Reply:  # type: ignore[explicit-override]
-        return Reply(body=None, error=MethodRefused("no"))
+        return Refused.of(MethodRefused("no"))
 
 
 class BrokenPipe(EnforcementPoint):

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sidecar.audit.chain import verify
 from sidecar.commands.catalog import CATALOG
 from sidecar.commands.tool_groups import ToolGroup
-from sidecar.enforcement import Caller, EnforcementPoint, EnforcementRules, Exchange, Ports
+from sidecar.enforcement import Accepted, Caller, EnforcementPoint, EnforcementRules, Exchange, Ports, Refused
 from sidecar.errors import (
     AuditUnavailable,
     DecisionUnavailable,
@@ -217,6 +217,14 @@ class World:
         exchange = Exchange(transport="http", client_ip="127.0.0.1", session_id=session, protocol=protocol)
         body = message if isinstance(message, bytes) else json.dumps(message).encode()
         return await asyncio.wait_for(self.pep.enforce(body, exchange, self.caller(who)), WAIT_S)
+
+    async def turned_away(self, credential: Credential | None) -> SidecarError:
+        """Return why a caller is not let in."""
+        refused = await self.pep.authenticate(credential, Exchange(transport="http", client_ip="127.0.0.1"))
+        assert isinstance(refused, Refused)
+        assert refused.error.public.encode() in refused.body
+        assert CANARY.encode() not in refused.body
+        return refused.error
 
     async def open(self, who: Identity = ANALYST, revision: str = "2025-11-25") -> str:
         params = {"protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
@@ -482,8 +490,7 @@ async def test_a_tool_that_is_not_the_reviewed_one_is_not_called(world, offered)
 @pytest.mark.parametrize("error", [TokenRejected(CANARY), KeysUnavailable(CANARY)], ids=lambda error: error.label)
 async def test_a_caller_who_cannot_be_proven_leaves_one_refusal(world, error):
     one = world(verified=error)
-    with pytest.raises(type(error)):
-        await one.pep.authenticate(CREDENTIAL, Exchange(transport="http", client_ip="127.0.0.1"))
+    assert type(await one.turned_away(CREDENTIAL)) is type(error)
     assert one.told() == [("refusal", "refused", error.label)]
     assert one.refusals() == {("admit", error.label): 1.0}
     assert one.records()[0]["subject"] is None
@@ -491,24 +498,21 @@ async def test_a_caller_who_cannot_be_proven_leaves_one_refusal(world, error):
 
 async def test_no_token_is_refused_without_asking_the_verifier(world):
     one = world()
-    with pytest.raises(TokenMissing):
-        await one.pep.authenticate(None, Exchange(transport="http", client_ip="127.0.0.1"))
+    assert isinstance(await one.turned_away(None), TokenMissing)
     assert one.told() == [("refusal", "refused", "token_missing")]
 
 
 async def test_why_a_token_proves_nothing_is_in_the_record_and_the_span_but_not_in_the_error_that_is_answered(world):
     one = world(verified=TokenRejected(CANARY, fault=TokenFault.NO_PERSON))
-    with pytest.raises(TokenRejected) as refusal:
-        await one.pep.authenticate(CREDENTIAL, Exchange(transport="http", client_ip="127.0.0.1"))
+    refusal = await one.turned_away(CREDENTIAL)
     assert one.told() == [("refusal", "refused", "token_no_person")]
     assert one.refusals() == {("admit", "token_rejected"): 1.0}
-    assert refusal.value.public == TokenRejected().public
+    assert refusal.public == TokenRejected().public
 
 
 async def test_a_refusal_stands_even_if_it_cannot_be_recorded(world):
     one = world(verified=TokenRejected(CANARY), unrecorded=("refusal",))
-    with pytest.raises(TokenRejected):
-        await one.pep.authenticate(CREDENTIAL, Exchange(transport="http", client_ip="127.0.0.1"))
+    assert isinstance(await one.turned_away(CREDENTIAL), TokenRejected)
     assert one.refusals() == {("admit", "token_rejected"): 1.0, ("reply", "audit_unavailable"): 1.0}
 
 
@@ -623,7 +627,7 @@ async def test_cancelled_before_the_permit_nothing_is_forwarded(world):
     session = await one.open()
     waiting = asyncio.create_task(one.send(call(number=7), session))
     await asyncio.wait_for(one.decisions.asked.wait(), WAIT_S)
-    assert (await one.send(cancelled(7), session)).body is None
+    assert await one.send(cancelled(7), session) == Accepted()
     decided.set()
     assert code(await waiting) == "cancelled"
     assert one.upstream.permits == []
@@ -635,7 +639,7 @@ async def test_cancelled_after_the_permit_the_outcome_is_still_recorded(world):
     session = await one.open()
     waiting = asyncio.create_task(one.send(call(number=7), session))
     await asyncio.wait_for(one.upstream.reached.wait(), WAIT_S)
-    assert (await one.send(cancelled(7), session)).body is None
+    assert await one.send(cancelled(7), session) == Accepted()
     assert code(await waiting) == "cancelled"
     assert one.told() == [("outcome", "cancelled", "cancelled")]
     assert code(await one.send(request("ping", number=7), session)) == "ok", "the id is free again"

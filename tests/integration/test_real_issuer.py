@@ -11,7 +11,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from sidecar.demo import database as demo_database
-from sidecar.demo.client import Answer, DemoClient
+from sidecar.demo.client import DemoClient, HttpAnswer
 from tests import parts
 from tests.authorization_server import (
     ACCESS_TOKEN,
@@ -70,7 +70,7 @@ async def samples(deployment: Deployment) -> None:
     await demo_database.seed(deployment.uri)
 
 
-async def count(deployment: Deployment, token: str, collection: str = "orders") -> Answer:
+async def count(deployment: Deployment, token: str, collection: str = "orders") -> HttpAnswer:
     async with DemoClient(deployment.url, token, "test") as client:
         if (opened := await client.initialize()).status != 200:
             return opened
