@@ -19,12 +19,12 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
-from sidecar import __version__, issuers, servers_behind, set_up, settings
+from sidecar import __version__, issuers, keeping, servers_behind, set_up, settings
 from sidecar.commands import CATALOG
 from sidecar.control import listener
 from sidecar.edge import ConnectionLimits, Connections, admin, http, origins, server, tls
-from sidecar.enforcement import EnforcementPoint, EnforcementRules, KillSwitch, Ports, Suspensions
-from sidecar.errors import ConfigurationError, SidecarError, SuspensionsUnavailable
+from sidecar.enforcement import EnforcementPoint, EnforcementRules, KillSwitch, Ports
+from sidecar.errors import ConfigurationError, SidecarError
 from sidecar.lifecycle import allow_descriptors, cancelled, connections_allowed, interrupted
 from sidecar.listener_settings import UNIX, Address, read_address, split_address
 from sidecar.mcp import Sessions, methods
@@ -33,7 +33,7 @@ from sidecar.opa import ExternalOpa, ManagedOpa, OpaClient
 from sidecar.ports import Clock, ViewCatalog
 from sidecar.readiness import Decider, ManagedUpstream, Readiness, Surroundings
 from sidecar.settings import Settings
-from sidecar.store import FileAuditSink, FileSuspensions, guard
+from sidecar.store import FileAuditSink
 from sidecar.system import RandomIdentifiers, SystemClock
 from sidecar.telemetry import LoggedRefusals, OtelMetrics, OtelTracer, build_tracer_provider, logs
 from sidecar.upstream import Databases
@@ -99,74 +99,73 @@ async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
         stack.push_async_callback(audit.close)
         own_tls = _own_tls(config, stack)
         views = _views(config, clock, stack)
+        with naming("mongodb"):
+            shared = keeping.shared_store(config, stack)
         with naming("issuers"):
-            trusted = await issuers.known(config, clock, stack)
+            proofs = keeping.proof_memory(config, clock, shared)
+            trusted = await issuers.known(config, clock, stack, proofs=proofs)
             await trusted.look_first()
         decisions = await _decisions(config, stack)
         set_up.require_routes(config, decisions.policy_state.routed)
         candidate = await _candidate(config, stack)
         upstreams = await connect_servers(config, stack)
-        suspensions, kept = await _suspensions(config, clock, stack)
-        identifiers = RandomIdentifiers()
+        with naming("suspensions"):
+            kept = await keeping.kept_suspensions(config, clock, shared, stack)
         ports = Ports(
             verifier=trusted.verifier,
             decisions=decisions,
             audit=audit,
             upstreams=upstreams,
             clock=clock,
-            identifiers=identifiers,
+            identifiers=RandomIdentifiers(),
             tracer=tracer,
             metrics=metrics,
             candidate=candidate,
             views=views,
-            suspensions=suspensions,
+            suspensions=None if kept is None else kept.table,
             log=LoggedRefusals(),
         )
         pep = EnforcementPoint(ports, _rules(config), _sessions(config))
+        await _control(config, kept, ports, pep, decisions, stack)
         for upstream in upstreams.values():
             upstream.on_tools_changed(pep.tools_changed)
         limits = _limits(config)
         connections = Connections(limits.connections, clock.monotonic, metrics.connection_ended)
         around = _around(config, audit, trusted, databases, own_tls)
-        readiness = Readiness(decisions, upstreams, metrics, pep, candidate, connections, suspensions, around)
+        readiness = Readiness(decisions, upstreams, metrics, pep, candidate, connections, ports.suspensions, around)
         stack.push_async_callback(cancelled, asyncio.create_task(readiness.watch(), name="readiness"))
         with naming("listen"):
             application = http.build_application(pep, _edge(config, trusted.nonces))
             url = await _listen(application, read_address(config.listen), stack, limits, connections, own_tls)
         admin_url = await _administer(config, readiness, metrics, stack)
-        if suspensions is not None and kept is not None and config.control_listen:
-            switch = KillSwitch(
-                pep,
-                suspensions,
-                kept,
-                audit,
-                clock,
-                identifiers,
-                issuers=[issuer.issuer for issuer in config.issuers],
-                forget=decisions.forget,
-            )
-            await _control(config, switch, stack)
         yield Endpoints(url=url + config.resource.path, admin_url=admin_url)
 
 
-async def _suspensions(
-    config: Settings, clock: Clock, stack: AsyncExitStack
-) -> tuple[Suspensions | None, FileSuspensions | None]:
-    """Read who was suspended before; where that cannot be read, everything comes up and everybody is refused."""
-    if not config.suspensions:
-        return None, None
-    with naming("suspensions"):
-        store = FileSuspensions(Path(config.suspensions.removeprefix("file:")))
-    stack.callback(store.close)
-    try:
-        suspensions = Suspensions(clock, await store.load())
-    except SuspensionsUnavailable:
-        return Suspensions(clock, known=False), store
-    stack.push_async_callback(cancelled, asyncio.create_task(guard(suspensions, store), name="suspensions"))
-    return suspensions, store
-
-
-async def _control(config: Settings, switch: KillSwitch, stack: AsyncExitStack) -> None:
+async def _control(
+    config: Settings,
+    kept: keeping.KeptSuspensions | None,
+    ports: Ports,
+    pep: EnforcementPoint,
+    decisions: Decider,
+    stack: AsyncExitStack,
+) -> None:
+    """Keep in force what is kept, and take commands of operators where these are asked for."""
+    if kept is None:
+        return
+    keeping.follow(kept, pep, stack, forget=decisions.forget)
+    if not config.control_listen:
+        return
+    switch = KillSwitch(
+        pep,
+        kept.table,
+        kept.store,
+        ports.audit,
+        ports.clock,
+        ports.identifiers,
+        issuers=_issuers(config),
+        forget=decisions.forget,
+        shared=kept.shared,
+    )
     given = config.control_tls
     with naming("control_listen"):
         address = read_address(config.control_listen)

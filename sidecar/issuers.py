@@ -30,7 +30,7 @@ from sidecar.oauth import (
     WatchedKeySet,
     key_sets,
 )
-from sidecar.ports import Clock
+from sidecar.ports import Clock, ProofMemory
 from sidecar.settings import Settings
 
 FIRST_LOOK_S: Final = 5.0
@@ -69,7 +69,7 @@ class Issuers:
         await asyncio.gather(*(key_set.look() for key_set in self.keys.values()), return_exceptions=True)
 
 
-async def known(config: Settings, clock: Clock, stack: AsyncExitStack) -> Issuers:
+async def known(config: Settings, clock: Clock, stack: AsyncExitStack, *, proofs: ProofMemory | None = None) -> Issuers:
     """Know every configured issuer; keys are fetched when the first token asks for them, or by a look."""
     # Not trust_env: aiohttp would also send what ~/.netrc holds for a host.
     session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
@@ -80,7 +80,7 @@ async def known(config: Settings, clock: Clock, stack: AsyncExitStack) -> Issuer
     ]
     asked = next((one for one in opaque if one is not None), None)
     nonces = _nonces(config, clock)
-    checks = JwtVerifier(trust, clock, longest=config.max_header_bytes, opaque=asked, nonces=nonces)
+    checks = JwtVerifier(trust, clock, longest=config.max_header_bytes, opaque=asked, proofs=proofs, nonces=nonces)
     # One whose tokens are all asked about needs no keys.
     asked_only = {
         entry.issuer

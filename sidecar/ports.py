@@ -41,6 +41,7 @@ class ProofMemory(Protocol):
 
         Raises:
             ProofRejected: more at once than can be remembered.
+            KeysUnavailable: whether another process has seen it cannot be told.
         """
         ...
 

@@ -17,6 +17,7 @@ from sidecar.oauth import key_sets
 from sidecar.ports import Clock
 from sidecar.setting_names import suggestion
 from sidecar.settings import Settings
+from sidecar.store_settings import FILE
 from sidecar.telemetry import exporter_fault
 from sidecar.upstream import Databases, doubtful_options, without_credentials
 
@@ -53,6 +54,7 @@ def _files(config: Settings) -> dict[str, Path | None]:
         "opa.ca_file": config.opa.ca_file,
         "opa.token_file": config.opa.token_file,
         "dpop_nonce_key_file": config.dpop_nonce_key_file,
+        "mongodb.uri_file": config.mongodb.uri_file,
         "tls.certificate_file": config.tls.certificate_file,
         "tls.key_file": config.tls.key_file,
         "tls.client_ca_file": config.tls.client_ca_file,
@@ -76,8 +78,8 @@ def _require_files(config: Settings) -> None:
 def _require_own_files(config: Settings) -> None:
     """See that what is written here is nothing else's: a file of two purposes would lose one of them."""
     written = {"audit.store": config.audit.path}
-    if config.suspensions:
-        written["suspensions"] = Path(config.suspensions.removeprefix("file:"))
+    if config.suspensions.startswith(FILE):
+        written["suspensions"] = Path(config.suspensions.removeprefix(FILE))
     for setting, address in (("listen", config.listen), ("control_listen", config.control_listen)):
         if address and isinstance(where := read_address(address), Path):
             written[setting] = where

@@ -40,6 +40,7 @@ from sidecar.listener_settings import Proxies, Tls, read_address, split_address
 from sidecar.server_settings import Milliseconds, Server
 from sidecar.setting_names import in_words, names_at, suggestion, variables
 from sidecar.settings_group import SettingsGroup
+from sidecar.store_settings import SharedStore, check_places
 
 PREFIX = "SIDECAR_"
 CONFIG_VARIABLE = "SIDECAR_CONFIG"
@@ -164,7 +165,11 @@ class Settings(BaseSettings):
     """Where `mcp-sidecar suspend` and `resume` reach this process: `unix:/path`, or `host:port` with `control_tls`;
     empty: nowhere."""
     suspensions: str = ""
-    """Where suspensions are kept: `file:` and a path; needed with `control_listen`."""
+    """Where suspensions are kept: `file:` and a path, for one sidecar; or `mongodb:` and a collection, which several
+    share through `mongodb`. Needed with `control_listen`."""
+    single_use: str = ""
+    """Where it is kept which proofs of possession (DPoP) were presented: empty, in the memory of each process; or
+    `mongodb:` and a collection, so that a proof counts once for all sidecars that share `mongodb`."""
     tls_ended_by: Literal["", "proxy"] = ""
     """Who ends TLS before `listen` and `admin_listen`. `proxy`: something in front does, and nothing else reaches them.
     Without it, both must be loopback addresses; `listen` may be another where it has `tls` of its own."""
@@ -214,6 +219,8 @@ class Settings(BaseSettings):
     """How many sessions there may be."""
     views: Views = Views()
     """How the definitions of views are kept."""
+    mongodb: SharedStore = SharedStore()
+    """What several sidecars share."""
     control_tls: ControlTls = ControlTls()
     """Who may use a `control_listen` on TCP."""
 
@@ -231,9 +238,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _whole_control(self) -> Self:
-        if self.suspensions and (self.suspensions == "file:" or not self.suspensions.startswith("file:")):
-            msg = "suspensions: use file:<path>"
-            raise ValueError(msg)
+        check_places(self.suspensions, self.single_use, self.mongodb)
         if self.control_listen and not self.suspensions:
             msg = "control_listen needs suspensions, where they are kept"
             raise ValueError(msg)

@@ -5,18 +5,21 @@ the record; ``handshake`` is what only the revisions with sessions have, ``notic
 """
 
 from sidecar.enforcement.budget import Budget
-from sidecar.enforcement.killswitch import KillSwitch, OperatorCommandFailed
+from sidecar.enforcement.killswitch import ByOthers, KillSwitch, OperatorCommandFailed
 from sidecar.enforcement.point import EnforcementPoint
 from sidecar.enforcement.refusals import OWN_SOURCE
 from sidecar.enforcement.reply import Accepted, Answer, Refused, Reply, Stream
+from sidecar.enforcement.suspensions import MOST as MOST_SUSPENSIONS
 from sidecar.enforcement.suspensions import Suspensions
 from sidecar.enforcement.turn import Caller, EnforcementRules, Exchange, Ports
 
 __all__ = [
+    "MOST_SUSPENSIONS",
     "OWN_SOURCE",
     "Accepted",
     "Answer",
     "Budget",
+    "ByOthers",
     "Caller",
     "EnforcementPoint",
     "EnforcementRules",

@@ -5,14 +5,14 @@ the answer says so where it did not. Giving back is the other way round: it is r
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from sidecar.audit import record
 from sidecar.enforcement.point import EnforcementPoint
 from sidecar.enforcement.suspensions import MOST, Suspensions
 from sidecar.errors import AuditUnavailable, SidecarError, SuspensionsUnavailable
-from sidecar.identity import Suspendable, Suspension, SuspensionTarget, read_target, whole_seconds
+from sidecar.identity import CallerName, Suspendable, Suspension, SuspensionTarget, read_target, whole_seconds
 from sidecar.model import JsonObject
 from sidecar.ports import AuditSink, Clock, Identifiers, SuspensionStore
 
@@ -26,12 +26,32 @@ class OperatorCommandFailed(SidecarError):
     public = "The command was not carried out."
 
 
+class ByOthers:
+    """Does here what operators commanded at other sidecars of the same store; their evidence is there."""
+
+    def __init__(self, pep: EnforcementPoint, suspensions: Suspensions, *, forget: Callable[[], None]) -> None:
+        self._pep = pep
+        self._suspensions = suspensions
+        self._forget = forget
+
+    def changed(self, suspended: Collection[Suspension], resumed: Collection[CallerName]) -> None:
+        """Put in force and take out of force; nothing here waits."""
+        for suspension in suspended:
+            self._suspensions.add(suspension)
+            self._pep.take_away(suspension.target)
+        for name in resumed:
+            self._suspensions.drop(name)
+        if suspended:
+            self._forget()
+
+
 class KillSwitch:
     """Carries out what operators command, one command at a time.
 
     Args:
         issuers: those whose users and agents there are.
         forget: drops every remembered answer of policy.
+        shared: other sidecars have the same store, so a session may be open there.
     """
 
     def __init__(  # one parameter per collaborator
@@ -45,9 +65,11 @@ class KillSwitch:
         *,
         issuers: Sequence[str],
         forget: Callable[[], None],
+        shared: bool = False,
     ) -> None:
         self._pep = pep
         self._suspensions = suspensions
+        self._shared = shared
         self._store = store
         self._audit = audit
         self._clock = clock
@@ -127,7 +149,8 @@ class KillSwitch:
     def _require_known(self) -> None:
         if not self._suspensions.known:
             raise OperatorCommandFailed(
-                "the file of suspensions is damaged, so every call is refused: restore it, and restart if it began so"
+                "the suspensions cannot be read, so every call is refused; a damaged file: restore it, and restart if "
+                "it began so"
             )
 
     def _read(self, asked: JsonObject, operator: str) -> Suspension:
@@ -141,7 +164,7 @@ class KillSwitch:
             raise OperatorCommandFailed(f"until: {error}") from error
         if ends is not None and ends <= now:
             raise OperatorCommandFailed("until is in the past")
-        if target.kind is Suspendable.SESSION and not self._pep.has_session(target.digest):
+        if target.kind is Suspendable.SESSION and not self._shared and not self._pep.has_session(target.digest):
             raise OperatorCommandFailed("no session of that digest is open")
         return Suspension(target=target, until=ends, reason=reason, operator=operator[:LONGEST_REASON], since=int(now))
 

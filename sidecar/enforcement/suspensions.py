@@ -36,7 +36,7 @@ class Suspensions:
         """Whether what is suspended could be read."""
         return self._known
 
-    def set_known(self, *, known: bool) -> None:
+    def set_known(self, known: bool) -> None:  # noqa: FBT001 - given to what watches as it is
         """Refuse everybody from now on, or no longer: what is kept is not, or is again, what was saved."""
         self._known = known
 

@@ -1,6 +1,9 @@
 """Where audit records and suspensions are kept."""
 
 from sidecar.store.file import FileAuditSink
+from sidecar.store.mongodb.connection import MongoStore
+from sidecar.store.mongodb.marks import MongoMarks, SharedProofs
+from sidecar.store.mongodb.suspensions import MongoSuspensions
 from sidecar.store.suspensions import FileSuspensions, guard
 
-__all__ = ["FileAuditSink", "FileSuspensions", "guard"]
+__all__ = ["FileAuditSink", "FileSuspensions", "MongoMarks", "MongoStore", "MongoSuspensions", "SharedProofs", "guard"]

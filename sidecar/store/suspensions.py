@@ -145,7 +145,7 @@ async def guard(suspensions: Suspensions, store: SuspensionStore) -> None:
         intact = await store.intact()
         if intact != suspensions.known:
             _LOG.error("suspensions: what is kept is %s what was saved", "again" if intact else "no longer")
-            suspensions.set_known(known=intact)
+            suspensions.set_known(intact)
         await asyncio.sleep(LOOK_S)
 
 

@@ -456,6 +456,46 @@ def test_programs_are_found_where_the_environment_says():
     assert settings.search_path() == os.environ["PATH"]  # noqa: TID251 - what the product must have read
 
 
+SHARED = {"suspensions": "mongodb:suspensions", "mongodb": {"uri_file": "/run/secrets/uri"}}
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        SHARED,
+        {**SHARED, "single_use": "mongodb:marks"},
+        {"suspensions": "file:/kept", "single_use": "mongodb:marks", "mongodb": {"uri": "mongodb://127.0.0.1/"}},
+    ],
+)
+def test_what_several_sidecars_share_is_accepted_with_its_store(good):
+    assert loaded(**good).mongodb.given
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        ({"suspensions": "mongodb:suspensions"}, "needs uri"),
+        ({"single_use": "mongodb:marks"}, "needs uri"),
+        ({"mongodb": {"uri_file": "/uri"}}, "nothing is kept there"),
+        ({**SHARED, "suspensions": "file:/kept"}, "nothing is kept there"),
+        ({**SHARED, "single_use": "mongodb:suspensions"}, "same collection"),
+        ({**SHARED, "suspensions": "mongodb:"}, "name of a collection"),
+        ({**SHARED, "suspensions": "mongodb:system.users"}, "name of a collection"),
+        ({**SHARED, "suspensions": "mongodb:a$b"}, "name of a collection"),
+        ({**SHARED, "suspensions": "mongodb:a\n"}, "name of a collection"),
+        ({**SHARED, "suspensions": "mongodb://127.0.0.1/db"}, "name of a collection"),
+        ({**SHARED, "single_use": "file:/marks"}, "single_use"),
+        ({**SHARED, "single_use": "memory"}, "single_use"),
+        ({**SHARED, "mongodb": {"uri_file": "/uri", "uri": "mongodb://127.0.0.1/"}}, "at most one"),
+        ({**SHARED, "mongodb": {"uri_file": "/uri", "database": "admin"}}, "MongoDB itself"),
+        ({**SHARED, "mongodb": {"uri_file": "/uri", "database": "a.b"}}, "database"),
+    ],
+)
+def test_what_several_sidecars_share_is_refused_without_a_place_for_it(bad, why):
+    with pytest.raises(ConfigurationError, match=why):
+        loaded(**bad)
+
+
 CONTROL_TLS = {"certificate": "/c", "key": "/k", "client_ca": "/a", "operators": ["commonName=ann"]}
 KEPT = {"suspensions": "file:/kept"}
 

@@ -1,0 +1,82 @@
+"""From the settings to what outlives a process, or is shared by several: suspensions, and marks of what was used."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar import settings
+from sidecar.enforcement import ByOthers, EnforcementPoint, Suspensions
+from sidecar.errors import SuspensionsUnavailable
+from sidecar.lifecycle import cancelled
+from sidecar.oauth import ProofsInMemory
+from sidecar.ports import Clock, ProofMemory, SuspensionStore
+from sidecar.settings import Settings
+from sidecar.store import FileSuspensions, MongoMarks, MongoStore, MongoSuspensions, SharedProofs, guard
+from sidecar.store_settings import FILE, collection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptSuspensions:
+    """Who is suspended, and where that is kept."""
+
+    table: Suspensions
+    store: SuspensionStore
+    shared: bool
+
+
+def shared_store(config: Settings, stack: AsyncExitStack) -> MongoStore | None:
+    """Prepare the connection to what several sidecars share; nothing is dialled yet.
+
+    Raises:
+        ConfigurationError: the connection string cannot be used.
+    """
+    given = config.mongodb
+    if not given.given:
+        return None
+    store = MongoStore(settings.secret(given.uri, given.uri_file), given.database, timeout_s=given.timeout_ms / 1000)
+    stack.push_async_callback(store.close)
+    return store
+
+
+def proof_memory(config: Settings, clock: Clock, store: MongoStore | None) -> ProofMemory:
+    """Return what knows which proofs were presented before."""
+    here, name = ProofsInMemory(clock), collection(config.single_use)
+    return here if store is None or name is None else SharedProofs(here, MongoMarks(store, name))
+
+
+async def kept_suspensions(
+    config: Settings, clock: Clock, store: MongoStore | None, stack: AsyncExitStack
+) -> KeptSuspensions | None:
+    """Read who was suspended before; where that cannot be read, everything comes up and everybody is refused.
+
+    Raises:
+        ConfigurationError: another sidecar has the file, or its folder cannot be written.
+    """
+    if not config.suspensions:
+        return None
+    name = collection(config.suspensions)
+    kept: FileSuspensions | MongoSuspensions
+    if store is not None and name is not None:
+        kept = MongoSuspensions(store, name, clock, stale_after_s=config.mongodb.stale_after_s)
+    else:
+        kept = FileSuspensions(Path(config.suspensions.removeprefix(FILE)))
+        stack.callback(kept.close)
+    try:
+        table = Suspensions(clock, await kept.load())
+    except SuspensionsUnavailable:
+        table = Suspensions(clock, known=False)
+    return KeptSuspensions(table=table, store=kept, shared=isinstance(kept, MongoSuspensions))
+
+
+def follow(kept: KeptSuspensions, pep: EnforcementPoint, stack: AsyncExitStack, *, forget: Callable[[], None]) -> None:
+    """Keep what is in force what is kept, for as long as the sidecar runs."""
+    if isinstance(kept.store, MongoSuspensions):
+        others = ByOthers(pep, kept.table, forget=forget)
+        watching = kept.store.follow(others.changed, kept.table.set_known)
+    elif kept.table.known:
+        watching = guard(kept.table, kept.store)
+    else:
+        return  # a file that was damaged at the start is read by the next start only
+    stack.push_async_callback(cancelled, asyncio.create_task(watching, name="suspensions"))

@@ -1,0 +1,1 @@
+"""What several sidecars share through MongoDB: suspensions, and marks of what may be used once."""

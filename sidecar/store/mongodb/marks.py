@@ -1,0 +1,98 @@
+"""Marks that are set once: what may be used a single time was used, in every sidecar of one store.
+
+A mark is a document whose id exists once; the database removes it some time after it has no meaning any more.
+"""
+
+import logging
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+from bson.errors import BSONError
+from pymongo.errors import DuplicateKeyError, PyMongoError
+
+from sidecar.errors import KeysUnavailable
+from sidecar.ports import ProofMemory
+from sidecar.store.mongodb.connection import MongoStore
+from sidecar.system import Outage
+
+_LOG = logging.getLogger(__name__)
+
+SKEW_S: Final = 600.0
+"""The database removes by its own clock, so a mark is kept this much longer than the clock here asks for."""
+
+FAILURES: Final = (PyMongoError, BSONError, OSError)
+
+
+class MarkKind(StrEnum):
+    """What a mark is about; the same bytes of two kinds are two marks."""
+
+    PROOF = "proof"
+
+
+class MongoMarks:
+    """A collection of marks.
+
+    Args:
+        store: the connection.
+        collection: its name.
+    """
+
+    def __init__(self, store: MongoStore, collection: str) -> None:
+        self._collection = store.collection(collection)
+        self._prepared = False
+        self._outage = Outage(_LOG, "the shared store of marks", lost="does not answer", found="answers again")
+
+    async def prepare(self) -> None:
+        """Have marks removed when they have no meaning any more; tried again with the next mark where it fails.
+
+        Raises:
+            PyMongoError: the store does not answer, or does not allow it.
+        """
+        if not self._prepared:
+            await self._collection.create_index("until", expireAfterSeconds=0)
+            self._prepared = True
+
+    async def set_first(self, kind: MarkKind, mark: bytes, until: float) -> bool:
+        """Set a mark and return whether it was not there before.
+
+        Args:
+            kind: what it is about.
+            mark: at most 64 bytes, usually a digest.
+            until: seconds since the epoch after which nobody asks for it.
+
+        Raises:
+            PyMongoError: it cannot be told.
+        """
+        try:
+            await self.prepare()  # without it the collection would grow for ever
+            document = {"_id": f"{kind}:{mark.hex()}", "until": datetime.fromtimestamp(until + SKEW_S, UTC)}
+            await self._collection.insert_one(document)
+        except DuplicateKeyError:
+            self._outage.ends()
+            return False
+        except FAILURES as error:
+            self._outage.begins(type(error).__name__)
+            raise
+        self._outage.ends()
+        return True
+
+
+class SharedProofs:
+    """Which proofs of possession were presented before, to this sidecar or another (``ports.ProofMemory``).
+
+    The memory of this process is asked first: it bounds what one key may present, and most replays come the same way.
+    """
+
+    def __init__(self, here: ProofMemory, marks: MongoMarks) -> None:
+        self._here = here
+        self._marks = marks
+
+    async def is_first(self, proof: bytes, key: str, until: float) -> bool:
+        """See ``ports.ProofMemory``."""
+        if not await self._here.is_first(proof, key, until):
+            return False
+        try:
+            return await self._marks.set_first(MarkKind.PROOF, proof, until)
+        except FAILURES as error:
+            raise KeysUnavailable(f"whether a proof was used elsewhere is not known: {type(error).__name__}") from error

@@ -1,0 +1,93 @@
+"""Settings of what several sidecars share."""
+
+import re
+from pathlib import Path
+from typing import Final, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from sidecar.settings_group import SettingsGroup
+
+MONGODB: Final = "mongodb:"
+FILE: Final = "file:"
+
+_COLLECTION: Final = re.compile(r"(?!system\.)[A-Za-z_][A-Za-z0-9_.-]{0,99}\Z")
+
+
+class SharedStore(SettingsGroup):
+    """The MongoDB that several sidecars share, for settings that begin with `mongodb:`; who writes there can resume."""
+
+    uri: SecretStr | None = None
+    """The connection string with its user; to another machine only with verified TLS."""
+    uri_file: Path | None = None
+    """The same as a file, which is safer: other processes of the same user can read an environment."""
+    database: str = Field(default="mcp_sidecar", pattern=r"^[A-Za-z0-9_-]{1,63}$")
+    """The database of all its collections."""
+    timeout_ms: int = Field(default=2000, ge=100, le=10_000)
+    """How long one operation may take."""
+    stale_after_s: int = Field(default=5, ge=2, le=60)
+    """How old the last reading of suspensions may be: beyond, every call is refused until they can be read again. So
+    this is also the longest that another sidecar serves a suspended caller."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.uri is not None and self.uri_file is not None:
+            msg = "give at most one of uri and uri_file"
+            raise ValueError(msg)
+        return self
+
+    @field_validator("database")
+    @classmethod
+    def _own_database(cls, name: str) -> str:
+        if name.lower() in {"admin", "config", "local"}:
+            msg = "is a database of MongoDB itself"
+            raise ValueError(msg)
+        return name
+
+    @property
+    def given(self) -> bool:
+        """Whether there is one."""
+        return self.uri is not None or self.uri_file is not None
+
+
+def collection(place: str) -> str | None:
+    """Return the collection that `mongodb:NAME` names, or None for another kind of place.
+
+    Raises:
+        ValueError: it is no name of a collection.
+    """
+    if not place.startswith(MONGODB):
+        return None
+    name = place.removeprefix(MONGODB)
+    if not _COLLECTION.match(name):
+        msg = "mongodb: is followed by the name of a collection; where it is, say the settings of mongodb"
+        raise ValueError(msg)
+    return name
+
+
+def check_places(suspensions: str, single_use: str, store: SharedStore) -> None:
+    """See that every place is one, and that there is a store for those that are shared.
+
+    Raises:
+        ValueError: the message names the setting.
+    """
+    shared = [collection(place) for place in (suspensions, single_use) if place.startswith(MONGODB)]
+    if (
+        suspensions
+        and not suspensions.startswith(MONGODB)
+        and (suspensions == FILE or not suspensions.startswith(FILE))
+    ):
+        msg = "suspensions: use file:<path> or mongodb:<collection>"
+        raise ValueError(msg)
+    if single_use and not single_use.startswith(MONGODB):
+        msg = "single_use: use mongodb:<collection>, or leave it out"
+        raise ValueError(msg)
+    if shared and not store.given:
+        msg = "what begins with mongodb: needs uri or uri_file of mongodb"
+        raise ValueError(msg)
+    if store.given and not shared:
+        msg = "mongodb is given, and nothing is kept there: say so in suspensions or single_use"
+        raise ValueError(msg)
+    if len(set(shared)) < len(shared):
+        msg = "suspensions and single_use are the same collection; give each its own"
+        raise ValueError(msg)
