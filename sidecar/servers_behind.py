@@ -2,11 +2,12 @@
 
 import logging
 from pathlib import Path
+from typing import Final
 
 from sidecar import set_up, settings
 from sidecar.errors import ConfigurationError
 from sidecar.server_settings import Server
-from sidecar.upstream import HttpUpstream, StdioUpstream, mongodb_environment, read_further
+from sidecar.upstream import HttpUpstream, Renewal, StdioUpstream, mongodb_environment, read_further
 
 _LOG = logging.getLogger("sidecar.app")
 
@@ -21,23 +22,42 @@ def connect(entry: Server) -> HttpUpstream | StdioUpstream:
     if entry.url:
         headers = set_up.headers(entry.headers_file) if entry.headers_file is not None else {}
         return HttpUpstream(entry.name, entry.url, headers, timeout_s=timeout_s)
-    connection_string = settings.secret(entry.connection_string, entry.connection_string_file)
+    if entry.confirmation_required_tools:
+        _LOG.warning("confirmations that the server asks for reach nobody", extra={"server": entry.name})
+    return StdioUpstream(
+        entry.name,
+        entry.command,
+        _environment(entry),
+        timeout_s=timeout_s,
+        renewal=Renewal(
+            environment=lambda: _environment(entry),
+            files=[file for setting, file in entry.files().items() if file is not None and setting in _OF_THE_CHILD],
+        ),
+    )
+
+
+_OF_THE_CHILD: Final = frozenset({"connection_string_file", "environment_file", "api_client_secret_file"})
+
+
+def _environment(entry: Server) -> dict[str, str]:
+    """Return the environment of a child, of the settings' files as they are now.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or holds what cannot be used.
+    """
     atlas = None
     if entry.api_client_id:
         atlas = (entry.api_client_id, settings.secret(entry.api_client_secret, entry.api_client_secret_file))
     environment = mongodb_environment(
-        connection_string,
+        settings.secret(entry.connection_string, entry.connection_string_file),
         read_only=entry.read_only,
         app_name=f"mcp-sidecar-{entry.name}",
         tool_groups=entry.tool_groups,
         atlas=atlas,
         confirmed_tools=entry.confirmation_required_tools,
     )
-    if entry.confirmation_required_tools:
-        _LOG.warning("confirmations that the server asks for reach nobody", extra={"server": entry.name})
     further = _further(entry.environment_file) if entry.environment_file is not None else {}
-    environment = {"PATH": settings.search_path(), **further, **environment}
-    return StdioUpstream(entry.name, entry.command, environment, timeout_s=timeout_s)
+    return {"PATH": settings.search_path(), **further, **environment}
 
 
 def _further(file: Path) -> dict[str, str]:

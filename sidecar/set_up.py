@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -146,16 +147,18 @@ def databases(config: Settings) -> Databases:
     Raises:
         ConfigurationError: a connection string is not usable.
     """
-    found = {}
+    found, renewed = {}, {}
     for entry in config.servers:
         if entry.command:
             try:
                 found[entry.name] = settings.secret(entry.connection_string, entry.connection_string_file)
+                if entry.connection_string_file is not None:
+                    renewed[entry.name] = partial(settings.secret, None, entry.connection_string_file)
                 without_credentials(found[entry.name])
             except ConfigurationError as error:
                 raise ConfigurationError(f"servers ({entry.name}): {error.detail}") from None
     try:
-        return Databases(found)
+        return Databases(found, renewed)
     except ConfigurationError as error:
         raise ConfigurationError(f"servers: {error.detail}") from None
 

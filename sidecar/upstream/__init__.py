@@ -4,10 +4,12 @@ from sidecar.upstream.database import Databases, doubtful_options, without_crede
 from sidecar.upstream.environment import mongodb_environment, read_further
 from sidecar.upstream.http import HttpUpstream
 from sidecar.upstream.process import StdioUpstream
+from sidecar.upstream.renewal import Renewal
 
 __all__ = [
     "Databases",
     "HttpUpstream",
+    "Renewal",
     "StdioUpstream",
     "doubtful_options",
     "mongodb_environment",

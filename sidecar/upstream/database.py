@@ -4,10 +4,11 @@ A child connects when the first call needs it, so without this a wrong host show
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -114,23 +115,32 @@ class Databases:
 
     Args:
         connection_strings: by name; those with the same hosts are pinged once.
+        renewed: by name, what reads a connection string again; new hosts are pinged instead of the old ones.
 
     Raises:
         ConfigurationError: one is not usable.
     """
 
-    def __init__(self, connection_strings: Mapping[str, str]) -> None:
-        self._of: dict[str, str] = {}
+    def __init__(
+        self, connection_strings: Mapping[str, str], renewed: Mapping[str, Callable[[], str]] | None = None
+    ) -> None:
+        self._of = {name: without_credentials(text) for name, text in connection_strings.items()}
+        self._renewed = dict(renewed or {})
         self._clients: dict[str, AsyncMongoClient[dict[str, object]]] = {}
-        for name, text in connection_strings.items():
-            bare = self._of[name] = without_credentials(text)
-            if bare not in self._clients:
-                self._clients[bare] = _client(bare)
         self._outages: dict[str, Outage] = {}
-        for bare in self._clients:
+        self._know()
+
+    def _know(self) -> list[AsyncMongoClient[dict[str, object]]]:
+        """Have a client for each address, and return those of addresses that no server has any more."""
+        for bare in set(self._of.values()) - self._clients.keys():
+            self._clients[bare] = _client(bare)
             names = ", ".join(name for name, other in self._of.items() if other == bare)
             what = f"the database of {names}"
             self._outages[bare] = Outage(_LOG, what, lost="does not answer", found="answers again")
+        old = self._clients.keys() - set(self._of.values())
+        for bare in old:
+            del self._outages[bare]
+        return [self._clients.pop(bare) for bare in old]
 
     @property
     def silent(self) -> tuple[str, ...]:
@@ -139,6 +149,11 @@ class Databases:
 
     async def look(self) -> None:
         """Ping each database; what changed is logged once."""
+        for name, renewed in self._renewed.items():
+            with contextlib.suppress(ConfigurationError):  # the upstream tells what is wrong with it
+                self._of[name] = without_credentials(await asyncio.to_thread(renewed))
+        for client in self._know():
+            await client.close()
         await asyncio.gather(*(self._ping(bare, client) for bare, client in self._clients.items()))
 
     async def close(self) -> None:

@@ -9,7 +9,8 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sidecar.errors import (
@@ -25,6 +26,7 @@ from sidecar.upstream.child import Child
 from sidecar.upstream.environment import check_command, check_environment, child_environment, secrets_of
 from sidecar.upstream.messages import call_params, read_tool_result
 from sidecar.upstream.redaction import Redactor, Repeats
+from sidecar.upstream.renewal import ChildSource, Renewal
 from sidecar.upstream.spawning import resolved, spawn
 from sidecar.upstream.toollist import ToolList
 
@@ -46,6 +48,7 @@ class StdioUpstream:
         ready_wait_s: how long a call waits for a child that is being restarted.
         max_in_flight: how many calls the child works on at once; further ones wait.
         stop_grace_s: how long each step of the shutdown waits before the next one.
+        renewal: when what it names, or the program, has changed, a new child takes over.
     """
 
     def __init__(
@@ -59,12 +62,14 @@ class StdioUpstream:
         ready_wait_s: float = 2.0,
         max_in_flight: int = 256,
         stop_grace_s: float = 2.0,
+        renewal: Renewal | None = None,
     ) -> None:
         check_environment(environment)
         check_command(tuple(command), environment)
         self._name = name
         self._command = resolved(command)
-        self._environment = dict(environment)
+        self._source = ChildSource(self._command, environment, renewal or Renewal())
+        self._look_s = self._source.look_s
         self._timeout_s = timeout_s
         self._start_timeout_s = start_timeout_s
         self._ready_wait_s = ready_wait_s
@@ -77,6 +82,13 @@ class StdioUpstream:
         self._obstacle = ""
         """Why it does not start again, as last reported."""
         self._child: Child | None = None
+        self._busy: Counter[Child] = Counter()
+        """How many calls are with each child."""
+        self._freed = asyncio.Event()
+        """The last call of a child was answered."""
+        self._retired: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._renewals = BackOff(_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S)
         self._ready = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
         self._probe: asyncio.Task[None] | None = None
@@ -148,11 +160,24 @@ class StdioUpstream:
             async with asyncio.timeout(self._timeout_s), self._slots:
                 child = await self._ready_child()
                 answers = child.answers
-                return await child.ask(method, params, leaving, tell)
+                with self._at(child):
+                    return await child.ask(method, params, leaving, tell)
         except TimeoutError as error:
             if child is not None and child.answers == answers:
                 self._suspect(child)
             raise UpstreamTimedOut(f"no answer to {method} within {self._timeout_s} s") from error
+
+    @contextlib.contextmanager
+    def _at(self, child: Child) -> Iterator[None]:
+        """Note that a call is with a child, which is not ended before it is answered."""
+        self._busy[child] += 1
+        try:
+            yield
+        finally:
+            self._busy[child] -= 1
+            if not self._busy[child]:
+                del self._busy[child]
+                self._freed.set()
 
     async def _ready_child(self) -> Child:
         if not self._ready.is_set() and self._supervisor is not None:
@@ -165,7 +190,7 @@ class StdioUpstream:
 
     def _suspect(self, child: Child) -> None:
         """A call timed out and no other was answered meanwhile: ping the child; kill it if it does not answer."""
-        if self._probe is None and child.open and self._supervisor is not None:
+        if self._probe is None and child.open and child is self._child and self._supervisor is not None:
             self._probe = asyncio.create_task(self._ping(child), name=f"probe {self._name}")
 
     async def _ping(self, child: Child) -> None:
@@ -182,46 +207,140 @@ class StdioUpstream:
 
     async def _supervise(self, first: asyncio.Future[None]) -> None:
         home = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="mcp-sidecar-"))
+        watching = asyncio.create_task(self._watch(), name=f"files of {self._name}")
         clock = asyncio.get_running_loop().time
         back_off = BackOff(_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S)
         try:
             while True:
                 born = clock()
-                await self._one_life(home, first)
+                try:
+                    await self._serve(await self._begin(home, self._source.environment), home, first)
+                except (ConfigurationError, UpstreamError) as error:
+                    self._failed(first, error)
                 if first.cancelled() or first.exception() is not None:
                     return
                 if clock() - born >= _STABLE_S:
                     back_off.reset()
                 await asyncio.sleep(back_off.pause())
         finally:
+            tasks = {watching, *self._retired}
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
             await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
 
-    async def _one_life(self, home: Path, first: asyncio.Future[None]) -> None:
-        """Start a child, offer it to callers, return when it has ended. A failed start is reported to ``first``."""
+    async def _begin(self, home: Path, environment: Mapping[str, str]) -> Child:
+        """Start a child and do the handshake; nothing is left of one that fails in it.
+
+        Raises:
+            ConfigurationError: the command cannot be executed.
+            UpstreamError: it went away, or does not speak MCP.
+        """
         try:
-            child = await self._spawn(home)
+            child = await self._spawn(home, environment)
         except OSError as error:
             failure = f"command: {self._command[0]!r} cannot be executed: {error.strerror}"
-            self._failed(first, ConfigurationError(failure))
-            return
+            raise ConfigurationError(failure) from error
         try:
-            async with asyncio.timeout(self._start_timeout_s):
-                await child.initialize()
+            await self._handshake(child)
+        except TimeoutError as error:
+            await child.stop(self._stop_grace_s)
+            raise UpstreamTimedOut(f"no handshake within {self._start_timeout_s} s") from error
+        except UpstreamError as error:
+            failed = error if child.open else await _ended(child)
+            await child.stop(self._stop_grace_s)
+            raise failed from error
+        except BaseException:
+            await child.stop(self._stop_grace_s)
+            raise
+        return child
+
+    async def _handshake(self, child: Child) -> None:
+        async with asyncio.timeout(self._start_timeout_s):
+            await child.initialize()
+        if not child.open:
+            raise UpstreamUnreachable("the server ended after the handshake")
+
+    async def _serve(self, child: Child, home: Path, first: asyncio.Future[None]) -> None:
+        """Offer a child to callers, and another in its place when what it is started from has changed; until one ends.
+
+        In between, ``child`` is the one that is offered.
+        """
+        try:
             self._offer(child, first)
+            while await self._changed_before_end(child):
+                child = await self._rolled(child, home, first)
             await child.ended()
             self._outage.begins(child.fault)
-        except TimeoutError:
-            self._failed(first, UpstreamTimedOut(f"no handshake within {self._start_timeout_s} s"))
-        except UpstreamError as error:
-            self._failed(first, error if child.open else await _ended(child))
         finally:
             self._ready.clear()
             self._child = None
             await child.stop(self._stop_grace_s)
 
+    async def _changed_before_end(self, child: Child) -> bool:
+        """Return whether there is a change to take up, or else that the child has ended."""
+        waiting = [asyncio.create_task(child.ended()), asyncio.create_task(self._changed.wait())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+        changed = child.open and self._changed.is_set()
+        self._changed.clear()
+        return changed
+
+    async def _rolled(self, child: Child, home: Path, first: asyncio.Future[None]) -> Child:
+        """Return the child that serves from now on: a new one, or the old one where it need not or cannot be replaced.
+
+        A new one is ready before the old one gets no more calls; the old one ends when its calls are answered.
+        """
+        try:
+            environment, differs = await asyncio.to_thread(self._source.read)
+            if not differs:
+                self._source.take_up(environment)
+                return child
+            check_environment(environment)
+            check_command(self._command, environment)
+            self._redactor.hide(secrets_of(environment))
+            successor = await self._begin(home, environment)
+        except (ConfigurationError, UpstreamError) as error:
+            if error.detail != self._obstacle:
+                self._obstacle = error.detail
+                self._log.error("the server %s goes on as it was: a new child does not start: %s", self._name, error)
+            return child
+        self._source.take_up(environment)
+        self._renewals.reset()
+        self._log.info("the server %s is a new child (%d): it was changed", self._name, successor.pid)
+        self._offer(successor, first)
+        self._tools.changed()
+        retiring = asyncio.create_task(self._retire(child), name=f"child {child.pid} of {self._name}")
+        self._retired.add(retiring)
+        retiring.add_done_callback(self._retired.discard)
+        return successor
+
+    async def _retire(self, child: Child) -> None:
+        """End a child that gets no more calls, when those that it has are answered or have had their time."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while self._busy[child]:
+                    self._freed.clear()
+                    await self._freed.wait()
+        except TimeoutError:
+            self._log.info("child %d has had its time, and is ended with calls under way", child.pid)
+        finally:
+            await child.stop(self._stop_grace_s)
+
+    async def _watch(self) -> None:
+        """Ask for another child when what it is started from has changed; less often where that did not work."""
+        pause = self._look_s
+        while True:
+            await asyncio.sleep(pause)
+            pause = self._look_s
+            if await asyncio.to_thread(self._source.changed):
+                self._changed.set()
+                pause = max(pause, self._renewals.pause())
+
     def _offer(self, child: Child, first: asyncio.Future[None]) -> None:
-        if not child.open:
-            raise UpstreamUnreachable("the server ended after the handshake")
         self._child = child
         self._ready.set()
         self._outage.ends()
@@ -230,9 +349,9 @@ class StdioUpstream:
             self._log.info("the server %s speaks MCP (child %d)", self._name, child.pid)
             first.set_result(None)
 
-    async def _spawn(self, home: Path) -> Child:
+    async def _spawn(self, home: Path, environment: Mapping[str, str]) -> Child:
         return Child(
-            await spawn(self._command, child_environment(self._environment, home), home),
+            await spawn(self._command, child_environment(environment, home), home),
             log=self._log,
             redactor=self._redactor,
             repeats=self._repeats,
@@ -241,6 +360,8 @@ class StdioUpstream:
         )
 
     def _down(self) -> None:
+        if self._child is not None and self._child.open:
+            return  # another one serves: this one was replaced, or did not come up in its place
         self._ready.clear()
         # The next child may be another version, or find another database.
         self._tools.changed()

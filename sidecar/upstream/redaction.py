@@ -24,8 +24,15 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form for secret in secrets for form in _forms(secret)}
-        longest_first = sorted(forms, key=len, reverse=True)
+        self._before: frozenset[str] = frozenset()
+        self._secrets: re.Pattern[str] | None = None
+        self.hide(secrets)
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Remove these from now on, and still those that they take the place of."""
+        forms = frozenset(form for secret in secrets for form in _forms(secret))
+        longest_first = sorted(forms | self._before, key=len, reverse=True)
+        self._before = forms
         self._secrets = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def clean(self, line: bytes) -> str:

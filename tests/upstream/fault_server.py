@@ -53,6 +53,9 @@ def call(number: int, name: str, arguments: dict) -> None:  # noqa: PLR0912 -- o
     match name:
         case "echo":
             answer(number, arguments=arguments)
+        case "slow":
+            time.sleep(arguments["seconds"])
+            answer(number, pid=os.getpid())
         case "hold":
             held.append(number)
         case "release":

@@ -74,3 +74,17 @@ async def test_a_database_that_comes_back_is_told(caplog: pytest.LogCaptureFixtu
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("sidecar")]
     assert lines[0] == "the database of one does not answer: it was not there"
     assert [line.startswith("the database of one answers again after") for line in lines[1:]] == [True]
+
+
+async def test_new_hosts_are_pinged_instead_of_the_old_ones(free_port: int, database: str) -> None:
+    now = f"mongodb://127.0.0.1:{free_port}/"
+    databases = Databases({"one": now}, {"one": lambda: now})
+    silent: list[tuple[str, ...]] = []
+    try:
+        for text in (now, database, "no connection string"):
+            now = text
+            await databases.look()
+            silent.append(databases.silent)
+        assert silent == [("one",), (), ()], "what cannot be used changes nothing"
+    finally:
+        await databases.close()

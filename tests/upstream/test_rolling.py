@@ -1,0 +1,233 @@
+"""A new program or secret takes effect by a new child, and no call fails of it."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from sidecar.errors import ConfigurationError
+from sidecar.upstream.process import StdioUpstream
+from sidecar.upstream.renewal import ChildSource, Renewal
+
+FAULT_SERVER = Path(__file__).with_name("fault_server.py")
+LOOK_S = 0.02
+
+
+class Rolled:
+    """An upstream whose secret is in a file, and whose program can be replaced."""
+
+    def __init__(self, folder: Path, **limits: Any) -> None:
+        self.secret = folder / "secret"
+        self.program = folder / "server.py"
+        self.write("one")
+        self.install(FAULT_SERVER.read_text())
+        self.upstream = StdioUpstream(
+            "double",
+            [sys.executable, str(self.program)],
+            self.environment(),
+            **{"timeout_s": 10.0, "stop_grace_s": 1.0, **limits},
+            renewal=Renewal(environment=self.environment, files=[self.secret], look_s=LOOK_S),
+        )
+
+    def environment(self) -> dict[str, str]:
+        text = self.secret.read_text()
+        if not text:
+            raise ConfigurationError("a secret is empty")
+        return {"MDB_MCP_API_CLIENT_SECRET": text}
+
+    def write(self, text: str) -> None:
+        beside = self.secret.with_name("beside")
+        beside.write_text(text)
+        beside.replace(self.secret)
+
+    def install(self, text: str) -> None:
+        beside = self.program.with_name("beside.py")
+        beside.write_text(text)
+        beside.replace(self.program)
+
+
+@pytest.fixture
+async def rolled(tmp_path: Path) -> AsyncIterator[Callable[..., object]]:
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(**limits: Any) -> Rolled:
+            one = Rolled(tmp_path, **limits)
+            stack.push_async_callback(one.upstream.stop)
+            await one.upstream.start()
+            return one
+
+        yield start
+
+
+async def seen(one: Rolled, permit, structured) -> str:
+    result = structured(await one.upstream.forward(permit("environment")))
+    return str(result["environ"]["MDB_MCP_API_CLIENT_SECRET"])
+
+
+async def test_a_new_secret_takes_over_under_load_and_no_call_fails(rolled, permit, structured, until):
+    one = await rolled()
+    failed: list[BaseException] = []
+    answered = 0
+    going = True
+
+    async def load() -> None:
+        nonlocal answered
+        while going:
+            try:
+                await one.upstream.forward(permit("echo"))
+                answered += 1
+            except Exception as error:  # noqa: BLE001 - each is reported
+                failed.append(error)
+
+    workers = [asyncio.create_task(load()) for _ in range(8)]
+    pids = {one.upstream.pid}
+    for n in range(3):
+        one.write(f"secret {n}")
+        await until(lambda: one.upstream.pid not in pids)
+        pids.add(one.upstream.pid)
+        before = answered
+        await until(lambda before=before: answered > before + 20)
+        assert await seen(one, permit, structured) == f"secret {n}"
+    going = False
+    await asyncio.gather(*workers)
+    assert failed == []
+    await until(lambda: sum(psutil.pid_exists(pid) for pid in pids) == 1)
+
+
+async def test_a_call_under_way_is_answered_by_the_child_that_has_it(rolled, permit, structured, until):
+    one = await rolled()
+    old = one.upstream.pid
+    held = asyncio.create_task(one.upstream.forward(permit("slow", seconds=1.5)))
+    await asyncio.sleep(0.1)
+    one.write("two")
+    await until(lambda: one.upstream.pid != old)
+    assert not held.done()
+    assert psutil.pid_exists(old), "it has a call under way"
+    assert await seen(one, permit, structured) == "two"
+    assert structured(await held)["pid"] == old
+    await until(lambda: not psutil.pid_exists(old))
+
+
+async def test_a_call_that_is_never_answered_keeps_no_child_for_ever(rolled, permit, until):
+    one = await rolled(timeout_s=1.0)
+    old = one.upstream.pid
+    held = asyncio.create_task(one.upstream.forward(permit("hold")))
+    await asyncio.sleep(0.1)
+    one.write("two")
+    await until(lambda: one.upstream.pid != old)
+    await until(lambda: not psutil.pid_exists(old))
+    with pytest.raises(Exception, match="no answer"):
+        await held
+    assert one.upstream.healthy
+
+
+async def test_a_new_program_takes_over(rolled, permit, until):
+    one = await rolled()
+    old = one.upstream.pid
+    one.install(FAULT_SERVER.read_text().replace('{"name": "echo",', '{"name": "newer",'))
+    await until(lambda: one.upstream.pid != old)
+    assert [tool["name"] for tool in await one.upstream.tools()] == ["newer"]
+
+
+@pytest.mark.parametrize("broken", ["program", "secret", "no-secret"])
+async def test_what_does_not_start_changes_nothing_and_is_told_once(rolled, permit, structured, until, caplog, broken):
+    one = await rolled()
+    old = one.upstream.pid
+    with caplog.at_level(logging.ERROR, "sidecar.upstream.double"):
+        match broken:
+            case "program":
+                one.install("raise SystemExit(3)")
+            case "secret":
+                one.write("")
+            case _:
+                one.secret.write_text("a\0b")
+        await until(lambda: caplog.records)
+        await asyncio.sleep(40 * LOOK_S)
+    assert len(caplog.records) == 1, "tried again, and told once"
+    assert "a\0b" not in caplog.text
+    assert (one.upstream.pid, one.upstream.healthy) == (old, True)
+    assert await seen(one, permit, structured) == "one"
+    one.install(FAULT_SERVER.read_text())
+    one.write("mended")
+    async with asyncio.timeout(60):
+        while await seen(one, permit, structured) != "mended":  # noqa: ASYNC110 - a roll in another process
+            await asyncio.sleep(LOOK_S)
+    assert one.upstream.pid != old
+
+
+async def test_a_file_that_says_the_same_starts_nothing(rolled, permit):
+    one = await rolled()
+    old = one.upstream.pid
+    one.write("one")
+    await asyncio.sleep(20 * LOOK_S)
+    os.utime(one.secret)
+    await asyncio.sleep(20 * LOOK_S)
+    await one.upstream.forward(permit("echo"))
+    assert one.upstream.pid == old
+
+
+async def test_a_child_that_dies_while_another_starts_is_replaced_by_that_one(rolled, permit, structured, until):
+    one = await rolled()
+    old = one.upstream.pid
+    one.install(f"import time; time.sleep(0.7)\n{FAULT_SERVER.read_text()}")
+    await asyncio.sleep(10 * LOOK_S)
+    psutil.Process(old).kill()
+    await until(lambda: one.upstream.pid not in {old, None})
+    assert await seen(one, permit, structured) == "one"
+    assert one.upstream.healthy
+
+
+async def test_a_stop_while_a_child_drains_leaves_nothing(rolled, permit, until):
+    one = await rolled()
+    old = one.upstream.pid
+    held = asyncio.create_task(one.upstream.forward(permit("hold")))
+    await asyncio.sleep(0.1)
+    one.write("two")
+    await until(lambda: one.upstream.pid != old)
+    new = one.upstream.pid
+    await one.upstream.stop()
+    with pytest.raises(Exception, match="ended"):
+        await held
+    assert not psutil.pid_exists(old)
+    assert not psutil.pid_exists(new)
+
+
+def test_a_change_counts_when_it_has_come_to_rest_and_until_it_is_taken_up(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("a")
+    source = ChildSource(
+        ["true"], {"PATH": str(tmp_path)}, Renewal(environment=lambda: {"A": file.read_text()}, files=[file])
+    )
+    assert not source.changed()
+    file.write_text("bb")
+    assert not source.changed(), "it may be half written"
+    assert source.changed()
+    environment, differs = source.read()
+    assert (environment, differs) == ({"A": "bb"}, True)
+    assert source.changed(), "not taken up yet"
+    source.take_up(environment)
+    assert not source.changed()
+    file.unlink()
+    source.changed()
+    assert source.changed(), "a file that is gone is a change, which cannot be read"
+
+
+def test_a_link_that_leads_elsewhere_is_a_change(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "secret").write_text("x")
+    link = tmp_path / "data"
+    link.symlink_to("one")
+    source = ChildSource(["true"], {"PATH": ""}, Renewal(files=[link / "secret"]))
+    assert not source.changed()
+    (tmp_path / "new").symlink_to("two")
+    (tmp_path / "new").rename(link)
+    source.changed()
+    assert source.changed()
