@@ -192,7 +192,7 @@ def _telemetry(config: Settings, stack: AsyncExitStack) -> tuple[OtelMetrics, Ot
     exporter = settings.exporter("METRICS")
     metrics = OtelMetrics(
         methods=methods.KNOWN,
-        tools=CATALOG.keys(),
+        tools={*CATALOG, *(tool.name for server in config.servers for tool in server.generic_tools)},
         servers=[server.name for server in config.servers],
         endpoint_configured=bool(exporter.endpoint),
         protocol=exporter.protocol,
@@ -239,6 +239,7 @@ def _rules(config: Settings) -> EnforcementRules:
     return EnforcementRules(
         environment=config.environment,
         tool_groups={entry.name: frozenset(entry.tool_groups) for entry in config.servers},
+        generic_tools={entry.name: entry.generic_by_name() for entry in config.servers},
         server_version=__version__,
         audit_required=config.audit.on_failure == "deny",
         audit_arguments=config.audit.arguments == "full",

@@ -272,7 +272,7 @@ def policy_show(
 
 
 @policy.command("who")
-@click.argument("place", metavar="DATABASE[.COLLECTION]")
+@click.argument("place", metavar="DATABASE[.COLLECTION]|tool/NAME")
 @click.argument("folder", metavar="[DIR]", type=_FOLDER, default="policies")
 @_OPA
 @_JSON

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sidecar import app
-from sidecar.commands import PinState, derive, pinning, pins
+from sidecar.commands import CATALOG, PinState, derive, pinning, pins
 from sidecar.errors import CallRefused, MessageError, UnknownTool, UpstreamError
 from sidecar.mcp import jsonrpc, tools
 from sidecar.model import JsonObject
@@ -59,9 +59,11 @@ async def compare_tools(config: Settings, console: Console) -> bool:
     """
     suspicious = False
     async with AsyncExitStack() as stack:
+        named = {server.name: server.generic_by_name() for server in config.servers}
         for name, upstream in (await app.connect_servers(config, stack)).items():
             try:
-                standings = pinning.compare(await upstream.tools()).standings
+                live = await upstream.tools()
+                standings = pinning.compare(live, {tool.name: tool.pin for tool in named[name].values()}).standings
             except UpstreamError as error:
                 console.print(f"{name}: {error.public}", markup=False)
                 suspicious = True
@@ -70,10 +72,20 @@ async def compare_tools(config: Settings, console: Console) -> bool:
             table = Table(title=f"{name}, against {pins.SERVER}", title_justify="left")
             table.add_column("tool")
             table.add_column("standing")
+            table.add_column("sha256, for generic_tools", overflow="fold")
+            digests = {str(tool.get("name")): _digest(tool) for tool in live}
             for tool, standing in standings.items():
-                table.add_row(tool, standing.value)
+                shown = tool not in CATALOG and standing is not PinState.ABSENT
+                table.add_row(escaped(tool), standing.value, digests[tool] if shown else "")
             console.print(table)
     return not suspicious
+
+
+def _digest(tool: JsonObject) -> str:
+    try:
+        return pinning.fingerprint(tool)
+    except ValueError:
+        return "(has no canonical form)"
 
 
 def _refused(code: str, message: str, path: str) -> JsonObject:

@@ -136,11 +136,14 @@ class TargetKind(StrEnum):
     CLUSTER = "cluster"
     DEPLOYMENT = "deployment"
     SERVICE = "service"
+    TOOL = "tool"
+    PROMPT = "prompt"
+    RESOURCE = "resource"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """An Atlas organisation, project or cluster, a local deployment, or an outside service.
+    """An Atlas organisation, project or cluster, a local deployment, an outside service, or what settings name.
 
     ``id`` is what the caller named, or empty for the one that the server is configured for.
     """
@@ -265,6 +268,8 @@ class Command:
     """The most documents the caller asked for; None where the call does not say."""
     amplifiers: tuple[Amplifier, ...] = ()
     """Each construct once, with its largest number."""
+    arguments: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Values without parts that policy may see, by JSON pointer; only of what is outside of the catalog."""
 
     def __post_init__(self) -> None:
         if not self.accesses:

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from sidecar.commands import CATALOG, ToolGroup
+from sidecar.commands import CATALOG, GenericTool, GenericTools, ToolGroup, generic
 from sidecar.settings_group import SettingsGroup
 
 ASKED_BY_DEFAULT: Final = frozenset(
@@ -26,6 +26,37 @@ ASKED_BY_DEFAULT: Final = frozenset(
 _WRITING: Final = frozenset({"$out", "$merge"})
 
 Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
+
+
+class GenericToolSettings(SettingsGroup):
+    """A tool of a server that is outside of the catalog."""
+
+    name: str
+    """Its exact name; no tool of the catalog, and none that looks like one."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """The digest of what clients are shown of it, as `mcp-sidecar inspect --tools` prints it. A tool that differs from
+    it is refused."""
+    policy_arguments: tuple[str, ...] = Field(default=(), max_length=generic.MAX_POINTERS)
+    """JSON pointers to the arguments that policies see, such as `/region`, in `input.command.arguments`. A call in
+    which one of them is a list, an object or a long text is refused. No argument is logged or recorded."""
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if fault := generic.name_fault(self.name):
+            msg = f"{self.name!r} {fault}"
+            raise ValueError(msg)
+        for pointer in self.policy_arguments:
+            if fault := generic.pointer_fault(pointer):
+                msg = f"policy_arguments: {pointer!r} {fault}"
+                raise ValueError(msg)
+        if len(set(self.policy_arguments)) < len(self.policy_arguments):
+            msg = "policy_arguments names an argument twice"
+            raise ValueError(msg)
+        return self
+
+    def tool(self) -> GenericTool:
+        """Return the tool."""
+        return GenericTool(name=self.name, pin=self.sha256, pointers=self.policy_arguments)
 
 
 class Server(SettingsGroup):
@@ -58,6 +89,9 @@ class Server(SettingsGroup):
     tool_groups: tuple[ToolGroup, ...] = ()
     """Groups of tools that this server has besides those of the database. The child of `command` gets exactly these; of
     a server behind `url`, no others are used. Policy decides each call too."""
+    generic_tools: tuple[GenericToolSettings, ...] = Field(default=(), max_length=256)
+    """Tools of this server that are outside of the catalog. Each call is one access of kind `execute` with the tool's
+    name as its target, which nobody has until policy grants it ([generic tools](../generic-tools.md))."""
     environment_file: Path | None = None
     """A file of lines `NAME=value`, further environment of the child of `command`, such as for Kerberos or a proxy.
     [deploy.md](../deploy.md) lists the names; any other is refused."""
@@ -112,6 +146,18 @@ class Server(SettingsGroup):
             msg = "the tool group atlas needs api_client_id and one of api_client_secret and api_client_secret_file"
             raise ValueError(msg)
         return self
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        names = [tool.name for tool in self.generic_tools]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            msg = f"generic_tools: {', '.join(twice)} occurs twice"
+            raise ValueError(msg)
+        return self
+
+    def generic_by_name(self) -> GenericTools:
+        """Return the tools outside of the catalog by name."""
+        return {tool.name: tool.tool() for tool in self.generic_tools}
 
     def asks_for(self, tool: str, stages: Collection[str] = ()) -> bool:
         """Whether the child would ask for a confirmation of a call; what a server behind `url` does is not known.

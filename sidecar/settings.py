@@ -299,6 +299,11 @@ class Settings(BaseSettings):
             msg = f"server names must be unique: {', '.join(twice)} occurs twice"
             raise ValueError(msg)
         check_together(self.issuers)
+        shown: dict[str, frozenset[str]] = {}
+        for tool in (tool for server in self.servers for tool in server.generic_tools):
+            if shown.setdefault(tool.name, frozenset(tool.policy_arguments)) != frozenset(tool.policy_arguments):
+                msg = f"generic_tools: policy_arguments of {tool.name} must be the same on every server"
+                raise ValueError(msg)
         return self
 
     @cached_property

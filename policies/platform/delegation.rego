@@ -25,9 +25,24 @@ owned(database) := data.mcp.platform.deployments[routing.deployment].prefixes[pr
 # METADATA
 # title: What is no database, as the platform's data holds it
 # scope: document
-outside(access) := data.mcp.platform.deployments[routing.deployment].targets[access.target.kind]
+outside(access) := of_target(routing.deployment, access.target)
 
 outside(access) := data.mcp.platform.deployments[routing.deployment].whole if not access.target
+
+# METADATA
+# title: The kinds of targets that can have an owner each, by their exact names
+named_targets := {"tool", "prompt", "resource"}
+
+# METADATA
+# title: What is no database, as the platform's data holds it under its kind and name, else under its kind
+# scope: document
+of_target(deployment, target) := data.mcp.platform.deployments[deployment].targets[place(target)] if {
+	data.mcp.platform.deployments[deployment].targets[place(target)]
+} else := data.mcp.platform.deployments[deployment].targets[target.kind]
+
+# METADATA
+# title: The name under which one target alone can stand
+place(target) := concat("/", [target.kind, target.id]) if target.kind in named_targets
 
 # METADATA
 # title: The databases of the call, each as the platform's data holds it

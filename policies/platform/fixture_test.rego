@@ -118,6 +118,7 @@ possible(owner, kinds_, databases, collections) := {
 	"kinds": kinds_,
 	"databases": databases,
 	"collections": collections,
+	"targets": null,
 }
 
 # METADATA

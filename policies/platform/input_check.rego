@@ -14,7 +14,7 @@ kinds := {
 
 # METADATA
 # title: What an access touches when that is not a namespace; a closed set
-target_kinds := {"organisation", "project", "cluster", "deployment", "service"}
+target_kinds := {"organisation", "project", "cluster", "deployment", "service", "tool", "prompt", "resource"}
 
 # METADATA
 # title: Facts about a command; a closed set
@@ -125,13 +125,30 @@ command if {
 }
 
 # METADATA
-# title: The command without what it asks for, if that is well-formed
-plain_command := input.command if not input.command.amplifiers
+# title: The command without what it asks for and the arguments that policy may see, if those are well-formed
+plain_command := bare_command if not input.command.amplifiers
 
-plain_command := object.remove(input.command, ["amplifiers"]) if {
+plain_command := object.remove(bare_command, ["amplifiers"]) if {
 	is_array(input.command.amplifiers)
 	count(input.command.amplifiers) > 0
 	count([amplifier | some amplifier in input.command.amplifiers; not asked_for(amplifier)]) == 0
+}
+
+# METADATA
+# title: The command without the arguments that policy may see, if those are well-formed
+bare_command := input.command if not input.command.arguments
+
+bare_command := object.remove(input.command, ["arguments"]) if {
+	is_object(input.command.arguments)
+	count(input.command.arguments) > 0
+	count([place | some place, value in input.command.arguments; not scalar(place, value)]) == 0
+}
+
+# METADATA
+# title: A JSON pointer and a value that has no parts
+scalar(place, value) if {
+	startswith(place, "/")
+	type_name(value) in {"string", "number", "boolean", "null"}
 }
 
 # METADATA
@@ -144,11 +161,21 @@ asked_for(value) if {
 }
 
 # METADATA
-# title: What every call of a tool needs, and what some calls need besides
+# title: What every call of a tool needs, and what some calls need besides; with the target, where there is only one
+# scope: document
 tool_kinds(value) if {
 	exactly(value, {"needs", "may_need"})
 	kind_list(value.needs)
 	kind_list(value.may_need)
+}
+
+tool_kinds(value) if {
+	exactly(value, {"needs", "may_need", "target"})
+	kind_list(value.needs)
+	value.may_need == []
+	exactly(value.target, {"kind", "id"})
+	value.target.kind in target_kinds
+	is_string(value.target.id)
 }
 
 # METADATA
@@ -164,11 +191,12 @@ possible(value) if {
 # METADATA
 # title: What one grant could still be about; null is everything
 possible_grant(value) if {
-	exactly(value, {"owner", "kinds", "databases", "collections"})
+	exactly(value, {"owner", "kinds", "databases", "collections", "targets"})
 	named(value.owner)
 	strings_or_null(value.kinds)
 	strings_or_null(value.databases)
 	strings_or_null(value.collections)
+	strings_or_null(value.targets)
 }
 
 # METADATA

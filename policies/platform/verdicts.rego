@@ -85,7 +85,15 @@ own_grants(access) := {object.union({"id": grant.id}, object.filter(grant, ["nam
 	names.matches(grant.databases, access.database)
 	names.matches(grant.collections, access.collection)
 	names.any_of(grant.groups, input.subject.groups)
+	on_target(grant, object.get(access, ["target", "id"], ""))
 }
+
+# METADATA
+# title: The grant is about the target; one that names none is about all of them
+# scope: document
+on_target(grant, _) if not grant.targets
+
+on_target(grant, id) if names.matches(grant.targets, id)
 
 # METADATA
 # title: The sets of grants, of owners whose answer is one; empty where there is none

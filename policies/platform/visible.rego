@@ -13,12 +13,14 @@ package mcp.platform.visible
 
 import data.mcp.platform.ceilings
 import data.mcp.platform.configuration
+import data.mcp.platform.delegation
 import data.mcp.platform.guardrails
 import data.mcp.platform.input_check
 import data.mcp.platform.issuers
 import data.mcp.platform.names
 import data.mcp.platform.routing
 import data.mcp.platform.step_up
+import data.mcp.platform.verdicts
 
 # METADATA
 # title: The routes of this caller that lead somewhere
@@ -83,6 +85,46 @@ delegated(deployment, kind) if {
 	issuers.counts(entry)
 	kind in entry.kinds
 	grantable(held.owner, {"deployment": deployment, "table": table, "name": name, "collections": entry.collections}, kind)
+}
+
+# METADATA
+# title: The platform delegated the kind on one target to a team that could grant it there
+delegated_target(deployment, target, kind) if {
+	held := delegation.of_target(deployment, target)
+	some entry in held.delegated
+	issuers.counts(entry)
+	kind in entry.kinds
+	names.matches(entry.collections, "")
+	grantable_target(held.owner, deployment, target, kind)
+}
+
+# METADATA
+# title: The owner could grant the kind on the target
+# scope: document
+grantable_target("platform", deployment, target, kind) if {
+	some grant in data.mcp.platform.grants
+	issuers.counts(grant)
+	kind in grant.kinds
+	names.matches(grant.deployments, deployment)
+	names.matches(grant.databases, "")
+	names.matches(grant.collections, "")
+	names.any_of(grant.groups, input.subject.groups)
+	verdicts.on_target(grant, target.id)
+}
+
+grantable_target(owner, _, _, _) if {
+	owner != "platform"
+	input.possible == null
+}
+
+grantable_target(owner, _, target, kind) if {
+	owner != "platform"
+	some grant in input.possible
+	grant.owner == owner
+	listed(grant.kinds, {kind})
+	listed(grant.databases, {""})
+	listed(grant.collections, {""})
+	listed(grant.targets, {target.id})
 }
 
 # METADATA
@@ -158,9 +200,21 @@ meets(collections, patterns) if {
 # scope: document
 tools contains name if {
 	some name, tool in input.tools
+	not tool.target
 	count(tool.needs) > 0
 	some index, _ in routes
 	count({kind | some kind in tool.needs} - kinds[index]) == 0
+}
+
+# A tool that is nothing but itself shows if it itself could be granted, not merely something of its kind.
+tools contains name if {
+	some name, tool in input.tools
+	tool.target
+	count(tool.needs) > 0
+	some index, route in routes
+	count({kind | some kind in tool.needs} - kinds[index]) == 0
+	deployment := data.mcp.platform.servers[route.server].deployment
+	count([kind | some kind in tool.needs; not delegated_target(deployment, tool.target, kind)]) == 0
 }
 
 # A tool of which no kind is sure shows with any that it may need.

@@ -6,15 +6,16 @@ left out is what only a running deployment knows: views, and whether the server'
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 from sidecar.authoring.engine import Engine
 from sidecar.authoring.explain import explain
 from sidecar.authoring.question import DerivedQuestion, QuestionRefused, read_question
 from sidecar.authoring.switched_off import Servers
-from sidecar.commands import ToolGroup, groups_off, off_everywhere
+from sidecar.commands import CATALOG, GenericTools, ToolGroup, generic, groups_off, off_everywhere
 from sidecar.enforcement import OWN_SOURCE
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported, ToolGroupOff
 from sidecar.identity import IdentityRules
@@ -24,6 +25,7 @@ from sidecar.policy import command_document, read_decision
 from sidecar.ports import DecisionPoint, Question
 
 _NOT_IN_A_NAME: Final = re.compile(r"[\W_]+")
+_NONE: Final[Mapping[str, GenericTools]] = MappingProxyType({})
 _DECISION: Final = "data.mcp.main.decision"
 
 
@@ -43,6 +45,7 @@ async def decide_with_folder(
     servers: Servers | None = None,
     *,
     explained: bool,
+    named: Mapping[str, GenericTools] = _NONE,
 ) -> DecisionReport:
     """Decide one question with a policy folder.
 
@@ -54,12 +57,13 @@ async def decide_with_folder(
         servers: those that are configured; None where nothing is, and all that the platform's data knows will do, with
             every group of tools.
         explained: say which grant or why none.
+        named: the tools outside of the catalog, by server.
 
     Raises:
         ConfigurationError: OPA cannot evaluate the folder.
     """
     try:
-        asked = read_question(text, rules, context)
+        asked = read_question(text, rules, context, generic.everywhere(named.values()))
     except QuestionRefused as refused:
         return DecisionReport(allow=False, document=refused.document())
     answer = await engine.value(_DECISION, asked.question)
@@ -70,7 +74,7 @@ async def decide_with_folder(
         if groups := groups_off(asked.command.tool, ()):
             note = f"needs tool_groups {', '.join(groups)} of its server, which are off unless settings turn them on"
             asked = replace(asked, notes=(*asked.notes, note))
-    decided = _decided(asked, answer, servers, engine.policies.revision)
+    decided = _decided(asked, answer, servers, engine.policies.revision, named)
     if explained and isinstance(answer, dict) and "error" not in decided.document:
         why = await explain(engine, asked.question, answer, asked.arguments)
         return DecisionReport(allow=decided.allow, document={**decided.document, "explanation": why})
@@ -78,7 +82,12 @@ async def decide_with_folder(
 
 
 async def decide_with_service(
-    pdp: DecisionPoint, text: bytes, rules: IdentityRules | None, context: RequestContext, servers: Servers
+    pdp: DecisionPoint,
+    text: bytes,
+    rules: IdentityRules | None,
+    context: RequestContext,
+    servers: Servers,
+    named: Mapping[str, GenericTools] = _NONE,
 ) -> DecisionReport:
     """Decide one question with an OPA that serves.
 
@@ -86,11 +95,11 @@ async def decide_with_service(
         DecisionUnavailable: it does not answer.
     """
     try:
-        asked = read_question(text, rules, context)
+        asked = read_question(text, rules, context, generic.everywhere(named.values()))
     except QuestionRefused as refused:
         return DecisionReport(allow=False, document=refused.document())
     answer = await pdp.ask(Question.DECISION, asked.question)
-    return _decided(asked, answer.result, servers, answer.revision)
+    return _decided(asked, answer.result, servers, answer.revision, named)
 
 
 def golden_case(decided: DecisionReport, title: str) -> JsonObject:
@@ -113,7 +122,9 @@ def golden_case(decided: DecisionReport, title: str) -> JsonObject:
     return {name: {"title": title, "input": document["question"], "data": {}, "decision": {**decision, "revision": ""}}}
 
 
-def _decided(asked: DerivedQuestion, answer: JsonValue, servers: Servers, revision: str) -> DecisionReport:
+def _decided(
+    asked: DerivedQuestion, answer: JsonValue, servers: Servers, revision: str, named: Mapping[str, GenericTools]
+) -> DecisionReport:
     document: JsonObject = {"command": command_document(asked.command), "question": asked.question, "decision": answer}
     if isinstance(answer, dict):
         document["decision"] = {**answer, "revision": answer.get("revision") or revision}
@@ -128,7 +139,7 @@ def _decided(asked: DerivedQuestion, answer: JsonValue, servers: Servers, revisi
         reasons: tuple[Reason, ...] = (Reason(code=error.label, source=f"opa.{error.fault}"),)
     else:
         reasons = _enforced(decision, asked.command.tool)
-    if off := tuple(_off(asked.command.tool, servers, decision)):
+    if off := (*_off(asked.command.tool, servers, decision), *_unnamed(asked.command.tool, decision, named)):
         document["tools"] = [*off]
         reasons = (Reason(code=ToolGroupOff.label, source=OWN_SOURCE),)
     document["enforcement"] = {
@@ -145,6 +156,12 @@ def _off(tool: str, servers: Servers, decision: Decision | None) -> Iterator[str
     for name in names:
         for group in groups_off(tool, servers[name]):
             yield f"tool group {group} is off on server {name}"
+
+
+def _unnamed(tool: str, decision: Decision | None, named: Mapping[str, GenericTools]) -> Iterator[str]:
+    """Say that the settings of the chosen server do not name a tool that is outside of the catalog."""
+    if tool not in CATALOG and decision is not None and decision.allow and tool not in named.get(decision.server, {}):
+        yield f"generic_tools of server {decision.server} does not name {tool}"
 
 
 def _enforced(decision: Decision, tool: str) -> tuple[Reason, ...]:

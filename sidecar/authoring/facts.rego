@@ -291,6 +291,8 @@ source_asked(_) if input.collection == null
 
 source_asked(source) if source.collection == input.collection
 
+held_in(deployment) := delegation.of_target(deployment, input.target)
+
 held_in(deployment) := data.mcp.platform.deployments[deployment].databases[input.database]
 
 held_in(deployment) := data.mcp.platform.deployments[deployment].prefixes[longest] if {
@@ -317,6 +319,7 @@ ways_there := [way |
 		names_asked(entry.collections)
 		some kind in entry.kinds
 		kind in route.kinds
+		kind_asked(kind)
 		not kind in data.mcp.platform.refused_kinds
 	}
 	count(kinds) > 0
@@ -343,6 +346,7 @@ ways_there := [way |
 			names.matches(grant.deployments, deployment)
 			names.matches(grant.databases, input.database)
 			names_asked(grant.collections)
+			verdicts.on_target(grant, object.get(input, ["target", "id"], ""))
 		],
 	}
 ]
@@ -356,6 +360,11 @@ scope_issuers[scope] := listed if some scope, listed in data.mcp.platform.scope_
 
 # Asked with a list of names: the agents among them that are suspended.
 suspended_agents := [agent | some agent in input; names.matches(data.mcp.platform.suspended.agents, agent)]
+
+# What is outside of the catalog is executed and nothing else.
+kind_asked(_) if not input.target
+
+kind_asked("execute") if input.target
 
 names_asked(_) if input.collection == null
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -29,6 +29,7 @@ from sidecar.authoring.replaying import ReplayReport
 from sidecar.authoring.scaffold import scaffold
 from sidecar.authoring.switched_off import Servers
 from sidecar.authoring.watching import only_cases, team_of, watch
+from sidecar.commands import GenericTools
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
 from sidecar.identity import IdentityRules
 from sidecar.issuers import identity_rules
@@ -237,7 +238,9 @@ async def decide(
         raise ConfigurationError("no policy folder is configured: name one with --policies")
     async with engine(settings.opa_binary(opa), where) as held:
         servers = None if config is None else _servers(config)
-        decided = await deciding.decide_with_folder(held, text, rules, context, servers, explained=explained)
+        decided = await deciding.decide_with_folder(
+            held, text, rules, context, servers, explained=explained, named=_generic(config)
+        )
         return decided if config is None else _confirmed(decided, config)
 
 
@@ -293,7 +296,7 @@ async def _ask_service(
     servers = _servers(config)
     async with client:
         try:
-            return await deciding.decide_with_service(client, text, rules, context, servers)
+            return await deciding.decide_with_service(client, text, rules, context, servers, _generic(config))
         except DecisionUnavailable as error:
             raise ConfigurationError(
                 f"opa.url: the OPA at {config.opa.url} gives no valid decision: {error.detail}"
@@ -302,6 +305,11 @@ async def _ask_service(
 
 def _servers(config: Settings) -> Servers:
     return {server.name: server.tool_groups for server in config.servers}
+
+
+def _generic(config: Settings | None) -> Mapping[str, GenericTools]:
+    """Return the tools outside of the catalog, by server; none where there are no settings."""
+    return {} if config is None else {server.name: server.generic_by_name() for server in config.servers}
 
 
 def _confirmed(decided: DecisionReport, config: Settings) -> DecisionReport:

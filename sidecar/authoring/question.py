@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from sidecar.commands import derive
+from sidecar.commands import NO_GENERIC_TOOLS, GenericTools, derive
 from sidecar.errors import CallRefused, MessageError, TokenRejected, UnknownTool
 from sidecar.identity import ClaimMap, IdentityRules, identify
 from sidecar.mcp import jsonrpc, tools
@@ -87,7 +87,9 @@ def read_identity(claims: JsonValue, rules: IdentityRules | None) -> tuple[Ident
         raise QuestionRefused(error.label, f"The token would be rejected: {error.detail}.", "/claims") from None
 
 
-def read_question(text: bytes, rules: IdentityRules | None, context: RequestContext) -> DerivedQuestion:
+def read_question(
+    text: bytes, rules: IdentityRules | None, context: RequestContext, generic: GenericTools = NO_GENERIC_TOOLS
+) -> DerivedQuestion:
     """Read ``{"claims": {…}, "call": {"name", "arguments"}}``, or the two members of the call beside the claims.
 
     Raises:
@@ -105,7 +107,7 @@ def read_question(text: bytes, rules: IdentityRules | None, context: RequestCont
     if not isinstance(params, dict):
         raise QuestionRefused("invalid_request", "call is not an object.", prefix)
     identity, notes = read_identity(document["claims"], rules)
-    command = _derive(params, prefix)
+    command = _derive(params, prefix, generic)
     request = AccessRequest(identity=identity, method="tools/call", command=command, context=context)
     return DerivedQuestion(
         identity=identity,
@@ -116,10 +118,10 @@ def read_question(text: bytes, rules: IdentityRules | None, context: RequestCont
     )
 
 
-def _derive(params: JsonObject, prefix: str) -> Command:
+def _derive(params: JsonObject, prefix: str, generic: GenericTools) -> Command:
     try:
         call = tools.parse_call(params)
-        return derive(call)
+        return derive(call, generic)
     except CallRefused as error:
         raise QuestionRefused(error.reason, error.message, prefix + error.path) from None
     except UnknownTool as error:

@@ -21,32 +21,42 @@ from sidecar.authoring.obliged import refused
 from sidecar.authoring.switched_off import Servers, switched_off
 from sidecar.authoring.terms import TermWriter, resolved, unfolded
 from sidecar.errors import ConfigurationError
-from sidecar.model import JsonObject, JsonValue
+from sidecar.model import JsonObject, JsonValue, Target, TargetKind
 from sidecar.policy import read_residual
 from sidecar.policyset import CAPABILITIES, data_place
 
+_COLLECTION: Final = "input.access.collection"
+_TARGET: Final = "input.access.target"
+_NAMED: Final = ("tool", "prompt", "resource")
 _UNKNOWN: Final = (
     *("input.subject", "input.actor", "input.action", "input.command", "input.context"),
-    *("input.access.kind", "input.access.via", "input.access.via_view", "input.access.target"),
+    *("input.access.kind", "input.access.via", "input.access.via_view", _TARGET),
 )
-_COLLECTION: Final = "input.access.collection"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedPlace:
-    """A database, or a collection in it."""
+    """A database, a collection in it, or something outside of the catalog that can be run."""
 
     database: str
     collection: str | None
     """None is the database and every collection in it."""
+    target: Target | None = None
 
     @classmethod
     def read(cls, text: str) -> "AskedPlace":
-        """Read ``DATABASE`` or ``DATABASE.COLLECTION``; the first dot ends the database.
+        """Read ``DATABASE``, ``DATABASE.COLLECTION`` (the first dot ends the database) or ``tool/NAME``.
+
+        No database has a slash in its name (MongoDB manual, naming restrictions).
 
         Raises:
             ConfigurationError: it names no database.
         """
+        kind, slash, name = text.partition("/")
+        if slash:
+            if kind not in _NAMED or not name:
+                raise ConfigurationError(f"{text!r} names no place: write {', '.join(f'{one}/NAME' for one in _NAMED)}")
+            return cls(database="", collection="", target=Target(kind=TargetKind(kind), id=name))
         database, dot, collection = text.partition(".")
         if not database or (dot and not collection):
             raise ConfigurationError(f"{text!r} names no place: write DATABASE or DATABASE.COLLECTION")
@@ -66,6 +76,8 @@ async def who(engine: Engine, place: AskedPlace, servers: Servers, issuers: Coll
         ConfigurationError: OPA cannot evaluate the folder.
     """
     asked: JsonObject = {"database": place.database, "collection": place.collection}
+    if place.target is not None:
+        asked["target"] = {"kind": place.target.kind.value, "id": place.target.id}
     facts = await engine.value("data.authoring.facts.reach", asked, "-d", FACTS)
     if not isinstance(facts, dict):
         raise ConfigurationError("the policy folder does not answer")
@@ -150,6 +162,9 @@ async def _left(engine: Engine, place: AskedPlace, owner: str, rule: str) -> tup
     access: JsonObject = {"database": place.database}
     access |= {} if place.collection is None else {"collection": place.collection}
     unknowns = [*_UNKNOWN, *([_COLLECTION] if place.collection is None else [])]
+    if place.target is not None:
+        access["target"] = {"kind": place.target.kind.value, "id": place.target.id}
+        unknowns.remove(_TARGET)
     query = f"data.mcp.teams[{msgspec.json.encode(owner).decode()}].{rule}[grant]"
     options = [part for unknown in unknowns for part in ("--unknowns", unknown)]
     partial = (await engine.evaluate(query, {"access": access}, "--partial", *options)).get("partial", {})

@@ -45,7 +45,8 @@ RECOVERY_POLLS: Final = 200
 _POLL_S: Final = 0.05
 """An OPA that a question ended has this long to be back."""
 
-HINT: Final = """decisions have no question and cannot be replayed: set audit.question (SIDECAR_AUDIT__QUESTION=true) \
+HINT: Final = """decisions have no question and cannot be replayed: set audit.question (SIDECAR_AUDIT__QUESTION=true; \
+questions with arguments of generic tools are never recorded) \
 on the sidecar that records them"""
 
 

@@ -16,7 +16,10 @@ from sidecar.printing import escaped
 def print_who(document: JsonObject, console: Console) -> None:
     """Print who could reach a place, one row for each grant by each route; readable at 80 columns."""
     asked: Any = document["place"]
-    place = asked["database"] if asked["collection"] is None else f"{asked['database']}.{asked['collection']}"
+    if "target" in asked:
+        place = f"{asked['target']['kind']}/{asked['target']['id']}"
+    else:
+        place = asked["database"] if asked["collection"] is None else f"{asked['database']}.{asked['collection']}"
     held: Any = document["held"]
     for one in held:
         console.print(Text(escaped(f"{place} belongs to {one['owner']} in the deployment {one['deployment']}")))

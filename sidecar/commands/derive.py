@@ -5,6 +5,7 @@ from typing import Final
 from sidecar.commands.catalog import CATALOG
 from sidecar.commands.draft import Draft
 from sidecar.commands.expressions import scan
+from sidecar.commands.generic import NO_GENERIC_TOOLS, GenericTools, derive_generic
 from sidecar.commands.mongodb import PRECONFIGURED
 from sidecar.commands.pointer import below
 from sidecar.errors import CommandNotDerivable, UnknownTool
@@ -13,19 +14,25 @@ from sidecar.model import Command, ToolCall
 _AT: Final = "/arguments"
 
 
-def derive(call: ToolCall) -> Command:
+def derive(call: ToolCall, generic: GenericTools = NO_GENERIC_TOOLS) -> Command:
     """Return everything that the call would touch.
 
     The order is fixed: the tool, the form of its arguments, the scan of everything nested (after which nothing is deep
     or ambiguous), the connection, the tool's own rule.
 
+    Args:
+        call: the call.
+        generic: the tools outside of the catalog that there are; the catalog comes first.
+
     Raises:
-        UnknownTool: the catalog has no such tool.
+        UnknownTool: neither has such a tool.
         InvalidArguments: the arguments are not of the tool's form.
         CommandNotDerivable: what the call would touch is not known for certain.
     """
     tool = CATALOG.get(call.name)
     if tool is None:
+        if call.name in generic:
+            return derive_generic(call, generic[call.name])
         raise UnknownTool("the catalog has no such tool")
     arguments = call.arguments
     tool.arguments.check(arguments, _AT)

@@ -13,11 +13,15 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
 
 import rfc8785
 
 from sidecar.commands.pins import PINS
 from sidecar.model import JsonObject
+
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class PinState(StrEnum):
@@ -25,11 +29,11 @@ class PinState(StrEnum):
 
     PINNED = "pinned"
     CHANGED = "changed"
-    """It is not what the catalog was written for: its schemas, its description or its annotations differ."""
+    """It is not what was reviewed: its schemas, its description or its annotations differ."""
     UNKNOWN = "unknown"
-    """The catalog has no such tool."""
+    """Neither the catalog nor the settings have such a tool."""
     ABSENT = "absent"
-    """The catalog has it, this server does not offer it (switched off, or not set up)."""
+    """They have it, this server does not offer it (switched off, or not set up)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,21 +74,26 @@ def fingerprint(tool: JsonObject) -> str:
     return hashlib.sha256(rfc8785.dumps(shown(tool))).hexdigest()
 
 
-def compare(live: Sequence[JsonObject]) -> PinComparison:
-    """Compare a server's ``tools/list`` with the pins. A name that comes twice counts as changed."""
-    standings = dict.fromkeys(PINS, PinState.ABSENT)
+def compare(live: Sequence[JsonObject], further: Mapping[str, str] = _NONE) -> PinComparison:
+    """Compare a server's ``tools/list`` with the pins. A name that comes twice counts as changed.
+
+    Args:
+        live: the list.
+        further: pins of the server's own, of tools outside of the catalog.
+    """
+    pins = {**further, **PINS}
+    standings = dict.fromkeys(pins, PinState.ABSENT)
     seen: set[str] = set()
     for tool in live:
         name = tool.get("name")
         if not isinstance(name, str):
             continue
-        standings[name] = PinState.CHANGED if name in seen else _standing(name, tool)
+        standings[name] = PinState.CHANGED if name in seen else _standing(pins.get(name), tool)
         seen.add(name)
     return PinComparison(standings=standings)
 
 
-def _standing(name: str, tool: JsonObject) -> PinState:
-    pin = PINS.get(name)
+def _standing(pin: str | None, tool: JsonObject) -> PinState:
     if pin is None:
         return PinState.UNKNOWN
     try:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from sidecar.commands import databases, derive
+from sidecar.commands import databases, derive, generic
 from sidecar.enforcement import refusals
 from sidecar.enforcement.evidence import Evidence, settled, stage_of, without_tool
 from sidecar.enforcement.livetools import LiveTools
@@ -61,7 +61,6 @@ from sidecar.ports import PdpAnswer, Question
 MAX_LISTS: Final = 64
 """Different lists of tools that are kept encoded; one is about 80 kB."""
 
-
 READING: Final = frozenset({AccessKind.READ, AccessKind.METADATA})
 """What has no effect, so that it can be cancelled at any time; an export leaves a file."""
 
@@ -76,10 +75,11 @@ class ToolCalls:
         self._suspensions = suspensions
         self._in_flight: dict[tuple[str, RequestId], Flight] = {}
         self._under_way: Counter[tuple[str, str, str]] = Counter()
-        self._live = LiveTools(ports.upstreams, rules.tool_groups)
+        self._generic = generic.everywhere(rules.generic_tools.values())
+        self._live = LiveTools(ports.upstreams, rules.tool_groups, rules.generic_tools)
         self._lists: dict[VisibleTools, tuple[tuple[str, ...], bytes]] = {}
         self._names = ReachableNames(self._question, step_ns=rules.time_step_ns)
-        self._visibility = Visibility(self._question, ports.clock, ports.upstreams.keys(), step_ns=rules.time_step_ns)
+        self._visibility = Visibility(self._question, ports.clock, ports.upstreams, rules.time_step_ns, self._generic)
 
     async def list_tools(self, message: Request, turn: Turn) -> bytes:
         """Answer with the tools that this caller may see, in the server's order (MCP: deterministic order).
@@ -102,7 +102,7 @@ class ToolCalls:
     async def call_tool(self, message: Request, turn: Turn) -> bytes:
         """Answer one tool call: its result, or a refusal that a model can act on."""
         call = tools.parse_call(message.params)
-        turn.call = call
+        turn.call, turn.generic = call, self._generic
         with self._flying(message.id, turn):
             try:
                 result = (await self._call(call, turn)).result
@@ -209,7 +209,7 @@ class ToolCalls:
 
     def _derive(self, call: ToolCall, turn: Turn) -> Command:
         with self._ports.tracer.step("derive"):
-            turn.named = turn.command = derive(call)
+            turn.named = turn.command = derive(call, self._generic)
         return turn.command
 
     async def _ask(self, named: Command, turn: Turn) -> Decision:

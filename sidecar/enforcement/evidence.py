@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from sidecar.audit import record
+from sidecar.commands import CATALOG
 from sidecar.enforcement.budget import Budget, CallerBudget
 from sidecar.enforcement.refusals import OWN_SOURCE, owner_to_ask
 from sidecar.enforcement.turn import CancelledByClient, EnforcementRules, OutcomeNotRecorded, Ports, Turn
@@ -30,7 +31,7 @@ from sidecar.errors import (
     ViewsUnavailable,
 )
 from sidecar.mcp import denials
-from sidecar.model import Access, Command, Decision, Identity, JsonObject, Reason, UpstreamResult
+from sidecar.model import Access, Command, Decision, Identity, JsonObject, Reason, ToolCall, UpstreamResult
 from sidecar.ports import AttributeValue
 
 TOOL_ERROR: Final = "tool_error"
@@ -226,12 +227,19 @@ class Evidence:
             command=turn.command,
             arguments_sha256=record.arguments_digest(call.arguments) if call is not None else None,
             shadow=turn.opinion.record() if turn.opinion is not None else None,
-            arguments=call.arguments if call is not None and self._rules.audit_arguments else None,
+            arguments=call.arguments if call is not None and self._keeps_arguments(call) else None,
             question=self._question(turn),
         )
 
+    def _keeps_arguments(self, call: ToolCall) -> bool:
+        """Whether records hold the arguments; never those of a tool of which nothing is known."""
+        return self._rules.audit_arguments and call.name in CATALOG
+
     def _question(self, turn: Turn) -> str | None:
+        """Return the question; one that holds values of arguments is not recorded."""
         if turn.question is None or not self._rules.audit_question:
+            return None
+        if turn.command is not None and turn.command.arguments:
             return None
         return record.question_text(turn.question)
 
@@ -278,10 +286,11 @@ def _who(identity: Identity) -> dict[str, AttributeValue]:
 def _what(command: Command) -> dict[str, AttributeValue]:
     first = command.accesses[0].namespace
     attributes: dict[str, AttributeValue] = {
-        "db.system.name": "mongodb",
-        "db.operation.name": command.tool,
-        "mcp_sidecar.accesses": tuple(_spell(access) for access in command.accesses),
+        "mcp_sidecar.accesses": tuple(_spell(access) for access in command.accesses)
     }
+    if command.tool not in CATALOG:
+        return attributes
+    attributes |= {"db.system.name": "mongodb", "db.operation.name": command.tool}
     if first.database:
         attributes["db.namespace"] = first.database
     if first.collection:

@@ -2,10 +2,21 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 import msgspec
 
-from sidecar.commands import PinComparison, PinState, ToolGroup, groups_off, off_everywhere, pinning
+from sidecar.commands import (
+    CATALOG,
+    GenericTools,
+    PinComparison,
+    PinState,
+    ToolGroup,
+    groups_off,
+    off_everywhere,
+    pinning,
+)
 from sidecar.errors import (
     CommandNotDerivable,
     ToolGroupOff,
@@ -15,6 +26,8 @@ from sidecar.errors import (
 )
 from sidecar.model import JsonObject
 from sidecar.ports import Upstream
+
+_NONE: Final[Mapping[str, GenericTools]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +46,17 @@ class LiveTools:
         upstreams: the servers.
         groups: the tool groups that are on, by server. A tool of another group counts as not offered, even if the
             server offers it; on a server that is not named, every group is off.
+        generic: the tools outside of the catalog that there are, by server.
     """
 
-    def __init__(self, upstreams: Mapping[str, Upstream], groups: Mapping[str, Collection[ToolGroup]]) -> None:
+    def __init__(
+        self,
+        upstreams: Mapping[str, Upstream],
+        groups: Mapping[str, Collection[ToolGroup]],
+        generic: Mapping[str, GenericTools] = _NONE,
+    ) -> None:
         self._upstreams = upstreams
+        self._pins = {name: {tool.name: tool.pin for tool in generic.get(name, {}).values()} for name in upstreams}
         self._groups = {name: frozenset(groups.get(name, ())) for name in upstreams}
         self._compared: dict[str, _Compared] = {}
 
@@ -50,7 +70,9 @@ class LiveTools:
             raise ToolGroupOff(f"tool group {', '.join(groups_off(tool, ()))} is off on every server")
 
     def is_on(self, server: str, tool: str) -> bool:
-        """Return whether every group of a tool is on at a server."""
+        """Return whether every group of a tool is on at a server, or the server's settings name the tool."""
+        if tool not in CATALOG:
+            return tool in self._pins.get(server, {})
         return not groups_off(tool, self._groups.get(server, ()))
 
     async def comparison(self, server: str) -> PinComparison:
@@ -82,7 +104,7 @@ class LiveTools:
 
     def _compare(self, server: str, live: Sequence[JsonObject]) -> PinComparison:
         on = self._groups[server]
-        standings = pinning.compare(live).standings
+        standings = pinning.compare(live, self._pins[server]).standings
         return PinComparison(
             standings={
                 tool: PinState.ABSENT if groups_off(tool, on) else standing for tool, standing in standings.items()

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from sidecar.commands import CATALOG, ToolGroup
+from sidecar.commands import CATALOG, NO_GENERIC_TOOLS, GenericTools, ToolGroup
 from sidecar.enforcement.shadow import Opinion
 from sidecar.enforcement.suspensions import Suspensions
 from sidecar.errors import AuditUnavailable, SidecarError
@@ -78,6 +78,8 @@ class EnforcementRules:
     server_version: str
     tool_groups: Mapping[str, frozenset[ToolGroup]] = field(default_factory=dict)
     """The groups of tools that are on, by server; on a server that is not named, none."""
+    generic_tools: Mapping[str, GenericTools] = field(default_factory=dict)
+    """The tools outside of the catalog that there are, by server."""
     audit_required: bool = True
     """A call whose intent cannot be stored is refused (``audit.on_failure = "deny"``)."""
     audit_arguments: bool = False
@@ -187,6 +189,8 @@ class Turn:
     """The record of the intent, once it is built."""
     committed: bool = False
     """The intent is stored (or need not be): what follows is an outcome, no longer a refusal."""
+    generic: GenericTools = field(default_factory=lambda: NO_GENERIC_TOOLS)
+    """The tools outside of the catalog that there are."""
     batched: bool = False
     """It came with others in one HTTP request, so it cannot have a status of its own."""
     supposed: bool = False
@@ -221,5 +225,7 @@ class Turn:
 
     @property
     def tool(self) -> str:
-        """The tool's name if it is one of the catalog, else empty: names that callers make up are no labels."""
-        return self.call.name if self.call is not None and self.call.name in CATALOG else ""
+        """The tool's name if there is such a tool, else empty: names that callers make up are no labels."""
+        if self.call is None or not (self.call.name in CATALOG or self.call.name in self.generic):
+            return ""
+        return self.call.name

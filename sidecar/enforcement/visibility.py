@@ -14,9 +14,9 @@ from hashlib import sha256
 from typing import Final
 
 from sidecar.bounded import BoundedMemory
-from sidecar.commands import CATALOG
+from sidecar.commands import CATALOG, NO_GENERIC_TOOLS, GenericTools
 from sidecar.errors import DecisionUnavailable
-from sidecar.model import Identity, JsonObject, JsonValue, RequestContext, VisibleTools
+from sidecar.model import AccessKind, Identity, JsonObject, JsonValue, RequestContext, VisibleTools
 from sidecar.policy import (
     ToolKinds,
     possible_document,
@@ -65,12 +65,22 @@ class Visibility:
         clock: says how old what is known is.
         servers: the names of the configured MCP server instances.
         step_ns: nanoseconds that the time in questions is truncated to.
+        generic: the tools outside of the catalog that there are.
     """
 
-    def __init__(self, ask: Ask, clock: Clock, servers: Collection[str], *, step_ns: int) -> None:
+    def __init__(
+        self,
+        ask: Ask,
+        clock: Clock,
+        servers: Collection[str],
+        step_ns: int,
+        generic: GenericTools = NO_GENERIC_TOOLS,
+    ) -> None:
         self._ask = ask
         self._clock = clock
         self._servers = servers
+        executed = frozenset({AccessKind.EXECUTE})
+        self._tools = TOOLS | {name: ToolKinds(needs=executed, target=tool.target) for name, tool in generic.items()}
         self._step_ns = step_ns
         self._known: BoundedMemory[bytes, _VisibleBefore] = BoundedMemory(MAX_CALLERS)
 
@@ -117,6 +127,6 @@ class Visibility:
         self, identity: Identity, context: RequestContext, possible: list[JsonValue] | None
     ) -> tuple[VisibleTools, str]:
         """Return what shows and the revision that says so."""
-        question = visibility_document(identity, context, TOOLS, possible=possible, step_ns=self._step_ns)
+        question = visibility_document(identity, context, self._tools, possible=possible, step_ns=self._step_ns)
         answer = await self._ask(Question.VISIBILITY, question)
-        return read_visibility(answer.result, tools=TOOLS.keys(), servers=self._servers), answer.revision
+        return read_visibility(answer.result, tools=self._tools.keys(), servers=self._servers), answer.revision

@@ -145,6 +145,9 @@ _CONDITIONS: Final[Mapping[str, str]] = MappingProxyType(
 
 _SOME_CONDITION: Final = "under a condition"
 
+_NAMED: Final = frozenset({TargetKind.TOOL, TargetKind.PROMPT, TargetKind.RESOURCE})
+"""Targets that are used as a whole."""
+
 _TARGETS: Final[Mapping[TargetKind, str]] = MappingProxyType(
     {
         TargetKind.ORGANISATION: "that Atlas organisation",
@@ -152,6 +155,9 @@ _TARGETS: Final[Mapping[TargetKind, str]] = MappingProxyType(
         TargetKind.CLUSTER: "that Atlas cluster",
         TargetKind.DEPLOYMENT: "that deployment",
         TargetKind.SERVICE: "that service",
+        TargetKind.TOOL: "that tool",
+        TargetKind.PROMPT: "that prompt",
+        TargetKind.RESOURCE: "that resource",
     }
 )
 
@@ -232,6 +238,8 @@ def _what(named: Sequence[str]) -> str:
 
 def _verb(access: Access) -> str:
     if access.target is not None:
+        if access.kind is AccessKind.EXECUTE and access.target.kind in _NAMED:
+            return "using"
         return _DOING_TO_TARGET.get(access.kind, _DOING[access.kind])
     if access.kind is AccessKind.EXECUTE and access.via.rpartition("/")[2] == _DOCUMENTS:
         return _FROM_DOCUMENTS

@@ -20,6 +20,7 @@ from sidecar.model import (
     JsonValue,
     Principal,
     RequestContext,
+    Target,
     Trait,
 )
 
@@ -38,6 +39,15 @@ class ToolKinds:
     """What every call needs."""
     may_need: frozenset[AccessKind] = frozenset()
     """What some calls need besides."""
+    target: Target | None = None
+    """What every call is about, and nothing else, where there is such a thing."""
+
+    def document(self) -> JsonObject:
+        """Render it; ``target`` only where there is one."""
+        document: JsonObject = {"needs": _ordered(self.needs), "may_need": _ordered(self.may_need)}
+        if self.target is not None:
+            document["target"] = {"kind": self.target.kind.value, "id": self.target.id}
+        return document
 
 
 def decision_document(request: AccessRequest, *, step_ns: int = STEP_NS) -> JsonObject:
@@ -84,10 +94,7 @@ def visibility_document(
         "subject": subject_document(identity.principal),
         "actor": actor_document(identity.actor),
         "action": {"method": "tools/list"},
-        "tools": {
-            name: {"needs": _ordered(kinds.needs), "may_need": _ordered(kinds.may_need)}
-            for name, kinds in sorted(tools.items())
-        },
+        "tools": {name: kinds.document() for name, kinds in sorted(tools.items())},
         "possible": possible,
         "context": _context(context, step_ns),
     }
@@ -127,7 +134,7 @@ def _access(access: Access) -> JsonObject:
 
 
 def _command(command: Command) -> JsonObject:
-    """Render what a command does; ``amplifiers`` is a key only where it asks for something of the kind."""
+    """Render what a command does; ``amplifiers`` and ``arguments`` are keys only where there are any."""
     returned = command.fields.returned
     document: JsonObject = {
         "traits": _ordered(command.traits),
@@ -142,6 +149,8 @@ def _command(command: Command) -> JsonObject:
         document["amplifiers"] = [
             {"construct": one.construct, "number": one.number, "at": one.at} for one in command.amplifiers
         ]
+    if command.arguments:
+        document["arguments"] = dict(command.arguments)
     return document
 
 

@@ -24,11 +24,17 @@ COMPILE_UNKNOWNS: Final = ("input.access", "input.action", "input.command", "inp
 MAX_WAYS: Final = 32
 """Ways to a grant of one owner that are told apart."""
 
+_TARGET: Final = "target/id"
+"""The part that is the name of a target; no part of an access is spelled so."""
+
 MAX_NAMES: Final = 64
 """Names of one way that are told apart."""
 
 Names = frozenset[str] | None
 """The values that are possible; None is every value."""
+
+_MergeKey = tuple[Names, Names, Names]
+"""Kinds, databases and names of targets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +45,8 @@ class PossibleGrant:
     kinds: Names = None
     databases: Names = None
     collections: Names = None
+    targets: Names = None
+    """Names of targets; what says so stands among the conditions as well."""
     grant: JsonValue = None
     """The grant as a term of OPA's syntax tree."""
     conditions: tuple[JsonValue, ...] = ()
@@ -59,25 +67,26 @@ def possible_document(grants: Iterable[PossibleGrant]) -> list[JsonValue]:
       grant everything that was delegated. What is read is never less than what is granted, and no team makes the lists
       of others slow.
     """
-    merged: dict[str, dict[tuple[Names, Names], Names]] = {}
+    merged: dict[str, dict[_MergeKey, Names]] = {}
     for one in grants:
         ways = merged.setdefault(one.owner, {})
-        key = (_few(one.kinds), _few(one.databases))
+        key = (_few(one.kinds), _few(one.databases), _few(one.targets))
         known = ways.get(key, frozenset())
         ways[key] = None if known is None or one.collections is None else _few(known | one.collections)
     rendered = [way for owner, ways in merged.items() for way in _rendered(owner, ways)]
     return [*sorted(rendered, key=repr)]
 
 
-def _rendered(owner: str, ways: Mapping[tuple[Names, Names], Names]) -> Iterator[JsonObject]:
+def _rendered(owner: str, ways: Mapping[_MergeKey, Names]) -> Iterator[JsonObject]:
     if len(ways) > MAX_WAYS:
-        ways = {(None, None): None}
-    for (kinds, databases), collections in ways.items():
+        ways = {(None, None, None): None}
+    for (kinds, databases, targets), collections in ways.items():
         yield {
             "owner": owner,
             "kinds": _listed(kinds),
             "databases": _listed(databases),
             "collections": _listed(collections),
+            "targets": _listed(targets),
         }
 
 
@@ -105,7 +114,7 @@ def _read_query(query: JsonValue) -> PossibleGrant | None:
     """Read one conjunction; None if it contradicts itself."""
     if not isinstance(query, list):
         raise DecisionUnavailable("residual: a query is not a list of expressions")
-    parts: dict[str, Names] = {"kind": None, "database": None, "collection": None}
+    parts: dict[str, Names] = {"kind": None, "database": None, "collection": None, _TARGET: None}
     owner: str | None = None
     grant: JsonValue = None
     conditions: list[JsonValue] = []
@@ -119,6 +128,8 @@ def _read_query(query: JsonValue) -> PossibleGrant | None:
                 said = frozenset(str(value) for value in values)
                 known = parts[part]
                 parts[part] = said if known is None else known & said
+                if part == _TARGET:
+                    conditions.append(expression)
             case _:
                 conditions.append(expression)
     if owner is None:
@@ -130,6 +141,7 @@ def _read_query(query: JsonValue) -> PossibleGrant | None:
         kinds=parts["kind"],
         databases=parts["database"],
         collections=parts["collection"],
+        targets=parts[_TARGET],
         grant=grant,
         conditions=tuple(conditions),
     )
@@ -161,13 +173,30 @@ def _equality(left: JsonValue, right: JsonValue) -> tuple[str, JsonValue] | None
             return "grant", right
         case _:
             part = _access_part(left)
+            if part == "target" and (name := _target_name(right)) is not None:
+                return _TARGET, [name]
             return (part, [constant]) if part and constant is not None else None
+
+
+def _target_name(term: JsonValue) -> str | None:
+    """Return the name in a constant target, ``{"kind": …, "id": …}``."""
+    match term:
+        case {"type": "object", "value": list(pairs)}:
+            found = [_string(pair[1]) for pair in pairs if isinstance(pair, list) and _string(pair[0]) == "id"]
+            return found[0] if len(found) == 1 else None
+        case _:
+            return None
 
 
 def _access_part(term: JsonValue) -> str:
     """Return the name of the part where a term is exactly ``input.access.<part>``; else an empty string."""
-    path = _path(term)
-    return path[2] if len(path) == 3 and path[:2] == ("input", "access") else ""  # noqa: PLR2004 - input, access, part
+    match _path(term):
+        case ("input", "access", part):
+            return "" if part == _TARGET else part
+        case ("input", "access", "target", "id"):
+            return _TARGET
+        case _:
+            return ""
 
 
 def _path(term: JsonValue) -> tuple[str, ...]:

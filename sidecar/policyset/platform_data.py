@@ -39,7 +39,7 @@ _HOLDINGS: Final = (
 GLOB_LISTS: Final = (
     ("routes", _ANY, "agents"),
     *((*holding, part, _ANY, "collections") for holding in _HOLDINGS for part in ("delegated", "obligations")),
-    *(("grants", _ANY, part) for part in ("deployments", "databases", "collections")),
+    *(("grants", _ANY, part) for part in ("deployments", "databases", "collections", "targets")),
     *(
         ("agents", *whose, part)
         for whose in (("default",), ("registered", _ANY))

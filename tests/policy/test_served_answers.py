@@ -218,7 +218,7 @@ LISTING = visibility_document(
     somebody("analysts"),
     CONTEXT,
     {"find": ToolKinds(needs=frozenset({AccessKind.READ}))},
-    possible=[{"owner": "analytics", "kinds": None, "databases": None, "collections": None}],
+    possible=[{"owner": "analytics", "kinds": None, "databases": None, "collections": None, "targets": None}],
 )
 OBJECTS: dict[str, list[tuple[Any, ...]]] = {
     "decision": [

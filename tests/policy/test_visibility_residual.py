@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import DecisionUnavailable
-from sidecar.model import Actor, Identity, JsonValue, Principal
+from sidecar.model import Actor, Identity, JsonObject, JsonValue, Principal
 from sidecar.policy.residual import (
     MAX_NAMES,
     MAX_WAYS,
@@ -176,7 +176,9 @@ def test_ways_that_are_the_same_to_the_list_are_one() -> None:
         PossibleGrant(owner="red", kinds=frozenset({"b", "a"}), grant=1),
         PossibleGrant(owner="red", kinds=frozenset({"a", "b"}), grant=2),
     )
-    assert possible_document(ways) == [{"owner": "red", "kinds": ["a", "b"], "databases": None, "collections": None}]
+    assert possible_document(ways) == [
+        {"owner": "red", "kinds": ["a", "b"], "databases": None, "collections": None, "targets": None}
+    ]
 
 
 def test_many_grants_of_one_name_are_one_way_with_many_names() -> None:
@@ -190,12 +192,17 @@ def test_many_grants_of_one_name_are_one_way_with_many_names() -> None:
         "kinds": ["read"],
         "databases": None,
         "collections": sorted(f"c{n}" for n in range(MAX_NAMES)),
+        "targets": None,
     }
     more = [*ways, PossibleGrant(owner="red", kinds=frozenset({"read"}), collections=frozenset({"one more"}))]
-    assert possible_document(more) == [{"owner": "red", "kinds": ["read"], "databases": None, "collections": None}]
+    assert possible_document(more) == [
+        {"owner": "red", "kinds": ["read"], "databases": None, "collections": None, "targets": None}
+    ]
     every = [*ways[:2], PossibleGrant(owner="red", kinds=frozenset({"read"}))]
     assert possible_document(every) == possible_document(every[::-1])
-    assert possible_document(every) == [{"owner": "red", "kinds": ["read"], "databases": None, "collections": None}]
+    assert possible_document(every) == [
+        {"owner": "red", "kinds": ["read"], "databases": None, "collections": None, "targets": None}
+    ]
 
 
 def test_an_owner_with_many_ways_counts_as_one_that_can_grant_everything() -> None:
@@ -204,9 +211,12 @@ def test_an_owner_with_many_ways_counts_as_one_that_can_grant_everything() -> No
 
     blue = PossibleGrant(owner="blue", kinds=frozenset({"read"}))
     assert len(possible_document([*ways(MAX_WAYS), blue])) == MAX_WAYS + 1
-    everything = {"owner": "red", "kinds": None, "databases": None, "collections": None}
+    everything = {"owner": "red", "kinds": None, "databases": None, "collections": None, "targets": None}
     told = possible_document([*ways(MAX_WAYS + 1), blue])
-    assert told == [{"owner": "blue", "kinds": ["read"], "databases": None, "collections": None}, everything]
+    assert told == [
+        {"owner": "blue", "kinds": ["read"], "databases": None, "collections": None, "targets": None},
+        everything,
+    ]
 
 
 names = st.none() | st.frozensets(st.sampled_from("abcd"), min_size=1)
@@ -244,3 +254,44 @@ def test_nothing_that_could_be_granted_is_lost_and_nothing_is_added(
 def test_what_is_known_of_a_caller_is_the_caller_alone() -> None:
     identity = Identity(principal=Principal(issuer="i", subject="s"), actor=Actor(id="a"), expires_at=1.0)
     assert residual_document(identity).keys() == {"v", "subject", "actor"}
+
+
+def access_part(*path: str) -> JsonObject:
+    names: list[JsonValue] = [{"type": "string", "value": one} for one in path]
+    return {"type": "ref", "value": [{"type": "var", "value": "input"}, *names]}
+
+
+def said(operator: str, left: JsonValue, right: JsonValue) -> JsonObject:
+    head: JsonObject = {"type": "ref", "value": [{"type": "var", "value": operator}]}
+    return {"index": 0, "terms": [head, left, right]}
+
+
+OWNED = said("eq", {"type": "var", "value": "owner"}, {"type": "string", "value": "red"})
+REPORT: JsonObject = {"type": "string", "value": "report"}
+TARGET: JsonObject = {
+    "type": "object",
+    "value": [
+        [{"type": "string", "value": "kind"}, {"type": "string", "value": "tool"}],
+        [{"type": "string", "value": "id"}, REPORT],
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("expression", "targets"),
+    [
+        (said("eq", access_part("access", "target", "id"), REPORT), {"report"}),
+        (said("eq", access_part("access", "target"), TARGET), {"report"}),
+        (said("neq", access_part("access", "target", "id"), REPORT), None),
+        (said("eq", access_part("access", "target", "kind"), REPORT), None),
+        (said("eq", access_part("access", "id"), REPORT), None),
+        (said("eq", access_part("access", "target/id"), REPORT), None),
+    ],
+)
+def test_what_narrows_the_name_of_a_target_is_read_and_stays_a_condition(expression, targets) -> None:
+    (way,) = read_residual({"queries": [[OWNED, expression]]})
+    assert way.targets == targets
+    if targets is not None:
+        everything = {"owner": "red", "kinds": None, "databases": None, "collections": None}
+        assert possible_document([way]) == [{**everything, "targets": ["report"]}]
+    assert expression in way.conditions

@@ -39,7 +39,7 @@ def data_with(*texts: Any) -> dict[str, Any]:
     window["hours"] = {"days": ["Monday"], "from": "00:00", "to": "24:00", "timezone": "UTC"}
     route = {"id": "r", "groups": ["*"], "agents": listed, "scopes": ["*"], "kinds": KINDS, "server": "s"}
     grant = {"id": "g", "groups": ["*"], "kinds": KINDS}
-    grant |= dict.fromkeys(("deployments", "databases", "collections"), listed)
+    grant |= dict.fromkeys(("deployments", "databases", "collections", "targets"), listed)
     holdings = {
         "whole": holding,
         "databases": {"d.x": holding},

@@ -631,3 +631,42 @@ def test_a_server_whose_environment_file_has_another_name_is_refused(tmp_path, c
             loaded(servers=[server | {"environment_file": str(tmp_path / "environment")}]).servers[0]
         )
     assert SECRET not in caught.value.detail
+
+
+# --- tools outside of the catalog -------------------------------------------------------------------------------------
+
+REPORT = {"name": "report", "sha256": "0" * 64, "policy_arguments": ["/region"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": "find"}, "is a tool of the catalog"),
+        ({"name": "Insert_Many"}, "looks like one"),
+        ({"name": "f\u0456nd"}, "letters, digits"),
+        ({"name": ""}, "letters, digits"),
+        ({"sha256": "0" * 63}, "sha256"),
+        ({"sha256": "A" * 64}, "sha256"),
+        ({"policy_arguments": ["region"]}, "JSON pointer"),
+        ({"policy_arguments": ["/__proto__"]}, "JavaScript"),
+        ({"policy_arguments": ["/region", "/region"]}, "twice"),
+        ({"policy_arguments": [f"/{number}" for number in range(17)]}, "policy_arguments"),
+        ({"schema": {}}, "schema"),
+    ],
+)
+def test_a_tool_outside_of_the_catalog_is_named_exactly_and_pinned(change, said):
+    assert said in refused(servers=[SERVER | {"generic_tools": [REPORT | change]}])
+
+
+def test_a_tool_outside_of_the_catalog_is_off_until_it_is_named():
+    assert loaded().servers[0].generic_by_name() == {}
+    tool = loaded(servers=[SERVER | {"generic_tools": [REPORT]}]).servers[0].generic_by_name()["report"]
+    assert (tool.pin, tool.pointers) == ("0" * 64, ("/region",))
+
+
+def test_a_tool_is_named_once_on_a_server_and_alike_on_all():
+    assert "twice" in refused(servers=[SERVER | {"generic_tools": [REPORT, REPORT]}])
+    other = SERVER | {"name": "other", "generic_tools": [REPORT | {"sha256": "1" * 64, "policy_arguments": ["/x"]}]}
+    assert "the same on every server" in refused(servers=[SERVER | {"generic_tools": [REPORT]}, other])
+    alike = other | {"generic_tools": [REPORT | {"sha256": "1" * 64}]}
+    assert len(loaded(servers=[SERVER | {"generic_tools": [REPORT]}, alike]).servers) == 2

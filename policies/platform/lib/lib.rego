@@ -75,6 +75,17 @@ writes if input.access.kind in {"insert", "update", "delete"}
 drops if input.access.kind == "drop"
 
 # METADATA
+# title: The access runs one of these tools that are outside of the catalog, by exact name
+# description: >-
+#   A tool that `generic_tools` of the settings names. What of its arguments the settings show is `input.command.arguments`, by
+#   JSON pointer: `input.command.arguments["/region"] == "EU"`.
+runs(tools) if {
+	input.access.kind == "execute"
+	input.access.target.kind == "tool"
+	input.access.target.id in tools
+}
+
+# METADATA
 # title: The access is in this database, on a collection that matches one of the patterns
 # description: >-
 #   Patterns are globs; `*` also spans dots. The database as a whole (list-collections) is the collection "", which only the

@@ -144,3 +144,16 @@ test_hours if {
 	lib.during(object.union(hours, {"days": {"Sunday"}})) with input as orders
 	not lib.during(object.union(hours, {"days": lib.weekdays})) with input as orders
 }
+
+test_running_a_tool_is_about_its_exact_name if {
+	run := object.union(question("execute", "", ""), {"access": {"target": {"kind": "tool", "id": "report"}}})
+	lib.runs({"report", "other"}) with input as run
+	lib.runs(["report"]) with input as run
+	every names in [set(), {"reports"}, {"Report"}, {"*"}] {
+		not lib.runs(names) with input as run
+	}
+	every change in [{"kind": "read"}, {"target": {"kind": "prompt", "id": "report"}}] {
+		not lib.runs({"report"}) with input as object.union(run, {"access": change})
+	}
+	not lib.runs({"report"}) with input as question("execute", "", "")
+}

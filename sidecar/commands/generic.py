@@ -1,0 +1,151 @@
+"""Tools outside of the catalog that settings name: nothing is known of what they do, so all of each is one access.
+
+The access is of kind ``execute``, with the tool's name as its target. Policy sees no argument but those that the
+settings name by JSON pointer (RFC 6901), and of those only values without parts: whether ``["EU"]`` is ``"EU"`` is for
+nobody to guess. A tool is pinned like those of the catalog (``sidecar.commands.pinning``).
+
+Source: docs/adr/0017.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+from sidecar.commands.catalog import CATALOG
+from sidecar.errors import CommandNotDerivable
+from sidecar.model import Access, AccessKind, Command, JsonObject, JsonValue, Namespace, Target, TargetKind, ToolCall
+
+NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+"""What MCP 2025-11-25 recommends of tools' names. Nothing else is taken here, so no name looks like another one."""
+
+MAX_POINTERS: Final = 16
+"""Arguments of one tool that policy sees."""
+
+MAX_SEGMENTS: Final = 8
+"""Objects that a pointer goes through."""
+
+MAX_CHARACTERS: Final = 1024
+"""Of a text that policy sees; a longer one is refused, for what is cut is another value."""
+
+_PROTOTYPES: Final = frozenset({"__proto__", "constructor", "prototype"})
+"""Names under which JavaScript finds what no argument holds."""
+
+_SEPARATORS: Final = re.compile(r"[_.-]")
+_NO_SEGMENT: Final = re.compile(r"~(?![01])")
+_WORDS: Final = "a text of at most 1024 characters, a number, true, false or null"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenericTool:
+    """One tool that settings name."""
+
+    name: str
+    pin: str
+    """SHA-256 over what clients are shown of it (``pinning.fingerprint``)."""
+    pointers: tuple[str, ...] = ()
+    """The arguments that policy sees."""
+
+    @property
+    def target(self) -> Target:
+        """What each call of it is about."""
+        return Target(kind=TargetKind.TOOL, id=self.name)
+
+
+GenericTools = Mapping[str, GenericTool]
+"""By name."""
+
+NO_GENERIC_TOOLS: Final[GenericTools] = MappingProxyType({})
+
+
+def name_fault(name: str) -> str:
+    """Return why a tool cannot be named so; empty where it can.
+
+    A name that differs from the catalog's only in case or separators is refused too: a person who reads a grant or a
+    record would take one for the other.
+    """
+    if not NAME.fullmatch(name):
+        return "has a name that is not 1 to 128 letters, digits, _ . or - of ASCII"
+    if _folded(name) in _CATALOGUED:
+        return "is a tool of the catalog, or looks like one; those are derived and need no setting"
+    return ""
+
+
+def pointer_fault(pointer: str) -> str:
+    """Return why this is no pointer to an argument; empty where it is one."""
+    segments = pointer.split("/")
+    if segments[0] or len(segments) < 2 or "" in segments[1:] or _NO_SEGMENT.search(pointer):  # noqa: PLR2004
+        return "is not a JSON pointer to an argument, such as /region"
+    if len(segments) > MAX_SEGMENTS + 1:
+        return f"goes through more than {MAX_SEGMENTS} objects"
+    if _PROTOTYPES.intersection(_steps(pointer)):
+        return "goes through a name that JavaScript keeps for itself"
+    return ""
+
+
+def everywhere(servers: Iterable[GenericTools]) -> GenericTools:
+    """Return the tools of all servers; one that several have is the same to policy (settings hold that)."""
+    return MappingProxyType({name: tool for tools in servers for name, tool in tools.items()})
+
+
+def derive_generic(call: ToolCall, tool: GenericTool) -> Command:
+    """Return the one access that a call of the tool is, with the arguments that policy sees.
+
+    Raises:
+        CommandNotDerivable: an argument that policy sees has parts or is too long, or the call uses ``__proto__``.
+    """
+    _refuse_prototypes(call.arguments)
+    found = {pointer: _value(call.arguments, pointer) for pointer in tool.pointers}
+    access = Access(kind=AccessKind.EXECUTE, namespace=Namespace(), via="/name", target=tool.target)
+    arguments = {pointer: value for pointer, value in found.items() if not isinstance(value, _Absent)}
+    return Command(tool=tool.name, accesses=(access,), arguments=arguments)
+
+
+class _Absent:
+    """The call does not give the argument."""
+
+
+def _value(arguments: JsonObject, pointer: str) -> "bool | int | float | str | _Absent | None":
+    at: JsonValue = arguments
+    for step in _steps(pointer):
+        if not isinstance(at, dict):
+            raise _refused(pointer)
+        if step not in at:
+            return _Absent()
+        at = at[step]
+    if isinstance(at, dict | list) or (isinstance(at, str) and len(at) > MAX_CHARACTERS):
+        raise _refused(pointer)
+    return at
+
+
+def _refused(pointer: str) -> CommandNotDerivable:
+    return CommandNotDerivable("malformed", f"This must be {_WORDS}: policy decides by it.", f"/arguments{pointer}")
+
+
+def _refuse_prototypes(arguments: JsonObject) -> None:
+    """Refuse a key by which a server in JavaScript reads an argument that is not there (reference, section 2.5)."""
+    if b"__proto__" not in msgspec.json.encode(arguments):
+        return
+    level: list[JsonValue] = [arguments]
+    while level:
+        node = level.pop()
+        if isinstance(node, dict):
+            if "__proto__" in node:
+                raise CommandNotDerivable("key_refused", "Leave the key __proto__ out.", "/arguments")
+            level.extend(node.values())
+        elif isinstance(node, list):
+            level.extend(node)
+
+
+def _steps(pointer: str) -> list[str]:
+    return [segment.replace("~1", "/").replace("~0", "~") for segment in pointer.split("/")[1:]]
+
+
+def _folded(name: str) -> str:
+    return _SEPARATORS.sub("", name).casefold()
+
+
+_CATALOGUED: Final = frozenset(map(_folded, CATALOG))
