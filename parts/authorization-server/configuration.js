@@ -8,6 +8,7 @@
 //   clients        {id: {metadata: {…}, claims: {…}, introspects, exchanges: {from, to, scopes}}}; the metadata is that
 //                  of RFC 7591; `claims` are for tokens of its own; `exchanges` is read by token_exchange.js
 //   registration   whether clients may register themselves (RFC 7591)
+//   origins        [origin]: of pages that are clients; origins.js says what they may. A page of another may nothing
 import { createPrivateKey, generateKeyPairSync } from "node:crypto";
 import { readFile } from "node:fs/promises";
 
@@ -24,8 +25,8 @@ export async function read(file) {
   } catch (error) {
     throw new ConfigurationError(`${file}: ${error.message}`);
   }
-  const { issuer, listen = "", keys = [], resources, people = {}, clients = {}, registration = false } = members(
-    given, "the configuration", ["issuer", "listen", "keys", "resources", "people", "clients", "registration"],
+  const { issuer, listen = "", keys = [], resources, people = {}, clients = {}, registration = false, origins = [] } = members(
+    given, "the configuration", ["issuer", "listen", "keys", "resources", "people", "clients", "registration", "origins"],
   );
   const url = own(issuer);
   return {
@@ -37,6 +38,7 @@ export async function read(file) {
     people: new Map(entries(people, "people").map(([name, entry]) => [name, person(name, entry)])),
     clients: new Map(entries(clients, "clients").map(([id, entry]) => [id, client(id, entry)])),
     registration: of(registration, "boolean", "registration"),
+    origins: new Set(texts(origins, "origins").map(origin)),
   };
 }
 
@@ -47,6 +49,15 @@ function own(issuer) {
     throw new ConfigurationError("issuer: an address such as http://127.0.0.1:9000 is needed, of this machine only");
   }
   return url;
+}
+
+/** An origin as browsers write it; never `null`, which every sandboxed page has, and no pattern. */
+function origin(text) {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url?.origin !== text || !["http:", "https:"].includes(url.protocol) || text.includes("*")) {
+    throw new ConfigurationError(`origins: ${text} is not one as browsers send it, such as http://localhost:6274`);
+  }
+  return text;
 }
 
 function address(text) {

@@ -40,7 +40,7 @@ export class Pages {
   }
 
   async #page(request, response, step, query) {
-    const { uid, prompt, params, session } = await this.#provider.interactionDetails(request, response);
+    const { uid, prompt, params, session, grantId } = await this.#provider.interactionDetails(request, response);
     const finish = (result, merge) =>
       this.#provider.interactionFinished(request, response, result, { mergeWithLastSubmission: merge });
     const client = await this.#provider.Client.find(params.client_id);
@@ -54,7 +54,10 @@ export class Pages {
     }
     if (step === "deny") return finish({ error: "access_denied", error_description: "the user said no" }, false);
     if (prompt.name === "login" || query === "as=other") return send(response, 200, login(uid, client));
-    if (step === "consent") return finish({ consent: { grantId: await this.#grant(prompt, params, session) } }, true);
+    if (step === "consent") {
+      const id = await this.#grant(prompt, params, session, grantId);
+      return finish({ consent: { grantId: id } }, true);
+    }
     return send(response, 200, this.#consent(uid, prompt, params, session, client));
   }
 
@@ -64,9 +67,12 @@ export class Pages {
     return timingSafeEqual(digest(person?.password ?? ""), digest(password)) && person !== undefined;
   }
 
-  async #grant({ details }, params, session) {
-    const known = session.grantId && (await this.#provider.Grant.find(session.grantId));
-    const grant = known || new this.#provider.Grant({ accountId: session.accountId, clientId: params.client_id });
+  /** What the same user allowed the same client before stays: else the rest would be asked for once more. */
+  async #grant({ details }, params, session, grantId) {
+    const own = { accountId: session.accountId, clientId: params.client_id };
+    const known = grantId && (await this.#provider.Grant.find(grantId));
+    const same = known && known.accountId === own.accountId && known.clientId === own.clientId;
+    const grant = same ? known : new this.#provider.Grant(own);
     if (details.missingOIDCScope) grant.addOIDCScope(details.missingOIDCScope.join(" "));
     for (const [resource, scopes] of Object.entries(details.missingResourceScopes ?? {})) {
       grant.addResourceScope(resource, scopes.join(" "));

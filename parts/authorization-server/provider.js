@@ -1,14 +1,15 @@
 // From the configuration to oidc-provider, which is the authorization server; what is here are its settings.
 import Provider, { errors } from "oidc-provider";
 
-import { GRANT as EXCHANGE, exchange } from "./token_exchange.js";
+import { pagesOf } from "./origins.js";
 import { problem } from "./pages.js";
+import { GRANT as EXCHANGE, exchange } from "./token_exchange.js";
 
 const HOUR = 3600;
 
 /** Build the provider; `secrets` sign its cookies. */
 export function provide(configuration, stores, secrets) {
-  const { issuer, keys, resources, people, clients, registration } = configuration;
+  const { issuer, keys, resources, people, clients, registration, origins } = configuration;
   const [signing] = keys;
   const acting = new WeakMap(); // access token → the actor chain of a token exchange
 
@@ -73,6 +74,7 @@ export function provide(configuration, stores, secrets) {
       Session: 8 * HOUR,
     },
   });
+  provider.use(pagesOf(origins, issuer));
   provider.on("server_error", (_, error) => console.error(error));
   if ([...clients.values()].some((client) => client.exchanges)) {
     const { handler, parameters } = exchange(provider, configuration, acting);

@@ -25,6 +25,9 @@ PROGRAM: Final = "demo-authorization-server"
 CALLBACK: Final = "http://127.0.0.1/callback"
 """Where the demo's own clients are sent back to, at any port (RFC 8252 section 7.3)."""
 
+INSPECTOR: Final = ("http://localhost:6274", "http://127.0.0.1:6274")
+"""The page of the MCP Inspector, which is a client of its own in version 1: where it is unless told otherwise."""
+
 START_SECONDS: Final = 30.0
 PASSWORD_BYTES: Final = 9
 
@@ -73,6 +76,7 @@ def _configuration(issuer: str, resource: str, passwords: Mapping[str, str]) -> 
         },
         "clients": {agent: {"metadata": _metadata(agent)} for agent in {person.agent for person in EVERYBODY}},
         "registration": True,
+        "origins": [*INSPECTOR],
     }
 
 

@@ -183,10 +183,10 @@ class _Edge:
         match request.method:
             case "GET" | "HEAD":
                 return web.Response(body=self._metadata, content_type=admission.JSON, headers=readable)
-            case "OPTIONS":  # a browser client adds MCP-Protocol-Version, which is not a header of simple requests
+            case "OPTIONS":  # clients in pages add headers that simple requests do not have; Inspector 1.0.3 both
                 allowed = {
                     "Access-Control-Allow-Methods": "GET, HEAD",
-                    "Access-Control-Allow-Headers": "MCP-Protocol-Version",
+                    "Access-Control-Allow-Headers": "MCP-Protocol-Version, Content-Type",
                 }
                 return web.Response(status=204, headers=readable | allowed)
             case _:

@@ -166,6 +166,7 @@ async def test_the_metadata_is_public_and_readable_by_scripts(endpoint: Endpoint
         }
         preflight = await endpoint.ask("OPTIONS", path, Access_Control_Request_Headers="mcp-protocol-version")
         assert preflight.status == 204
+        assert preflight.headers["access-control-allow-headers"] == "MCP-Protocol-Version, Content-Type"
         assert (await endpoint.ask("POST", path)).status == 405
     assert (await endpoint.ask("GET", METADATA + "/other")).status == 404
 
