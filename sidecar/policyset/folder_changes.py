@@ -15,7 +15,7 @@ Snapshot = tuple[tuple[str, int, int, int, int], ...]
 """Path, size, modification and change time in nanoseconds, and inode of every file, sorted. The change time cannot be
 set by the writer of the file, so that an edit of equal size with a restored date is still seen."""
 
-_LOOKS: Final = 10
+_LOOKS: Final = 4
 """In the time for which a folder has to be at rest."""
 _SHORTEST_S: Final = 0.02
 """Between two looks; the times in a snapshot may be 10 ms apart for two writes (Linux, ``CONFIG_HZ=100``)."""

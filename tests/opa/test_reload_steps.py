@@ -207,12 +207,12 @@ async def test_what_is_wrong_with_a_folder_waits_for_the_rest_too(make_policies:
 async def test_looking_takes_a_small_part_of_the_time_and_is_done_at_least_once_a_period(tmp_path: Path) -> None:
     """A pause grows with what the last look took, up to one period."""
     watch = FolderWatch(tmp_path, rest_s=LONG_S, seen=())
-    assert watch.pause_s() == LONG_S / 10
-    watch.look_s = LONG_S / 200
     assert watch.pause_s() == LONG_S / 4
+    watch.look_s = LONG_S / 100
+    assert watch.pause_s() == LONG_S / 2
     watch.look_s = LONG_S
     assert watch.pause_s() == LONG_S
-    short = FolderWatch(tmp_path, rest_s=0.1, seen=())
+    short = FolderWatch(tmp_path, rest_s=0.06, seen=())
     assert short.pause_s() == 0.02
 
 
