@@ -27,6 +27,7 @@ from sidecar.policyset.containment import misplaced
 from sidecar.policyset.data_lines import has_data
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import CAPABILITIES, SCHEMAS, PolicySet, store
+from sidecar.policyset.groups import nearly_routed
 from sidecar.policyset.mentions import Mentions, mentions_of
 from sidecar.policyset.module_lint import ModuleReport, lint_module, uncalled
 from sidecar.policyset.modules import batches, is_team_module, module_key, team_of, text_of, uncalled_of_teams
@@ -224,6 +225,7 @@ class SetChecker:
         for team in policies.teams:
             modules = {path: mentions for path, mentions in served.items() if team_of(path) == team}
             found += names.unresolved(modules, library, team, policies)
+            found += nearly_routed(modules, policies)
             patterns += names.patterns_of(modules, library, team, policies)
         tried = names.patterns(patterns)
         if patterns and (digest := hashlib.sha256(tried).digest()) != self._readable:

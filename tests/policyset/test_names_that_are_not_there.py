@@ -289,3 +289,33 @@ def test_a_duplicate_is_found_exactly_where_the_strict_reader_refuses(value: obj
         assert first_duplicate(text) is not None
     else:
         assert first_duplicate(text) is None
+
+
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        ('lib.in_group("red")', "no route names the group red: did you mean reds?"),
+        ('lib.in_any_group({"loaders", "bleus"})', "no route names the group bleus: did you mean blues?"),
+        ('lib.in_group_of("https://a.example", "redss")', "no route names the group redss: did you mean reds?"),
+        ('lib.in_group("reds")', None),
+        ('lib.in_group("cleared-for-secrets")', None),  # a second group of somebody whose first one has a route
+        ("some group in mine.readers\n\tlib.in_group(group)", None),
+    ],
+    ids=["nearly", "nearly, of several", "nearly, of an issuer", "routed", "another group", "by a variable"],
+)
+async def test_a_group_that_is_nearly_a_routed_one_is_warned_of(
+    policies: Path, red: Write, opa_binary: str, condition: str, said: str | None
+) -> None:
+    red("more.rego", HEAD + f'used if mine.readers\n\ngrant contains {{"id": "g"}} if {{\n\t{condition}\n}}\n')
+    found = [(one.line, one.severity, one.message) for one in await examined(policies, opa_binary)]
+    assert found == ([] if said is None else [(9, Severity.WARNING, said)])
+
+
+async def test_no_group_is_warned_of_where_routes_name_them_by_patterns(
+    policies: Path, red: Write, opa_binary: str
+) -> None:
+    data = json.loads((policies / "platform/data.json").read_text())  # noqa: TID251 - the repository's own file
+    data["mcp"]["platform"]["routes"][0]["groups"].append("red*")
+    (policies / "platform/data.json").write_text(json.dumps(data))
+    red("more.rego", HEAD + 'used if mine.readers\n\ngrant contains {"id": "g"} if lib.in_group("red")\n')
+    assert await examined(policies, opa_binary) == []
