@@ -12,6 +12,7 @@ import pytest
 
 from sidecar.model import Trait
 from tests import parts
+from tests.patience import HANG_S
 from tests.terminal import ACTS, on_a_terminal
 
 POLICIES = parts.ROOT / "policies"
@@ -41,7 +42,7 @@ def run(document: Any, *options: str, policies: Path | None = POLICIES) -> subpr
         input=document if isinstance(document, str) else json.dumps(document),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=False,
     )
 
@@ -283,11 +284,11 @@ def test_a_case_is_decided_again_as_it_was_printed(tmp_path: Path, groups: tuple
     (policies / "cases/kept.json").write_text(done.stdout)
     paths = ["platform", "system", *sorted(f"teams/{team.name}" for team in (policies / "teams").iterdir())]
     command = [str(parts.BIN / "opa"), "test", "--timeout", "60s", "--run", "test_case", *paths, "mcp.cases:cases"]
-    tested = subprocess.run(command, cwd=policies, capture_output=True, text=True, timeout=60, check=False)
+    tested = subprocess.run(command, cwd=policies, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert tested.returncode == 0, tested.stdout + tested.stderr
     case["decision"]["allow"] = not case["decision"]["allow"]
     (policies / "cases/kept.json").write_text(json.dumps(document))
-    assert subprocess.run(command, cwd=policies, capture_output=True, timeout=60, check=False).returncode != 0
+    assert subprocess.run(command, cwd=policies, capture_output=True, timeout=HANG_S, check=False).returncode != 0
 
 
 def test_what_policy_is_not_asked_about_is_no_case() -> None:

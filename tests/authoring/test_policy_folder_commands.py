@@ -15,6 +15,7 @@ import pytest
 from sidecar.authoring import kit
 from sidecar.authoring.checking import CheckReport
 from tests import parts
+from tests.patience import HANG_S
 
 POLICIES = parts.ROOT / "policies"
 OPA = str(parts.BIN / "opa")
@@ -30,7 +31,7 @@ def run(*arguments: str, cwd: Path = parts.ROOT, stdin: str = "", **settings: st
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_S,
         check=False,
     )
 
@@ -87,7 +88,7 @@ async def test_so_does_one_that_watches(misspelt: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("SIDECAR_CONFIG", str(misspelt))
     told: asyncio.Queue[CheckReport] = asyncio.Queue()
     watching = asyncio.create_task(kit.watch_checks(POLICIES, OPA, (), told.put_nowait))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         report = await told.get()
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)

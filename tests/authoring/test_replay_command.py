@@ -22,6 +22,7 @@ from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import PdpAnswer, Question
 from tests import parts
 from tests.authoring.traffic import ANALYST, HR, POLICIES, REGIONAL, SERVERS, STRANGER, Book, decided, path, text
+from tests.patience import HANG_S
 from tests.terminal import ACTS, on_a_terminal
 
 SNOOPER = replace(ANALYST, database="hr", collection="salaries")
@@ -35,7 +36,7 @@ def run(*options: str, stdin: bytes | None = None, **environment: str) -> subpro
         cwd=parts.ROOT,
         input=stdin,
         capture_output=True,
-        timeout=120,
+        timeout=HANG_S,
         check=False,
     )
 

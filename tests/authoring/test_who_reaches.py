@@ -19,6 +19,7 @@ from sidecar.authoring.who_in_words import print_who
 from sidecar.commands import ToolGroup
 from sidecar.errors import ConfigurationError
 from tests.parts import BIN, ROOT
+from tests.patience import HANG_S
 
 pytestmark = pytest.mark.real
 
@@ -153,7 +154,7 @@ def test_the_command_says_so_where_nobody_owns_the_place() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "nothing.there has no owner: every call on it is refused\n")

@@ -15,6 +15,7 @@ from sidecar.demo import database as demo_database
 from sidecar.demo.identities import ANALYST
 from tests import programs
 from tests.integration.deployment import deployed
+from tests.patience import HANG_S
 
 URL = "https://mcp.corp.example/mcp"
 SECRET = "mongodb://user:a-password-of-the-database@db.example/"
@@ -116,6 +117,6 @@ def inspected(config: Path, token: str) -> dict[str, Any]:
     call = ["--tool-name", "count", "--tool-arg", "connectionId=preconfigured", "database=sales", "collection=orders"]
     command = [program, "--cli", "--config", str(config), "--server", "mongodb", "--method", "tools/call", *call]
     header = ["--header", f"Authorization: Bearer {token}"]
-    done = subprocess.run([*command, *header], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([*command, *header], capture_output=True, text=True, timeout=HANG_S, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return msgspec.json.decode(done.stdout, type=dict[str, Any])

@@ -23,9 +23,10 @@ from sidecar.demo.identities import ANALYST
 from sidecar.store.file import FileAuditSink
 from tests import parts
 from tests.integration.deployment import deployed, wait_until
+from tests.patience import HANG_S
 from tests.signer import Signer
 
-SERVE_DEADLINE_S = 60
+SERVE_DEADLINE_S = HANG_S
 
 
 def run(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

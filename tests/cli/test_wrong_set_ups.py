@@ -23,6 +23,7 @@ import pytest
 from sidecar import app, settings
 from sidecar.errors import ConfigurationError
 from tests import parts
+from tests.patience import HANG_S
 from tests.signer import ISSUER, Signer
 
 START_S = 40.0
@@ -593,7 +594,7 @@ def test_the_command_prints_that_line_and_ends_with_78(good: SetUp, wrong: str) 
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=HANG_S,
     )
     assert done.returncode == 78
     assert done.stdout == ""

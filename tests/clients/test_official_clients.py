@@ -18,6 +18,7 @@ from sidecar.demo import database as demo_database
 from sidecar.demo.identities import ANALYST, LOADER
 from tests import parts
 from tests.integration.deployment import Deployment, deployed
+from tests.patience import HANG_S
 
 HERE = Path(__file__).parent
 PARTS = parts.ROOT / ".parts"
@@ -100,7 +101,7 @@ def test_a_session_outlives_every_refusal(deployment: Deployment, client: str) -
     for refusal in (*refusals.values(), UNKNOWN):
         steps += [refusal, FINE]
     command = [*CLIENTS[client], deployment.url, deployment.token(ANALYST)]
-    run = subprocess.run(command, input=json.dumps(steps), capture_output=True, text=True, timeout=120, check=False)
+    run = subprocess.run(command, input=json.dumps(steps), capture_output=True, text=True, timeout=HANG_S, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     _, tools, first, *outcomes, last = json.loads(run.stdout)  # noqa: TID251 - the script's own answer
     found = dict(zip((*refusals, "an unknown tool"), zip(outcomes[::2], outcomes[1::2], strict=True), strict=True))
@@ -139,7 +140,7 @@ def session(client: str, running: Deployment) -> subprocess.CompletedProcess[str
     """Look, try to load, and look again, twice."""
     command = [*CLIENTS[client], running.url, running.token(READER)]
     steps = json.dumps([LOOK, LOAD, LOOK])
-    return subprocess.run(command, input=steps, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, input=steps, capture_output=True, text=True, timeout=HANG_S, check=False)
 
 
 @pytest.mark.parametrize("client", CLIENTS)

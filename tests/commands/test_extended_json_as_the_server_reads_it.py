@@ -28,6 +28,7 @@ from sidecar.commands.derive import derive
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import ToolCall
 from tests import parts
+from tests.patience import HANG_S
 
 COLL: dict[str, Any] = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 READER: Final = Path(__file__).with_name("read_ejson.mjs")
@@ -294,7 +295,7 @@ def read_by_server(values: list[Any]) -> list[dict[str, str]]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=HANG_S,
     )
     return [json.loads(line) for line in done.stdout.splitlines()]  # noqa: TID251
 

@@ -21,6 +21,7 @@ from tests import parts
 from tests.clients.test_log_in import TYPING, counted, outcome
 from tests.hours import policies_on
 from tests.parts import ROOT
+from tests.patience import HANG_S
 
 TOUR = [
     ("alice", "find", "allowed", "analytics/analysts-read-orders"),
@@ -127,7 +128,7 @@ def assert_intact(command: str, folder: Path, records: int) -> None:
         env=surroundings(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

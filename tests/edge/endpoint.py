@@ -30,6 +30,7 @@ from sidecar.oauth import Binding, Nonces, TrustedIssuer
 from sidecar.oauth.key_sets import FileKeySet
 from sidecar.oauth.verifier import JwtVerifier
 from sidecar.ports import AttributeValue, AuditReceipt, Metrics, PdpAnswer, Question, Tracer
+from tests.patience import HANG_S
 
 ISSUER = "https://idp.corp.example"
 RESOURCE = "http://mcp.corp.example/mcp"
@@ -160,7 +161,7 @@ class Endpoint:
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(pause)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG_S):
                 received = await reader.read()
         except ConnectionError:
             received = b""

@@ -21,6 +21,7 @@ from sidecar.system import thumbprint_of
 from tests import parts
 from tests.edge.endpoint import INITIALIZE, PING, Endpoint, encoded, request, running, token
 from tests.edge.test_tls import issue, trusting
+from tests.patience import HANG_S
 
 Files = tuple[Path, Path]
 LOOPBACK = TrustedProxies(networks=(ip_network("127.0.0.0/8"),))
@@ -270,7 +271,7 @@ async def nginx(folder: Path, here: World, port: int) -> AsyncIterator[None]:
         "nginx", "-p", str(folder), "-c", str(configuration), "-e", str(folder / "nginx.log")
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_S):
             while not await listens(port):
                 assert process.returncode is None, (folder / "nginx.log").read_text()
                 await asyncio.sleep(0.05)

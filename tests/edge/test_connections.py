@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sidecar.edge.connections import CROWDED_S, ConnectionLimits, Connections, Ending, address_of
 from sidecar.edge.server import ServerLimits
 from tests.edge.endpoint import INITIALIZE, encoded, head, request, running, token
+from tests.patience import HANG_S
 
 
 class Wire:
@@ -154,7 +155,7 @@ async def silent(port: int, count: int) -> list[tuple[asyncio.StreamReader, asyn
 
 async def closed_by_the_server(reader: asyncio.StreamReader) -> bool:
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             return await reader.read() == b""
     except ConnectionError:
         return True
@@ -195,7 +196,7 @@ async def test_an_open_stream_is_not_pushed_out(tmp_path: Path) -> None:
         await reader.readuntil(b": keep-alive\n\n")
         idle = await silent(endpoint.port, 12)
         endpoint.pep.tools_changed()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             assert await reader.readuntil(b"list_changed")
         for _, wire in [*idle, (reader, writer)]:
             wire.close()
@@ -212,7 +213,7 @@ async def test_who_says_nothing_or_stops_within_a_head_is_cut_off_and_a_slow_bod
         assert await closed_by_the_server(half)
         await asyncio.sleep(0.4)
         slow_writer.write(body)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             assert b" 200 " in await slow.readline()
         for writer in (mute_writer, half_writer, slow_writer):
             writer.close()

@@ -30,6 +30,7 @@ from tests.edge.endpoint import (
     running,
     token,
 )
+from tests.patience import HANG_S
 
 METADATA = "/.well-known/oauth-protected-resource"
 WHERE = 'resource_metadata="http://mcp.corp.example/.well-known/oauth-protected-resource/mcp"'
@@ -317,7 +318,7 @@ async def cut_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tr
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while not condition():  # noqa: ASYNC110 - what is waited for is on the other side of a socket
             await asyncio.sleep(0.01)
 
@@ -577,7 +578,7 @@ class TestStreams:
         first, first_writer = await self.listen(endpoint, session)
         second, second_writer = await self.listen(endpoint, session)
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             assert (await first.read()).endswith(b"0\r\n\r\n"), "the earlier one has ended"
             endpoint.pep.tools_changed()
             assert await second.readuntil(b"list_changed")
@@ -594,7 +595,7 @@ class TestStreams:
         assert (await endpoint.ask(body=encoded(PING), Mcp_Session_Id=session)).status == 200
         assert (await endpoint.ask(body=encoded(PING), Mcp_Session_Id=other)).status == 404
         endpoint.pep.tools_changed()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             assert await reader.readuntil(b"list_changed")
         writer.close()
 
@@ -607,7 +608,7 @@ class TestStreams:
         assert (await endpoint.ask("GET", Mcp_Session_Id=session, MCP_Protocol_Version="2024-11-05")).status == 400
         endpoint.pep.tools_changed()
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             assert await reader.readuntil(b"list_changed")
         writer.close()
 
@@ -629,7 +630,7 @@ class TestStreams:
         limits = ServerLimits(shutdown_s=30)
         async with running(tmp_path, limits) as endpoint:
             reader, writer = await self.listen(endpoint, await endpoint.open_session())
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG_S):
                 await endpoint.runner.cleanup()
                 rest = await reader.read()
             assert rest.endswith(b"0\r\n\r\n")

@@ -7,13 +7,16 @@ import sys
 import pytest
 
 from tests import parts
+from tests.patience import HANG_S
 
 FIND = {"name": "find", "arguments": {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}}
 
 
 def run(text, *options):
     command = [sys.executable, "-m", "sidecar", "inspect", *options]
-    return subprocess.run(command, input=text.encode(), capture_output=True, cwd=parts.ROOT, timeout=60, check=False)
+    return subprocess.run(
+        command, input=text.encode(), capture_output=True, cwd=parts.ROOT, timeout=HANG_S, check=False
+    )
 
 
 def read(output):

@@ -12,6 +12,7 @@ from sidecar.demo import database as demo_database
 from sidecar.demo.identities import ANALYST, Person
 from tests import parts
 from tests.integration.deployment import HR_ADMIN, Deployment, search_path
+from tests.patience import HANG_S
 from tests.signer import ISSUER
 
 pytestmark = pytest.mark.real
@@ -64,7 +65,7 @@ def decided(deployment: Deployment, person: Person, call: tuple[str, dict[str, A
         input=json.dumps({"claims": claims, "call": {"name": call[0], "arguments": call[1]}}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=False,
     )
     assert done.returncode in {0, 1}, done.stderr

@@ -6,6 +6,7 @@ import sys
 from sidecar.audit.chain import verify
 from sidecar.demo.identities import ANALYST, LOADER
 from tests import parts
+from tests.patience import HANG_S
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 
@@ -73,4 +74,4 @@ async def test_audit_verify_proves_the_file_and_finds_a_changed_record(deploymen
 
 def audit_verify(file):
     command = [sys.executable, "-m", "sidecar", "audit", "verify", str(file)]
-    return subprocess.run(command, cwd=parts.ROOT, capture_output=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=parts.ROOT, capture_output=True, timeout=HANG_S, check=False)

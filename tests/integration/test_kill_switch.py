@@ -26,11 +26,12 @@ from sidecar.upstream.environment import mongodb_environment
 from tests import parts
 from tests.hours import policies_on
 from tests.integration.deployment import deployed, search_path, wait_until
+from tests.patience import HANG_S
 from tests.signer import ISSUER
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 STAGING = {**ORDERS, "database": "staging"}
-PATIENCE_S = 60
+PATIENCE_S = HANG_S
 FENCE_READER = Person(user="fay", agent="fence-desk", groups=ANALYST.groups, scopes=ANALYST.scopes)
 FENCE_WRITER = Person(user="fred", agent=LOADER.agent, groups=LOADER.groups, scopes=LOADER.scopes)
 

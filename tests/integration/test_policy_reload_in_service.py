@@ -14,6 +14,7 @@ from sidecar.demo.identities import ANALYST
 from sidecar.policyset.folder import PolicySet
 from tests import parts
 from tests.integration.deployment import deployed, search_path, wait_until
+from tests.patience import HANG_S
 from tests.terminal import ACTS, on_a_terminal
 
 pytestmark = pytest.mark.real
@@ -152,7 +153,7 @@ def test_a_bad_set_at_the_start_is_status_78_with_file_and_line(policies: Path, 
             env={"PATH": search_path(), "SIDECAR_CONFIG": str(running.folder / "sidecar.toml")},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANG_S,
             check=False,
         )
     assert done.returncode == 78

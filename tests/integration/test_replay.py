@@ -13,6 +13,7 @@ from sidecar.demo.identities import ANALYST, LOADER, STRANGER
 from tests import parts
 from tests.hours import policies_on
 from tests.integration.deployment import HR_ADMIN, deployed, search_path
+from tests.patience import HANG_S
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 SALARIES = {"connectionId": "preconfigured", "database": "hr", "collection": "salaries"}
@@ -58,7 +59,7 @@ def replay(file, policies, *options, **environment):
         cwd=parts.ROOT,
         env={"PATH": search_path(), **environment},
         capture_output=True,
-        timeout=60,
+        timeout=HANG_S,
         check=False,
     )
 

@@ -12,6 +12,7 @@ from sidecar.demo.identities import ANALYST
 from sidecar.policyset.folder import PolicySet
 from tests import parts
 from tests.integration.deployment import deployed, search_path, wait_until
+from tests.patience import HANG_S
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 SALARIES = {"connectionId": "preconfigured", "database": "hr", "collection": "salaries"}
@@ -214,7 +215,7 @@ def test_the_same_set_in_the_serving_place_is_status_78(tmp_path, database, cand
             },
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANG_S,
             check=False,
         )
     assert done.returncode == 78

@@ -19,6 +19,7 @@ from sidecar.demo import database as demo_database
 from sidecar.demo.identities import Person
 from tests import parts
 from tests.integration.deployment import Deployment, deployed, search_path
+from tests.patience import HANG_S
 from tests.signer import ISSUER
 
 EXPORTER = Person(user="eve", agent="claude-desktop", groups=("exporters",), scopes=("mongodb:read", "mongodb:export"))
@@ -163,7 +164,7 @@ def command(deployment: Deployment, *words: str, given: object = None) -> subpro
         input=json.dumps(given),
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=HANG_S,
         check=False,
     )
 

@@ -11,6 +11,7 @@ from sidecar.demo import database as demo_database
 from sidecar.demo.identities import ANALYST
 from tests import parts
 from tests.integration.deployment import deployed, search_path, wait_until
+from tests.patience import HANG_S
 
 PIPE = Path(__file__).with_name("altering_pipe.py")
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
@@ -90,7 +91,7 @@ def test_inspect_prints_the_comparison(upgraded):
         env={"PATH": search_path(), "SIDECAR_CONFIG": str(upgraded.folder / "sidecar.toml")},
         cwd=parts.ROOT,
         capture_output=True,
-        timeout=60,
+        timeout=HANG_S,
         check=False,
     )
     assert done.returncode == 1

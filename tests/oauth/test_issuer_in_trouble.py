@@ -25,6 +25,7 @@ from tests.oauth.test_introspection import ACTIVE, Asker, asker, endpoint, sessi
 from tests.oauth.test_introspection import present as present_opaque
 from tests.oauth.test_jwt_verification import ABSENT, identified, issuer, jwk
 from tests.oauth.test_jwt_verification import token as access_token
+from tests.patience import HANG_S
 
 COOL_S, STALE_S, CACHE_S = 0.2, 1.5, 0.1
 LIMITS = FetchLimits(timeout_s=20, cooldown_s=COOL_S, retry_s=0.1, max_age_s=0.4, max_stale_s=STALE_S)
@@ -194,7 +195,7 @@ async def test_a_slow_issuer_that_failed_before_holds_up_nobody_whose_key_is_kno
         for _ in range(20):
             assert await here.accepted("first"), "while the question to the issuer is not answered"
             await asyncio.sleep(0)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             while here.authority.asked == asked:  # noqa: ASYNC110 - a server's own counter
                 await asyncio.sleep(0.01)
         assert await here.accepted("first")

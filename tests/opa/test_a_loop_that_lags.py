@@ -10,6 +10,7 @@ import pytest
 from sidecar.opa.hot_standby import HotStandby
 from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import Question
+from tests.patience import HANG_S
 
 pytestmark = pytest.mark.real
 
@@ -24,7 +25,7 @@ async def test_a_loop_that_stands_still_times_out_no_question_and_takes_no_opa_o
         make_policies(),
         directory=runtime,
         timeout_s=TIMEOUT_S,
-        start_timeout_s=60.0,
+        start_timeout_s=HANG_S,
         probe_interval_s=0.3,
     )
     await managed.start(standby=True)

@@ -31,10 +31,11 @@ from sidecar.policyset import bundle_writer
 from sidecar.ports import Question
 from tests import parts
 from tests.opa.outside import DEADLINE_S, HEAD, HONEST, Outside, by_hand, file_server, later, running_opa, unpacked
+from tests.patience import HANG_S
 
 real = pytest.mark.real
 
-PATIENT_S = 60.0
+PATIENT_S = HANG_S
 TEAMS = ("red", "blue")
 SAYS = {"console": True, "trigger": "manual"}
 """``status`` of docs/external-opa.md."""

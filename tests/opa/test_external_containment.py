@@ -42,6 +42,7 @@ from tests.opa.outside import (
     unpacked,
     wait_until,
 )
+from tests.patience import HANG_S
 from tests.policyset.test_refused_at_load import ALLOWED_MODULES, REFUSED_MODULES
 
 Built = dict[str, bytes]
@@ -49,7 +50,7 @@ Built = dict[str, bytes]
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
-PATIENT_S = 60.0
+PATIENT_S = HANG_S
 """More than any question or examination takes on a busy machine; no test waits for it to pass."""
 MAIN = "platform/main.rego"
 BLUE = 'package mcp.teams.blue\n\ngrant contains {"id": "blue"} if "blues" in input.subject.groups\n'

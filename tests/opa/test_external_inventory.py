@@ -31,11 +31,12 @@ from sidecar.policyset.manifest import listing
 from sidecar.ports import Question
 from tests import parts
 from tests.opa.outside import HONEST, ROOTS, Outside, later, process, wait_until
+from tests.patience import HANG_S
 from tests.starting import start_and_stop
 
 real = pytest.mark.real
 
-PATIENT_S = 20.0
+PATIENT_S = HANG_S
 IMPATIENT_S = 1.0
 FIRST = "first"
 
@@ -114,7 +115,7 @@ async def fault(opa: ExternalOpa, question: Question = Question.DECISION) -> Pdp
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         while not await condition():  # noqa: ASYNC110 - the condition is another process's, there is no event
             await asyncio.sleep(0.05)
 
@@ -308,8 +309,11 @@ async def test_whoever_cannot_wait_is_refused_and_the_examination_goes_on(opa: s
 
 @real
 @pytest.mark.parametrize("path", [MODULES, BUNDLES])
-async def test_a_set_that_is_not_the_same_before_and_after_is_not_accepted(opa: str, path: str) -> None:
+async def test_a_set_that_is_not_the_same_before_and_after_is_not_accepted(
+    opa: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The near miss is the same change once: the set is at rest when it is looked at again."""
+    monkeypatch.setattr("sidecar.opa.external._LOOK_S", HANG_S)
     async with proxied(opa) as proxy:
         for times in (1, 100):
 

@@ -26,10 +26,11 @@ from sidecar.policyset.folder import PolicySet
 from sidecar.ports import Question
 from tests import parts
 from tests.integration.deployment import Deployment, deployed
+from tests.patience import HANG_S
 
 pytestmark = pytest.mark.real
 
-PATIENT_S = 20.0
+PATIENT_S = HANG_S
 KEY_ID = "platform"
 
 
@@ -101,7 +102,7 @@ def run_opa(opa_binary: str, tmp_path: Path) -> Iterator[Run]:
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         while not await condition():  # noqa: ASYNC110 - the condition is another process's, there is no event
             await asyncio.sleep(0.05)
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.opa.fair_turns import MAX_WAITING, FairTurns, TooManyWaiting
+from tests.patience import HANG_S
 
 
 async def in_order(places: list[str]) -> list[str]:
@@ -70,7 +71,7 @@ async def test_who_gives_up_costs_nobody_a_turn(moment: int) -> None:
     for _ in range(moment - 1):
         await asyncio.sleep(0)
     leaving.cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         assert await staying == "b"
         async with turns.turn("next"):
             pass

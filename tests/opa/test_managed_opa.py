@@ -22,11 +22,12 @@ from sidecar.opa.managed import MIN_MEMORY_BYTES, ManagedOpa
 from sidecar.ports import DecisionPoint, PdpAnswer, Question
 from tests.opa.small_policies import MAIN
 from tests.parts import ROOT
+from tests.patience import HANG_S
 from tests.starting import start_and_stop
 
 pytestmark = pytest.mark.real
 
-PATIENT_S = 20.0
+PATIENT_S = HANG_S
 SECRET = "alice@corp.example"
 
 Policies = Callable[..., Path]
@@ -45,7 +46,7 @@ def managed(opa_binary: str, runtime: Path) -> Managed:
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         while not await condition():  # noqa: ASYNC110 - the condition is another process's, there is no event
             await asyncio.sleep(0.02)
 
@@ -501,7 +502,7 @@ from pathlib import Path
 from sidecar.opa.managed import ManagedOpa
 
 async def main():
-    opa = ManagedOpa(sys.argv[1], Path(sys.argv[2]), directory=Path(sys.argv[3]), timeout_s=20.0, start_timeout_s=60.0)
+    opa = ManagedOpa(sys.argv[1], Path(sys.argv[2]), directory=Path(sys.argv[3]), timeout_s=20.0, start_timeout_s=300.0)
     await opa.start()
     print(opa.pid, flush=True)
     await asyncio.Event().wait()

@@ -24,10 +24,11 @@ from sidecar.opa import client as client_module
 from sidecar.opa.client import Endpoint, OpaClient
 from sidecar.opa.memo import Memo
 from sidecar.ports import Question
+from tests.patience import HANG_S
 
 GOOD = b'{"decision_id":"d-1","provenance":{"bundles":{"p":{"revision":"r1"}}},"result":{"allow":false}}'
 SECRET = "alice@corp.example"
-PATIENT_S = 20.0
+PATIENT_S = HANG_S
 """Where the fault itself must end the question, so that a deadline cannot pass for it."""
 IMPATIENT_S = 0.3
 

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import Question
+from tests.patience import HANG_S
 
 pytestmark = pytest.mark.real
 
@@ -36,7 +37,7 @@ class Receiver:
         return web.Response(content_type="application/x-protobuf")
 
     async def first(self) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             await self._arrived.wait()
 
 

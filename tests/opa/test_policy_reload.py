@@ -20,10 +20,11 @@ from sidecar.policyset.folder import PolicySet
 from sidecar.policyset.folder_changes import snapshot
 from sidecar.ports import Question
 from tests.opa.small_policies import MAIN, TEAM
+from tests.patience import HANG_S
 
 pytestmark = pytest.mark.real
 
-PATIENT_S = 20.0
+PATIENT_S = HANG_S
 LOOK_S = 0.05
 Policies = Callable[..., Path]
 Managed = Callable[..., ManagedOpa]
@@ -46,7 +47,7 @@ def managed(opa_binary: str, runtime: Path) -> Managed:
 
 
 async def eventually(condition: Callable[[], bool | Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         while True:
             found = condition()
             if found if isinstance(found, bool) else await found:

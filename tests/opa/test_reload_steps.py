@@ -16,6 +16,7 @@ from sidecar.policyset.folder import PolicySet
 from sidecar.policyset.folder_changes import FolderWatch, Snapshot, snapshot
 from tests.hours import policies_on
 from tests.opa.test_policy_reload import eventually, left, put, saying, says
+from tests.patience import HANG_S
 
 REST_S = 0.5
 LONG_S = 3600.0
@@ -41,7 +42,7 @@ def wrapped(tmp_path: Path, opa_binary: str) -> Wrapped:
 
 def opa(binary: str, policies: Path, runtime: Path) -> ManagedOpa:
     return ManagedOpa(
-        binary, policies, directory=runtime, timeout_s=20.0, start_timeout_s=60.0, probe_interval_s=60.0, reload_s=0.1
+        binary, policies, directory=runtime, timeout_s=20.0, start_timeout_s=HANG_S, probe_interval_s=60.0, reload_s=0.1
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 from typing_extensions import override
 
 from tests.parts import ROOT
+from tests.patience import HANG_S
 
 POLICIES = ROOT / "policies"
 REVISION = "r-test"
@@ -44,7 +45,7 @@ def run_opa(opa_binary: str) -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*arguments: str, root: Path = POLICIES, stdin: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [opa_binary, *arguments], cwd=root, input=stdin, capture_output=True, text=True, timeout=120, check=False
+            [opa_binary, *arguments], cwd=root, input=stdin, capture_output=True, text=True, timeout=HANG_S, check=False
         )
 
     return run

@@ -16,6 +16,7 @@ from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import PolicySet
 from sidecar.policyset.workshop import workshop
 from tests import parts
+from tests.patience import HANG_S
 
 pytestmark = pytest.mark.real
 
@@ -167,7 +168,7 @@ def test_whether_opa_can_read_one_does_not_depend_on_the_name(opa_binary: str) -
     query = "{text: read | some text in input.texts; read := {name | some name in input.names; _ = %s}}"
     command = [opa_binary, "eval", "--format", "raw", "--stdin-input", query % "glob.match(text, null, name)"]
     stdin = json.dumps({"texts": texts, "names": names})
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=HANG_S, check=True)
     answers = json.JSONDecoder().decode(done.stdout)
     counts = {len(answers[text]) for text in texts}
     assert counts == {0, len(names)}

@@ -15,6 +15,7 @@ import pytest
 from sidecar.errors import ConfigurationError
 from sidecar.opa.managed import ManagedOpa
 from tests import parts
+from tests.patience import HANG_S
 from tests.policyset.questions import ALLOWED_BLUE, BOTH, FORBIDDEN, allows, question
 from tests.starting import start_and_stop
 
@@ -85,7 +86,7 @@ async def test_what_names_nothing_that_there_is_does_not_serve(
 ) -> None:
     team_file("data.json", json.dumps({"mcp": {"grants": {"red": {"many": []}}}}))
     team_file("more.rego", f"{HEAD}{REFUSED[name]}\n")
-    opa = ManagedOpa(opa_binary, policies, directory=runtime, timeout_s=DEADLINE_S, start_timeout_s=60.0)
+    opa = ManagedOpa(opa_binary, policies, directory=runtime, timeout_s=DEADLINE_S, start_timeout_s=HANG_S)
     with pytest.raises(ConfigurationError, match=r"teams/red/more\.rego:\d+: "):
         async with opa:
             pass
@@ -99,7 +100,7 @@ async def test_a_hostile_team_widens_nothing_and_keeps_nobody_waiting(
     data = {"many": list(range(100)), "texts": ["aaaaaaaaaa" * 100] * 500}
     team_file("data.json", json.dumps({"mcp": {"grants": {"red": data}}}))
     team_file("more.rego", f"{HEAD}{text}\n")
-    opa = ManagedOpa(opa_binary, policies, directory=runtime, timeout_s=DEADLINE_S, start_timeout_s=60.0)
+    opa = ManagedOpa(opa_binary, policies, directory=runtime, timeout_s=DEADLINE_S, start_timeout_s=HANG_S)
     async with opa:
         process = opa.pid
         assert await allows(opa, ALLOWED_BLUE)
@@ -118,7 +119,7 @@ async def test_four_endless_questions_at_once_do_not_keep_the_others_waiting(
     """As many as there are threads for evaluation: what ends them is the deadline of their own askers."""
     team_file("data.json", json.dumps({"mcp": {"grants": {"red": {"many": list(range(100))}}}}))
     team_file("more.rego", HEAD + HOSTILE["work without end"][0] + "\n")
-    async with ManagedOpa(opa_binary, policies, directory=runtime, timeout_s=DEADLINE_S, start_timeout_s=60.0) as opa:
+    async with ManagedOpa(opa_binary, policies, directory=runtime, timeout_s=DEADLINE_S, start_timeout_s=HANG_S) as opa:
         endless = [asyncio.create_task(allows(opa, FINDS_RED)) for _ in range(4)]
         assert await allows(opa, ALLOWED_BLUE)
         assert await asyncio.gather(*endless) == [False] * 4
@@ -128,7 +129,7 @@ async def test_four_endless_questions_at_once_do_not_keep_the_others_waiting(
 async def test_the_near_miss_an_honest_team_is_allowed_what_it_grants(
     policies: Path, opa_binary: str, runtime: Path
 ) -> None:
-    async with ManagedOpa(opa_binary, policies, directory=runtime, timeout_s=DEADLINE_S, start_timeout_s=60.0) as opa:
+    async with ManagedOpa(opa_binary, policies, directory=runtime, timeout_s=DEADLINE_S, start_timeout_s=HANG_S) as opa:
         assert await allows(opa, FINDS_RED)
         assert await allows(opa, question(("red", "orders", "read"), ("blue", "orders", "read")))
         assert not await allows(opa, question(("red", "orders", "read"), ("blue", "orders", "read"), groups=BOTH[:1]))
@@ -174,6 +175,6 @@ async def test_where_a_view_is_enough_the_broken_grants_of_its_source_are_not_lo
     asked = question(("blue", "orders", "read"), ("red", "stock", "read"))
     asked["accesses"][1]["via_view"] = {"database": "blue", "collection": "orders"}
     async with ManagedOpa(
-        str(parts.installed("opa")), policies, directory=runtime, timeout_s=DEADLINE_S, start_timeout_s=60
+        str(parts.installed("opa")), policies, directory=runtime, timeout_s=DEADLINE_S, start_timeout_s=HANG_S
     ) as opa:
         assert await allows(opa, asked) is alone

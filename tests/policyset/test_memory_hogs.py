@@ -20,6 +20,7 @@ from sidecar.opa.hot_standby import HotStandby
 from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import Question
 from tests import parts
+from tests.patience import HANG_S
 from tests.policyset.questions import ALLOWED_BLUE, allows, question
 
 HOG = (
@@ -30,7 +31,7 @@ HOG = (
 )
 HOGGING = question(("red", "hog", "read"))
 HARMLESS_RED = question(("red", "orders", "read"))
-PATIENT_S = 60.0
+PATIENT_S = HANG_S
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 
 from sidecar.errors import ConfigurationError
 from sidecar.opa.managed import ManagedOpa
+from tests.patience import HANG_S
 from tests.policyset.questions import ALLOWED_BLUE, allows
 
 
@@ -33,20 +34,20 @@ async def test_a_folder_whose_name_ends_like_a_file_empties_nobodys_data(
 ) -> None:
     add_team(policies, name, f'package mcp.teams["{name}"]\n\ngrant contains {{"id": "x"}} if false\n')
     with contextlib.suppress(ConfigurationError):  # refused is fine; what is served decides
-        async with ManagedOpa(opa_binary, policies, directory=runtime, timeout_s=2.0, start_timeout_s=60.0) as opa:
+        async with ManagedOpa(opa_binary, policies, directory=runtime, timeout_s=2.0, start_timeout_s=HANG_S) as opa:
             assert await allows(opa, ALLOWED_BLUE)
 
 
 async def test_a_team_that_has_nothing_yet_stops_nobody(policies: Path, opa_binary: str, runtime: Path) -> None:
     add_team(policies, "green", None)
-    async with ManagedOpa(opa_binary, policies, directory=runtime, timeout_s=2.0, start_timeout_s=60.0) as opa:
+    async with ManagedOpa(opa_binary, policies, directory=runtime, timeout_s=2.0, start_timeout_s=HANG_S) as opa:
         assert await allows(opa, ALLOWED_BLUE)
 
 
 async def test_opa_has_no_bundles_whose_manifests_it_would_read_for_every_question(
     policies: Path, opa_binary: str, runtime: Path
 ) -> None:
-    async with ManagedOpa(opa_binary, policies, directory=runtime, timeout_s=2.0, start_timeout_s=60.0) as opa:
+    async with ManagedOpa(opa_binary, policies, directory=runtime, timeout_s=2.0, start_timeout_s=HANG_S) as opa:
         assert await allows(opa, ALLOWED_BLUE)
         for socket in sockets(runtime):
             async with (

@@ -25,6 +25,7 @@ from sidecar.errors import SidecarError
 from sidecar.model import Access, AccessKind, Command, Namespace, Permit, ToolCall
 from sidecar.upstream.environment import mongodb_environment
 from sidecar.upstream.process import StdioUpstream
+from tests.patience import HANG_S
 from tests.soundness.calls import (
     AWAY,
     COLLECTIONS,
@@ -214,7 +215,9 @@ async def recorded(database: str, command: list[str]) -> AsyncIterator[Session]:
         options = "directConnection=true&compressors=none" + ("&authSource=admin" if at else "")
         uri = f"mongodb://{user}{at}{recorder.address}/?{options}"
         environment = mongodb_environment(uri, read_only=False, tool_groups={ToolGroup.CONNECT, ToolGroup.EXPORT})
-        upstream = StdioUpstream("real", command, environment, timeout_s=60, start_timeout_s=60, ready_wait_s=60)
+        upstream = StdioUpstream(
+            "real", command, environment, timeout_s=60, start_timeout_s=HANG_S, ready_wait_s=HANG_S
+        )
         await upstream.start()
         try:
             yield Session(upstream=upstream, recorder=recorder)

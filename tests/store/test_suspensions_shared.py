@@ -14,6 +14,7 @@ from sidecar.identity import CallerName, Suspendable, Suspension, SuspensionTarg
 from sidecar.store.mongodb.connection import MongoStore
 from sidecar.store.mongodb.suspensions import MongoSuspensions
 from sidecar.system import SystemClock
+from tests.patience import HANG_S
 from tests.store.shared_database import HandClock, way_to
 
 # PyMongo's monitor may be dialling at the moment its client is closed, and leaves that socket to the collector.
@@ -95,7 +96,7 @@ async def stored(uri: str, name: str) -> set[str]:
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         while not condition():  # noqa: ASYNC110 - of other tasks and processes
             await asyncio.sleep(0.02)
     assert condition(), what

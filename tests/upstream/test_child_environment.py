@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sidecar.errors import ConfigurationError
 from sidecar.upstream.environment import FURTHER, child_environment, mongodb_environment, read_further, secrets_of
 from sidecar.upstream.redaction import LogBudget, Redactor
+from tests.patience import HANG_S
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_the_real_server_reads_the_limits_and_the_confirmations(mcp_server_comma
         env={"PATH": os.environ["PATH"], **further, **environment},  # noqa: TID251 - the tests' own environment
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=True,
     )
     read = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index("{") :])[0]

@@ -21,6 +21,7 @@ from sidecar.errors import (
 from sidecar.upstream.environment import mongodb_environment
 from sidecar.upstream.http import HttpUpstream
 from tests import parts
+from tests.patience import HANG_S
 from tests.starting import start_and_stop
 
 SECRET = {"x-sidecar-secret": "correct-horse"}
@@ -46,7 +47,7 @@ async def real_url(request, database, mcp_server_command, tmp_path_factory) -> A
         *mcp_server_command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             while True:
                 with contextlib.suppress(OSError):
                     _, writer = await asyncio.open_connection("127.0.0.1", port)

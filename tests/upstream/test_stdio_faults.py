@@ -20,6 +20,7 @@ from sidecar.errors import (
     UpstreamUnreachable,
 )
 from sidecar.upstream.process import StdioUpstream
+from tests.patience import HANG_S
 from tests.starting import start_and_stop
 
 FAULT_SERVER = Path(__file__).with_name("fault_server.py")
@@ -114,7 +115,7 @@ async def test_calls_in_flight_fail_at_once_when_the_child_is_killed_and_the_nex
     await upstream.forward(permit("echo"))
     first = upstream.pid
     os.kill(first, signal.SIGKILL)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {UpstreamUnreachable}
     assert not (await upstream.forward(permit("echo"))).failed
@@ -270,7 +271,7 @@ async def test_callers_with_large_calls_time_out_and_do_not_deadlock_on_a_child_
 ):
     upstream = await double(timeout_s=2.0)
     calls = [upstream.forward(permit("deaf", pad="x" * 900_000)) for _ in range(20)]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} <= {UpstreamTimedOut, UpstreamUnreachable}
     await until(lambda: upstream.healthy)
@@ -284,7 +285,7 @@ async def test_large_calls_and_large_answers_pass_one_another(double, permit, st
 
 
 async def test_no_more_calls_are_in_flight_than_the_limit(double, permit, structured):
-    upstream = await double(max_in_flight=3, timeout_s=60, ready_wait_s=60)
+    upstream = await double(max_in_flight=3, timeout_s=60, ready_wait_s=HANG_S)
     calls = [asyncio.create_task(upstream.forward(permit("hold"))) for _ in range(5)]
     await asyncio.sleep(0)
     os.kill(upstream.pid, signal.SIGKILL)

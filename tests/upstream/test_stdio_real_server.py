@@ -17,6 +17,7 @@ from sidecar.commands.tool_groups import ToolGroup, groups_off
 from sidecar.errors import UpstreamRefused, UpstreamUnreachable
 from sidecar.upstream.environment import mongodb_environment
 from sidecar.upstream.process import StdioUpstream
+from tests.patience import HANG_S
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
@@ -36,7 +37,7 @@ def command_lines(pid: int | None) -> str:
 async def server(database, mcp_server_command) -> AsyncIterator[StdioUpstream]:
     environment = mongodb_environment(database, read_only=False)
     upstream = StdioUpstream(
-        "double", mcp_server_command, environment, timeout_s=60, start_timeout_s=60, ready_wait_s=60
+        "double", mcp_server_command, environment, timeout_s=60, start_timeout_s=HANG_S, ready_wait_s=HANG_S
     )
     await upstream.start()
     yield upstream
@@ -98,7 +99,7 @@ async def test_killing_the_server_fails_calls_in_flight_and_the_next_ones_work(s
 
 async def test_a_read_only_server_has_no_tool_that_writes(database, mcp_server_command):
     environment = mongodb_environment(database, read_only=True, max_time_ms=5000)
-    upstream = StdioUpstream("ro", mcp_server_command, environment, timeout_s=60, start_timeout_s=60)
+    upstream = StdioUpstream("ro", mcp_server_command, environment, timeout_s=60, start_timeout_s=HANG_S)
     await upstream.start()
     try:
         names = {str(tool["name"]) for tool in await upstream.tools()}
@@ -112,7 +113,7 @@ async def test_the_secret_is_in_no_command_line_and_in_no_log(mcp_server_command
     caplog.set_level(logging.DEBUG)
     uri = f"mongodb://alice:p%40ssCANARY@127.0.0.1:{free_port}/?serverSelectionTimeoutMS=300"
     upstream = StdioUpstream(
-        "double", mcp_server_command, mongodb_environment(uri, read_only=True), timeout_s=60, start_timeout_s=60
+        "double", mcp_server_command, mongodb_environment(uri, read_only=True), timeout_s=60, start_timeout_s=HANG_S
     )
     await upstream.start()
     try:
@@ -135,12 +136,12 @@ async def test_stopping_is_graceful(database, mcp_server_command):
         mcp_server_command,
         mongodb_environment(database, read_only=True),
         timeout_s=60,
-        start_timeout_s=60,
+        start_timeout_s=HANG_S,
         stop_grace_s=30,
     )
     await upstream.start()
     process = psutil.Process(upstream.pid)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         await upstream.stop()
     assert not process.is_running()
 
@@ -150,7 +151,9 @@ async def test_a_child_has_exactly_the_tools_of_the_groups_that_are_on(database,
     """Atlas Local is left out where no Docker answers."""
     atlas = ("mdb_sa_id_1", "mdb_sa_sk_s3cret") if ToolGroup.ATLAS in on else None
     environment = mongodb_environment(database, read_only=False, tool_groups=on, atlas=atlas)
-    server = StdioUpstream("double", mcp_server_command, environment, timeout_s=60, start_timeout_s=60, ready_wait_s=60)
+    server = StdioUpstream(
+        "double", mcp_server_command, environment, timeout_s=60, start_timeout_s=HANG_S, ready_wait_s=HANG_S
+    )
     await server.start()
     try:
         live = {str(tool["name"]) for tool in await server.tools()}

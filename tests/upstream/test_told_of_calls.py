@@ -15,6 +15,7 @@ from sidecar.upstream.http import HttpUpstream
 from sidecar.upstream.process import StdioUpstream
 from sidecar.upstream.relayed import MAX_RELAYED_BYTES, of_call, read_log, read_progress
 from tests import parts
+from tests.patience import HANG_S
 
 SERVER = Path(__file__).with_name("telling_server.py")
 Told = list[tuple[str, JsonObject]]
@@ -114,7 +115,7 @@ async def test_progress_of_an_unknown_finished_or_foreign_token_is_dropped(doubl
         tell=lambda method, params: told.append((method, params)),
     )
     waiting = asyncio.create_task(upstream.forward(ours))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while not told:  # noqa: ASYNC110 -- what is waited for happens in another process
             await asyncio.sleep(0.01)
     assert told == [("notifications/progress", {"progress": 1})]

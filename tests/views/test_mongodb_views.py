@@ -20,6 +20,7 @@ from sidecar.errors import CommandNotDerivable, ConfigurationError, SidecarError
 from sidecar.model import Namespace, ToolCall
 from sidecar.views.mongodb import MongoViews
 from tests import parts
+from tests.patience import HANG_S
 
 # PyMongo's monitor may be dialling at the moment its client is closed, and leaves that socket to the collector.
 pytestmark = pytest.mark.filterwarnings("ignore:.*socket:pytest.PytestUnraisableExceptionWarning")
@@ -141,7 +142,7 @@ def find(db, name):
 
 
 async def until(true):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while not await true():  # noqa: ASYNC110 - the relay and the catalog say nothing when they are done
             await asyncio.sleep(0.01)
 
