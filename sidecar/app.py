@@ -246,6 +246,7 @@ def _rules(config: Settings) -> EnforcementRules:
         audit_question=config.audit.question,
         calls_per_identity=config.sessions.calls_per_identity,
         challenges=config.step_up == "http",
+        stall_s=config.sessions.stall_ms / 1000,
     )
 
 

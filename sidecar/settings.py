@@ -134,6 +134,8 @@ class SessionLimits(SettingsGroup):
     """Seconds after which an unused session ends."""
     calls_per_identity: int = Field(default=32, ge=1)
     """Tool calls that one user through one agent may have under way."""
+    stall_ms: Milliseconds = 10_000
+    """How long a call keeps its client waiting before its answer is a stream ([streams.md](../streams.md))."""
 
 
 class Views(SettingsGroup):

@@ -18,9 +18,9 @@ from sidecar.edge.bodies import BodyReader, NotKept
 from sidecar.edge.certificates import CertificateReader
 from sidecar.edge.forwarded import TrustedProxies
 from sidecar.edge.resource import ProtectedResource
-from sidecar.edge.server import COMMON_HEADERS
+from sidecar.edge.server import COMMON_HEADERS, departed
 from sidecar.edge.statuses import http_status
-from sidecar.edge.streams import KEEP_ALIVE, StreamMessages, Streams, frame
+from sidecar.edge.streams import KEEP_ALIVE, PendingEvents, frame
 from sidecar.enforcement import Accepted, Answer, Caller, EnforcementPoint, Exchange, Refused, Reply, Stream
 from sidecar.errors import (
     ConfigurationError,
@@ -28,7 +28,6 @@ from sidecar.errors import (
     MessageIncomplete,
     MessageTooLarge,
     SidecarError,
-    StreamConflict,
 )
 from sidecar.identity import WELL_KNOWN, ResourceUri
 
@@ -88,13 +87,11 @@ class EdgeConfig:
     body_timeout_s: float = 30.0
     keep_alive_s: float = 15.0
     """Between two comments on a silent stream (M-08)."""
-    liveness_s: float = 1.0
-    """How often a silent stream looks whether its client is still there."""
     write_timeout_s: float = 30.0
     """A client that does not read its stream for so long has left."""
 
     def __post_init__(self) -> None:
-        times = (self.body_timeout_s, self.keep_alive_s, self.liveness_s, self.write_timeout_s)
+        times = (self.body_timeout_s, self.keep_alive_s, self.write_timeout_s)
         if self.max_request_bytes < 1 or min(times) <= 0:
             raise ConfigurationError("every limit and timeout of the listener must be more than 0")
         if not self.allowed_hosts:
@@ -123,6 +120,7 @@ def build_application(pep: EnforcementPoint, config: EdgeConfig) -> web.Applicat
     application.router.add_route("*", "/{tail:.*}", edge.dispatch, expect_handler=_promise_nothing)
     application.on_response_prepare.append(_add_common_headers)
     application.on_shutdown.append(edge.close)
+    application.on_cleanup.append(edge.stop)
     return application
 
 
@@ -153,7 +151,6 @@ class _Edge:
         self._config = config
         self._resource = config.resource
         self._metadata = self._resource.metadata()
-        self._streams = Streams()
         self._bodies = BodyReader(config.max_request_bytes, config.body_timeout_s)
         self._paths = _with_and_without_slash(self._resource.path)
         self._descriptions = _with_and_without_slash(WELL_KNOWN) | _with_and_without_slash(self._resource.metadata_path)
@@ -174,8 +171,12 @@ class _Edge:
         return await self._admit(request, handler)
 
     async def close(self, _application: web.Application) -> None:
-        """End the streams; called when the listener has closed."""
-        self._streams.close()
+        """End the streams of no call; called when the listener has closed."""
+        self._pep.close_streams()
+
+    async def stop(self, _application: web.Application) -> None:
+        """End what is still under way; called when no connection is left."""
+        await self._pep.stop()
 
     def _describe(self, request: web.Request) -> web.Response:
         """Answer for the metadata: public, and readable by scripts of any origin (A-01)."""
@@ -234,7 +235,7 @@ class _Edge:
         )
 
     async def _post(self, request: web.Request, exchange: Exchange, caller: Caller) -> web.StreamResponse:
-        return await self._render(request, await self._reply(request, exchange, caller), exchange, caller)
+        return await self._render(request, await self._reply(request, exchange, caller))
 
     async def _reply(self, request: web.Request, exchange: Exchange, caller: Caller) -> Reply:
         try:
@@ -245,7 +246,7 @@ class _Edge:
             return await self._pep.refuse_body(kept.error, kept.ends, exchange, caller)
         except SidecarError as error:
             return await self._pep.refuse(error, exchange, caller)
-        return await self._pep.enforce(body, exchange, caller)
+        return await self._pep.enforce(body, exchange, caller, departed(request))
 
     async def _delete(self, request: web.Request, exchange: Exchange, caller: Caller) -> web.StreamResponse:
         if request.body_exists:
@@ -260,12 +261,10 @@ class _Edge:
             admission.check_accept(request.headers, admission.EVENT_STREAM)
         except SidecarError as error:
             return self._refused(await self._pep.refuse(error, exchange, caller))
-        return await self._render(request, await self._pep.listen(exchange, caller), exchange, caller)
+        return await self._render(request, await self._pep.listen(exchange, caller))
 
-    async def _render(
-        self, request: web.Request, reply: Reply, exchange: Exchange, caller: Caller
-    ) -> web.StreamResponse:
-        """Put a reply into HTTP: of the session's one GET stream an earlier one ends, answers to POSTs stand alone."""
+    async def _render(self, request: web.Request, reply: Reply) -> web.StreamResponse:
+        """Put a reply into HTTP."""
         match reply:
             case Answer():
                 headers = {} if reply.session_id is None else {"Mcp-Session-Id": reply.session_id}
@@ -275,39 +274,29 @@ class _Edge:
             case Refused():
                 return self._refused(reply)
             case Stream():
-                key = (exchange.session_id, caller.identity.key) if request.method == "GET" else object()
-                try:
-                    async with StreamMessages(reply.messages) as source:
-                        with self._streams.claim(key) as ending:
-                            return await self._listen(request, source, ending)
-                except StreamConflict as error:
-                    return self._refused(await self._pep.refuse(error, exchange, caller))
+                async with PendingEvents(reply.events) as source:
+                    return await self._listen(request, source)
 
-    async def _listen(self, request: web.Request, source: StreamMessages, ending: asyncio.Event) -> web.StreamResponse:
+    async def _listen(self, request: web.Request, source: PendingEvents) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": admission.EVENT_STREAM, "X-Accel-Buffering": "no"})
         await response.prepare(request)
-        await self._write(request, response, source, ending)
+        await self._write(request, response, source)
         return response
 
-    async def _write(
-        self, request: web.Request, response: web.StreamResponse, source: StreamMessages, ending: asyncio.Event
-    ) -> None:
+    async def _write(self, request: web.Request, response: web.StreamResponse, source: PendingEvents) -> None:
         """Write events until the stream ends or the client leaves; a client that stops reading has left."""
         config = self._config
-        events = source.events(
-            ending, lambda: _is_gone(request), silence_s=config.keep_alive_s, look_s=config.liveness_s
-        )
         try:
-            async with aclosing(events):
+            async with aclosing(source.until(departed(request), silence_s=config.keep_alive_s)) as events:
                 await response.write(KEEP_ALIVE)  # commits the status and tells proxies that the stream is open
-                async for message in events:
+                async for event in events:
                     async with asyncio.timeout(config.write_timeout_s):
-                        await response.write(KEEP_ALIVE if message is None else frame(message))
+                        await response.write(KEEP_ALIVE if event is None else frame(event))
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
-        except (SidecarError, ConnectionError):
-            return  # the session or the connection ended: either way the stream is over
+        except ConnectionError:
+            return  # the client has left, and the stream with it
 
     def _exchange_of(self, request: web.Request) -> Exchange:
         """Describe a request; a header that is not well-formed counts as absent, because refusals are described too."""
@@ -316,6 +305,7 @@ class _Edge:
             client_ip=self._config.proxies.client(request.remote or "", request.headers),
             session_id=admission.token_header(request.headers, "Mcp-Session-Id"),
             protocol=admission.token_header(request.headers, "MCP-Protocol-Version"),
+            last_event_id=admission.token_header(request.headers, "Last-Event-ID"),
             traceparent=admission.token_header(request.headers, "traceparent"),
         )
 
@@ -342,7 +332,3 @@ class _Edge:
 def _with_and_without_slash(path: str) -> frozenset[str]:
     """Return both ways to write a path: clients add a slash that settings leave out, and the other way round."""
     return frozenset({path.rstrip("/") or "/", f"{path.rstrip('/')}/"})
-
-
-def _is_gone(request: web.Request) -> bool:
-    return request.transport is None or request.transport.is_closing()

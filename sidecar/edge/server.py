@@ -59,7 +59,16 @@ class _HttpProtocol(web.RequestHandler):
     A connection that is not answering a request has a deadline: for the first byte, then for the complete head.
     """
 
-    __slots__ = ("_busy", "_connections", "_deadline", "_head_began", "_long_heads", "_longest_header", "address")
+    __slots__ = (
+        "_busy",
+        "_connections",
+        "_deadline",
+        "_departed",
+        "_head_began",
+        "_long_heads",
+        "_longest_header",
+        "address",
+    )
 
     def __init__(self, server: "_AioServer", **parameters: Any) -> None:
         super().__init__(server, **parameters)
@@ -69,6 +78,7 @@ class _HttpProtocol(web.RequestHandler):
         self._deadline: asyncio.TimerHandle | None = None
         self._head_began = False
         self._busy = False
+        self._departed: asyncio.Future[None] | None = None
         self.address = ""
 
     @override
@@ -86,6 +96,8 @@ class _HttpProtocol(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._expect(None)
         self._connections.closed(self)
+        if self._departed is not None and not self._departed.done():
+            self._departed.set_result(None)
         super().connection_lost(exc)
 
     @override
@@ -101,6 +113,14 @@ class _HttpProtocol(web.RequestHandler):
         self._expect(None)
         if self.transport is not None:
             self.transport.abort()
+
+    def departed(self) -> asyncio.Future[None]:
+        """Return what is done once the client has left."""
+        if self._departed is None:
+            self._departed = self._loop.create_future()
+            if self.transport is None or self.transport.is_closing():
+                self._departed.set_result(None)
+        return self._departed
 
     def began(self) -> None:
         """The head of a request is complete."""
@@ -203,6 +223,14 @@ class _Runner(web.AppRunner):
             handler_cancellation=made.handler_cancellation,
             **self._parameters,
         )
+
+
+def departed(request: web.BaseRequest) -> asyncio.Future[None]:
+    """Return what is done once the client of a request has left its connection."""
+    protocol = request.protocol
+    if not isinstance(protocol, _HttpProtocol):
+        raise TypeError("a connection without limits")
+    return protocol.departed()
 
 
 def require_c_parser() -> None:

@@ -1,71 +1,38 @@
-"""The open GET streams: one for each session, all of them ended on shutdown."""
+"""Server-sent events to one client: how they are written, and when there is nobody left to write them to."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Any, Final, Self
 
-from sidecar.errors import StreamConflict
-
-StreamKey: TypeAlias = Hashable
-"""What has one stream at a time: a session with the caller's own identity, so that no caller blocks another's stream or
-learns of it; or the answer to one request, which is its own key."""
+from sidecar.enforcement import StreamEvent
 
 KEEP_ALIVE: Final = b": keep-alive\n\n"
-"""A comment line; clients ignore it (M-08)."""
+"""A comment line; clients ignore it (WHATWG HTML, 9.2.6)."""
 
 
-class Streams:
-    """Which streams are open, and the signal that ends each."""
+def frame(event: StreamEvent) -> bytes:
+    """Return one server-sent event; a line break in its message cannot end it early.
 
-    def __init__(self) -> None:
-        self._open: dict[StreamKey, asyncio.Event] = {}
-        self._closing = False
-
-    @contextmanager
-    def claim(self, key: StreamKey) -> Iterator[asyncio.Event]:
-        """Hold a session's one stream, which ends an earlier one; the event says when it has to end.
-
-        Raises:
-            StreamConflict: the listener is shutting down.
-        """
-        if self._closing:
-            raise StreamConflict("shutting down")
-        if (earlier := self._open.get(key)) is not None:
-            earlier.set()
-        ending = self._open[key] = asyncio.Event()
-        try:
-            yield ending
-        finally:
-            if self._open.get(key) is ending:
-                del self._open[key]
-
-    def close(self) -> None:
-        """End all streams and accept no more."""
-        self._closing = True
-        for ending in self._open.values():
-            ending.set()
-
-    def __len__(self) -> int:
-        return len(self._open)
+    One without a message only tells its id (MCP 2025-11-25, transports, sending messages to the server).
+    """
+    head = b"id: %b\n" % event.id.encode() if event.id else b""
+    if not event.message:
+        return head + b"data: \n\n"
+    data = event.message.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
+    return head + b"event: message\ndata: " + data + b"\n\n"
 
 
-def frame(message: bytes) -> bytes:
-    """Return one encoded JSON-RPC message as a server-sent event; a line break in it cannot end the event early."""
-    data = message.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
-    return b"event: message\ndata: " + data + b"\n\n"
+class PendingEvents:
+    """The events of one stream, always with the next one already asked for.
 
-
-class StreamMessages:
-    """The messages for one stream, always with the next one already asked for.
-
-    So that waiting for a message can be given up (a keep-alive is due, the client has left) without losing it. Use as
+    So that waiting for an event can be given up (a keep-alive is due, the client has left) without losing it. Use as
     ``async with``.
     """
 
-    def __init__(self, messages: AsyncIterator[bytes]) -> None:
-        self._messages = messages
+    def __init__(self, events: AsyncIterator[StreamEvent]) -> None:
+        self._events = events
         self._pending = asyncio.ensure_future(self._next())
 
     async def __aenter__(self) -> Self:
@@ -78,41 +45,23 @@ class StreamMessages:
         await asyncio.wait({self._pending})
         if not self._pending.cancelled():
             self._pending.exception()  # seen, so that asyncio does not report it as lost
-        if isinstance(self._messages, AsyncGenerator):
+        if isinstance(self._events, AsyncGenerator):
             with suppress(RuntimeError):  # it is still running only if it ignored its cancellation
-                await self._messages.aclose()
+                await self._events.aclose()
 
-    async def events(
-        self, ending: asyncio.Event, gone: Callable[[], bool], *, silence_s: float, look_s: float
-    ) -> AsyncGenerator[bytes | None]:
-        """Yield each message, and None whenever there was none for ``silence_s``.
+    async def until(self, gone: asyncio.Future[None], *, silence_s: float) -> AsyncGenerator[StreamEvent | None]:
+        """Yield each event, and None whenever there was none for ``silence_s``; end with them, or when ``gone``."""
+        while not gone.done():
+            either: set[asyncio.Future[Any]] = {self._pending, gone}
+            await asyncio.wait(either, timeout=silence_s, return_when=asyncio.FIRST_COMPLETED)
+            if self._pending.done():
+                event = self._pending.result()
+                if event is None:
+                    return
+                self._pending = asyncio.ensure_future(self._next())
+                yield event
+            elif not gone.done():
+                yield None
 
-        Ends with the messages, with ``ending``, or at most ``look_s`` after ``gone`` says so.
-
-        Raises:
-            SidecarError: the session has ended in a way that is an error.
-        """
-        clock = asyncio.get_running_loop().time
-        ended = asyncio.ensure_future(ending.wait())
-        spoke = clock()
-        try:
-            while not ending.is_set() and not gone():
-                await asyncio.wait(
-                    {self._pending, ended}, timeout=min(look_s, silence_s), return_when=asyncio.FIRST_COMPLETED
-                )
-                if self._pending.done():
-                    message = self._pending.result()
-                    if message is None:
-                        return
-                    self._pending = asyncio.ensure_future(self._next())
-                elif clock() - spoke >= silence_s:
-                    message = None
-                else:
-                    continue
-                yield message
-                spoke = clock()
-        finally:
-            ended.cancel()
-
-    async def _next(self) -> bytes | None:
-        return await anext(self._messages, None)
+    async def _next(self) -> StreamEvent | None:
+        return await anext(self._events, None)

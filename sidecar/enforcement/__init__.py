@@ -5,6 +5,7 @@ the record; ``handshake`` is what only the revisions with sessions have, ``notic
 """
 
 from sidecar.enforcement.budget import Budget
+from sidecar.enforcement.event_stream import StreamEvent
 from sidecar.enforcement.killswitch import ByOthers, KillSwitch, OperatorCommandFailed
 from sidecar.enforcement.point import EnforcementPoint
 from sidecar.enforcement.refusals import OWN_SOURCE
@@ -30,5 +31,6 @@ __all__ = [
     "Refused",
     "Reply",
     "Stream",
+    "StreamEvent",
     "Suspensions",
 ]

@@ -39,7 +39,7 @@ from sidecar.errors import (
     UpstreamProtocolViolation,
     UpstreamUnreachable,
 )
-from sidecar.identity import CallerName, names_of
+from sidecar.identity import CallerName
 from sidecar.mcp import Request, RequestId, jsonrpc, tools
 from sidecar.model import (
     AccessKind,
@@ -167,11 +167,10 @@ class ToolCalls:
         key = (turn.session_id or turn.request_id, request_id)
         caller = turn.identity.key
         if key in self._in_flight:
-            msg = "request id is in flight already"
-            raise InvalidRequest(msg)
+            raise InvalidRequest("request id is in flight already")
         if self._under_way[caller] >= self._rules.calls_per_identity:
             raise TooManyCalls
-        self._in_flight[key] = turn.flight = Flight(names=names_of(turn.identity))
+        self._in_flight[key] = turn.take_off()
         self._under_way[caller] += 1
         try:
             yield
@@ -188,7 +187,7 @@ class ToolCalls:
         decision = await self._ask(command, turn)
         todo = plan(decision, call.name)
         await self._live.require_pinned(decision.server, call.name)
-        permit = await self._commit(call, decision, turn)
+        permit = await self._commit(call, decision, todo, turn)
         return await self._forward(permit, todo, turn)
 
     async def _lacking(self, call: ToolCall, turn: Turn) -> InsufficientScope | None:
@@ -272,7 +271,7 @@ class ToolCalls:
             finally:
                 ports.metrics.asked(ports.clock.monotonic() - began)
 
-    async def _commit(self, call: ToolCall, decision: Decision, turn: Turn) -> Permit:
+    async def _commit(self, call: ToolCall, decision: Decision, todo: Plan, turn: Turn) -> Permit:
         """Store the intent; only then is there a permit (law 4), and none for what is only supposed."""
         if turn.supposed:
             raise ValueError("what is only supposed permits nothing")
@@ -287,6 +286,7 @@ class ToolCalls:
             request_id=turn.request_id,
             audit_id=audit_id,
             traceparent=turn.span.traceparent,
+            tell=turn.teller(numbers_only=todo.cuts),
             leaving=partial(self._leave, turn),
         )
 

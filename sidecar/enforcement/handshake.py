@@ -70,7 +70,6 @@ class Handshake:
         """End the caller's session and its stream (HTTP DELETE); raises as ``session`` does."""
         session = self.session(exchange, caller)
         self._sessions.close(session.id, session.key, self._clock.monotonic())
-        self._notices.end(session.id)
         self._metrics.sessions(len(self._sessions))
 
     @staticmethod

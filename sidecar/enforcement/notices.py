@@ -1,79 +1,215 @@
-"""Notices: what the sidecar tells clients of its own accord, and who listens."""
+"""Notices: the one registry of what clients read beside plain answers, and of who may read it.
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import suppress
-from dataclasses import dataclass, field
+A session has at most one *general* stream (HTTP GET): news that belong to no call. A call under way has a stream of its
+own once its answer has become one (``answering``). What goes to one stream goes to no other (MCP 2025-11-25,
+transports, multiple connections). A stream that nobody reads is kept for a while, so that its owner can resume it; the
+bounds below say how much and how long. Nothing here polls: a reader is woken by what is put in, by the end of its
+stream, and by the end of its token.
+"""
+
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Final
 
+from sidecar.enforcement.event_stream import EventStream, StreamEvent, StreamOwner, event_number, new_stream
 from sidecar.enforcement.turn import Caller
+from sidecar.errors import StreamConflict
 from sidecar.identity import CallerName, names_of
 from sidecar.mcp import Session, Sessions, jsonrpc
-from sidecar.ports import Clock
+from sidecar.ports import Clock, Identifiers
 
-LISTEN_POLL_S: Final = 5.0
-"""How long a listening stream may outlive its session."""
+KEEP_S: Final = 60.0
+"""How long a stream is kept that nobody reads and to which nothing more comes."""
+
+MAX_OF_SESSION: Final = 40
+"""Streams of one session that are kept, read or not: what one caller may have under way, and some that are over."""
+
+MAX_UNREAD_BYTES: Final = 64 * 1024 * 1024
+"""What all streams together hold that nobody reads."""
+
+TOOLS_CHANGED: Final = jsonrpc.encode_notification("notifications/tools/list_changed", {})
 
 
 class Notices:
-    """The one registry of listeners: by session, of which each has one stream."""
+    """Every stream that somebody reads or may resume."""
 
-    def __init__(self, sessions: Sessions, clock: Clock) -> None:
+    def __init__(self, sessions: Sessions, clock: Clock, identifiers: Identifiers) -> None:
         self._sessions = sessions
         self._clock = clock
-        self._listeners: dict[str, _Listener] = {}
+        self._identifiers = identifiers
+        self._streams: dict[str, EventStream] = {}
+        self._of_session: dict[str, OrderedDict[str, None]] = {}
+        self._general: dict[str, EventStream] = {}
+        self._unread: OrderedDict[str, float] = OrderedDict()  # by name: since when, the longest first
+        self._levels: dict[str, str] = {}
+        self._closing = False
+        sessions.on_end(self.end)
 
-    async def listen(self, session: Session, caller: Caller) -> AsyncIterator[bytes]:
-        """Yield notifications for a session until the session or the token ends, or it opens another stream.
+    def __len__(self) -> int:
+        return len(self._streams)
 
-        The newest stream wins: a proxy may hold a dead one open for minutes, and only the client knows which it reads.
+    def require_open(self) -> None:
+        """Return if streams can be opened.
+
+        Raises:
+            StreamConflict: the listener is shutting down.
         """
-        clock = self._clock
-        listener = _Listener(names=names_of(caller.identity))
-        self.end(session.id)
-        self._listeners[session.id] = listener
+        if self._closing:
+            raise StreamConflict("shutting down")
+
+    async def listen(
+        self, session: Session, caller: Caller, last_event_id: str | None = None
+    ) -> AsyncGenerator[StreamEvent]:
+        """Yield the events of a GET stream, until the session or the token ends or a newer stream takes its place.
+
+        An event id of this session's resumes the stream that it is of, also the answer to a call. Any other one, also
+        that of another session or caller, counts as none: what follows is a new general stream. The newest stream wins:
+        a proxy may hold a dead one open for minutes, and only the client knows which it reads.
+        """
+        stream, after = self._resumed(session, caller, last_event_id)
+        if stream is None:
+            stream = self._new_general(session, caller)
+        with self._sessions.streaming(session, self._clock.monotonic):
+            async with aclosing(self.read(stream, caller, after)) as events:
+                async for event in events:
+                    yield event
+
+    async def read(self, stream: EventStream, caller: Caller, after: int | None = None) -> AsyncGenerator[StreamEvent]:
+        """Yield the events of a stream that is in the registry, for no longer than the caller's token lasts."""
+        self._unread.pop(stream.name, None)
+
+        def left_s() -> float:
+            return caller.identity.expires_at - self._clock.time_ns() / 1e9
+
         try:
-            with self._sessions.streaming(session, clock.monotonic):
-                while self._listeners.get(session.id) is listener and self._sessions.lasts(
-                    session.id, clock.monotonic()
-                ):
-                    left = caller.identity.expires_at - clock.time_ns() / 1e9
-                    if left <= 0:
-                        return
-                    with suppress(TimeoutError):
-                        message = await asyncio.wait_for(listener.queue.get(), min(left, LISTEN_POLL_S))
-                        if message is not None:
-                            yield message
+            async with aclosing(stream.read(after, left_s)) as events:
+                async for event in events:
+                    yield event
         finally:
-            if self._listeners.get(session.id) is listener:
-                del self._listeners[session.id]
+            self._left(stream)
+
+    def add(self, stream: EventStream) -> None:
+        """Take in the stream of a call; it makes room among those of its session that nobody reads."""
+        self._expire()
+        own = self._of_session.setdefault(stream.owner.session_id, OrderedDict())
+        if stream.owner.session_id and len(own) >= MAX_OF_SESSION:
+            oldest = next((name for name in own if name in self._unread), None)
+            if oldest is not None:
+                self._forget(self._streams[oldest])
+        self._streams[stream.name] = stream
+        self._of_session.setdefault(stream.owner.session_id, own)[stream.name] = None
+
+    def finish(self, stream: EventStream, message: bytes) -> None:
+        """Give a call's stream its last message."""
+        stream.finish(message)
+        if stream.is_left:
+            self._left(stream)
+
+    def drop(self, stream: EventStream) -> None:
+        """End a stream that will have no last message."""
+        stream.close()
+        self._forget(stream)
 
     def end(self, session_id: str) -> None:
-        """End the stream that a session has: it was ended, or has opened another one."""
-        listener = self._listeners.pop(session_id, None)
-        if listener is not None:
-            with suppress(asyncio.QueueFull):
-                listener.queue.put_nowait(None)
+        """End all that a session has: it is over."""
+        self._levels.pop(session_id, None)
+        for name in [*self._of_session.get(session_id, ())]:
+            self.drop(self._streams[name])
 
-    def take_away(self, ends: Callable[[tuple[CallerName, ...], str], bool], sessions: Collection[Session]) -> int:
-        """End the streams of whom ``ends`` is true and those of ended sessions; return how many."""
-        listening = [session_id for session_id, one in self._listeners.items() if ends(one.names, session_id)]
-        streams = {*listening, *(session.id for session in sessions if session.id in self._listeners)}
-        for session_id in streams:
-            self.end(session_id)
-        return len(streams)
+    @property
+    def reading(self) -> int:
+        """How many streams are read at this moment."""
+        return sum(stream.is_read for stream in self._streams.values())
 
-    def tools_changed(self) -> None:
-        """Tell every listening session that its list of tools may have changed."""
-        message = jsonrpc.encode_notification("notifications/tools/list_changed", {})
-        for listener in self._listeners.values():
-            with suppress(asyncio.QueueFull):
-                listener.queue.put_nowait(message)
+    def take_away(self, ends: Callable[[tuple[CallerName, ...], str], bool]) -> None:
+        """End the streams of whom ``ends`` is true."""
+        for stream in [*self._streams.values()]:
+            if ends(stream.owner.names, stream.owner.session_id):
+                self.drop(stream)
 
+    def tools_changed(self, concerns: Callable[[StreamOwner], bool] = lambda _: True) -> None:
+        """Tell those who listen, and whom it concerns, that their list of tools may have changed."""
+        for stream in self._general.values():
+            if not stream.waiting and concerns(stream.owner):
+                stream.put(TOOLS_CHANGED)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Listener:
-    """One open stream: what is to be sent on it, and who listens."""
+    def close(self) -> None:
+        """End every general stream and accept no more; streams of calls end with their calls."""
+        self._closing = True
+        for stream in [*self._general.values()]:
+            self.drop(stream)
 
-    names: tuple[CallerName, ...]
-    queue: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(maxsize=16))
+    def set_level(self, session_id: str, level: str) -> None:
+        """Note from which level on a session wants log messages."""
+        self._levels[session_id] = level
+
+    def level(self, session_id: str) -> str | None:
+        """Return that level; None for a session that wants none."""
+        return self._levels.get(session_id)
+
+    def _resumed(
+        self, session: Session, caller: Caller, last_event_id: str | None
+    ) -> tuple[EventStream | None, int | None]:
+        self._expire()
+        named = event_number(last_event_id) if last_event_id is not None else None
+        if named is None:
+            return None, None
+        stream = self._streams.get(named[0])
+        if stream is None or stream.owner.session_id != session.id or stream.owner.key != session.key:
+            return None, None
+        if not stream.had(named[1]):
+            return None, None
+        known = stream.owner.names
+        stream.owner = replace(
+            stream.owner, names=(*known, *(one for one in names_of(caller.identity) if one not in known))
+        )
+        return stream, named[1]
+
+    def _new_general(self, session: Session, caller: Caller) -> EventStream:
+        earlier = self._general.get(session.id)
+        if earlier is not None:
+            self.drop(earlier)
+        owner = StreamOwner(session_id=session.id, key=session.key, names=names_of(caller.identity))
+        stream = new_stream(self._identifiers.request_id(), owner, session.revision)
+        self.add(stream)
+        self._general[session.id] = stream
+        return stream
+
+    def _left(self, stream: EventStream) -> None:
+        """Nobody reads a stream any more: keep it as long as it can be resumed."""
+        if stream.is_read or stream.name not in self._streams:
+            return
+        if not stream.resumable:
+            self._forget(stream)
+            return
+        self._unread[stream.name] = self._clock.monotonic()
+        self._unread.move_to_end(stream.name)
+        self._expire()
+
+    def _expire(self) -> None:
+        """Forget what nobody has read for too long, and the oldest while all of it is too much."""
+        now = self._clock.monotonic()
+        for name, since in [*self._unread.items()]:
+            if now - since < KEEP_S:
+                break
+            stream = self._streams[name]
+            if stream.complete or stream is self._general.get(stream.owner.session_id):
+                self._forget(stream)
+        held = sum(self._streams[name].size for name in self._unread)
+        while held > MAX_UNREAD_BYTES:
+            stream = self._streams[next(iter(self._unread))]
+            held -= stream.size
+            self.drop(stream)
+
+    def _forget(self, stream: EventStream) -> None:
+        self._streams.pop(stream.name, None)
+        self._unread.pop(stream.name, None)
+        if self._general.get(stream.owner.session_id) is stream:
+            del self._general[stream.owner.session_id]
+        own = self._of_session.get(stream.owner.session_id)
+        if own is not None:
+            own.pop(stream.name, None)
+            if not own:
+                del self._of_session[stream.owner.session_id]

@@ -4,12 +4,15 @@ This module and ``calls`` own the order of the steps (docs/architecture.md, "The
 what a step does lives in its room. They do no I/O of their own; the outside world comes in as ``Ports``.
 """
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final, Never
 
 from sidecar.audit import record
 from sidecar.enforcement import refusals
+from sidecar.enforcement.answering import Answering
 from sidecar.enforcement.calls import ToolCalls
+from sidecar.enforcement.channel import CallChannel
 from sidecar.enforcement.evidence import Evidence, stage_of
 from sidecar.enforcement.handshake import INSTRUCTIONS, Handshake
 from sidecar.enforcement.notices import Notices
@@ -28,7 +31,7 @@ from sidecar.errors import (
     TokenMissing,
     TokenRejected,
 )
-from sidecar.identity import CallerName, Suspendable, SuspensionTarget
+from sidecar.identity import CallerName, Suspendable, SuspensionTarget, names_of
 from sidecar.mcp import (
     Batch,
     ClientMessage,
@@ -68,7 +71,8 @@ class EnforcementPoint:
         self._evidence = Evidence(ports, rules)
         self._suspensions = ports.suspensions or Suspensions(ports.clock)
         self._calls = ToolCalls(ports, rules, self._evidence, self._suspensions)
-        self._notices = Notices(sessions, ports.clock)
+        self._notices = Notices(sessions, ports.clock, ports.identifiers)
+        self._answering = Answering(self._notices, rules.stall_s)
         self._handshake = Handshake(sessions, self._notices, ports.clock, ports.identifiers, ports.metrics)
 
     async def authenticate(self, credential: Credential | None, exchange: Exchange) -> Caller | Refused:
@@ -95,14 +99,28 @@ class EnforcementPoint:
             self._evidence.describe(turn)
         return Refused.of(error, error.request_id if isinstance(error, InvalidMessage) else None)
 
-    async def enforce(self, body: bytes, exchange: Exchange, caller: Caller) -> Reply:
-        """Answer the one message, or the 2025-03-26 batch, that ``body`` holds."""
+    async def enforce(
+        self, body: bytes, exchange: Exchange, caller: Caller, gone: asyncio.Future[None] | None = None
+    ) -> Reply:
+        """Answer the one message, or the 2025-03-26 batch, that ``body`` holds.
+
+        Args:
+            body: as it came.
+            exchange: how it came.
+            caller: who sent it.
+            gone: done when the client has left, which cancels a request where there are no sessions (MCP 2026-07-28,
+                transports, cancellation), and only there.
+        """
         try:
             decoded = jsonrpc.decode(body)
         except MessageError as error:
             return await self.refuse_body(error, body, exchange, caller)
         if isinstance(decoded, Batch):
             return await self._batch(decoded, exchange, caller)
+        if isinstance(decoded, Request) and methods.classify(decoded) is methods.Treatment.ENFORCE:
+            channel = CallChannel(self._ports.identifiers.request_id(), tools.progress_token(decoded.params))
+            work = self._message(decoded, exchange, caller, channel=channel)
+            return await self._answering.answer(work, channel, caller, gone)
         return await self._message(decoded, exchange, caller)
 
     async def refuse_body(self, error: MessageError, body: bytes | Ends, exchange: Exchange, caller: Caller) -> Reply:
@@ -130,9 +148,18 @@ class EnforcementPoint:
         try:
             session = self._handshake.session(exchange, caller)
             self._suspensions.require(caller.identity, session.id)
+            self._notices.require_open()
         except SidecarError as error:
             return await self.refuse(error, exchange, caller)
-        return Stream(messages=self._notices.listen(session, caller))
+        return Stream(events=self._notices.listen(session, caller, exchange.last_event_id))
+
+    def close_streams(self) -> None:
+        """End every stream that belongs to no call, and open no more: the listener shuts down."""
+        self._notices.close()
+
+    async def stop(self) -> None:
+        """End the calls that go on although no connection waits for them."""
+        await self._answering.stop()
 
     def tools_changed(self) -> None:
         """Tell every client that listens that its list of tools may have changed."""
@@ -146,8 +173,10 @@ class EnforcementPoint:
                 return record.session_digest(session_id) == target.digest
             return target.name in names
 
+        read = self._notices.reading
         sessions = self._sessions.close_all(lambda session: ends(session.names, session.id))
-        streams = self._notices.take_away(ends, sessions)
+        self._notices.take_away(ends)
+        streams = read - self._notices.reading
         self._ports.metrics.sessions(len(self._sessions))
         ended, sent = self._calls.suspend(ends)
         self._calls.forget()
@@ -176,7 +205,13 @@ class EnforcementPoint:
         return joined(replies)
 
     async def _message(
-        self, message: "ClientMessage | _RefusedBody", exchange: Exchange, caller: Caller, *, batched: bool = False
+        self,
+        message: "ClientMessage | _RefusedBody",
+        exchange: Exchange,
+        caller: Caller,
+        *,
+        batched: bool = False,
+        channel: CallChannel | None = None,
     ) -> Reply:
         """Open the span of one message, and see that every way out of it is counted."""
         ports = self._ports
@@ -184,7 +219,7 @@ class EnforcementPoint:
         with ports.tracer.server("message", traceparent=parent, link=link, start_ns=caller.began_ns) as span:
             ports.tracer.past("authenticate", start_ns=caller.began_ns, end_ns=caller.ended_ns)
             turn = self._turn(span, exchange, caller)
-            turn.batched = batched
+            turn.batched, turn.channel = batched, channel
             error: SidecarError | None = None
             try:
                 return await self._dispatch(message, turn)
@@ -240,6 +275,8 @@ class EnforcementPoint:
         if treatment is methods.Treatment.REFUSE:
             raise MethodRefused
         conversation = turn.conversation = self._handshake.conversation(turn.exchange, turn.known_caller)
+        if turn.channel is not None:
+            turn.channel.within(conversation, names_of(turn.identity), self._notices.level(conversation.session_id))
         match treatment:
             case methods.Treatment.DROP:
                 turn.error = DROPPED
@@ -272,6 +309,8 @@ class EnforcementPoint:
     def _local(self, message: Request | Notification, conversation: Conversation) -> Reply:
         """Answer what concerns the protocol only."""
         if isinstance(message, Request):
+            if message.method == "logging/setLevel":
+                self._notices.set_level(conversation.session_id, tools.parse_level(message.params))
             return Answer(body=jsonrpc.encode_result(message.id, b"{}"))
         if message.method == "notifications/initialized":
             self._handshake.initialized(conversation)

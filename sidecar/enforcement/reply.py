@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
+from sidecar.enforcement.event_stream import StreamEvent
 from sidecar.errors import SidecarError
 from sidecar.mcp import Era, RequestId, jsonrpc, revision
 
@@ -29,7 +30,7 @@ class Accepted:
 class Stream:
     """Messages one after the other. Where a request was asked, the last one is its answer."""
 
-    messages: AsyncIterator[bytes]
+    events: AsyncIterator[StreamEvent]
     """The transport iterates it to its end or closes it; what stands behind the stream ends with it."""
 
 

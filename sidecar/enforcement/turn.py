@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from sidecar.commands import CATALOG, NO_GENERIC_TOOLS, GenericTools, ToolGroup
+from sidecar.enforcement.channel import CallChannel
 from sidecar.enforcement.shadow import Opinion
 from sidecar.enforcement.suspensions import Suspensions
 from sidecar.errors import AuditUnavailable, SidecarError
-from sidecar.identity import CallerName
+from sidecar.identity import CallerName, names_of
 from sidecar.mcp import Conversation, RequestId
-from sidecar.model import Command, Decision, Identity, JsonObject, ToolCall, UpstreamResult
+from sidecar.model import Command, Decision, Identity, JsonObject, Tell, ToolCall, UpstreamResult
 from sidecar.ports import (
     AuditSink,
     Clock,
@@ -35,6 +36,8 @@ class Exchange:
     session_id: str | None = None
     protocol: str | None = None
     """The MCP-Protocol-Version header."""
+    last_event_id: str | None = None
+    """The Last-Event-ID header: after which event a stream is to be resumed."""
     traceparent: str | None = None
     """The HTTP header; ``params._meta.traceparent`` wins over it."""
 
@@ -92,6 +95,8 @@ class EnforcementRules:
     challenges: bool = True
     """A call that only lacks scopes is refused with a challenge (MCP 2026-07-28, scope challenge handling); else with
     a tool result, for clients to which an HTTP error is the end of their session."""
+    stall_s: float = 10.0
+    """How long a call may keep its client waiting in silence before its answer becomes a stream."""
     time_step_ns: int = 1_000_000_000
     """``time_ns`` in questions to policy is truncated to this, so that equal questions are equal."""
 
@@ -170,6 +175,8 @@ class Turn:
     rpc_id: RequestId | None = None
     conversation: Conversation | None = None
     """By which revision it is read, and in which session; None until that is known."""
+    channel: CallChannel | None = None
+    """What can go to the client before the answer; None where nothing can."""
     call: ToolCall | None = None
     named: Command | None = None
     """What the call touches by its own words."""
@@ -204,6 +211,17 @@ class Turn:
             None if self.caller is None else replace(self.caller, identity=replace(self.identity, principal=larger))
         )
         return replace(self, caller=caller, command=self.named, decision=None, question=None, server="", supposed=True)
+
+    def take_off(self) -> Flight:
+        """Begin the call: from now on it can be cancelled."""
+        flight = self.flight = Flight(names=names_of(self.identity))
+        if self.channel is not None:
+            self.channel.when_withdrawn(flight.cancel)
+        return flight
+
+    def teller(self, *, numbers_only: bool) -> Tell | None:
+        """Return who hears what the server says of the call before its answer; see ``CallChannel.teller``."""
+        return None if self.channel is None else self.channel.teller(numbers_only=numbers_only)
 
     @property
     def known_caller(self) -> Caller:

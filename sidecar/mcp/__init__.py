@@ -7,7 +7,7 @@ from sidecar.mcp.jsonrpc import Batch, ClientMessage, InvalidMessage, Notificati
 from sidecar.mcp.lines import LineFraming, OversizeLine
 from sidecar.mcp.methods import Treatment, from_upstream
 from sidecar.mcp.revision import Era, McpRevision
-from sidecar.mcp.session import Session, Sessions
+from sidecar.mcp.session import IdentityKey, Session, Sessions
 from sidecar.mcp.sse import EventDecoder
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Envelope",
     "Era",
     "EventDecoder",
+    "IdentityKey",
     "InvalidMessage",
     "LineFraming",
     "McpRevision",

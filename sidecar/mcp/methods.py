@@ -46,7 +46,7 @@ _REQUESTS: Final[Mapping[str, Treatment]] = MappingProxyType(
         "prompts/list": Treatment.REFUSE,
         "prompts/get": Treatment.REFUSE,
         "completion/complete": Treatment.REFUSE,
-        "logging/setLevel": Treatment.REFUSE,
+        "logging/setLevel": Treatment.LOCAL,
         # Tasks (2025-11-25 and the extension of 2026-07-28): a second way to a tool's result.
         "tasks/get": Treatment.REFUSE,
         "tasks/result": Treatment.REFUSE,

@@ -61,9 +61,14 @@ class Sessions:
         self._of: dict[IdentityKey, OrderedDict[str, None]] = {}  # the same order
         self._calls: Counter[str] = Counter()
         self._streams: Counter[str] = Counter()
+        self._ended: Callable[[str], None] | None = None
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def on_end(self, callback: Callable[[str], None]) -> None:
+        """Call ``callback`` with the id of every session that ends, however it does."""
+        self._ended = callback
 
     def open(  # one parameter per fact
         self,
@@ -108,11 +113,6 @@ class Sessions:
             SessionNotFound: unknown, ended, idle for too long, or another identity's; not to be told apart.
         """
         return self._store(replace(self._own(session_id, key, now), last_used=now))
-
-    def lasts(self, session_id: str, now: float) -> bool:
-        """Whether the session is still open; asking is no use of it."""
-        session = self._open.get(session_id)
-        return session is not None and not self._idle(session, now)
 
     def initialized(self, session_id: str | None, key: IdentityKey, now: float) -> Session:
         """Note that the client finished the handshake; raises as ``find`` does."""
@@ -207,3 +207,5 @@ class Sessions:
         del own[session.id]
         if not own:
             del self._of[session.key]
+        if self._ended is not None:
+            self._ended(session.id)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sidecar.errors import InvalidParams
-from sidecar.mcp.jsonrpc import encode
+from sidecar.mcp.jsonrpc import MAX_ID_CHARACTERS, RequestId, encode
 from sidecar.mcp.revision import McpRevision
 from sidecar.model import JsonObject, JsonValue, ToolCall
 
@@ -22,6 +22,9 @@ MAX_TOOL_NAME_CHARACTERS: Final = 128
 
 MAX_CLIENT_CHARACTERS: Final = 128
 """Length of a client's self-reported name, and of its version."""
+
+LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+"""Severities of log messages (RFC 5424; MCP 2025-11-25, logging), the least severe first."""
 
 _CALL_KEYS: Final = frozenset({"name", "arguments", "_meta"})
 
@@ -97,16 +100,41 @@ def traceparent(params: JsonObject) -> str | None:
     return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else None
 
 
+def progress_token(params: JsonObject) -> RequestId | None:
+    """Return the token under which the client wants progress (MCP 2025-11-25, progress: a string or an integer).
+
+    One of another form counts as none, and the call goes on without: it is a wish, not a part of what is decided.
+    """
+    meta = params.get("_meta")
+    token = meta.get("progressToken") if isinstance(meta, dict) else None
+    if isinstance(token, bool) or not isinstance(token, int | str):
+        return None
+    return token if isinstance(token, int) or len(token) <= MAX_ID_CHARACTERS else None
+
+
+def parse_level(params: JsonObject) -> str:
+    """Return the level of ``logging/setLevel``.
+
+    Raises:
+        InvalidParams: not of the form, or no level of RFC 5424 (MCP 2025-11-25, logging, error handling).
+    """
+    level = params.get("level")
+    if not params.keys() <= {"_meta", "level"} or not isinstance(level, str) or level not in LOG_LEVELS:
+        raise InvalidParams("level is not a level of RFC 5424")
+    _check_meta(params)
+    return level
+
+
 def _check_meta(params: JsonObject) -> None:
     if not isinstance(params.get("_meta"), dict | None):
         raise InvalidParams("_meta is not an object")
 
 
 def initialize_result(revision: McpRevision, server_version: str, instructions: str | None) -> JsonObject:
-    """Return the result of ``initialize``; only tools are offered."""
+    """Return the result of ``initialize``: tools are offered, and what a server logs of a call."""
     result: JsonObject = {
         "protocolVersion": revision.value,
-        "capabilities": {"tools": {"listChanged": True}},
+        "capabilities": {"tools": {"listChanged": True}, "logging": {}},
         "serverInfo": {"name": SERVER_NAME, "version": server_version},
     }
     if instructions:

@@ -18,6 +18,11 @@ class Plan:
     names: bool = False
     """The list of names in the result is cut down to those that a grant of the caller reaches."""
 
+    @property
+    def cuts(self) -> bool:
+        """Whether something of the result is kept from the caller."""
+        return self.names
+
 
 def plan(decision: Decision, tool: str) -> Plan:
     """Return what is to be done for the allow to stand.

@@ -13,6 +13,7 @@ from sidecar.edge import admission, origins
 from sidecar.edge.resource import ProtectedResource
 from sidecar.edge.statuses import HTTP_STATUS, INTERNAL, http_status
 from sidecar.edge.streams import frame
+from sidecar.enforcement import StreamEvent
 from sidecar.errors import (
     ConfigurationError,
     HostRefused,
@@ -560,9 +561,9 @@ def test_paths_follow_from_the_resource_url(url: str, path: str, metadata_path: 
     assert (described.path, described.metadata_path) == (path, metadata_path)
 
 
-@given(st.binary(max_size=40))
+@given(st.binary(min_size=1, max_size=40))
 def test_a_message_in_a_frame_is_one_event(message: bytes) -> None:
-    framed = frame(message)
+    framed = frame(StreamEvent(message))
 
     assert framed.startswith(b"event: message\ndata: ")
     assert framed.endswith(b"\n\n")

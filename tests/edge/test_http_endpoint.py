@@ -15,7 +15,7 @@ from aiohttp import web
 
 from sidecar.edge.connections import ConnectionLimits
 from sidecar.edge.server import ServerLimits, serve
-from sidecar.enforcement import Caller, EnforcementPoint, Exchange, Refused, Reply, Stream
+from sidecar.enforcement import Caller, EnforcementPoint, Exchange, Refused, Reply, Stream, StreamEvent
 from sidecar.errors import ConfigurationError, MethodRefused
 from tests.edge.endpoint import (
     INITIALIZE,
@@ -567,7 +567,7 @@ class TestStreams:
         writer.close()
 
     async def test_a_silent_stream_is_kept_alive_by_comments(self, tmp_path: Path) -> None:
-        async with running(tmp_path, keep_alive_s=0.05, liveness_s=0.02) as endpoint:
+        async with running(tmp_path, keep_alive_s=0.05) as endpoint:
             reader, writer = await self.listen(endpoint, await endpoint.open_session())
             for _ in range(3):
                 await reader.readuntil(b": keep-alive\n\n")
@@ -640,7 +640,7 @@ class TestStreams:
 class Broken(EnforcementPoint):
     """A bug behind the edge."""
 
-    async def enforce(self, body: bytes, exchange: Exchange, caller: Caller) -> Reply:  # type: ignore[explicit-override]
+    async def enforce(self, *_: Any) -> Reply:  # type: ignore[explicit-override]
         raise RuntimeError("secret detail")
 
 
@@ -650,34 +650,34 @@ class Held(EnforcementPoint):
     entered: asyncio.Event
     release: asyncio.Event
 
-    async def enforce(self, body: bytes, exchange: Exchange, caller: Caller) -> Reply:  # type: ignore[explicit-override]
+    async def enforce(self, *message: Any) -> Reply:  # type: ignore[explicit-override]
         self.entered.set()
         await self.release.wait()
-        return await super().enforce(body, exchange, caller)
+        return await super().enforce(*message)
 
 
 class Flood(EnforcementPoint):
     """More notifications than a client reads."""
 
     async def listen(self, exchange: Exchange, caller: Caller) -> Stream:  # type: ignore[explicit-override]
-        return Stream(messages=self._flood())
+        return Stream(events=self._flood())
 
-    async def _flood(self) -> AsyncIterator[bytes]:
+    async def _flood(self) -> AsyncIterator[StreamEvent]:
         while True:
-            yield b"x" * 1_000_000
+            yield StreamEvent(b"x" * 1_000_000)
 
 
 class Refusing(EnforcementPoint):
     """A notification that is refused."""
 
-    async def enforce(self, body: bytes, exchange: Exchange, caller: Caller) -> Reply:  # type: ignore[explicit-override]
+    async def enforce(self, *_: Any) -> Reply:  # type: ignore[explicit-override]
         return Refused.of(MethodRefused("no"))
 
 
 class BrokenPipe(EnforcementPoint):
     """A connection to something behind the endpoint breaks, and nothing there translates that."""
 
-    async def enforce(self, body: bytes, exchange: Exchange, caller: Caller) -> Reply:  # type: ignore[explicit-override]
+    async def enforce(self, *_: Any) -> Reply:  # type: ignore[explicit-override]
         raise ConnectionResetError
 
 

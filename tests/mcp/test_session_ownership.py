@@ -76,6 +76,22 @@ def test_a_session_ends_when_it_was_idle_for_the_limit_and_not_before(verb):
     assert len(sessions) == 0
 
 
+def test_every_end_of_a_session_is_told_once_however_it_came():
+    sessions = opened(max_total=3, max_per_identity=2)
+    told: list[str] = []
+    sessions.on_end(told.append)
+    sessions.open("s2", ALICE, McpRevision.V2025_11_25, CLIENT, 1.0)
+    assert told == []
+    sessions.open("s3", ALICE, McpRevision.V2025_11_25, CLIENT, 2.0)
+    assert told == ["s1"], "it made room"
+    sessions.close("s2", ALICE, 2.0)
+    assert told == ["s1", "s2"]
+    sessions.open("s4", NEIGHBOURS[0], McpRevision.V2025_11_25, CLIENT, 2.0)
+    assert [one.id for one in sessions.close_all(lambda session: session.key == NEIGHBOURS[0])] == ["s4"]
+    sessions.evict(IDLE_S + 2.0)
+    assert told == ["s1", "s2", "s4", "s3"]
+
+
 def test_a_foreign_knock_does_not_keep_a_session_alive():
     sessions = opened()
     with pytest.raises(SessionNotFound):
@@ -84,8 +100,14 @@ def test_a_foreign_knock_does_not_keep_a_session_alive():
         sessions.find("s1", ALICE, IDLE_S)
 
 
+def lasts(sessions: Sessions, name: str, now: float) -> bool:
+    """Whether a session is open; looking is no use of it."""
+    session = sessions._open.get(name)
+    return session is not None and not sessions._idle(session, now)
+
+
 def names(sessions: Sessions, *candidates: str) -> list[str]:
-    return [name for name in candidates if sessions.lasts(name, 0.0)]
+    return [name for name in candidates if lasts(sessions, name, 0.0)]
 
 
 def clock() -> float:
@@ -124,7 +146,7 @@ def test_a_session_with_a_stream_makes_room_last_and_one_with_a_call_never():
         with sessions.calling(third, clock), pytest.raises(TooManySessions):
             sessions.open("s5", ALICE, McpRevision.V2025_11_25, CLIENT, 0.0)
     with sessions.streaming(second, clock):
-        assert not sessions.lasts("s2", 0.0), "using a session that has ended does not bring it back"
+        assert not lasts(sessions, "s2", 0.0), "using a session that has ended does not bring it back"
 
 
 @pytest.mark.parametrize("use", ["calling", "streaming"])
@@ -133,10 +155,10 @@ def test_a_session_that_is_in_use_does_not_idle_and_idles_from_then_on(use):
     session = sessions.find("s1", ALICE, 0.0)
     with getattr(sessions, use)(session, lambda: 5 * IDLE_S):
         sessions.evict(3 * IDLE_S)
-        assert sessions.lasts("s1", 4 * IDLE_S)
+        assert lasts(sessions, "s1", 4 * IDLE_S)
         sessions.find("s1", ALICE, 4 * IDLE_S)
-    assert sessions.lasts("s1", 6 * IDLE_S - 1)
-    assert not sessions.lasts("s1", 6 * IDLE_S)
+    assert lasts(sessions, "s1", 6 * IDLE_S - 1)
+    assert not lasts(sessions, "s1", 6 * IDLE_S)
 
 
 def test_idle_sessions_make_room():
@@ -191,7 +213,7 @@ class SessionMachine(RuleBasedStateMachine):
         living = self.living()
         full = len(living) >= 4 or list(living.values()).count(key) >= 2
         self.sessions.open(name, key, McpRevision.V2025_06_18, CLIENT, self.now)
-        ended = {other for other in living if not self.sessions.lasts(other, self.now)}
+        ended = {other for other in living if not lasts(self.sessions, other, self.now)}
         assert len(ended) == full
         if list(living.values()).count(key) >= 2:
             assert {living[other] for other in ended} == {key}

@@ -16,6 +16,8 @@ from sidecar.mcp.tools import (
     initialize_result,
     parse_call,
     parse_initialize,
+    parse_level,
+    progress_token,
     tools_list_result,
     traceparent,
 )
@@ -157,11 +159,33 @@ def test_a_clients_name_is_cleaned_and_never_refused(said, shown):
     assert parse_initialize(HELLO | {"clientInfo": {"name": said}})[1] == shown
 
 
-def test_only_tools_are_offered():
+def test_only_tools_and_log_messages_of_calls_are_offered():
     result = initialize_result(McpRevision.V2025_06_18, "0.1.0", "Ask first.")
-    assert result["capabilities"] == {"tools": {"listChanged": True}}
+    assert result["capabilities"] == {"tools": {"listChanged": True}, "logging": {}}
     assert InitializeResult.model_validate(result).instructions == "Ask first."
     assert "instructions" not in initialize_result(McpRevision.V2025_06_18, "0.1.0", None)
+
+
+@pytest.mark.parametrize("token", [0, -1, 2**53 - 1, "", "t", "t" * 256])
+def test_a_progress_token_is_a_string_or_an_integer(token):
+    assert progress_token({"_meta": {"progressToken": token}}) == token
+
+
+@pytest.mark.parametrize("token", [None, True, 1.0, [], {}, "t" * 257])
+def test_a_wish_for_progress_of_another_form_is_none(token):
+    assert progress_token({"_meta": {"progressToken": token}}) is None
+    assert progress_token({"_meta": token}) is None
+    assert progress_token({"progressToken": "t"}) is None
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{}, {"level": None}, {"level": "loud"}, {"level": "INFO"}, {"level": ["info"]}, {"level": "info", "x": 1}],
+)
+def test_a_level_is_one_of_eight(params):
+    with pytest.raises(InvalidParams):
+        parse_level(params)
+    assert parse_level({"level": "info", "_meta": {}}) == "info"
 
 
 def test_a_list_keeps_the_servers_order():
