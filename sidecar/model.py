@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType, TypeAlias
 
+from sidecar.usage import UsageLimit
+
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 JsonObject: TypeAlias = dict[str, JsonValue]
 
@@ -365,6 +367,8 @@ class Decision:
     step_up: StepUp | None = None
     """Only of a deny: what policy says a token would have to have besides."""
     decision_id: str = ""
+    limits: tuple[UsageLimit, ...] = ()
+    """Only of an allow: what the call counts towards."""
 
     @property
     def owners(self) -> tuple[str, ...]:
@@ -386,10 +390,6 @@ class VisibleTools:
     """The configured MCP server instances that the caller's calls can be routed to."""
 
 
-def _at_once() -> None:
-    """A permit that cannot lapse."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permit:
     """The only thing that lets a call be forwarded. Built in one place: ``sidecar.enforcement``."""
@@ -402,7 +402,7 @@ class Permit:
     traceparent: str | None = None
     tell: Tell | None = field(default=None, compare=False, repr=False)
     """Who hears what the server says of this call before its answer; None where nobody does."""
-    leaving: Callable[[], None] = field(default=_at_once, compare=False, repr=False)
+    leaving: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
     """To be called right before the call is written to its server, each time that it is; raises where the permit has
     lapsed while the call waited for its turn, and then nothing may be written."""
 

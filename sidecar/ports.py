@@ -13,6 +13,7 @@ from typing import Protocol
 from sidecar.commands import ViewDefinitions
 from sidecar.identity import Suspension
 from sidecar.model import Credential, Identity, JsonObject, JsonValue, Permit, UpstreamResult
+from sidecar.usage import UsageUnit
 
 
 class TokenVerifier(Protocol):
@@ -97,6 +98,37 @@ class ViewCatalog(Protocol):
 
         Raises:
             ViewsUnavailable: they are not known, or not freshly enough.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageCounter:
+    """One count: of a limit, a unit, what is counted apart, and a window."""
+
+    limit: str
+    """The limit's id."""
+    window_s: int
+    """Seconds of a window."""
+    unit: UsageUnit
+    who: str
+    """A digest of what is counted apart, in lower-case hexadecimal."""
+    ends: int
+    """When the window ends, seconds since the epoch; after that the count means nothing."""
+
+
+class UsageCounters(Protocol):
+    """Where it is counted how much callers use; shared by the replicas, or each replica's own."""
+
+    async def add(self, amounts: Mapping[UsageCounter, int]) -> Mapping[UsageCounter, int]:
+        """Add to each counter, and return what each holds then.
+
+        A counter that is not there holds 0 at first. An amount can be 0, which only reads, and below it, which takes
+        back. Two calls at a time never lose an amount. A counter is kept until its window ends, or else what is
+        returned of it is never less than what was added.
+
+        Raises:
+            LimitsUnavailable: it cannot be told.
         """
         ...
 
@@ -293,6 +325,10 @@ class Metrics(Protocol):
 
     def refused(self, stage: str, error: str) -> None:
         """One refusal, by the step that refused and the label of the error."""
+        ...
+
+    def limited(self, limit: str, unit: str) -> None:
+        """Count a call that a limit on use refused, by the limit's id and what of it was used up."""
         ...
 
     def asked(self, seconds: float) -> None:

@@ -20,6 +20,7 @@ shipped[name] := data.mcp.platform[name] if {
 		"scope_issuers",
 		"traits",
 		"amplifiers",
+		"limits",
 		"refused_kinds",
 		"windows",
 		"break_glass",
@@ -34,6 +35,10 @@ table(case, name) := object.get(case.data, ["platform", name], object.get(shippe
 # METADATA
 # title: Which issuers' scopes count, as the set has it; it need not be there
 scope_issuers := object.get(shipped, "scope_issuers", {})
+
+# METADATA
+# title: The limits, as the set has them; they need not be there
+limits := object.get(shipped, "limits", [])
 
 # METADATA
 # title: The teams' data, as the set has it; nothing where no team has any
@@ -54,6 +59,7 @@ decision(case) := answer if {
 		with data.mcp.platform.scope_issuers as object.get(case.data, ["platform", "scope_issuers"], scope_issuers)
 		with data.mcp.platform.traits as table(case, "traits")
 		with data.mcp.platform.amplifiers as table(case, "amplifiers")
+		with data.mcp.platform.limits as object.get(case.data, ["platform", "limits"], limits)
 		with data.mcp.platform.refused_kinds as table(case, "refused_kinds")
 		with data.mcp.platform.windows as table(case, "windows")
 		with data.mcp.platform.break_glass as table(case, "break_glass")

@@ -7,6 +7,7 @@
 #   undefined, not true, where x is undefined.
 package mcp.platform.configuration
 
+import data.mcp.platform.budgets
 import data.mcp.platform.input_check
 
 # METADATA
@@ -27,6 +28,7 @@ sound if {
 	is_array(data.mcp.platform.break_glass)
 	refusals
 	views
+	budgets.sound
 }
 
 # METADATA

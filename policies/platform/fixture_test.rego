@@ -139,6 +139,7 @@ decide(asked, changed, authors) := answer if {
 		with data.mcp.platform.scope_issuers as object.get(changed, "scope_issuers", {})
 		with data.mcp.platform.traits as object.get(changed, "traits", tables.traits)
 		with data.mcp.platform.amplifiers as object.get(changed, "amplifiers", tables.amplifiers)
+		with data.mcp.platform.limits as object.get(changed, "limits", [])
 		with data.mcp.platform.refused_kinds as object.get(changed, "refused_kinds", tables.refused_kinds)
 		with data.mcp.platform.windows as object.get(changed, "windows", tables.windows)
 		with data.mcp.platform.break_glass as object.get(changed, "break_glass", tables.break_glass)

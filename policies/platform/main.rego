@@ -9,6 +9,7 @@
 package mcp.main
 
 import data.mcp.platform.bounds
+import data.mcp.platform.budgets
 import data.mcp.platform.ceilings
 import data.mcp.platform.configuration
 import data.mcp.platform.delegation
@@ -33,7 +34,8 @@ revision := data.mcp.revision if is_string(data.mcp.revision)
 # title: May this call happen
 # description: >-
 #   Allow or deny with reasons, the server to forward to, and one verdict per access with its obligations. A deny that more
-#   scopes would turn into an allow says which (`step_up`); that is looked at only where there is a deny.
+#   scopes would turn into an allow says which (`step_up`); that is looked at only where there is a deny. An allow says the
+#   limits that it counts towards (`limits`), where there are any.
 # scope: document
 # entrypoint: true
 decision := object.union(judged, {"step_up": offer}) if {
@@ -41,6 +43,10 @@ decision := object.union(judged, {"step_up": offer}) if {
 	input_check.valid
 	configuration.sound
 	offer := step_up.offer
+} else := object.union(judged, {"limits": budgets.applying}) if {
+	judged.allow
+	count(budgets.fitting) > 0
+	count(budgets.applying) > 0
 } else := judged
 
 # METADATA

@@ -213,6 +213,7 @@ def refusal(
     time_ns: int,
     duration_ms: float | None = None,
     suppressed: int = 0,
+    limit: JsonObject | None = None,
 ) -> JsonObject:
     """Build the record of a request that was refused, by whichever step.
 
@@ -224,6 +225,7 @@ def refusal(
         time_ns: now, nanoseconds since the epoch.
         duration_ms: from receipt to reply, milliseconds.
         suppressed: how many like refusals of the same unknown address have no record of their own.
+        limit: the limit on use that refused, where one did.
 
     Raises:
         ValueError: no error is named; empty is an error (law 3).
@@ -235,6 +237,8 @@ def refusal(
     record["outcome"] = _outcome(Status.REFUSED, error, None, None, duration_ms)
     if suppressed:
         record["suppressed"] = suppressed
+    if limit is not None:
+        record["limit"] = limit
     return record
 
 
@@ -335,6 +339,7 @@ def _decision(decision: Decision) -> JsonObject:
         "revision": decision.revision,
         "opa_decision_id": decision.decision_id,
         **({"missing_scopes": _names(decision.step_up.missing)} if decision.step_up is not None else {}),
+        **({"limits": _names(dict.fromkeys(limit.id for limit in decision.limits))} if decision.limits else {}),
     }
 
 

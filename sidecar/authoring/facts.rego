@@ -79,8 +79,20 @@ unsound_parts(grant) := ((ids | reserved) | unknown) | wrong if {
 permissions := answer if {
 	ways := input.ways
 	denies := input.denies
-	answer := {"rows": rows(ways, denies), "own_rows": own_rows, "suspended": sort(suspended)} with input as input.question
+	answer := {
+		"rows": rows(ways, denies),
+		"own_rows": own_rows,
+		"suspended": sort(suspended),
+		"limits": limits_of_caller,
+	} with input as input.question
 }
+
+# The limits on use that some call of this caller counts towards.
+limits_of_caller := [limit |
+	some limit in data.mcp.platform.limits
+	names.any_of(limit.groups, input.subject.groups)
+	names.matches(limit.agents, input.actor.id)
+]
 
 # As platform/guardrails.rego says it, and who it is.
 suspended contains concat(" ", ["person", input.subject.id]) if {

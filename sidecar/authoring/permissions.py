@@ -129,6 +129,7 @@ async def show(
         "denies": _denies_document(denies, {row["owner"] for row in rows}),
         "unreached": _unreached(ways, reached),
         "suspended": facts.get("suspended", []),
+        "limits": facts.get("limits", []),
     }
 
 

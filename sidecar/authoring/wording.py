@@ -14,6 +14,7 @@ from sidecar.authoring.rows_in_words import as_json, cell, conditions, items, li
 from sidecar.model import JsonObject
 from sidecar.policyset import Severity
 from sidecar.printing import escaped
+from sidecar.usage import UsageUnit
 
 _NEAREST: Final = 5
 """How many grants are explained that do not match, the nearest first."""
@@ -107,6 +108,7 @@ def _granted_by(row: Any, servers: set[str]) -> Iterator[str]:
 
 
 def _beside_the_table(document: JsonObject) -> Iterator[tuple[str, str]]:
+    yield from ((line, "") for line in _limits_on_use(document["limits"]))
     for one in items(document["covered"]):
         places = ", ".join(_where(one))
         yield f"{one['owner']}/{one['grant']} adds nothing on {places}: {', '.join(one['by'])} gives it", "dim"
@@ -229,8 +231,20 @@ def _decision_lines(document: JsonObject) -> Iterator[tuple[str, str]]:
             yield f"  closed to this caller: the trait {one['trait']}{': ' if places else ''}{places}", "yellow"
         for reason in explanation["reasons"]:
             yield from _reason_lines(reason)
+    yield from ((f"  {line}", "") for line in _limits_on_use(decision.get("limits")))
     if "step_up" in decision:
         yield f"  with {' and '.join(decision['step_up']['missing'])} in the token too, policy would allow it", "yellow"
+
+
+def _limits_on_use(limits: Any) -> Iterator[str]:
+    """Yield a line for each limit on use, as the platform's data or a decision has it."""
+    for limit in items(limits):
+        amounts = ", ".join(f"{limit[unit]} {unit}" for unit in UsageUnit if limit.get(unit) is not None)
+        apart = f"for each {' and '.join(limit['per'])}" if limit["per"] else "for all callers together"
+        chosen = {part: limit.get(part, ["*"]) for part in ("tools", "teams")}
+        selected = [f"{part} {', '.join(names)}" for part, names in chosen.items() if names != ["*"]]
+        selected += [f"team {limit['team']}"] if limit.get("team") else []
+        yield "; ".join((f"limit {limit['id']}: {amounts} in {limit['window_s']} s {apart}", *selected))
 
 
 def _plain_decision(question: Any, decision: Any) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ are for what the transport and the authorization chapter of MCP give one to.
 
 from typing import Final, NamedTuple
 
-from sidecar import errors
+from sidecar import errors, usage
 from sidecar.errors import MessageError, SidecarError
 from sidecar.mcp import Era
 
@@ -73,6 +73,8 @@ HTTP_STATUS: Final[dict[type[SidecarError], Statuses]] = {
     errors.CommandNotDerivable: both(200),
     errors.PolicyDenied: both(200),
     errors.ObligationNotSupported: both(200),
+    usage.LimitReached: both(200),
+    usage.LimitsUnavailable: both(200),
     errors.DecisionUnavailable: both(200),
     errors.AuditUnavailable: both(200),
     errors.ViewsUnavailable: both(200),

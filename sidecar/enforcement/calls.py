@@ -5,7 +5,6 @@ builds a ``Permit`` (tests/architecture holds that), and an upstream takes nothi
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Final
 from sidecar.commands import databases, derive, generic
 from sidecar.enforcement import refusals
 from sidecar.enforcement.evidence import Evidence, settled, stage_of, without_tool
+from sidecar.enforcement.limits import CallsUnderWay, CountersInMemory, Limits
 from sidecar.enforcement.livetools import LiveTools
 from sidecar.enforcement.names import ReachableNames
 from sidecar.enforcement.shadow import Shadow
@@ -33,7 +33,6 @@ from sidecar.errors import (
     SidecarError,
     TokenRejected,
     ToolGroupOff,
-    TooManyCalls,
     UnknownTool,
     UpstreamError,
     UpstreamProtocolViolation,
@@ -57,6 +56,7 @@ from sidecar.model import (
 from sidecar.obligations import Plan, failed_list, plan, read_names
 from sidecar.policy import document, verdict
 from sidecar.ports import PdpAnswer, Question
+from sidecar.usage import LimitReached
 
 MAX_LISTS: Final = 64
 """Different lists of tools that are kept encoded; one is about 80 kB."""
@@ -74,7 +74,8 @@ class ToolCalls:
         self._evidence = evidence
         self._suspensions = suspensions
         self._in_flight: dict[tuple[str, RequestId], Flight] = {}
-        self._under_way: Counter[tuple[str, str, str]] = Counter()
+        self._under_way = CallsUnderWay(rules.calls_per_identity)
+        self._limits = Limits(CountersInMemory() if ports.usage is None else ports.usage, ports.clock, ports.metrics)
         self._generic = generic.everywhere(rules.generic_tools.values())
         self._live = LiveTools(ports.upstreams, rules.tool_groups, rules.generic_tools)
         self._lists: dict[VisibleTools, tuple[tuple[str, ...], bytes]] = {}
@@ -165,20 +166,14 @@ class ToolCalls:
             TooManyCalls: this identity has as many calls under way as it may have.
         """
         key = (turn.session_id or turn.request_id, request_id)
-        caller = turn.identity.key
         if key in self._in_flight:
             raise InvalidRequest("request id is in flight already")
-        if self._under_way[caller] >= self._rules.calls_per_identity:
-            raise TooManyCalls
-        self._in_flight[key] = turn.take_off()
-        self._under_way[caller] += 1
-        try:
-            yield
-        finally:
-            del self._in_flight[key]
-            self._under_way[caller] -= 1
-            if not self._under_way[caller]:
-                del self._under_way[caller]
+        with self._under_way.one(turn.identity.key):
+            self._in_flight[key] = turn.take_off()
+            try:
+                yield
+            finally:
+                del self._in_flight[key]
 
     async def _call(self, call: ToolCall, turn: Turn) -> UpstreamResult:
         """The enforcement sequence. A step yields its value or raises; nothing is forwarded without a permit."""
@@ -187,8 +182,11 @@ class ToolCalls:
         decision = await self._ask(command, turn)
         todo = plan(decision, call.name)
         await self._live.require_pinned(decision.server, call.name)
+        await self._limits.admit(decision.limits, turn.identity, call.name, turn.time_ns)
         permit = await self._commit(call, decision, todo, turn)
-        return await self._forward(permit, todo, turn)
+        result = await self._forward(permit, todo, turn)
+        await self._limits.charge(decision.limits, turn.identity, call.name, result)
+        return result
 
     async def _lacking(self, call: ToolCall, turn: Turn) -> InsufficientScope | None:
         """Return what a call lacks that policy refused, if scopes are all that it lacks.
@@ -397,7 +395,7 @@ class ToolCalls:
 
     async def _hidden(self, error: SidecarError, turn: Turn) -> bool:
         """Whether the refused tool is not on this caller's list, and so must be answered as unknown."""
-        if isinstance(error, DependencyError | CancelledByClient | InsufficientScope | CallerSuspended):
+        if isinstance(error, DependencyError | CancelledByClient | InsufficientScope | CallerSuspended | LimitReached):
             return False
         try:
             visible = await self._visible(turn)

@@ -12,7 +12,7 @@ from typing import Final
 from sidecar.audit import record
 from sidecar.commands import CATALOG
 from sidecar.enforcement.budget import Budget, CallerBudget
-from sidecar.enforcement.refusals import OWN_SOURCE, owner_to_ask
+from sidecar.enforcement.refusals import OWN_SOURCE, owner_to_ask, reached
 from sidecar.enforcement.turn import CancelledByClient, EnforcementRules, OutcomeNotRecorded, Ports, Turn
 from sidecar.errors import (
     AuditUnavailable,
@@ -33,6 +33,7 @@ from sidecar.errors import (
 from sidecar.mcp import denials
 from sidecar.model import Access, Command, Decision, Identity, JsonObject, Reason, ToolCall, UpstreamResult
 from sidecar.ports import AttributeValue
+from sidecar.usage import LimitReached, LimitsUnavailable
 
 TOOL_ERROR: Final = "tool_error"
 
@@ -108,6 +109,9 @@ class Evidence:
         self._ports.metrics.refused(stage, error.label)
         if isinstance(error, DecisionUnavailable):
             self._ports.metrics.faulted(error.fault)
+        if isinstance(error, LimitReached):
+            self._ports.metrics.limited(error.limit.id, error.unit)
+            turn.span.set({"mcp_sidecar.limit": error.limit.id, "mcp_sidecar.limit.unit": error.unit.value})
         self.tell(turn, error)
         suppressed: int | None = 0
         if turn.caller is None:
@@ -124,6 +128,7 @@ class Evidence:
             time_ns=turn.time_ns,
             duration_ms=self._milliseconds(turn),
             suppressed=suppressed,
+            limit=reached(error) if isinstance(error, LimitReached) else None,
         )
         with self._ports.tracer.step("audit") as span:
             try:
@@ -180,24 +185,10 @@ class Evidence:
         others = self._told.admit("\0".join(turn.identity.key), label, self._ports.clock.monotonic())
         if others is None:
             return
-        facts: JsonObject = {"request_id": turn.request_id}
-        if turn.tool:
-            facts["tool"] = turn.tool
-        if turn.server:
-            facts["server"] = turn.server
-        if isinstance(error, PolicyDenied) and turn.decision is not None:
-            facts["reasons"] = [*dict.fromkeys(reason.code for reason in turn.decision.reasons)]
-            facts["owner"] = owner_to_ask(turn.decision)
-        if isinstance(error, InsufficientScope):
-            facts["missing_scopes"] = [*error.missing]
-        failure = isinstance(error, DependencyError | UpstreamError)
-        if failure and not isinstance(error, UpstreamRefused):  # the server's own words can quote documents
-            facts["why"] = error.detail
-        if isinstance(error, DecisionUnavailable):
-            facts["fault"] = error.fault.value
+        facts = _told(turn, error)
         if others:
             facts["more_like_it"] = others
-        log.refused(label, facts, failure=failure)
+        log.refused(label, facts, failure=isinstance(error, DependencyError | UpstreamError))
 
     async def _append(self, entry: JsonObject) -> str:
         ports = self._ports
@@ -242,6 +233,28 @@ class Evidence:
         if turn.command is not None and turn.command.arguments:
             return None
         return record.question_text(turn.question)
+
+
+def _told(turn: Turn, error: SidecarError) -> JsonObject:
+    """Return what a log line says of a refused call."""
+    facts: JsonObject = {"request_id": turn.request_id}
+    if turn.tool:
+        facts["tool"] = turn.tool
+    if turn.server:
+        facts["server"] = turn.server
+    if isinstance(error, PolicyDenied) and turn.decision is not None:
+        facts["reasons"] = [*dict.fromkeys(reason.code for reason in turn.decision.reasons)]
+        facts["owner"] = owner_to_ask(turn.decision)
+    if isinstance(error, LimitReached):
+        facts["limit"], facts["unit"] = error.limit.id, error.unit.value
+    if isinstance(error, InsufficientScope):
+        facts["missing_scopes"] = [*error.missing]
+    failure = isinstance(error, DependencyError | UpstreamError)
+    if failure and not isinstance(error, UpstreamRefused):  # the server's own words can quote documents
+        facts["why"] = error.detail
+    if isinstance(error, DecisionUnavailable):
+        facts["fault"] = error.fault.value
+    return facts
 
 
 async def settled(work: asyncio.Task[None]) -> None:
@@ -336,6 +349,8 @@ def stage_of(error: SidecarError) -> str:
             return "authorize"
         case ObligationNotSupported():
             return "plan"
+        case LimitReached() | LimitsUnavailable():
+            return "limit"
         case AuditUnavailable():
             return "commit"
         case UpstreamError():

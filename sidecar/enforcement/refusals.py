@@ -16,6 +16,7 @@ from sidecar.errors import (
 )
 from sidecar.mcp import denials, jsonrpc
 from sidecar.model import Access, Command, Decision, JsonObject, Reason, StepUp
+from sidecar.usage import LimitReached
 
 OWN_SOURCE: Final = "sidecar"
 """Who says a reason that is not policy's."""
@@ -72,11 +73,27 @@ def _explained(turn: Turn, error: SidecarError) -> tuple[str, JsonObject]:
     }
     if said.path:
         body["path"] = said.path
+    if isinstance(error, LimitReached):
+        body["limit"] = reached(error)
     meta: JsonObject = {denials.DECISION_KEY: body}
     if isinstance(error, InsufficientScope):
         scope = " ".join(error.scopes)
         meta[denials.STEP_UP_KEY] = {"error": error.label, "scope": scope, "missing": [*error.missing]}
     return said.text, meta
+
+
+def reached(error: LimitReached) -> JsonObject:
+    """Return a used up limit for machines, the same to the caller and in the evidence."""
+    limit = error.limit
+    return {
+        "id": limit.id,
+        "unit": error.unit.value,
+        "most": error.most,
+        "window_s": limit.window_s,
+        "per": [part.value for part in limit.per],
+        "team": limit.team or None,
+        "free_at": error.free_at,
+    }
 
 
 class _Said(NamedTuple):
@@ -103,6 +120,8 @@ def _said_of(turn: Turn, error: SidecarError) -> _Said:
         case CallRefused():
             reasons = (Reason(code=error.reason, source=OWN_SOURCE),)
             return _Said(denials.unreadable(error.message, error.path), reasons, owner, error.path)
+        case LimitReached():
+            return _Said(denials.used_up(error), own, owner)
         case DecisionUnavailable():
             return _Said(error.public, (Reason(code=error.label, source=f"opa.{error.fault}"),), owner)
         case _:

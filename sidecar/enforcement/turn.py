@@ -23,6 +23,7 @@ from sidecar.ports import (
     TokenVerifier,
     Tracer,
     Upstream,
+    UsageCounters,
     ViewCatalog,
 )
 
@@ -69,6 +70,8 @@ class Ports:
     """None: only policy can suspend a caller."""
     log: RefusalLog | None = None
     """None: refused calls are in evidence, metrics and spans only."""
+    usage: UsageCounters | None = None
+    """Where it is counted how much callers use; None: in this process."""
     views: ViewCatalog | None = None
     """None where no connection for it is configured; then what the platform's data declares is all that is known."""
 

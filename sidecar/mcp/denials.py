@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from sidecar.mcp.jsonrpc import encode
 from sidecar.model import Access, AccessKind, JsonObject, Namespace, Reason, TargetKind
+from sidecar.usage import LimitReached, UsagePart
 
 DECISION_KEY: Final = "mcp-sidecar/decision"
 """Where a refusal carries its machine-readable half. One label and a name: a valid key and not a reserved one, since no
@@ -38,6 +40,28 @@ def unreadable(message: str, path: str) -> str:
     if not path or len(path) > _MAX_NAME_CHARACTERS or not path.isprintable():
         return f"Refused: {message}"
     return f"Refused: {message} (at {path})"
+
+
+def used_up(reached: LimitReached) -> str:
+    """Return the sentence for a call over a limit: which, how much there is, whose, and when it is free again."""
+    limit = reached.limit
+    whose = [_APART[part].format(team=limit.team) for part in UsagePart if part in limit.per]
+    free_at = datetime.fromtimestamp(reached.free_at, UTC)
+    return (
+        f"Refused: the limit {limit.id} is used up ({reached.most} {reached.unit} in {limit.window_s} seconds for "
+        f"{' and '.join(whose) or 'all callers together'}); nothing was done. It is free again in {reached.wait_s} "
+        f"seconds, at {free_at:%Y-%m-%dT%H:%M:%SZ}; wait until then, or ask the platform team for more."
+    )
+
+
+_APART: Final[Mapping[UsagePart, str]] = MappingProxyType(
+    {
+        UsagePart.SUBJECT: "each user",
+        UsagePart.AGENT: "each agent",
+        UsagePart.TOOL: "each tool",
+        UsagePart.TEAM: "the data of team {team}",
+    }
+)
 
 
 class _Phrase(NamedTuple):

@@ -12,8 +12,10 @@ from collections.abc import Collection, Mapping
 from sidecar.errors import DecisionUnavailable
 from sidecar.faults import PdpFault
 from sidecar.model import AccessVerdict, AmplifierBound, Decision, JsonObject, JsonValue, Reason, StepUp, VisibleTools
+from sidecar.usage import UsageLimit, UsagePart, UsageUnit
 
 _ANSWER_KEYS = frozenset({"v", "allow", "reasons", "server", "accesses", "approval", "revision"})
+_OPTIONAL_KEYS = frozenset({"step_up", "limits"})
 _ACCESS_KEYS = frozenset({"owner", "grants", "filter", "mask", "max_documents", "max_time_ms"})
 _REACHABLE = "reachable"
 """The only choice of names that there is (``policies/schema/decision.json``)."""
@@ -21,6 +23,7 @@ _REACHABLE = "reachable"
 _REASON_KEYS = frozenset({"code", "source", "access"})
 _BOUND_KEYS = frozenset({"construct", "most"})
 _STEP_UP_KEYS = frozenset({"missing", "held"})
+_LIMIT_KEYS = frozenset({"id", "per", "team", "window_s", *UsageUnit})
 _VISIBILITY_KEYS = frozenset({"v", "tools", "servers"})
 _SELFTEST_KEYS = frozenset({"v", "ok", "echo", "known"})
 
@@ -29,6 +32,9 @@ _CONSTRUCT = re.compile(r"\$?[A-Za-z]{1,32}(?:\.[A-Za-z]{1,32})?")
 _SOURCE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SCOPE = re.compile(r"[!#-\[\]-~]{1,128}")
 """A scope (RFC 6749 section 3.3); clients are shown it in a header."""
+_LONGEST_WINDOW = 86_400
+_MOST_COUNTED = 2**53 - 1
+"""Above it OPA's numbers are no longer exact in every reader of JSON."""
 _MOST_SCOPES = 16
 """One for each kind and one for the route are the most that a call can need."""
 _MOST = 2_147_483_647
@@ -77,10 +83,12 @@ def read_decision(
     Raises:
         DecisionUnavailable: the answer is not exactly of the contract.
     """
-    step_up = None
-    if isinstance(result, dict) and "step_up" in result:
+    step_up: StepUp | None = None
+    limits: tuple[UsageLimit, ...] = ()
+    if isinstance(result, dict) and not result.keys().isdisjoint(_OPTIONAL_KEYS):
         result = dict(result)
-        step_up = _step_up(result.pop("step_up"))
+        step_up = _step_up(result.pop("step_up")) if "step_up" in result else None
+        limits = _limits(result.pop("limits")) if "limits" in result else ()
     answer = _object(result, _ANSWER_KEYS, "answer")
     _version(answer)
     allow = answer["allow"]
@@ -96,6 +104,7 @@ def read_decision(
         approval=_approval(answer["approval"], accesses),
         step_up=step_up,
         decision_id=decision_id,
+        limits=limits,
     )
     (_demand_allow if decision.allow else _demand_deny)(decision, accesses, servers)
     return decision
@@ -156,6 +165,7 @@ def _demand_deny(decision: Decision, accesses: int, servers: Collection[str]) ->
     """Hold a deny to its own rules: it says why, and its server, where it names one, is configured."""
     _demand(bool(decision.reasons), "a deny without a reason", PdpFault.CONTRADICTION)
     _demand(decision.approval is None, "a deny with an approval", PdpFault.CONTRADICTION)
+    _demand(not decision.limits, "a deny that counts towards limits", PdpFault.CONTRADICTION)
     some = len(decision.accesses) not in {0, accesses}
     _demand(not some, "a deny with entries for some accesses", PdpFault.WRONG_ACCESSES)
     known = not decision.server or decision.server in servers
@@ -192,6 +202,29 @@ def _step_up(value: JsonValue) -> StepUp:
     _demand(set(missing).isdisjoint(held), "a scope that is missing and held", PdpFault.CONTRADICTION)
     _demand(all(_SCOPE.fullmatch(scope) for scope in (*missing, *held)), "a scope of no scope's form")
     return StepUp(missing=missing, held=held)
+
+
+def _limits(value: JsonValue) -> tuple[UsageLimit, ...]:
+    """Accept the limits that a call counts towards; one that got lost on the way would be none."""
+    limits = tuple(_usage_limit(item) for item in _array(value, "limits"))
+    _demand(bool(limits), "limits without a limit")
+    _demand(len({(one.id, one.team) for one in limits}) == len(limits), "a limit twice")
+    return limits
+
+
+def _usage_limit(value: JsonValue) -> UsageLimit:
+    """Accept one limit; its name is of letters that can be shown, because the caller is told it."""
+    fields = _object(value, _LIMIT_KEYS, "limit")
+    name, team, per = _text(fields["id"], "id"), _text(fields["team"], "team"), _texts(fields["per"], "per")
+    window = _integer(fields["window_s"], "window")
+    _demand(_SOURCE.fullmatch(name) is not None, "a limit's id is not an identifier")
+    _demand(not set(per) - {*UsagePart}, "a limit counts by something that is not known")
+    _demand((UsagePart.TEAM in per) is bool(team), "a limit's team is there where it counts by team")
+    _demand(not team or _SOURCE.fullmatch(team) is not None, "a limit's team is not an identifier")
+    _demand(0 < window <= _LONGEST_WINDOW, "a limit's window is not of 1 to 86400 seconds")
+    most = tuple((unit, _integer(amount, unit)) for unit in UsageUnit if (amount := fields[unit]) is not None)
+    _demand(bool(most) and all(0 < amount <= _MOST_COUNTED for _, amount in most), "a limit without an amount from 1")
+    return UsageLimit(id=name, per=tuple(map(UsagePart, per)), team=team, window_s=window, most=most)
 
 
 def _access(value: JsonValue) -> AccessVerdict:

@@ -45,6 +45,7 @@ GLOB_LISTS: Final = (
         for whose in (("default",), ("registered", _ANY))
         for part in ("servers", "deployments")
     ),
+    ("limits", _ANY, "agents"),
     ("windows", _ANY, "databases"),
     ("suspended", "agents"),
 )

@@ -1,4 +1,4 @@
-"""Whether what the platform's tables name is there: servers, deployments, teams, scopes, windows.
+"""Whether what the platform's tables name is there: servers, deployments, teams, scopes, windows, tools of limits.
 
 A server or a deployment that a table names and no table has is a mistake of one file, and refused. A team without a
 folder, a scope or a window that is gone can be a step of a roll-out and takes access away; that is a warning. So is
@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from sidecar.commands import CATALOG
 from sidecar.policyset.data_lines import MOST_PROBLEMS, PLATFORM, pointer, where
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import PolicySet
@@ -17,6 +18,7 @@ from sidecar.policyset.manifest import decode_strictly
 from sidecar.policyset.names import nearest
 
 _PLATFORM_OWNER: Final = "platform"
+_ANY: Final = "*"
 _GLOB: Final = frozenset("*?[]{}!\\")
 _ORIGIN: Final = re.compile(r"https://[^/*]+/\*")
 _PlacedProblem = tuple[tuple[str | int, ...], str, Severity]
@@ -33,6 +35,7 @@ def dangling(policies: PolicySet, scopes: Collection[str] = ()) -> list[Violatio
     tables = platform_tables(policies)
     try:
         problems = [*_servers(tables), *_owners(tables, policies.teams), *_agents(tables), *_others(tables)]
+        problems += _limits(tables, policies.teams)
         problems += _asked(tables, scopes)
     except (KeyError, TypeError, AttributeError):
         return []  # the set's own schema lets it be so, or there is none
@@ -125,6 +128,21 @@ def _agents(tables: Mapping[str, Any]) -> Iterator[_PlacedProblem]:
         if "*" in name and not _ORIGIN.fullmatch(name):
             message = "no agent has this id: only https://host/* stands for several, those named by URLs of an origin"
             yield ("agents", "registered", name), message, Severity.WARNING
+
+
+def _limits(tables: Mapping[str, Any], teams: Iterable[str]) -> Iterator[_PlacedProblem]:
+    """Find limits that two entries share a name of, and those that would never count: a tool or team nobody has."""
+    known = {"tools": {_ANY, *CATALOG}, "teams": {_ANY, _PLATFORM_OWNER, *teams}}
+    seen: set[str] = set()
+    for index, limit in enumerate(tables.get("limits", [])):
+        if limit["id"] in seen:
+            yield ("limits", index, "id"), f"there is a limit {limit['id']} already", Severity.ERROR
+        seen.add(limit["id"])
+        for part, names in known.items():
+            for number, name in enumerate(limit[part]):
+                # A server may have tools outside of the catalogue; what is nearly one of it is a slip.
+                if name not in names and (part != "tools" or nearest(name, names)):
+                    yield ("limits", index, part, number), _missing(part.rstrip("s"), name, names), Severity.WARNING
 
 
 def _others(tables: Mapping[str, Any]) -> Iterator[_PlacedProblem]:

@@ -83,7 +83,7 @@ class OtelMetrics:
         self._reason, self._owner, self._stage, self._error = _Bounded(), _Bounded(), _Bounded(), _Bounded()
         self._component = _Bounded()
         self._difference = _Bounded()
-        self._fault, self._ending = _Bounded(), _Bounded()
+        self._fault, self._ending, self._limit = _Bounded(), _Bounded(), _Bounded()
         self._registry = CollectorRegistry()
         self._provider = MeterProvider(
             metric_readers=_readers(self._registry, endpoint_configured=endpoint_configured, protocol=protocol),
@@ -107,6 +107,7 @@ class OtelMetrics:
             "mcp_sidecar.shadow", description="Comparisons with a candidate policy set."
         )
         self._faults = meter.create_counter("mcp_sidecar.opa.faults", description="Refusals without a decision of OPA.")
+        self._limited = meter.create_counter("mcp_sidecar.limits.reached", description="Calls over a limit on use.")
         self._refusals = meter.create_counter("mcp_sidecar.refusals", description="Refused requests.")
         self._sessions = meter.create_gauge("mcp_sidecar.sessions", description="Open sessions.")
         self._suspensions = meter.create_gauge("mcp_sidecar.suspensions", description="Suspensions in force.")
@@ -158,6 +159,10 @@ class OtelMetrics:
     def refused(self, stage: str, error: str) -> None:
         """One refusal, by the step that refused and the label of the error."""
         self._refusals.add(1, {"stage": self._stage(stage), "error": self._error(error)})
+
+    def limited(self, limit: str, unit: str) -> None:
+        """Count a call that a limit on use refused, by the limit's id and what of it was used up."""
+        self._limited.add(1, {"limit": self._limit(limit), "unit": unit})
 
     def asked(self, seconds: float) -> None:
         """One question to the PDP."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sidecar.errors import DecisionUnavailable
 from sidecar.model import AccessVerdict, AmplifierBound, Decision, JsonValue, Reason, StepUp
 from sidecar.policy.verdict import KNOWN_ANSWERS, read_decision, read_selftest, read_visibility
+from sidecar.usage import UsageLimit, UsagePart, UsageUnit
 from tests.parts import ROOT
 
 SCHEMA = jsonschema.Draft202012Validator(msgspec.json.decode((ROOT / "policies/schema/decision.json").read_bytes()))
@@ -535,3 +536,87 @@ def test_any_one_change_of_the_scopes_is_read_as_what_it_says_or_refused(path: s
     changed = patched(patched(DENY, "step_up", LACKS), path, value)
     found = scopes_of(changed)
     assert found is None or (same(found, changed["step_up"]) and SCHEMA.is_valid(changed))
+
+
+LIMIT: dict[str, Any] = {
+    "id": "minute",
+    "per": ["subject", "tool"],
+    "team": "",
+    "window_s": 60,
+    "calls": 10,
+    "documents": None,
+    "bytes": 2**53 - 1,
+}
+
+
+def test_an_allow_may_say_the_limits_that_it_counts_towards() -> None:
+    by_team = {**LIMIT, "per": ["team"], "team": "analytics", "calls": None}
+    answer = patched(ALLOW, "limits", [LIMIT, by_team])
+    assert read(answer).limits == (
+        UsageLimit(
+            id="minute",
+            per=(UsagePart.SUBJECT, UsagePart.TOOL),
+            team="",
+            window_s=60,
+            most=((UsageUnit.CALLS, 10), (UsageUnit.BYTES, 2**53 - 1)),
+        ),
+        UsageLimit(
+            id="minute",
+            per=(UsagePart.TEAM,),
+            team="analytics",
+            window_s=60,
+            most=((UsageUnit.BYTES, 2**53 - 1),),
+        ),
+    )
+    assert SCHEMA.is_valid(answer)
+    assert read(ALLOW).limits == ()
+
+
+WRONG_LIMITS: dict[str, JsonValue] = {
+    "no list": {"minute": LIMIT},
+    "null": None,
+    "none of them": [],
+    "a text": ["minute"],
+    "a key that is not known": [{**LIMIT, "note": 1}],
+    "a key that is missing": [{key: value for key, value in LIMIT.items() if key != "bytes"}],
+    "an id that is no name": [{**LIMIT, "id": "Minute\n"}],
+    "something else that is counted apart": [{**LIMIT, "per": ["group"]}],
+    "the same thing twice": [{**LIMIT, "per": ["tool", "tool"]}],
+    "no seconds": [{**LIMIT, "window_s": 0}],
+    "more seconds than a day": [{**LIMIT, "window_s": 86_401}],
+    "half a second": [{**LIMIT, "window_s": 0.5}],
+    "no calls": [{**LIMIT, "calls": 0}],
+    "a text of calls": [{**LIMIT, "calls": "10"}],
+    "true calls": [{**LIMIT, "calls": True}],
+    "more than is exact": [{**LIMIT, "bytes": 2**53}],
+}
+
+
+@pytest.mark.parametrize("limits", WRONG_LIMITS.values(), ids=WRONG_LIMITS.keys())
+def test_limits_of_any_other_form_are_no_answer(limits: JsonValue) -> None:
+    answer = patched(ALLOW, "limits", limits)
+    with pytest.raises(DecisionUnavailable):
+        read(answer)
+    assert not SCHEMA.is_valid(answer)
+
+
+NOT_IN_A_SCHEMA: dict[str, JsonValue] = {
+    "no amount": [{**LIMIT, "calls": None, "bytes": None}],
+    "a limit twice": [LIMIT, {**LIMIT, "calls": 20}],
+    "a team where none is counted": [{**LIMIT, "team": "analytics"}],
+    "no team where one is counted": [{**LIMIT, "per": ["team"]}],
+    "a team of no team's form": [{**LIMIT, "per": ["team"], "team": "../x"}],
+}
+
+
+@pytest.mark.parametrize("limits", NOT_IN_A_SCHEMA.values(), ids=NOT_IN_A_SCHEMA.keys())
+def test_limits_that_contradict_themselves_are_no_answer(limits: JsonValue) -> None:
+    with pytest.raises(DecisionUnavailable):
+        read(patched(ALLOW, "limits", limits))
+
+
+def test_a_deny_counts_towards_no_limit() -> None:
+    answer = patched(DENY, "limits", [LIMIT])
+    with pytest.raises(DecisionUnavailable, match="counts towards"):
+        read(answer)
+    assert not SCHEMA.is_valid(answer)
