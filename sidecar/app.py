@@ -23,7 +23,7 @@ from sidecar import __version__, issuers, keeping, servers_behind, set_up, setti
 from sidecar.commands import CATALOG
 from sidecar.control import listener
 from sidecar.edge import ConnectionLimits, Connections, admin, http, origins, server, tls
-from sidecar.enforcement import EnforcementPoint, EnforcementRules, KillSwitch, Ports
+from sidecar.enforcement import EnforcementPoint, EnforcementRules, KillSwitch, Ports, SharedSessions
 from sidecar.errors import ConfigurationError, SidecarError
 from sidecar.lifecycle import allow_descriptors, cancelled, connections_allowed, interrupted
 from sidecar.listener_settings import UNIX, Address, read_address, split_address
@@ -111,6 +111,8 @@ async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
         upstreams = await connect_servers(config, stack)
         with naming("suspensions"):
             kept = await keeping.kept_suspensions(config, clock, shared, stack)
+        with naming("session_keys_file"):
+            sessions = keeping.shared_sessions(config, clock, shared, stack)
         ports = Ports(
             verifier=trusted.verifier,
             decisions=decisions,
@@ -123,9 +125,10 @@ async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
             candidate=candidate,
             views=views,
             suspensions=None if kept is None else kept.table,
+            shared_sessions=sessions,
             log=LoggedRefusals(),
         )
-        pep = EnforcementPoint(ports, _rules(config), _sessions(config))
+        pep = EnforcementPoint(ports, _rules(config), _sessions(config, sessions))
         await _control(config, kept, ports, pep, decisions, stack)
         for upstream in upstreams.values():
             upstream.on_tools_changed(pep.tools_changed)
@@ -250,9 +253,10 @@ def _rules(config: Settings) -> EnforcementRules:
     )
 
 
-def _sessions(config: Settings) -> Sessions:
+def _sessions(config: Settings, shared: SharedSessions | None) -> Sessions:
     limits = config.sessions
-    return Sessions(limits.total, limits.per_identity, limits.idle_s)
+    ended = None if shared is None else shared.end
+    return Sessions(limits.total, limits.per_identity, limits.idle_s, ended=ended)
 
 
 def _edge(config: Settings, nonces: Nonces | None) -> http.EdgeConfig:

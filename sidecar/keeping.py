@@ -5,16 +5,30 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from sidecar import settings
-from sidecar.enforcement import ByOthers, EnforcementPoint, Suspensions
+from sidecar.enforcement import ByOthers, EnforcementPoint, SharedSessions, Suspensions
 from sidecar.errors import SuspensionsUnavailable
 from sidecar.lifecycle import cancelled
+from sidecar.mcp import EndedSessions
 from sidecar.oauth import ProofsInMemory
 from sidecar.ports import Clock, ProofMemory, SuspensionStore
 from sidecar.settings import Settings
-from sidecar.store import FileSuspensions, MongoMarks, MongoStore, MongoSuspensions, SharedProofs, guard
+from sidecar.store import (
+    FileSuspensions,
+    MongoEndedSessions,
+    MongoMarks,
+    MongoStore,
+    MongoSuspensions,
+    SessionKeyFile,
+    SharedProofs,
+    guard,
+)
 from sidecar.store_settings import FILE, collection
+
+KEYS_LOOK_S: Final = 2.0
+"""How often the file of session keys is looked at for a change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +82,32 @@ async def kept_suspensions(
     except SuspensionsUnavailable:
         table = Suspensions(clock, known=False)
     return KeptSuspensions(table=table, store=kept, shared=isinstance(kept, MongoSuspensions))
+
+
+def shared_sessions(
+    config: Settings, clock: Clock, store: MongoStore | None, stack: AsyncExitStack
+) -> SharedSessions | None:
+    """Read the keys of handles, follow their file, and learn of sessions that end elsewhere.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or holds something else.
+    """
+    if config.session_keys_file is None:
+        return None
+    file, ended = SessionKeyFile(config.session_keys_file, config.resource.text), EndedSessions()
+    lifetime_s, name = config.sessions.lifetime_s, collection(config.sessions.ended)
+    if store is not None and name is not None:
+        told = MongoEndedSessions(store, name, ended, clock, lifetime_s=lifetime_s)
+        stack.push_async_callback(told.look)  # what ended last is told too
+        stack.push_async_callback(cancelled, asyncio.create_task(told.follow(), name="ended sessions"))
+    stack.push_async_callback(cancelled, asyncio.create_task(_watch(file), name="session keys"))
+    return SharedSessions(lambda: file.keys, ended, clock, lifetime_s=lifetime_s)
+
+
+async def _watch(file: SessionKeyFile) -> None:
+    while True:
+        await asyncio.sleep(KEYS_LOOK_S)
+        await asyncio.to_thread(file.refresh)
 
 
 def follow(kept: KeptSuspensions, pep: EnforcementPoint, stack: AsyncExitStack, *, forget: Callable[[], None]) -> None:

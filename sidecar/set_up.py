@@ -55,6 +55,7 @@ def _files(config: Settings) -> dict[str, Path | None]:
         "opa.ca_file": config.opa.ca_file,
         "opa.token_file": config.opa.token_file,
         "dpop_nonce_key_file": config.dpop_nonce_key_file,
+        "session_keys_file": config.session_keys_file,
         "mongodb.uri_file": config.mongodb.uri_file,
         "tls.certificate_file": config.tls.certificate_file,
         "tls.key_file": config.tls.key_file,

@@ -38,6 +38,7 @@ from sidecar.identity import ResourceUri
 from sidecar.issuer_settings import MAX_ISSUERS, Issuer, check_together
 from sidecar.listener_settings import Proxies, Tls, read_address, split_address
 from sidecar.server_settings import Milliseconds, Server
+from sidecar.session_settings import SessionLimits
 from sidecar.setting_names import in_words, names_at, suggestion, variables
 from sidecar.settings_group import SettingsGroup
 from sidecar.store_settings import SharedStore, check_places
@@ -123,21 +124,6 @@ class ClientConnections(SettingsGroup):
     """Seconds that a connection stays open between two requests."""
 
 
-class SessionLimits(SettingsGroup):
-    """How many sessions there may be; at a bound the least recently used one ends (CVE-2026-59951, CVE-2026-67430)."""
-
-    total: int = Field(default=10_000, ge=1)
-    """Open sessions of the process."""
-    per_identity: int = Field(default=64, ge=1)
-    """Open sessions of one user through one agent."""
-    idle_s: int = Field(default=3600, ge=1)
-    """Seconds after which an unused session ends."""
-    calls_per_identity: int = Field(default=32, ge=1)
-    """Tool calls that one user through one agent may have under way."""
-    stall_ms: Milliseconds = 10_000
-    """How long a call keeps its client waiting before its answer is a stream ([streams.md](../streams.md))."""
-
-
 class Views(SettingsGroup):
     """How the definitions of views are kept, where a server has a `views_connection_string`."""
 
@@ -219,6 +205,9 @@ class Settings(BaseSettings):
     """How many connections there may be."""
     sessions: SessionLimits = SessionLimits()
     """How many sessions there may be."""
+    session_keys_file: Path | None = None
+    """One or two lines of 32 random bytes in base64 (`openssl rand -base64 32`), the same for all sidecars of one
+    `resource_url`: then each goes on with the sessions of the others. The first key seals, both are read."""
     views: Views = Views()
     """How the definitions of views are kept."""
     mongodb: SharedStore = SharedStore()
@@ -240,7 +229,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _whole_control(self) -> Self:
-        check_places(self.suspensions, self.single_use, self.mongodb)
+        check_places(
+            {"suspensions": self.suspensions, "single_use": self.single_use, "sessions.ended": self.sessions.ended},
+            self.mongodb,
+        )
+        if self.sessions.ended and self.session_keys_file is None:
+            msg = "sessions.ended needs session_keys_file"
+            raise ValueError(msg)
         if self.control_listen and not self.suspensions:
             msg = "control_listen needs suspensions, where they are kept"
             raise ValueError(msg)

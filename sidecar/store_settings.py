@@ -1,6 +1,7 @@
 """Settings of what several sidecars share."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
 
@@ -65,29 +66,28 @@ def collection(place: str) -> str | None:
     return name
 
 
-def check_places(suspensions: str, single_use: str, store: SharedStore) -> None:
+def check_places(places: Mapping[str, str], store: SharedStore) -> None:
     """See that every place is one, and that there is a store for those that are shared.
+
+    Args:
+        places: by setting; only that of suspensions can be a file.
+        store: what is shared.
 
     Raises:
         ValueError: the message names the setting.
     """
-    shared = [collection(place) for place in (suspensions, single_use) if place.startswith(MONGODB)]
-    if (
-        suspensions
-        and not suspensions.startswith(MONGODB)
-        and (suspensions == FILE or not suspensions.startswith(FILE))
-    ):
-        msg = "suspensions: use file:<path> or mongodb:<collection>"
-        raise ValueError(msg)
-    if single_use and not single_use.startswith(MONGODB):
-        msg = "single_use: use mongodb:<collection>, or leave it out"
-        raise ValueError(msg)
+    shared = [place for place in places.values() if collection(place) is not None]
+    for setting, place in places.items():
+        file = setting == "suspensions" and place.startswith(FILE) and place != FILE
+        if place and not file and not place.startswith(MONGODB):
+            msg = f"{setting}: use {'file:<path> or ' if setting == 'suspensions' else ''}mongodb:<collection>"
+            raise ValueError(msg)
     if shared and not store.given:
         msg = "what begins with mongodb: needs uri or uri_file of mongodb"
         raise ValueError(msg)
     if store.given and not shared:
-        msg = "mongodb is given, and nothing is kept there: say so in suspensions or single_use"
+        msg = f"mongodb is given, and nothing is kept there: say so in one of {', '.join(places)}"
         raise ValueError(msg)
-    if len(set(shared)) < len(shared):
-        msg = "suspensions and single_use are the same collection; give each its own"
+    if twice := [setting for setting, place in places.items() if place and list(places.values()).count(place) > 1]:
+        msg = f"{' and '.join(twice)} are the same collection; give each its own"
         raise ValueError(msg)

@@ -10,6 +10,7 @@ from sidecar.enforcement.killswitch import ByOthers, KillSwitch, OperatorCommand
 from sidecar.enforcement.point import EnforcementPoint
 from sidecar.enforcement.refusals import OWN_SOURCE
 from sidecar.enforcement.reply import Accepted, Answer, Refused, Reply, Stream
+from sidecar.enforcement.shared_sessions import SharedSessions
 from sidecar.enforcement.suspensions import MOST as MOST_SUSPENSIONS
 from sidecar.enforcement.suspensions import Suspensions
 from sidecar.enforcement.turn import Caller, EnforcementRules, Exchange, Ports
@@ -30,6 +31,7 @@ __all__ = [
     "Ports",
     "Refused",
     "Reply",
+    "SharedSessions",
     "Stream",
     "StreamEvent",
     "Suspensions",

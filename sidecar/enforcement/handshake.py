@@ -1,13 +1,14 @@
 """The revisions that open with a handshake: sessions, from ``initialize`` to DELETE, and the batches of one of them."""
 
+import math
 from typing import Final
 
 from sidecar.enforcement.notices import Notices
-from sidecar.enforcement.turn import Caller, Exchange
+from sidecar.enforcement.shared_sessions import SharedSessions
+from sidecar.enforcement.turn import Caller, Exchange, Ports
 from sidecar.errors import InvalidRequest
 from sidecar.identity import names_of
-from sidecar.mcp import Batch, Conversation, Request, Session, Sessions, methods, revision, tools
-from sidecar.ports import Clock, Identifiers, Metrics
+from sidecar.mcp import Batch, Conversation, Request, Session, Sessions, handle_digest, methods, revision, tools
 
 INSTRUCTIONS: Final = (
     "MongoDB behind a policy. A refused call says which access was refused and which team owns the policy; change the "
@@ -18,14 +19,15 @@ INSTRUCTIONS: Final = (
 class Handshake:
     """Opens, finds and ends sessions, each bound to the identity that opened it."""
 
-    def __init__(
-        self, sessions: Sessions, notices: Notices, clock: Clock, identifiers: Identifiers, metrics: Metrics
-    ) -> None:
+    def __init__(self, sessions: Sessions, notices: Notices, ports: Ports) -> None:
         self._sessions = sessions
         self._notices = notices
-        self._clock = clock
-        self._identifiers = identifiers
-        self._metrics = metrics
+        self._clock = ports.clock
+        self._identifiers = ports.identifiers
+        self._metrics = ports.metrics
+        self._shared = ports.shared_sessions
+        if self._shared is not None:
+            self._shared.on_ended_elsewhere(self._ended_elsewhere)
 
     def initialize(self, message: Request, caller: Caller) -> Session:
         """Open a session that belongs to this caller only.
@@ -35,13 +37,18 @@ class Handshake:
             TooManySessions: a bound is reached, and every session that could end for it has a call under way.
         """
         requested, client_name = tools.parse_initialize(message.params)
+        agreed = revision.negotiate(requested)
+        session_id, ends = self._identifiers.session_id(), math.inf
+        if self._shared is not None:
+            session_id, ends = self._shared.seal(caller.identity, agreed, client_name, session_id)
         session = self._sessions.open(
-            self._identifiers.session_id(),
+            session_id,
             caller.identity.key,
-            revision.negotiate(requested),
+            agreed,
             client_name,
             self._clock.monotonic(),
             names=names_of(caller.identity),
+            ends=ends,
         )
         self._metrics.sessions(len(self._sessions))
         return session
@@ -53,10 +60,40 @@ class Handshake:
             SessionRequired: no session was named.
             SessionNotFound: it is not there, or not the caller's.
             McpRevisionError: the protocol header is not the session's.
+            TooManySessions: another replica opened it, and there is no room for it here.
         """
+        if self._shared is not None and exchange.session_id:
+            self._go_on(self._shared, exchange.session_id, caller)
         session = self._sessions.find(exchange.session_id, caller.identity.key, self._clock.monotonic())
         revision.check_header(exchange.protocol, session.revision)
         return session
+
+    def _go_on(self, shared: SharedSessions, session_id: str, caller: Caller) -> None:
+        """Register a session of this caller that another replica opened, or that this one had no more room for."""
+        now = self._clock.monotonic()
+        if self._sessions.lasts(session_id, now):
+            return
+        self._sessions.forget_idle(session_id, now)
+        found = shared.read(session_id, caller.identity)
+        if found is None:
+            return
+        sealed, ends = found
+        self._sessions.open(
+            session_id,
+            caller.identity.key,
+            sealed.revision,
+            sealed.client_name,
+            now,
+            names=names_of(caller.identity),
+            ends=ends,
+            initialized=True,
+        )
+        self._metrics.sessions(len(self._sessions))
+
+    def _ended_elsewhere(self, digests: frozenset[bytes]) -> None:
+        """End here what was ended at another replica, with its streams."""
+        self._sessions.drop(lambda session_id: handle_digest(session_id) in digests)
+        self._metrics.sessions(len(self._sessions))
 
     def conversation(self, exchange: Exchange, caller: Caller) -> Conversation:
         """Return the conversation that a request belongs to; raises as ``session`` does."""

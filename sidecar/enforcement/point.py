@@ -73,7 +73,7 @@ class EnforcementPoint:
         self._calls = ToolCalls(ports, rules, self._evidence, self._suspensions)
         self._notices = Notices(sessions, ports.clock, ports.identifiers)
         self._answering = Answering(self._notices, rules.stall_s)
-        self._handshake = Handshake(sessions, self._notices, ports.clock, ports.identifiers, ports.metrics)
+        self._handshake = Handshake(sessions, self._notices, ports)
 
     async def authenticate(self, credential: Credential | None, exchange: Exchange) -> Caller | Refused:
         """Return who is calling, or the refusal of a caller who is not known or not wanted."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from sidecar.commands import CATALOG, NO_GENERIC_TOOLS, GenericTools, ToolGroup
 from sidecar.enforcement.channel import CallChannel
 from sidecar.enforcement.shadow import Opinion
+from sidecar.enforcement.shared_sessions import SharedSessions
 from sidecar.enforcement.suspensions import Suspensions
 from sidecar.errors import AuditUnavailable, SidecarError
 from sidecar.identity import CallerName, names_of
@@ -68,6 +69,8 @@ class Ports:
     """A policy set that is only compared with the serving one."""
     suspensions: Suspensions | None = None
     """None: only policy can suspend a caller."""
+    shared_sessions: SharedSessions | None = None
+    """None: a session is good at the sidecar that opened it only."""
     log: RefusalLog | None = None
     """None: refused calls are in evidence, metrics and spans only."""
     usage: UsageCounters | None = None

@@ -2,7 +2,9 @@
 
 from sidecar.mcp import denials, jsonrpc, methods, revision, tools
 from sidecar.mcp.conversation import Conversation
+from sidecar.mcp.ended import MOST_ENDED, EndedSessions
 from sidecar.mcp.envelope import Ends, Envelope, read_envelope
+from sidecar.mcp.handles import HandleKeys, SealedSession, handle_digest, identity_digest
 from sidecar.mcp.jsonrpc import Batch, ClientMessage, InvalidMessage, Notification, Request, RequestId, Response
 from sidecar.mcp.lines import LineFraming, OversizeLine
 from sidecar.mcp.methods import Treatment, from_upstream
@@ -11,13 +13,16 @@ from sidecar.mcp.session import IdentityKey, Session, Sessions
 from sidecar.mcp.sse import EventDecoder
 
 __all__ = [
+    "MOST_ENDED",
     "Batch",
     "ClientMessage",
     "Conversation",
+    "EndedSessions",
     "Ends",
     "Envelope",
     "Era",
     "EventDecoder",
+    "HandleKeys",
     "IdentityKey",
     "InvalidMessage",
     "LineFraming",
@@ -27,11 +32,14 @@ __all__ = [
     "Request",
     "RequestId",
     "Response",
+    "SealedSession",
     "Session",
     "Sessions",
     "Treatment",
     "denials",
     "from_upstream",
+    "handle_digest",
+    "identity_digest",
     "jsonrpc",
     "methods",
     "read_envelope",

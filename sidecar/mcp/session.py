@@ -9,6 +9,7 @@ has most.
 Time and ids are arguments (law 5). Nothing here awaits, so check and act cannot be interleaved.
 """
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ class Session:
     """Seconds on a monotonic clock."""
     names: tuple[tuple[str, ...], ...] = ()
     """What an operator can name the caller by who opened it, the chain of agents and the token included."""
+    ends: float = math.inf
+    """Seconds on the same clock; used or not, it ends then."""
 
 
 class Sessions:
@@ -49,14 +52,19 @@ class Sessions:
         max_total: open sessions in the process.
         max_per_identity: open sessions of one identity.
         idle_s: seconds after which an unused session has ended.
+        ended: told the ids of sessions that end before their time, except idle ones, which other replicas may have in
+            use.
     """
 
-    def __init__(self, max_total: int, max_per_identity: int, idle_s: float) -> None:
+    def __init__(
+        self, max_total: int, max_per_identity: int, idle_s: float, *, ended: Callable[[str], None] | None = None
+    ) -> None:
         if max_total < 1 or max_per_identity < 1 or not idle_s > 0:
             raise ValueError("bounds of sessions are positive")
         self._max_total = max_total
         self._max_per_identity = max_per_identity
         self._idle_s = idle_s
+        self._tell_others = ended or (lambda _session_id: None)
         self._open: OrderedDict[str, Session] = OrderedDict()  # least recently used first
         self._of: dict[IdentityKey, OrderedDict[str, None]] = {}  # the same order
         self._calls: Counter[str] = Counter()
@@ -79,8 +87,10 @@ class Sessions:
         now: float,
         *,
         names: tuple[tuple[str, ...], ...] = (),
+        ends: float = math.inf,
+        initialized: bool = False,
     ) -> Session:
-        """Register a new session of a client that calls itself ``client_name``.
+        """Register a new session of a client that calls itself ``client_name``, or one that another replica opened.
 
         Raises:
             TooManySessions: a bound is reached, and every session that could end for it has a call under way.
@@ -99,9 +109,10 @@ class Sessions:
             key=key,
             revision=revision,
             client_name=client_name,
-            initialized=False,
+            initialized=initialized,
             last_used=now,
             names=names,
+            ends=ends,
         )
         return self._store(session)
 
@@ -121,15 +132,31 @@ class Sessions:
     def close(self, session_id: str | None, key: IdentityKey, now: float) -> Session:
         """End the caller's own session and return it; raises as ``find`` does."""
         session = self._own(session_id, key, now)
-        self._forget(session)
+        self._end(session)
         return session
 
     def close_all(self, ends: Callable[[Session], bool]) -> list[Session]:
         """End every session of which ``ends`` is true, also while calls are under way in it, and return them."""
         ended = [session for session in self._open.values() if ends(session)]
         for session in ended:
-            self._forget(session)
+            self._end(session)
         return ended
+
+    def drop(self, ends: Callable[[str], bool]) -> None:
+        """End the sessions of which ``ends`` is true of the id; other replicas know already."""
+        for session in [session for session in self._open.values() if ends(session.id)]:
+            self._forget(session)
+
+    def lasts(self, session_id: str, now: float) -> bool:
+        """Whether the session is open; asking is no use of it."""
+        session = self._open.get(session_id)
+        return session is not None and not self._idle(session, now)
+
+    def forget_idle(self, session_id: str, now: float) -> None:
+        """Forget one session if it has been idle for too long, or is over."""
+        session = self._open.get(session_id)
+        if session is not None and self._idle(session, now):
+            self._forget(session)
 
     def any(self, is_it: Callable[[Session], bool]) -> bool:
         """Whether some open session is one of which ``is_it`` is true."""
@@ -176,7 +203,7 @@ class Sessions:
         if not idle:
             raise TooManySessions(bound)
         chosen = next((session_id for session_id in idle if session_id not in self._streams), idle[0])
-        self._forget(self._open[chosen])
+        self._end(self._open[chosen])
 
     def _own(self, session_id: str | None, key: IdentityKey, now: float) -> Session:
         if not session_id:
@@ -191,7 +218,7 @@ class Sessions:
 
     def _idle(self, session: Session, now: float) -> bool:
         used = session.id in self._calls or session.id in self._streams
-        return not used and now - session.last_used >= self._idle_s
+        return now >= session.ends or (not used and now - session.last_used >= self._idle_s)
 
     def _store(self, session: Session) -> Session:
         self._open[session.id] = session
@@ -200,6 +227,10 @@ class Sessions:
         own[session.id] = None
         own.move_to_end(session.id)
         return session
+
+    def _end(self, session: Session) -> None:
+        self._forget(session)
+        self._tell_others(session.id)
 
     def _forget(self, session: Session) -> None:
         del self._open[session.id]

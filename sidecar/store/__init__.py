@@ -2,8 +2,20 @@
 
 from sidecar.store.file import FileAuditSink
 from sidecar.store.mongodb.connection import MongoStore
+from sidecar.store.mongodb.ended import MongoEndedSessions
 from sidecar.store.mongodb.marks import MongoMarks, SharedProofs
 from sidecar.store.mongodb.suspensions import MongoSuspensions
+from sidecar.store.session_keys import SessionKeyFile
 from sidecar.store.suspensions import FileSuspensions, guard
 
-__all__ = ["FileAuditSink", "FileSuspensions", "MongoMarks", "MongoStore", "MongoSuspensions", "SharedProofs", "guard"]
+__all__ = [
+    "FileAuditSink",
+    "FileSuspensions",
+    "MongoEndedSessions",
+    "MongoMarks",
+    "MongoStore",
+    "MongoSuspensions",
+    "SessionKeyFile",
+    "SharedProofs",
+    "guard",
+]

@@ -1,0 +1,143 @@
+"""Session ids that any replica can read: what a session is, sealed (AES-256-GCM), so that only a sidecar can make one.
+
+A handle grants nothing: the token counts on each request, and a handle of another identity is answered as one that
+never existed. What is sealed is who opened the session, by which revision, and until when it lasts.
+
+The layout, before base64url: id of the key (4 bytes), salt (16), then the ciphertext of identity digest (32), seconds
+of its making and its end (4 each), revision (10), and the client's name (at most 64 bytes of UTF-8). Each handle has a
+key of its own, HMAC-SHA256 of the salt, so that a fixed nonce is used once with each.
+"""
+
+import base64
+import binascii
+import hmac
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from sidecar.mcp.revision import McpRevision
+from sidecar.mcp.session import IdentityKey
+
+KEY_BYTES: Final = 32
+LONGEST_HANDLE: Final = 256
+"""Characters; the longest that is made has 200."""
+MOST_NAME_BYTES: Final = 64
+
+_KEY_ID_BYTES: Final = 4
+_SALT_BYTES: Final = 16
+_NONCE: Final = bytes(12)
+_HEAD: Final = struct.Struct(">32sII10s")
+_REVISIONS: Final = {revision.value.encode(): revision for revision in McpRevision}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedSession:
+    """What a handle says."""
+
+    identity: bytes
+    """``identity_digest`` of who opened it."""
+    revision: McpRevision
+    client_name: str
+    """Self-reported, cut to ``MOST_NAME_BYTES``; for people who read logs."""
+    created: int
+    """Seconds since the epoch."""
+    expires: int
+    """Seconds since the epoch."""
+
+
+class HandleKeys:
+    """Seals with the first key, and reads what any of them sealed.
+
+    Args:
+        keys: one or two of ``KEY_BYTES`` random bytes; the second one is the one before, or the one to come.
+        resource: what the sessions are of; a handle of another resource is not read.
+
+    Raises:
+        ValueError: no key, too many, equal ones, or of another length.
+    """
+
+    def __init__(self, keys: Sequence[bytes], resource: str) -> None:
+        if not 1 <= len(keys) <= 2 or len(set(keys)) < len(keys):  # noqa: PLR2004 - the one in use and one other
+            raise ValueError("one or two different keys are needed")
+        if any(len(key) != KEY_BYTES for key in keys):
+            raise ValueError(f"a key has {KEY_BYTES} bytes")
+        self._keys = {sha256(b"id" + key).digest()[:_KEY_ID_BYTES]: key for key in keys}
+        self._first = next(iter(self._keys))
+        self._bound = b"mcp-sidecar session 1 " + resource.encode()
+
+    def seal(self, session: SealedSession, unique: str) -> str:
+        """Return the handle of a session.
+
+        Args:
+            session: what it says.
+            unique: never the same twice, and not to be guessed.
+        """
+        salt = sha256(unique.encode()).digest()[:_SALT_BYTES]
+        head = _HEAD.pack(session.identity, session.created, session.expires, session.revision.value.encode())
+        text = head + cut(session.client_name).encode()
+        sealed = self._cipher(self._first, salt).encrypt(_NONCE, text, self._bound)
+        return base64.urlsafe_b64encode(self._first + salt + sealed).rstrip(b"=").decode()
+
+    def read(self, handle: str) -> SealedSession | None:
+        """Return what a handle says; None for everything that was not sealed with one of the keys, exactly so."""
+        if not 0 < len(handle) <= LONGEST_HANDLE:
+            return None
+        try:
+            raw = base64.b64decode(handle.encode("ascii") + b"=" * (-len(handle) % 4), altchars=b"-_", validate=True)
+        except (UnicodeEncodeError, binascii.Error):
+            return None
+        # One spelling only: suspensions and marks name a session by the digest of its handle.
+        if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != handle:
+            return None
+        key_id, salt, sealed = (
+            raw[:_KEY_ID_BYTES],
+            raw[_KEY_ID_BYTES:][:_SALT_BYTES],
+            raw[_KEY_ID_BYTES + _SALT_BYTES :],
+        )
+        if key_id not in self._keys or len(salt) < _SALT_BYTES:
+            return None
+        try:
+            text = self._cipher(key_id, salt).decrypt(_NONCE, sealed, self._bound)
+        except InvalidTag:
+            return None
+        return _parse(text)
+
+    def _cipher(self, key_id: bytes, salt: bytes) -> AESGCM:
+        return AESGCM(hmac.digest(self._keys[key_id], salt, "sha256"))
+
+
+def identity_digest(key: IdentityKey) -> bytes:
+    """Return 32 bytes that stand for (issuer, subject, agent); no two of them have the same text before hashing."""
+    parts = [part.encode("utf-8", "surrogatepass") for part in key]
+    return sha256(b"".join(struct.pack(">I", len(part)) + part for part in parts)).digest()
+
+
+def handle_digest(handle: str) -> bytes:
+    """Return 16 bytes that name a handle without being it."""
+    return sha256(b"handle " + handle.encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def cut(name: str) -> str:
+    """Return the part of a client's name that is sealed: whole characters, at most ``MOST_NAME_BYTES``."""
+    return name.encode("utf-8", "ignore")[:MOST_NAME_BYTES].decode("utf-8", "ignore")
+
+
+def _parse(text: bytes) -> SealedSession | None:
+    """Read what was sealed; None where a sidecar of another version sealed what this one does not know."""
+    if not _HEAD.size <= len(text) <= _HEAD.size + MOST_NAME_BYTES:
+        return None
+    identity, created, expires, revision = _HEAD.unpack_from(text)
+    if revision not in _REVISIONS:
+        return None
+    return SealedSession(
+        identity=identity,
+        revision=_REVISIONS[revision],
+        client_name=text[_HEAD.size :].decode("utf-8", "ignore"),
+        created=created,
+        expires=expires,
+    )

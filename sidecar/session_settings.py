@@ -1,0 +1,27 @@
+"""Settings of sessions."""
+
+from pydantic import Field
+
+from sidecar.settings_group import SettingsGroup
+
+
+class SessionLimits(SettingsGroup):
+    """How many sessions there may be; at a bound the least recently used one ends (CVE-2026-59951, CVE-2026-67430)."""
+
+    total: int = Field(default=10_000, ge=1)
+    """Open sessions of the process."""
+    per_identity: int = Field(default=64, ge=1)
+    """Open sessions of one user through one agent."""
+    idle_s: int = Field(default=3600, ge=1)
+    """Seconds after which an unused session ends. With `session_keys_file` it only gives its place away, because other
+    sidecars may have it in use."""
+    lifetime_s: int = Field(default=86_400, ge=60, le=2_592_000)
+    """With `session_keys_file`: seconds after which a session ends, used or not."""
+    ended: str = ""
+    """With `session_keys_file`: `mongodb:` and a collection, through which sidecars tell each other which sessions
+    ended before their time. Without it, a session that was ended at one is good at others until `lifetime_s` is
+    over."""
+    calls_per_identity: int = Field(default=32, ge=1)
+    """Tool calls that one user through one agent may have under way."""
+    stall_ms: int = Field(default=10_000, ge=1, le=3_600_000)
+    """How long a call keeps its client waiting before its answer is a stream ([streams.md](../streams.md))."""
