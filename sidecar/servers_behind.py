@@ -1,6 +1,7 @@
 """From the settings of one MongoDB MCP server to the upstream that calls are forwarded to."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +21,15 @@ def connect(entry: Server) -> HttpUpstream | StdioUpstream:
     """
     timeout_s = entry.timeout_ms / 1000
     if entry.url:
-        headers = set_up.headers(entry.headers_file) if entry.headers_file is not None else {}
-        return HttpUpstream(entry.name, entry.url, headers, timeout_s=timeout_s)
+        file = entry.headers_file
+        return HttpUpstream(
+            entry.name,
+            entry.url,
+            set_up.headers(file) if file is not None else {},
+            timeout_s=timeout_s,
+            renewed=partial(set_up.headers, file) if file is not None else None,
+            prefer_stateless=entry.stateless,
+        )
     if entry.confirmation_required_tools:
         _LOG.warning("confirmations that the server asks for reach nobody", extra={"server": entry.name})
     return StdioUpstream(

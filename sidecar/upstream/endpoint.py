@@ -3,10 +3,14 @@
 import re
 from collections.abc import Mapping
 
+import aiohttp
 from yarl import URL
 
 from sidecar.errors import ConfigurationError
 
+_KEEP_ALIVE_S = 3.0
+"""Below the server's own 5 s, so that a request never meets a connection that is just being closed: a POST that was
+lost that way must not be sent twice."""
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _OWN_HEADERS = frozenset({
     "accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "cookie", "host",
@@ -45,3 +49,14 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
         if not value or not value.isascii() or not value.isprintable():
             raise ConfigurationError(f"headers_file: the value of {name!r} must be printable ASCII, and not empty")
     return dict(headers)
+
+
+def client_session(connections: int) -> aiohttp.ClientSession:
+    """Return what sends exactly what it is given: no cookies, no proxies of the environment, nothing decompressed."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=_KEEP_ALIVE_S),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        auto_decompress=False,
+        timeout=aiohttp.ClientTimeout(total=None),
+    )

@@ -1,8 +1,8 @@
-"""The MongoDB MCP server behind a Streamable HTTP endpoint (MCP 2025-11-25), guarded by a shared-secret header.
+"""The MongoDB MCP server behind a Streamable HTTP endpoint, guarded by a shared-secret header.
 
-One session serves all callers: request ids are unique for the life of this object, because answers to equal ids that
-race in one session were seen to reach the wrong caller. No header, query or cookie of a client travels on; what is sent
-is built here.
+Both eras are spoken: with a handshake (MCP 2025-11-25), or without one (2026-07-28, ``stateless``). Request ids are
+unique for the life of this object: answers to equal ids that race in one session were seen to reach the wrong caller.
+No header, query or cookie of a client travels on; what is sent is built here.
 """
 
 import asyncio
@@ -11,11 +11,11 @@ import itertools
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 
 import aiohttp
 
 from sidecar.errors import (
+    ConfigurationError,
     UpstreamError,
     UpstreamProtocolViolation,
     UpstreamRefused,
@@ -25,16 +25,16 @@ from sidecar.errors import (
 from sidecar.mcp import EventDecoder, Treatment, from_upstream
 from sidecar.model import JsonObject, Permit, Tell, UpstreamResult
 from sidecar.system import BackOff, Outage
-from sidecar.upstream.endpoint import checked_headers, checked_url
+from sidecar.upstream import stateless
+from sidecar.upstream.answers import finished, outcome_of, refusal_in, whole
+from sidecar.upstream.endpoint import checked_headers, checked_url, client_session
 from sidecar.upstream.leaving import CheckedPayload
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
-    MalformedMessage,
     Refusal,
     ServerNotification,
     ServerRequest,
     ServerResult,
-    UpstreamMessage,
     call_params,
     check_initialized,
     decode_message,
@@ -46,28 +46,22 @@ from sidecar.upstream.messages import (
 )
 from sidecar.upstream.redaction import Redactor
 from sidecar.upstream.relayed import of_call, with_progress
+from sidecar.upstream.server_session import (
+    SecretRefused,
+    ServerSession,
+    SessionGone,
+    check_refusal,
+    check_status,
+    request_headers,
+)
 from sidecar.upstream.toollist import ToolList
 
-_KEEP_ALIVE_S = 3.0
-"""Below the server's own 5 s, so that a request never meets a connection that is just being closed: a POST that was
-lost that way must not be sent twice."""
 _TOOLS_MAX_AGE_S = 300.0
 """Without a GET stream the server cannot announce a change between calls."""
 _MAX_SERVER_REQUESTS = 16
-_STREAM_END_S, _FAREWELL_S = 0.25, 2.0
+_FAREWELL_S = 2.0
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
 _SESSION_ID = re.compile(r"[\x21-\x7e]{1,512}\Z")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ServerSession:
-    revision: str
-    id: str | None
-    """None where the server keeps no sessions."""
-
-
-class _SessionGone(UpstreamUnreachable):
-    """The server does not know the session (404): the message was not looked at, so it may be sent again."""
 
 
 class HttpUpstream:
@@ -79,14 +73,29 @@ class HttpUpstream:
         headers: sent with every request; the shared secret is one of them (``MDB_MCP_HTTP_HEADERS`` of the server).
         timeout_s: the longest a call may take, waiting for its turn included.
         max_in_flight: how many calls are sent at once; further ones wait.
+        renewed: reads the headers again, when the server refuses those in use.
+        prefer_stateless: speak MCP 2026-07-28 with a server that has both. Otherwise it is spoken with one that has no
+            handshake only: of the MongoDB MCP server 3.0.4, exports work with a session only.
     """
 
     def __init__(
-        self, name: str, url: str, headers: Mapping[str, str], *, timeout_s: float, max_in_flight: int = 256
+        self,
+        name: str,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        timeout_s: float,
+        max_in_flight: int = 256,
+        renewed: Callable[[], Mapping[str, str]] | None = None,
+        prefer_stateless: bool = False,
     ) -> None:
         self._name = name
         self._url = checked_url(url)
         self._headers = checked_headers(headers)
+        self._renewed = renewed
+        self._obstacle = ""
+        """Why the headers could not be read again, as last reported."""
+        self._prefer_stateless = prefer_stateless
         self._timeout_s = timeout_s
         self._max_in_flight = max_in_flight
         self._slots = asyncio.Semaphore(max_in_flight)
@@ -96,7 +105,7 @@ class HttpUpstream:
         self._ids = itertools.count(1)
         self._tools = ToolList(max_age_s=_TOOLS_MAX_AGE_S)
         self._http: aiohttp.ClientSession | None = None
-        self._session: _ServerSession | None = None
+        self._session: ServerSession | None = None
         self._handshake = asyncio.Lock()
         self._recovery: asyncio.Task[None] | None = None
         self._cancellations: set[asyncio.Task[None]] = set()
@@ -118,13 +127,7 @@ class HttpUpstream:
         """
         if self._http is not None:
             raise ValueError("already started")
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._max_in_flight * 2, keepalive_timeout=_KEEP_ALIVE_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            timeout=aiohttp.ClientTimeout(total=None),
-        )
+        self._http = client_session(self._max_in_flight * 2)
         try:
             async with asyncio.timeout(self._timeout_s):
                 session = await self._open(None)
@@ -178,15 +181,45 @@ class HttpUpstream:
     ) -> bytes:
         try:
             async with asyncio.timeout(self._timeout_s), self._slots:
-                session = self._session or await self._open(None)
+                used = self._headers
                 try:
-                    return await self._request(session, method, params, leaving, tell)
-                except _SessionGone:
-                    return await self._request(await self._open(session), method, params, leaving, tell)
+                    return await self._in_session(method, params, leaving, tell)
+                except SecretRefused:
+                    if not await self._has_newer_headers(used):
+                        raise
+                    return await self._in_session(method, params, leaving, tell)
         except TimeoutError as error:
             raise UpstreamTimedOut(f"no answer to {method} within {self._timeout_s} s") from error
 
-    async def _open(self, gone: _ServerSession | None) -> _ServerSession:
+    async def _in_session(
+        self, method: str, params: JsonObject, leaving: Callable[[], None] | None, tell: Tell | None
+    ) -> bytes:
+        session = self._session or await self._open(None)
+        try:
+            return await self._request(session, method, params, leaving, tell)
+        except SessionGone:
+            return await self._request(await self._open(session), method, params, leaving, tell)
+
+    async def _has_newer_headers(self, used: Mapping[str, str]) -> bool:
+        """Whether other headers are to be sent than those that were refused; the first caller reads them."""
+        if self._headers is used and self._renewed is not None:
+            try:
+                headers = checked_headers(await asyncio.to_thread(self._renewed))
+            except ConfigurationError as error:
+                if error.detail != self._obstacle:
+                    self._obstacle = error.detail
+                    self._log.error(
+                        "the server %s refuses the headers, and others cannot be had: %s", self._name, error
+                    )
+                return False
+            self._obstacle = ""
+            if headers != self._headers:
+                self._redactor.hide(headers.values())
+                self._headers = headers
+                self._log.info("the server %s is sent the headers that headers_file has now", self._name)
+        return self._headers is not used
+
+    async def _open(self, gone: ServerSession | None) -> ServerSession:
         """Return a session other than ``gone``; the first caller opens it."""
         async with self._handshake:
             if self._session is None or self._session is gone:
@@ -195,7 +228,25 @@ class HttpUpstream:
                 self._tools.changed()
             return self._session
 
-    async def _initialize(self) -> _ServerSession:
+    async def _initialize(self) -> ServerSession:
+        """Agree on a revision: with a handshake, or by asking a server that has none."""
+        first, second = self._shake_hands, self._discover
+        if self._prefer_stateless:
+            first, second = second, first
+        try:
+            return await first()
+        except (UpstreamRefused, UpstreamProtocolViolation, SessionGone) as refused:
+            try:
+                return await second()
+            except UpstreamError:
+                raise refused from None
+
+    async def _discover(self) -> ServerSession:
+        session = ServerSession(revision=stateless.REVISION, id=None)
+        stateless.check_discovered(await self._request(session, stateless.DISCOVER, {}, None, None))
+        return session
+
+    async def _shake_hands(self) -> ServerSession:
         request_id = next(self._ids)
         body = encode_request(request_id, "initialize", initialize_params())
         async with self._post(body, None) as response:
@@ -203,25 +254,33 @@ class HttpUpstream:
             revision = check_initialized(await self._result(response, request_id, None))
         if session_id is not None and not _SESSION_ID.match(session_id):
             raise UpstreamProtocolViolation("the session id has characters other than visible ASCII")
-        session = _ServerSession(revision=revision, id=session_id)
+        session = ServerSession(revision=revision, id=session_id)
         await self._tell(encode_notification("notifications/initialized"), session)
         return session
 
     async def _request(
         self,
-        session: _ServerSession,
+        session: ServerSession,
         method: str,
         params: JsonObject,
         leaving: Callable[[], None] | None,
         tell: Tell | None,
     ) -> bytes:
         request_id = next(self._ids)
-        text = encode_request(request_id, method, params if tell is None else with_progress(params, request_id))
+        params = params if tell is None else with_progress(params, request_id)
+        mirrored = {}
+        if session.stateless:
+            params = stateless.with_envelope(params)
+            mirrored = stateless.mirrored_headers(method, params, self._tools.known)
+        text = encode_request(request_id, method, params)
         body = text if leaving is None else CheckedPayload(text, leaving)
         try:
-            async with self._post(body, session) as response:
-                return await self._result(response, request_id, session, tell)
+            async with self._post(body, session, mirrored) as response:
+                result = await self._result(response, request_id, session, tell)
+            return stateless.check_complete(result) if session.stateless else result
         except asyncio.CancelledError:
+            if session.stateless:
+                raise  # the connection was closed, which cancels (MCP 2026-07-28, cancellation)
             # Closing the connection does not cancel in this era (MCP 2025-11-25, transports); the caller cannot wait.
             note = encode_notification("notifications/cancelled", {"requestId": request_id})
             task = asyncio.create_task(self._cancel(note, session))
@@ -229,72 +288,42 @@ class HttpUpstream:
             task.add_done_callback(self._cancellations.discard)
             raise
 
-    async def _cancel(self, note: bytes, session: _ServerSession) -> None:
+    async def _cancel(self, note: bytes, session: ServerSession) -> None:
         try:
             async with asyncio.timeout(_FAREWELL_S):
                 await self._tell(note, session)
         except (UpstreamError, TimeoutError) as error:
             self._log.info("a cancellation was not delivered: %s", error)
 
-    async def _tell(self, body: bytes, session: _ServerSession) -> None:
+    async def _tell(self, body: bytes, session: ServerSession) -> None:
         """Send a notification or a response."""
         async with self._post(body, session) as response:
             response.close()
 
     @contextlib.asynccontextmanager
     async def _post(
-        self, body: bytes | CheckedPayload, session: _ServerSession | None
+        self, body: bytes | CheckedPayload, session: ServerSession | None, mirrored: Mapping[str, str] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._http is None:
             raise UpstreamUnreachable("not started")
-        post = self._http.post(self._url, data=body, headers=self._headers_of(session), allow_redirects=False)
+        headers = {**request_headers(self._headers, session), **(mirrored or {})}
+        post = self._http.post(self._url, data=body, headers=headers, allow_redirects=False)
         try:
             async with post as response:
-                self._check_status(response, session)
+                if session is not None and (refusal := await refusal_in(response)) is not None:
+                    check_refusal(refusal, session, self._redactor)
+                check_status(response.status, session)
                 yield response
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, TimeoutError):
                 raise
             raise UpstreamUnreachable(f"{type(error).__name__} while talking to the server") from error
 
-    def _headers_of(self, session: _ServerSession | None) -> dict[str, str]:
-        headers = {
-            **self._headers,
-            "Accept": "application/json, text/event-stream",
-            "Accept-Encoding": "identity",
-            "Content-Type": "application/json",
-            "User-Agent": "mcp-sidecar",
-        }
-        if session is not None:
-            headers["MCP-Protocol-Version"] = session.revision
-            if session.id is not None:
-                headers["MCP-Session-Id"] = session.id
-        return headers
-
-    def _check_status(self, response: aiohttp.ClientResponse, session: _ServerSession | None) -> None:
-        status = response.status
-        match status:
-            case 200 | 202:
-                return
-            case 404 if session is not None:
-                raise _SessionGone("the server does not know the session")
-            case 401 | 403:
-                # Not UpstreamRefused: no call at all gets through, and readiness has to show it.
-                raise UpstreamUnreachable(
-                    f"HTTP status {status}: the server does not accept the secret in headers_file"
-                )
-            case _ if 400 <= status < 500:  # noqa: PLR2004 -- the client error class of RFC 9110
-                raise UpstreamRefused(f"HTTP status {status}")
-            case _ if status >= 500:  # noqa: PLR2004 -- the server error class of RFC 9110
-                raise UpstreamUnreachable(f"HTTP status {status}")
-            case _:
-                raise UpstreamProtocolViolation(f"HTTP status {status}")
-
     async def _result(
         self,
         response: aiohttp.ClientResponse,
         request_id: int,
-        session: _ServerSession | None,
+        session: ServerSession | None,
         tell: Tell | None = None,
     ) -> bytes:
         """Read the answer to one request from its response, JSON or stream."""
@@ -302,7 +331,7 @@ class HttpUpstream:
             raise UpstreamProtocolViolation("the answer is compressed, although the request forbade it")
         match response.content_type:
             case "application/json":
-                outcome = _outcome(decode_message(await _whole(response.content)), request_id)
+                outcome = outcome_of(decode_message(await whole(response.content)), request_id)
             case "text/event-stream":
                 outcome = await self._from_stream(response.content, request_id, session, tell)
             case _:
@@ -318,7 +347,7 @@ class HttpUpstream:
         self,
         content: aiohttp.StreamReader,
         request_id: int,
-        session: _ServerSession | None,
+        session: ServerSession | None,
         tell: Tell | None,
     ) -> ServerResult | Refusal:
         decoder = EventDecoder(MAX_MESSAGE_BYTES)
@@ -332,8 +361,8 @@ class HttpUpstream:
                     case ServerNotification() as told:
                         self._hear(told, request_id, tell)
                     case message:
-                        outcome = _outcome(message, request_id)
-                        await _finished(content)
+                        outcome = outcome_of(message, request_id)
+                        await finished(content)
                         return outcome
         raise UpstreamUnreachable("the stream ended before the answer")
 
@@ -347,16 +376,18 @@ class HttpUpstream:
             case _:
                 pass
 
-    async def _refuse(self, request: ServerRequest, asked: int, session: _ServerSession | None) -> None:
-        if asked > _MAX_SERVER_REQUESTS or session is None:
+    async def _refuse(self, request: ServerRequest, asked: int, session: ServerSession | None) -> None:
+        if asked > _MAX_SERVER_REQUESTS or session is None or session.stateless:
             raise UpstreamProtocolViolation("the server sends its client too many requests")
         await self._tell(encode_reply(request), session)
 
-    async def _farewell(self, http: aiohttp.ClientSession, session: _ServerSession) -> None:
+    async def _farewell(self, http: aiohttp.ClientSession, session: ServerSession) -> None:
         try:
             async with (
                 asyncio.timeout(_FAREWELL_S),
-                http.delete(self._url, headers=self._headers_of(session), allow_redirects=False) as response,
+                http.delete(
+                    self._url, headers=request_headers(self._headers, session), allow_redirects=False
+                ) as response,
             ):
                 self._log.info("the session was ended: HTTP status %d", response.status)
         except (aiohttp.ClientError, OSError) as error:
@@ -372,7 +403,9 @@ class HttpUpstream:
         try:
             while True:
                 try:
-                    await self._ask_unguarded("ping", {}, None, None)
+                    known = self._session
+                    alive = stateless.DISCOVER if known is not None and known.stateless else "ping"
+                    await self._ask_unguarded(alive, {}, None, None)
                 except UpstreamRefused:
                     # An error of the protocol is an answer; one of HTTP (a wrong secret) leaves no session.
                     if self._session is not None:
@@ -385,32 +418,3 @@ class HttpUpstream:
             self._outage.ends()
         finally:
             self._recovery = None
-
-
-def _outcome(message: UpstreamMessage, request_id: int) -> ServerResult | Refusal:
-    match message:
-        case ServerResult(id=answered) | Refusal(id=answered) if answered == request_id:
-            return message
-        case MalformedMessage(reason=reason):
-            raise UpstreamProtocolViolation(reason)
-        case _:
-            raise UpstreamProtocolViolation("the message is not the answer to this request")
-
-
-async def _whole(content: aiohttp.StreamReader) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in content.iter_any():
-        size += len(chunk)
-        if size > MAX_MESSAGE_BYTES:
-            raise UpstreamProtocolViolation(f"the answer has more than {MAX_MESSAGE_BYTES} bytes")
-        parts.append(chunk)
-    return b"".join(parts)
-
-
-async def _finished(content: aiohttp.StreamReader) -> None:
-    """Wait a moment for the stream's end: only a connection that was read to the end can be used again."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_STREAM_END_S):
-            while not content.at_eof():
-                await content.readany()

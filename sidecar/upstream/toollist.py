@@ -26,6 +26,11 @@ class ToolList:
         self._fetching = asyncio.Lock()
         self._callbacks: list[Callable[[], None]] = []
 
+    @property
+    def known(self) -> tuple[JsonObject, ...]:
+        """The list as it was fetched last; empty where it is to be fetched again."""
+        return self._tools or ()
+
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` on every later change."""
         self._callbacks.append(callback)

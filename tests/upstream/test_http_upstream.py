@@ -88,6 +88,29 @@ async def test_calls_through_one_session_get_their_own_answers(real_url, permit,
 
 @pytest.mark.real
 @pytest.mark.asyncio(loop_scope="module")
+async def test_the_real_server_is_called_without_a_session_where_that_is_preferred(
+    real_url, permit, structured, database_name
+):
+    upstream = HttpUpstream("double", real_url, SECRET, timeout_s=30, prefer_stateless=True)
+    await upstream.start()
+    try:
+        assert upstream._session is not None
+        assert (upstream._session.revision, upstream._session.id) == ("2026-07-28", None)
+        target = {"connectionId": "preconfigured", "database": database_name, "collection": "c"}
+        await upstream.forward(permit("insert-many", **target, documents=[{"n": n} for n in range(20)]))
+        calls = [upstream.forward(permit("find", **target, filter={"n": n}, projection={"_id": 0})) for n in range(20)]
+        answers = await asyncio.gather(*calls)
+        assert [structured(answer)["documents"] for answer in answers] == [[{"n": n}] for n in range(20)]
+        assert "find" in {tool["name"] for tool in await upstream.tools()}
+        with pytest.raises(UpstreamRefused):
+            await upstream.forward(permit("no-such-tool"))
+        assert upstream.healthy
+    finally:
+        await upstream.stop()
+
+
+@pytest.mark.real
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("headers", [{}, {"x-sidecar-secret": "wrong"}, {"x-other": "correct-horse"}], ids=repr)
 async def test_without_the_shared_secret_the_start_fails(real_url, headers):
     upstream = HttpUpstream("double", real_url, headers, timeout_s=30)
