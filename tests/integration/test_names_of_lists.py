@@ -64,9 +64,8 @@ def with_policies(folder):
     groups = ["listers", "narrow-readers", "named-only"]
     with platform_data(copy) as platform:
         platform["routes"][0]["groups"] += groups
-        platform["grants"].append(
-            {**platform["grants"][0], "id": "listers-list-what-they-reach", "groups": groups, "names": "reachable"}
-        )
+        platform["grants"].append({**platform["grants"][0], "id": "listers-list-what-they-reach", "groups": groups})
+        del platform["grants"][0]["names"]
     return copy
 
 
