@@ -129,6 +129,14 @@ class McpRevisionError(SidecarError):
     code = -32600
 
 
+class LegRefused(SidecarError):
+    """The HTTP method belongs to sessions, and the request is of a revision without them."""
+
+    label = "leg_refused"
+    public = "This revision of MCP has POST only."
+    code = -32600
+
+
 class SessionRequired(SidecarError):
     """A request other than initialize came without a session id."""
 

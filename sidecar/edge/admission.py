@@ -22,6 +22,8 @@ from sidecar.errors import (
     OriginRefused,
 )
 from sidecar.identity import ResourceUri
+from sidecar.mcp import MirroredHeaders
+from sidecar.mcp import mirrored as mcp_mirrored
 from sidecar.model import AuthScheme, Credential, UnverifiedToken
 
 Headers = MultiMapping[str]
@@ -114,6 +116,20 @@ def token_header(headers: Headers, name: str) -> str | None:
     if len(values) != 1 or len(values[0]) > MAX_NAME_CHARACTERS or not _VISIBLE.fullmatch(values[0]):
         return None
     return values[0]
+
+
+def mirrored(headers: Headers) -> MirroredHeaders:
+    """Return the headers that repeat parts of the body (MCP 2026-07-28, transports, standard request headers)."""
+    named = ((name.lower(), value) for name, value in headers.items())
+    return MirroredHeaders(
+        method=headers.get("Mcp-Method"),
+        name=headers.get("Mcp-Name"),
+        parameters=tuple(
+            (name.removeprefix(mcp_mirrored.PARAMETER_PREFIX), value)
+            for name, value in named
+            if name.startswith(mcp_mirrored.PARAMETER_PREFIX)
+        ),
+    )
 
 
 def check_host(headers: Headers, allowed: Collection[str]) -> None:

@@ -25,11 +25,13 @@ from sidecar.enforcement import Accepted, Answer, Caller, EnforcementPoint, Exch
 from sidecar.errors import (
     ConfigurationError,
     InvalidRequest,
+    LegRefused,
     MessageIncomplete,
     MessageTooLarge,
     SidecarError,
 )
 from sidecar.identity import WELL_KNOWN, ResourceUri
+from sidecar.mcp import Era, revision
 
 _RETRY_LATER: Final = frozenset({429, 503})
 
@@ -249,13 +251,18 @@ class _Edge:
         return await self._pep.enforce(body, exchange, caller, departed(request))
 
     async def _delete(self, request: web.Request, exchange: Exchange, caller: Caller) -> web.StreamResponse:
-        if request.body_exists:
-            return self._refused(await self._pep.refuse(InvalidRequest("DELETE with a body"), exchange, caller))
+        try:
+            _check_leg(exchange)
+            if request.body_exists:
+                raise InvalidRequest("DELETE with a body")
+        except SidecarError as error:
+            return self._refused(await self._pep.refuse(error, exchange, caller))
         ended = await self._pep.end_session(exchange, caller)
         return self._refused(ended) if isinstance(ended, Refused) else web.Response(status=204)
 
     async def _get(self, request: web.Request, exchange: Exchange, caller: Caller) -> web.StreamResponse:
         try:
+            _check_leg(exchange)
             if request.body_exists:
                 raise InvalidRequest("GET with a body")
             admission.check_accept(request.headers, admission.EVENT_STREAM)
@@ -300,12 +307,16 @@ class _Edge:
 
     def _exchange_of(self, request: web.Request) -> Exchange:
         """Describe a request; a header that is not well-formed counts as absent, because refusals are described too."""
+        protocol = admission.token_header(request.headers, "MCP-Protocol-Version")
+        stateless = revision.era_of_header(protocol) is Era.STATELESS
         return Exchange(
             transport="http",
             client_ip=self._config.proxies.client(request.remote or "", request.headers),
-            session_id=admission.token_header(request.headers, "Mcp-Session-Id"),
-            protocol=admission.token_header(request.headers, "MCP-Protocol-Version"),
-            last_event_id=admission.token_header(request.headers, "Last-Event-ID"),
+            # there are none without a handshake: a header is ignored (MCP 2026-07-28, transports, earlier revisions)
+            session_id=None if stateless else admission.token_header(request.headers, "Mcp-Session-Id"),
+            protocol=protocol,
+            last_event_id=None if stateless else admission.token_header(request.headers, "Last-Event-ID"),
+            mirrored=admission.mirrored(request.headers) if stateless else None,
             traceparent=admission.token_header(request.headers, "traceparent"),
         )
 
@@ -324,9 +335,17 @@ class _Edge:
             response.headers["WWW-Authenticate"] = challenge
         if status in _RETRY_LATER:
             response.headers["Retry-After"] = "1"
+        if isinstance(error, LegRefused):
+            response.headers["Allow"] = "POST"
         if isinstance(error, _CLOSING_ERRORS):
             response.force_close()
         return response
+
+
+def _check_leg(exchange: Exchange) -> None:
+    """Refuse what belongs to sessions where there are none (MCP 2026-07-28, transports: 405)."""
+    if exchange.era is Era.STATELESS:
+        raise LegRefused
 
 
 def _with_and_without_slash(path: str) -> frozenset[str]:

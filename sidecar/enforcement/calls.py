@@ -12,13 +12,14 @@ from functools import partial
 from typing import Final
 
 from sidecar.commands import databases, derive, generic
-from sidecar.enforcement import refusals
+from sidecar.enforcement import refusals, stateless
 from sidecar.enforcement.evidence import Evidence, settled, stage_of, without_tool
 from sidecar.enforcement.limits import CallsUnderWay, CountersInMemory, Limits
 from sidecar.enforcement.livetools import LiveTools
 from sidecar.enforcement.names import ReachableNames
 from sidecar.enforcement.shadow import Shadow
 from sidecar.enforcement.suspensions import Suspensions
+from sidecar.enforcement.tool_lists import EncodedLists
 from sidecar.enforcement.turn import CancelledByClient, EnforcementRules, Flight, Ports, Turn
 from sidecar.enforcement.views import through_views
 from sidecar.enforcement.visibility import Visibility
@@ -39,7 +40,7 @@ from sidecar.errors import (
     UpstreamUnreachable,
 )
 from sidecar.identity import CallerName
-from sidecar.mcp import Request, RequestId, jsonrpc, tools
+from sidecar.mcp import HeaderMismatch, Request, RequestId, jsonrpc, mirrored, tools
 from sidecar.model import (
     AccessKind,
     AccessRequest,
@@ -58,15 +59,12 @@ from sidecar.policy import document, verdict
 from sidecar.ports import PdpAnswer, Question
 from sidecar.usage import LimitReached
 
-MAX_LISTS: Final = 64
-"""Different lists of tools that are kept encoded; one is about 80 kB."""
-
 READING: Final = frozenset({AccessKind.READ, AccessKind.METADATA})
 """What has no effect, so that it can be cancelled at any time; an export leaves a file."""
 
 
 class ToolCalls:
-    """Decides tool calls and has them carried out; its state is the calls in flight and the encoded lists."""
+    """Decides tool calls and has them carried out; its state is the calls in flight."""
 
     def __init__(self, ports: Ports, rules: EnforcementRules, evidence: Evidence, suspensions: Suspensions) -> None:
         self._ports = ports
@@ -78,27 +76,17 @@ class ToolCalls:
         self._limits = Limits(CountersInMemory() if ports.usage is None else ports.usage, ports.clock, ports.metrics)
         self._generic = generic.everywhere(rules.generic_tools.values())
         self._live = LiveTools(ports.upstreams, rules.tool_groups, rules.generic_tools)
-        self._lists: dict[VisibleTools, tuple[tuple[str, ...], bytes]] = {}
+        self._lists = EncodedLists(rules.server_version)
         self._names = ReachableNames(self._question, step_ns=rules.time_step_ns)
         self._visibility = Visibility(self._question, ports.clock, ports.upstreams, rules.time_step_ns, self._generic)
 
     async def list_tools(self, message: Request, turn: Turn) -> bytes:
-        """Answer with the tools that this caller may see, in the server's order (MCP: deterministic order).
-
-        An encoded list is known by the names in it: everything else of a tool is fixed by its pin.
-        """
+        """Answer with the tools that this caller may see, in the server's order (MCP: deterministic order)."""
         tools.check_list_params(message.params)
         visible = await self._visible(turn)
-        offered = await self._live.pinned(visible.servers)
-        known = self._lists.get(visible)
-        names = tuple(str(tool["name"]) for tool in offered)
-        if known is None or known[0] != names:
-            result = tools.tools_list_result([tool for tool in offered if tool["name"] in visible.tools])
-            if len(self._lists) >= MAX_LISTS:
-                self._lists.clear()
-            known = self._lists[visible] = (names, result)
+        shown = self._lists.of(visible, await self._live.pinned(visible.servers), turn.era)
         self._still(turn)
-        return jsonrpc.encode_result(message.id, known[1])
+        return jsonrpc.encode_result(message.id, shown)
 
     async def call_tool(self, message: Request, turn: Turn) -> bytes:
         """Answer one tool call: its result, or a refusal that a model can act on."""
@@ -107,7 +95,7 @@ class ToolCalls:
         with self._flying(message.id, turn):
             try:
                 result = (await self._call(call, turn)).result
-            except UnknownTool:
+            except (UnknownTool, HeaderMismatch):
                 raise
             except SidecarError as caught:
                 lacking = await self._lacking(call, turn) if isinstance(caught, PolicyDenied) else None
@@ -121,7 +109,7 @@ class ToolCalls:
                     await self._evidence.refusal(turn, error, stage=stage_of(error))
                 else:
                     self._evidence.tell(turn, error)
-                result = refusals.denial(turn, error)
+                result = refusals.denial(turn, error, self._rules.server_version)
         return jsonrpc.encode_result(message.id, result)
 
     def cancel(self, session_id: str, request_id: JsonValue) -> None:
@@ -143,7 +131,7 @@ class ToolCalls:
 
     def forget(self) -> None:
         """Drop the lists of tools that are kept."""
-        self._lists.clear()
+        self._lists.forget()
         self._visibility.forget()
 
     async def unreviewed(self) -> dict[str, dict[str, str]]:
@@ -182,6 +170,9 @@ class ToolCalls:
         decision = await self._ask(command, turn)
         todo = plan(decision, call.name)
         await self._live.require_pinned(decision.server, call.name)
+        if turn.exchange.mirrored is not None:
+            schema = self._live.schema(decision.server, call.name)
+            mirrored.check_parameters(turn.exchange.mirrored, schema, call.arguments)
         await self._limits.admit(decision.limits, turn.identity, call.name, turn.time_ns)
         permit = await self._commit(call, decision, todo, turn)
         result = await self._forward(permit, todo, turn)
@@ -316,7 +307,8 @@ class ToolCalls:
         result: UpstreamResult | None = None
         failure: SidecarError | None = None
         try:
-            result = await self._discharged(todo, await self._cancellable(permit, turn), turn)
+            answer = await self._discharged(todo, await self._cancellable(permit, turn), turn)
+            result = stateless.shaped(answer, turn.era, self._rules.server_version)
             self._still(turn)
         except SidecarError as error:
             failure = error

@@ -24,7 +24,7 @@ from sidecar.errors import (
     UpstreamProtocolViolation,
     UpstreamUnreachable,
 )
-from sidecar.model import JsonObject
+from sidecar.model import JsonObject, JsonValue
 from sidecar.ports import Upstream
 
 _NONE: Final[Mapping[str, GenericTools]] = MappingProxyType({})
@@ -127,6 +127,12 @@ class LiveTools:
                 raise CommandNotDerivable(
                     "tool_changed", "The tool is not the one that was reviewed; tell the platform team."
                 )
+
+    def schema(self, server: str, tool: str) -> JsonValue:
+        """Return the input schema of a tool that was just found to be the reviewed one; None where it is not there."""
+        compared = self._compared.get(server)
+        offered = compared.tools if compared is not None else ()
+        return next((one.get("inputSchema") for one in offered if one.get("name") == tool), None)
 
     async def offers(self, tool: str, servers: Collection[str]) -> bool:
         """Return whether one of the servers has the tool, reviewed or not.

@@ -5,11 +5,12 @@ what a step does lives in its room. They do no I/O of their own; the outside wor
 """
 
 import asyncio
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final, Never
 
 from sidecar.audit import record
-from sidecar.enforcement import refusals
+from sidecar.enforcement import refusals, stateless
 from sidecar.enforcement.answering import Answering
 from sidecar.enforcement.calls import ToolCalls
 from sidecar.enforcement.channel import CallChannel
@@ -23,6 +24,7 @@ from sidecar.errors import (
     AuthenticationError,
     CallerSuspended,
     InsufficientScope,
+    InvalidRequest,
     KeysUnavailable,
     MessageError,
     MethodRefused,
@@ -38,6 +40,7 @@ from sidecar.mcp import (
     Conversation,
     Ends,
     Envelope,
+    Era,
     InvalidMessage,
     Notification,
     Request,
@@ -47,6 +50,7 @@ from sidecar.mcp import (
     methods,
     read_envelope,
     revision,
+    stateless_results,
     tools,
 )
 from sidecar.model import Credential
@@ -97,7 +101,8 @@ class EnforcementPoint:
             turn = self._turn(span, exchange, caller)
             await self._evidence.refusal(turn, error, stage="admit")
             self._evidence.describe(turn)
-        return Refused.of(error, error.request_id if isinstance(error, InvalidMessage) else None)
+        request_id = error.request_id if isinstance(error, InvalidMessage) else None
+        return Refused.of(error, request_id, era=exchange.era)
 
     async def enforce(
         self, body: bytes, exchange: Exchange, caller: Caller, gone: asyncio.Future[None] | None = None
@@ -117,7 +122,7 @@ class EnforcementPoint:
             return await self.refuse_body(error, body, exchange, caller)
         if isinstance(decoded, Batch):
             return await self._batch(decoded, exchange, caller)
-        if isinstance(decoded, Request) and methods.classify(decoded) is methods.Treatment.ENFORCE:
+        if isinstance(decoded, Request) and methods.classify(decoded, exchange.era) is methods.Treatment.ENFORCE:
             channel = CallChannel(self._ports.identifiers.request_id(), tools.progress_token(decoded.params))
             work = self._message(decoded, exchange, caller, channel=channel)
             return await self._answering.answer(work, channel, caller, gone)
@@ -193,6 +198,8 @@ class EnforcementPoint:
     async def _batch(self, batch: Batch, exchange: Exchange, caller: Caller) -> Reply:
         """Treat every member of a batch as if it had come alone (split, authorise each, join)."""
         try:
+            if exchange.era is Era.STATELESS:
+                raise InvalidRequest("a batch without a session")
             session = self._handshake.session(exchange, caller)
             self._handshake.admit_batch(batch, session)
         except SidecarError as error:
@@ -244,50 +251,58 @@ class EnforcementPoint:
         if turn.rpc_id is None:
             # JSON-RPC 2.0 section 4.1: a notification has no answer, so its sender learns nothing of its content.
             # What concerns the session has an HTTP status, and so has a request that hides as a notification.
-            return Accepted() if isinstance(error, MessageError) else Refused.of(error)
+            silent = isinstance(error, MessageError) and not isinstance(message, Response)
+            return Accepted() if silent else Refused.of(error, era=turn.era)
         if isinstance(message, _RefusedBody) and error is message.error and turn.method == "tools/call":
-            return Answer(body=jsonrpc.encode_result(turn.rpc_id, refusals.denial(turn, error)))
+            denial = refusals.denial(turn, error, self._rules.server_version)
+            return Answer(body=jsonrpc.encode_result(turn.rpc_id, denial))
         if isinstance(error, InsufficientScope):
-            return Refused(error=error, body=refusals.challenge(turn, error), addressed=True)
-        return Refused.of(error, turn.rpc_id)
+            return Refused(error=error, body=refusals.challenge(turn, error), era=turn.era, addressed=True)
+        return Refused.of(error, turn.rpc_id, era=turn.era)
 
     async def _dispatch(self, message: "ClientMessage | _RefusedBody", turn: Turn) -> Reply:
         """Classify one message by the closed method table, and treat it accordingly."""
         self._suspensions.require(turn.identity)  # the body may have come long after the headers
         match message:
             case Response():
+                if turn.era is Era.STATELESS:  # nothing is asked of clients there (transports, sending messages)
+                    raise InvalidRequest("a response where there are no requests of servers")
                 return Accepted()
             case _RefusedBody():
                 return self._dispatch_refused(message, turn)
-            case Request(method="initialize"):
-                # No revision without a handshake has this method: what the body asks for is negotiated, and the
-                # header, which the client cannot know yet, does not count.
-                turn.method, turn.rpc_id = message.method, message.id
-                return self._initialize(message, turn)
             case Request() | Notification():
+                turn.rpc_id = message.id if isinstance(message, Request) else None
+                exchange = turn.exchange
+                turn.era = revision.era_of(
+                    exchange.protocol, message.method, message.params, over_http=exchange.over_http
+                )
                 return await self._dispatch_by_table(message, turn)
 
     async def _dispatch_by_table(self, message: Request | Notification, turn: Turn) -> Reply:
-        turn.rpc_id = message.id if isinstance(message, Request) else None
-        revision.check_era(turn.exchange.protocol, message.params)
-        treatment = methods.classify(message)
         turn.method = message.method if message.method in methods.KNOWN else ""
+        if turn.era is Era.STATELESS and isinstance(message, Request):
+            turn.conversation = stateless.conversation(message, turn.exchange, turn.known_caller)
+        treatment = methods.classify(message, turn.era)
         if treatment is methods.Treatment.REFUSE:
             raise MethodRefused
-        conversation = turn.conversation = self._handshake.conversation(turn.exchange, turn.known_caller)
-        if turn.channel is not None:
-            turn.channel.within(conversation, names_of(turn.identity), self._notices.level(conversation.session_id))
+        if turn.era is Era.HANDSHAKE:
+            if isinstance(message, Request) and message.method == "initialize":
+                return self._initialize(message, turn)
+            turn.conversation = self._handshake.conversation(turn.exchange, turn.known_caller)
+        if turn.channel is not None and turn.conversation is not None:
+            level = turn.conversation.log_level or self._notices.level(turn.session_id)
+            turn.channel.within(turn.conversation, names_of(turn.identity), level)
         match treatment:
             case methods.Treatment.DROP:
                 turn.error = DROPPED
                 return Accepted()
-            case methods.Treatment.ENFORCE if isinstance(message, Request) and conversation.session is not None:
-                with self._sessions.calling(conversation.session, self._ports.clock.monotonic):
+            case methods.Treatment.ENFORCE if isinstance(message, Request):
+                with self._in_use(turn):
                     return Answer(body=await self._calls.call_tool(message, turn))
             case methods.Treatment.FILTER if isinstance(message, Request):
                 return Answer(body=await self._calls.list_tools(message, turn))
             case methods.Treatment.LOCAL:
-                return self._local(message, conversation)
+                return self._local(message, turn)
             case _:
                 raise MethodRefused("the method is of another kind")
 
@@ -296,9 +311,16 @@ class EnforcementPoint:
         method = message.envelope.method
         turn.rpc_id = message.envelope.request_id
         turn.method = method if method in methods.KNOWN else ""
-        if method != "initialize":
+        if turn.era is Era.STATELESS:
+            turn.conversation = stateless.unread(turn.exchange, turn.known_caller)
+        elif method != "initialize":
             turn.conversation = self._handshake.conversation(turn.exchange, turn.known_caller)
         raise message.error
+
+    def _in_use(self, turn: Turn) -> AbstractContextManager[None]:
+        """Keep a session in use while a call of it is under way, where there is one."""
+        session = turn.conversation.session if turn.conversation is not None else None
+        return nullcontext() if session is None else self._sessions.calling(session, self._ports.clock.monotonic)
 
     def _initialize(self, message: Request, turn: Turn) -> Reply:
         session = self._handshake.initialize(message, turn.known_caller)
@@ -306,16 +328,19 @@ class EnforcementPoint:
         result = tools.initialize_result(session.revision, self._rules.server_version, INSTRUCTIONS)
         return Answer(body=jsonrpc.encode_result(message.id, jsonrpc.encode(result)), session_id=session.id)
 
-    def _local(self, message: Request | Notification, conversation: Conversation) -> Reply:
+    def _local(self, message: Request | Notification, turn: Turn) -> Reply:
         """Answer what concerns the protocol only."""
         if isinstance(message, Request):
+            result = b"{}"
             if message.method == "logging/setLevel":
-                self._notices.set_level(conversation.session_id, tools.parse_level(message.params))
-            return Answer(body=jsonrpc.encode_result(message.id, b"{}"))
-        if message.method == "notifications/initialized":
-            self._handshake.initialized(conversation)
+                self._notices.set_level(turn.session_id, tools.parse_level(message.params))
+            if message.method == "server/discover":
+                result = stateless_results.discovered(self._rules.server_version, INSTRUCTIONS)
+            return Answer(body=jsonrpc.encode_result(message.id, result))
+        if turn.conversation is not None and message.method == "notifications/initialized":
+            self._handshake.initialized(turn.conversation)
         if message.method == "notifications/cancelled":
-            self._calls.cancel(conversation.session_id, message.params.get("requestId"))
+            self._calls.cancel(turn.session_id, message.params.get("requestId"))
         return Accepted()
 
     def _turn(self, span: Span, exchange: Exchange, caller: Caller | None) -> Turn:
@@ -323,6 +348,7 @@ class EnforcementPoint:
         return Turn(
             request_id=self._ports.identifiers.request_id(),
             exchange=exchange,
+            era=exchange.era,
             caller=caller,
             span=span,
             time_ns=clock.time_ns(),

@@ -14,7 +14,7 @@ from sidecar.errors import (
     PolicyDenied,
     SidecarError,
 )
-from sidecar.mcp import denials, jsonrpc
+from sidecar.mcp import Era, denials, jsonrpc, stateless_results
 from sidecar.model import Access, Command, Decision, JsonObject, Reason, StepUp
 from sidecar.usage import LimitReached
 
@@ -32,9 +32,10 @@ _NOT_GRANTED: Final = "not_granted"
 """What a caller reads where a view cannot be read for certain: the same as where one of its sources is not granted."""
 
 
-def denial(turn: Turn, error: SidecarError) -> bytes:
-    """Return the tool result of a refused call."""
-    return denials.denial(*_explained(turn, error))
+def denial(turn: Turn, error: SidecarError, server_version: str) -> bytes:
+    """Return the tool result of a refused call, as the client's revision has it."""
+    result = denials.denial(*_explained(turn, error))
+    return stateless_results.completed(result, server_version) if turn.era is Era.STATELESS else result
 
 
 def challenge(turn: Turn, error: InsufficientScope) -> bytes:

@@ -11,7 +11,7 @@ from sidecar.enforcement.shared_sessions import SharedSessions
 from sidecar.enforcement.suspensions import Suspensions
 from sidecar.errors import AuditUnavailable, SidecarError
 from sidecar.identity import CallerName, names_of
-from sidecar.mcp import Conversation, RequestId
+from sidecar.mcp import Conversation, Era, MirroredHeaders, RequestId, revision
 from sidecar.model import Command, Decision, Identity, JsonObject, Tell, ToolCall, UpstreamResult
 from sidecar.ports import (
     AuditSink,
@@ -40,8 +40,20 @@ class Exchange:
     """The MCP-Protocol-Version header."""
     last_event_id: str | None = None
     """The Last-Event-ID header: after which event a stream is to be resumed."""
+    mirrored: MirroredHeaders | None = None
+    """The headers that repeat parts of the body; read where ``protocol`` is a revision that has them."""
     traceparent: str | None = None
     """The HTTP header; ``params._meta.traceparent`` wins over it."""
+
+    @property
+    def over_http(self) -> bool:
+        """Whether there are headers."""
+        return self.transport == "http"
+
+    @property
+    def era(self) -> Era:
+        """What the headers alone tell: whose rules say how a body is refused that could not be read."""
+        return revision.era_of_header(self.protocol)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +191,8 @@ class Turn:
     """Monotonic seconds."""
     method: str = ""
     rpc_id: RequestId | None = None
+    era: Era = Era.HANDSHAKE
+    """Whose rules say how it is answered."""
     conversation: Conversation | None = None
     """By which revision it is read, and in which session; None until that is known."""
     channel: CallChannel | None = None

@@ -1,6 +1,6 @@
 """The MCP wire language without I/O: bytes to messages and back, the closed method table, revisions, sessions."""
 
-from sidecar.mcp import denials, jsonrpc, methods, revision, tools
+from sidecar.mcp import denials, jsonrpc, methods, mirrored, revision, stateless_results, tools
 from sidecar.mcp.conversation import Conversation
 from sidecar.mcp.ended import MOST_ENDED, EndedSessions
 from sidecar.mcp.envelope import Ends, Envelope, read_envelope
@@ -8,7 +8,9 @@ from sidecar.mcp.handles import HandleKeys, SealedSession, handle_digest, identi
 from sidecar.mcp.jsonrpc import Batch, ClientMessage, InvalidMessage, Notification, Request, RequestId, Response
 from sidecar.mcp.lines import LineFraming, OversizeLine
 from sidecar.mcp.methods import Treatment, from_upstream
-from sidecar.mcp.revision import Era, McpRevision
+from sidecar.mcp.mirrored import MirroredHeaders
+from sidecar.mcp.request_meta import claimed_revision, read_request_meta
+from sidecar.mcp.revision import Era, HeaderMismatch, McpRevision
 from sidecar.mcp.session import IdentityKey, Session, Sessions
 from sidecar.mcp.sse import EventDecoder
 
@@ -23,10 +25,12 @@ __all__ = [
     "Era",
     "EventDecoder",
     "HandleKeys",
+    "HeaderMismatch",
     "IdentityKey",
     "InvalidMessage",
     "LineFraming",
     "McpRevision",
+    "MirroredHeaders",
     "Notification",
     "OversizeLine",
     "Request",
@@ -36,13 +40,17 @@ __all__ = [
     "Session",
     "Sessions",
     "Treatment",
+    "claimed_revision",
     "denials",
     "from_upstream",
     "handle_digest",
     "identity_digest",
     "jsonrpc",
     "methods",
+    "mirrored",
     "read_envelope",
+    "read_request_meta",
     "revision",
+    "stateless_results",
     "tools",
 ]

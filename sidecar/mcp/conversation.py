@@ -21,6 +21,8 @@ class Conversation:
     """Self-reported; for people who read logs, never for a decision."""
     key: IdentityKey
     """(issuer, subject, agent); ``Identity.key``."""
+    log_level: str | None = None
+    """From which level on this one request wants log messages; None where it does not say so."""
     session: Session | None = None
     """None where there are no sessions: then nothing outlives the request (MCP 2026-07-28, basic, statelessness)."""
 

@@ -9,9 +9,10 @@ What does not live here: tools (``sidecar.commands``) and parameters (``sidecar.
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from sidecar.mcp.jsonrpc import Notification, Request
+from sidecar.mcp.revision import Era
 
 
 class Treatment(StrEnum):
@@ -31,46 +32,68 @@ class Treatment(StrEnum):
     """Answered with an error, or dropped where no answer is expected."""
 
 
-_REQUESTS: Final[Mapping[str, Treatment]] = MappingProxyType(
+class _ByEra(NamedTuple):
+    """What becomes of a client's message in each era."""
+
+    handshake: Treatment
+    stateless: Treatment
+
+    def of(self, era: Era) -> Treatment:
+        match era:
+            case Era.HANDSHAKE:
+                return self.handshake
+            case Era.STATELESS:
+                return self.stateless
+
+
+_NEITHER: Final = _ByEra(Treatment.REFUSE, Treatment.REFUSE)
+
+_REQUESTS: Final[Mapping[str, _ByEra]] = MappingProxyType(
     {
-        "initialize": Treatment.LOCAL,
-        "ping": Treatment.LOCAL,
-        "tools/call": Treatment.ENFORCE,
-        "tools/list": Treatment.FILTER,
+        # Removed in 2026-07-28: an unknown method there (transports, protocol version header).
+        "initialize": _ByEra(Treatment.LOCAL, Treatment.REFUSE),
+        "ping": _ByEra(Treatment.LOCAL, Treatment.REFUSE),
+        "tools/call": _ByEra(Treatment.ENFORCE, Treatment.ENFORCE),
+        "tools/list": _ByEra(Treatment.FILTER, Treatment.FILTER),
         # Exports are read through a tool, so that a policy sees them; configuration and debug resources are not served.
-        "resources/list": Treatment.REFUSE,
-        "resources/templates/list": Treatment.REFUSE,
-        "resources/read": Treatment.REFUSE,
-        "resources/subscribe": Treatment.REFUSE,
-        "resources/unsubscribe": Treatment.REFUSE,
-        "prompts/list": Treatment.REFUSE,
-        "prompts/get": Treatment.REFUSE,
-        "completion/complete": Treatment.REFUSE,
-        "logging/setLevel": Treatment.LOCAL,
+        "resources/list": _NEITHER,
+        "resources/templates/list": _NEITHER,
+        "resources/read": _NEITHER,
+        "resources/subscribe": _NEITHER,
+        "resources/unsubscribe": _NEITHER,
+        "prompts/list": _NEITHER,
+        "prompts/get": _NEITHER,
+        "completion/complete": _NEITHER,
+        "logging/setLevel": _ByEra(Treatment.LOCAL, Treatment.REFUSE),
         # Tasks (2025-11-25 and the extension of 2026-07-28): a second way to a tool's result.
-        "tasks/get": Treatment.REFUSE,
-        "tasks/result": Treatment.REFUSE,
-        "tasks/list": Treatment.REFUSE,
-        "tasks/cancel": Treatment.REFUSE,
-        "tasks/update": Treatment.REFUSE,
-        # 2026-07-28 only; sidecar.mcp.revision says what such a client is told.
-        "server/discover": Treatment.REFUSE,
-        "subscriptions/listen": Treatment.REFUSE,
+        "tasks/get": _NEITHER,
+        "tasks/result": _NEITHER,
+        "tasks/list": _NEITHER,
+        "tasks/cancel": _NEITHER,
+        "tasks/update": _NEITHER,
+        # 2026-07-28 only.
+        "server/discover": _ByEra(Treatment.REFUSE, Treatment.LOCAL),
+        "subscriptions/listen": _NEITHER,
         # Server to client; a client that sends them has the direction wrong.
-        "sampling/createMessage": Treatment.REFUSE,
-        "elicitation/create": Treatment.REFUSE,
-        "roots/list": Treatment.REFUSE,
+        "sampling/createMessage": _NEITHER,
+        "elicitation/create": _NEITHER,
+        "roots/list": _NEITHER,
     }
 )
 
-_NOTIFICATIONS: Final[Mapping[str, Treatment]] = MappingProxyType(
+_NOTED: Final = _ByEra(Treatment.LOCAL, Treatment.DROP)
+_DROPPED: Final = _ByEra(Treatment.DROP, Treatment.DROP)
+
+_NOTIFICATIONS: Final[Mapping[str, _ByEra]] = MappingProxyType(
     {
-        "notifications/initialized": Treatment.LOCAL,
-        "notifications/cancelled": Treatment.LOCAL,
-        "notifications/progress": Treatment.DROP,
-        "notifications/roots/list_changed": Treatment.DROP,
-        "notifications/tasks/status": Treatment.DROP,
-        "notifications/elicitation/complete": Treatment.DROP,
+        # 2026-07-28 has no notifications of clients over HTTP, and nothing that outlives a request for one to act on:
+        # who could cancel by a request's id could cancel the request of another client that chose the same one.
+        "notifications/initialized": _NOTED,
+        "notifications/cancelled": _NOTED,
+        "notifications/progress": _DROPPED,
+        "notifications/roots/list_changed": _DROPPED,
+        "notifications/tasks/status": _DROPPED,
+        "notifications/elicitation/complete": _DROPPED,
     }
 )
 
@@ -106,8 +129,8 @@ def batchable(method: str) -> bool:
     return method != "initialize"
 
 
-def classify(message: Request | Notification) -> Treatment:
-    """Return what becomes of a client's message, by method and kind.
+def classify(message: Request | Notification, era: Era) -> Treatment:
+    """Return what becomes of a client's message, by method, kind and era.
 
     A request sent as a notification is refused: it would act without an answer and, in gateways that look for an id,
     without a decision (``tools/call`` without an id has gone round several). A notification sent as a request is
@@ -116,10 +139,9 @@ def classify(message: Request | Notification) -> Treatment:
     """
     match message:
         case Request():
-            return _REQUESTS.get(message.method, Treatment.REFUSE)
+            return _REQUESTS.get(message.method, _NEITHER).of(era)
         case Notification():
-            default = Treatment.REFUSE if message.method in _REQUESTS else Treatment.DROP
-            return _NOTIFICATIONS.get(message.method, default)
+            return _NOTIFICATIONS.get(message.method, _NEITHER if message.method in _REQUESTS else _DROPPED).of(era)
 
 
 def from_upstream(method: str, *, notification: bool) -> Treatment:

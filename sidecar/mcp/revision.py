@@ -1,7 +1,8 @@
-"""Protocol revisions: which ones are spoken, what ``initialize`` agrees on, what each request must repeat.
+"""Protocol revisions: which ones are spoken, which era a request is of, what ``initialize`` agrees on.
 
-The sidecar speaks the revisions that open with a handshake. A client of the stateless revision 2026-07-28 is told so in
-the words that make both official SDKs fall back to the handshake.
+Clients of both eras are served on one endpoint. Which era a request is of is told by the header and the body together;
+where they disagree, it is refused: a peer that went by one of them would have read another request (the Python SDK
+2.3.0 routes on the header alone).
 
 Revisions are an enumeration; they are never compared as strings (MCP 2026-07-28, basic, versioning).
 """
@@ -23,18 +24,26 @@ class Era(StrEnum):
 
 
 class McpRevision(StrEnum):
-    """The released revisions that begin with ``initialize``."""
+    """The released revisions; the last one has no handshake."""
 
     V2024_11_05 = "2024-11-05"
     V2025_03_26 = "2025-03-26"
     V2025_06_18 = "2025-06-18"
     V2025_11_25 = "2025-11-25"
+    V2026_07_28 = "2026-07-28"
 
+
+STATELESS: Final = frozenset({McpRevision.V2026_07_28})
+"""Those without a handshake."""
+
+HANDSHAKE: Final = frozenset(McpRevision) - STATELESS
+"""Those that begin with ``initialize``."""
 
 LATEST: Final = McpRevision.V2025_11_25
+"""The latest that ``initialize`` can agree on."""
 
-MODERN: Final[frozenset[str]] = frozenset({"2026-07-28"})
-"""Released revisions without a handshake."""
+SUPPORTED: Final = tuple(one.value for one in reversed(McpRevision))
+"""What clients are told, the latest first. The sidecar translates, so it does not depend on the server behind it."""
 
 PROTOCOL_VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 """The ``_meta`` key that every request of 2026-07-28 carries, and no earlier one (MCP 2026-07-28, basic, _meta)."""
@@ -44,24 +53,37 @@ MAX_REVISION_CHARACTERS: Final = 32
 
 
 class UnsupportedMcpRevision(McpRevisionError):
-    """The request claims a revision without a handshake.
+    """The request is of a revision that is not spoken here, or not in that way.
 
     Args:
         requested: what it claimed.
     """
 
     label: ClassVar[str] = "revision_unsupported"
-    public: ClassVar[str] = "Unsupported protocol version: open with initialize."
+    public: ClassVar[str] = "Unsupported protocol version."
     code: ClassVar[int] = -32022
 
     def __init__(self, requested: str = "") -> None:
-        super().__init__("a revision without a handshake")
+        super().__init__("a revision that is not spoken here")
         self.requested = requested
 
     @property
     def data(self) -> JsonObject:
         """The ``data`` member of the JSON-RPC error."""
-        return unsupported_revision_data(self.requested)
+        asked = self.requested
+        shown = asked if len(asked) <= MAX_REVISION_CHARACTERS and asked.isprintable() else ""
+        return {"supported": [*SUPPORTED], "requested": shown}
+
+
+class HeaderMismatch(McpRevisionError):
+    """A header that repeats a part of the body is missing, malformed, or says something else."""
+
+    label: ClassVar[str] = "header_mismatch"
+    public: ClassVar[str] = (
+        "A header does not match the body: MCP-Protocol-Version, Mcp-Method, Mcp-Name and Mcp-Param-* repeat it."
+    )
+    code: ClassVar[int] = -32020
+    """MCP 2026-07-28, basic, error codes."""
 
 
 def negotiate(requested: JsonValue) -> McpRevision:
@@ -72,10 +94,7 @@ def negotiate(requested: JsonValue) -> McpRevision:
     """
     if not isinstance(requested, str):
         raise InvalidParams("protocolVersion is not a string")
-    try:
-        return McpRevision(requested)
-    except ValueError:
-        return LATEST
+    return next((one for one in HANDSHAKE if one == requested), LATEST)
 
 
 def check_header(header: str | None, session: McpRevision) -> None:
@@ -97,33 +116,37 @@ def allows_batch(revision: McpRevision) -> bool:
     return revision is McpRevision.V2025_03_26
 
 
-def modern_claim(header: str | None, params: JsonObject) -> bool:
-    """Return whether a request presents itself as one of a revision without a handshake.
-
-    Either mark is enough: the header, or the ``_meta`` key that only such revisions have, with any value.
-    """
-    meta = params.get("_meta")
-    return header in MODERN or (isinstance(meta, dict) and PROTOCOL_VERSION_KEY in meta)
+def era_of_header(header: str | None) -> Era:
+    """Return the era that the ``MCP-Protocol-Version`` header alone tells."""
+    return Era.STATELESS if header in STATELESS else Era.HANDSHAKE
 
 
-def check_era(header: str | None, params: JsonObject) -> None:
-    """Refuse a request that claims a revision without a handshake.
+def era_of(header: str | None, method: str, params: JsonObject, *, over_http: bool) -> Era:
+    """Return the era that a message is of.
+
+    Over HTTP the header chooses, and the body must not contradict it. Elsewhere there are no headers, and the body
+    chooses. ``initialize`` without the key that only stateless requests have is of the handshake: what the body asks
+    for is negotiated, and the header, which the client cannot know yet, does not count.
+
+    Args:
+        header: ``MCP-Protocol-Version``.
+        method: the body's.
+        params: the body's.
+        over_http: whether the transport has headers.
 
     Raises:
-        UnsupportedMcpRevision: answer HTTP 400 with its ``code``, ``public`` and ``data`` (MCP 2026-07-28, versioning).
+        HeaderMismatch: the body has the key and the header tells a revision with a handshake, or none, or another one.
+        UnsupportedMcpRevision: both tell a revision that is not spoken here.
+        InvalidParams: both tell one with a handshake.
     """
-    if modern_claim(header, params):
-        meta = params.get("_meta")
-        claimed = meta.get(PROTOCOL_VERSION_KEY) if isinstance(meta, dict) else None
-        raise UnsupportedMcpRevision(claimed if isinstance(claimed, str) else header or "")
-
-
-def unsupported_revision_data(requested: str = "") -> JsonObject:
-    """Return the ``data`` of a ``-32022`` error.
-
-    Only the latest handshake revision is listed. Measured with the official SDKs (Python 2.3.0, TypeScript 2.4.0, in
-    mode auto): a list with just that entry makes both fall back to ``initialize``; one that also names 2026-07-28
-    makes the TypeScript client fail for good. ``requested`` is required by the schema.
-    """
-    shown = requested if len(requested) <= MAX_REVISION_CHARACTERS and requested.isprintable() else ""
-    return {"supported": [LATEST.value], "requested": shown}
+    meta = params.get("_meta")
+    claims = isinstance(meta, dict) and PROTOCOL_VERSION_KEY in meta
+    if not claims:
+        return Era.HANDSHAKE if method == "initialize" or not over_http else era_of_header(header)
+    if not over_http or header in STATELESS:
+        return Era.STATELESS
+    if header is not None and isinstance(meta, dict) and header == meta[PROTOCOL_VERSION_KEY]:
+        if header in HANDSHAKE:
+            raise InvalidParams("a revision with a handshake has no such key")
+        raise UnsupportedMcpRevision(header)
+    raise HeaderMismatch("the body is of a revision that the header does not tell")

@@ -77,11 +77,11 @@ def parse_initialize(params: JsonObject) -> tuple[JsonValue, str]:
     client = params.get("clientInfo")
     if not isinstance(client, dict) or not isinstance(params.get("capabilities"), dict):
         raise InvalidParams("clientInfo and capabilities are objects")
-    _label(client.get("version"))
-    return params.get("protocolVersion"), _label(client.get("name"))
+    label(client.get("version"))
+    return params.get("protocolVersion"), label(client.get("name"))
 
 
-def _label(value: JsonValue) -> str:
+def label(value: JsonValue) -> str:
     """Return a self-reported name as people read it: one line of printable characters, empty where there is none."""
     if not isinstance(value, str):
         return ""
@@ -130,12 +130,22 @@ def _check_meta(params: JsonObject) -> None:
         raise InvalidParams("_meta is not an object")
 
 
+def server_info(server_version: str) -> JsonObject:
+    """Return how the sidecar calls itself."""
+    return {"name": SERVER_NAME, "version": server_version}
+
+
+def capabilities() -> JsonObject:
+    """Return what is offered, in every era: tools, and what a server logs of a call."""
+    return {"tools": {"listChanged": True}, "logging": {}}
+
+
 def initialize_result(revision: McpRevision, server_version: str, instructions: str | None) -> JsonObject:
-    """Return the result of ``initialize``: tools are offered, and what a server logs of a call."""
+    """Return the result of ``initialize``."""
     result: JsonObject = {
         "protocolVersion": revision.value,
-        "capabilities": {"tools": {"listChanged": True}, "logging": {}},
-        "serverInfo": {"name": SERVER_NAME, "version": server_version},
+        "capabilities": capabilities(),
+        "serverInfo": server_info(server_version),
     }
     if instructions:
         result["instructions"] = instructions

@@ -13,16 +13,17 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 
-async def main(url: str, token: str, steps: list[dict[str, Any]]) -> list[Any]:
+async def main(mode: str, url: str, token: str, steps: list[dict[str, Any]]) -> list[Any]:
     done: list[Any] = []
     async with (
         httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=20) as http,
-        Client(streamable_http_client(url, http_client=http)) as client,
+        Client(streamable_http_client(url, http_client=http), mode=mode) as client,
     ):
         done.append(client.protocol_version)
         done.append(sorted(tool.name for tool in (await client.list_tools()).tools))
         done += [await outcome(client, step) for step in steps]
-        await client.session.send_roots_list_changed()
+        if client.protocol_version != "2026-07-28":  # which has no notifications of clients
+            await client.session.send_roots_list_changed()
         await client.session.send_progress_notification("nobody-asked", 0.5)
         done.append(await outcome(client, steps[0]))
     return done
@@ -38,4 +39,4 @@ async def outcome(client: Client, step: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asyncio.run(main(sys.argv[1], sys.argv[2], json.load(sys.stdin)))))
+    sys.stdout.write(json.dumps(asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], json.load(sys.stdin)))))

@@ -51,13 +51,25 @@ OWN: dict[str, dict[str, dict[str, Any]]] = {
 IDLE_S = 8
 UNKNOWN = {"name": "no-such-tool", "arguments": {}}
 
+STATELESS = "2026-07-28"
+
+
+def typescript(package: str, mode: str) -> list[str]:
+    return ["node", str(HERE / "typescript.mjs"), str(PARTS / "clients"), package, mode]
+
+
 CLIENTS = {
     "Python 1.26.0": [str(PARTS / "mcp-1.26/bin/python"), str(HERE / "python_v1.py")],
     "Python 1.30.0": [str(PARTS / "mcp-1.30/bin/python"), str(HERE / "python_v1.py")],
-    "Python 2.3.0": [sys.executable, str(HERE / "python_v2.py")],
-    "TypeScript 1.32.2": ["node", str(HERE / "typescript.mjs"), str(PARTS / "clients"), "@modelcontextprotocol/sdk"],
-    "TypeScript 2.4.0": ["node", str(HERE / "typescript.mjs"), str(PARTS / "clients"), "@modelcontextprotocol/client"],
+    "Python 2.3.0": [sys.executable, str(HERE / "python_v2.py"), "legacy"],
+    "Python 2.3.0, mode auto": [sys.executable, str(HERE / "python_v2.py"), "auto"],
+    "Python 2.3.0, mode 2026-07-28": [sys.executable, str(HERE / "python_v2.py"), STATELESS],
+    "TypeScript 1.32.2": typescript("@modelcontextprotocol/sdk", "legacy"),
+    "TypeScript 2.4.0": typescript("@modelcontextprotocol/client", "legacy"),
+    "TypeScript 2.4.0, mode auto": typescript("@modelcontextprotocol/client", "auto"),
+    "TypeScript 2.4.0, mode 2026-07-28": typescript("@modelcontextprotocol/client", STATELESS),
 }
+WITHOUT_SESSIONS = [name for name in CLIENTS if "mode" in name]
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +113,17 @@ def test_a_session_outlives_every_refusal(deployment: Deployment, client: str) -
     for refusal in (*refusals.values(), UNKNOWN):
         steps += [refusal, FINE]
     command = [*CLIENTS[client], deployment.url, deployment.token(ANALYST)]
+    before = len(deployment.records())
     run = subprocess.run(command, input=json.dumps(steps), capture_output=True, text=True, timeout=HANG_S, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
-    _, tools, first, *outcomes, last = json.loads(run.stdout)  # noqa: TID251 - the script's own answer
+    revision, tools, first, *outcomes, last = json.loads(run.stdout)  # noqa: TID251 - the script's own answer
     found = dict(zip((*refusals, "an unknown tool"), zip(outcomes[::2], outcomes[1::2], strict=True), strict=True))
     assert {"find", "count"} <= set(tools)
+    if client in WITHOUT_SESSIONS:
+        assert revision == STATELESS
+        assert {(record["protocol"], record["session"]) for record in deployment.records()[before:]} == {
+            (STATELESS, None)
+        }
     assert {**found, "before": first, "after notifications": last} == {
         **dict.fromkeys(refusals, ("refused", "answered")),
         "an unknown tool": (found["an unknown tool"][0], "answered"),
@@ -122,9 +140,13 @@ READER = replace(LOADER, scopes=("mongodb:read",))
 """A token that lacks the scope for ``LOAD``; these clients have no way to get another."""
 
 TOLD = {
-    "Python 2.3.0": "needs a token that also has the scope mongodb:write",
     "TypeScript 1.32.2": "needs a token that also has the scope",
-    "TypeScript 2.4.0": 'InsufficientScopeError : Insufficient scope: required "mongodb:read mongodb:write"',
+    **{name: "needs a token that also has the scope mongodb:write" for name in CLIENTS if "Python 2" in name},
+    **{
+        name: 'InsufficientScopeError : Insufficient scope: required "mongodb:read mongodb:write"'
+        for name in CLIENTS
+        if "TypeScript 2" in name
+    },
 }
 """What those that keep their session over HTTP 403 have of it."""
 

@@ -1,11 +1,12 @@
-// One session of an official TypeScript client over every refusal. Arguments: folder of the parts, package, URL, token.
+// One session of an official TypeScript client over every refusal. Arguments: folder of the parts, package, mode, URL,
+// token.
 // Reads the steps from standard input, prints what came of each as JSON.
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import path from "node:path";
 
-const [folder, name, url, token] = process.argv.slice(2);
+const [folder, name, mode, url, token] = process.argv.slice(2);
 const parts = createRequire(path.join(folder, "package.json"));
 const load = (specifier) => import(pathToFileURL(parts.resolve(specifier)));
 const pick = (module, name) => module[name] ?? module.default[name];
@@ -22,7 +23,11 @@ if (name === "@modelcontextprotocol/sdk") {
 
 const steps = JSON.parse(readFileSync(0, "utf8"));
 const transport = new Transport(new URL(url), { requestInit: { headers: { Authorization: `Bearer ${token}` } } });
-const client = new Client({ name: "typescript", version: "" }, { capabilities: { roots: { listChanged: true } } });
+const negotiation = ["legacy", "auto"].includes(mode) ? mode : { pin: mode };
+const client = new Client(
+  { name: "typescript", version: "" },
+  { capabilities: { roots: { listChanged: true } }, versionNegotiation: { mode: negotiation } },
+);
 
 function nested(levels) {
   let value = 1;
@@ -44,8 +49,10 @@ async function outcome(step) {
 await client.connect(transport);
 const done = [transport.protocolVersion ?? "", (await client.listTools()).tools.map((tool) => tool.name).sort()];
 for (const step of steps) done.push(await outcome(step));
-await client.sendRootsListChanged();
-await client.notification({ method: "notifications/progress", params: { progressToken: "nobody-asked", progress: 1 } });
+if (mode === "legacy") {
+  await client.sendRootsListChanged();
+  await client.notification({ method: "notifications/progress", params: { progressToken: "nobody-asked", progress: 1 } });
+}
 done.push(await outcome(steps[0]));
 await client.close();
 console.log(JSON.stringify(done));

@@ -23,6 +23,7 @@ from sidecar.commands.derive import derive
 from sidecar.errors import CallRefused, SidecarError
 from sidecar.mcp.jsonrpc import Batch, Notification, Request, Response, decode
 from sidecar.mcp.methods import Treatment, classify
+from sidecar.mcp.revision import Era
 from sidecar.mcp.tools import parse_call
 from sidecar.model import Access, Command, ToolCall
 
@@ -78,7 +79,7 @@ def _outcome_of_body(body: bytes) -> Outcome:
 def _outcome_of_message(message: Request | Notification | Response) -> Outcome:
     if isinstance(message, Response):
         return {"refused": "response", "path": ""}
-    if classify(message) is Treatment.REFUSE:
+    if classify(message, Era.HANDSHAKE) is Treatment.REFUSE:
         return {"refused": "method_refused", "path": ""}
     try:
         call = parse_call(message.params)

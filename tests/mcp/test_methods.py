@@ -7,15 +7,20 @@ from hypothesis import strategies as st
 
 from sidecar.mcp.jsonrpc import Notification, Request
 from sidecar.mcp.methods import KNOWN, Treatment, batchable, classify, from_upstream
+from sidecar.mcp.revision import Era
 
+H, S = Era.HANDSHAKE, Era.STATELESS
 REQUESTS = {
-    "initialize": Treatment.LOCAL,
-    "ping": Treatment.LOCAL,
-    "logging/setLevel": Treatment.LOCAL,
-    "tools/call": Treatment.ENFORCE,
-    "tools/list": Treatment.FILTER,
+    "initialize": {H: Treatment.LOCAL},
+    "ping": {H: Treatment.LOCAL},
+    "logging/setLevel": {H: Treatment.LOCAL},
+    "tools/call": {H: Treatment.ENFORCE, S: Treatment.ENFORCE},
+    "tools/list": {H: Treatment.FILTER, S: Treatment.FILTER},
+    "server/discover": {S: Treatment.LOCAL},
 }
+"""What is served, and in which era; everything else is refused."""
 NOTIFICATIONS = {"notifications/initialized": Treatment.LOCAL, "notifications/cancelled": Treatment.LOCAL}
+"""What is acted on in the one era that has notifications of clients."""
 SPOOFS = [
     "",
     "TOOLS/CALL",
@@ -29,36 +34,49 @@ SPOOFS = [
 DEFINED = sorted({method for table in (sdk.CLIENT_REQUESTS, sdk.CLIENT_NOTIFICATIONS) for method, _ in table})
 
 
-@pytest.mark.parametrize(("method", "expected"), REQUESTS.items())
-def test_a_request_is_treated_as_the_table_says_and_refused_as_a_notification(method, expected):
-    assert classify(Request(1, method)) is expected
-    assert classify(Notification(method)) is Treatment.REFUSE
+@pytest.mark.parametrize("era", Era)
+@pytest.mark.parametrize("method", REQUESTS)
+def test_a_request_is_treated_as_the_table_says_and_refused_as_a_notification(method, era):
+    assert classify(Request(1, method), era) is REQUESTS[method].get(era, Treatment.REFUSE)
+    assert classify(Notification(method), era) is Treatment.REFUSE
 
 
 @pytest.mark.parametrize(("method", "expected"), NOTIFICATIONS.items())
 def test_a_notification_is_treated_as_the_table_says_and_refused_as_a_request(method, expected):
-    assert classify(Notification(method)) is expected
-    assert classify(Request(1, method)) is Treatment.REFUSE
+    assert classify(Notification(method), H) is expected
+    assert classify(Notification(method), S) is Treatment.DROP
+    assert {classify(Request(1, method), era) for era in Era} == {Treatment.REFUSE}
 
 
+@pytest.mark.parametrize("era", Era)
 @pytest.mark.parametrize("method", sorted({*DEFINED, *SPOOFS} - REQUESTS.keys() - NOTIFICATIONS.keys()))
-def test_every_other_method_of_every_revision_is_refused_as_a_request_and_never_acted_on(method):
-    assert classify(Request(1, method)) is Treatment.REFUSE
-    assert classify(Notification(method)) in {Treatment.REFUSE, Treatment.DROP}
+def test_every_other_method_of_every_revision_is_refused_as_a_request_and_never_acted_on(method, era):
+    assert classify(Request(1, method), era) is Treatment.REFUSE
+    assert classify(Notification(method), era) in {Treatment.REFUSE, Treatment.DROP}
 
 
+@pytest.mark.parametrize("era", Era)
 @pytest.mark.parametrize("method", sorted({method for method, _ in sdk.CLIENT_REQUESTS}))
-def test_a_request_does_not_pass_as_a_notification(method):
-    assert classify(Notification(method)) is Treatment.REFUSE
+def test_a_request_does_not_pass_as_a_notification(method, era):
+    assert classify(Notification(method), era) is Treatment.REFUSE
 
 
 @given(
     st.sampled_from(["notifications/progress", "notifications/tasks/status", "notifications/x"])
-    | st.text().filter(lambda method: method not in KNOWN)
+    | st.text().filter(lambda method: method not in KNOWN),
+    st.sampled_from(Era),
 )
-def test_an_unknown_request_is_refused_and_an_unknown_notification_dropped(method):
-    assert classify(Request(1, method)) is Treatment.REFUSE
-    assert classify(Notification(method)) is Treatment.DROP
+def test_an_unknown_request_is_refused_and_an_unknown_notification_dropped(method, era):
+    assert classify(Request(1, method), era) is Treatment.REFUSE
+    assert classify(Notification(method), era) is Treatment.DROP
+
+
+def test_nothing_that_the_stateless_revision_lacks_is_served_in_it():
+    """The official SDK's table of methods says what each revision has."""
+    stateless = {method for method, revision in sdk.CLIENT_REQUESTS if revision == "2026-07-28"}
+    served = {method for method in REQUESTS if classify(Request(1, method), S) is not Treatment.REFUSE}
+    assert served <= stateless
+    assert {"initialize", "ping"}.isdisjoint(stateless)
 
 
 @given(

@@ -1,0 +1,33 @@
+"""Lists of tools as clients read them, kept encoded: for most callers there are few different ones."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sidecar.mcp import Era, stateless_results, tools
+from sidecar.model import JsonObject, VisibleTools
+
+MAX_LISTS: Final = 64
+"""Different lists that are kept; one is about 80 kB."""
+
+
+class EncodedLists:
+    """Encodes each list once. A list is known by the names in it: everything else of a tool is fixed by its pin."""
+
+    def __init__(self, server_version: str) -> None:
+        self._server_version = server_version
+        self._known: dict[VisibleTools, tuple[tuple[str, ...], bytes]] = {}
+
+    def of(self, visible: VisibleTools, offered: Sequence[JsonObject], era: Era) -> bytes:
+        """Return the JSON text of the result for a caller who may see ``visible`` of what is offered."""
+        known = self._known.get(visible)
+        names = tuple(str(tool["name"]) for tool in offered)
+        if known is None or known[0] != names:
+            result = tools.tools_list_result([tool for tool in offered if tool["name"] in visible.tools])
+            if len(self._known) >= MAX_LISTS:
+                self._known.clear()
+            known = self._known[visible] = (names, result)
+        return stateless_results.listed(known[1], self._server_version) if era is Era.STATELESS else known[1]
+
+    def forget(self) -> None:
+        """Drop all of them."""
+        self._known.clear()
