@@ -126,6 +126,7 @@ async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
             views=views,
             suspensions=None if kept is None else kept.table,
             shared_sessions=sessions,
+            usage=keeping.usage_counters(config, shared),
             log=LoggedRefusals(),
         )
         pep = EnforcementPoint(ports, _rules(config), _sessions(config, sessions))

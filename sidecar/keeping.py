@@ -13,10 +13,11 @@ from sidecar.errors import SuspensionsUnavailable
 from sidecar.lifecycle import cancelled
 from sidecar.mcp import EndedSessions
 from sidecar.oauth import ProofsInMemory
-from sidecar.ports import Clock, ProofMemory, SuspensionStore
+from sidecar.ports import Clock, ProofMemory, SuspensionStore, UsageCounters
 from sidecar.settings import Settings
 from sidecar.store import (
     FileSuspensions,
+    MongoCounters,
     MongoEndedSessions,
     MongoMarks,
     MongoStore,
@@ -58,6 +59,11 @@ def proof_memory(config: Settings, clock: Clock, store: MongoStore | None) -> Pr
     """Return what knows which proofs were presented before."""
     here, name = ProofsInMemory(clock), collection(config.single_use)
     return here if store is None or name is None else SharedProofs(here, MongoMarks(store, name))
+
+
+def usage_counters(config: Settings, store: MongoStore | None) -> UsageCounters | None:
+    """Return what counts use for all sidecars; None where each counts for itself."""
+    return MongoCounters(store, config.mongodb.usage) if store is not None and config.mongodb.usage else None
 
 
 async def kept_suspensions(

@@ -24,6 +24,9 @@ class SharedStore(SettingsGroup):
     """The same as a file, which is safer: other processes of the same user can read an environment."""
     database: str = Field(default="mcp_sidecar", pattern=r"^[A-Za-z0-9_-]{1,63}$")
     """The database of all its collections."""
+    usage: str = ""
+    """The collection in which it is counted how much callers use, for all sidecars together (the limits of the
+    platform's policy data); empty: each sidecar counts for itself."""
     timeout_ms: int = Field(default=2000, ge=100, le=10_000)
     """How long one operation may take."""
     stale_after_s: int = Field(default=5, ge=2, le=60)
@@ -43,6 +46,13 @@ class SharedStore(SettingsGroup):
         if name.lower() in {"admin", "config", "local"}:
             msg = "is a database of MongoDB itself"
             raise ValueError(msg)
+        return name
+
+    @field_validator("usage")
+    @classmethod
+    def _named(cls, name: str) -> str:
+        if name:
+            collection(MONGODB + name)
         return name
 
     @property
@@ -82,12 +92,13 @@ def check_places(places: Mapping[str, str], store: SharedStore) -> None:
         if place and not file and not place.startswith(MONGODB):
             msg = f"{setting}: use {'file:<path> or ' if setting == 'suspensions' else ''}mongodb:<collection>"
             raise ValueError(msg)
+    shared += [MONGODB + store.usage] if store.usage else []
     if shared and not store.given:
-        msg = "what begins with mongodb: needs uri or uri_file of mongodb"
+        msg = "what is kept in MongoDB needs uri or uri_file of mongodb"
         raise ValueError(msg)
     if store.given and not shared:
-        msg = f"mongodb is given, and nothing is kept there: say so in one of {', '.join(places)}"
+        msg = f"mongodb is given, and nothing is kept there: say so in one of {', '.join(places)} and mongodb.usage"
         raise ValueError(msg)
-    if twice := [setting for setting, place in places.items() if place and list(places.values()).count(place) > 1]:
-        msg = f"{' and '.join(twice)} are the same collection; give each its own"
+    if len(set(shared)) < len(shared):
+        msg = f"{', '.join(places)} and mongodb.usage have the same collection twice; give each its own"
         raise ValueError(msg)

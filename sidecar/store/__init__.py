@@ -2,6 +2,7 @@
 
 from sidecar.store.file import FileAuditSink
 from sidecar.store.mongodb.connection import MongoStore
+from sidecar.store.mongodb.counters import MongoCounters
 from sidecar.store.mongodb.ended import MongoEndedSessions
 from sidecar.store.mongodb.marks import MongoMarks, SharedProofs
 from sidecar.store.mongodb.suspensions import MongoSuspensions
@@ -11,6 +12,7 @@ from sidecar.store.suspensions import FileSuspensions, guard
 __all__ = [
     "FileAuditSink",
     "FileSuspensions",
+    "MongoCounters",
     "MongoEndedSessions",
     "MongoMarks",
     "MongoStore",

@@ -464,6 +464,7 @@ SHARED = {"suspensions": "mongodb:suspensions", "mongodb": {"uri_file": "/run/se
     [
         SHARED,
         {**SHARED, "single_use": "mongodb:marks"},
+        {"mongodb": {"uri_file": "/uri", "usage": "usage"}},
         {"suspensions": "file:/kept", "single_use": "mongodb:marks", "mongodb": {"uri": "mongodb://127.0.0.1/"}},
     ],
 )
@@ -489,6 +490,9 @@ def test_what_several_sidecars_share_is_accepted_with_its_store(good):
         ({**SHARED, "mongodb": {"uri_file": "/uri", "uri": "mongodb://127.0.0.1/"}}, "at most one"),
         ({**SHARED, "mongodb": {"uri_file": "/uri", "database": "admin"}}, "MongoDB itself"),
         ({**SHARED, "mongodb": {"uri_file": "/uri", "database": "a.b"}}, "database"),
+        ({"mongodb": {"usage": "usage"}}, "needs uri"),
+        ({**SHARED, "mongodb": {"uri_file": "/uri", "usage": "a$b"}}, "name of a collection"),
+        ({**SHARED, "mongodb": {"uri_file": "/uri", "usage": "suspensions"}}, "same collection"),
     ],
 )
 def test_what_several_sidecars_share_is_refused_without_a_place_for_it(bad, why):
