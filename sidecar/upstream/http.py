@@ -24,7 +24,7 @@ from sidecar.errors import (
 )
 from sidecar.mcp import EventDecoder, Treatment, from_upstream
 from sidecar.model import JsonObject, Permit, Tell, UpstreamResult
-from sidecar.system import BackOff, Outage
+from sidecar.system import Outage
 from sidecar.upstream import stateless
 from sidecar.upstream.answers import finished, outcome_of, refusal_in, whole
 from sidecar.upstream.endpoint import checked_headers, checked_url, client_session
@@ -44,6 +44,7 @@ from sidecar.upstream.messages import (
     initialize_params,
     read_tool_result,
 )
+from sidecar.upstream.recovery import Recovery
 from sidecar.upstream.redaction import Redactor
 from sidecar.upstream.relayed import of_call, with_progress
 from sidecar.upstream.server_session import (
@@ -60,7 +61,6 @@ _TOOLS_MAX_AGE_S = 300.0
 """Without a GET stream the server cannot announce a change between calls."""
 _MAX_SERVER_REQUESTS = 16
 _FAREWELL_S = 2.0
-_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
 _SESSION_ID = re.compile(r"[\x21-\x7e]{1,512}\Z")
 
 
@@ -107,13 +107,13 @@ class HttpUpstream:
         self._http: aiohttp.ClientSession | None = None
         self._session: ServerSession | None = None
         self._handshake = asyncio.Lock()
-        self._recovery: asyncio.Task[None] | None = None
+        self._recovery = Recovery(name, self._ping, self._outage)
         self._cancellations: set[asyncio.Task[None]] = set()
 
     @property
     def healthy(self) -> bool:
         """Whether the server answered the last thing it was asked."""
-        return self._session is not None and self._recovery is None
+        return self._session is not None and not self._recovery.under_way
 
     def on_tools_changed(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` whenever the tool list may have changed: the server says so, or there is a new session."""
@@ -143,7 +143,8 @@ class HttpUpstream:
         """End the session (DELETE) and every connection; calls in flight fail."""
         http, self._http = self._http, None
         session, self._session = self._session, None
-        tasks = {*self._cancellations, *([self._recovery] if self._recovery else [])}
+        await self._recovery.stop()
+        tasks = set(self._cancellations)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -168,12 +169,14 @@ class HttpUpstream:
     async def _ask(
         self, method: str, params: JsonObject, leaving: Callable[[], None] | None = None, tell: Tell | None = None
     ) -> bytes:
+        self._recovery.require_closed()
         try:
             return await self._ask_unguarded(method, params, leaving, tell)
         except UpstreamRefused:
             raise
         except UpstreamError:
-            self._suspect()
+            if self._http is not None:
+                self._recovery.begin()
             raise
 
     async def _ask_unguarded(
@@ -393,28 +396,13 @@ class HttpUpstream:
         except (aiohttp.ClientError, OSError) as error:
             self._log.info("the session could not be ended: %s", type(error).__name__)
 
-    def _suspect(self) -> None:
-        """Something went wrong: ping the server until it answers, so that readiness returns by itself."""
-        if self._recovery is None and self._http is not None:
-            self._recovery = asyncio.create_task(self._recover(), name=f"recovery {self._name}")
-
-    async def _recover(self) -> None:
-        back_off = BackOff(_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S)
+    async def _ping(self) -> None:
+        """Return when the server answered."""
+        known = self._session
+        alive = stateless.DISCOVER if known is not None and known.stateless else "ping"
         try:
-            while True:
-                try:
-                    known = self._session
-                    alive = stateless.DISCOVER if known is not None and known.stateless else "ping"
-                    await self._ask_unguarded(alive, {}, None, None)
-                except UpstreamRefused:
-                    # An error of the protocol is an answer; one of HTTP (a wrong secret) leaves no session.
-                    if self._session is not None:
-                        break
-                except UpstreamError as error:
-                    self._outage.begins(error)
-                else:
-                    break
-                await asyncio.sleep(back_off.pause())
-            self._outage.ends()
-        finally:
-            self._recovery = None
+            await self._ask_unguarded(alive, {}, None, None)
+        except UpstreamRefused:
+            # An error of the protocol is an answer; one of HTTP (a wrong secret) leaves no session.
+            if self._session is None:
+                raise

@@ -394,6 +394,54 @@ async def test_health_follows_the_server_and_returns_by_itself(upstream, double,
     await until(lambda: upstream.healthy)
 
 
+async def test_a_server_that_hangs_is_not_waited_for_by_every_call_and_is_found_again(double, permit, until):
+    async def hang(request: web.Request, message: dict) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    upstream = HttpUpstream("double", double.url, SECRET, timeout_s=0.5)
+    await upstream.start()
+    try:
+        double.fault = hang
+        with pytest.raises(UpstreamTimedOut):
+            await upstream.forward(permit("find"))
+        await until(lambda: upstream._recovery._silent >= 2, 60)
+        sent = double.methods().count("tools/call")
+        for _ in range(20):
+            with pytest.raises(UpstreamUnreachable, match="not sent"):
+                await upstream.forward(permit("find"))
+        assert double.methods().count("tools/call") == sent
+        double.fault = double.fine
+        await until(lambda: upstream.healthy, 60)
+        await upstream.forward(permit("find"))
+        assert double.methods().count("tools/call") == sent + 1
+    finally:
+        await upstream.stop()
+
+
+async def test_one_slow_call_opens_no_circuit(double, permit, until):
+    slow = asyncio.Event()
+
+    async def once(request: web.Request, message: dict) -> web.StreamResponse:
+        if message["method"] == "tools/call" and not slow.is_set():
+            slow.set()
+            await asyncio.Event().wait()
+        answer: web.StreamResponse = await double.fine(request, message)
+        return answer
+
+    upstream = HttpUpstream("double", double.url, SECRET, timeout_s=0.5)
+    await upstream.start()
+    try:
+        double.fault = once
+        with pytest.raises(UpstreamTimedOut):
+            await upstream.forward(permit("find"))
+        results = await asyncio.gather(*(upstream.forward(permit("find")) for _ in range(8)))
+        assert not [result for result in results if result.failed]
+        await until(lambda: upstream.healthy)
+    finally:
+        await upstream.stop()
+
+
 async def test_a_cancelled_call_is_cancelled_at_the_server(upstream, double, permit, until):
     double.fault = stream(end=False)
     call = asyncio.create_task(upstream.forward(permit("echo")))
