@@ -18,6 +18,7 @@ from sidecar.enforcement.evidence import Evidence, stage_of
 from sidecar.enforcement.handshake import INSTRUCTIONS, Handshake
 from sidecar.enforcement.notices import Notices
 from sidecar.enforcement.reply import Accepted, Answer, Refused, Reply, Stream, joined
+from sidecar.enforcement.subscriptions import Subscriptions
 from sidecar.enforcement.suspensions import Suspensions
 from sidecar.enforcement.turn import Caller, EndedBySuspension, EnforcementRules, Exchange, Ports, Turn
 from sidecar.errors import (
@@ -48,6 +49,7 @@ from sidecar.mcp import (
     Sessions,
     jsonrpc,
     methods,
+    parse_listen,
     read_envelope,
     revision,
     stateless_results,
@@ -76,6 +78,7 @@ class EnforcementPoint:
         self._suspensions = ports.suspensions or Suspensions(ports.clock)
         self._calls = ToolCalls(ports, rules, self._evidence, self._suspensions)
         self._notices = Notices(sessions, ports.clock, ports.identifiers)
+        self._subscriptions = Subscriptions(self._notices, ports.identifiers, rules.server_version)
         self._answering = Answering(self._notices, rules.stall_s)
         self._handshake = Handshake(sessions, self._notices, ports)
 
@@ -161,6 +164,7 @@ class EnforcementPoint:
     def close_streams(self) -> None:
         """End every stream that belongs to no call, and open no more: the listener shuts down."""
         self._notices.close()
+        self._subscriptions.close()
 
     async def stop(self) -> None:
         """End the calls that go on although no connection waits for them."""
@@ -169,6 +173,7 @@ class EnforcementPoint:
     def tools_changed(self) -> None:
         """Tell every client that listens that its list of tools may have changed."""
         self._notices.tools_changed()
+        self._subscriptions.tools_changed()
 
     def take_away(self, target: SuspensionTarget) -> EndedBySuspension:
         """End what is under way of a target that is suspended from now on; nothing here waits."""
@@ -334,6 +339,10 @@ class EnforcementPoint:
             result = b"{}"
             if message.method == "logging/setLevel":
                 self._notices.set_level(turn.session_id, tools.parse_level(message.params))
+            if message.method == "subscriptions/listen" and turn.conversation is not None:
+                wanted = parse_listen(message.id, message.params)
+                self._notices.require_open()
+                return Stream(events=self._subscriptions.listen(wanted, turn.conversation, turn.known_caller))
             if message.method == "server/discover":
                 result = stateless_results.discovered(self._rules.server_version, INSTRUCTIONS)
             return Answer(body=jsonrpc.encode_result(message.id, result))

@@ -13,6 +13,7 @@ from sidecar.mcp.request_meta import claimed_revision, read_request_meta
 from sidecar.mcp.revision import Era, HeaderMismatch, McpRevision
 from sidecar.mcp.session import IdentityKey, Session, Sessions
 from sidecar.mcp.sse import EventDecoder
+from sidecar.mcp.subscriptions import Subscription, parse_listen
 
 __all__ = [
     "MOST_ENDED",
@@ -39,6 +40,7 @@ __all__ = [
     "SealedSession",
     "Session",
     "Sessions",
+    "Subscription",
     "Treatment",
     "claimed_revision",
     "denials",
@@ -48,6 +50,7 @@ __all__ = [
     "jsonrpc",
     "methods",
     "mirrored",
+    "parse_listen",
     "read_envelope",
     "read_request_meta",
     "revision",

@@ -73,7 +73,7 @@ _REQUESTS: Final[Mapping[str, _ByEra]] = MappingProxyType(
         "tasks/update": _NEITHER,
         # 2026-07-28 only.
         "server/discover": _ByEra(Treatment.REFUSE, Treatment.LOCAL),
-        "subscriptions/listen": _NEITHER,
+        "subscriptions/listen": _ByEra(Treatment.REFUSE, Treatment.LOCAL),
         # Server to client; a client that sends them has the direction wrong.
         "sampling/createMessage": _NEITHER,
         "elicitation/create": _NEITHER,

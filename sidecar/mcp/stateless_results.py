@@ -46,6 +46,11 @@ def listed(result: bytes, server_version: str) -> bytes:
     return b"%b,%b" % (result[:-1], extra[1:])
 
 
+def ending(server_version: str, meta: JsonObject) -> JsonObject:
+    """Return the result of a request that only had to last: there is nothing in it but who answers."""
+    return {"resultType": COMPLETE, "_meta": {SERVER_KEY: server_info(server_version), **meta}}
+
+
 def completed(result: bytes, server_version: str) -> bytes:
     """Return the result of a call as this revision has it.
 

@@ -17,6 +17,7 @@ REQUESTS = {
     "tools/call": {H: Treatment.ENFORCE, S: Treatment.ENFORCE},
     "tools/list": {H: Treatment.FILTER, S: Treatment.FILTER},
     "server/discover": {S: Treatment.LOCAL},
+    "subscriptions/listen": {S: Treatment.LOCAL},
 }
 """What is served, and in which era; everything else is refused."""
 NOTIFICATIONS = {"notifications/initialized": Treatment.LOCAL, "notifications/cancelled": Treatment.LOCAL}

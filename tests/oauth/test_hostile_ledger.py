@@ -41,8 +41,35 @@ class Evidence:
         self.everything = "\n".join([str(answer), json.dumps(records), spans, log])
 
 
+OPENINGS: dict[str, tuple[object, dict[str, str | None]]] = {
+    "handshake": (INITIALIZE, {}),
+    "stateless": (
+        {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "tools/call",
+            "params": {
+                "name": "find",
+                "arguments": {},
+                "_meta": {
+                    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                    "io.modelcontextprotocol/clientCapabilities": {},
+                },
+            },
+        },
+        {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": "tools/call", "Mcp_Name": "find"},
+    ),
+}
+"""With what a client of each era comes first: there is no session yet, and no identity but the token's."""
+
+
+@pytest.fixture(params=OPENINGS)
+def era(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 async def refused(
-    folder: Path, caplog: pytest.LogCaptureFixture, target: str = "/mcp", **headers: str | None
+    folder: Path, caplog: pytest.LogCaptureFixture, era: str, target: str = "/mcp", **headers: str | None
 ) -> Evidence:
     """Send one request to an endpoint of its own, and gather all that it wrote."""
     caplog.set_level(logging.DEBUG)
@@ -58,7 +85,8 @@ async def refused(
         resource_uri=ResourceUri.parse(RESOURCE),
         proof_algorithms=PROOF_ALGORITHMS,
     ) as endpoint:
-        answer = await endpoint.ask("POST", target, encoded(INITIALIZE), **headers)
+        message, mirrored = OPENINGS[era]
+        answer = await endpoint.ask("POST", target, encoded(message), **(mirrored | headers))
         spans = exporter.get_finished_spans()
         counted = metrics.render()[0].decode()
         metrics.shutdown(0)
@@ -86,10 +114,10 @@ async def test_the_ledger_has_as_many_rows_as_it_should() -> None:
 
 @pytest.mark.parametrize("title", BEARERS)
 async def test_a_hostile_token_leaves_its_reason_and_nothing_of_itself(
-    title: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    title: str, era: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = BEARERS[title]
-    left = await refused(tmp_path, caplog, Authorization=f"Bearer {text}")
+    left = await refused(tmp_path, caplog, era, Authorization=f"Bearer {text}")
     assert left.answer.status == 401
     assert left.reason == EXPECTED[title]
     assert left.reason in left.error_types
@@ -99,11 +127,11 @@ async def test_a_hostile_token_leaves_its_reason_and_nothing_of_itself(
 
 @pytest.mark.parametrize("title", PROOFS)
 async def test_a_hostile_proof_leaves_its_reason_and_nothing_of_itself(
-    title: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    title: str, era: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     lie = PROOFS[title]
     shown = lie.make(BOUND)
-    left = await refused(tmp_path, caplog, Authorization=f"DPoP {BOUND}", DPoP=shown)
+    left = await refused(tmp_path, caplog, era, Authorization=f"DPoP {BOUND}", DPoP=shown)
     assert left.answer.status == 401
     assert left.reason == lie.fault
     assert left.reason in left.error_types
@@ -114,10 +142,10 @@ async def test_a_hostile_proof_leaves_its_reason_and_nothing_of_itself(
 
 @pytest.mark.parametrize("title", REQUESTS)
 async def test_a_token_that_is_sent_wrongly_leaves_its_reason_and_nothing_of_itself(
-    title: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    title: str, era: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     target, headers, reason = REQUESTS[title]
-    left = await refused(tmp_path, caplog, target, **headers)
+    left = await refused(tmp_path, caplog, era, target, **headers)
     assert left.answer.status in {400, 401}
     assert left.reason == reason
     sent = [value for value in (target, *headers.values()) if value]

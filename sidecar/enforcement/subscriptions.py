@@ -1,0 +1,82 @@
+"""Who listens without a session: each ``subscriptions/listen`` is one stream, for as long as its token lasts."""
+
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Final
+
+from sidecar.enforcement.event_stream import EventStream, StreamEvent, StreamOwner, new_stream
+from sidecar.enforcement.notices import Notices
+from sidecar.enforcement.turn import Caller
+from sidecar.identity import names_of
+from sidecar.mcp import Conversation, IdentityKey, Subscription
+from sidecar.ports import Identifiers
+
+MAX_OF_IDENTITY: Final = 16
+"""Streams that one user through one agent may have open; a newer one ends the oldest."""
+
+
+class Subscriptions:
+    """The open ones; their streams are in the registry of ``notices``, which ends those of a suspended caller."""
+
+    def __init__(self, notices: Notices, identifiers: Identifiers, server_version: str) -> None:
+        self._notices = notices
+        self._identifiers = identifiers
+        self._server_version = server_version
+        self._open: dict[str, tuple[EventStream, Subscription]] = {}
+        self._of: dict[IdentityKey, OrderedDict[str, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def listen(
+        self, subscription: Subscription, conversation: Conversation, caller: Caller
+    ) -> AsyncGenerator[StreamEvent]:
+        """Yield what is honoured, then the notices, and the answer where the client is still there to read it.
+
+        Nothing is kept for a client that left, and nothing can be resumed (MCP 2026-07-28, basic, patterns,
+        subscriptions): it asks for the list once it listens again.
+        """
+        owner = StreamOwner(session_id="", key=conversation.key, names=names_of(caller.identity))
+        stream = new_stream(self._identifiers.request_id(), owner, conversation.revision)
+        self._enter(stream, subscription)
+        try:
+            stream.put(subscription.acknowledged())
+            async with aclosing(self._notices.read(stream, caller)) as events:
+                async for event in events:
+                    yield event
+            if not stream.closed and not stream.complete:  # the token's time is up
+                yield StreamEvent(subscription.ended(self._server_version))
+        finally:
+            self._leave(stream)
+
+    def tools_changed(self, concerns: Callable[[StreamOwner], bool] = lambda _: True) -> None:
+        """Tell those who asked for it, and whom it concerns, that their list of tools may have changed."""
+        for stream, subscription in self._open.values():
+            if subscription.tools_list_changed and concerns(stream.owner):
+                stream.put(subscription.tools_changed())
+
+    def close(self) -> None:
+        """Answer all of them: the listener is shutting down."""
+        for stream, subscription in [*self._open.values()]:
+            self._end(stream, subscription)
+
+    def _enter(self, stream: EventStream, subscription: Subscription) -> None:
+        own = self._of.setdefault(stream.owner.key, OrderedDict())
+        if len(own) >= MAX_OF_IDENTITY:
+            self._end(*self._open[next(iter(own))])
+        self._notices.add(stream)
+        self._open[stream.name] = (stream, subscription)
+        self._of.setdefault(stream.owner.key, own)[stream.name] = None
+
+    def _end(self, stream: EventStream, subscription: Subscription) -> None:
+        self._notices.finish(stream, subscription.ended(self._server_version))
+        self._leave(stream)
+
+    def _leave(self, stream: EventStream) -> None:
+        if self._open.pop(stream.name, None) is None:
+            return
+        own = self._of[stream.owner.key]
+        del own[stream.name]
+        if not own:
+            del self._of[stream.owner.key]

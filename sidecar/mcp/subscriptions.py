@@ -1,0 +1,65 @@
+"""``subscriptions/listen`` of MCP 2026-07-28: what a client asks to be told, and the messages that tell it.
+
+Every message carries the id of the request that opened the stream, so that a client can tell its streams apart (basic,
+patterns, subscriptions).
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.errors import InvalidParams
+from sidecar.mcp.jsonrpc import RequestId, encode, encode_notification, encode_result
+from sidecar.mcp.stateless_results import ending
+from sidecar.model import JsonObject
+
+SUBSCRIPTION_KEY: Final = "io.modelcontextprotocol/subscriptionId"
+
+MAX_RESOURCES: Final = 256
+"""URIs that one request may name; none is honoured, as resources are not served to subscribers."""
+
+_FLAGS: Final = ("toolsListChanged", "promptsListChanged", "resourcesListChanged")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """What of a request to listen is honoured: changes of the list of tools, and nothing else."""
+
+    id: RequestId
+    tools_list_changed: bool
+
+    def acknowledged(self) -> bytes:
+        """Return the first message: what is honoured."""
+        honoured: JsonObject = {"toolsListChanged": True} if self.tools_list_changed else {}
+        return encode_notification(
+            "notifications/subscriptions/acknowledged", {"notifications": honoured, "_meta": self._meta()}
+        )
+
+    def tools_changed(self) -> bytes:
+        """Return the message that the list of tools may have changed."""
+        return encode_notification("notifications/tools/list_changed", {"_meta": self._meta()})
+
+    def ended(self, server_version: str) -> bytes:
+        """Return the answer to the request, which ends it: nothing more will come."""
+        return encode_result(self.id, encode(ending(server_version, self._meta())))
+
+    def _meta(self) -> JsonObject:
+        return {SUBSCRIPTION_KEY: self.id}
+
+
+def parse_listen(request_id: RequestId, params: JsonObject) -> Subscription:
+    """Return what is honoured of a request; a type of notice that is not known here is left out.
+
+    Raises:
+        InvalidParams: not of the form.
+    """
+    wanted = params.get("notifications")
+    if not params.keys() <= {"_meta", "notifications"} or not isinstance(wanted, dict):
+        raise InvalidParams("notifications is not an object, or there is an unknown key beside it")
+    if not all(isinstance(wanted.get(flag), bool | None) for flag in _FLAGS):
+        raise InvalidParams("a type of notice is on or off")
+    uris = wanted.get("resourceSubscriptions")
+    if uris is not None and not (
+        isinstance(uris, list) and len(uris) <= MAX_RESOURCES and all(isinstance(uri, str) for uri in uris)
+    ):
+        raise InvalidParams("resourceSubscriptions is not a list of URIs")
+    return Subscription(id=request_id, tools_list_changed=wanted.get("toolsListChanged") is True)
