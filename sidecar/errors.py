@@ -3,10 +3,7 @@
 Each class says three things about itself: the ``label`` under which metrics and audit records count it, the ``public``
 sentence that a caller may read (constant per class, so that no reply can carry a token, a claim or the text of a
 dependency), and, for errors that JSON-RPC has a number for, the ``code``. The detail given to the constructor goes to
-the log and nowhere else.
-
-What does not live here: HTTP statuses (``sidecar.edge`` owns the one table) and the wording of denials
-(``sidecar.mcp.tools``).
+the log and nowhere else. HTTP statuses (``sidecar.edge``) and the wording of denials (``sidecar.mcp``) live elsewhere.
 """
 
 from typing import ClassVar
@@ -159,6 +156,13 @@ class TooManySessions(SidecarError):
     label = "too_many_sessions"
     public = "Too many open sessions; end one and try again."
     code = 1003
+
+
+class NotConfirmed(SidecarError):
+    """The server asks for a confirmation, and the user did not give it, or could not be asked."""
+
+    label = "not_confirmed"
+    public = "The server asks for a confirmation of this call (elicitation). There was none, so it was not carried out."
 
 
 class StreamConflict(SidecarError):

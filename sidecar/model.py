@@ -5,7 +5,7 @@ caller's mistake. Nothing here knows how values travel: ``sidecar.policy.documen
 ``sidecar.audit`` for the evidence, ``sidecar.telemetry`` for traces.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType, TypeAlias
@@ -400,8 +400,9 @@ class Permit:
     audit_id: str
     """The audit record of the intent, already stored."""
     traceparent: str | None = None
+    confirm: Callable[[JsonObject], Awaitable[JsonObject]] | None = field(default=None, compare=False, repr=False)
+    """Takes a question of the server's to the user; None where the client cannot be asked."""
     tell: Tell | None = field(default=None, compare=False, repr=False)
-    """Who hears what the server says of this call before its answer; None where nobody does."""
     leaving: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
     """To be called right before the call is written to its server, each time that it is; raises where the permit has
     lapsed while the call waited for its turn, and then nothing may be written."""

@@ -99,8 +99,11 @@ class Server(SettingsGroup):
     """A file of lines `NAME=value`, further environment of the child of `command`, such as for Kerberos or a proxy.
     [deploy.md](../deploy.md) lists the names; any other is refused."""
     confirmation_required_tools: tuple[str, ...] | None = None
-    """Tools that the child of `command` asks a confirmation for; without it, the server's own list. **Its questions
-    reach nobody**: the sidecar carries none to clients, so the server goes on without asking."""
+    """Tools that the child of `command` asks a confirmation for; without it, the server's own list. Its questions reach
+    clients that can be asked (elicitation; [deploy.md](../deploy.md#confirmations))."""
+    require_confirmation: bool = False
+    """Refuse a call that the child of `command` would ask about where the client cannot be asked; else it is carried
+    out unasked."""
     api_client_id: str = ""
     """The Atlas service account of the tool group `atlas`, for `command`; only the child process gets it."""
     api_client_secret: SecretStr | None = None
@@ -132,6 +135,12 @@ class Server(SettingsGroup):
     def _of_a_child(self) -> Self:
         if self.url and (self.environment_file is not None or self.confirmation_required_tools is not None):
             msg = "environment_file and confirmation_required_tools go with command; a server behind url has its own"
+            raise ValueError(msg)
+        if self.url and self.require_confirmation:
+            msg = "require_confirmation goes with command; what a server behind url asks reaches nobody"
+            raise ValueError(msg)
+        if "export" in (self.confirmation_required_tools or ()):
+            msg = "confirmation_required_tools: export cannot be confirmed; its files are in the child that made them"
             raise ValueError(msg)
         if unknown := sorted(set(self.confirmation_required_tools or ()) - CATALOG.keys()):
             msg = f"confirmation_required_tools: {', '.join(unknown)} is not a tool of the server"

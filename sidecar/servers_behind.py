@@ -1,19 +1,18 @@
 """From the settings of one MongoDB MCP server to the upstream that calls are forwarded to."""
 
-import logging
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from sidecar import set_up, settings
 from sidecar.errors import ConfigurationError
+from sidecar.model import ToolCall
 from sidecar.server_settings import Server
-from sidecar.upstream import HttpUpstream, Renewal, StdioUpstream, mongodb_environment, read_further
-
-_LOG = logging.getLogger("sidecar.app")
+from sidecar.upstream import ConfirmingUpstream, HttpUpstream, Renewal, StdioUpstream, mongodb_environment, read_further
 
 
-def connect(entry: Server) -> HttpUpstream | StdioUpstream:
+def connect(entry: Server) -> HttpUpstream | ConfirmingUpstream:
     """Return the upstream of one configured server, not yet started.
 
     Raises:
@@ -30,18 +29,26 @@ def connect(entry: Server) -> HttpUpstream | StdioUpstream:
             renewed=partial(set_up.headers, file) if file is not None else None,
             prefer_stateless=entry.stateless,
         )
-    if entry.confirmation_required_tools:
-        _LOG.warning("confirmations that the server asks for reach nobody", extra={"server": entry.name})
-    return StdioUpstream(
-        entry.name,
-        entry.command,
-        _environment(entry),
-        timeout_s=timeout_s,
-        renewal=Renewal(
-            environment=lambda: _environment(entry),
-            files=[file for setting, file in entry.files().items() if file is not None and setting in _OF_THE_CHILD],
-        ),
+    renewal = Renewal(
+        environment=lambda: _environment(entry),
+        files=[file for setting, file in entry.files().items() if file is not None and setting in _OF_THE_CHILD],
     )
+    plain, asking = (
+        StdioUpstream(
+            entry.name, entry.command, _environment(entry), timeout_s=timeout_s, renewal=renewal, asking=asking
+        )
+        for asking in (False, True)
+    )
+    return ConfirmingUpstream(
+        plain, asking, lambda call: entry.asks_for(call.name, _stages(call)), required=entry.require_confirmation
+    )
+
+
+def _stages(call: ToolCall) -> Collection[str]:
+    """Return the stages of a call's pipeline, by name."""
+    pipeline = call.arguments.get("pipeline")
+    stages = pipeline if isinstance(pipeline, list) else ()
+    return {name for stage in stages if isinstance(stage, dict) for name in stage}
 
 
 _OF_THE_CHILD: Final = frozenset({"connection_string_file", "environment_file", "api_client_secret_file"})

@@ -175,6 +175,7 @@ def outcome(
     documents: int | None = None,
     size: int | None = None,
     duration_ms: float | None = None,
+    confirmation: str | None = None,
 ) -> JsonObject:
     """Build the record of what became of an intent; everything else is the intent's own.
 
@@ -187,6 +188,8 @@ def outcome(
         documents: how many documents came back or were written, where the result says so.
         size: bytes of the result that went to the client.
         duration_ms: from receipt to reply, milliseconds.
+        confirmation: through whom the user confirmed the call, where the server asked for that; ``client`` guards
+            against accidents and proves no person.
 
     Raises:
         ValueError: ``intended`` is not an intent.
@@ -200,7 +203,8 @@ def outcome(
     record["id"] = record_id
     record["time"] = rfc3339(time_ns)
     record["event"] = Event.OUTCOME.value
-    record["outcome"] = _outcome(status, error, documents, size, duration_ms)
+    ended = _outcome(status, error, documents, size, duration_ms)
+    record["outcome"] = ended if confirmation is None else {**ended, "confirmation": confirmation}
     return record
 
 

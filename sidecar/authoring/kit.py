@@ -313,15 +313,17 @@ def _generic(config: Settings | None) -> Mapping[str, GenericTools]:
 
 
 def _confirmed(decided: DecisionReport, config: Settings) -> DecisionReport:
-    """Say of a call that goes to a server whose confirmation is never asked for."""
+    """Say of a call that its server asks a confirmation for."""
     document: dict[str, Any] = decided.document
     if not decided.allow:
         return decided
     tool, chosen = document["question"]["action"]["tool"], document["decision"]["server"]
     stages = document["question"]["command"]["stages"]
-    if not any(one.asks_for(tool, stages) for one in config.servers if one.name == chosen):
+    asking = [one for one in config.servers if one.name == chosen and one.asks_for(tool, stages)]
+    if not asking:
         return decided
-    note = f"the confirmation that server {chosen} asks for {tool} reaches nobody: the call is carried out without it"
+    unasked = "refused" if asking[0].require_confirmation else "carried out unasked"
+    note = f"server {chosen} asks for a confirmation of {tool}; where the client cannot be asked, the call is {unasked}"
     return replace(decided, document={**document, "notes": [*document.get("notes", ()), note]})
 
 

@@ -79,6 +79,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], Statuses]] = {
     errors.DecisionUnavailable: both(200),
     errors.AuditUnavailable: both(200),
     errors.ViewsUnavailable: both(200),
+    errors.NotConfirmed: both(200),
     errors.UpstreamUnreachable: both(200),
     errors.UpstreamTimedOut: both(200),
     errors.UpstreamProtocolViolation: both(200),

@@ -5,7 +5,7 @@ builds a ``Permit`` (tests/architecture holds that), and an upstream takes nothi
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -13,11 +13,12 @@ from typing import Final
 
 from sidecar.commands import databases, derive, generic
 from sidecar.enforcement import refusals, stateless
+from sidecar.enforcement.confirmation import Confirmations
 from sidecar.enforcement.evidence import Evidence, settled, stage_of, without_tool
 from sidecar.enforcement.limits import CallsUnderWay, CountersInMemory, Limits
 from sidecar.enforcement.livetools import LiveTools
 from sidecar.enforcement.names import ReachableNames
-from sidecar.enforcement.shadow import Shadow
+from sidecar.enforcement.shadow import Shadow, read_answer
 from sidecar.enforcement.suspensions import Suspensions
 from sidecar.enforcement.tool_lists import EncodedLists
 from sidecar.enforcement.turn import CancelledByClient, EnforcementRules, Flight, Ports, Turn
@@ -55,7 +56,7 @@ from sidecar.model import (
     VisibleTools,
 )
 from sidecar.obligations import Plan, failed_list, plan, read_names
-from sidecar.policy import document, verdict
+from sidecar.policy import document
 from sidecar.ports import PdpAnswer, Question
 from sidecar.usage import LimitReached
 
@@ -74,6 +75,7 @@ class ToolCalls:
         self._in_flight: dict[tuple[str, RequestId], Flight] = {}
         self._under_way = CallsUnderWay(rules.calls_per_identity)
         self._limits = Limits(CountersInMemory() if ports.usage is None else ports.usage, ports.clock, ports.metrics)
+        self.confirmations = Confirmations(ports.identifiers, rules.confirm_s)
         self._generic = generic.everywhere(rules.generic_tools.values())
         self._live = LiveTools(ports.upstreams, rules.tool_groups, rules.generic_tools)
         self._lists = EncodedLists(rules.server_version)
@@ -98,7 +100,9 @@ class ToolCalls:
             except (UnknownTool, HeaderMismatch):
                 raise
             except SidecarError as caught:
-                lacking = await self._lacking(call, turn) if isinstance(caught, PolicyDenied) else None
+                lacking = (
+                    await self._lacking(call, turn) if isinstance(caught, PolicyDenied) and not turn.committed else None
+                )
                 if lacking is not None and self._rules.challenges and not turn.batched:
                     raise lacking from caught
                 error = lacking or caught
@@ -167,9 +171,7 @@ class ToolCalls:
         """The enforcement sequence. A step yields its value or raises; nothing is forwarded without a permit."""
         self._live.require_somewhere(call.name)
         command = self._derive(call, turn)
-        decision = await self._ask(command, turn)
-        todo = plan(decision, call.name)
-        await self._live.require_pinned(decision.server, call.name)
+        decision, todo = await self._permissible(call, command, turn)
         if turn.exchange.mirrored is not None:
             schema = self._live.schema(decision.server, call.name)
             mirrored.check_parameters(turn.exchange.mirrored, schema, call.arguments)
@@ -178,6 +180,12 @@ class ToolCalls:
         result = await self._forward(permit, todo, turn)
         await self._limits.charge(decision.limits, turn.identity, call.name, result)
         return result
+
+    async def _permissible(self, call: ToolCall, command: Command, turn: Turn) -> tuple[Decision, Plan]:
+        decision = await self._ask(command, turn)
+        todo = plan(decision, call.name)
+        await self._live.require_pinned(decision.server, call.name)
+        return decision, todo
 
     async def _lacking(self, call: ToolCall, turn: Turn) -> InsufficientScope | None:
         """Return what a call lacks that policy refused, if scopes are all that it lacks.
@@ -188,9 +196,7 @@ class ToolCalls:
         if step_up is None or turn.named is None:
             return None
         try:
-            allowed = await self._ask(turn.named, turn.supposing(step_up.missing))
-            plan(allowed, call.name)
-            await self._live.require_pinned(allowed.server, call.name)
+            await self._permissible(call, turn.named, turn.supposing(step_up.missing))
         except SidecarError:
             return None
         return refusals.insufficient_scope(step_up)
@@ -222,7 +228,7 @@ class ToolCalls:
             identity=turn.identity, method="tools/call", command=command, context=self._context(turn)
         )
         question = turn.question = document.decision_document(request, step_ns=self._rules.time_step_ns)
-        read = partial(_read, accesses=len(command.accesses), servers=self._ports.upstreams.keys())
+        read = partial(read_answer, accesses=len(command.accesses), servers=self._ports.upstreams.keys())
         decision = await self._decide(question, read, turn)
         off = decision.allow and not self._live.is_on(decision.server, command.tool)
         decision = turn.decision = without_tool(decision) if off else decision
@@ -249,16 +255,15 @@ class ToolCalls:
         return decision
 
     async def _question(self, question: Question, content: JsonObject) -> PdpAnswer:
-        ports = self._ports
-        with ports.tracer.step("authorize", client=True) as span:
-            began = ports.clock.monotonic()
+        with self._ports.tracer.step("authorize", client=True) as span:
+            began = self._ports.clock.monotonic()
             try:
-                return await ports.decisions.ask(question, content)
+                return await self._ports.decisions.ask(question, content)
             except DecisionUnavailable as error:
                 span.fail(error.label, error.detail)
                 raise
             finally:
-                ports.metrics.asked(ports.clock.monotonic() - began)
+                self._ports.metrics.asked(self._ports.clock.monotonic() - began)
 
     async def _commit(self, call: ToolCall, decision: Decision, todo: Plan, turn: Turn) -> Permit:
         """Store the intent; only then is there a permit (law 4), and none for what is only supposed."""
@@ -276,6 +281,7 @@ class ToolCalls:
             audit_id=audit_id,
             traceparent=turn.span.traceparent,
             tell=turn.teller(numbers_only=todo.cuts),
+            confirm=self.confirmations.asker(turn, decision.server, self._permissible),
             leaving=partial(self._leave, turn),
         )
 
@@ -402,9 +408,3 @@ class ToolCalls:
             protocol=turn.conversation.revision if turn.conversation is not None else "",
             environment=self._rules.environment,
         )
-
-
-def _read(answer: PdpAnswer, *, accesses: int, servers: Collection[str]) -> Decision:
-    return verdict.read_decision(
-        answer.result, accesses=accesses, servers=servers, revision=answer.revision, decision_id=answer.decision_id
-    )

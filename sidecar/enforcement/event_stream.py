@@ -1,4 +1,4 @@
-"""One stream of messages to one client: put in by a call or by whatever has news, read by one connection at a time.
+"""One stream of messages to one client: put in by a call or by the registry, read by one connection at a time.
 
 ::
 
@@ -23,7 +23,7 @@ MAX_KEPT: Final = 256
 """Messages of one stream that are held, read or not."""
 
 MAX_KEPT_BYTES: Final = 1024 * 1024
-"""Their size. Only the answer to a call may be larger, while somebody reads; it is not kept after that."""
+"""Their size. Only the answer to a call may be larger, while it is read; it is not kept after that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from sidecar.errors import (
     DecisionUnavailable,
     DependencyError,
     InsufficientScope,
+    NotConfirmed,
     ObligationNotSupported,
     PolicyDenied,
     SidecarError,
@@ -90,6 +91,7 @@ class Evidence:
             documents=result.documents if result is not None else None,
             size=len(result.result) if result is not None else None,
             duration_ms=self._milliseconds(turn),
+            confirmation="client" if turn.confirmed else None,
         )
         if result is not None and result.failed:
             turn.error = TOOL_ERROR
@@ -273,7 +275,8 @@ async def settled(work: asyncio.Task[None]) -> None:
 def _status(result: UpstreamResult | None, failure: SidecarError | None) -> record.Status:
     if result is not None:
         return record.Status.TOOL_ERROR if result.failed else record.Status.OK
-    return record.Status.CANCELLED if isinstance(failure, CancelledByClient | CallerSuspended) else record.Status.ERROR
+    withdrawn = isinstance(failure, CancelledByClient | CallerSuspended | NotConfirmed)
+    return record.Status.CANCELLED if withdrawn else record.Status.ERROR
 
 
 def _label(error: SidecarError) -> str:

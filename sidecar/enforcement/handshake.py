@@ -49,6 +49,7 @@ class Handshake:
             self._clock.monotonic(),
             names=names_of(caller.identity),
             ends=ends,
+            elicits=tools.can_be_asked(message.params),
         )
         self._metrics.sessions(len(self._sessions))
         return session

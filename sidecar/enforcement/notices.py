@@ -33,7 +33,7 @@ TOOLS_CHANGED: Final = jsonrpc.encode_notification("notifications/tools/list_cha
 
 
 class Notices:
-    """Every stream that somebody reads or may resume."""
+    """Every stream that is read or can be resumed."""
 
     def __init__(self, sessions: Sessions, clock: Clock, identifiers: Identifiers) -> None:
         self._sessions = sessions
@@ -45,7 +45,6 @@ class Notices:
         self._unread: OrderedDict[str, float] = OrderedDict()  # by name: since when, the longest first
         self._levels: dict[str, str] = {}
         self._closing = False
-        sessions.on_end(self.end)
 
     def __len__(self) -> int:
         return len(self._streams)

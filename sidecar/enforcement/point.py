@@ -80,6 +80,7 @@ class EnforcementPoint:
         self._notices = Notices(sessions, ports.clock, ports.identifiers)
         self._subscriptions = Subscriptions(self._notices, ports.identifiers, rules.server_version)
         self._answering = Answering(self._notices, rules.stall_s)
+        sessions.on_end(self._session_ended)
         self._handshake = Handshake(sessions, self._notices, ports)
 
     async def authenticate(self, credential: Credential | None, exchange: Exchange) -> Caller | Refused:
@@ -272,7 +273,7 @@ class EnforcementPoint:
             case Response():
                 if turn.era is Era.STATELESS:  # nothing is asked of clients there (transports, sending messages)
                     raise InvalidRequest("a response where there are no requests of servers")
-                return Accepted()
+                return self._respond(message, turn)
             case _RefusedBody():
                 return self._dispatch_refused(message, turn)
             case Request() | Notification():
@@ -326,6 +327,17 @@ class EnforcementPoint:
         """Keep a session in use while a call of it is under way, where there is one."""
         session = turn.conversation.session if turn.conversation is not None else None
         return nullcontext() if session is None else self._sessions.calling(session, self._ports.clock.monotonic)
+
+    def _session_ended(self, session_id: str) -> None:
+        self._notices.end(session_id)
+        self._calls.confirmations.end(session_id)
+
+    def _respond(self, message: Response, turn: Turn) -> Reply:
+        """Take a client's answer to a question; one that nobody waits for is dropped."""
+        conversation = turn.conversation = self._handshake.conversation(turn.exchange, turn.known_caller)
+        if not self._calls.confirmations.take(conversation, message):
+            turn.error = DROPPED
+        return Accepted()
 
     def _initialize(self, message: Request, turn: Turn) -> Reply:
         session = self._handshake.initialize(message, turn.known_caller)

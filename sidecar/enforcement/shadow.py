@@ -1,13 +1,14 @@
 """A candidate policy set beside the serving one: what it would have said is recorded, and changes nothing."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
 from sidecar.errors import DecisionUnavailable
 from sidecar.model import Decision, JsonObject
+from sidecar.policy import verdict
 from sidecar.ports import DecisionPoint, PdpAnswer, Question
 
 
@@ -64,3 +65,10 @@ class Shadow:
         self._asked.cancel()
         with suppress(asyncio.CancelledError, DecisionUnavailable):
             await self._asked
+
+
+def read_answer(answer: PdpAnswer, *, accesses: int, servers: Collection[str]) -> Decision:
+    """Return the decision that an answer is, of the serving set or the candidate; raises as ``read_decision`` does."""
+    return verdict.read_decision(
+        answer.result, accesses=accesses, servers=servers, revision=answer.revision, decision_id=answer.decision_id
+    )

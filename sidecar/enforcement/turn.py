@@ -115,6 +115,8 @@ class EnforcementRules:
     a tool result, for clients to which an HTTP error is the end of their session."""
     stall_s: float = 10.0
     """How long a call may keep its client waiting in silence before its answer becomes a stream."""
+    confirm_s: float = 120.0
+    """How long a client may take to answer a question of the server's about a call."""
     time_step_ns: int = 1_000_000_000
     """``time_ns`` in questions to policy is truncated to this, so that equal questions are equal."""
 
@@ -218,6 +220,8 @@ class Turn:
     """The intent is stored (or need not be): what follows is an outcome, no longer a refusal."""
     generic: GenericTools = field(default_factory=lambda: NO_GENERIC_TOOLS)
     """The tools outside of the catalog that there are."""
+    confirmed: bool = False
+    """Its client answered a question of the server's about it with a confirmation."""
     batched: bool = False
     """It came with others in one HTTP request, so it cannot have a status of its own."""
     supposed: bool = False

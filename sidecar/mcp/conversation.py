@@ -23,6 +23,8 @@ class Conversation:
     """(issuer, subject, agent); ``Identity.key``."""
     log_level: str | None = None
     """From which level on this one request wants log messages; None where it does not say so."""
+    elicits: bool = False
+    """The client says that its user can be asked (elicitation in a form)."""
     session: Session | None = None
     """None where there are no sessions: then nothing outlives the request (MCP 2026-07-28, basic, statelessness)."""
 
@@ -34,6 +36,7 @@ class Conversation:
             revision=session.revision,
             client_name=session.client_name,
             key=session.key,
+            elicits=session.elicits,
             session=session,
         )
 

@@ -128,9 +128,11 @@ class Notification:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A client's answer to a server's request. The sidecar sends clients no requests, so it answers nothing."""
+    """A client's answer to a request that the sidecar sent it."""
 
     id: RequestId | None
+    result: JsonObject | None = None
+    """None where it answers with an error."""
 
 
 ClientMessage: TypeAlias = Request | Notification | Response
@@ -289,9 +291,10 @@ def _response(value: JsonObject, request_id: RequestId | None) -> Response:
     one_of_both = ("result" in value) != ("error" in value)
     if not _RESPONSE_KEYS.issuperset(value) or "id" not in value or not one_of_both:
         raise InvalidMessage("neither a request, a notification nor a response", request_id=request_id)
-    if not isinstance(value.get("result", value.get("error")), dict):
+    content = value.get("result", value.get("error"))
+    if not isinstance(content, dict):
         raise InvalidMessage("result and error are objects", request_id=request_id)
-    return Response(request_id)
+    return Response(request_id, content if "result" in value else None)
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -329,6 +332,11 @@ def encode_error(request_id: RequestId | None, code: int, message: str, data: Js
     if data is not None:
         error["data"] = data
     return encode({"jsonrpc": "2.0", "id": request_id, "error": error})
+
+
+def encode_request(request_id: RequestId, method: str, params: JsonObject) -> bytes:
+    """Return a request to a client."""
+    return encode({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
 
 
 def encode_notification(method: str, params: JsonObject) -> bytes:

@@ -40,6 +40,8 @@ class Session:
     """What an operator can name the caller by who opened it, the chain of agents and the token included."""
     ends: float = math.inf
     """Seconds on the same clock; used or not, it ends then."""
+    elicits: bool = False
+    """The client says that its user can be asked (elicitation in a form)."""
 
 
 class Sessions:
@@ -89,6 +91,7 @@ class Sessions:
         names: tuple[tuple[str, ...], ...] = (),
         ends: float = math.inf,
         initialized: bool = False,
+        elicits: bool = False,
     ) -> Session:
         """Register a new session of a client that calls itself ``client_name``, or one that another replica opened.
 
@@ -113,6 +116,7 @@ class Sessions:
             last_used=now,
             names=names,
             ends=ends,
+            elicits=elicits,
         )
         return self._store(session)
 

@@ -1,5 +1,6 @@
 """The MongoDB MCP server: a child on standard input and output, or a Streamable HTTP endpoint."""
 
+from sidecar.upstream.confirming import ConfirmingUpstream
 from sidecar.upstream.database import Databases, doubtful_options, without_credentials
 from sidecar.upstream.environment import mongodb_environment, read_further
 from sidecar.upstream.http import HttpUpstream
@@ -7,6 +8,7 @@ from sidecar.upstream.process import StdioUpstream
 from sidecar.upstream.renewal import Renewal
 
 __all__ = [
+    "ConfirmingUpstream",
     "Databases",
     "HttpUpstream",
     "Renewal",

@@ -11,6 +11,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from typing import TypeAlias
 
 from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused, UpstreamUnreachable
 from sidecar.mcp import LineFraming, OversizeLine, Treatment, from_upstream
@@ -31,7 +32,7 @@ from sidecar.upstream.messages import (
     initialize_params,
 )
 from sidecar.upstream.redaction import LogBudget, Redactor, Repeats
-from sidecar.upstream.relayed import PROGRESS, read_progress, with_progress
+from sidecar.upstream.relayed import ELICITATION, PROGRESS, read_progress, read_question, with_progress
 from sidecar.upstream.spawning import READ_BYTES, ChildProcess
 
 _MAX_LOG_LINE_BYTES = 8 * 1024
@@ -51,6 +52,10 @@ _MAX_UNREAD_BYTES = 16 * 1024 * 1024
 """Replies and cancellations are written without waiting; a child that lets this much pile up does not read."""
 _LAST_WORDS_S = 0.5
 """How long the output that a dead child had already written is still read."""
+
+
+AnswerForm: TypeAlias = Callable[[JsonObject], JsonObject]
+"""Answers a question that the server asks about a call (MCP 2025-11-25, elicitation: the parameters, the result)."""
 
 
 class Child:
@@ -90,6 +95,7 @@ class Child:
         self._last_id = 0
         self._pending: dict[int, asyncio.Future[bytes]] = {}
         self._telling: dict[int, Tell] = {}
+        self._replying: dict[int, AnswerForm] = {}
         self._writing = asyncio.Lock()
         self._fault = ""
         self.open = True
@@ -106,13 +112,16 @@ class Child:
         """The process id."""
         return self._pid
 
-    async def initialize(self) -> None:
+    async def initialize(self, *, asking: bool = False) -> None:
         """Do the handshake of the legacy era (MCP 2025-11-25, lifecycle).
+
+        Args:
+            asking: declare that the client can be asked (elicitation).
 
         Raises:
             UpstreamError: the child went away, refused, or does not speak a revision that is spoken here.
         """
-        revision = check_initialized(await self.ask("initialize", initialize_params()))
+        revision = check_initialized(await self.ask("initialize", initialize_params(asking=asking)))
         self._tell(encode_notification("notifications/initialized"))
         self._log.debug("child %d speaks MCP %s", self.pid, revision)
 
@@ -122,6 +131,7 @@ class Child:
         params: JsonObject,
         leaving: Callable[[], None] | None = None,
         tell: Tell | None = None,
+        reply: AnswerForm | None = None,
     ) -> bytes:
         """Send one request and return the bytes of its result. Cancelling this cancels the request at the server.
 
@@ -130,6 +140,7 @@ class Child:
             params: the request's.
             leaving: called right before it is written; what it raises keeps it from being written.
             tell: takes the progress that the server reports of this request; None asks for none.
+            reply: answers what the server asks; a question goes to the one request under way that has it.
 
         Raises:
             UpstreamUnreachable: the child is gone, or went before it answered.
@@ -137,6 +148,8 @@ class Child:
             UpstreamProtocolViolation: it answered with something else.
         """
         request_id, future = await self._send(method, params, leaving, tell)
+        if reply is not None:
+            self._replying[request_id] = reply
         try:
             return await future
         except asyncio.CancelledError:
@@ -145,6 +158,7 @@ class Child:
         finally:
             self._pending.pop(request_id, None)
             self._telling.pop(request_id, None)
+            self._replying.pop(request_id, None)
 
     @property
     def fault(self) -> str:
@@ -300,11 +314,19 @@ class Child:
                 text = self._redactor.clean(message.encode("utf-8", "replace"))
                 self._settle(request_id, UpstreamRefused(f"error {code}: {text}"))
             case ServerRequest() as request:
-                self._tell(encode_reply(request))
+                self._tell(encode_reply(request, self._replied(request)))
             case ServerNotification() as told:
                 self._hear(told)
             case MalformedMessage() as malformed:
                 self._malformed(malformed)
+
+    def _replied(self, request: ServerRequest) -> JsonObject | None:
+        """Answer a question about the one call that can be asked about; with two of them it could be either's."""
+        if request.method != ELICITATION or len(self._replying) != 1 or len(self._pending) != 1:
+            return None
+        question = read_question(request.params)
+        [reply] = self._replying.values()
+        return None if question is None else reply(question)
 
     def _hear(self, told: ServerNotification) -> None:
         """Act on a notification, or take it to the one call that it is about.

@@ -166,17 +166,19 @@ def call_params(permit: Permit) -> JsonObject:
     return params
 
 
-def initialize_params() -> JsonObject:
-    """Return the ``initialize`` params. No capability is declared, so the server has nothing to ask the sidecar."""
+def initialize_params(*, asking: bool = False) -> JsonObject:
+    """Return the ``initialize`` params. Without ``asking`` no capability is declared, so the server asks nothing."""
     return {
         "protocolVersion": PROTOCOL_VERSION,
-        "capabilities": {},
+        "capabilities": {"elicitation": {"form": {}}} if asking else {},
         "clientInfo": {"name": "mcp-sidecar", "version": __version__},
     }
 
 
-def encode_reply(request: ServerRequest) -> bytes:
-    """Answer a request of the server: ping is a duty (MCP 2025-11-25, ping), everything else was not negotiated."""
+def encode_reply(request: ServerRequest, result: JsonObject | None = None) -> bytes:
+    """Answer a request of the server: ping is a duty (MCP 2025-11-25, ping), what has no result was not negotiated."""
+    if result is not None:
+        return _encode({"jsonrpc": "2.0", "id": request.id, "result": result})
     if request.method == "ping":
         return _encode({"jsonrpc": "2.0", "id": request.id, "result": {}})
     error: JsonObject = {"code": METHOD_NOT_FOUND, "message": "Method not found"}

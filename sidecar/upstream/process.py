@@ -22,7 +22,7 @@ from sidecar.errors import (
 )
 from sidecar.model import JsonObject, Permit, Tell, UpstreamResult
 from sidecar.system import BackOff, Outage
-from sidecar.upstream.child import Child
+from sidecar.upstream.child import AnswerForm, Child
 from sidecar.upstream.environment import check_command, check_environment, child_environment, secrets_of
 from sidecar.upstream.messages import call_params, read_tool_result
 from sidecar.upstream.redaction import Redactor, Repeats
@@ -49,6 +49,7 @@ class StdioUpstream:
         max_in_flight: how many calls the child works on at once; further ones wait.
         stop_grace_s: how long each step of the shutdown waits before the next one.
         renewal: when what it names, or the program, has changed, a new child takes over.
+        asking: tell the child that its client can be asked; then calls come one at a time, each with its ``reply``.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class StdioUpstream:
         max_in_flight: int = 256,
         stop_grace_s: float = 2.0,
         renewal: Renewal | None = None,
+        asking: bool = False,
     ) -> None:
         check_environment(environment)
         check_command(tuple(command), environment)
@@ -70,6 +72,7 @@ class StdioUpstream:
         self._command = resolved(command)
         self._source = ChildSource(self._command, environment, renewal or Renewal())
         self._look_s = self._source.look_s
+        self._asking = asking
         self._timeout_s = timeout_s
         self._start_timeout_s = start_timeout_s
         self._ready_wait_s = ready_wait_s
@@ -137,11 +140,16 @@ class StdioUpstream:
                 task.cancel()
                 await asyncio.wait({task})
 
-    async def forward(self, permit: Permit) -> UpstreamResult:
-        """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``)."""
+    async def forward(self, permit: Permit, reply: AnswerForm | None = None) -> UpstreamResult:
+        """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``).
+
+        Args:
+            permit: the call's.
+            reply: answers what the server asks about it.
+        """
         if permit.server != self._name:
             raise UpstreamRefused(f"a permit for server {permit.server!r} cannot be used at {self._name!r}")
-        return read_tool_result(await self._ask("tools/call", call_params(permit), permit.leaving, permit.tell))
+        return read_tool_result(await self._ask("tools/call", call_params(permit), permit.leaving, permit.tell, reply))
 
     async def tools(self) -> tuple[JsonObject, ...]:
         """Return the server's live tools, all pages, cached until they change (see ``sidecar.ports.Upstream``)."""
@@ -153,6 +161,7 @@ class StdioUpstream:
         params: JsonObject,
         leaving: Callable[[], None] | None = None,
         tell: Tell | None = None,
+        reply: AnswerForm | None = None,
     ) -> bytes:
         child: Child | None = None
         answers = 0
@@ -161,7 +170,7 @@ class StdioUpstream:
                 child = await self._ready_child()
                 answers = child.answers
                 with self._at(child):
-                    return await child.ask(method, params, leaving, tell)
+                    return await child.ask(method, params, leaving, tell, reply)
         except TimeoutError as error:
             if child is not None and child.answers == answers:
                 self._suspect(child)
@@ -257,7 +266,7 @@ class StdioUpstream:
 
     async def _handshake(self, child: Child) -> None:
         async with asyncio.timeout(self._start_timeout_s):
-            await child.initialize()
+            await child.initialize(asking=self._asking)
         if not child.open:
             raise UpstreamUnreachable("the server ended after the handshake")
 

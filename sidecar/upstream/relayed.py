@@ -18,6 +18,15 @@ PROGRESS: Final = "notifications/progress"
 LOG: Final = "notifications/message"
 
 
+ELICITATION: Final = "elicitation/create"
+
+
+class _FormRequest(msgspec.Struct, gc=False):
+    message: str
+    requestedSchema: dict[str, msgspec.Raw]  # noqa: N815 -- the wire's name
+    mode: Literal["form"] = "form"
+
+
 class _Progress(msgspec.Struct, gc=False, rename="camel"):
     progress_token: int | str
     progress: int | float
@@ -31,6 +40,7 @@ class _LogMessage(msgspec.Struct, gc=False):
     logger: str | None = None
 
 
+_decode_question = msgspec.json.Decoder(_FormRequest).decode
 _decode_progress = msgspec.json.Decoder(_Progress).decode
 _decode_log = msgspec.json.Decoder(_LogMessage).decode
 
@@ -66,6 +76,21 @@ def of_call(method: str, params: bytes, token: int) -> JsonObject | None:
         report = read_progress(params)
         return report[1] if report is not None and report[0] == token else None
     return read_log(params) if method == LOG else None
+
+
+def read_question(params: bytes) -> JsonObject | None:
+    """Return what the server asks the user in a form; None where it is something else (MCP 2025-11-25, elicitation).
+
+    Questions that send the user to an address are not taken to anybody.
+    """
+    if len(params) > MAX_RELAYED_BYTES:
+        return None
+    try:
+        asked = _decode_question(params)
+        schema: JsonObject = {key: msgspec.json.decode(value) for key, value in asked.requestedSchema.items()}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return {"message": asked.message, "requestedSchema": schema}
 
 
 def read_log(params: bytes) -> JsonObject | None:

@@ -483,7 +483,7 @@ def test_without_settings_it_is_said_that_the_tool_is_off_unless_they_turn_it_on
 
 
 @pytest.mark.parametrize(("confirmed", "said"), [('"find"', True), ('"count"', False)])
-def test_a_confirmation_that_reaches_nobody_is_said_of_the_call_that_would_ask(tmp_path, confirmed, said) -> None:
+def test_it_is_said_of_a_call_that_its_server_asks_for_a_confirmation(tmp_path, confirmed, said) -> None:
     variables = configured(tmp_path, f"[]\nconfirmation_required_tools = [{confirmed}]")
     stdin = json.dumps(asked("analysts", iss="https://idp.example")).encode()
     status, shown = on_a_terminal(
@@ -494,11 +494,11 @@ def test_a_confirmation_that_reaches_nobody_is_said_of_the_call_that_would_ask(t
         environment=variables,
     )
     assert status == 0
-    assert ("reaches nobody" in shown) is said
+    assert ("asks for a confirmation of find" in " ".join(shown.split())) is said
 
 
 @pytest.mark.parametrize(("stage", "said"), [({"$out": "returns"}, True), ({"$match": {}}, False)])
-def test_a_stage_that_writes_is_always_asked_about_and_nobody_is_asked(tmp_path, stage, said) -> None:
+def test_a_stage_that_writes_is_always_asked_about(tmp_path, stage, said) -> None:
     policies = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
     (policies / "teams/loading/more.rego").write_text(
         "package mcp.teams.loading\n\nimport data.mcp.lib\n\n"
@@ -522,4 +522,4 @@ def test_a_stage_that_writes_is_always_asked_about_and_nobody_is_asked(tmp_path,
     )
     decided = msgspec.json.decode(text)
     assert (status, decided["enforcement"]) == (0, {"allow": True, "reasons": []}), decided
-    assert any("asks for aggregate reaches nobody" in note for note in decided.get("notes", [])) is said
+    assert any("asks for a confirmation of aggregate" in note for note in decided.get("notes", [])) is said

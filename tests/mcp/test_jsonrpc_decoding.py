@@ -38,7 +38,7 @@ ids = st.one_of(st.integers(-jsonrpc.MAX_INTEGER, jsonrpc.MAX_INTEGER), texts)
 messages = st.one_of(
     st.builds(Request, ids, method_names, params),
     st.builds(Notification, method_names, params),
-    st.builds(Response, ids),
+    st.builds(Response, ids, params | st.none()),
 )
 
 
@@ -50,7 +50,9 @@ def wire(message: ClientMessage | Batch) -> JsonValue:
         case Notification():
             return {"jsonrpc": "2.0", "method": message.method, "params": message.params}
         case Response():
-            return {"jsonrpc": "2.0", "id": message.id, "result": {}}
+            if message.result is None:
+                return {"jsonrpc": "2.0", "id": message.id, "error": {"code": 1, "message": "no"}}
+            return {"jsonrpc": "2.0", "id": message.id, "result": message.result}
         case Batch():
             return [wire(member) for member in message.members]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -608,6 +609,7 @@ def test_every_group_is_off_unless_it_is_named():
     [
         ({"confirmation_required_tools": ["drop-databse"]}, {"confirmation_required_tools": ["drop-database"]}),
         ({"confirmation_required_tools": ["find,count"]}, {"confirmation_required_tools": []}),
+        ({"confirmation_required_tools": ["export"]}, {"confirmation_required_tools": ["find"]}),
     ],
 )
 def test_confirmations_are_asked_for_tools_that_there_are(wrong, right):
@@ -615,9 +617,12 @@ def test_confirmations_are_asked_for_tools_that_there_are(wrong, right):
     loaded(servers=[SERVER | right])
 
 
-@pytest.mark.parametrize("more", [{"environment_file": "/etc/x"}, {"confirmation_required_tools": ["find"]}])
+@pytest.mark.parametrize("more", [{"environment_file": "/etc/x"}, {"confirmation_required_tools": ["find"]},
+                                  {"require_confirmation": True}])  # fmt: skip
 def test_what_is_of_a_child_does_not_go_with_a_url(more):
-    assert "go with command" in refused(servers=[{"name": "demo-ro", "url": "http://127.0.0.1:3000/mcp"} | more])
+    assert re.search(
+        "go(es)? with command", refused(servers=[{"name": "demo-ro", "url": "http://127.0.0.1:3000/mcp"} | more])
+    )
     loaded(servers=[SERVER | more])
 
 
@@ -629,7 +634,7 @@ def test_a_server_whose_environment_file_has_another_name_is_refused(tmp_path, c
         "confirmation_required_tools": ["drop-database"],
     }
     servers_behind.connect(loaded(servers=[server]).servers[0])
-    assert [record.getMessage() for record in caplog.records] == ["confirmations that the server asks for reach nobody"]
+    assert not caplog.records
     with pytest.raises(ConfigurationError, match="environment_file: line 1: NODE_OPTIONS") as caught:
         servers_behind.connect(
             loaded(servers=[server | {"environment_file": str(tmp_path / "environment")}]).servers[0]

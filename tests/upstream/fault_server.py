@@ -86,6 +86,14 @@ def call(number: int, name: str, arguments: dict) -> None:  # noqa: PLR0912 -- o
         case "raw-then-answer":
             write(arguments["line"].replace("ID", str(number)))
             answer(number)
+        case "ask":
+            for line in arguments["lines"]:
+                write(line)
+            answer(number, replies=[read() for _ in arguments["lines"]])
+        case "ask-anew":
+            asked = {"message": f"question {number}", "requestedSchema": {}}
+            send({"jsonrpc": "2.0", "id": f"q{number}", "method": "elicitation/create", "params": asked})
+            answer(number, reply=read())
         case "oversize":
             size = 65 * 1024 * 1024
             send({"result": {"content": [{"type": "text", "text": "x" * size}]}, "jsonrpc": "2.0", "id": number})

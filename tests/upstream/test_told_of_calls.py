@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sidecar.model import JsonObject, Permit, ToolCall
 from sidecar.upstream.http import HttpUpstream
 from sidecar.upstream.process import StdioUpstream
-from sidecar.upstream.relayed import MAX_RELAYED_BYTES, of_call, read_log, read_progress
+from sidecar.upstream.relayed import MAX_RELAYED_BYTES, of_call, read_log, read_progress, read_question
 from tests import parts
 from tests.patience import HANG_S
 
@@ -168,3 +168,9 @@ def test_a_report_has_finite_numbers_and_a_bounded_size():
     assert read_log(spoken) == {"level": "info", "data": {"n": [1]}, "logger": "l"}
     assert read_log(spoken.replace(b"info", b"loud")) is None
     assert read_log(b'{"level":"info","data":"%b"}' % (b"x" * MAX_RELAYED_BYTES)) is None
+
+
+@given(st.binary(max_size=100))
+def test_no_bytes_are_taken_for_a_question_that_are_none(params):
+    asked = read_question(params)
+    assert asked is None or set(asked) == {"message", "requestedSchema"}
