@@ -266,7 +266,7 @@ def _edge(config: Settings, nonces: Nonces | None) -> http.EdgeConfig:
     return http.EdgeConfig(
         resource_uri=config.resource,
         authorization_servers=_issuers(config),
-        scopes=config.scopes,
+        scopes=issuers.scopes_to_ask_for(config),
         proof_algorithms=PROOF_ALGORITHMS if any(one.dpop != "off" for one in config.issuers) else (),
         allowed_hosts=origins.default_hosts(config.resource, host) | frozenset(config.allowed_hosts),
         allowed_origins=origins.default_origins(config.resource, host) | frozenset(config.allowed_origins),

@@ -261,7 +261,7 @@ class InsufficientScope(SidecarError):
         self.missing = missing
         """What the token lacks."""
         self.scopes = scopes
-        """What to ask for: those, after what the token has already."""
+        """What to ask the caller's issuer for, in its words: those, after what the token has already."""
 
 
 class CallerSuspended(SidecarError):

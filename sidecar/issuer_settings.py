@@ -11,6 +11,8 @@ from sidecar.oauth import MAX_LEEWAY_S, AuthMethod, check_address
 from sidecar.settings_group import SettingsGroup
 
 MAX_ISSUERS: Final = 64
+MAX_SCOPE_PREFIX: Final = 256
+"""Characters; it is before every scope of a challenge, which is one header."""
 
 _GROUPS: Final = frozenset({"claims", "person"})
 """Keys of an issuer whose members a preset and the operator can both say; `required` is one thing, said by one."""
@@ -136,6 +138,9 @@ class Issuer(SettingsGroup):
     services: tuple[str, ...] = ()
     """Agents that may speak for themselves (client credentials). All others need a person; policies see
     `input.subject.type` as `service`."""
+    scope_prefix: str = Field(default="", pattern=r"^[\x21\x23-\x5b\x5d-\x7e]*$", max_length=MAX_SCOPE_PREFIX)
+    """What clients put before a scope to ask for it (Entra ID: the application ID URI and a slash). Challenges and
+    metadata name scopes with it; the settings and policies without. A token may have either."""
     introspection: IntrospectionSettings = IntrospectionSettings()
     """Who says what an opaque token is worth."""
     claims: ClaimSettings = ClaimSettings()
@@ -193,11 +198,12 @@ class Issuer(SettingsGroup):
         }
 
 
-def check_together(issuers: Sequence[Issuer]) -> None:
-    """Check what only all issuers together can be wrong in.
+def check_together(issuers: Sequence[Issuer], scopes: Sequence[str] = ()) -> None:
+    """Check what only all issuers together, and the scopes that clients begin with, can be wrong in.
 
     Raises:
-        ValueError: one of them is configured twice, or opaque tokens would be shown to more than one.
+        ValueError: one of them is configured twice, opaque tokens would be shown to more than one, or a scope has the
+            prefix already that clients are told to put before it.
     """
     names = [issuer.issuer for issuer in issuers]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -205,4 +211,8 @@ def check_together(issuers: Sequence[Issuer]) -> None:
         raise ValueError(msg)
     if sum(bool(issuer.introspection.uri) for issuer in issuers) > 1:
         msg = "at most one issuer may have an introspection endpoint: an opaque token does not say whose it is"
+        raise ValueError(msg)
+    prefixes = tuple({issuer.scope_prefix for issuer in issuers} - {""})
+    if doubled := [scope for scope in scopes if scope.startswith(prefixes)]:
+        msg = f"scopes are written as in tokens, without the scope_prefix of an issuer: {', '.join(doubled)}"
         raise ValueError(msg)

@@ -44,7 +44,14 @@ def identity_rules(entry: Issuer, config: Settings) -> IdentityRules:
         person=PersonRule(**entry.person.model_dump()),
         services=frozenset(entry.services),
         several_issuers=len(config.issuers) > 1,
+        scope_prefix=entry.scope_prefix,
     )
+
+
+def scopes_to_ask_for(config: Settings) -> tuple[str, ...]:
+    """Return the scopes that metadata name, as the first issuer is asked for them: the one that clients choose."""
+    prefix = config.issuers[0].scope_prefix
+    return tuple(prefix + scope for scope in config.scopes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

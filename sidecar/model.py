@@ -74,11 +74,12 @@ class Principal:
     scopes: tuple[str, ...] = ()
     claims: Mapping[str, JsonValue] = field(default_factory=dict)
     """Only the claims that the issuer's configuration lists under ``extra``."""
+    scope_prefix: str = ""
+    """What a client puts before a scope to ask this issuer for it; ``scopes`` and policies have the name without."""
 
     def __post_init__(self) -> None:
         if not self.issuer or not self.subject:
-            msg = "a principal has an issuer and a subject"
-            raise ValueError(msg)
+            raise ValueError("a principal has an issuer and a subject")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +92,7 @@ class Actor:
 
     def __post_init__(self) -> None:
         if not self.id:
-            msg = "an actor has an id"
-            raise ValueError(msg)
+            raise ValueError("an actor has an id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

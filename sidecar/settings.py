@@ -295,7 +295,7 @@ class Settings(BaseSettings):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             msg = f"server names must be unique: {', '.join(twice)} occurs twice"
             raise ValueError(msg)
-        check_together(self.issuers)
+        check_together(self.issuers, self.scopes)
         shown: dict[str, frozenset[str]] = {}
         for tool in (tool for server in self.servers for tool in server.generic_tools):
             if shown.setdefault(tool.name, frozenset(tool.policy_arguments)) != frozenset(tool.policy_arguments):

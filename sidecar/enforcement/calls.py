@@ -199,7 +199,7 @@ class ToolCalls:
             await self._permissible(call, turn.named, turn.supposing(step_up.missing))
         except SidecarError:
             return None
-        return refusals.insufficient_scope(step_up)
+        return refusals.insufficient_scope(step_up, turn.identity.principal)
 
     def _derive(self, call: ToolCall, turn: Turn) -> Command:
         with self._ports.tracer.step("derive"):

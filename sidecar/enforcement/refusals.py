@@ -15,7 +15,7 @@ from sidecar.errors import (
     SidecarError,
 )
 from sidecar.mcp import Era, denials, jsonrpc, stateless_results
-from sidecar.model import Access, Command, Decision, JsonObject, Reason, StepUp
+from sidecar.model import Access, Command, Decision, JsonObject, Principal, Reason, StepUp
 from sidecar.usage import LimitReached
 
 OWN_SOURCE: Final = "sidecar"
@@ -47,16 +47,21 @@ def challenge(turn: Turn, error: InsufficientScope) -> bytes:
     return jsonrpc.encode_error(turn.rpc_id, error.code, text, meta)
 
 
-def insufficient_scope(step_up: StepUp) -> InsufficientScope:
+def insufficient_scope(step_up: StepUp, caller: Principal) -> InsufficientScope:
     """Return the refusal of a call that lacks nothing but these scopes.
 
     What the token has already is asked for as well: the specification of 2026-07-28 leaves it to clients to keep it,
     that of 2025-11-25 to servers, and the official Python clients up to 1.26 ask for exactly what a challenge says.
     """
-    scopes = (*step_up.held, *step_up.missing)
+    scopes = _asked(caller, (*step_up.held, *step_up.missing))
     if sum(map(len, scopes)) + len(scopes) > MAX_SCOPE_CHARACTERS:
-        scopes = step_up.missing
+        scopes = _asked(caller, step_up.missing)
     return InsufficientScope(", ".join(step_up.missing), missing=step_up.missing, scopes=scopes)
+
+
+def _asked(caller: Principal, scopes: Sequence[str]) -> tuple[str, ...]:
+    """Return scopes as clients ask the caller's issuer for them."""
+    return tuple(caller.scope_prefix + scope for scope in scopes)
 
 
 def _explained(turn: Turn, error: SidecarError) -> tuple[str, JsonObject]:
@@ -78,8 +83,8 @@ def _explained(turn: Turn, error: SidecarError) -> tuple[str, JsonObject]:
         body["limit"] = reached(error)
     meta: JsonObject = {denials.DECISION_KEY: body}
     if isinstance(error, InsufficientScope):
-        scope = " ".join(error.scopes)
-        meta[denials.STEP_UP_KEY] = {"error": error.label, "scope": scope, "missing": [*error.missing]}
+        missing = _asked(turn.identity.principal, error.missing)
+        meta[denials.STEP_UP_KEY] = {"error": error.label, "scope": " ".join(error.scopes), "missing": [*missing]}
     return said.text, meta
 
 

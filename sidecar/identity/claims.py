@@ -82,6 +82,8 @@ class IdentityRules:
     """Agents that may speak for themselves: software that needs no person behind it."""
     several_issuers: bool = False
     """Whether other issuers are trusted too."""
+    scope_prefix: str = ""
+    """What clients put before a scope to ask for it; policies have the name without, and most tokens."""
 
 
 def identify(claims: Claims, rules: IdentityRules) -> Identity:
@@ -105,8 +107,9 @@ def identify(claims: Claims, rules: IdentityRules) -> Identity:
             kind=_kind(claims, subject, actor, rules),
             groups=_names(find(claims, names.groups), names.groups),
             roles=_names(find(claims, names.roles), names.roles),
-            scopes=_scopes(claims, names.scope),
+            scopes=_scopes(claims, names.scope, rules.scope_prefix),
             claims=_extra(claims, names.extra),
+            scope_prefix=rules.scope_prefix,
         ),
         actor=Actor(id=actor, chain=chain[1:] if chain and chain[0] == actor else chain),
         expires_at=_expiry(claims),
@@ -207,8 +210,11 @@ def _require_claims_here(claims: Claims, names: ClaimMap) -> None:
 _NOTHING: Final = (_ABSENT, False, "false")
 
 
-def _scopes(claims: Claims, path: str) -> tuple[str, ...]:
-    """Return the scopes: a string split at spaces (RFC 6749 section 3.3), or a list; else the same of ``scp``."""
+def _scopes(claims: Claims, path: str, prefix: str) -> tuple[str, ...]:
+    """Return the scopes: a string split at spaces (RFC 6749 section 3.3), or a list; else the same of ``scp``.
+
+    One with the prefix is the one without: some issuers repeat in tokens what they were asked for.
+    """
     value = find(claims, path)
     if value is _ABSENT:
         path, value = "scp", claims.get("scp")
@@ -216,7 +222,7 @@ def _scopes(claims: Claims, path: str) -> tuple[str, ...]:
     scopes = _names(entries, path)
     if not all(_SCOPE_TOKEN.fullmatch(scope) for scope in scopes):
         raise TokenRejected(f"claim {path} is not a list of scopes", fault=TokenFault.CLAIM)
-    return scopes
+    return tuple(dict.fromkeys(scope.removeprefix(prefix) or scope for scope in scopes)) if prefix else scopes
 
 
 def _extra(claims: Claims, paths: tuple[str, ...]) -> dict[str, JsonValue]:

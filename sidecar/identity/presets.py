@@ -58,6 +58,7 @@ PRESETS: Final[dict[Preset, PresetSettings]] = {
             "`https://sts.windows.net/<tenant>/`.",
             "The audience is the application id (version 2), or the application id URI (version 1).",
             "`scp` is in users' tokens only; so `roles` without it is an application.",
+            "Clients ask for a scope by the application id URI, a slash and its name: set `scope_prefix`.",
             "Groups are object ids. More than 200 are only referred to: such a token is refused.",
             "Assign groups to the application, or use application roles.",
             '`sub` differs by application; where policies name people, map `claims.subject = "oid"`.',

@@ -213,6 +213,28 @@ def test_scopes_are_split_at_spaces_or_listed(members, expected):
     assert identify(TOKEN | members, DEFAULT).principal.scopes == expected
 
 
+API = "api://7d1/"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("mongodb:read", ("mongodb:read",)),
+        (f"{API}mongodb:read", ("mongodb:read",)),
+        (f"{API}mongodb:read mongodb:read mongodb:write", ("mongodb:read", "mongodb:write")),
+        ("api://7d2/mongodb:read", ("api://7d2/mongodb:read",)),
+        (f"x{API}mongodb:read", (f"x{API}mongodb:read",)),
+        (f"{API.upper()}mongodb:read", (f"{API.upper()}mongodb:read",)),
+        ("api://7d1mongodb:read", ("api://7d1mongodb:read",)),
+        (f"{API}{API}mongodb:read", (f"{API}mongodb:read",)),
+        (API, (API,)),
+    ],
+)
+def test_a_scope_with_the_issuers_own_prefix_is_the_one_without(said, expected):
+    assert identify(TOKEN | {"scope": said}, IdentityRules(scope_prefix=API)).principal.scopes == expected
+    assert identify(TOKEN | {"scope": said}, DEFAULT).principal.scopes == tuple(dict.fromkeys(said.split()))
+
+
 @pytest.mark.parametrize("scope", ['a"b', "a\\b", "a\tb", "ü", ["a b"]])
 def test_a_scope_of_another_form_is_refused(scope):
     with pytest.raises(TokenRejected):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sidecar.issuers import trusted
+from sidecar.errors import ConfigurationError
+from sidecar.issuers import identity_rules, scopes_to_ask_for, trusted
 from sidecar.oauth.jwk import VerificationKey
 from sidecar.settings import Settings, load
 
@@ -39,3 +40,27 @@ def test_configured_audiences_replace_the_resource_and_follow_the_same_rule() ->
     found = trusted(config.issuers[0], config, NoKeys()).audiences
 
     assert found == {"api://mcp", "https://api.example", "https://api.example/"}
+
+
+def asking(*prefixes: str, scopes: tuple[str, ...] = ("mongodb:read",)) -> Settings:
+    """Settings with an issuer for each prefix."""
+    issuers = [{"issuer": f"https://idp{number}.example", "scope_prefix": one} for number, one in enumerate(prefixes)]
+    return load(resource_url="https://mcp.example/mcp", servers=[SERVER], issuers=issuers, scopes=scopes)
+
+
+def test_metadata_ask_as_the_first_issuer_is_asked() -> None:
+    assert scopes_to_ask_for(asking("api://a/", "")) == ("api://a/mongodb:read",)
+    assert scopes_to_ask_for(asking("", "api://a/")) == ("mongodb:read",)
+    assert scopes_to_ask_for(asking("api://a/", scopes=())) == ()
+
+
+def test_each_issuers_tokens_are_read_with_its_own_prefix() -> None:
+    config = asking("api://a/", "")
+    assert [identity_rules(one, config).scope_prefix for one in config.issuers] == ["api://a/", ""]
+
+
+@pytest.mark.parametrize("prefixes", [("api://a/",), ("", "api://a/")])
+def test_a_scope_that_has_the_prefix_already_is_refused_at_the_start(prefixes: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigurationError, match="scopes are written as in tokens"):
+        asking(*prefixes, scopes=("mongodb:read", "api://a/mongodb:write"))
+    assert asking("", scopes=("api://a/mongodb:write",)).scopes, "without a prefix it is a name like any other"

@@ -287,6 +287,16 @@ def test_a_server_has_one_transport_and_one_connection(bad, good):
         ({"admin_allowed_hosts": ["a.example/"]}, {"admin_allowed_hosts": ["a.example"]}),
         ({"connections": {"total": 63}}, {"connections": {"total": 64}}),
         ({"connections": {"head_s": 0}}, {"connections": {"head_s": 1}}),
+        *(
+            ({"issuers": [ISSUER | {"scope_prefix": bad}]}, {"issuers": [ISSUER | {"scope_prefix": good}]})
+            for bad, good in (
+                ("api://a /", "api://a/"),
+                ('"', ""),
+                ("a\\", "a!"),
+                ("a\n", "a:"),
+                ("x" * 257, "x" * 256),
+            )
+        ),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_and_its_near_miss_is_not(bad, good):
