@@ -123,6 +123,9 @@ _UPSTREAM_NOTIFICATIONS: Final = MappingProxyType(
     }
 )
 
+KNOWN_FROM_SERVER: Final = frozenset(_UPSTREAM_REQUESTS) | frozenset(_UPSTREAM_NOTIFICATIONS)
+"""The same of what a server may send of its own accord."""
+
 
 def batchable(method: str) -> bool:
     """Return whether the method may stand in a batch: all but ``initialize`` (MCP 2025-03-26, lifecycle)."""
