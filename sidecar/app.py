@@ -4,34 +4,33 @@ The only module that knows every room.
 """
 
 import asyncio
-import contextlib
 import gc
 import logging
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
-from aiohttp import web
 
-from sidecar import __version__, issuers, keeping, servers_behind, set_up, settings
+from sidecar import __version__, issuers, keeping, listening, servers_behind, set_up, settings
 from sidecar.commands import CATALOG
 from sidecar.control import listener
-from sidecar.edge import ConnectionLimits, Connections, admin, http, origins, server, tls
+from sidecar.edge import Connections, http, server, tls
 from sidecar.enforcement import EnforcementPoint, EnforcementRules, KillSwitch, Ports, SharedSessions
-from sidecar.errors import ConfigurationError, SidecarError
-from sidecar.lifecycle import allow_descriptors, cancelled, connections_allowed, interrupted
-from sidecar.listener_settings import UNIX, Address, read_address, split_address
+from sidecar.errors import ConfigurationError
+from sidecar.lifecycle import allow_descriptors, cancelled, interrupted
+from sidecar.listener_settings import read_address
 from sidecar.mcp import Sessions, methods
-from sidecar.oauth import PROOF_ALGORITHMS, Nonces
+from sidecar.oauth import Nonces
 from sidecar.opa import ExternalOpa, ManagedOpa, OpaClient
-from sidecar.ports import Clock, ViewCatalog
+from sidecar.ports import Clock, TokenVerifier, ViewCatalog
 from sidecar.readiness import Decider, ManagedUpstream, Readiness, Surroundings
+from sidecar.set_up import naming
 from sidecar.settings import Settings
 from sidecar.store import FileAuditSink
 from sidecar.system import RandomIdentifiers, SystemClock
@@ -40,12 +39,6 @@ from sidecar.upstream import Databases
 from sidecar.views import MongoViews
 
 _LOG = logging.getLogger("sidecar.app")
-
-ADMIN_LIMITS: Final = server.ServerLimits(connections=ConnectionLimits(total=64, per_address=64))
-"""The admin listener has places of its own, so that clients cannot keep probes from being answered."""
-
-TLS_LOOK_S: Final = 2.0
-"""How often the listener's certificate is looked at for a change."""
 
 FLUSH_S: Final = 2.0
 """How long telemetry may take to leave at the end."""
@@ -81,6 +74,18 @@ async def serve(config: Settings) -> None:
         await interrupted()
 
 
+class Core(NamedTuple):
+    """A sidecar without a way to reach it."""
+
+    pep: EnforcementPoint
+    readiness: Readiness
+    metrics: OtelMetrics
+    connections: Connections
+    limits: server.ServerLimits
+    nonces: Nonces | None
+    own_tls: tls.ListenerTls | None
+
+
 @asynccontextmanager
 async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
     """Bring everything up in the order in which it depends on each other, and down in reverse.
@@ -90,59 +95,89 @@ async def sidecar(config: Settings) -> AsyncIterator[Endpoints]:
     """
     clock = SystemClock()
     set_up.require(config, clock)
-    databases = set_up.databases(config)
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(databases.close)
-        metrics, tracer = _telemetry(config, stack)
-        with naming("audit.store"):
-            audit = FileAuditSink(config.audit.path, sync=config.audit.sync)
-        stack.push_async_callback(audit.close)
-        own_tls = _own_tls(config, stack)
-        views = _views(config, clock, stack)
-        with naming("mongodb"):
-            shared = keeping.shared_store(config, stack)
-        with naming("issuers"):
-            proofs = keeping.proof_memory(config, clock, shared)
-            trusted = await issuers.known(config, clock, stack, proofs=proofs)
-            await trusted.look_first()
-        decisions = await _decisions(config, stack)
-        set_up.require_routes(config, decisions.policy_state.routed)
-        candidate = await _candidate(config, stack)
-        upstreams = await connect_servers(config, stack)
-        with naming("suspensions"):
-            kept = await keeping.kept_suspensions(config, clock, shared, stack)
-        with naming("session_keys_file"):
-            sessions = keeping.shared_sessions(config, clock, shared, stack)
-        ports = Ports(
-            verifier=trusted.verifier,
-            decisions=decisions,
-            audit=audit,
-            upstreams=upstreams,
-            clock=clock,
-            identifiers=RandomIdentifiers(),
-            tracer=tracer,
-            metrics=metrics,
-            candidate=candidate,
-            views=views,
-            suspensions=None if kept is None else kept.table,
-            shared_sessions=sessions,
-            usage=keeping.usage_counters(config, shared),
-            log=LoggedRefusals(),
-        )
-        pep = EnforcementPoint(ports, _rules(config), _sessions(config, sessions))
-        await _control(config, kept, ports, pep, decisions, stack)
-        for upstream in upstreams.values():
-            upstream.on_tools_changed(pep.tools_changed)
-        limits = _limits(config)
-        connections = Connections(limits.connections, clock.monotonic, metrics.connection_ended)
-        around = _around(config, audit, trusted, databases, own_tls)
-        readiness = Readiness(decisions, upstreams, metrics, pep, candidate, connections, ports.suspensions, around)
-        stack.push_async_callback(cancelled, asyncio.create_task(readiness.watch(), name="readiness"))
+        core = await _core(config, clock, stack)
         with naming("listen"):
-            application = http.build_application(pep, _edge(config, trusted.nonces))
-            url = await _listen(application, read_address(config.listen), stack, limits, connections, own_tls)
-        admin_url = await _administer(config, readiness, metrics, stack)
+            application = http.build_application(core.pep, listening.edge_config(config, core.nonces))
+            address = read_address(config.listen)
+            url = await listening.listen(application, address, stack, core.limits, core.connections, core.own_tls)
+        admin_url = await listening.administer(config, core.readiness, core.metrics, stack)
         yield Endpoints(url=url + config.resource.path, admin_url=admin_url)
+
+
+@asynccontextmanager
+async def launched(config: Settings, verifier: TokenVerifier | None) -> AsyncIterator[EnforcementPoint]:
+    """Bring up what decides for the one client that launched this process; nothing listens.
+
+    Args:
+        config: the settings.
+        verifier: who calls, where no token says so.
+
+    Raises:
+        ConfigurationError: a part does not come up.
+    """
+    clock = SystemClock()
+    set_up.require(config, clock, listening=False)
+    async with AsyncExitStack() as stack:
+        yield (await _core(config, clock, stack, launched=True, verifier=verifier)).pep
+
+
+async def _core(
+    config: Settings,
+    clock: Clock,
+    stack: AsyncExitStack,
+    *,
+    launched: bool = False,
+    verifier: TokenVerifier | None = None,
+) -> Core:
+    databases = set_up.databases(config)
+    stack.push_async_callback(databases.close)
+    metrics, tracer = _telemetry(config, stack)
+    with naming("audit.store"):
+        audit = FileAuditSink(config.audit.path, sync=config.audit.sync)
+    stack.push_async_callback(audit.close)
+    own_tls = listening.own_tls(config, stack)
+    views = _views(config, clock, stack)
+    with naming("mongodb"):
+        shared = keeping.shared_store(config, stack)
+    with naming("issuers"):
+        proofs = keeping.proof_memory(config, clock, shared)
+        trusted = await issuers.known(config, clock, stack, proofs=proofs, agent=config.stdio.agent if launched else "")
+        await trusted.look_first()
+    decisions = await _decisions(config, stack)
+    set_up.require_routes(config, decisions.policy_state.routed)
+    candidate = await _candidate(config, stack)
+    upstreams = await connect_servers(config, stack)
+    with naming("suspensions"):
+        kept = await keeping.kept_suspensions(config, clock, shared, stack)
+    with naming("session_keys_file"):
+        sessions = keeping.shared_sessions(config, clock, shared, stack)
+    ports = Ports(
+        verifier=verifier or trusted.verifier,
+        decisions=decisions,
+        audit=audit,
+        upstreams=upstreams,
+        clock=clock,
+        identifiers=RandomIdentifiers(),
+        tracer=tracer,
+        metrics=metrics,
+        candidate=candidate,
+        views=views,
+        suspensions=None if kept is None else kept.table,
+        shared_sessions=sessions,
+        usage=keeping.usage_counters(config, shared),
+        log=LoggedRefusals(),
+    )
+    pep = EnforcementPoint(ports, _rules(config, launched=launched), _sessions(config, sessions))
+    await _control(config, kept, ports, pep, decisions, stack)
+    for upstream in upstreams.values():
+        upstream.on_tools_changed(pep.tools_changed)
+    limits = listening.limits_of(config)
+    connections = Connections(limits.connections, clock.monotonic, metrics.connection_ended)
+    around = _around(config, audit, trusted, databases, own_tls)
+    readiness = Readiness(decisions, upstreams, metrics, pep, candidate, connections, ports.suspensions, around)
+    stack.push_async_callback(cancelled, asyncio.create_task(readiness.watch(), name="readiness"))
+    return Core(pep, readiness, metrics, connections, limits, trusted.nonces, own_tls)
 
 
 async def _control(
@@ -181,15 +216,6 @@ async def _control(
         else:
             raise ConfigurationError("on TCP it needs certificate, key and client_ca of control_tls")
         stack.push_async_callback(runner.cleanup)
-
-
-@contextlib.contextmanager
-def naming(setting: str) -> Iterator[None]:
-    """Say which setting a part that does not come up was built from."""
-    try:
-        yield
-    except SidecarError as error:
-        raise ConfigurationError(f"{setting}: {error}") from error
 
 
 def _telemetry(config: Settings, stack: AsyncExitStack) -> tuple[OtelMetrics, OtelTracer]:
@@ -231,15 +257,7 @@ def _around(
     )
 
 
-async def _administer(config: Settings, readiness: Readiness, metrics: OtelMetrics, stack: AsyncExitStack) -> str:
-    address = split_address(config.admin_listen)
-    with naming("admin_listen"):
-        names = admin.AdminNames.of(address[0], config.admin_allowed_hosts)
-        application = admin.build_admin_application(readiness.check, metrics.render, readiness.degraded, names)
-        return await _listen(application, address, stack, ADMIN_LIMITS)
-
-
-def _rules(config: Settings) -> EnforcementRules:
+def _rules(config: Settings, *, launched: bool) -> EnforcementRules:
     return EnforcementRules(
         environment=config.environment,
         tool_groups={entry.name: frozenset(entry.tool_groups) for entry in config.servers},
@@ -249,7 +267,7 @@ def _rules(config: Settings) -> EnforcementRules:
         audit_arguments=config.audit.arguments == "full",
         audit_question=config.audit.question,
         calls_per_identity=config.sessions.calls_per_identity,
-        challenges=config.step_up == "http",
+        challenges=config.step_up == "http" and not launched,  # a challenge needs a transport that has one
         stall_s=config.sessions.stall_ms / 1000,
     )
 
@@ -258,70 +276,6 @@ def _sessions(config: Settings, shared: SharedSessions | None) -> Sessions:
     limits = config.sessions
     ended = None if shared is None else shared.end
     return Sessions(limits.total, limits.per_identity, limits.idle_s, ended=ended)
-
-
-def _edge(config: Settings, nonces: Nonces | None) -> http.EdgeConfig:
-    address = read_address(config.listen)
-    host = "" if isinstance(address, Path) else address[0]
-    return http.EdgeConfig(
-        resource_uri=config.resource,
-        authorization_servers=_issuers(config),
-        scopes=issuers.scopes_to_ask_for(config),
-        proof_algorithms=PROOF_ALGORITHMS if any(one.dpop != "off" for one in config.issuers) else (),
-        allowed_hosts=origins.default_hosts(config.resource, host) | frozenset(config.allowed_hosts),
-        allowed_origins=origins.default_origins(config.resource, host) | frozenset(config.allowed_origins),
-        nonce=None if nonces is None else nonces.current,
-        proxies=config.proxies.read(),
-        certificates=config.proxies.certificates() if any(one.mtls != "off" for one in config.issuers) else None,
-        max_request_bytes=config.max_request_bytes,
-    )
-
-
-def _limits(config: Settings) -> server.ServerLimits:
-    limits = config.connections
-    with naming("connections.total"):
-        total = connections_allowed(limits.total)
-    return server.ServerLimits(
-        max_header_bytes=config.max_header_bytes,
-        idle_s=limits.idle_s,
-        connections=ConnectionLimits(
-            total=total, per_address=limits.per_address, first_byte_s=limits.first_byte_s, head_s=limits.head_s
-        ),
-    )
-
-
-async def _listen(
-    application: web.Application,
-    address: Address,
-    stack: AsyncExitStack,
-    limits: server.ServerLimits,
-    connections: Connections | None = None,
-    own_tls: tls.ListenerTls | None = None,
-) -> str:
-    """Serve an application; return its root URL with the port that was really bound."""
-    context = None if own_tls is None else own_tls.context
-    runner = await server.serve(application, address, limits=limits, connections=connections, ssl_context=context)
-    stack.push_async_callback(runner.cleanup)
-    if isinstance(address, Path):
-        return f"{UNIX}{address}:"
-    host, bound = address[0], runner.addresses[0][1]
-    return f"{'http' if context is None else 'https'}://{f'[{host}]' if ':' in host else host}:{bound}"
-
-
-def _own_tls(config: Settings, stack: AsyncExitStack) -> tls.ListenerTls | None:
-    """Load the listener's certificate, and look for a newer one from time to time."""
-    files = config.tls.files
-    if files is None:
-        return None
-    own = tls.ListenerTls(files)
-
-    async def watch() -> None:
-        while True:
-            await asyncio.sleep(TLS_LOOK_S)
-            await asyncio.to_thread(own.refresh)
-
-    stack.push_async_callback(cancelled, asyncio.create_task(watch(), name="tls"))
-    return own
 
 
 async def _decisions(config: Settings, stack: AsyncExitStack) -> Decider:

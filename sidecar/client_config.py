@@ -8,9 +8,12 @@ device management, and the file that MCP Inspector 2 takes with ``--config``.
 
 import json
 import re
+import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 import click
@@ -132,6 +135,36 @@ def _inspector(resource: ResourceUri, name: str) -> ClientConfiguration:
     )
 
 
+def launching(client: Client, name: str, file: Path) -> ClientConfiguration:
+    """Return what makes a client launch ``mcp-sidecar stdio`` with the settings of ``file``."""
+    program = shutil.which("mcp-sidecar") or sys.executable
+    entry: JsonObject = {
+        "type": "stdio",
+        "command": program,
+        "args": ["stdio"] if program != sys.executable else ["-m", "sidecar", "stdio"],
+        "env": {settings.CONFIG_VARIABLE: str(file.resolve())},
+    }
+    table = "servers" if client is Client.VSCODE else "mcpServers"
+    where = configuration_file(client)
+    return ClientConfiguration(
+        content={table: {name: entry}},
+        where=f"{where} The token is in stdio.token_file of the settings; put none into this file.",
+    )
+
+
+def configuration_file(client: Client) -> str:
+    """Say where a client has its own configuration."""
+    match client:
+        case Client.CLAUDE_CODE:
+            return "Save as .mcp.json of a project."
+        case Client.CLAUDE_DESKTOP:
+            return "Merge into claude_desktop_config.json and start Claude Desktop again."
+        case Client.VSCODE:
+            return "Save as .vscode/mcp.json of a workspace."
+        case Client.INSPECTOR:
+            return "Save as FILE, for --config FILE."
+
+
 _ClientForm = Callable[[ResourceUri, str], ClientConfiguration]
 
 _PERSONAL: Final[Mapping[Client, _ClientForm]] = {
@@ -152,8 +185,10 @@ _MANAGED: Final[Mapping[Client, _ClientForm]] = {
 @click.command("client-config")
 @click.argument("client", type=click.Choice([client.value for client in Client]))
 @click.option("--managed", is_flag=True, help="Print the form that an administrator distributes to all users.")
+@click.option("--stdio", "launched", is_flag=True, help="Print what makes the client launch the sidecar itself.")
+@click.option("--settings", "file", envvar=settings.CONFIG_VARIABLE, hidden=True, type=click.Path(path_type=Path))
 @click.option("--name", default="mongodb", show_default=True, help="What the client calls the server.")
-def client_config(client: str, *, managed: bool, name: str) -> None:
+def client_config(client: str, *, managed: bool, launched: bool, file: Path | None, name: str) -> None:
     """Print the configuration that makes CLIENT call this sidecar, from the settings' resource_url.
 
     The configuration goes to standard output, and where it belongs to standard error. It never holds a token: each
@@ -162,8 +197,15 @@ def client_config(client: str, *, managed: bool, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise click.UsageError("--name: use up to 32 of a-z, 0-9, _ and -, and begin with a letter or digit")
     resource = settings.load().resource
+    if launched and (managed or file is None):
+        raise click.UsageError(
+            "--stdio is for one machine with a settings file: without --managed, with SIDECAR_CONFIG"
+        )
     try:
-        found = configuration(Client(client), resource, name, managed=managed)
+        if launched and file is not None:
+            found = launching(Client(client), name, file)
+        else:
+            found = configuration(Client(client), resource, name, managed=managed)
     except KeyError:
         raise click.UsageError(f"{client} has no form that an administrator distributes") from None
     click.echo(escaped(json.dumps(found.content, indent=2, ensure_ascii=False), keep="\n"))

@@ -19,6 +19,7 @@ from sidecar.client_config import client_config
 from sidecar.demo import run as demo_run
 from sidecar.errors import ConfigurationError
 from sidecar.identity import Preset, as_settings
+from sidecar.launching import stdio
 from sidecar.model import JsonObject
 from sidecar.policyset import bundle_writer
 from sidecar.printing import escaped
@@ -343,7 +344,7 @@ def issuers_show(names: tuple[str, ...]) -> None:
         click.echo(as_settings(Preset(name)))
 
 
-for _command in (operating.suspend, operating.resume, operating.suspended, client_config):
+for _command in (operating.suspend, operating.resume, operating.suspended, client_config, stdio):
     cli.add_command(_command)
 
 

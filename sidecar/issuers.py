@@ -37,14 +37,15 @@ FIRST_LOOK_S: Final = 5.0
 """How long the start waits for the keys of issuers."""
 
 
-def identity_rules(entry: Issuer, config: Settings) -> IdentityRules:
-    """Return how the tokens of one issuer of these settings are read."""
+def identity_rules(entry: Issuer, config: Settings, agent: str = "") -> IdentityRules:
+    """Return how the tokens of one issuer of these settings are read; ``agent`` acts where a token names none."""
     return IdentityRules(
         claims=ClaimMap(**entry.claims.model_dump()),
         person=PersonRule(**entry.person.model_dump()),
         services=frozenset(entry.services),
         several_issuers=len(config.issuers) > 1,
         scope_prefix=entry.scope_prefix,
+        agent=agent,
     )
 
 
@@ -76,12 +77,22 @@ class Issuers:
         await asyncio.gather(*(key_set.look() for key_set in self.keys.values()), return_exceptions=True)
 
 
-async def known(config: Settings, clock: Clock, stack: AsyncExitStack, *, proofs: ProofMemory | None = None) -> Issuers:
-    """Know every configured issuer; keys are fetched when the first token asks for them, or by a look."""
+async def known(
+    config: Settings, clock: Clock, stack: AsyncExitStack, *, proofs: ProofMemory | None = None, agent: str = ""
+) -> Issuers:
+    """Know every configured issuer; keys are fetched when the first token asks for them, or by a look.
+
+    Args:
+        config: the settings.
+        clock: tells when tokens and keys are old.
+        stack: what is opened is closed with it.
+        proofs: which proofs were presented before.
+        agent: who acts where a token names no agent; empty: such a token is refused.
+    """
     # Not trust_env: aiohttp would also send what ~/.netrc holds for a host.
     session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
     keys = {entry.issuer: _keys(entry, clock, session) for entry in config.issuers}
-    trust = [trusted(entry, config, keys[entry.issuer]) for entry in config.issuers]
+    trust = [trusted(entry, config, keys[entry.issuer], agent) for entry in config.issuers]
     opaque = [
         _introspection(entry, issuer, clock, session) for entry, issuer in zip(config.issuers, trust, strict=True)
     ]
@@ -140,14 +151,14 @@ async def _look_first(issuer: str, key_set: WatchedKeySet) -> None:
         return  # it is logged, ``/readyz`` says so, and it is tried again
 
 
-def trusted(entry: Issuer, config: Settings, keys: KeySet) -> TrustedIssuer:
+def trusted(entry: Issuer, config: Settings, keys: KeySet, agent: str = "") -> TrustedIssuer:
     """Return what is demanded of the tokens of one issuer."""
     audiences = entry.audiences or (config.resource.text,)
     return TrustedIssuer(
         issuer=entry.issuer,
         audiences=frozenset().union(*map(spellings, audiences)),
         keys=keys,
-        rules=identity_rules(entry, config),
+        rules=identity_rules(entry, config, agent),
         algorithms=frozenset(entry.algorithms),
         token_types=frozenset(kind.lower() for kind in entry.token_types),
         required=entry.required,

@@ -190,3 +190,12 @@ class Server(SettingsGroup):
             "environment_file": self.environment_file,
             "api_client_secret_file": self.api_client_secret_file,
         }
+
+
+class Views(SettingsGroup):
+    """How the definitions of views are kept, where a server has a `views_connection_string`."""
+
+    refresh_s: int = Field(default=30, ge=1, le=3600)
+    """Seconds after which they are fetched again; definitions older than twice this are never used."""
+    timeout_ms: Milliseconds = 2000
+    """How long a fetch may take; a call that waits for a failed fetch is refused."""

@@ -1,5 +1,6 @@
 """What is looked at before anything is started: files, programs, keys, the clock, and what contradicts itself."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 from sidecar import settings
 from sidecar.addresses import is_loopback
-from sidecar.errors import ConfigurationError, KeysUnavailable
+from sidecar.errors import ConfigurationError, KeysUnavailable, SidecarError
 from sidecar.listener_settings import read_address
 from sidecar.oauth import key_sets
 from sidecar.ports import Clock
@@ -30,8 +31,13 @@ LATEST_NS: Final = 4_102_444_800 * 10**9
 """The beginning of 2100."""
 
 
-def require(config: Settings, clock: Clock) -> None:
+def require(config: Settings, clock: Clock, *, listening: bool = True) -> None:
     """Look for what the settings name, before anything is started.
+
+    Args:
+        config: the settings.
+        clock: the system's.
+        listening: whether the listeners will be opened.
 
     Raises:
         ConfigurationError: something is not there or not usable; the detail names the setting.
@@ -39,7 +45,8 @@ def require(config: Settings, clock: Clock) -> None:
     _require_files(config)
     _require_programs(config)
     _require_keys(config)
-    _require_addresses(config)
+    if listening:
+        _require_addresses(config)
     _require_own_files(config)
     if fault := exporter_fault(settings.exporter_variables()):
         raise ConfigurationError(fault)
@@ -238,3 +245,12 @@ def headers(file: Path) -> dict[str, str]:
             raise ConfigurationError(f"{file}: lines are Name: value")
         headers[name.strip()] = value.strip()
     return headers
+
+
+@contextlib.contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """Say which setting a part that does not come up was built from."""
+    try:
+        yield
+    except SidecarError as error:
+        raise ConfigurationError(f"{setting}: {error}") from error

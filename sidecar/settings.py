@@ -37,10 +37,11 @@ from sidecar.errors import ConfigurationError
 from sidecar.identity import ResourceUri
 from sidecar.issuer_settings import MAX_ISSUERS, Issuer, check_together
 from sidecar.listener_settings import Proxies, Tls, read_address, split_address
-from sidecar.server_settings import Milliseconds, Server
+from sidecar.server_settings import Milliseconds, Server, Views
 from sidecar.session_settings import SessionLimits
 from sidecar.setting_names import in_words, names_at, suggestion, variables
 from sidecar.settings_group import SettingsGroup
+from sidecar.stdio_settings import Stdio
 from sidecar.store_settings import SharedStore, check_places
 
 PREFIX = "SIDECAR_"
@@ -124,15 +125,6 @@ class ClientConnections(SettingsGroup):
     """Seconds that a connection stays open between two requests."""
 
 
-class Views(SettingsGroup):
-    """How the definitions of views are kept, where a server has a `views_connection_string`."""
-
-    refresh_s: int = Field(default=30, ge=1, le=3600)
-    """Seconds after which they are fetched again; definitions older than twice this are never used."""
-    timeout_ms: Milliseconds = 2000
-    """How long a fetch may take; a call that waits for a failed fetch is refused."""
-
-
 class Settings(BaseSettings):
     """Everything an operator sets. Names are those of docs/reference/settings.md."""
 
@@ -212,6 +204,8 @@ class Settings(BaseSettings):
     """How the definitions of views are kept."""
     mongodb: SharedStore = SharedStore()
     """What several sidecars share."""
+    stdio: Stdio = Stdio()
+    """Who calls over standard input and output."""
     control_tls: ControlTls = ControlTls()
     """Who may use a `control_listen` on TCP."""
 
@@ -471,6 +465,12 @@ def _is_http(url: str) -> bool:
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+def forget_tokens() -> None:
+    """Take the token of ``stdio`` out of the environment, once it is read."""
+    for name in [name for name in os.environ if name.upper() in {f"{PREFIX}STDIO", f"{PREFIX}STDIO__TOKEN"}]:
+        del os.environ[name]
 
 
 def search_path() -> str:

@@ -1,6 +1,6 @@
 """The client side: HTTP routes, limits, and the one table from error to wire."""
 
-from sidecar.edge import admin, http, origins, server, tls
+from sidecar.edge import admin, http, origins, server, stdio, tls
 from sidecar.edge.certificates import CertificateHeader, CertificateReader
 from sidecar.edge.connections import ConnectionLimits, Connections
 from sidecar.edge.forwarded import ForwardedHeader, TrustedProxies
@@ -19,5 +19,6 @@ __all__ = [
     "http",
     "origins",
     "server",
+    "stdio",
     "tls",
 ]

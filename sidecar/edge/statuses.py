@@ -9,6 +9,7 @@ are for what the transport and the authorization chapter of MCP give one to.
 from typing import Final, NamedTuple
 
 from sidecar import errors, usage
+from sidecar.edge.stdio import EndingProcess
 from sidecar.errors import MessageError, SidecarError
 from sidecar.mcp import Era
 
@@ -84,6 +85,8 @@ HTTP_STATUS: Final[dict[type[SidecarError], Statuses]] = {
     errors.UpstreamTimedOut: both(200),
     errors.UpstreamProtocolViolation: both(200),
     errors.UpstreamRefused: both(200),
+    # stdio only, where there are no statuses
+    EndingProcess: both(503),
     # no caller was authenticated, so there is no session to answer in
     errors.KeysUnavailable: both(503),
 }

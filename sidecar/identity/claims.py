@@ -84,6 +84,8 @@ class IdentityRules:
     """Whether other issuers are trusted too."""
     scope_prefix: str = ""
     """What clients put before a scope to ask for it; policies have the name without, and most tokens."""
+    agent: str = ""
+    """The agent of a token that names none; empty: such a token is refused. It proves nothing, so it is no service."""
 
 
 def identify(claims: Claims, rules: IdentityRules) -> Identity:
@@ -97,14 +99,15 @@ def identify(claims: Claims, rules: IdentityRules) -> Identity:
     issuer = _identifier(claims, "iss")
     subject = _identifier(claims, names.subject)
     chain = _actors(claims, issuer, names)
-    actor = _agent(claims, names)
+    named = _agent(claims, names, needed=not rules.agent)
+    actor = named or rules.agent
     _require_claims_here(claims, names)
     return Identity(
         principal=Principal(
             issuer=issuer,
             subject=subject,
             several_issuers=rules.several_issuers,
-            kind=_kind(claims, subject, actor, rules),
+            kind=_kind(claims, subject, named, rules),
             groups=_names(find(claims, names.groups), names.groups),
             roles=_names(find(claims, names.roles), names.roles),
             scopes=_scopes(claims, names.scope, rules.scope_prefix),
@@ -145,12 +148,14 @@ def _identifier(claims: Claims, path: str) -> str:
     return _text(value, path, MAX_ID_CHARACTERS)
 
 
-def _agent(claims: Claims, claim_map: ClaimMap) -> str:
-    """Return the first of the configured claims that the token has."""
+def _agent(claims: Claims, claim_map: ClaimMap, *, needed: bool) -> str:
+    """Return the first of the configured claims that the token has; empty where it has none and none is needed."""
     for path in claim_map.agent:
         value = find(claims, path)
         if value is not _ABSENT and value != "":
             return _text(value, path, MAX_ID_CHARACTERS)
+    if not needed:
+        return ""
     raise TokenRejected("token has no agent", fault=TokenFault.NO_AGENT)
 
 

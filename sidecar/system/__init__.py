@@ -2,14 +2,19 @@
 
 from sidecar.system.backoff import BackOff
 from sidecar.system.certificates import subject_of, thumbprint_of
+from sidecar.system.client_streams import ClientGone, ClientStreams
 from sidecar.system.clock import SystemClock
 from sidecar.system.identifiers import RandomIdentifiers
 from sidecar.system.liveness import Pulse
+from sidecar.system.os_user import OsUser
 from sidecar.system.outage import Outage
 from sidecar.system.process import StandardStreams, ended, in_thread, kill, make_home, remove, spawn, start_tied
 
 __all__ = [
     "BackOff",
+    "ClientGone",
+    "ClientStreams",
+    "OsUser",
     "Outage",
     "Pulse",
     "RandomIdentifiers",

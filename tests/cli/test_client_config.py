@@ -71,6 +71,24 @@ def test_administrators_get_what_they_distribute(file: Path) -> None:
     )
 
 
+def test_a_client_can_launch_the_sidecar_itself(file: Path) -> None:
+    for client, table in (("claude-desktop", "mcpServers"), ("claude-code", "mcpServers"), ("vscode", "servers")):
+        entry = printed(client, "--stdio")[table]["mongodb"]
+        assert entry["args"][-1] == "stdio"
+        assert Path(entry["command"]).is_absolute()
+        assert entry["env"] == {"SIDECAR_CONFIG": str(file)}
+
+
+def test_launching_is_for_one_machine_with_a_settings_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("claude-code", "--stdio", "--managed").exit_code == 2
+    monkeypatch.delenv("SIDECAR_CONFIG")
+    monkeypatch.setenv("SIDECAR_RESOURCE_URL", URL)
+    monkeypatch.setenv("SIDECAR_ISSUERS", '[{"issuer": "https://idp.corp.example"}]')
+    monkeypatch.setenv("SIDECAR_SERVERS", '[{"name": "s", "url": "http://127.0.0.1:1/mcp"}]')
+    assert run("claude-code", "--stdio").exit_code == 2
+    assert run("claude-code").exit_code == 0
+
+
 def test_what_nobody_manages_is_wrong_usage(file: Path) -> None:
     assert run("inspector", "--managed").exit_code == 2
 

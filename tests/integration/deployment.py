@@ -234,6 +234,12 @@ algorithms = ["ES256"]
 """
 
 
+def settings_of(deployment: Deployment, extra: str, policies: Path) -> str:
+    """The settings of a deployment with both servers, whose messages are recorded."""
+    servers = _servers(deployment, "", record=True, wrapper=(), urls={})
+    return _settings(deployment, f"{extra}\n{_signer(deployment.folder, 'leeway_s = 0')}", servers, policies)
+
+
 def _settings(deployment: Deployment, extra: str, servers: str, policies: Path) -> str:
     return f"""
 listen = "127.0.0.1:{deployment.port}"
