@@ -72,6 +72,7 @@ _UTF8: Final = {("charset", "utf-8"), ("charset", "utf8")}
 _PARAMETER: Final = re.compile(rf"({_NAME})=({_VALUE})", re.ASCII)
 _ELEMENT: Final = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*+")++')
 """One element of a list: what stands between commas that are not quoted (RFC 9110 section 5.6.1)."""
+_PARAMETER_HEADER: Final = re.compile(rf"{re.escape(mcp_mirrored.PARAMETER_PREFIX)}{_NAME}", re.ASCII)
 _QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?", re.ASCII)
 """RFC 9110 section 12.4.2."""
 
@@ -130,6 +131,12 @@ def mirrored(headers: Headers) -> MirroredHeaders:
             if name.startswith(mcp_mirrored.PARAMETER_PREFIX)
         ),
     )
+
+
+def requested_parameters(headers: Headers) -> list[str]:
+    """Return which headers that repeat arguments a page wants to send; their names depend on the tool (Fetch, CORS)."""
+    wanted = headers.get("Access-Control-Request-Headers", "")[:MAX_ACCEPT_CHARACTERS].lower().split(",")
+    return [name for one in wanted if _PARAMETER_HEADER.fullmatch(name := one.strip(" \t"))]
 
 
 def check_host(headers: Headers, allowed: Collection[str]) -> None:

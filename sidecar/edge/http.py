@@ -231,7 +231,9 @@ class _Edge:
             status=204,
             headers={
                 "Access-Control-Allow-Methods": ", ".join(self._handlers),
-                "Access-Control-Allow-Headers": ", ".join(_PAGE_SENDS),
+                "Access-Control-Allow-Headers": ", ".join(
+                    (*_PAGE_SENDS, *admission.requested_parameters(request.headers))
+                ),
                 "Access-Control-Max-Age": "600",
             },
         )

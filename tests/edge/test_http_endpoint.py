@@ -485,6 +485,20 @@ class TestPages:
         assert "*" not in str(answer.headers)
         assert "access-control-allow-credentials" not in answer.headers
 
+    async def test_a_page_may_send_the_headers_that_repeat_arguments_and_no_others(
+        self, open_to_a_page: Endpoint
+    ) -> None:
+        answer = await open_to_a_page.ask(
+            "OPTIONS",
+            Origin=PAGE,
+            Authorization=None,
+            Access_Control_Request_Method="POST",
+            Access_Control_Request_Headers="Mcp-Param-Region, x-evil,mcp-param-zone, mcp-param-, mcp-param-a b, *",
+        )
+        allowed = answer.headers["access-control-allow-headers"].lower().split(", ")
+        assert [name for name in allowed if "param" in name] == ["mcp-param-region", "mcp-param-zone"]
+        assert not {"x-evil", "*"} & {*allowed}
+
     async def test_answers_and_refusals_can_be_read_by_the_page(self, open_to_a_page: Endpoint) -> None:
         opened = await open_to_a_page.ask(body=encoded(INITIALIZE), Origin=PAGE)
         refused = await open_to_a_page.ask(body=encoded(PING), Origin=PAGE, Authorization=None)

@@ -18,7 +18,9 @@ import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.audit.chain import verify
+from sidecar.commands import pinning
 from sidecar.commands.catalog import CATALOG
+from sidecar.commands.generic import GenericTool
 from sidecar.commands.tool_groups import ToolGroup
 from sidecar.enforcement import Accepted, Caller, EnforcementPoint, EnforcementRules, Exchange, Ports, Refused
 from sidecar.errors import (
@@ -42,6 +44,7 @@ from sidecar.errors import (
 )
 from sidecar.faults import TokenFault
 from sidecar.mcp import methods
+from sidecar.mcp.mirrored import MirroredHeaders
 from sidecar.mcp.session import Sessions
 from sidecar.model import (
     Actor,
@@ -206,6 +209,7 @@ class World:
             server_version="0",
             audit_required=staged.get("required", True),
             tool_groups=staged.get("tool_groups", {}),
+            generic_tools=staged.get("generic_tools", {}),
         )
         self.pep = EnforcementPoint(ports, rules, Sessions(100, 100, 3600))
 
@@ -801,3 +805,45 @@ async def test_other_ways_to_a_call_lead_nowhere(world, message):
     assert reply.error is not None
     assert one.upstream.permits == []
     assert [event for event, *_ in one.told()] == [REFUSED]
+
+
+# --- headers that repeat arguments (MCP 2026-07-28) -------------------------------------------------------------------
+
+REPORT: JsonObject = {
+    "name": "run-report",
+    "inputSchema": {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}},
+}
+MIRRORED_ARGUMENTS = {
+    "as the body has it": ({"region": "eu"}, (("region", "eu"),), True),
+    "encoded": ({"region": "eu"}, (("region", "=?base64?ZXU=?="),), True),
+    "of an argument that is not there": ({}, (), True),
+    "of no argument of the tool": ({"region": "eu"}, (("region", "eu"), ("database", "hr")), True),
+    "another one": ({"region": "us"}, (("region", "eu"),), False),
+    "missing": ({"region": "eu"}, (), False),
+    "without its argument": ({}, (("region", "eu"),), False),
+    "twice": ({"region": "eu"}, (("region", "eu"), ("region", "eu")), False),
+    "malformed": ({"region": "eu"}, (("region", "=?base64?ZXU?="),), False),
+}
+
+
+@pytest.mark.parametrize("title", MIRRORED_ARGUMENTS)
+async def test_a_call_whose_headers_repeat_other_arguments_is_not_forwarded(world, offered, title):
+    arguments, parameters, fine = MIRRORED_ARGUMENTS[title]
+    tool = GenericTool(name="run-report", pin=pinning.fingerprint(REPORT))
+    one = world(decide=says(ALLOW), generic_tools={"demo-ro": {"run-report": tool}})
+    one.upstream.offered = (*offered, REPORT)
+    meta = {f"io.modelcontextprotocol/{key}": value for key, value in ENVELOPE.items()}
+    exchange = Exchange(
+        transport="http",
+        client_ip="127.0.0.1",
+        protocol="2026-07-28",
+        mirrored=MirroredHeaders(method="tools/call", name="run-report", parameters=parameters),
+    )
+    sent = json.dumps(call({"name": "run-report", "arguments": arguments, "_meta": meta})).encode()
+    reply = await one.pep.enforce(sent, exchange, one.caller(ANALYST))
+    assert code(reply) == ("ok" if fine else "-32020")
+    assert len(one.upstream.permits) == fine
+    assert [kind for kind, _, error in one.told() if error == "header_mismatch"] == ([] if fine else ["refusal"])
+
+
+ENVELOPE: dict[str, Any] = {"protocolVersion": "2026-07-28", "clientCapabilities": {}}
