@@ -17,6 +17,7 @@ from sidecar.commands.tool_groups import ToolGroup, groups_off
 from sidecar.errors import UpstreamRefused, UpstreamUnreachable
 from sidecar.upstream.environment import mongodb_environment
 from sidecar.upstream.process import StdioUpstream
+from sidecar.upstream.renewal import Renewal
 from tests.patience import HANG_S
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
@@ -166,3 +167,42 @@ async def test_a_child_has_exactly_the_tools_of_the_groups_that_are_on(database,
         name for name in there if not name.startswith("atlas-local")
     }
     assert live <= there
+
+
+async def test_a_new_connection_string_takes_over_under_load_and_no_call_fails(
+    database, mcp_server_command, permit, database_name, tmp_path, until
+):
+    secret = tmp_path / "uri"
+    secret.write_text(database)
+
+    def environment() -> dict[str, str]:
+        return mongodb_environment(secret.read_text(), read_only=False)
+
+    renewal = Renewal(environment=environment, files=[secret], look_s=0.1)
+    upstream = StdioUpstream("double", mcp_server_command, environment(), timeout_s=HANG_S, renewal=renewal)
+    await upstream.start()
+    answered, going = [], True
+
+    async def load() -> None:
+        while going:
+            target = {"connectionId": "preconfigured", "database": database_name, "collection": "c"}
+            answered.append(await upstream.forward(permit("count", **target)))
+
+    try:
+        workers = [asyncio.create_task(load()) for _ in range(4)]
+        old = upstream.pid or 0
+        await until(lambda: len(answered) > 20, HANG_S)
+        beside = tmp_path / "beside"
+        separator = "&" if "?" in database else "?"
+        beside.write_text(f"{database}{separator}appName=renewed")
+        beside.replace(secret)
+        await until(lambda: upstream.pid not in {old, None}, HANG_S)
+        before = len(answered)
+        await until(lambda: len(answered) > before + 20, HANG_S)
+        going = False
+        await asyncio.gather(*workers)
+        assert not [answer for answer in answered if answer.failed]
+        await until(lambda: not psutil.pid_exists(old), HANG_S)
+    finally:
+        going = False
+        await upstream.stop()
