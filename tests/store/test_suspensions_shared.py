@@ -259,6 +259,35 @@ async def test_a_store_that_is_away_at_the_start_is_read_when_it_comes(database:
                 assert here.names() == {"ann"}
 
 
+async def test_a_defect_in_what_follows_refuses_everybody_and_is_tried_again(database: str, database_name: str) -> None:
+    states: list[bool] = []
+    faults = 2
+
+    async with two(database, database_name) as (here, there):
+        await here.kept.load()
+        await here.suspend(ANN)
+
+        def changed(added: Collection[Suspension], gone: Collection[CallerName]) -> None:
+            nonlocal faults
+            if faults:
+                faults -= 1
+                raise RuntimeError("staged")
+            there.changed(added, gone)
+
+        def known(now: bool) -> None:
+            states.append(now)
+            there.table.set_known(now)
+
+        task = asyncio.create_task(there.kept.follow(changed, known))
+        try:
+            await until(lambda: there.table.known, "it can read")
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+        assert states[:3] == [False, False, True]
+        assert there.names() == {"ann"}, "what was read and not taken up is told again"
+
+
 async def test_a_view_is_good_for_as_long_as_it_says_and_no_longer(database: str, database_name: str) -> None:
     clock = HandClock()
     async with store(database, database_name) as connection:

@@ -135,7 +135,11 @@ class MongoSuspensions:
         listening = asyncio.create_task(self._listen(), name="suspensions: change stream")
         try:
             while True:
-                await self._look(changed)
+                try:
+                    await self._look(changed)
+                except Exception:  # noqa: BLE001 - a defect must refuse everybody, and leave no old view in force
+                    _LOG.exception("the shared suspensions cannot be followed")
+                    self._read_at, self._stored = None, {}
                 known(self._left() > 0)
                 # No later than the moment at which the view is too old.
                 pause = min(LOOK_S, left) if (left := self._left()) > 0 else LOOK_S
