@@ -222,7 +222,7 @@ def _telemetry(config: Settings, stack: AsyncExitStack) -> tuple[OtelMetrics, Ot
     exporter = settings.exporter("METRICS")
     metrics = OtelMetrics(
         methods=methods.KNOWN,
-        tools={*CATALOG, *(tool.name for server in config.servers for tool in server.generic_tools)},
+        tools={*CATALOG, *(key for server in config.servers for key in server.generic_by_name())},
         servers=[server.name for server in config.servers],
         endpoint_configured=bool(exporter.endpoint),
         protocol=exporter.protocol,

@@ -2,18 +2,19 @@
 
 import json
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TextIO
 
 from rich.console import Console
 from rich.table import Table
 
 from sidecar import app
-from sidecar.commands import CATALOG, PinState, derive, pinning, pins
+from sidecar.commands import CATALOG, PinState, derive, generic, pinning, pins
 from sidecar.errors import CallRefused, MessageError, UnknownTool, UpstreamError
 from sidecar.mcp import jsonrpc, tools
 from sidecar.model import JsonObject
 from sidecar.policy import command_document
+from sidecar.ports import Upstream
 from sidecar.printing import escaped
 from sidecar.settings import Settings
 
@@ -63,7 +64,8 @@ async def compare_tools(config: Settings, console: Console) -> bool:
         for name, upstream in (await app.connect_servers(config, stack)).items():
             try:
                 live = await upstream.tools()
-                standings = pinning.compare(live, {tool.name: tool.pin for tool in named[name].values()}).standings
+                own = {tool.name: tool.pin for tool in generic.only_tools(named[name]).values()}
+                standings = pinning.compare(live, own).standings
             except UpstreamError as error:
                 console.print(f"{name}: {error.public}", markup=False)
                 suspicious = True
@@ -78,7 +80,21 @@ async def compare_tools(config: Settings, console: Console) -> bool:
                 shown = tool not in CATALOG and standing is not PinState.ABSENT
                 table.add_row(escaped(tool), standing.value, digests[tool] if shown else "")
             console.print(table)
+            await _show_prompts(name, upstream, console)
     return not suspicious
+
+
+async def _show_prompts(name: str, upstream: Upstream, console: Console) -> None:
+    """Print the digests of a server's prompts, where it has some."""
+    with suppress(UpstreamError):
+        prompts = await upstream.prompts()
+        table = Table(title=f"{name}, prompts", title_justify="left")
+        table.add_column("prompt")
+        table.add_column("sha256, for generic_prompts", overflow="fold")
+        for prompt in prompts:
+            table.add_row(escaped(str(prompt["name"])), _digest(prompt))
+        if prompts:
+            console.print(table)
 
 
 def _digest(tool: JsonObject) -> str:

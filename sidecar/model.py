@@ -396,6 +396,7 @@ class Permit:
 
     server: str
     call: ToolCall
+    method: str = "tools/call"  # of another one, the arguments of ``call`` are the whole parameters
     request_id: str
     audit_id: str
     """The audit record of the intent, already stored."""

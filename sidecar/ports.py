@@ -205,6 +205,14 @@ class Upstream(Protocol):
         """
         ...
 
+    async def prompts(self) -> tuple[JsonObject, ...]:
+        """Return the server's live prompts (``prompts/list``, all pages); asked for each time.
+
+        Raises:
+            UpstreamError: as for ``forward``.
+        """
+        ...
+
     @property
     def healthy(self) -> bool:
         """Whether the server answered the last thing it was asked."""

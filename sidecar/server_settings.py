@@ -7,6 +7,7 @@ from typing import Annotated, Final, Self
 from pydantic import Field, SecretStr, model_validator
 
 from sidecar.commands import CATALOG, GenericTool, GenericTools, ToolGroup, generic
+from sidecar.model import JsonObject, TargetKind
 from sidecar.settings_group import SettingsGroup
 
 ASKED_BY_DEFAULT: Final = frozenset(
@@ -45,18 +46,90 @@ class GenericToolSettings(SettingsGroup):
         if fault := generic.name_fault(self.name):
             msg = f"{self.name!r} {fault}"
             raise ValueError(msg)
-        for pointer in self.policy_arguments:
-            if fault := generic.pointer_fault(pointer):
-                msg = f"policy_arguments: {pointer!r} {fault}"
-                raise ValueError(msg)
-        if len(set(self.policy_arguments)) < len(self.policy_arguments):
-            msg = "policy_arguments names an argument twice"
-            raise ValueError(msg)
+        _check_pointers(self.policy_arguments)
         return self
 
     def tool(self) -> GenericTool:
         """Return the tool."""
         return GenericTool(name=self.name, pin=self.sha256, pointers=self.policy_arguments)
+
+
+class GenericPromptSettings(SettingsGroup):
+    """A prompt of a server."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")
+    """Its exact name."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """The digest of what clients are shown of it, as `mcp-sidecar inspect --tools` prints it."""
+    policy_arguments: tuple[str, ...] = Field(default=(), max_length=generic.MAX_POINTERS)
+    """JSON pointers to the arguments that policies see, as for tools."""
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        _check_pointers(self.policy_arguments)
+        return self
+
+    def prompt(self) -> GenericTool:
+        """Return the prompt."""
+        return GenericTool(name=self.name, pin=self.sha256, pointers=self.policy_arguments, kind=TargetKind.PROMPT)
+
+
+class GenericResourceSettings(SettingsGroup):
+    """A resource of a server, or several by a template of their URIs."""
+
+    uri: str
+    """Its URI, or a template with variables such as `{id}` (RFC 6570 level 1). A variable stands for letters, digits
+    and `-._~`. Not `exported-data:`, whose resources belong to the callers that made them."""
+    name: str = Field(min_length=1, max_length=128)
+    """What lists call it."""
+    description: str = Field(default="", max_length=1024)
+    """What lists say of it; nothing that the server says is shown."""
+    mime_type: str = Field(default="", max_length=128)
+    """What lists say that it is."""
+    policy_arguments: tuple[str, ...] = Field(default=(), max_length=generic.MAX_POINTERS)
+    """The variables of the template that policies see, as JSON pointers: `/id`."""
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        try:
+            template = generic.uri_template(self.uri)
+        except ValueError as error:
+            msg = f"{self.uri!r} {error}"
+            raise ValueError(msg) from None
+        if self.uri.startswith("exported-data:"):
+            msg = "exported-data: is for exports, which need no setting but the tool group"
+            raise ValueError(msg)
+        _check_pointers(self.policy_arguments)
+        names = set() if template is None else set(template.groupindex)
+        if unknown := [one for one in self.policy_arguments if one.removeprefix("/") not in names]:
+            msg = f"policy_arguments: {unknown[0]!r} is no variable of the template"
+            raise ValueError(msg)
+        return self
+
+    def resource(self) -> GenericTool:
+        """Return the resource."""
+        template = generic.uri_template(self.uri)
+        shown: JsonObject = {"uri" if template is None else "uriTemplate": self.uri, "name": self.name}
+        shown |= {"description": self.description} if self.description else {}
+        shown |= {"mimeType": self.mime_type} if self.mime_type else {}
+        return GenericTool(
+            name=self.uri,
+            pin="",
+            pointers=self.policy_arguments,
+            kind=TargetKind.RESOURCE,
+            shown=shown,
+            template=template,
+        )
+
+
+def _check_pointers(pointers: tuple[str, ...]) -> None:
+    for pointer in pointers:
+        if fault := generic.pointer_fault(pointer):
+            msg = f"policy_arguments: {pointer!r} {fault}"
+            raise ValueError(msg)
+    if len(set(pointers)) < len(pointers):
+        msg = "policy_arguments names an argument twice"
+        raise ValueError(msg)
 
 
 class Server(SettingsGroup):
@@ -95,6 +168,11 @@ class Server(SettingsGroup):
     generic_tools: tuple[GenericToolSettings, ...] = Field(default=(), max_length=256)
     """Tools of this server that are outside of the catalog. Each call is one access of kind `execute` with the tool's
     name as its target, which nobody has until policy grants it ([generic tools](../generic-tools.md))."""
+    generic_prompts: tuple[GenericPromptSettings, ...] = Field(default=(), max_length=256)
+    """Prompts of this server; each use is one access of kind `execute` with the target kind `prompt`."""
+    generic_resources: tuple[GenericResourceSettings, ...] = Field(default=(), max_length=256)
+    """Resources of this server; each read is one access of kind `execute` with the target kind `resource`, and its URI
+    as it stands here."""
     environment_file: Path | None = None
     """A file of lines `NAME=value`, further environment of the child of `command`, such as for Kerberos or a proxy.
     [deploy.md](../deploy.md) lists the names; any other is refused."""
@@ -161,15 +239,20 @@ class Server(SettingsGroup):
 
     @model_validator(mode="after")
     def _named_once(self) -> Self:
-        names = [tool.name for tool in self.generic_tools]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            msg = f"generic_tools: {', '.join(twice)} occurs twice"
+        keys = [one.key for one in self._generic()]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            msg = f"generic_tools, generic_prompts, generic_resources: {', '.join(twice)} occurs twice"
             raise ValueError(msg)
         return self
 
+    def _generic(self) -> list[GenericTool]:
+        named = [tool.tool() for tool in self.generic_tools]
+        named += [prompt.prompt() for prompt in self.generic_prompts]
+        return named + [resource.resource() for resource in self.generic_resources]
+
     def generic_by_name(self) -> GenericTools:
-        """Return the tools outside of the catalog by name."""
-        return {tool.name: tool.tool() for tool in self.generic_tools}
+        """Return the tools, prompts and resources outside of the catalog by what they go by."""
+        return {one.key: one for one in self._generic()}
 
     def asks_for(self, tool: str, stages: Collection[str] = ()) -> bool:
         """Whether the child would ask for a confirmation of a call; what a server behind `url` does is not known.

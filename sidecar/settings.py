@@ -291,9 +291,9 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         check_together(self.issuers, self.scopes)
         shown: dict[str, frozenset[str]] = {}
-        for tool in (tool for server in self.servers for tool in server.generic_tools):
-            if shown.setdefault(tool.name, frozenset(tool.policy_arguments)) != frozenset(tool.policy_arguments):
-                msg = f"generic_tools: policy_arguments of {tool.name} must be the same on every server"
+        for key, one in (pair for server in self.servers for pair in server.generic_by_name().items()):
+            if shown.setdefault(key, frozenset(one.pointers)) != frozenset(one.pointers):
+                msg = f"policy_arguments of {key} must be the same on every server"
                 raise ValueError(msg)
         return self
 

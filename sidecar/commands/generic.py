@@ -9,7 +9,7 @@ Source: docs/adr/0017.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -34,6 +34,8 @@ MAX_CHARACTERS: Final = 1024
 _PROTOTYPES: Final = frozenset({"__proto__", "constructor", "prototype"})
 """Names under which JavaScript finds what no argument holds."""
 
+_URI: Final = re.compile(r"[a-z][a-z0-9+.-]{0,31}:[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]{1,1024}")
+"""RFC 3986: a scheme in lower case, and characters that URIs have."""
 _SEPARATORS: Final = re.compile(r"[_.-]")
 _NO_SEGMENT: Final = re.compile(r"~(?![01])")
 _WORDS: Final = "a text of at most 1024 characters, a number, true, false or null"
@@ -41,22 +43,32 @@ _WORDS: Final = "a text of at most 1024 characters, a number, true, false or nul
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenericTool:
-    """One tool that settings name."""
+    """One tool that settings name; or a prompt or a resource, of which all of this is true as well."""
 
     name: str
     pin: str
     """SHA-256 over what clients are shown of it (``pinning.fingerprint``)."""
     pointers: tuple[str, ...] = ()
     """The arguments that policy sees."""
+    kind: TargetKind = TargetKind.TOOL
+    shown: JsonObject = field(default_factory=dict)
+    """Of a resource: what lists show of it."""
+    template: re.Pattern[str] | None = None
+    """Of a resource whose URI has variables: the URIs that it is."""
+
+    @property
+    def key(self) -> str:
+        """What it goes by among tools, prompts and resources; no tool has a slash in its name."""
+        return self.name if self.kind is TargetKind.TOOL else f"{self.kind}/{self.name}"
 
     @property
     def target(self) -> Target:
         """What each call of it is about."""
-        return Target(kind=TargetKind.TOOL, id=self.name)
+        return Target(kind=self.kind, id=self.name)
 
 
 GenericTools = Mapping[str, GenericTool]
-"""By name."""
+"""By key, which of a tool is its name."""
 
 NO_GENERIC_TOOLS: Final[GenericTools] = MappingProxyType({})
 
@@ -72,6 +84,26 @@ def name_fault(name: str) -> str:
     if _folded(name) in _CATALOGUED:
         return "is a tool of the catalog, or looks like one; those are derived and need no setting"
     return ""
+
+
+def uri_template(uri: str) -> re.Pattern[str] | None:
+    """Return the URIs that a template with variables is; None where there are no variables.
+
+    A variable is a run of unreserved characters (RFC 3986 section 2.3), so that no two spellings of a URI are the same
+    resource to the server and two to policy.
+
+    Raises:
+        ValueError: it is no absolute URI, or not a template of the simplest form (RFC 6570 level 1).
+    """
+    parts = re.split(r"\{([a-zA-Z][a-zA-Z0-9_]{0,31})\}", uri)
+    fixed, names = parts[::2], parts[1::2]
+    if not _URI.fullmatch("".join(fixed)) or len(set(names)) < len(names):
+        raise ValueError("is not an absolute URI, or a template of one with variables such as {id}")
+    if not names:
+        return None
+    variables = (f"(?P<{name}>(?!\\.{{1,2}}(?:/|$))[A-Za-z0-9._~-]{{1,256}})" for name in names)
+    middle = (f"{variable}{re.escape(text)}" for variable, text in zip(variables, fixed[1:], strict=True))
+    return re.compile("".join([re.escape(fixed[0]), *middle]))
 
 
 def pointer_fault(pointer: str) -> str:
@@ -91,6 +123,11 @@ def everywhere(servers: Iterable[GenericTools]) -> GenericTools:
     return MappingProxyType({name: tool for tools in servers for name, tool in tools.items()})
 
 
+def only_tools(generic: GenericTools) -> GenericTools:
+    """Return what can be called as a tool."""
+    return MappingProxyType({name: one for name, one in generic.items() if one.kind is TargetKind.TOOL})
+
+
 def derive_generic(call: ToolCall, tool: GenericTool) -> Command:
     """Return the one access that a call of the tool is, with the arguments that policy sees.
 
@@ -101,7 +138,7 @@ def derive_generic(call: ToolCall, tool: GenericTool) -> Command:
     found = {pointer: _value(call.arguments, pointer) for pointer in tool.pointers}
     access = Access(kind=AccessKind.EXECUTE, namespace=Namespace(), via="/name", target=tool.target)
     arguments = {pointer: value for pointer, value in found.items() if not isinstance(value, _Absent)}
-    return Command(tool=tool.name, accesses=(access,), arguments=arguments)
+    return Command(tool=tool.key, accesses=(access,), arguments=arguments)
 
 
 class _Absent:

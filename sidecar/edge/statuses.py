@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from sidecar import errors, usage
 from sidecar.edge.stdio import EndingProcess
 from sidecar.errors import MessageError, SidecarError
-from sidecar.mcp import Era
+from sidecar.mcp import Era, ResourceNotFound, UnknownPrompt
 
 
 class Statuses(NamedTuple):
@@ -58,6 +58,8 @@ HTTP_STATUS: Final[dict[type[SidecarError], Statuses]] = {
     # what is not there for this caller; 404 for an unknown method belongs to 2026-07-28 (transports, protocol version)
     errors.MethodRefused: Statuses(handshake=200, stateless=404),
     errors.UnknownTool: both(200),
+    ResourceNotFound: both(200),
+    UnknownPrompt: both(200),
     errors.ToolGroupOff: both(200),
     errors.TooManyCalls: both(200),
     # who is calling (MCP 2025-11-25 authorization, error handling; RFC 6750 section 3.1)

@@ -6,8 +6,7 @@ builds a ``Permit`` (tests/architecture holds that), and an upstream takes nothi
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -15,13 +14,15 @@ from sidecar.commands import databases, derive, generic
 from sidecar.enforcement import refusals, stateless
 from sidecar.enforcement.confirmation import Confirmations
 from sidecar.enforcement.evidence import Evidence, settled, stage_of, without_tool
+from sidecar.enforcement.exports import Exports
 from sidecar.enforcement.limits import CallsUnderWay, CountersInMemory, Limits
 from sidecar.enforcement.livetools import LiveTools
-from sidecar.enforcement.names import ReachableNames
+from sidecar.enforcement.names import ReachableNames, discharged
+from sidecar.enforcement.reply import Answer, Refused, Reply
 from sidecar.enforcement.shadow import Shadow, read_answer
 from sidecar.enforcement.suspensions import Suspensions
 from sidecar.enforcement.tool_lists import EncodedLists
-from sidecar.enforcement.turn import CancelledByClient, EnforcementRules, Flight, Ports, Turn
+from sidecar.enforcement.turn import CancelledByClient, EnforcementRules, Flight, Ports, Turn, Use, still
 from sidecar.enforcement.views import through_views
 from sidecar.enforcement.visibility import Visibility
 from sidecar.errors import (
@@ -33,11 +34,9 @@ from sidecar.errors import (
     InvalidRequest,
     PolicyDenied,
     SidecarError,
-    TokenRejected,
     ToolGroupOff,
     UnknownTool,
     UpstreamError,
-    UpstreamProtocolViolation,
     UpstreamUnreachable,
 )
 from sidecar.identity import CallerName
@@ -50,15 +49,17 @@ from sidecar.model import (
     JsonObject,
     JsonValue,
     Permit,
-    RequestContext,
     ToolCall,
     UpstreamResult,
     VisibleTools,
 )
-from sidecar.obligations import Plan, failed_list, plan, read_names
+from sidecar.obligations import Plan, plan
 from sidecar.policy import document
 from sidecar.ports import PdpAnswer, Question
 from sidecar.usage import LimitReached
+
+KEPT: Final = (DependencyError, CancelledByClient, InsufficientScope, CallerSuspended, LimitReached)
+"""What is answered as it is, also about something that the caller may not see: it says nothing of that."""
 
 READING: Final = frozenset({AccessKind.READ, AccessKind.METADATA})
 """What has no effect, so that it can be cancelled at any time; an export leaves a file."""
@@ -77,15 +78,18 @@ class ToolCalls:
         self._limits = Limits(CountersInMemory() if ports.usage is None else ports.usage, ports.clock, ports.metrics)
         self.confirmations = Confirmations(ports.identifiers, rules.confirm_s)
         self._generic = generic.everywhere(rules.generic_tools.values())
+        self._tools = generic.only_tools(self._generic)
         self._live = LiveTools(ports.upstreams, rules.tool_groups, rules.generic_tools)
         self._lists = EncodedLists(rules.server_version)
+        self.exports = Exports()
+        self.require_pinned, self.unreviewed = self._live.require_pinned, self._live.unreviewed
         self._names = ReachableNames(self._question, step_ns=rules.time_step_ns)
         self._visibility = Visibility(self._question, ports.clock, ports.upstreams, rules.time_step_ns, self._generic)
 
     async def list_tools(self, message: Request, turn: Turn) -> bytes:
         """Answer with the tools that this caller may see, in the server's order (MCP: deterministic order)."""
         tools.check_list_params(message.params)
-        visible = await self._visible(turn)
+        visible = await self.visible(turn)
         shown = self._lists.of(visible, await self._live.pinned(visible.servers), turn.era)
         self._still(turn)
         return jsonrpc.encode_result(message.id, shown)
@@ -116,6 +120,35 @@ class ToolCalls:
                 result = refusals.denial(turn, error, self._rules.server_version)
         return jsonrpc.encode_result(message.id, result)
 
+    async def carry_out(
+        self, message: Request, turn: Turn, call: ToolCall, use: Use, absent: SidecarError | None = None
+    ) -> tuple[Reply, UpstreamResult | None]:
+        """Enforce what is no tool call; return the reply, and the server's answer where there is one.
+
+        The arguments of ``call`` are all that is sent. ``absent`` is what a caller gets who may not see it at all.
+        """
+        turn.call, turn.generic = call, self._generic
+        with self._flying(message.id, turn):
+            try:
+                with self._ports.tracer.step("derive"):
+                    turn.named = turn.command = use.derived()
+                decision = await self._ask(turn.named, turn)
+                todo = plan(decision, "")
+                await use.require(decision.server)
+                await self._limits.admit(decision.limits, turn.identity, call.name, turn.time_ns)
+                permit = await self._commit(call, decision, todo, turn)
+                result = await self._forward(permit, todo, turn)
+                await self._limits.charge(decision.limits, turn.identity, call.name, result)
+            except SidecarError as error:
+                if not turn.committed and absent is not None and await self._unseen(error, turn):
+                    raise absent from error
+                if not turn.committed:
+                    await self._evidence.refusal(turn, error, stage=stage_of(error))
+                else:
+                    self._evidence.tell(turn, error)
+                return Refused.explained(turn.known_conversation.era, error, refusals.challenge(turn, error)), None
+        return Answer(body=jsonrpc.encode_result(message.id, result.result)), result
+
     def cancel(self, session_id: str, request_id: JsonValue) -> None:
         """End a call that the client no longer wants (MCP 2025-11-25, cancellation); an unknown id is nothing."""
         if isinstance(request_id, str | int) and not isinstance(request_id, bool):
@@ -137,14 +170,6 @@ class ToolCalls:
         """Drop the lists of tools that are kept."""
         self._lists.forget()
         self._visibility.forget()
-
-    async def unreviewed(self) -> dict[str, dict[str, str]]:
-        """Return, by server that can be asked, the live tools that are refused because they were not reviewed."""
-        found = {}
-        for name in self._ports.upstreams:
-            with suppress(UpstreamError):
-                found[name] = (await self._live.comparison(name)).suspicious()
-        return found
 
     @contextmanager
     def _flying(self, request_id: RequestId, turn: Turn) -> Iterator[None]:
@@ -179,6 +204,9 @@ class ToolCalls:
         permit = await self._commit(call, decision, todo, turn)
         result = await self._forward(permit, todo, turn)
         await self._limits.charge(decision.limits, turn.identity, call.name, result)
+        if AccessKind.EXPORT in (access.kind for access in command.accesses) and not result.failed:
+            now = self._ports.clock.monotonic()
+            self.exports.note(turn.known_conversation, result.result, command, decision.server, now)
         return result
 
     async def _permissible(self, call: ToolCall, command: Command, turn: Turn) -> tuple[Decision, Plan]:
@@ -203,7 +231,7 @@ class ToolCalls:
 
     def _derive(self, call: ToolCall, turn: Turn) -> Command:
         with self._ports.tracer.step("derive"):
-            turn.named = turn.command = derive(call, self._generic)
+            turn.named = turn.command = derive(call, self._tools)
         return turn.command
 
     async def _ask(self, named: Command, turn: Turn) -> Decision:
@@ -225,7 +253,7 @@ class ToolCalls:
 
     async def _allowed(self, command: Command, turn: Turn) -> Decision:
         request = AccessRequest(
-            identity=turn.identity, method="tools/call", command=command, context=self._context(turn)
+            identity=turn.identity, method=turn.method, command=command, context=turn.context(self._rules.environment)
         )
         question = turn.question = document.decision_document(request, step_ns=self._rules.time_step_ns)
         read = partial(read_answer, accesses=len(command.accesses), servers=self._ports.upstreams.keys())
@@ -277,6 +305,7 @@ class ToolCalls:
         return Permit(
             server=decision.server,
             call=call,
+            method=turn.method,
             request_id=turn.request_id,
             audit_id=audit_id,
             traceparent=turn.span.traceparent,
@@ -286,18 +315,8 @@ class ToolCalls:
         )
 
     def _still(self, turn: Turn) -> None:
-        """Return if the caller was not suspended since the message came.
-
-        Raises:
-            CallerSuspended: it was, or the token was.
-            SuspensionsUnavailable: the suspensions cannot be read.
-        """
-        if turn.flight is not None and turn.flight.suspended:
-            raise CallerSuspended
-        try:
-            self._suspensions.require(turn.identity, turn.session_id)
-        except TokenRejected as error:
-            raise CallerSuspended from error
+        """Return if the caller was not suspended since the message came; raises as ``still`` does."""
+        still(self._suspensions, turn)
 
     def _leave(self, turn: Turn) -> None:
         """Let the call go to its server; it may have waited for its turn there since it was permitted."""
@@ -313,8 +332,10 @@ class ToolCalls:
         result: UpstreamResult | None = None
         failure: SidecarError | None = None
         try:
-            answer = await self._discharged(todo, await self._cancellable(permit, turn), turn)
-            result = stateless.shaped(answer, turn.era, self._rules.server_version)
+            answer = await self._cancellable(permit, turn)
+            if todo.names:
+                answer = await discharged(answer, turn, self._names, turn.context(self._rules.environment))
+            result = stateless.shaped(answer, turn.era, turn.method, self._rules.server_version)
             self._still(turn)
         except SidecarError as error:
             failure = error
@@ -329,26 +350,6 @@ class ToolCalls:
             await settled(asyncio.create_task(self._evidence.outcome(turn, result, failure)))
         self._still(turn)  # the evidence was waited for
         return result
-
-    async def _discharged(self, todo: Plan, answer: UpstreamResult, turn: Turn) -> UpstreamResult:
-        """Do to a result what the allow obliges to; what cannot be done withholds it.
-
-        Raises:
-            UpstreamProtocolViolation: the result has a form that is not known.
-            DecisionUnavailable: it cannot be told what the caller may see.
-        """
-        if not todo.names:
-            return answer
-        if answer.failed:
-            return replace(answer, result=failed_list())
-        if turn.named is None or turn.call is None:
-            raise UpstreamProtocolViolation("a result of no call")
-        database = turn.named.accesses[0].namespace.database
-        listed = read_names(answer.result, turn.call.name, database)
-        shown = await self._names.of(
-            listed.names, turn.identity, self._context(turn), tool=turn.call.name, server=turn.server, database=database
-        )
-        return replace(answer, result=listed.only(shown))
 
     async def _cancellable(self, permit: Permit, turn: Turn) -> UpstreamResult:
         """Forward in a task of its own, so that notifications/cancelled ends the forwarding and nothing else.
@@ -383,28 +384,25 @@ class ToolCalls:
                     raise CancelledByClient from None
                 raise
 
-    async def _visible(self, turn: Turn) -> VisibleTools:
+    async def visible(self, turn: Turn) -> VisibleTools:
         """Ask what this caller may see at all.
 
         Raises:
             DecisionUnavailable: it cannot be told.
         """
-        return await self._visibility.of(turn.identity, self._context(turn))
+        return await self._visibility.of(turn.identity, turn.context(self._rules.environment))
 
     async def _hidden(self, error: SidecarError, turn: Turn) -> bool:
         """Whether the refused tool is not on this caller's list, and so must be answered as unknown."""
-        if isinstance(error, DependencyError | CancelledByClient | InsufficientScope | CallerSuspended | LimitReached):
+        return await self._unseen(error, turn, live=True)
+
+    async def _unseen(self, error: SidecarError, turn: Turn, *, live: bool = False) -> bool:
+        if isinstance(error, KEPT):
             return False
         try:
-            visible = await self._visible(turn)
-            return turn.tool not in visible.tools or not await self._live.offers(turn.tool, visible.servers)
+            visible = await self.visible(turn)
+            if turn.tool not in visible.tools:
+                return True
+            return live and not await self._live.offers(turn.tool, visible.servers)
         except (DecisionUnavailable, UpstreamError):
             return False
-
-    def _context(self, turn: Turn) -> RequestContext:
-        return RequestContext(
-            time_ns=turn.time_ns,
-            client_ip=turn.exchange.client_ip,
-            protocol=turn.conversation.revision if turn.conversation is not None else "",
-            environment=self._rules.environment,
-        )

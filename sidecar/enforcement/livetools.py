@@ -1,6 +1,7 @@
 """The tools that the configured servers offer right now, held against the pins."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -56,7 +57,7 @@ class LiveTools:
         generic: Mapping[str, GenericTools] = _NONE,
     ) -> None:
         self._upstreams = upstreams
-        self._pins = {name: {tool.name: tool.pin for tool in generic.get(name, {}).values()} for name in upstreams}
+        self._pins = {name: {key: one.pin for key, one in generic.get(name, {}).items()} for name in upstreams}
         self._groups = {name: frozenset(groups.get(name, ())) for name in upstreams}
         self._compared: dict[str, _Compared] = {}
 
@@ -133,6 +134,14 @@ class LiveTools:
         compared = self._compared.get(server)
         offered = compared.tools if compared is not None else ()
         return next((one.get("inputSchema") for one in offered if one.get("name") == tool), None)
+
+    async def unreviewed(self) -> dict[str, dict[str, str]]:
+        """Return, by server that can be asked, the live tools that are refused because they were not reviewed."""
+        found = {}
+        for name in self._upstreams:
+            with suppress(UpstreamError):
+                found[name] = (await self.comparison(name)).suspicious()
+        return found
 
     async def offers(self, tool: str, servers: Collection[str]) -> bool:
         """Return whether one of the servers has the tool, reviewed or not.

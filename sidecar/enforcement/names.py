@@ -9,10 +9,12 @@ A name counts as reached only on the server that listed it: the same name on ano
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
+from sidecar.enforcement.turn import Turn
 from sidecar.enforcement.visibility import Ask
-from sidecar.errors import DecisionUnavailable
+from sidecar.errors import DecisionUnavailable, UpstreamProtocolViolation
 from sidecar.faults import PdpFault
 from sidecar.model import (
     Access,
@@ -23,7 +25,9 @@ from sidecar.model import (
     JsonValue,
     Namespace,
     RequestContext,
+    UpstreamResult,
 )
+from sidecar.obligations import failed_list, read_names
 from sidecar.policy import PossibleGrant, decision_document, read_decision, read_residual, residual_document
 from sidecar.ports import Question
 
@@ -56,6 +60,25 @@ _ANY: Final = "x"
 """Stands for what a glob leaves open."""
 
 _VIA: Final = "/name"
+
+
+async def discharged(
+    answer: UpstreamResult, turn: Turn, names: "ReachableNames", context: RequestContext
+) -> UpstreamResult:
+    """Cut a list of names down to those that the caller reaches; what cannot be cut down is withheld.
+
+    Raises:
+        UpstreamProtocolViolation: the result has a form that is not known.
+        DecisionUnavailable: it cannot be told what the caller may see.
+    """
+    if answer.failed:
+        return replace(answer, result=failed_list())
+    if turn.named is None or turn.call is None:
+        raise UpstreamProtocolViolation("a result of no call")
+    tool, database = turn.call.name, turn.named.accesses[0].namespace.database
+    listed = read_names(answer.result, tool, database)
+    shown = await names.of(listed.names, turn.identity, context, tool=tool, server=turn.server, database=database)
+    return replace(answer, result=listed.only(shown))
 
 
 class _Listing:

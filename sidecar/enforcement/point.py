@@ -17,6 +17,7 @@ from sidecar.enforcement.channel import CallChannel
 from sidecar.enforcement.evidence import Evidence, stage_of
 from sidecar.enforcement.handshake import INSTRUCTIONS, Handshake
 from sidecar.enforcement.notices import Notices
+from sidecar.enforcement.offers import Offers
 from sidecar.enforcement.reply import Accepted, Answer, Refused, Reply, Stream, joined
 from sidecar.enforcement.subscriptions import Subscriptions
 from sidecar.enforcement.suspensions import Suspensions
@@ -77,6 +78,7 @@ class EnforcementPoint:
         self._evidence = Evidence(ports, rules)
         self._suspensions = ports.suspensions or Suspensions(ports.clock)
         self._calls = ToolCalls(ports, rules, self._evidence, self._suspensions)
+        self._offers = Offers(ports, rules, self._calls)
         self._notices = Notices(sessions, ports.clock, ports.identifiers)
         self._subscriptions = Subscriptions(self._notices, ports.identifiers, rules.server_version)
         self._answering = Answering(self._notices, rules.stall_s)
@@ -304,9 +306,10 @@ class EnforcementPoint:
                 return Accepted()
             case methods.Treatment.ENFORCE if isinstance(message, Request):
                 with self._in_use(turn):
-                    return Answer(body=await self._calls.call_tool(message, turn))
+                    return await self._used(message, turn)
             case methods.Treatment.FILTER if isinstance(message, Request):
-                return Answer(body=await self._calls.list_tools(message, turn))
+                list_of = self._calls.list_tools if message.method == "tools/list" else self._offers.listed
+                return Answer(body=await list_of(message, turn))
             case methods.Treatment.LOCAL:
                 return self._local(message, turn)
             case _:
@@ -322,6 +325,11 @@ class EnforcementPoint:
         elif method != "initialize":
             turn.conversation = self._handshake.conversation(turn.exchange, turn.known_caller)
         raise message.error
+
+    async def _used(self, message: Request, turn: Turn) -> Reply:
+        if message.method == "tools/call":
+            return Answer(body=await self._calls.call_tool(message, turn))
+        return await self._offers.used(message, turn)
 
     def _in_use(self, turn: Turn) -> AbstractContextManager[None]:
         """Keep a session in use while a call of it is under way, where there is one."""
@@ -342,7 +350,9 @@ class EnforcementPoint:
     def _initialize(self, message: Request, turn: Turn) -> Reply:
         session = self._handshake.initialize(message, turn.known_caller)
         turn.conversation = Conversation.within(session)
-        result = tools.initialize_result(session.revision, self._rules.server_version, INSTRUCTIONS)
+        result = tools.initialize_result(
+            session.revision, self._rules.server_version, INSTRUCTIONS, self._rules.capabilities
+        )
         return Answer(body=jsonrpc.encode_result(message.id, jsonrpc.encode(result)), session_id=session.id)
 
     def _local(self, message: Request | Notification, turn: Turn) -> Reply:
@@ -356,7 +366,9 @@ class EnforcementPoint:
                 self._notices.require_open()
                 return Stream(events=self._subscriptions.listen(wanted, turn.conversation, turn.known_caller))
             if message.method == "server/discover":
-                result = stateless_results.discovered(self._rules.server_version, INSTRUCTIONS)
+                result = stateless_results.discovered(
+                    self._rules.server_version, INSTRUCTIONS, self._rules.capabilities
+                )
             return Answer(body=jsonrpc.encode_result(message.id, result))
         if turn.conversation is not None and message.method == "notifications/initialized":
             self._handshake.initialized(turn.conversation)

@@ -38,8 +38,8 @@ def denial(turn: Turn, error: SidecarError, server_version: str) -> bytes:
     return stateless_results.completed(result, server_version) if turn.era is Era.STATELESS else result
 
 
-def challenge(turn: Turn, error: InsufficientScope) -> bytes:
-    """Return the JSON-RPC error that goes with the challenge of a call that only lacks scopes.
+def challenge(turn: Turn, error: SidecarError) -> bytes:
+    """Return the JSON-RPC error of a refused use that has no tool result, or that goes with a challenge.
 
     Clients that do not sign in again show its message (measured: reference A-09).
     """

@@ -9,7 +9,7 @@ from typing import Self, TypeAlias
 
 from sidecar.enforcement.event_stream import StreamEvent
 from sidecar.errors import SidecarError
-from sidecar.mcp import Era, RequestId, jsonrpc, revision
+from sidecar.mcp import Era, RequestId, ResourceNotFound, UnknownPrompt, jsonrpc, revision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +49,17 @@ class Refused:
     @classmethod
     def of(cls, error: SidecarError, request_id: RequestId | None = None, *, era: Era = Era.HANDSHAKE) -> Self:
         """Refuse in the words of the error's class, so that nothing of the request or a dependency leaks."""
-        data = error.data if isinstance(error, revision.UnsupportedMcpRevision) else None
-        body = jsonrpc.encode_error(request_id, error.code, error.public, data)
+        data = error.data if isinstance(error, revision.UnsupportedMcpRevision | ResourceNotFound) else None
+        # Only the handshake revisions have a code for a resource that is not there (MCP 2026-07-28, resources).
+        absent = isinstance(error, ResourceNotFound) and era is Era.STATELESS
+        code = UnknownPrompt.code if absent else error.code
+        body = jsonrpc.encode_error(request_id, code, error.public, data)
         return cls(error=error, body=body, era=era, addressed=request_id is not None)
+
+    @classmethod
+    def explained(cls, era: Era, error: SidecarError, body: bytes) -> Self:
+        """Refuse in these words, which name the request."""
+        return cls(error=error, body=body, era=era, addressed=True)
 
 
 Reply: TypeAlias = Answer | Accepted | Stream | Refused

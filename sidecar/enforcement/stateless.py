@@ -48,7 +48,7 @@ def unread(exchange: Exchange, caller: Caller) -> Conversation:
     return Conversation(era=Era.STATELESS, revision=told, client_name="", key=caller.identity.key)
 
 
-def shaped(answer: UpstreamResult, era: Era, server_version: str) -> UpstreamResult:
+def shaped(answer: UpstreamResult, era: Era, method: str, server_version: str) -> UpstreamResult:
     """Return a result as the client's revision has it; the server may have answered in another one.
 
     Raises:
@@ -56,4 +56,5 @@ def shaped(answer: UpstreamResult, era: Era, server_version: str) -> UpstreamRes
     """
     if era is Era.HANDSHAKE:
         return answer
-    return replace(answer, result=stateless_results.completed(answer.result, server_version))
+    kept = method == "resources/read"
+    return replace(answer, result=stateless_results.completed(answer.result, server_version, kept=kept))

@@ -1,7 +1,7 @@
 """The values that one message gathers on its way through the enforcement point."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from sidecar.commands import CATALOG, NO_GENERIC_TOOLS, GenericTools, ToolGroup
@@ -9,10 +9,20 @@ from sidecar.enforcement.channel import CallChannel
 from sidecar.enforcement.shadow import Opinion
 from sidecar.enforcement.shared_sessions import SharedSessions
 from sidecar.enforcement.suspensions import Suspensions
-from sidecar.errors import AuditUnavailable, SidecarError
+from sidecar.errors import AuditUnavailable, CallerSuspended, SidecarError, TokenRejected
 from sidecar.identity import CallerName, names_of
 from sidecar.mcp import Conversation, Era, MirroredHeaders, RequestId, revision
-from sidecar.model import Command, Decision, Identity, JsonObject, Tell, ToolCall, UpstreamResult
+from sidecar.model import (
+    Command,
+    Decision,
+    Identity,
+    JsonObject,
+    RequestContext,
+    TargetKind,
+    Tell,
+    ToolCall,
+    UpstreamResult,
+)
 from sidecar.ports import (
     AuditSink,
     Clock,
@@ -120,6 +130,20 @@ class EnforcementRules:
     time_step_ns: int = 1_000_000_000
     """``time_ns`` in questions to policy is truncated to this, so that equal questions are equal."""
 
+    @property
+    def capabilities(self) -> JsonObject:
+        """What is offered besides tools: ``initialize`` and ``server/discover`` say so."""
+        groups = {group for on in self.tool_groups.values() for group in on}
+        kinds = {one.kind for named in self.generic_tools.values() for one in named.values()}
+        found: JsonObject = {}
+        if ToolGroup.EXPORT in groups or TargetKind.RESOURCE in kinds:
+            found["resources"] = {}
+        if TargetKind.PROMPT in kinds:
+            found["prompts"] = {}
+        if kinds & {TargetKind.PROMPT, TargetKind.RESOURCE}:
+            found["completions"] = {}
+        return found
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedBySuspension:
@@ -178,6 +202,16 @@ class Flight:
         if self.task is not None:
             self.task.cancel()
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What differs between the uses of things that are no tools."""
+
+    derived: Callable[[], Command]
+    """Returns what the use would touch."""
+    require: Callable[[str], Awaitable[None]]
+    """Returns where the named server has the thing that was reviewed, and raises where not."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -255,6 +289,23 @@ class Turn:
             raise ValueError(msg)
         return self.caller
 
+    def context(self, environment: str) -> RequestContext:
+        """Return what is true of the request apart from who calls and what for."""
+        return RequestContext(
+            time_ns=self.time_ns,
+            client_ip=self.exchange.client_ip,
+            protocol=self.conversation.revision if self.conversation is not None else "",
+            environment=environment,
+        )
+
+    @property
+    def known_conversation(self) -> Conversation:
+        """The conversation; asking for it before there is one is a bug."""
+        if self.conversation is None:
+            msg = "this turn has no conversation"
+            raise ValueError(msg)
+        return self.conversation
+
     @property
     def identity(self) -> Identity:
         """The caller's."""
@@ -271,3 +322,18 @@ class Turn:
         if self.call is None or not (self.call.name in CATALOG or self.call.name in self.generic):
             return ""
         return self.call.name
+
+
+def still(suspensions: Suspensions, turn: Turn) -> None:
+    """Return if the caller was not suspended since the message came.
+
+    Raises:
+        CallerSuspended: it was, or the token was.
+        SuspensionsUnavailable: the suspensions cannot be read.
+    """
+    if turn.flight is not None and turn.flight.suspended:
+        raise CallerSuspended
+    try:
+        suspensions.require(turn.identity, turn.session_id)
+    except TokenRejected as error:
+        raise CallerSuspended from error

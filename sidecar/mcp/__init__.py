@@ -1,6 +1,6 @@
 """The MCP wire language without I/O: bytes to messages and back, the closed method table, revisions, sessions."""
 
-from sidecar.mcp import denials, jsonrpc, methods, mirrored, revision, stateless_results, tools
+from sidecar.mcp import denials, jsonrpc, methods, mirrored, resources, revision, stateless_results, tools
 from sidecar.mcp.conversation import Conversation
 from sidecar.mcp.ended import MOST_ENDED, EndedSessions
 from sidecar.mcp.envelope import Ends, Envelope, read_envelope
@@ -10,6 +10,7 @@ from sidecar.mcp.lines import LineFraming, OversizeLine
 from sidecar.mcp.methods import Treatment, from_upstream
 from sidecar.mcp.mirrored import MirroredHeaders
 from sidecar.mcp.request_meta import claimed_revision, read_request_meta
+from sidecar.mcp.resources import ResourceNotFound, UnknownPrompt
 from sidecar.mcp.revision import Era, HeaderMismatch, McpRevision
 from sidecar.mcp.session import IdentityKey, Session, Sessions
 from sidecar.mcp.sse import EventDecoder
@@ -36,12 +37,14 @@ __all__ = [
     "OversizeLine",
     "Request",
     "RequestId",
+    "ResourceNotFound",
     "Response",
     "SealedSession",
     "Session",
     "Sessions",
     "Subscription",
     "Treatment",
+    "UnknownPrompt",
     "claimed_revision",
     "denials",
     "from_upstream",
@@ -53,6 +56,7 @@ __all__ = [
     "parse_listen",
     "read_envelope",
     "read_request_meta",
+    "resources",
     "revision",
     "stateless_results",
     "tools",

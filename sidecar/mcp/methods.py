@@ -55,15 +55,15 @@ _REQUESTS: Final[Mapping[str, _ByEra]] = MappingProxyType(
         "ping": _ByEra(Treatment.LOCAL, Treatment.REFUSE),
         "tools/call": _ByEra(Treatment.ENFORCE, Treatment.ENFORCE),
         "tools/list": _ByEra(Treatment.FILTER, Treatment.FILTER),
-        # Exports are read through a tool, so that a policy sees them; configuration and debug resources are not served.
-        "resources/list": _NEITHER,
-        "resources/templates/list": _NEITHER,
-        "resources/read": _NEITHER,
+        # Exports, and what settings name; where there is neither, ``enforcement.offers`` refuses them.
+        "resources/list": _ByEra(Treatment.FILTER, Treatment.FILTER),
+        "resources/templates/list": _ByEra(Treatment.FILTER, Treatment.FILTER),
+        "resources/read": _ByEra(Treatment.ENFORCE, Treatment.ENFORCE),
         "resources/subscribe": _NEITHER,
         "resources/unsubscribe": _NEITHER,
-        "prompts/list": _NEITHER,
-        "prompts/get": _NEITHER,
-        "completion/complete": _NEITHER,
+        "prompts/list": _ByEra(Treatment.FILTER, Treatment.FILTER),
+        "prompts/get": _ByEra(Treatment.ENFORCE, Treatment.ENFORCE),
+        "completion/complete": _ByEra(Treatment.ENFORCE, Treatment.ENFORCE),
         "logging/setLevel": _ByEra(Treatment.LOCAL, Treatment.REFUSE),
         # Tasks (2025-11-25 and the extension of 2026-07-28): a second way to a tool's result.
         "tasks/get": _NEITHER,

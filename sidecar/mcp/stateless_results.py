@@ -27,12 +27,12 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode_raw = msgspec.json.Encoder().encode
 
 
-def discovered(server_version: str, instructions: str) -> bytes:
-    """Return the JSON text of the result of ``server/discover``."""
+def discovered(server_version: str, instructions: str, further: JsonObject | None = None) -> bytes:
+    """Return the JSON text of the result of ``server/discover``; ``further`` capabilities are offered too."""
     return encode(
         {
             "supportedVersions": [*SUPPORTED],
-            "capabilities": capabilities(),
+            "capabilities": capabilities(further),
             "instructions": instructions,
             **_kept(DISCOVERED_TTL_MS),
             **_complete(server_version),
@@ -51,12 +51,17 @@ def ending(server_version: str, meta: JsonObject) -> JsonObject:
     return {"resultType": COMPLETE, "_meta": {SERVER_KEY: server_info(server_version), **meta}}
 
 
-def completed(result: bytes, server_version: str) -> bytes:
+def completed(result: bytes, server_version: str, *, kept: bool = False) -> bytes:
     """Return the result of a call as this revision has it.
 
     What stands in a server's result where this revision has a meaning for it is not passed on: a server that answered
     in an earlier revision did not mean it, and it would make the client ask the user, or call again, in the name of the
     sidecar.
+
+    Args:
+        result: the server's.
+        server_version: the sidecar's.
+        kept: say for how long it may be kept: not at all, for each read is decided by itself.
 
     Raises:
         UpstreamProtocolViolation: it is no JSON object, or says that it is no complete result.
@@ -69,9 +74,10 @@ def completed(result: bytes, server_version: str) -> bytes:
         raise UpstreamProtocolViolation("the result is not a JSON object") from error
     if kind != COMPLETE:
         raise UpstreamProtocolViolation("the result is not a complete one")
-    kept = {name: value for name, value in members.items() if name not in _FOREIGN}
+    passed = {name: value for name, value in members.items() if name not in _FOREIGN}
     own = {SERVER_KEY: msgspec.Raw(encode(server_info(server_version)))}
-    return _encode_raw({**kept, "resultType": COMPLETE, "_meta": {**meta, **own}})
+    hints = _kept(0) if kept else {}
+    return _encode_raw({**passed, **hints, "resultType": COMPLETE, "_meta": {**meta, **own}})
 
 
 def _complete(server_version: str) -> JsonObject:

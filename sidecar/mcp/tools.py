@@ -145,16 +145,18 @@ def server_info(server_version: str) -> JsonObject:
     return {"name": SERVER_NAME, "version": server_version}
 
 
-def capabilities() -> JsonObject:
-    """Return what is offered, in every era: tools, and what a server logs of a call."""
-    return {"tools": {"listChanged": True}, "logging": {}}
+def capabilities(further: JsonObject | None = None) -> JsonObject:
+    """Return what is offered, in every era: tools, what a server logs of a call, and ``further``."""
+    return {"tools": {"listChanged": True}, "logging": {}, **(further or {})}
 
 
-def initialize_result(revision: McpRevision, server_version: str, instructions: str | None) -> JsonObject:
+def initialize_result(
+    revision: McpRevision, server_version: str, instructions: str | None, further: JsonObject | None = None
+) -> JsonObject:
     """Return the result of ``initialize``."""
     result: JsonObject = {
         "protocolVersion": revision.value,
-        "capabilities": capabilities(),
+        "capabilities": capabilities(further),
         "serverInfo": server_info(server_version),
     }
     if instructions:

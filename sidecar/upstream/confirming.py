@@ -65,6 +65,10 @@ class ConfirmingUpstream:
         """Return the server's live tools (see ``sidecar.ports.Upstream``)."""
         return await self._plain.tools()
 
+    async def prompts(self) -> tuple[JsonObject, ...]:
+        """Return the server's live prompts (see ``sidecar.ports.Upstream``)."""
+        return await self._plain.prompts()
+
     async def forward(self, permit: Permit) -> UpstreamResult:
         """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``).
 

@@ -35,14 +35,13 @@ from sidecar.upstream.messages import (
     ServerNotification,
     ServerRequest,
     ServerResult,
-    call_params,
+    answered,
     check_initialized,
     decode_message,
     encode_notification,
     encode_reply,
     encode_request,
     initialize_params,
-    read_tool_result,
 )
 from sidecar.upstream.recovery import Recovery
 from sidecar.upstream.redaction import Redactor
@@ -55,7 +54,7 @@ from sidecar.upstream.server_session import (
     check_status,
     request_headers,
 )
-from sidecar.upstream.toollist import ToolList
+from sidecar.upstream.toollist import ToolList, all_prompts
 
 _TOOLS_MAX_AGE_S = 300.0
 """Without a GET stream the server cannot announce a change between calls."""
@@ -95,8 +94,7 @@ class HttpUpstream:
         self._renewed = renewed
         self._obstacle = ""
         """Why the headers could not be read again, as last reported."""
-        self._prefer_stateless = prefer_stateless
-        self._timeout_s = timeout_s
+        self._prefer_stateless, self._timeout_s = prefer_stateless, timeout_s
         self._max_in_flight = max_in_flight
         self._slots = asyncio.Semaphore(max_in_flight)
         self._log = logging.getLogger(f"sidecar.upstream.{name}")
@@ -160,11 +158,15 @@ class HttpUpstream:
         """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``)."""
         if permit.server != self._name:
             raise UpstreamRefused(f"a permit for server {permit.server!r} cannot be used at {self._name!r}")
-        return read_tool_result(await self._ask("tools/call", call_params(permit), permit.leaving, permit.tell))
+        return await answered(permit, self._ask)
 
     async def tools(self) -> tuple[JsonObject, ...]:
         """Return the server's live tools, all pages, cached for a while (see ``sidecar.ports.Upstream``)."""
         return await self._tools.get(lambda params: self._ask("tools/list", params))
+
+    async def prompts(self) -> tuple[JsonObject, ...]:
+        """Return the server's live prompts, all pages (see ``sidecar.ports.Upstream``)."""
+        return await all_prompts(lambda params: self._ask("prompts/list", params))
 
     async def _ask(
         self, method: str, params: JsonObject, leaving: Callable[[], None] | None = None, tell: Tell | None = None
@@ -211,9 +213,7 @@ class HttpUpstream:
             except ConfigurationError as error:
                 if error.detail != self._obstacle:
                     self._obstacle = error.detail
-                    self._log.error(
-                        "the server %s refuses the headers, and others cannot be had: %s", self._name, error
-                    )
+                    self._log.error("the server %s refuses the headers; others cannot be had: %s", self._name, error)
                 return False
             self._obstacle = ""
             if headers != self._headers:

@@ -9,7 +9,7 @@ cost ``find`` a fifth of its rate (measured).
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ import msgspec
 from sidecar import __version__
 from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused
 from sidecar.mcp import McpRevision
-from sidecar.model import JsonObject, JsonValue, Permit, UpstreamResult
+from sidecar.model import JsonObject, JsonValue, Permit, Tell, UpstreamResult
 
 PROTOCOL_VERSION = McpRevision.V2025_11_25.value
 
@@ -29,6 +29,9 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The longest answer. The server caps documents at 16 MiB (``maxBytesPerQuery``), but sends them twice and escaped."""
 
 METHOD_NOT_FOUND = -32601
+
+_REQUIRED = {"resources/read": "contents", "prompts/get": "messages", "completion/complete": "completion"}
+"""The member without which a result of the method says nothing."""
 
 _MAX_FOREIGN_ID = 256
 _MAX_ERROR_TEXT = 500
@@ -82,11 +85,18 @@ class _ToolsPage(msgspec.Struct, gc=False):
     nextCursor: str | None = None  # noqa: N815 -- the wire's name
 
 
+class _PromptsPage(msgspec.Struct, gc=False):
+    prompts: list[dict[str, msgspec.Raw]]
+    nextCursor: str | None = None  # noqa: N815 -- the wire's name
+
+
+_decode_prompts_page = msgspec.json.Decoder(_PromptsPage).decode
 _decode_envelope = msgspec.json.Decoder(_MessageEnvelope).decode
 _decode_error = msgspec.json.Decoder(_ErrorObject).decode
 _decode_tool_result = msgspec.json.Decoder(_ToolResult).decode
 _decode_counted = msgspec.json.Decoder(_Counted).decode
 _decode_initialized = msgspec.json.Decoder(_Initialized).decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_tools_page = msgspec.json.Decoder(_ToolsPage).decode
 
 
@@ -135,6 +145,9 @@ class MalformedMessage:
     id: int | None = None
 
 
+Ask = Callable[[str, JsonObject, Callable[[], None] | None, Tell | None], Awaitable[bytes]]
+"""Sends one request and returns its result: method, parameters, ``leaving`` and who hears what is said before."""
+
 UpstreamMessage = ServerResult | Refusal | ServerRequest | ServerNotification | MalformedMessage
 
 
@@ -161,6 +174,8 @@ def call_params(permit: Permit) -> JsonObject:
     Nothing else travels in ``_meta`` (law 1: only what was decided on; MCP 2026-07-28 names ``traceparent`` for it).
     """
     params: JsonObject = {"name": permit.call.name, "arguments": permit.call.arguments}
+    if permit.method != "tools/call":
+        params = dict(permit.call.arguments)
     if permit.traceparent is not None:
         params["_meta"] = {"traceparent": permit.traceparent}
     return params
@@ -222,6 +237,28 @@ def read_tool_result(result: bytes) -> UpstreamResult:
     return UpstreamResult(result=result, failed=tool_result.isError, documents=documents)
 
 
+def read_result(method: str, result: bytes) -> UpstreamResult:
+    """Check that ``result`` is one of the method.
+
+    Raises:
+        UpstreamProtocolViolation: it is not.
+    """
+    if method == "tools/call":
+        return read_tool_result(result)
+    try:
+        members = _decode_members(result)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UpstreamProtocolViolation(f"the result of {method} is no object") from error
+    if _REQUIRED.get(method) not in members:
+        raise UpstreamProtocolViolation(f"the result of {method} lacks what it is for")
+    return UpstreamResult(result=result, failed=bytes(members.get("isError", msgspec.Raw())) == b"true")
+
+
+async def answered(permit: Permit, ask: Ask) -> UpstreamResult:
+    """Have exactly what is permitted sent, and return its checked result."""
+    return read_result(permit.method, await ask(permit.method, call_params(permit), permit.leaving, permit.tell))
+
+
 def check_initialized(result: bytes) -> str:
     """Return the negotiated revision of an ``initialize`` result.
 
@@ -253,6 +290,22 @@ def read_tools_page(result: bytes) -> tuple[list[JsonObject], str | None]:
     if not all(isinstance(tool.get("name"), str) and tool["name"] for tool in tools):
         raise UpstreamProtocolViolation("tools/list has a tool without a name")
     return tools, page.nextCursor
+
+
+def read_prompts_page(result: bytes) -> tuple[list[JsonObject], str | None]:
+    """Return the prompts of one ``prompts/list`` page and the cursor of the next.
+
+    Raises:
+        UpstreamProtocolViolation: not such a page, or a prompt without a name.
+    """
+    try:
+        page = _decode_prompts_page(result)
+        prompts = [{key: _value(raw) for key, raw in prompt.items()} for prompt in page.prompts]
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UpstreamProtocolViolation("the answer to prompts/list is not valid") from error
+    if not all(isinstance(prompt.get("name"), str) and prompt["name"] for prompt in prompts):
+        raise UpstreamProtocolViolation("prompts/list has a prompt without a name")
+    return prompts, page.nextCursor
 
 
 def _encode(message: Mapping[str, JsonValue]) -> bytes:

@@ -24,11 +24,11 @@ from sidecar.model import JsonObject, Permit, Tell, UpstreamResult
 from sidecar.system import BackOff, Outage
 from sidecar.upstream.child import AnswerForm, Child
 from sidecar.upstream.environment import check_command, check_environment, child_environment, secrets_of
-from sidecar.upstream.messages import call_params, read_tool_result
+from sidecar.upstream.messages import call_params, read_result
 from sidecar.upstream.redaction import Redactor, Repeats
 from sidecar.upstream.renewal import ChildSource, Renewal
 from sidecar.upstream.spawning import resolved, spawn
-from sidecar.upstream.toollist import ToolList
+from sidecar.upstream.toollist import ToolList, all_prompts
 
 _FIRST_BACKOFF_S = 0.25
 _LONGEST_BACKOFF_S = 30.0
@@ -149,11 +149,17 @@ class StdioUpstream:
         """
         if permit.server != self._name:
             raise UpstreamRefused(f"a permit for server {permit.server!r} cannot be used at {self._name!r}")
-        return read_tool_result(await self._ask("tools/call", call_params(permit), permit.leaving, permit.tell, reply))
+        return read_result(
+            permit.method, await self._ask(permit.method, call_params(permit), permit.leaving, permit.tell, reply)
+        )
 
     async def tools(self) -> tuple[JsonObject, ...]:
         """Return the server's live tools, all pages, cached until they change (see ``sidecar.ports.Upstream``)."""
         return await self._tools.get(lambda params: self._ask("tools/list", params))
+
+    async def prompts(self) -> tuple[JsonObject, ...]:
+        """Return the server's live prompts, all pages, asked for each time (see ``sidecar.ports.Upstream``)."""
+        return await all_prompts(lambda params: self._ask("prompts/list", params))
 
     async def _ask(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from sidecar.errors import UpstreamProtocolViolation
 from sidecar.model import JsonObject
-from sidecar.upstream.messages import read_tools_page
+from sidecar.upstream.messages import read_prompts_page, read_tools_page
 
 _MAX_PAGES = 64
 
@@ -57,7 +57,7 @@ class ToolList:
             if self._tools is not None and clock() - self._fetched_at < self._max_age_s:
                 return self._tools
             generation = self._generation
-            tools = await _all_pages(fetch)
+            tools = await _all_pages(fetch, read_tools_page, "tools/list")
             if generation == self._generation:
                 # A list that changed while it was read is served once and not kept.
                 self._tools = tools
@@ -65,18 +65,33 @@ class ToolList:
             return tools
 
 
-async def _all_pages(fetch: Callable[[JsonObject], Awaitable[bytes]]) -> tuple[JsonObject, ...]:
-    tools: list[JsonObject] = []
+async def all_prompts(fetch: Callable[[JsonObject], Awaitable[bytes]]) -> tuple[JsonObject, ...]:
+    """Return the server's prompts, all pages; ``fetch`` sends ``prompts/list``.
+
+    Raises:
+        UpstreamProtocolViolation: the answer is not a list, has too many pages, or has two prompts of one name.
+        UpstreamError: what ``fetch`` raises.
+    """
+    return await _all_pages(fetch, read_prompts_page, "prompts/list")
+
+
+_Page = tuple[list[JsonObject], str | None]
+
+
+async def _all_pages(
+    fetch: Callable[[JsonObject], Awaitable[bytes]], read: Callable[[bytes], _Page], method: str
+) -> tuple[JsonObject, ...]:
+    entries: list[JsonObject] = []
     params: JsonObject = {}
     for _ in range(_MAX_PAGES):
-        page, cursor = read_tools_page(await fetch(params))
-        tools += page
+        page, cursor = read(await fetch(params))
+        entries += page
         if cursor is None:
             break
         params = {"cursor": cursor}
     else:
-        raise UpstreamProtocolViolation(f"tools/list has more than {_MAX_PAGES} pages")
-    names = [tool["name"] for tool in tools]
+        raise UpstreamProtocolViolation(f"{method} has more than {_MAX_PAGES} pages")
+    names = [entry["name"] for entry in entries]
     if len(set(map(str, names))) != len(names):
-        raise UpstreamProtocolViolation("tools/list names a tool twice")
-    return tuple(tools)
+        raise UpstreamProtocolViolation(f"{method} has one name twice")
+    return tuple(entries)

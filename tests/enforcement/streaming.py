@@ -56,6 +56,9 @@ class ScriptedServer:
         result = json.dumps({"content": [{"type": "text", "text": text}]}).encode()
         return UpstreamResult(result=result, failed=False, documents=1)
 
+    async def prompts(self) -> tuple[JsonObject, ...]:
+        return ()
+
     async def tools(self) -> tuple[JsonObject, ...]:
         return self.offered
 

@@ -135,6 +135,9 @@ class StagedUpstream:
         self.reached.set()
         return await self.answer()
 
+    async def prompts(self) -> tuple[JsonObject, ...]:
+        return ()
+
     async def tools(self) -> tuple[JsonObject, ...]:
         if self.tools_fail:
             raise UpstreamUnreachable(CANARY)

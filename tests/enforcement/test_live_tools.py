@@ -33,6 +33,9 @@ class Offering:
     now: tuple[JsonObject, ...]
     healthy: bool = True
 
+    async def prompts(self) -> tuple[JsonObject, ...]:
+        return ()
+
     async def tools(self) -> tuple[JsonObject, ...]:
         return self.now
 

@@ -7,6 +7,13 @@ import sys
 from typing import Any
 
 from mcp.server.mcpserver import MCPServer
+from mcp.types import (
+    Completion,
+    CompletionArgument,
+    CompletionContext,
+    PromptReference,
+    ResourceTemplateReference,
+)
 
 server = MCPServer(name="own-tools", version="1")
 
@@ -28,6 +35,44 @@ def other() -> str:
 def find() -> str:
     """Is called like a tool of the catalog."""
     return "found"
+
+
+@server.prompt()
+def summary(region: str) -> str:
+    """Asks for a summary."""
+    return f"Sum up {region}."
+
+
+@server.prompt()
+def secret() -> str:
+    """Is not named in the settings."""
+    return "secret"
+
+
+@server.resource("reports://{region}/latest")
+def latest(region: str) -> str:
+    """The latest report of a region."""
+    return f"latest of {region}"
+
+
+@server.resource("reports://index")
+def index() -> str:
+    """All reports."""
+    return "index"
+
+
+@server.resource("reports://hidden")
+def hidden() -> str:
+    """Is not named in the settings."""
+    return "hidden"
+
+
+@server.completion()
+async def complete(
+    ref: PromptReference | ResourceTemplateReference, argument: CompletionArgument, context: CompletionContext | None
+) -> Completion:
+    del ref, context
+    return Completion(values=[f"{argument.value}U"], total=1, has_more=False)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,26 @@ grant contains {"id": "reporters-report-the-eu"} if {
 	lib.in_group("reporters")
 	input.command.arguments["/region"] == "EU"
 }
+
+grant contains {"id": "reporters-read-the-eu"} if {
+	input.access.kind == "execute"
+	input.access.target.kind in {"prompt", "resource"}
+	lib.in_group("reporters")
+	input.command.arguments["/region"] == "EU"
+}
+
+grant contains {"id": "reporters-see-the-index"} if {
+	input.access.kind == "execute"
+	input.access.target == {"kind": "resource", "id": "reports://index"}
+	lib.in_group("reporters")
+}
+
+grant contains {"id": "reporters-complete"} if {
+	input.access.kind == "execute"
+	input.access.target == {"kind": "prompt", "id": "summary"}
+	lib.in_group("reporters")
+	input.action.method == "completion/complete"
+}
 """
 
 
@@ -50,7 +70,8 @@ def with_policies(folder: Path) -> Path:
     platform = tables["mcp"]["platform"]
     held = {"owner": "reports", "delegated": [{"kinds": ["execute"], "collections": [""]}], "obligations": []}
     platform["refused_kinds"].remove("execute")
-    platform["deployments"]["demo"]["targets"] = {"tool/report": held}
+    targets = dict.fromkeys(("tool/report", "prompt/summary", "prompt/secret", "resource"), held)
+    platform["deployments"]["demo"]["targets"] = targets
     platform["agents"]["registered"]["claude-desktop"] = {"kinds": ["execute"], "servers": ["*"], "deployments": ["*"]}
     platform["routes"].insert(
         0,
@@ -71,7 +92,8 @@ async def _digests() -> dict[str, str]:
     server = StdioUpstream("own", [sys.executable, str(SERVER)], {"PATH": search_path()}, timeout_s=30)
     await server.start()
     try:
-        return {str(tool["name"]): pinning.fingerprint(tool) for tool in await server.tools()}
+        offered = (*await server.tools(), *await server.prompts())
+        return {str(one["name"]): pinning.fingerprint(one) for one in offered}
     finally:
         await server.stop()
 
@@ -95,7 +117,26 @@ name = "demo-ro"
 command = {json.dumps(command)}
 connection_string = "mongodb://127.0.0.1:1/"
 timeout_ms = 20000
-{tools}"""
+{tools}
+[[servers.generic_prompts]]
+name = "summary"
+sha256 = "{digests["summary"]}"
+policy_arguments = ["/region"]
+
+[[servers.generic_prompts]]
+name = "secret"
+sha256 = "{"0" * 64}"
+
+[[servers.generic_resources]]
+uri = "reports://{{region}}/latest"
+name = "latest report"
+policy_arguments = ["/region"]
+
+[[servers.generic_resources]]
+uri = "reports://index"
+name = "index"
+mime_type = "text/plain"
+"""
 
 
 def deployment_of(folder: Path, *arguments: str) -> Iterator[Deployment]:
@@ -254,3 +295,70 @@ def test_policy_show_and_policy_who_name_the_tool(own):
     assert (row["grant"], row["kinds"], row["groups"]) == ("reporters-report-the-eu", ["execute"], [["reporters"]])
     assert run(own, "policy", "who", "tool/reports", policies, "--json")[1]["held"] == []
     assert run(own, "policy", "who", "tools/report", policies, "--json")[0] == 78
+
+
+async def test_prompts_that_are_named_pinned_and_granted_are_offered_and_got(own):
+    async with own.client(REPORTER) as client:
+        assert [prompt.name for prompt in (await client.list_prompts()).prompts] == ["summary"]
+        got = await client.get_prompt("summary", {"region": "EU"})
+        assert got.messages[0].content.text == "Sum up EU."
+        for name, arguments in (("summary", {"region": "US"}), ("summary", {}), ("secret", {}), ("Summary", {})):
+            with pytest.raises(mcp.MCPError):
+                await client.get_prompt(name, arguments)
+    async with own.client(READER) as client:
+        assert (await client.list_prompts()).prompts == []
+        refused = []
+        for name in ("summary", "nothing"):
+            with pytest.raises(mcp.MCPError) as caught:
+                await client.get_prompt(name, {"region": "EU"})
+            refused.append((caught.value.error.code, caught.value.error.message))
+        assert refused[0] == refused[1]
+
+
+async def test_resources_that_are_named_and_granted_are_listed_and_read(own):
+    async with own.client(REPORTER) as client:
+        listed = (await client.list_resources()).resources
+        assert [(str(one.uri), one.name) for one in listed] == [("reports://index", "index")]
+        templates = (await client.list_resource_templates()).resource_templates
+        assert [one.uri_template for one in templates] == ["reports://{region}/latest"]
+        assert (await client.read_resource("reports://index")).contents[0].text == "index"
+        assert (await client.read_resource("reports://EU/latest")).contents[0].text == "latest of EU"
+        for uri in ("reports://US/latest", "reports://%45U/latest", "reports://EU%2Flatest", "reports://eu/latest"):
+            with pytest.raises(mcp.MCPError):
+                await client.read_resource(uri)
+        for uri in ("reports://hidden", "REPORTS://index", "reports://../latest", "file:///etc/passwd"):
+            with pytest.raises(mcp.MCPError, match="not found"):
+                await client.read_resource(uri)
+    async with own.client(READER) as client:
+        assert (await client.list_resources()).resources == []
+        assert (await client.list_resource_templates()).resource_templates == []
+        with pytest.raises(mcp.MCPError, match="not found"):
+            await client.read_resource("reports://index")
+
+
+async def test_a_completion_is_a_use_of_what_it_completes(own):
+    reference = mcp.types.PromptReference(type="ref/prompt", name="summary")
+    async with own.client(REPORTER) as client:
+        completed = await client.complete(reference, {"name": "region", "value": "E"})
+        assert completed.completion.values == ["EU"]
+        template = mcp.types.ResourceTemplateReference(type="ref/resource", uri="reports://{region}/latest")
+        with pytest.raises(mcp.MCPError):
+            await client.complete(template, {"name": "region", "value": "E"})
+    async with own.client(READER) as client:
+        with pytest.raises(mcp.MCPError, match="Unknown prompt"):
+            await client.complete(reference, {"name": "region", "value": "E"})
+
+
+async def test_a_prompt_or_resource_is_no_tool(own):
+    async with own.client(REPORTER) as client:
+        for name in ("prompt/summary", "resource/reports://index"):
+            with pytest.raises(mcp.MCPError, match="Unknown tool"):
+                await client.call_tool(name, {"region": "EU"})
+
+
+async def test_evidence_of_a_read_names_the_resource_and_no_variable(own):
+    async with own.client(REPORTER) as client:
+        await client.read_resource("reports://EU/latest")
+    intent = [one for one in own.records() if one["method"] == "resources/read" and one["event"] == "intent"][-1]
+    assert intent["accesses"][0]["target"] == {"kind": "resource", "id": "reports://{region}/latest"}
+    assert "reports://EU/latest" not in own.audit_file.read_text() + own.log_file.read_text()

@@ -18,6 +18,12 @@ REQUESTS = {
     "tools/list": {H: Treatment.FILTER, S: Treatment.FILTER},
     "server/discover": {S: Treatment.LOCAL},
     "subscriptions/listen": {S: Treatment.LOCAL},
+    "resources/list": {H: Treatment.FILTER, S: Treatment.FILTER},
+    "resources/templates/list": {H: Treatment.FILTER, S: Treatment.FILTER},
+    "resources/read": {H: Treatment.ENFORCE, S: Treatment.ENFORCE},
+    "prompts/list": {H: Treatment.FILTER, S: Treatment.FILTER},
+    "prompts/get": {H: Treatment.ENFORCE, S: Treatment.ENFORCE},
+    "completion/complete": {H: Treatment.ENFORCE, S: Treatment.ENFORCE},
 }
 """What is served, and in which era; everything else is refused."""
 NOTIFICATIONS = {"notifications/initialized": Treatment.LOCAL, "notifications/cancelled": Treatment.LOCAL}

@@ -689,3 +689,38 @@ def test_a_tool_is_named_once_on_a_server_and_alike_on_all():
     assert "the same on every server" in refused(servers=[SERVER | {"generic_tools": [REPORT]}, other])
     alike = other | {"generic_tools": [REPORT | {"sha256": "1" * 64}]}
     assert len(loaded(servers=[SERVER | {"generic_tools": [REPORT]}, alike]).servers) == 2
+
+
+RESOURCE = {"uri": "reports://{region}/latest", "name": "latest"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"uri": "latest"}, "absolute URI"),
+        ({"uri": "Reports://x"}, "absolute URI"),
+        ({"uri": "reports://{a}/{a}"}, "absolute URI"),
+        ({"uri": "reports://{+a}"}, "absolute URI"),
+        ({"uri": "reports://{a"}, "absolute URI"),
+        ({"uri": "reports://a b"}, "absolute URI"),
+        ({"uri": "exported-data://{name}"}, "exported-data"),
+        ({"policy_arguments": ["/id"]}, "no variable"),
+        ({"name": ""}, "name"),
+        ({"text": "x"}, "text"),
+    ],
+)
+def test_a_resource_is_named_by_its_uri_or_a_simple_template(change, said):
+    assert said in refused(servers=[SERVER | {"generic_resources": [RESOURCE | change]}])
+
+
+def test_resources_and_prompts_are_named_beside_tools_and_mixed_up_with_none():
+    prompt = {"name": "report", "sha256": "0" * 64}
+    server = SERVER | {"generic_tools": [REPORT], "generic_prompts": [prompt], "generic_resources": [RESOURCE]}
+    named = loaded(servers=[server]).servers[0].generic_by_name()
+    assert sorted(named) == ["prompt/report", "report", "resource/reports://{region}/latest"]
+    assert "twice" in refused(servers=[SERVER | {"generic_prompts": [prompt, prompt]}])
+    template = named["resource/reports://{region}/latest"].template
+    assert template is not None
+    assert template.fullmatch("reports://EU/latest")
+    for uri in ("reports://E%55/latest", "reports://a/b/latest", "reports:///latest", "reports://../latest"):
+        assert not template.fullmatch(uri)

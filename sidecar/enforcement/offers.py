@@ -1,0 +1,195 @@
+"""Resources, prompts and completions: what a caller is offered of them, and how a use is enforced.
+
+There are two kinds of resources: exports, which belong to the caller that made them, and those that settings name
+(``generic_resources``). Prompts are those that settings name (``generic_prompts``). Each use is a call like that of a
+tool: decided, recorded, forwarded under a permit.
+"""
+
+from typing import Final
+
+from sidecar.commands import GenericTool, GenericTools, generic, pinning
+from sidecar.enforcement.calls import ToolCalls
+from sidecar.enforcement.exports import Export
+from sidecar.enforcement.reply import Refused, Reply
+from sidecar.enforcement.turn import EnforcementRules, Ports, Turn, Use
+from sidecar.errors import (
+    CommandNotDerivable,
+    MethodRefused,
+    SidecarError,
+    UpstreamUnreachable,
+)
+from sidecar.mcp import Era, Request, ResourceNotFound, UnknownPrompt, jsonrpc, resources, stateless_results
+from sidecar.model import Command, JsonObject, TargetKind, ToolCall
+
+_GENERATING: Final = b"still being generated"
+"""What the server says of an export that is not ready (3.0.4, ``exportsManager.js``)."""
+
+
+class Offers:
+    """Lists and uses resources and prompts; it has no state but what ``calls`` has."""
+
+    def __init__(self, ports: Ports, rules: EnforcementRules, calls: ToolCalls) -> None:
+        self._ports = ports
+        self._calls = calls
+        self._rules = rules
+        self._named = generic.everywhere(rules.generic_tools.values())
+
+    async def listed(self, message: Request, turn: Turn) -> bytes:
+        """Answer one of the lists.
+
+        Raises:
+            MethodRefused: nothing of the kind is configured.
+            InvalidParams: a cursor; none is ever issued.
+            DecisionUnavailable: it cannot be told what the caller may see.
+            UpstreamError: no server could be asked.
+        """
+        self._require(message.method)
+        resources.check_list_params(message.params)
+        match message.method:
+            case "resources/list":
+                shown = await self._shown(turn, TargetKind.RESOURCE, "uri")
+                now = self._ports.clock.monotonic()
+                made = [export.entry() for export in self._calls.exports.of(turn.known_conversation, now)]
+                found = resources.listed("resources", [*made, *shown])
+            case "resources/templates/list":
+                shown = await self._shown(turn, TargetKind.RESOURCE, "uriTemplate")
+                found = resources.listed("resourceTemplates", shown)
+            case _:
+                found = resources.listed("prompts", await self._prompts(turn))
+        if turn.era is Era.STATELESS:
+            found = stateless_results.listed(found, self._rules.server_version)
+        return jsonrpc.encode_result(message.id, found)
+
+    async def used(self, message: Request, turn: Turn) -> Reply:
+        """Answer ``resources/read``, ``prompts/get`` or ``completion/complete``.
+
+        Raises:
+            MethodRefused: nothing of the kind is configured.
+            InvalidParams: not the parameters of the method.
+            ResourceNotFound: there is none, or not for this caller.
+            UnknownPrompt: there is none, or not for this caller.
+        """
+        self._require(message.method)
+        match message.method:
+            case "resources/read":
+                return await self._read(message, turn)
+            case "prompts/get":
+                name, arguments = resources.parse_prompt(message.params)
+                return await self._prompt(message, turn, name, arguments)
+            case _:
+                return await self._complete(message, turn)
+
+    def _require(self, method: str) -> None:
+        capability = {"resources": "resources", "prompts": "prompts", "completion": "completions"}
+        if capability.get(method.partition("/")[0], "") not in self._rules.capabilities:
+            raise MethodRefused("nothing of the kind is configured")
+
+    async def _shown(self, turn: Turn, kind: TargetKind, member: str) -> list[JsonObject]:
+        """Return the entries of what settings name and this caller could be granted."""
+        named = [one for one in self._named.values() if one.kind is kind and member in one.shown]
+        if not named:
+            return []
+        visible = await self._calls.visible(turn)
+        there = {key for server in visible.servers for key in self._rules.generic_tools.get(server, {})}
+        return [dict(one.shown) for one in named if one.key in visible.tools and one.key in there]
+
+    async def _prompts(self, turn: Turn) -> list[JsonObject]:
+        visible = await self._calls.visible(turn)
+        found: dict[str, JsonObject] = {}
+        for server in self._ports.upstreams:
+            pins = self._rules.generic_tools.get(server, {})
+            if server in visible.servers and any(one.kind is TargetKind.PROMPT for one in pins.values()):
+                for prompt in await self._live(server):
+                    one = pins.get(f"{TargetKind.PROMPT}/{prompt['name']}")
+                    if one is not None and one.key in visible.tools and _pinned(prompt, one):
+                        found.setdefault(one.name, pinning.shown(prompt))
+        return [*found.values()]
+
+    async def _live(self, server: str) -> tuple[JsonObject, ...]:
+        upstream = self._ports.upstreams.get(server)
+        if upstream is None:
+            raise UpstreamUnreachable
+        return await upstream.prompts()
+
+    async def _read(self, message: Request, turn: Turn) -> Reply:
+        uri = resources.parse_read(message.params)
+        now = self._ports.clock.monotonic()
+        export = self._calls.exports.find(turn.known_conversation, uri, now)
+        if export is not None:
+            return await self._read_export(message, turn, export)
+        resource, variables = _resource(self._named, uri)
+        if resource is None:
+            raise ResourceNotFound(uri)
+        call = ToolCall(name=resource.key, arguments={"uri": uri})
+        return await self._generic(message, turn, call, resource, variables, ResourceNotFound(uri))
+
+    async def _read_export(self, message: Request, turn: Turn, export: Export) -> Reply:
+        """Read an export with the accesses of the call that made it, decided as of now."""
+
+        async def still_there(server: str) -> None:
+            if server != export.server:
+                raise ResourceNotFound(export.uri)
+            await self._calls.require_pinned(server, export.command.tool)
+
+        call = ToolCall(name=export.command.tool, arguments={"uri": export.uri})
+        reply, result = await self._calls.carry_out(message, turn, call, Use(lambda: export.command, still_there))
+        if result is not None and result.failed and _GENERATING not in result.result:
+            self._calls.exports.forget(turn.known_conversation, export)
+            return Refused.of(ResourceNotFound(export.uri), message.id, era=turn.known_conversation.era)
+        return reply
+
+    async def _prompt(self, message: Request, turn: Turn, name: str, arguments: JsonObject) -> Reply:
+        prompt = self._named.get(f"{TargetKind.PROMPT}/{name}")
+        if prompt is None:
+            raise UnknownPrompt
+        call = ToolCall(name=prompt.key, arguments={"name": name, "arguments": arguments})
+        return await self._generic(message, turn, call, prompt, arguments, UnknownPrompt())
+
+    async def _complete(self, message: Request, turn: Turn) -> Reply:
+        kind, name, sent = resources.parse_completion(message.params)
+        absent: SidecarError = UnknownPrompt() if kind == "ref/prompt" else ResourceNotFound(name)
+        key = TargetKind.PROMPT if kind == "ref/prompt" else TargetKind.RESOURCE
+        one = self._named.get(f"{key}/{name}")
+        if one is None:
+            raise absent
+        return await self._generic(message, turn, ToolCall(name=one.key, arguments=sent), one, {}, absent)
+
+    async def _generic(
+        self, message: Request, turn: Turn, call: ToolCall, one: GenericTool, seen: JsonObject, absent: SidecarError
+    ) -> Reply:
+        """Use what settings name; who may not see it gets the answer of what is not there."""
+
+        def derived() -> Command:
+            return generic.derive_generic(ToolCall(name=one.key, arguments=seen), one)
+
+        async def reviewed(server: str) -> None:
+            if one.kind is not TargetKind.PROMPT:
+                return
+            live = [prompt for prompt in await self._live(server) if prompt["name"] == one.name]
+            pin = self._rules.generic_tools.get(server, {}).get(one.key)
+            if not live or pin is None:
+                raise CommandNotDerivable("tool_absent", "The server that serves this call does not offer the prompt.")
+            if not _pinned(live[0], pin):
+                raise CommandNotDerivable("tool_changed", "The prompt is not the one that was reviewed.")
+
+        reply, _ = await self._calls.carry_out(message, turn, call, Use(derived, reviewed), absent)
+        return reply
+
+
+def _pinned(prompt: JsonObject, pin: GenericTool) -> bool:
+    try:
+        return pinning.fingerprint(prompt) == pin.pin
+    except ValueError:
+        return False
+
+
+def _resource(named: GenericTools, uri: str) -> tuple[GenericTool | None, JsonObject]:
+    """Return the resource that settings name and a URI means, with what its template's variables are."""
+    exact = named.get(f"{TargetKind.RESOURCE}/{uri}")
+    if exact is not None and exact.template is None:
+        return exact, {}
+    for one in named.values():
+        found = None if one.template is None else one.template.fullmatch(uri)
+        if found is not None:
+            return one, dict(found.groupdict())
+    return None, {}

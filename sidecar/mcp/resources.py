@@ -1,0 +1,123 @@
+"""Resources, prompts and completions: parameters, lists, and what is answered about something that is not there.
+
+Parameters are read strictly, as those of tools are (``sidecar.mcp.tools``).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sidecar.errors import InvalidParams, SidecarError
+from sidecar.mcp.jsonrpc import encode
+from sidecar.model import JsonObject, JsonValue
+
+MAX_URI_CHARACTERS: Final = 2048
+MAX_NAME_CHARACTERS: Final = 128
+
+
+class ResourceNotFound(SidecarError):
+    """No such resource, or none of this caller's; both are answered alike.
+
+    Args:
+        uri: as the caller wrote it.
+    """
+
+    label = "resource_not_found"
+    public = "Resource not found."
+    code = -32002
+
+    def __init__(self, uri: str) -> None:
+        super().__init__("no such resource, or none of this caller")
+        self.data: JsonObject = {"uri": uri}
+
+
+class UnknownPrompt(SidecarError):
+    """No such prompt, or none that this caller may see; both are answered alike."""
+
+    label = "unknown_prompt"
+    public = "Unknown prompt."
+    code = -32602
+
+
+def check_list_params(params: JsonObject) -> None:
+    """Return if these are parameters of a list.
+
+    Raises:
+        InvalidParams: not of the form, or a cursor; none is ever issued.
+    """
+    _keys(params, "cursor")
+    if params.get("cursor") is not None:
+        raise InvalidParams("a cursor that was never issued")
+
+
+def parse_read(params: JsonObject) -> str:
+    """Return the URI of ``resources/read``.
+
+    Raises:
+        InvalidParams: not of the form.
+    """
+    _keys(params, "uri")
+    return _text(params.get("uri"), MAX_URI_CHARACTERS)
+
+
+def parse_prompt(params: JsonObject) -> tuple[str, JsonObject]:
+    """Return name and arguments of ``prompts/get``; arguments are texts (MCP 2025-11-25, prompts).
+
+    Raises:
+        InvalidParams: not of the form.
+    """
+    _keys(params, "name", "arguments")
+    arguments = _texts(params.get("arguments"))
+    return _text(params.get("name"), MAX_NAME_CHARACTERS), arguments
+
+
+def parse_completion(params: JsonObject) -> tuple[str, str, JsonObject]:
+    """Return what is completed (``ref/prompt`` or ``ref/resource``), its name or URI, and the parameters to send.
+
+    Raises:
+        InvalidParams: not of the form.
+    """
+    _keys(params, "ref", "argument", "context")
+    reference, argument, context = params.get("ref"), params.get("argument"), params.get("context")
+    if not isinstance(reference, dict) or not isinstance(argument, dict):
+        raise InvalidParams("ref and argument are objects")
+    value = argument.get("value")
+    if argument.keys() != {"name", "value"} or not isinstance(value, str):
+        raise InvalidParams("an argument has a name and a value")
+    sent: JsonObject = {"argument": {"name": _text(argument["name"], MAX_NAME_CHARACTERS), "value": value}}
+    if context is not None:
+        if not isinstance(context, dict) or not context.keys() <= {"arguments"}:
+            raise InvalidParams("a context has arguments")
+        sent["context"] = {"arguments": _texts(context.get("arguments"))}
+    match reference:
+        case {"type": "ref/prompt", "name": name, **rest} if rest.keys() <= {"title"}:
+            named = _text(name, MAX_NAME_CHARACTERS)
+            return "ref/prompt", named, {"ref": {"type": "ref/prompt", "name": named}, **sent}
+        case {"type": "ref/resource", "uri": uri, **rest} if not rest:
+            named = _text(uri, MAX_URI_CHARACTERS)
+            return "ref/resource", named, {"ref": {"type": "ref/resource", "uri": named}, **sent}
+        case _:
+            raise InvalidParams("ref is neither a prompt nor a resource")
+
+
+def listed(member: str, entries: Sequence[Mapping[str, JsonValue]]) -> bytes:
+    """Return the JSON text of a list result: all entries, in their order, on one page."""
+    return encode({member: [dict(entry) for entry in entries]})
+
+
+def _keys(params: JsonObject, *known: str) -> None:
+    if not params.keys() <= {"_meta", *known} or not isinstance(params.get("_meta"), dict | None):
+        raise InvalidParams("an unknown key, or a _meta that is no object")
+
+
+def _text(value: JsonValue, longest: int) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= longest:
+        raise InvalidParams(f"a text of 1 to {longest} characters is missing")
+    return value
+
+
+def _texts(value: JsonValue) -> JsonObject:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise InvalidParams("arguments are texts by name")
+    return value

@@ -1,0 +1,113 @@
+"""The table of exports: whose they are, for how long, how many, and under which spellings."""
+
+import json
+
+import pytest
+
+from sidecar.enforcement.exports import KEPT_S, MAX_CALLERS, MAX_OF_CALLER, Exports, normalised
+from sidecar.mcp import Conversation, Era, McpRevision, Session
+from sidecar.model import Access, AccessKind, Command, Namespace
+
+COMMAND = Command(
+    tool="export",
+    accesses=(Access(kind=AccessKind.READ, namespace=Namespace(database="d", collection="c"), via="/name"),),
+)
+
+
+def talk(user: str = "ann", session: str = "s1", agent: str = "desk") -> Conversation:
+    key = ("https://idp.example", user, agent)
+    if not session:
+        return Conversation(era=Era.STATELESS, revision=McpRevision.V2025_11_25, client_name="", key=key)
+    revision = McpRevision.V2025_11_25
+    return Conversation.within(
+        Session(id=session, key=key, revision=revision, client_name="c", initialized=True, last_used=0.0)
+    )
+
+
+def result(*uris: str) -> bytes:
+    links = [{"type": "resource_link", "name": "n.json", "uri": uri} for uri in uris]
+    return json.dumps({"content": [{"type": "text", "text": "exported-data://text.json"}, *links]}).encode()
+
+
+def uri(number: int) -> str:
+    return f"exported-data://{number:024x}.json"
+
+
+def noted(exports: Exports, whose: Conversation, *numbers: int, now: float = 0.0) -> None:
+    for number in numbers:
+        exports.note(whose, result(uri(number)), COMMAND, "ro", now)
+
+
+def test_an_export_is_found_by_the_session_that_made_it_and_no_other():
+    exports = Exports()
+    noted(exports, talk(), 1)
+    found = exports.find(talk(), uri(1), 1.0)
+    assert found is not None
+    assert (found.uri, found.server, found.command) == (uri(1), "ro", COMMAND)
+    for other in (talk("bob"), talk(session="s2"), talk(agent="other"), talk(session="")):
+        assert exports.find(other, uri(1), 1.0) is None
+        assert exports.of(other, 1.0) == ()
+
+
+def test_without_sessions_an_export_is_the_callers_only():
+    exports = Exports()
+    noted(exports, talk(session=""), 1)
+    assert exports.find(talk(session=""), uri(1), 1.0) is not None
+    assert exports.find(talk("bob", session=""), uri(1), 1.0) is None
+    assert exports.find(talk(), uri(1), 1.0) is None
+
+
+def test_an_export_expires_when_the_server_drops_it():
+    exports = Exports()
+    noted(exports, talk(), 1, now=10.0)
+    assert exports.find(talk(), uri(1), 10.0 + KEPT_S - 0.1) is not None
+    assert exports.find(talk(), uri(1), 10.0 + KEPT_S) is None
+
+
+@pytest.mark.parametrize("spelling", [str.upper, lambda text: text.replace("0", "%30"), lambda text: text + "?x=1"])
+def test_only_what_the_server_takes_to_be_the_same_is_the_same(spelling):
+    exports = Exports()
+    noted(exports, talk(), 1)
+    same = normalised(spelling(uri(1))) == normalised(uri(1))
+    assert (exports.find(talk(), spelling(uri(1)), 1.0) is not None) is same
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["config://config", "exported-data://a/b", "exported-data://", "exported-data://a b", "x" * 300, "debug://x"],
+)
+def test_a_link_to_anything_else_is_not_noted(wrong):
+    exports = Exports()
+    exports.note(talk(), result(wrong), COMMAND, "ro", 0.0)
+    exports.note(talk(), b'{"content": 1}', COMMAND, "ro", 0.0)
+    exports.note(talk(), b"[" * 5000, COMMAND, "ro", 0.0)
+    assert exports.of(talk(), 0.0) == ()
+
+
+def test_a_caller_keeps_the_newest_and_takes_no_place_of_others():
+    exports = Exports()
+    noted(exports, talk("bob"), 0)
+    for session in range(40):
+        noted(exports, talk(session=f"s{session}"), *range(session * 10 + 1, session * 10 + 11))
+    kept = [one for session in range(40) for one in exports.of(talk(session=f"s{session}"), 0.0)]
+    assert len(kept) == MAX_OF_CALLER
+    assert kept[-1].uri == uri(400)
+    assert exports.find(talk("bob"), uri(0), 0.0) is not None
+
+
+def test_the_caller_that_was_quiet_for_longest_goes_first():
+    exports = Exports()
+    for number in range(MAX_CALLERS + 1):
+        noted(exports, talk(f"u{number}"), number)
+    assert exports.find(talk("u0"), uri(0), 0.0) is None
+    assert exports.find(talk("u1"), uri(1), 0.0) is not None
+
+
+def test_an_export_that_the_server_has_lost_is_forgotten():
+    exports = Exports()
+    noted(exports, talk(), 1, 2)
+    found = exports.find(talk(), uri(1), 0.0)
+    assert found is not None
+    exports.forget(talk(), found)
+    exports.forget(talk("bob"), found)
+    assert [one.uri for one in exports.of(talk(), 0.0)] == [uri(2)]

@@ -1,0 +1,236 @@
+"""Exports of the real server as resources: each caller sees what the same user, agent and session made, and no more."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+import httpx2
+import mcp
+import msgspec
+import pytest
+
+from sidecar.demo import database as demo_database
+from sidecar.demo.identities import ANALYST, Person
+from tests.integration.deployment import Deployment, deployed
+from tests.integration.test_tool_groups import EXPORT, EXPORTER, with_policies
+
+OTHER_USER = Person(user="erin", agent="claude-desktop", groups=("exporters",), scopes=EXPORTER.scopes)
+OTHER_AGENT = Person(user="eve", agent="another-agent", groups=("exporters",), scopes=EXPORTER.scopes)
+
+
+@pytest.fixture(scope="module")
+def exporting(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("exporting")
+    with deployed(
+        folder,
+        database,
+        of_servers='tool_groups = ["export"]',
+        policies=with_policies(folder),
+    ) as running:
+        asyncio.run(demo_database.seed(running.uri))
+        yield running
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("without")
+    with deployed(folder, database, policies=with_policies(folder)) as running:
+        yield running
+
+
+class Session:
+    """One session that sends exactly what it is told to."""
+
+    def __init__(self, url: str, http: httpx2.AsyncClient) -> None:
+        self._url = url
+        self._http = http
+        self._ids = count(1)
+        self._headers: dict[str, str] = {}
+        self.capabilities: dict[str, Any] = {}
+
+    async def initialize(self) -> None:
+        self._headers = {"Accept": "application/json, text/event-stream"}
+        client = {"name": "test", "version": "1"}
+        asked = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client}
+        message = {"jsonrpc": "2.0", "id": next(self._ids), "method": "initialize", "params": asked}
+        answer = await self._http.post(self._url, json=message, headers=self._headers)
+        self._headers |= {"Mcp-Session-Id": answer.headers["mcp-session-id"], "MCP-Protocol-Version": "2025-11-25"}
+        self.capabilities = answer.json()["result"]["capabilities"]
+
+    async def ask(self, method: str, **params: Any) -> dict[str, Any]:
+        message = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
+        body: dict[str, Any] = (await self._http.post(self._url, json=message, headers=self._headers)).json()
+        return body
+
+    async def end(self) -> None:
+        await self._http.delete(self._url, headers=self._headers)
+
+
+@asynccontextmanager
+async def session(deployment: Deployment, person: Person = EXPORTER) -> AsyncIterator[Session]:
+    headers = {"Authorization": f"Bearer {deployment.token(person)}"}
+    async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
+        client = Session(deployment.url, http)
+        await client.initialize()
+        yield client
+
+
+async def ask(client: Session, method: str, **params: Any) -> dict[str, Any]:
+    return await client.ask(method, **params)
+
+
+async def made(client: Session) -> str:
+    """Export, and return the URI once the file is ready."""
+    result = (await ask(client, "tools/call", name="export", arguments=EXPORT))["result"]
+    assert not result.get("isError"), result
+    uri: str = next(part["uri"] for part in result["content"] if part["type"] == "resource_link")
+    for _ in range(100):
+        read = await ask(client, "resources/read", uri=uri)
+        if "still being generated" not in read["result"]["contents"][0]["text"]:
+            return uri
+        await asyncio.sleep(0.1)
+    raise AssertionError(uri)
+
+
+def resources_read(deployment: Deployment) -> list[str]:
+    """The URIs that were read at the server."""
+    lines = (deployment.folder / "demo-ro.stdin").read_bytes().splitlines()
+    messages = [json.loads(line) for line in lines]  # noqa: TID251 - what we sent ourselves
+    return [message["params"]["uri"] for message in messages if message.get("method") == "resources/read"]
+
+
+async def test_resources_are_offered_where_exports_are_on_and_nowhere_else(exporting, without):
+    for deployment, offered in ((exporting, True), (without, False)):
+        async with session(deployment) as client:
+            assert ("resources" in client.capabilities) is offered
+            for method, params in (
+                ("resources/list", {}),
+                ("resources/templates/list", {}),
+                ("resources/read", {"uri": "exported-data://x.json"}),
+            ):
+                code = (await ask(client, method, **params)).get("error", {}).get("code")
+                assert (code == -32601) is not offered, method
+
+
+async def test_what_a_caller_made_is_listed_and_read_as_often_as_it_is_asked_for(exporting):
+    async with session(exporting) as client:
+        assert (await ask(client, "resources/list"))["result"] == {"resources": []}
+        uri = await made(client)
+        (entry,) = (await ask(client, "resources/list"))["result"]["resources"]
+        assert entry["uri"] == uri
+        assert entry["description"] == "Export of sales.orders."
+        for spelling in (uri, uri.replace("exported-data", "EXPORTED-DATA"), uri.replace(".json", "%2Ejson")):
+            (content,) = (await ask(client, "resources/read", uri=spelling))["result"]["contents"]
+            assert '"region":"EU"' in content["text"].replace(" ", "")
+            assert "US" not in content["text"]
+        assert set(resources_read(exporting)) <= {uri, *resources_read(exporting)[:-3]}
+        assert resources_read(exporting)[-3:] == [uri] * 3
+        assert (await ask(client, "resources/templates/list"))["result"] == {"resourceTemplates": []}
+
+
+@pytest.mark.parametrize(
+    "person", [OTHER_USER, OTHER_AGENT, EXPORTER, ANALYST], ids=["user", "agent", "session", "none"]
+)
+async def test_an_export_of_another_user_agent_or_session_does_not_exist(exporting, person):
+    async with session(exporting) as owner:
+        uri = await made(owner)
+        async with session(exporting, person) as other:
+            before = len(resources_read(exporting))
+            answers = []
+            for asked in (uri, uri.replace("exported-data://", "exported-data://0"), "config://config"):
+                body = await ask(other, "resources/read", uri=asked)
+                assert body["error"].pop("data") == {"uri": asked}
+                answers.append(body["error"])
+            assert answers[0] == answers[1] == answers[2] == {"code": -32002, "message": "Resource not found."}
+            assert (await ask(other, "resources/list"))["result"] == {"resources": []}
+            assert len(resources_read(exporting)) == before
+
+
+async def test_an_export_is_gone_with_its_session(exporting):
+    async with session(exporting) as client:
+        uri = await made(client)
+        await client.end()
+        await client.initialize()
+        assert (await ask(client, "resources/read", uri=uri))["error"]["code"] == -32002
+        assert (await ask(client, "resources/list"))["result"] == {"resources": []}
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *(
+            "exported-data://",
+            "exported-data://*",
+            "exported-data://..%2fx.json",
+            "exported-data:x.json",
+            "debug://mongodb",
+        ),
+        *("config://config", "file:///etc/passwd", "CONFIG://config", "exported-data://%00", " config://config"),
+    ],
+)
+async def test_no_other_resource_of_the_server_can_be_read(exporting, uri):
+    before = len(resources_read(exporting))
+    async with session(exporting) as client:
+        await made(client)
+        made_here = len(resources_read(exporting))
+        assert (await ask(client, "resources/read", uri=uri))["error"]["code"] == -32002
+        assert len(resources_read(exporting)) == made_here > before
+
+
+@pytest.mark.parametrize("params", [{}, {"uri": 1}, {"uri": ""}, {"uri": "x" * 2049}, {"uri": "a:b", "cursor": "x"}])
+async def test_parameters_of_another_form_are_refused(exporting, params):
+    async with session(exporting) as client:
+        assert (await ask(client, "resources/read", **params))["error"]["code"] == -32602
+        assert (await ask(client, "resources/list", cursor="x"))["error"]["code"] == -32602
+
+
+async def test_a_read_is_recorded_with_the_accesses_of_the_export(exporting):
+    async with session(exporting) as client:
+        await made(client)
+    intent, outcome = [one for one in exporting.records() if one["method"] == "resources/read"][-2:]
+    assert (intent["event"], outcome["event"]) == ("intent", "outcome")
+    assert {(one["kind"], one["database"], one["collection"]) for one in intent["accesses"]} == {
+        ("read", "sales", "orders"),
+        ("export", "sales", "orders"),
+    }
+    assert outcome["outcome"]["status"] == "ok"
+
+
+async def test_a_read_is_decided_anew(tmp_path, database):
+    policies = with_policies(tmp_path)
+    with deployed(tmp_path, database, of_servers='tool_groups = ["export"]', policies=policies) as running:
+        async with session(running) as client:
+            uri = await made(client)
+            before = len(resources_read(running))
+            revision = running.records()[-1]["decision"]["revision"]
+            data = policies / "platform/data.json"
+            tables = msgspec.json.decode(data.read_bytes())
+            tables["mcp"]["platform"]["refused_kinds"].append("export")
+            data.write_bytes(msgspec.json.encode(tables))
+            body: dict[str, Any] = {}
+            for _ in range(200):
+                body = await ask(client, "resources/read", uri=uri)
+                if "error" in body:
+                    break
+                before += 1
+                await asyncio.sleep(0.2)
+            assert body["error"]["data"]["mcp-sidecar/decision"]["reasons"][0]["code"] == "kind_refused"
+            assert len(resources_read(running)) == before
+            refusal = running.records()[-1]
+            assert (refusal["event"], refusal["method"]) == ("refusal", "resources/read")
+            assert refusal["decision"]["revision"] != revision
+
+
+async def test_the_official_client_lists_and_reads(exporting):
+    async with exporting.client(EXPORTER) as client:
+        result = await client.call_tool("export", EXPORT)
+        (uri,) = [part.uri for part in result.content if part.type == "resource_link"]
+        assert str(uri) in {str(one.uri) for one in (await client.list_resources()).resources}
+        await asyncio.sleep(1)
+        read = await client.read_resource(uri)
+        assert "EU" in read.contents[0].text
+        with pytest.raises(mcp.MCPError):
+            await client.read_resource("config://config")
