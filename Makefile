@@ -12,7 +12,7 @@ ARGS ?=
 # Test processes. Each starts its own real parts, so more of them than this gains little.
 WORKERS ?= 2
 
-.PHONY: help setup run test check nightly mutants fmt lock jaeger bench bench-policy bench-floods bench-identity bench-against clean
+.PHONY: help setup run test check nightly conformance mutants fmt lock jaeger bench bench-policy bench-floods bench-identity bench-against clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 23
@@ -32,6 +32,9 @@ check: setup ## format, lint, types, import contracts, policies, documents, comp
 
 nightly: setup ## slow and rare checks, deep searches, every mutant; about two hours (ARGS='tests/mcp' for some of its tests)
 	@WORKERS=$(WORKERS) exec scripts/nightly $(ARGS)
+
+conformance: setup ## the official MCP conformance suite, directly and through the sidecar, as one table
+	@exec python -m tests.conformance.run $(ARGS)
 
 mutants: setup ## change every rule of the policies, one at a time: some test has to notice (minutes; ARGS='teams/…/policy.rego')
 	@exec python tools/mutate_policies.py $(ARGS)

@@ -145,10 +145,7 @@ class TargetKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """An Atlas organisation, project or cluster, a local deployment, an outside service, or what settings name.
-
-    ``id`` is what the caller named, or empty for the one that the server is configured for.
-    """
+    """Something of Atlas, a local deployment, a service, or what settings name; an empty ``id`` is the server's own."""
 
     kind: TargetKind
     id: str = ""

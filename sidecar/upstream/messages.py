@@ -145,7 +145,7 @@ class MalformedMessage:
     id: int | None = None
 
 
-Ask = Callable[[str, JsonObject, Callable[[], None] | None, Tell | None], Awaitable[bytes]]
+AskServer = Callable[[str, JsonObject, Callable[[], None] | None, Tell | None], Awaitable[bytes]]
 """Sends one request and returns its result: method, parameters, ``leaving`` and who hears what is said before."""
 
 UpstreamMessage = ServerResult | Refusal | ServerRequest | ServerNotification | MalformedMessage
@@ -254,7 +254,7 @@ def read_result(method: str, result: bytes) -> UpstreamResult:
     return UpstreamResult(result=result, failed=bytes(members.get("isError", msgspec.Raw())) == b"true")
 
 
-async def answered(permit: Permit, ask: Ask) -> UpstreamResult:
+async def answered(permit: Permit, ask: AskServer) -> UpstreamResult:
     """Have exactly what is permitted sent, and return its checked result."""
     return read_result(permit.method, await ask(permit.method, call_params(permit), permit.leaving, permit.tell))
 

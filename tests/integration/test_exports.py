@@ -82,7 +82,7 @@ async def ask(client: Session, method: str, **params: Any) -> dict[str, Any]:
     return await client.ask(method, **params)
 
 
-async def made(client: Session) -> str:
+async def exported_by(client: Session) -> str:
     """Export, and return the URI once the file is ready."""
     result = (await ask(client, "tools/call", name="export", arguments=EXPORT))["result"]
     assert not result.get("isError"), result
@@ -118,7 +118,7 @@ async def test_resources_are_offered_where_exports_are_on_and_nowhere_else(expor
 async def test_what_a_caller_made_is_listed_and_read_as_often_as_it_is_asked_for(exporting):
     async with session(exporting) as client:
         assert (await ask(client, "resources/list"))["result"] == {"resources": []}
-        uri = await made(client)
+        uri = await exported_by(client)
         (entry,) = (await ask(client, "resources/list"))["result"]["resources"]
         assert entry["uri"] == uri
         assert entry["description"] == "Export of sales.orders."
@@ -136,7 +136,7 @@ async def test_what_a_caller_made_is_listed_and_read_as_often_as_it_is_asked_for
 )
 async def test_an_export_of_another_user_agent_or_session_does_not_exist(exporting, person):
     async with session(exporting) as owner:
-        uri = await made(owner)
+        uri = await exported_by(owner)
         async with session(exporting, person) as other:
             before = len(resources_read(exporting))
             answers = []
@@ -151,7 +151,7 @@ async def test_an_export_of_another_user_agent_or_session_does_not_exist(exporti
 
 async def test_an_export_is_gone_with_its_session(exporting):
     async with session(exporting) as client:
-        uri = await made(client)
+        uri = await exported_by(client)
         await client.end()
         await client.initialize()
         assert (await ask(client, "resources/read", uri=uri))["error"]["code"] == -32002
@@ -174,10 +174,10 @@ async def test_an_export_is_gone_with_its_session(exporting):
 async def test_no_other_resource_of_the_server_can_be_read(exporting, uri):
     before = len(resources_read(exporting))
     async with session(exporting) as client:
-        await made(client)
-        made_here = len(resources_read(exporting))
+        await exported_by(client)
+        read_before = len(resources_read(exporting))
         assert (await ask(client, "resources/read", uri=uri))["error"]["code"] == -32002
-        assert len(resources_read(exporting)) == made_here > before
+        assert len(resources_read(exporting)) == read_before > before
 
 
 @pytest.mark.parametrize("params", [{}, {"uri": 1}, {"uri": ""}, {"uri": "x" * 2049}, {"uri": "a:b", "cursor": "x"}])
@@ -189,7 +189,7 @@ async def test_parameters_of_another_form_are_refused(exporting, params):
 
 async def test_a_read_is_recorded_with_the_accesses_of_the_export(exporting):
     async with session(exporting) as client:
-        await made(client)
+        await exported_by(client)
     intent, outcome = [one for one in exporting.records() if one["method"] == "resources/read"][-2:]
     assert (intent["event"], outcome["event"]) == ("intent", "outcome")
     assert {(one["kind"], one["database"], one["collection"]) for one in intent["accesses"]} == {
@@ -203,7 +203,7 @@ async def test_a_read_is_decided_anew(tmp_path, database):
     policies = with_policies(tmp_path)
     with deployed(tmp_path, database, of_servers='tool_groups = ["export"]', policies=policies) as running:
         async with session(running) as client:
-            uri = await made(client)
+            uri = await exported_by(client)
             before = len(resources_read(running))
             revision = running.records()[-1]["decision"]["revision"]
             data = policies / "platform/data.json"

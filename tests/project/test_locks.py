@@ -84,7 +84,7 @@ def test_a_lock_names_no_address(name: str) -> None:
     assert "--index" not in (ROOT / name).read_text()
 
 
-@pytest.mark.parametrize("folder", ["parts", "parts/authorization-server", "parts/clients"])
+@pytest.mark.parametrize("folder", ["parts", "parts/authorization-server", "parts/clients", "parts/conformance"])
 def test_every_npm_package_has_a_hash_and_no_address(folder: str) -> None:
     packages = json.loads((ROOT / folder / "package-lock.json").read_text())["packages"]  # noqa: TID251 - a file of ours
     outside = {name: package for name, package in packages.items() if name}

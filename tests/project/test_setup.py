@@ -164,6 +164,7 @@ def test_the_second_run_has_nothing_to_do_and_says_nothing(complete: Path) -> No
         ("parts/mcp-1.26.lock", "uv venv"),
         ("parts/mcp-1.30.lock", "uv venv"),
         ("parts/clients/package-lock.json", "npm ci"),
+        ("parts/conformance/package-lock.json", "npm ci"),
     ],
 )
 def test_a_changed_lock_file_renews_only_what_is_made_from_it(complete: Path, changed: str, installer: str) -> None:
@@ -207,7 +208,7 @@ def test_a_part_that_fails_is_named_and_tried_again_next_time(complete: Path) ->
     done = setup(complete, str(complete / "bin"))
     assert done.returncode == 1
     assert "no such package" in done.stderr
-    assert done.stderr.endswith("setup failed: npm issuer clients\n")
+    assert done.stderr.endswith("setup failed: npm issuer clients conformance\n")
     install(complete, "npm", NPM)
     assert setup(complete, str(complete / "bin")).returncode == 0
 
