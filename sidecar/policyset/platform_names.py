@@ -54,10 +54,11 @@ def platform_tables(policies: PolicySet) -> dict[str, Any]:
     bundle = f"{PLATFORM[-1]}/"
     for path, content in policies.files:
         if path.startswith(bundle) and path.endswith("/data.json"):
-            document = decode_strictly(content)
+            document: Any = decode_strictly(content)
             for name in reversed(path.removeprefix(bundle).split("/")[:-1]):
                 document = {name: document}
-            _merge(merged, document)
+            if isinstance(document, dict):  # OPA's own check says of anything else what is wrong with it
+                _merge(merged, document)
     tables: Any = merged
     for name in PLATFORM:
         tables = tables.get(name, {}) if isinstance(tables, dict) else {}
