@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
 import psutil
 import pytest
 from pymongo import MongoClient
@@ -200,6 +201,17 @@ def issuer_is(process: psutil.Process) -> bool:
     return any("demo-authorization-server" in word for word in process.cmdline())
 
 
+PAGES = ("http://localhost:6274", "http://127.0.0.1:6274", "http://localhost:6275", "https://evil.test")
+"""Those of the MCP Inspector, and two others."""
+
+
+def may_call(page: str, url: str) -> bool:
+    """Whether a browser lets a page of this origin send JSON to an address (CORS)."""
+    asked = {"Origin": page, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    answer = httpx2.options(url, headers=asked, timeout=30)
+    return answer.is_success and answer.headers.get("Access-Control-Allow-Origin") == page
+
+
 def test_after_the_tour_a_client_that_knows_the_address_only_logs_in_with_what_was_printed(tmp_path):
     policies = policies_on(tmp_path / "copy")
     with subprocess.Popen(
@@ -226,6 +238,8 @@ def test_after_the_tour_a_client_that_knows_the_address_only_logs_in_with_what_w
             browser = [*TYPING, "alice", password]
             found = outcome("Python 2.3.0", {"url": added, "issuer": issuer, "browser": browser})
             assert counted(found) == [{"count": 12}, {"count": 12}]
+            asked = {page: may_call(page, f"{issuer}/reg") for page in PAGES}
+            assert asked == dict(zip(PAGES, (True, True, False, False), strict=True))
         finally:
             process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
