@@ -160,6 +160,9 @@ class Server(SettingsGroup):
     read_only: bool = True
     """Start the child without its writing tools. Also limit the rights of its database user, which decide in the
     end."""
+    processes: int = Field(default=1, ge=1, le=32)
+    """How many children of `command` share the calls. More than one goes with a server that remembers nothing between
+    calls, so not with the tool groups `export` and `connect`."""
     timeout_ms: Milliseconds = 60_000
     """How long a call may take."""
     tool_groups: tuple[ToolGroup, ...] = ()
@@ -222,6 +225,18 @@ class Server(SettingsGroup):
             raise ValueError(msg)
         if unknown := sorted(set(self.confirmation_required_tools or ()) - CATALOG.keys()):
             msg = f"confirmation_required_tools: {', '.join(unknown)} is not a tool of the server"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _of_several_children(self) -> Self:
+        if self.processes == 1:
+            return self
+        if self.url:
+            msg = "processes goes with command; how many there are behind url is not the sidecar's to say"
+            raise ValueError(msg)
+        if kept := sorted({ToolGroup.EXPORT, ToolGroup.CONNECT} & set(self.tool_groups)):
+            msg = f"processes must be 1 with the tool group {kept[0]}, which leaves something in one child"
             raise ValueError(msg)
         return self
 

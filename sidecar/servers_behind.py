@@ -9,7 +9,15 @@ from sidecar import set_up, settings
 from sidecar.errors import ConfigurationError
 from sidecar.model import ToolCall
 from sidecar.server_settings import Server
-from sidecar.upstream import ConfirmingUpstream, HttpUpstream, Renewal, StdioUpstream, mongodb_environment, read_further
+from sidecar.upstream import (
+    ConfirmingUpstream,
+    HttpUpstream,
+    Renewal,
+    StdioPool,
+    StdioUpstream,
+    mongodb_environment,
+    read_further,
+)
 
 
 def connect(entry: Server) -> HttpUpstream | ConfirmingUpstream:
@@ -33,12 +41,13 @@ def connect(entry: Server) -> HttpUpstream | ConfirmingUpstream:
         environment=lambda: _environment(entry),
         files=[file for setting, file in entry.files().items() if file is not None and setting in _OF_THE_CHILD],
     )
-    plain, asking = (
+    asking, *others = (
         StdioUpstream(
-            entry.name, entry.command, _environment(entry), timeout_s=timeout_s, renewal=renewal, asking=asking
+            entry.name, entry.command, _environment(entry), timeout_s=timeout_s, renewal=renewal, asking=number == 0
         )
-        for asking in (False, True)
+        for number in range(1 + entry.processes)
     )
+    plain = others[0] if len(others) == 1 else StdioPool(others)
     return ConfirmingUpstream(
         plain, asking, lambda call: entry.asks_for(call.name, _stages(call)), required=entry.require_confirmation
     )

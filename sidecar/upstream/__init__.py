@@ -4,6 +4,7 @@ from sidecar.upstream.confirming import ConfirmingUpstream
 from sidecar.upstream.database import Databases, doubtful_options, without_credentials
 from sidecar.upstream.environment import mongodb_environment, read_further
 from sidecar.upstream.http import HttpUpstream
+from sidecar.upstream.pool import StdioPool
 from sidecar.upstream.process import StdioUpstream
 from sidecar.upstream.renewal import Renewal
 
@@ -12,6 +13,7 @@ __all__ = [
     "Databases",
     "HttpUpstream",
     "Renewal",
+    "StdioPool",
     "StdioUpstream",
     "doubtful_options",
     "mongodb_environment",

@@ -18,6 +18,7 @@ from typing import Final
 
 from sidecar.errors import NotConfirmed, UpstreamRefused
 from sidecar.model import JsonObject, Permit, ToolCall, UpstreamResult
+from sidecar.upstream.pool import StdioPool
 from sidecar.upstream.process import StdioUpstream
 
 CANCEL: Final[JsonObject] = {"action": "cancel"}
@@ -34,7 +35,7 @@ class ConfirmingUpstream:
     """
 
     def __init__(
-        self, plain: StdioUpstream, asking: StdioUpstream, asks: Callable[[ToolCall], bool], *, required: bool
+        self, plain: StdioUpstream | StdioPool, asking: StdioUpstream, asks: Callable[[ToolCall], bool], *, required: bool
     ) -> None:
         self._plain = plain
         self._asking = asking

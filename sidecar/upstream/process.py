@@ -107,6 +107,11 @@ class StdioUpstream:
         """The process id of the present child."""
         return self._child.pid if self._child is not None else None
 
+    @property
+    def calls(self) -> int:
+        """How many calls are with its children."""
+        return self._busy.total()
+
     def on_tools_changed(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` whenever the tool list may have changed: the server says so, or its child ended."""
         self._tools.on_change(callback)

@@ -467,6 +467,36 @@ def test_programs_are_found_where_the_environment_says():
     assert settings.search_path() == os.environ["PATH"]  # noqa: TID251 - what the product must have read
 
 
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"processes": 0}, "processes"),
+        ({"processes": 33}, "processes"),
+        ({"processes": 2, "tool_groups": ["export"]}, "export"),
+        ({"processes": 2, "tool_groups": ["connect", "assistant"]}, "connect"),
+        ({"processes": 2, "command": [], "connection_string_file": None, "url": "http://127.0.0.1/mcp"}, "command"),
+        ({"stateless": True}, "stateless"),
+    ],
+)
+def test_what_children_or_an_address_cannot_have_is_refused(more, why):
+    with pytest.raises(ConfigurationError, match=why):
+        loaded(servers=[SERVER | more])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"processes": 4},
+        {"processes": 4, "tool_groups": ["assistant"]},
+        {"processes": 1, "tool_groups": ["export", "connect"]},
+        {"command": [], "connection_string_file": None, "url": "http://127.0.0.1/mcp", "stateless": True},
+    ],
+)
+def test_the_near_miss_of_each_is_accepted(more):
+    [server] = loaded(servers=[SERVER | more]).servers
+    assert {name: getattr(server, name) for name in more if name in {"processes", "stateless"}}.items() <= more.items()
+
+
 SHARED = {"suspensions": "mongodb:suspensions", "mongodb": {"uri_file": "/run/secrets/uri"}}
 
 

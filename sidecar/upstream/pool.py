@@ -1,0 +1,133 @@
+"""Several children of one configured server, as one upstream: each call goes to the child with the fewest under way.
+
+Only for servers that remember nothing between calls: what a call leaves in a child (exports, connections of its own)
+could not be found again, so the settings refuse a pool with these groups of tools.
+
+A call goes only to a child whose live tools are those that were looked at: while children are replaced, one may be
+another version, and its tools are compared with the reviewed ones before it gets a call (``tools``).
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from sidecar.errors import UpstreamError, UpstreamUnreachable
+from sidecar.model import JsonObject, Permit, UpstreamResult
+from sidecar.upstream.process import StdioUpstream
+
+_ATTEMPTS: Final = 3
+
+
+class StdioPool:
+    """One configured MongoDB MCP server instance with several processes, as ``sidecar.ports.Upstream``.
+
+    Args:
+        members: the upstreams of single children, all of the same name and started from the same.
+    """
+
+    def __init__(self, members: Sequence[StdioUpstream]) -> None:
+        if not members:
+            raise ValueError("a pool has members")
+        self._members = tuple(members)
+        self._tools: tuple[JsonObject, ...] | None = None
+        self._text = b""
+        self._alike: tuple[StdioUpstream, ...] = ()
+        """Members that have ``_tools``."""
+        self._asked: frozenset[StdioUpstream] = frozenset()
+        """Members that were asked for their tools."""
+        self._changes = 0
+        self._callbacks: list[Callable[[], None]] = []
+        self._turn = asyncio.Lock()
+        for member in self._members:
+            member.on_tools_changed(self._changed)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether some child runs and answered the last thing it was asked in time."""
+        return any(member.healthy for member in self._members)
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process ids of the present children."""
+        return tuple(member.pid for member in self._members if member.pid is not None)
+
+    def on_tools_changed(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever the tool list of a child may have changed."""
+        self._callbacks.append(callback)
+
+    async def start(self) -> None:
+        """Start every child.
+
+        Raises:
+            ConfigurationError: the command cannot be executed.
+            UpstreamError: a child went away, or does not speak MCP; nothing is left running.
+        """
+        results = await asyncio.gather(*(member.start() for member in self._members), return_exceptions=True)
+        if failed := next((result for result in results if result is not None), None):
+            await self.stop()
+            raise failed
+
+    async def stop(self) -> None:
+        """End every child; calls in flight fail. Returns when nothing of them is left."""
+        await asyncio.gather(*(member.stop() for member in self._members))
+
+    async def forward(self, permit: Permit) -> UpstreamResult:
+        """Send exactly the permitted call to one child and return its result (see ``sidecar.ports.Upstream``)."""
+        await self.tools()
+        able = [member for member in self._alike if member.healthy] or self._alike
+        return await min(able, key=_calls).forward(permit)
+
+    async def tools(self) -> tuple[JsonObject, ...]:
+        """Return the live tools that most children have (see ``sidecar.ports.Upstream``)."""
+        if self._tools is None or self._one_came_back():
+            async with self._turn:
+                if self._tools is None or self._one_came_back():
+                    await self._look()
+        if self._tools is None:
+            raise UpstreamUnreachable("the tools of the children changed as they were read")
+        return self._tools
+
+    def _one_came_back(self) -> bool:
+        return any(member.healthy and member not in self._asked for member in self._members)
+
+    async def _look(self) -> None:
+        """Read the tools of every child that answers, and remember which children have those that most have."""
+        for _ in range(_ATTEMPTS):
+            changes = self._changes
+            asked = [member for member in self._members if member.healthy] or list(self._members)
+            found = await asyncio.gather(*(member.tools() for member in asked), return_exceptions=True)
+            if failed := next((one for one in found if isinstance(one, BaseException) and not _is_away(one)), None):
+                raise failed
+            lists = {member: tools for member, tools in zip(asked, found, strict=True) if isinstance(tools, tuple)}
+            if not lists:
+                raise next(error for error in found if isinstance(error, UpstreamError))
+            if changes == self._changes:
+                self._take(lists)
+                self._asked = frozenset(asked)
+                return
+        raise UpstreamUnreachable("the tools of the children kept changing while they were read")
+
+    def _take(self, lists: Mapping[StdioUpstream, tuple[JsonObject, ...]]) -> None:
+        # By their JSON: in Python ``True == 1``, and a tool that changed from one to the other is another tool.
+        texts = {member: msgspec.json.encode(tools) for member, tools in lists.items()}
+        [(most, _)] = Counter(texts.values()).most_common(1)
+        self._alike = tuple(member for member, text in texts.items() if text == most)
+        if self._tools is None or self._text != most:
+            self._tools, self._text = lists[self._alike[0]], most
+
+    def _changed(self) -> None:
+        self._changes += 1
+        self._tools, self._alike = None, ()
+        for callback in self._callbacks:
+            callback()
+
+
+def _calls(member: StdioUpstream) -> int:
+    return member.calls
+
+
+def _is_away(error: BaseException) -> bool:
+    return isinstance(error, UpstreamError)

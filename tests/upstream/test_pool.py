@@ -1,0 +1,121 @@
+"""Several children of one server: who gets a call, and what the end or the change of one child does to the others."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from sidecar.errors import ConfigurationError, UpstreamUnreachable
+from sidecar.upstream.pool import StdioPool
+from sidecar.upstream.process import StdioUpstream
+from tests.starting import start_and_stop
+
+FAULT_SERVER = Path(__file__).with_name("fault_server.py")
+
+
+def member(*options: str, program: Path = FAULT_SERVER, **limits: Any) -> StdioUpstream:
+    command = [sys.executable, str(program), *options]
+    return StdioUpstream("double", command, {}, **{"timeout_s": 10.0, "stop_grace_s": 1.0, **limits})
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[Callable[..., object]]:
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(*members: StdioUpstream) -> StdioPool:
+            one = StdioPool(members or [member() for _ in range(3)])
+            stack.push_async_callback(one.stop)
+            await one.start()
+            return one
+
+        yield start
+
+
+async def pids_of(one: StdioPool, permit, structured, calls: int) -> list[int]:
+    answers = await asyncio.gather(*(one.forward(permit("slow", seconds=0.2)) for _ in range(calls)))
+    return [structured(answer)["pid"] for answer in answers]
+
+
+async def test_calls_at_a_time_are_shared_by_all_children(pool, permit, structured):
+    one = await pool()
+    served = await pids_of(one, permit, structured, 9)
+    assert set(served) == set(one.pids)
+    assert sorted(map(served.count, set(served))) == [3, 3, 3]
+
+
+async def test_a_child_that_ends_takes_only_its_own_calls_and_serves_again(pool, permit, structured, until):
+    one = await pool()
+    await one.tools()
+    held = [asyncio.create_task(one.forward(permit("slow", seconds=1.0))) for _ in range(3)]
+    await asyncio.sleep(0.2)
+    victim = one.pids[0]
+    psutil.Process(victim).kill()
+    results = await asyncio.gather(*held, return_exceptions=True)
+    assert [type(result) for result in results if isinstance(result, BaseException)] == [UpstreamUnreachable]
+    assert one.healthy
+    assert len(set(await pids_of(one, permit, structured, 4))) >= 2, "the others go on at once"
+    await until(lambda: len(one.pids) == 3 and victim not in one.pids)
+    await until(lambda: all(child.healthy for child in one._members))
+    assert set(await pids_of(one, permit, structured, 9)) == set(one.pids)
+
+
+async def test_without_any_child_calls_fail_and_come_back(pool, permit, until):
+    one = await pool(member(ready_wait_s=0.1), member(ready_wait_s=0.1))
+    for pid in one.pids:
+        psutil.Process(pid).kill()
+    await until(lambda: not one.healthy)
+    with pytest.raises(UpstreamUnreachable):
+        await one.forward(permit("echo"))
+    await until(lambda: one.healthy)
+    await one.forward(permit("echo"))
+
+
+async def test_a_child_with_other_tools_than_most_gets_no_call(pool, permit, structured, tmp_path):
+    newer = tmp_path / "newer.py"
+    newer.write_text(FAULT_SERVER.read_text().replace('"inputSchema": {"type": "object"}', '"inputSchema": {"x": 1}'))
+    older = tmp_path / "older.py"
+    older.write_text(
+        FAULT_SERVER.read_text().replace('"inputSchema": {"type": "object"}', '"inputSchema": {"x": True}')
+    )
+    other = member(program=newer)
+    one = await pool(other, member(program=older), member(program=older))
+    [tool] = await one.tools()
+    assert tool["inputSchema"] == {"x": True}
+    assert other.pid not in await pids_of(one, permit, structured, 9)
+
+
+async def test_the_same_list_is_returned_until_one_changes(pool, permit):
+    one = await pool()
+    changed: list[str] = []
+    one.on_tools_changed(lambda: changed.append("changed"))
+    first = await one.tools()
+    assert await one.tools() is first
+    await one.forward(permit("change-tools"))
+    async with asyncio.timeout(20):
+        while not changed:  # noqa: ASYNC110 - a callback of another process's message
+            await asyncio.sleep(0.01)
+    assert len(await one.tools()) == 1, "two of three have what they had"
+
+
+async def test_a_child_that_does_not_start_fails_the_start_and_leaves_nothing():
+    good, bad = member(), member("--exit")
+    with pytest.raises(UpstreamUnreachable):
+        await start_and_stop(StdioPool([good, bad]))
+    assert good.pid is None
+    missing = StdioUpstream("double", ["/nowhere/server"], {}, timeout_s=1.0)
+    with pytest.raises(ConfigurationError):
+        await start_and_stop(StdioPool([missing, member()]))
+    assert not missing.healthy
+
+
+async def test_stopping_leaves_nothing(pool, until):
+    one = await pool()
+    pids = one.pids
+    await one.stop()
+    assert not one.healthy
+    await until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
