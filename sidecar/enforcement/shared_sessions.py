@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sidecar.mcp import EndedSessions, HandleKeys, McpRevision, SealedSession, handle_digest, identity_digest
+from sidecar.mcp import EndedSessions, HandleKeys, McpRevision, SealedSession, Session, handle_digest, identity_digest
 from sidecar.model import Identity
 from sidecar.ports import Clock
 
@@ -60,6 +60,7 @@ class SharedSessions:
         """Call ``callback`` with the digests of handles that ended at other replicas."""
         self._ended.on_learned(callback)
 
-    def end(self, session_id: str) -> None:
+    def end(self, session: Session) -> None:
         """Note that a session ended here before its time."""
-        self._ended.end(handle_digest(session_id))
+        span = int(self._clock.monotonic() // self._lifetime_s)
+        self._ended.end(handle_digest(session.id), identity_digest(session.key), span)

@@ -13,6 +13,10 @@ from sidecar.bounded import BoundedMemory
 MOST_ENDED: Final = 100_000
 """About 20 MB."""
 _MOST_UNTOLD: Final = 10_000
+MOST_TOLD: Final = 256
+"""Of one identity in one span of time: what is told is kept in a store, which no caller may fill. Further handles of it
+are good elsewhere until they expire, for itself only."""
+_MOST_OWNERS: Final = 16_384
 
 
 class EndedSessions:
@@ -25,6 +29,8 @@ class EndedSessions:
     def __init__(self, most: int = MOST_ENDED) -> None:
         self._known: BoundedMemory[bytes, None] = BoundedMemory(most)
         self._untold: deque[bytes] = deque(maxlen=_MOST_UNTOLD)
+        self._told: BoundedMemory[bytes, tuple[int, int]] = BoundedMemory(_MOST_OWNERS)
+        """By identity: the span of time, and how many were told in it."""
         self._on_learned: Callable[[frozenset[bytes]], None] = lambda _digests: None
 
     def __contains__(self, digest: bytes) -> bool:
@@ -33,10 +39,20 @@ class EndedSessions:
     def __len__(self) -> int:
         return len(self._known)
 
-    def end(self, digest: bytes) -> None:
-        """Note that a session ended here."""
+    def end(self, digest: bytes, owner: bytes, span: int) -> None:
+        """Note that a session ended here.
+
+        Args:
+            digest: names its handle.
+            owner: names its identity.
+            span: the number of the present span of time.
+        """
         self._known.put(digest, None)
-        self._untold.append(digest)
+        last, told = self._told.use(owner) or (span, 0)
+        told = told + 1 if last == span else 1
+        self._told.put(owner, (span, told))
+        if told <= MOST_TOLD:
+            self._untold.append(digest)
 
     def learn(self, digests: Iterable[bytes]) -> None:
         """Note sessions that ended at other replicas."""

@@ -54,19 +54,18 @@ class Sessions:
         max_total: open sessions in the process.
         max_per_identity: open sessions of one identity.
         idle_s: seconds after which an unused session has ended.
-        ended: told the ids of sessions that end before their time, except idle ones, which other replicas may have in
-            use.
+        ended: told of sessions that end before their time, except idle ones, which other replicas may have in use.
     """
 
     def __init__(
-        self, max_total: int, max_per_identity: int, idle_s: float, *, ended: Callable[[str], None] | None = None
+        self, max_total: int, max_per_identity: int, idle_s: float, *, ended: Callable[[Session], None] | None = None
     ) -> None:
         if max_total < 1 or max_per_identity < 1 or not idle_s > 0:
             raise ValueError("bounds of sessions are positive")
         self._max_total = max_total
         self._max_per_identity = max_per_identity
         self._idle_s = idle_s
-        self._tell_others = ended or (lambda _session_id: None)
+        self._tell_others = ended or (lambda _session: None)
         self._open: OrderedDict[str, Session] = OrderedDict()  # least recently used first
         self._of: dict[IdentityKey, OrderedDict[str, None]] = {}  # the same order
         self._calls: Counter[str] = Counter()
@@ -234,7 +233,7 @@ class Sessions:
 
     def _end(self, session: Session) -> None:
         self._forget(session)
-        self._tell_others(session.id)
+        self._tell_others(session)
 
     def _forget(self, session: Session) -> None:
         del self._open[session.id]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.mcp.ended import EndedSessions
+from sidecar.mcp.ended import MOST_TOLD, EndedSessions
 from sidecar.mcp.handles import (
     KEY_BYTES,
     LONGEST_HANDLE,
@@ -117,7 +117,7 @@ def test_no_two_identities_are_one(other: tuple[str, str, str]) -> None:
 def test_ended_sessions_are_bounded_and_each_is_told_once() -> None:
     ended = EndedSessions(most=3)
     for n in range(5):
-        ended.end(bytes([n]))
+        ended.end(bytes([n]), b"owner", 0)
     ended.learn([b"x"])
     assert len(ended) == 3
     assert [bytes([n]) in ended for n in range(5)] == [False, False, False, True, True]
@@ -125,8 +125,19 @@ def test_ended_sessions_are_bounded_and_each_is_told_once() -> None:
     assert told == tuple(bytes([n]) for n in range(5))
     assert ended.take_untold() == ()
     ended.put_back(told[:2])
-    ended.end(b"y")
+    ended.end(b"y", b"owner", 0)
     assert set(ended.take_untold()) == {*told[:2], b"y"}
+
+
+def test_one_identity_does_not_fill_what_is_told_and_keeps_others_from_nothing() -> None:
+    ended = EndedSessions()
+    for n in range(3 * MOST_TOLD):
+        ended.end(n.to_bytes(2), b"flood", 0)
+    ended.end(b"other", b"owner", 0)
+    assert len(ended.take_untold()) == MOST_TOLD + 1
+    assert all(n.to_bytes(2) in ended for n in range(3 * MOST_TOLD)), "here they are ended all the same"
+    ended.end(b"later", b"flood", 1)
+    assert ended.take_untold() == (b"later",), "in the next span it is told again"
 
 
 def test_an_idle_session_takes_less_than_twenty_kilobytes() -> None:

@@ -34,11 +34,11 @@ async def test_what_ends_at_one_is_ended_at_the_others_also_at_one_that_starts_l
         here, there = (Told(stack, database, database_name) for _ in range(2))
         await there.shared.look()
         for n in range(300):
-            here.ended.end(digest(n))
+            here.ended.end(digest(n), digest(n % 7), 0)
         await here.shared.look()
         await there.shared.look()
         assert all(digest(n) in there.ended for n in range(300))
-        there.ended.end(digest(1000))
+        there.ended.end(digest(1000), b"o", 0)
         await there.shared.look()
         await here.shared.look()
         assert digest(1000) in here.ended
@@ -56,7 +56,7 @@ async def test_what_could_not_be_told_is_told_later(database: str, database_name
         here, there = Told(stack, way.uri, database_name, 1.0), Told(stack, database, database_name)
         await here.shared.look()
         await way.vanish()
-        here.ended.end(digest(1))
+        here.ended.end(digest(1), b"o", 0)
         await here.shared.look()
         await there.shared.look()
         assert digest(1) not in there.ended
@@ -78,6 +78,6 @@ async def test_a_document_that_no_sidecar_wrote_is_no_mark(
         here = Told(stack, database, database_name)
         await here.shared.look()
         assert len(here.ended) == 0
-        here.ended.end(digest(1))
+        here.ended.end(digest(1), b"o", 0)
         await here.shared.look()
         assert len(here.ended) == 1

@@ -1,9 +1,10 @@
 """Where the shared store may be, and how it must be reached."""
 
 import pytest
+from pymongo.server_description import ServerDescription
 
 from sidecar.errors import ConfigurationError
-from sidecar.store.mongodb.connection import require_verified_tls
+from sidecar.store.mongodb.connection import on_this_machine, require_verified_tls
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,15 @@ from sidecar.store.mongodb.connection import require_verified_tls
 def test_this_machine_needs_no_tls_and_another_one_verified_tls(uri: str) -> None:
     require_verified_tls(uri)
     assert uri.startswith("mongodb")
+
+
+def test_a_replica_set_that_is_reached_in_the_clear_is_used_on_this_machine_only() -> None:
+    addresses = [("127.0.0.1", 27017), ("db.example", 27017), ("10.0.0.5", 27017), ("/run/mongodb.sock", None)]
+    found = on_this_machine([ServerDescription(address) for address in addresses])
+    assert [one.address for one in found] == [addresses[0], addresses[3]]
+    assert require_verified_tls("mongodb://127.0.0.1/?replicaSet=rs")
+    assert not require_verified_tls("mongodb://127.0.0.1/?tls=true")
+    assert not require_verified_tls("mongodb://db.example/?tls=true")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
+from pymongo.server_description import ServerDescription
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
@@ -40,8 +41,8 @@ class MongoStore:
     """
 
     def __init__(self, connection_string: str, database: str, *, timeout_s: float) -> None:
-        require_verified_tls(connection_string)
         milliseconds = max(1, round(timeout_s * 1000))
+        local = require_verified_tls(connection_string)
         try:
             self._client: AsyncMongoClient[StoredDocument] = AsyncMongoClient(
                 connection_string,
@@ -50,6 +51,8 @@ class MongoStore:
                 timeoutMS=milliseconds,
                 serverSelectionTimeoutMS=milliseconds,
                 connectTimeoutMS=milliseconds,
+                # Members of a replica set that is reached in the clear on this machine may be on others.
+                server_selector=on_this_machine if local else None,
             )
         except (PyMongoError, ValueError, TypeError, OSError) as error:
             raise ConfigurationError(
@@ -73,10 +76,18 @@ class MongoStore:
         await self._client.close()
 
 
-def require_verified_tls(connection_string: str) -> None:
+def on_this_machine(servers: list[ServerDescription]) -> list[ServerDescription]:
+    """Return the servers that are on this machine: no other one is spoken to without TLS, credentials least of all."""
+    return [one for one in servers if one.address[1] is None or is_loopback(one.address[0])]
+
+
+def require_verified_tls(connection_string: str) -> bool:
     """See that the server which answers is the one that was meant, unless it is on this machine.
 
     The options are read by PyMongo's own parser: another reader could take them for something else.
+
+    Returns:
+        Whether it is on this machine, and reached without TLS.
 
     Raises:
         ConfigurationError: it is no connection string, or another machine would be reached in the clear or without a
@@ -98,7 +109,7 @@ def require_verified_tls(connection_string: str) -> None:
             ) from None
     by_name = scheme != _SCHEMES[0]
     if not by_name and all(port is None or is_loopback(host) for host, port in parsed["nodelist"]):
-        return
+        return not parsed["options"].get("tls", False)
     given = parsed["options"]
     if not given.get("tls", by_name):
         raise ConfigurationError("the store is on another machine: add tls=true to the connection string")
@@ -106,3 +117,4 @@ def require_verified_tls(connection_string: str) -> None:
         raise ConfigurationError(
             f"the store is on another machine, whose certificate has to be verified: leave out {unverified[0]}"
         )
+    return False
