@@ -35,7 +35,12 @@ class ConfirmingUpstream:
     """
 
     def __init__(
-        self, plain: StdioUpstream | StdioPool, asking: StdioUpstream, asks: Callable[[ToolCall], bool], *, required: bool
+        self,
+        plain: StdioUpstream | StdioPool,
+        asking: StdioUpstream,
+        asks: Callable[[ToolCall], bool],
+        *,
+        required: bool,
     ) -> None:
         self._plain = plain
         self._asking = asking
