@@ -90,6 +90,11 @@ class StdioPool:
             raise UpstreamUnreachable("the tools of the children changed as they were read")
         return self._tools
 
+    async def prompts(self) -> tuple[JsonObject, ...]:
+        """Return the live prompts of a child that has the tools that most have (see ``sidecar.ports.Upstream``)."""
+        await self.tools()
+        return await self._alike[0].prompts()
+
     def _one_came_back(self) -> bool:
         return any(member.healthy and member not in self._asked for member in self._members)
 
