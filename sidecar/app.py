@@ -267,6 +267,7 @@ def _rules(config: Settings, *, launched: bool) -> EnforcementRules:
         audit_arguments=config.audit.arguments == "full",
         audit_question=config.audit.question,
         calls_per_identity=config.sessions.calls_per_identity,
+        streams_per_identity=config.sessions.streams_per_identity,
         challenges=config.step_up == "http" and not launched,  # a challenge needs a transport that has one
         stall_s=config.sessions.stall_ms / 1000,
     )

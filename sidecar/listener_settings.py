@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from sidecar.edge import CertificateHeader, CertificateReader, ForwardedHeader, TrustedProxies, tls
 from sidecar.settings_group import SettingsGroup
@@ -115,3 +115,22 @@ class Proxies(SettingsGroup):
             header=CertificateHeader(self.certificate_header),
             subjects=frozenset(self.certificate_subjects),
         )
+
+
+class ClientConnections(SettingsGroup):
+    """How many connections of clients there may be; beyond that idle ones end, refused and silent ones first."""
+
+    total: int = Field(default=10_000, ge=64)
+    """Open connections; never more than the process may open files (`ulimit -n`), less 288 for everything else."""
+    per_address: int = Field(default=2_000, ge=8)
+    """Open connections of one IPv4 address or IPv6 /64; behind a proxy, all clients have the proxy's."""
+    first_byte_s: int = Field(default=10, ge=1, le=3600)
+    """Seconds from connecting to the first byte."""
+    head_s: int = Field(default=10, ge=1, le=3600)
+    """Seconds from the first byte of a request to its complete head."""
+    idle_s: int = Field(default=75, ge=1, le=3600)
+    """Seconds that a connection stays open between two requests."""
+    body_s: int = Field(default=30, ge=1, le=3600)
+    """Seconds from the head of a request to its complete body."""
+    write_s: int = Field(default=30, ge=1, le=3600)
+    """Seconds that a client may take to read one event of a stream; one that takes longer has left."""

@@ -21,6 +21,8 @@ class SessionLimits(SettingsGroup):
     """With `session_keys_file`: `mongodb:` and a collection, through which sidecars tell each other which sessions
     ended before their time. Without it, a session that was ended at one is good at others until `lifetime_s` is
     over."""
+    streams_per_identity: int = Field(default=64, ge=1)
+    """Streams for news (HTTP GET) that one user through one agent may read at a time, one for each session."""
     calls_per_identity: int = Field(default=32, ge=1)
     """Tool calls that one user through one agent may have under way."""
     stall_ms: int = Field(default=10_000, ge=1, le=3_600_000)

@@ -36,7 +36,7 @@ from sidecar.edge import allowed_host, allowed_origin
 from sidecar.errors import ConfigurationError
 from sidecar.identity import ResourceUri
 from sidecar.issuer_settings import MAX_ISSUERS, Issuer, check_together
-from sidecar.listener_settings import Proxies, Tls, read_address, split_address
+from sidecar.listener_settings import ClientConnections, Proxies, Tls, read_address, split_address
 from sidecar.server_settings import Milliseconds, Server, Views
 from sidecar.session_settings import SessionLimits
 from sidecar.setting_names import in_words, names_at, suggestion, variables
@@ -108,21 +108,6 @@ class Audit(SettingsGroup):
     def path(self) -> Path:
         """The file of a ``file:`` store."""
         return Path(self.store.removeprefix("file:"))
-
-
-class ClientConnections(SettingsGroup):
-    """How many connections of clients there may be; beyond that idle ones end, refused and silent ones first."""
-
-    total: int = Field(default=10_000, ge=64)
-    """Open connections; never more than the process may open files (`ulimit -n`), less 288 for everything else."""
-    per_address: int = Field(default=2_000, ge=8)
-    """Open connections of one IPv4 address or IPv6 /64; behind a proxy, all clients have the proxy's."""
-    first_byte_s: int = Field(default=10, ge=1, le=3600)
-    """Seconds from connecting to the first byte."""
-    head_s: int = Field(default=10, ge=1, le=3600)
-    """Seconds from the first byte of a request to its complete head."""
-    idle_s: int = Field(default=75, ge=1, le=3600)
-    """Seconds that a connection stays open between two requests."""
 
 
 class Settings(BaseSettings):

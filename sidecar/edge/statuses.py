@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from sidecar import errors, usage
 from sidecar.edge.stdio import EndingProcess
+from sidecar.enforcement import TooManyStreams
 from sidecar.errors import MessageError, SidecarError
 from sidecar.mcp import Era, ResourceNotFound, UnknownPrompt
 
@@ -55,6 +56,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], Statuses]] = {
     errors.SessionNotFound: both(404),
     errors.TooManySessions: both(429),
     errors.StreamConflict: both(409),
+    TooManyStreams: both(429),
     # what is not there for this caller; 404 for an unknown method belongs to 2026-07-28 (transports, protocol version)
     errors.MethodRefused: Statuses(handshake=200, stateless=404),
     errors.UnknownTool: both(200),

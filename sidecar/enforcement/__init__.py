@@ -7,6 +7,7 @@ the record; ``handshake`` is what only the revisions with sessions have, ``notic
 from sidecar.enforcement.budget import Budget
 from sidecar.enforcement.event_stream import StreamEvent
 from sidecar.enforcement.killswitch import ByOthers, KillSwitch, OperatorCommandFailed
+from sidecar.enforcement.notices import TooManyStreams
 from sidecar.enforcement.point import EnforcementPoint
 from sidecar.enforcement.refusals import OWN_SOURCE
 from sidecar.enforcement.reply import Accepted, Answer, Refused, Reply, Stream
@@ -35,4 +36,5 @@ __all__ = [
     "Stream",
     "StreamEvent",
     "Suspensions",
+    "TooManyStreams",
 ]

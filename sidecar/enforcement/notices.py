@@ -15,9 +15,9 @@ from typing import Final
 
 from sidecar.enforcement.event_stream import EventStream, StreamEvent, StreamOwner, event_number, new_stream
 from sidecar.enforcement.turn import Caller
-from sidecar.errors import StreamConflict
+from sidecar.errors import SidecarError, StreamConflict
 from sidecar.identity import CallerName, names_of
-from sidecar.mcp import Session, Sessions, jsonrpc
+from sidecar.mcp import IdentityKey, Session, Sessions, jsonrpc
 from sidecar.ports import Clock, Identifiers
 
 KEEP_S: Final = 60.0
@@ -32,10 +32,18 @@ MAX_UNREAD_BYTES: Final = 64 * 1024 * 1024
 TOOLS_CHANGED: Final = jsonrpc.encode_notification("notifications/tools/list_changed", {})
 
 
+class TooManyStreams(SidecarError):
+    """This identity reads as many streams as it may."""
+
+    label = "too_many_streams"
+    public = "Too many open streams; close one and try again."
+    code = 1429
+
+
 class Notices:
     """Every stream that is read or can be resumed."""
 
-    def __init__(self, sessions: Sessions, clock: Clock, identifiers: Identifiers) -> None:
+    def __init__(self, sessions: Sessions, clock: Clock, identifiers: Identifiers, most: int = 64) -> None:
         self._sessions = sessions
         self._clock = clock
         self._identifiers = identifiers
@@ -45,6 +53,8 @@ class Notices:
         self._unread: OrderedDict[str, float] = OrderedDict()  # by name: since when, the longest first
         self._levels: dict[str, str] = {}
         self._closing = False
+        self._most = most
+        self._general_of: dict[IdentityKey, set[str]] = {}
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -57,6 +67,16 @@ class Notices:
         """
         if self._closing:
             raise StreamConflict("shutting down")
+
+    def require_room(self, session: Session) -> None:
+        """Return if a session may read a stream of news; an earlier one of its own makes room.
+
+        Raises:
+            TooManyStreams: its caller reads as many in other sessions as one may.
+        """
+        others = self._general_of.get(session.key, set()) - {session.id}
+        if len(others) >= self._most and sum(self._general[one].is_read for one in others) >= self._most:
+            raise TooManyStreams
 
     async def listen(
         self, session: Session, caller: Caller, last_event_id: str | None = None
@@ -174,6 +194,7 @@ class Notices:
         stream = new_stream(self._identifiers.request_id(), owner, session.revision)
         self.add(stream)
         self._general[session.id] = stream
+        self._general_of.setdefault(session.key, set()).add(session.id)
         return stream
 
     def _left(self, stream: EventStream) -> None:
@@ -207,6 +228,10 @@ class Notices:
         self._unread.pop(stream.name, None)
         if self._general.get(stream.owner.session_id) is stream:
             del self._general[stream.owner.session_id]
+            of_caller = self._general_of[stream.owner.key]
+            of_caller.discard(stream.owner.session_id)
+            if not of_caller:
+                del self._general_of[stream.owner.key]
         own = self._of_session.get(stream.owner.session_id)
         if own is not None:
             own.pop(stream.name, None)

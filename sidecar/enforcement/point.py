@@ -79,7 +79,7 @@ class EnforcementPoint:
         self._suspensions = ports.suspensions or Suspensions(ports.clock)
         self._calls = ToolCalls(ports, rules, self._evidence, self._suspensions)
         self._offers = Offers(ports, rules, self._calls)
-        self._notices = Notices(sessions, ports.clock, ports.identifiers)
+        self._notices = Notices(sessions, ports.clock, ports.identifiers, rules.streams_per_identity)
         self._subscriptions = Subscriptions(self._notices, ports.identifiers, rules.server_version)
         self._answering = Answering(self._notices, rules.stall_s)
         sessions.on_end(self._session_ended)
@@ -160,6 +160,7 @@ class EnforcementPoint:
             session = self._handshake.session(exchange, caller)
             self._suspensions.require(caller.identity, session.id)
             self._notices.require_open()
+            self._notices.require_room(session)
         except SidecarError as error:
             return await self.refuse(error, exchange, caller)
         return Stream(events=self._notices.listen(session, caller, exchange.last_event_id))

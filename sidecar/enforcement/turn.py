@@ -120,6 +120,8 @@ class EnforcementRules:
     calls_per_identity: int = 32
     """Tool calls that one user through one agent may have under way, so that one caller cannot block a server for the
     others."""
+    streams_per_identity: int = 64
+    """Streams for news that one user through one agent may read at a time."""
     challenges: bool = True
     """A call that only lacks scopes is refused with a challenge (MCP 2026-07-28, scope challenge handling); else with
     a tool result, for clients to which an HTTP error is the end of their session."""
