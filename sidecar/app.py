@@ -170,8 +170,7 @@ async def _core(
     )
     pep = EnforcementPoint(ports, _rules(config, launched=launched), _sessions(config, sessions))
     await _control(config, kept, ports, pep, decisions, stack)
-    for upstream in upstreams.values():
-        upstream.on_tools_changed(pep.tools_changed)
+    servers_behind.tell_of_changes(pep, decisions, upstreams.values())
     limits = listening.limits_of(config)
     connections = Connections(limits.connections, clock.monotonic, metrics.connection_ended)
     around = _around(config, audit, trusted, databases, own_tls)

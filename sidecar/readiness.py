@@ -36,6 +36,10 @@ class Decider(DecisionPoint, Protocol):
         """Forget every remembered answer."""
         ...
 
+    def on_served(self, callback: Callable[[], None]) -> None:
+        """Call back when another policy set serves."""
+        ...
+
 
 class ManagedUpstream(Upstream, Protocol):
     """An upstream with a life of its own."""

@@ -1,13 +1,15 @@
 """From the settings of one MongoDB MCP server to the upstream that calls are forwarded to."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from sidecar import set_up, settings
+from sidecar.enforcement import EnforcementPoint
 from sidecar.errors import ConfigurationError
 from sidecar.model import ToolCall
+from sidecar.readiness import Decider, ManagedUpstream
 from sidecar.server_settings import Server
 from sidecar.upstream import (
     ConfirmingUpstream,
@@ -51,6 +53,13 @@ def connect(entry: Server) -> HttpUpstream | ConfirmingUpstream:
     return ConfirmingUpstream(
         plain, asking, lambda call: entry.asks_for(call.name, _stages(call)), required=entry.require_confirmation
     )
+
+
+def tell_of_changes(pep: EnforcementPoint, decisions: Decider, upstreams: Iterable[ManagedUpstream]) -> None:
+    """Have clients told when their lists of tools change: with what a server offers, or with policies."""
+    decisions.on_served(pep.policies_changed)
+    for upstream in upstreams:
+        upstream.on_tools_changed(pep.tools_changed)
 
 
 def _stages(call: ToolCall) -> Collection[str]:

@@ -21,7 +21,7 @@ from sidecar.enforcement.names import ReachableNames, discharged
 from sidecar.enforcement.reply import Answer, Refused, Reply
 from sidecar.enforcement.shadow import Shadow, read_answer
 from sidecar.enforcement.suspensions import Suspensions
-from sidecar.enforcement.tool_lists import EncodedLists
+from sidecar.enforcement.tool_lists import EncodedLists, ShownList
 from sidecar.enforcement.turn import CancelledByClient, EnforcementRules, Flight, Ports, Turn, Use, still
 from sidecar.enforcement.views import through_views
 from sidecar.enforcement.visibility import Visibility
@@ -40,15 +40,17 @@ from sidecar.errors import (
     UpstreamUnreachable,
 )
 from sidecar.identity import CallerName
-from sidecar.mcp import HeaderMismatch, Request, RequestId, jsonrpc, mirrored, tools
+from sidecar.mcp import Era, HeaderMismatch, Request, RequestId, jsonrpc, mirrored, tools
 from sidecar.model import (
     AccessKind,
     AccessRequest,
     Command,
     Decision,
+    Identity,
     JsonObject,
     JsonValue,
     Permit,
+    RequestContext,
     ToolCall,
     UpstreamResult,
     VisibleTools,
@@ -89,10 +91,15 @@ class ToolCalls:
     async def list_tools(self, message: Request, turn: Turn) -> bytes:
         """Answer with the tools that this caller may see, in the server's order (MCP: deterministic order)."""
         tools.check_list_params(message.params)
-        visible = await self.visible(turn)
-        shown = self._lists.of(visible, await self._live.pinned(visible.servers), turn.era)
+        turn.shown = await self.shown(turn.identity, turn.context(self._rules.environment), turn.era)
         self._still(turn)
-        return jsonrpc.encode_result(message.id, shown)
+        return jsonrpc.encode_result(message.id, turn.shown.result)
+
+    async def shown(self, identity: Identity, context: RequestContext, era: Era) -> ShownList:
+        """Return the list of one caller; raises DecisionUnavailable or UpstreamError where it cannot be told."""
+        visible = await self._visibility.of(identity, context)
+        result = self._lists.of(visible, await self._live.pinned(visible.servers), era)
+        return ShownList(identity=identity, context=context, era=era, result=result)
 
     async def call_tool(self, message: Request, turn: Turn) -> bytes:
         """Answer one tool call: its result, or a refusal that a model can act on."""

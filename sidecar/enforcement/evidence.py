@@ -91,7 +91,7 @@ class Evidence:
             documents=result.documents if result is not None else None,
             size=len(result.result) if result is not None else None,
             duration_ms=self._milliseconds(turn),
-            confirmation="client" if turn.confirmed else None,
+            confirmation="client" if turn.confirmed and result is not None and not result.failed else None,
         )
         if result is not None and result.failed:
             turn.error = TOOL_ERROR

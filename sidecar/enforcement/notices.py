@@ -154,6 +154,10 @@ class Notices:
             if not stream.waiting and concerns(stream.owner):
                 stream.put(TOOLS_CHANGED)
 
+    def listeners(self) -> tuple[StreamOwner, ...]:
+        """Return whose general streams there are."""
+        return tuple(stream.owner for stream in self._general.values())
+
     def close(self) -> None:
         """End every general stream and accept no more; streams of calls end with their calls."""
         self._closing = True

@@ -16,6 +16,7 @@ from sidecar.enforcement.calls import ToolCalls
 from sidecar.enforcement.channel import CallChannel
 from sidecar.enforcement.evidence import Evidence, stage_of
 from sidecar.enforcement.handshake import INSTRUCTIONS, Handshake
+from sidecar.enforcement.list_news import ListNews
 from sidecar.enforcement.notices import Notices
 from sidecar.enforcement.offers import Offers
 from sidecar.enforcement.reply import Accepted, Answer, Refused, Reply, Stream, joined
@@ -82,6 +83,7 @@ class EnforcementPoint:
         self._notices = Notices(sessions, ports.clock, ports.identifiers, rules.streams_per_identity)
         self._subscriptions = Subscriptions(self._notices, ports.identifiers, rules.server_version)
         self._answering = Answering(self._notices, rules.stall_s)
+        self._news = ListNews(self._notices, self._calls.shown, ports.clock)
         sessions.on_end(self._session_ended)
         self._handshake = Handshake(sessions, self._notices, ports)
 
@@ -165,6 +167,10 @@ class EnforcementPoint:
             return await self.refuse(error, exchange, caller)
         return Stream(events=self._notices.listen(session, caller, exchange.last_event_id))
 
+    def policies_changed(self) -> None:
+        """Tell every client that listens, and whose list of tools another policy set changes, that it did."""
+        self._news.policies_changed()
+
     def close_streams(self) -> None:
         """End every stream that belongs to no call, and open no more: the listener shuts down."""
         self._notices.close()
@@ -172,6 +178,7 @@ class EnforcementPoint:
 
     async def stop(self) -> None:
         """End the calls that go on although no connection waits for them."""
+        await self._news.stop()
         await self._answering.stop()
 
     def tools_changed(self) -> None:
@@ -310,7 +317,9 @@ class EnforcementPoint:
                     return await self._used(message, turn)
             case methods.Treatment.FILTER if isinstance(message, Request):
                 list_of = self._calls.list_tools if message.method == "tools/list" else self._offers.listed
-                return Answer(body=await list_of(message, turn))
+                body = await list_of(message, turn)
+                self._news.sent(turn.session_id, turn.shown)
+                return Answer(body=body)
             case methods.Treatment.LOCAL:
                 return self._local(message, turn)
             case _:
@@ -340,6 +349,7 @@ class EnforcementPoint:
     def _session_ended(self, session_id: str) -> None:
         self._notices.end(session_id)
         self._calls.confirmations.end(session_id)
+        self._news.end(session_id)
 
     def _respond(self, message: Response, turn: Turn) -> Reply:
         """Take a client's answer to a question; one that nobody waits for is dropped."""

@@ -1,13 +1,25 @@
 """Lists of tools as clients read them, kept encoded: for most callers there are few different ones."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from sidecar.mcp import Era, stateless_results, tools
-from sidecar.model import JsonObject, VisibleTools
+from sidecar.model import Identity, JsonObject, RequestContext, VisibleTools
 
 MAX_LISTS: Final = 64
 """Different lists that are kept; one is about 80 kB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownList:
+    """The list of one caller, and what it was made for."""
+
+    identity: Identity
+    context: RequestContext
+    era: Era
+    result: bytes
+    """The JSON text of the result."""
 
 
 class EncodedLists:

@@ -9,6 +9,7 @@ from sidecar.enforcement.channel import CallChannel
 from sidecar.enforcement.shadow import Opinion
 from sidecar.enforcement.shared_sessions import SharedSessions
 from sidecar.enforcement.suspensions import Suspensions
+from sidecar.enforcement.tool_lists import ShownList
 from sidecar.errors import AuditUnavailable, CallerSuspended, SidecarError, TokenRejected
 from sidecar.identity import CallerName, names_of
 from sidecar.mcp import Conversation, Era, MirroredHeaders, RequestId, revision
@@ -256,6 +257,8 @@ class Turn:
     """The intent is stored (or need not be): what follows is an outcome, no longer a refusal."""
     generic: GenericTools = field(default_factory=lambda: NO_GENERIC_TOOLS)
     """The tools outside of the catalog that there are."""
+    shown: ShownList | None = None
+    """The list of tools that its caller is sent."""
     confirmed: bool = False
     """Its client answered a question of the server's about it with a confirmation."""
     batched: bool = False

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -88,6 +88,7 @@ class ExternalOpa(Startable):
         self._engines: BoundedMemory[str, None] = BoundedMemory(_REMEMBERED)
         self._refused: set[str] = set()
         self._state = PolicyState(revision="", since=0.0, result=Load.REFUSED)
+        self._served: Callable[[], None] = lambda: None
         self._failure = DecisionUnavailable("the policy set was not looked at yet", fault=PdpFault.POLICIES_REFUSED)
         self._examination: asyncio.Task[None] | None = None
         self._again_at = self._probe_at = 0.0
@@ -361,6 +362,10 @@ class ExternalOpa(Startable):
             _LOG.info("findings have no lines: %s", error)
         return list(dict.fromkeys(_placed(finding, located.get(finding.file, ())) for finding in findings))
 
+    def on_served(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever another policy set is accepted."""
+        self._served = callback
+
     def _accept(self, look: "_Look") -> None:
         running = look.running
         self._accepted.put(running.revision, replace(look, running=_NOTHING))
@@ -368,6 +373,7 @@ class ExternalOpa(Startable):
         if (running.revision, Load.LOADED) != (self._state.revision, self._state.result):
             self._state = PolicyState(revision=running.revision, since=time.time(), result=Load.LOADED)
             _LOG.info("the external opa serves policy set %s", running.revision or "without a revision")
+            self._served()
 
     def _refuse(self, revisions: set[str], detail: str) -> None:
         for revision in revisions:

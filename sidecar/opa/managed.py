@@ -14,7 +14,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -99,6 +99,7 @@ class ManagedOpa(Startable):
         self._current: Serving | None = None
         self._good: PolicySet | None = None
         self._state = PolicyState(revision="", since=0.0, result=Load.REFUSED)
+        self._served: Callable[[], None] = lambda: None
         self._switching = asyncio.Lock()
         self._supervisor: asyncio.Task[None] | None = None
         self._reloader: asyncio.Task[None] | None = None
@@ -232,6 +233,10 @@ class ManagedOpa(Startable):
             memo_s=self._memo_s,
         )
 
+    def on_served(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever another policy set serves."""
+        self._served = callback
+
     def _serve(self, instance: Serving, policies: PolicySet) -> None:
         """Let an instance answer from now on: the one assignment that a switch is."""
         self._current = instance
@@ -240,6 +245,7 @@ class ManagedOpa(Startable):
             revision=policies.revision, since=time.time(), result=Load.LOADED, routed=policies.routed
         )
         _LOG.info("opa %s policy set %s", "compares with" if self._candidate else "serves", policies.revision)
+        self._served()
 
     def _keep(self, policies: PolicySet) -> None:
         """Note that the folder holds what serves (again)."""

@@ -1,0 +1,79 @@
+"""Who is told that their list of tools is another one: those whose own list differs from the one they were sent.
+
+A new policy set can change what one caller sees and not what another one does. So after a change each listening session
+is looked at again, with the identity that asked for its list, and only differences are told. A session that was sent no
+list here, and one whose list cannot be had now, is told too: a list that was asked for in vain costs less than one that
+is out of date.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from operator import is_
+
+from sidecar.enforcement.notices import Notices
+from sidecar.enforcement.tool_lists import ShownList
+from sidecar.errors import DecisionUnavailable, UpstreamError
+from sidecar.mcp import Era
+from sidecar.model import Identity, RequestContext
+from sidecar.ports import Clock
+
+Show = Callable[[Identity, RequestContext, Era], Awaitable[ShownList]]
+
+
+class ListNews:
+    """Compares what sessions were sent with what they would be sent now.
+
+    Args:
+        notices: which sessions listen.
+        show: makes the list of a caller.
+        clock: the time of the question that a list is made with.
+    """
+
+    def __init__(self, notices: Notices, show: Show, clock: Clock) -> None:
+        self._notices = notices
+        self._show = show
+        self._clock = clock
+        self._sent: dict[str, ShownList] = {}
+        self._due = False
+        self._looking: asyncio.Task[None] | None = None
+
+    def sent(self, session_id: str, shown: ShownList | None) -> None:
+        """Note which list a session was sent; where there is no session, there is nothing to compare with later."""
+        if session_id and shown is not None:
+            self._sent[session_id] = shown
+
+    def end(self, session_id: str) -> None:
+        """A session is over."""
+        self._sent.pop(session_id, None)
+
+    def policies_changed(self) -> None:
+        """Look at every session that listens; a change meanwhile has them looked at once more."""
+        self._due = True
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._look(), name="lists of tools")
+
+    async def stop(self) -> None:
+        """Look no more."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
+
+    async def _look(self) -> None:
+        while self._due:
+            self._due = False
+            for owner in self._notices.listeners():
+                if await self._differs(owner.session_id):
+                    self._notices.tools_changed(partial(is_, owner))
+
+    async def _differs(self, session_id: str) -> bool:
+        before = self._sent.get(session_id)
+        if before is None:
+            return True
+        context = replace(before.context, time_ns=self._clock.time_ns())
+        try:
+            now = await self._show(before.identity, context, before.era)
+        except (DecisionUnavailable, UpstreamError):
+            return True
+        return now.result != before.result
