@@ -28,7 +28,7 @@ other way round, is refused.
 WORDS: Final = {
     Treatment.ENFORCE: "policy decides, then it is forwarded",
     Treatment.FILTER: "answered with what this caller may see",
-    Treatment.RELAY: "goes on to the client whose call it is about, if that asked for it",
+    Treatment.RELAY: "goes on to the client whose call it is about ([streams.md](../streams.md))",
     Treatment.LOCAL: "the sidecar answers or acts; nothing is forwarded",
     Treatment.DROP: "accepted and dropped",
     Treatment.REFUSE: "refused",

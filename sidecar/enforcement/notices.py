@@ -7,7 +7,7 @@ bounds below say how much and how long. Nothing here polls: a reader is woken by
 stream, and by the end of its token.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -213,7 +213,7 @@ class Notices:
         self._expire()
 
     def _expire(self) -> None:
-        """Forget what nobody has read for too long, and the oldest while all of it is too much."""
+        """Forget what nobody has read for too long, and what can be done without while all of it is too much."""
         now = self._clock.monotonic()
         for name, since in [*self._unread.items()]:
             if now - since < KEEP_S:
@@ -221,11 +221,17 @@ class Notices:
             stream = self._streams[name]
             if stream.complete or stream is self._general.get(stream.owner.session_id):
                 self._forget(stream)
-        held = sum(self._streams[name].size for name in self._unread)
-        while held > MAX_UNREAD_BYTES:
-            stream = self._streams[next(iter(self._unread))]
-            held -= stream.size
-            self.drop(stream)
+        while sum(self._streams[name].size for name in self._unread) > MAX_UNREAD_BYTES:
+            self.drop(self._dispensable())
+
+    def _dispensable(self) -> EventStream:
+        """Return the oldest of what nobody reads, of the user who holds most of it: no user takes another's place."""
+        unread = [self._streams[name] for name in self._unread]
+        held: Counter[tuple[str, str]] = Counter()
+        for stream in unread:
+            held[stream.owner.key[:2]] += stream.size
+        most, _ = held.most_common(1)[0]
+        return next(stream for stream in unread if stream.owner.key[:2] == most)
 
     def _forget(self, stream: EventStream) -> None:
         self._streams.pop(stream.name, None)

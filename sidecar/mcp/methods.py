@@ -104,7 +104,7 @@ _UPSTREAM_REQUESTS: Final = MappingProxyType(
     {
         "ping": Treatment.LOCAL,
         "sampling/createMessage": Treatment.REFUSE,
-        "elicitation/create": Treatment.REFUSE,
+        "elicitation/create": Treatment.RELAY,
         "roots/list": Treatment.REFUSE,
     }
 )
@@ -150,7 +150,8 @@ def classify(message: Request | Notification, era: Era) -> Treatment:
 def from_upstream(method: str, *, notification: bool) -> Treatment:
     """Return what becomes of a message that the MongoDB MCP server sends of its own accord, by method and kind.
 
-    Progress and log messages reach the client whose call they are about, if it asked for them, and nobody else.
+    Progress, log messages and questions reach the client whose call they are about, if it asked for them or can be
+    asked, and nobody else.
     ``ping`` is answered (MCP, utilities, ping: the receiver must respond promptly).
     """
     table = _UPSTREAM_NOTIFICATIONS if notification else _UPSTREAM_REQUESTS

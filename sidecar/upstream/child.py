@@ -32,7 +32,7 @@ from sidecar.upstream.messages import (
     initialize_params,
 )
 from sidecar.upstream.redaction import LogBudget, Redactor, Repeats
-from sidecar.upstream.relayed import ELICITATION, PROGRESS, read_progress, read_question, with_progress
+from sidecar.upstream.relayed import PROGRESS, read_progress, read_question, with_progress
 from sidecar.upstream.spawning import READ_BYTES, ChildProcess
 
 _MAX_LOG_LINE_BYTES = 8 * 1024
@@ -322,7 +322,8 @@ class Child:
 
     def _replied(self, request: ServerRequest) -> JsonObject | None:
         """Answer a question about the one call that can be asked about; with two of them it could be either's."""
-        if request.method != ELICITATION or len(self._replying) != 1 or len(self._pending) != 1:
+        relayed = from_upstream(request.method, notification=False) is Treatment.RELAY
+        if not relayed or len(self._replying) != 1 or len(self._pending) != 1:
             return None
         question = read_question(request.params)
         [reply] = self._replying.values()

@@ -18,9 +18,6 @@ PROGRESS: Final = "notifications/progress"
 LOG: Final = "notifications/message"
 
 
-ELICITATION: Final = "elicitation/create"
-
-
 class _FormRequest(msgspec.Struct, gc=False):
     message: str
     requestedSchema: dict[str, msgspec.Raw]  # noqa: N815 -- the wire's name

@@ -387,6 +387,73 @@ async def test_streams_that_nobody_reads_are_few_and_do_not_last(endpoint: Endpo
         await until(lambda: not len(run.pep._notices))
 
 
+async def test_what_one_user_does_not_read_takes_no_place_of_another(endpoint: Endpoints, monkeypatch):
+    async def script(permit: Permit) -> str:
+        told(permit, 1)
+        await asyncio.sleep(0.02)
+        return "x" * 10_000
+
+    monkeypatch.setattr(notices, "MAX_UNREAD_BYTES", 45_000)
+    async with endpoint(script) as run:
+        sessions = {user: await run.open(user) for user in ("alice", "bob")}
+        first: dict[str, str] = {}
+        for number, user in enumerate(("bob", *["alice"] * 8)):
+            async with run.post(sessions[user], call(number, token=number), user) as answer:
+                found = [event async for event in events(answer)]
+            first.setdefault(user, found[0].id)
+        async with run.listen(sessions["bob"], first["bob"], "bob") as stream:
+            assert [event.message["id"] async for event in events(stream) if "id" in event.message] == [0]
+        name = first["alice"].rpartition(".")[0]
+        assert name not in run.pep._notices._streams, "the oldest of who holds most"
+
+
+# --- where there are no sessions --------------------------------------------------------------------------------------
+
+STATELESS = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}},
+}
+
+
+def stateless(run: Streaming, number: int = 5, token: Any = None) -> Any:
+    body = call(number)
+    body["params"]["_meta"] = STATELESS | ({} if token is None else {"progressToken": token})
+    mirrored = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "find"}
+    return run.http.post(run.url, json=body, headers=run.headers(**mirrored))
+
+
+async def test_a_stream_without_a_session_has_no_event_ids_and_ends_with_the_answer(endpoint: Endpoints):
+    async def script(permit: Permit) -> str:
+        assert permit.confirm is None
+        told(permit, 1)
+        await asyncio.sleep(0.05)
+        return "done"
+
+    async with endpoint(script) as run, stateless(run, token="t") as answer:
+        found = [event async for event in events(answer)]
+        assert [event.id for event in found] == ["", ""]
+        assert found[0].message["params"] == {"progressToken": "t", "progress": 1}
+        assert text(found[1].message) == "done"
+        await until(lambda: not len(run.pep._notices))
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_to_leave_is_to_cancel_where_there_is_no_session(endpoint: Endpoints, streamed: bool):
+    held = Held()
+    async with endpoint(held, stall_s=0.02 if streamed else 30.0) as run:
+        if streamed:
+            async with stateless(run) as answer:
+                assert await answer.content.readuntil(b": keep-alive\n\n")
+        else:
+            asking = asyncio.ensure_future(stateless(run))
+            await held.arrived.get()
+            asking.cancel()
+            await asyncio.wait({asking})
+        await until(run.outcomes)
+        assert run.outcomes() == [("cancelled", "cancelled")]
+        await until(lambda: not len(run.pep._notices))
+
+
 # --- ends -------------------------------------------------------------------------------------------------------------
 
 

@@ -87,11 +87,17 @@ def test_nothing_that_the_stateless_revision_lacks_is_served_in_it():
 
 
 @given(
-    st.sampled_from(["sampling/createMessage", "elicitation/create", "roots/list", "notifications/cancelled"])
+    st.sampled_from(["sampling/createMessage", "roots/list", "notifications/cancelled"])
     | st.text().filter(
         lambda method: (
             method
-            not in {"ping", "notifications/tools/list_changed", "notifications/progress", "notifications/message"}
+            not in {
+                "ping",
+                "elicitation/create",
+                "notifications/tools/list_changed",
+                "notifications/progress",
+                "notifications/message",
+            }
         )
     )
 )
@@ -104,6 +110,11 @@ def test_what_the_server_starts_reaches_no_client(method):
 def test_but_for_what_it_tells_of_a_call(method):
     assert from_upstream(method, notification=True) is Treatment.RELAY
     assert from_upstream(method, notification=False) is Treatment.REFUSE
+
+
+def test_and_for_a_question_about_a_call():
+    assert from_upstream("elicitation/create", notification=False) is Treatment.RELAY
+    assert from_upstream("elicitation/create", notification=True) is Treatment.REFUSE
 
 
 def test_the_server_may_ping_and_say_that_its_tools_changed_and_not_the_other_way_round():
