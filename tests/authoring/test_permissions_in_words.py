@@ -564,7 +564,9 @@ def test_it_fits_80_columns() -> None:
     subject: JsonObject = {"id": "mia", "groups": ["a"]}
     document: JsonObject = {"subject": subject, "actor": {"id": "agent"}, "permissions": [*rows], "covered": []}
     out = io.StringIO()
-    print_permissions(document | {"denies": [], "unreached": [], "suspended": []}, Console(file=out, width=80))
+    print_permissions(
+        document | {"denies": [], "unreached": [], "suspended": [], "limits": []}, Console(file=out, width=80)
+    )
     assert [line.rstrip() for line in out.getvalue().splitlines() if line.strip()] == GOLDEN.splitlines()
 
 
@@ -660,6 +662,7 @@ def test_a_kind_that_only_tools_of_a_group_have_is_off_with_it(kinds, on, said) 
         "permissions": [row],
         "denies": [],
         "suspended": [],
+        "limits": [],
     }
     out = io.StringIO()
     print_permissions({**document, "unreached": [], "covered": []}, Console(file=out, width=200))
