@@ -76,10 +76,16 @@ def _outcome_of_body(body: bytes) -> Outcome:
     return _outcome_of_message(message)
 
 
+_OFFERED = frozenset({"resources", "prompts", "completion"})
+"""Families of methods that are refused where no server has exports, prompts or resources, as in the ledger's
+deployment (``sidecar.enforcement.offers``; the ledger is played against it end to end)."""
+
+
 def _outcome_of_message(message: Request | Notification | Response) -> Outcome:
     if isinstance(message, Response):
         return {"refused": "response", "path": ""}
-    if classify(message, Era.HANDSHAKE) is Treatment.REFUSE:
+    unconfigured = message.method.partition("/")[0] in _OFFERED
+    if unconfigured or classify(message, Era.HANDSHAKE) is Treatment.REFUSE:
         return {"refused": "method_refused", "path": ""}
     try:
         call = parse_call(message.params)
