@@ -12,7 +12,7 @@ ARGS ?=
 # Test processes. Each starts its own real parts, so more of them than this gains little.
 WORKERS ?= 2
 
-.PHONY: help setup run test check nightly conformance mutants fmt lock jaeger bench bench-policy bench-floods bench-identity bench-against clean
+.PHONY: help setup run test check nightly conformance mutants fmt lock jaeger bench bench-policy bench-floods bench-sessions bench-identity bench-against clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 23
@@ -56,6 +56,9 @@ bench-policy: setup ## measure decisions and reloads, at 10 teams of 30 grants a
 
 bench-floods: setup ## measure what floods cost: memory of large answers, refused megabytes, idle connections
 	@exec python bench/floods.py $(ARGS)
+
+bench-sessions: setup ## measure many sessions at once: lost or crossed answers, memory, a flood of new ones
+	@exec python bench/sessions.py $(ARGS)
 
 bench-identity: setup ## measure what proving a caller costs: remembered and new tokens, proofs, memory
 	@exec python bench/identity.py $(ARGS)

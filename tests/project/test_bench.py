@@ -1,4 +1,4 @@
-"""The benches that are held to something: the comparison of two revisions, and what floods cost."""
+"""The benches that are held to something: two revisions compared, what floods cost, many sessions at once."""
 
 import os
 import subprocess
@@ -9,9 +9,10 @@ import pytest
 
 from tests import parts
 
-pytestmark = [pytest.mark.nightly, pytest.mark.real]
+pytestmark = pytest.mark.real
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_two_revisions_are_played_in_one_run_and_both_are_measured() -> None:
     done = subprocess.run(
@@ -31,6 +32,7 @@ def test_two_revisions_are_played_in_one_run_and_both_are_measured() -> None:
     assert min(measured) > 0
 
 
+@pytest.mark.nightly
 def test_a_revision_that_does_not_exist_is_said() -> None:
     done = subprocess.run(
         [sys.executable, "bench/against.py", "no-such-revision"],
@@ -44,6 +46,7 @@ def test_a_revision_that_does_not_exist_is_said() -> None:
     assert "no-such-revision" in done.stderr
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_what_floods_cost_is_within_its_aims() -> None:
     """Memory of large answers, CPU time of refused megabytes, and a suspension past idle connections."""
@@ -56,3 +59,28 @@ def test_what_floods_cost_is_within_its_aims() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(("--sessions=30", "--streams=5", "--in-flight=8", "--flood=70"), id="a glance"),
+        pytest.param((), id="whole", marks=pytest.mark.nightly),
+    ],
+)
+def test_many_sessions_at_once_lose_and_cross_no_answer(size: tuple[str, ...]) -> None:
+    """Also: what an idle session weighs, and that a flood of new ones of one user touches nobody else."""
+    done = subprocess.run(
+        [sys.executable, "bench/sessions.py", "--json", *size],
+        cwd=parts.ROOT,
+        env={"PATH": f"{parts.BIN}:{os.environ['PATH']}"},  # noqa: TID251 - the tests' own environment
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    rows = msgspec.json.decode(done.stdout)
+    few = {"an idle session weighs, kB"} if size else set[str]()  # of so few, it is what one page of memory weighs
+    assert [row for row in rows if not row["met"] and row["what"] not in few] == []
+    assert len(rows) == 9
