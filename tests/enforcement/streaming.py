@@ -37,6 +37,7 @@ from sidecar.telemetry.tracing import OtelTracer
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 FIND: JsonObject = {"name": "find", "arguments": {**ORDERS, "filter": {}, "limit": 1}}
+GROUPS = {"alice": "analysts", "bob": "analysts", "hanna": "hr-admins"}
 WAIT_S = 20
 Script = Callable[[Permit], Awaitable[str]]
 
@@ -68,10 +69,10 @@ class NamedTokens:
 
     async def verify(self, credential: Credential) -> Identity:
         user, _, lasts = str(credential.token).partition("-")
-        if user not in {"alice", "bob"}:
+        if user not in GROUPS:
             raise TokenRejected("unknown")
         principal = Principal(
-            issuer="https://idp.example", subject=user, groups=("analysts",), scopes=("mongodb:read",)
+            issuer="https://idp.example", subject=user, groups=(GROUPS[user],), scopes=("mongodb:read",)
         )
         return Identity(
             principal=principal, actor=Actor(id="claude-desktop"), expires_at=time.time() + float(lasts or 3600)
@@ -160,6 +161,7 @@ async def streaming(
     *,
     stall_s: float = 30.0,
     shutdown_s: float = 5.0,
+    lasts_s: float | None = 10.0 * WAIT_S,
     **edge: Any,
 ) -> AsyncIterator[Streaming]:
     """The endpoint, for as long as the block lasts."""
@@ -193,7 +195,7 @@ async def streaming(
         try:
             url = f"http://127.0.0.1:{runner.addresses[0][1]}/mcp"
             async with (
-                asyncio.timeout(10 * WAIT_S),
+                asyncio.timeout(lasts_s),
                 aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http,
             ):
                 yield Streaming(url, pep, server, audit, http, runner)
