@@ -92,6 +92,7 @@ async def test_a_call_that_stalls_becomes_a_stream_that_is_kept_alive_and_ends_w
         async with run.post(session, call(7)) as answer:
             assert (answer.status, answer.content_type) == (200, "text/event-stream")
             assert "Content-Length" not in answer.headers
+            assert answer.headers["X-Accel-Buffering"] == "no"
             for _ in range(3):
                 assert await answer.content.readuntil(b": keep-alive\n\n")
             held.release.set()

@@ -155,6 +155,28 @@ async def answered(run: Streaming, body: Any, session: str | None = None) -> Any
         return await answer.json()
 
 
+# --- log messages -----------------------------------------------------------------------------------------------------
+
+
+async def test_log_messages_come_on_the_request_that_asks_for_them_and_on_no_other(endpoint: Endpoints) -> None:
+    async def script(permit: Permit) -> str:
+        if permit.tell is not None:
+            for level in ("info", "error"):
+                permit.tell("notifications/message", {"level": level, "data": level})
+        return "nobody listens" if permit.tell is None else "told"
+
+    async with endpoint(script) as run, listening(run, TOOLS, 9) as subscription:
+        assert "acknowledged" in str((await anext(subscription))["method"])
+        asks = stateless("tools/call", FIND, 1, **{f"{PREFIX}logLevel": "warning"})
+        async with posted(run, asks) as answer:
+            found: list[Any] = [one async for one in messages(answer)]
+        assert [one.get("params", {}).get("data") for one in found] == ["error", None]
+        async with posted(run, stateless("tools/call", FIND, 2)) as answer:
+            assert "nobody listens" in await answer.text()
+        run.pep.tools_changed()
+        assert (await anext(subscription))["method"] == "notifications/tools/list_changed", "no log message came there"
+
+
 # --- subscriptions/listen ---------------------------------------------------------------------------------------------
 
 
