@@ -146,7 +146,7 @@ class MalformedMessage:
 
 
 AskServer = Callable[[str, JsonObject, Callable[[], None] | None, Tell | None], Awaitable[bytes]]
-"""Sends one request and returns its result: method, parameters, ``leaving`` and who hears what is said before."""
+"""Sends one request and returns its result: method, parameters, ``leaving`` and who hears what comes before it."""
 
 UpstreamMessage = ServerResult | Refusal | ServerRequest | ServerNotification | MalformedMessage
 
