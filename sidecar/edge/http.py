@@ -57,6 +57,10 @@ _PAGE_SENDS: Final = (
 )
 """Headers that pages may read and send beside those that need no leave (Fetch section 2.2.2)."""
 
+_OF_A_SESSION: Final = ("Mcp-Session-Id", "MCP-Protocol-Version")
+"""A GET with neither is how clients of HTTP+SSE begin, which is not served (MCP 2025-03-26, transports, backwards
+compatibility: 405)."""
+
 _CLOSING_ERRORS: Final = (MessageTooLarge, MessageIncomplete)
 """After these the rest of the body is not worth reading, so the connection cannot be used again."""
 
@@ -265,6 +269,8 @@ class _Edge:
     async def _get(self, request: web.Request, exchange: Exchange, caller: Caller) -> web.StreamResponse:
         try:
             _check_leg(exchange)
+            if request.headers.keys().isdisjoint(_OF_A_SESSION):
+                raise LegRefused("the transport of 2024-11-05")
             if request.body_exists:
                 raise InvalidRequest("GET with a body")
             admission.check_accept(request.headers, admission.EVENT_STREAM)

@@ -187,8 +187,17 @@ async def test_a_session_of_somebody_else_is_not_found_on_any_method(endpoint: E
 async def test_get_and_delete_need_a_token_and_a_session_and_have_no_body(endpoint: Endpoint) -> None:
     for method in ("GET", "DELETE"):
         assert (await endpoint.ask(method, Authorization=None)).status == 401
-        assert (await endpoint.ask(method)).status == 400
+        assert (await endpoint.ask(method, MCP_Protocol_Version="2025-11-25")).status == 400
         assert (await endpoint.ask(method, body=encoded(PING), Mcp_Session_Id="s")).status == 400
+
+
+async def test_the_get_of_http_with_sse_is_told_that_there_is_none(endpoint: Endpoint) -> None:
+    """Its clients begin with a GET that names neither a session nor a revision (MCP 2024-11-05, transports)."""
+    answer = await endpoint.ask("GET", Accept="text/event-stream")
+    assert (answer.status, answer.headers["allow"]) == (405, "POST")
+    assert [one["error"] for one in endpoint.refusals] == ["leg_refused"]
+    assert (await endpoint.ask("GET", Accept="text/event-stream", Mcp_Session_Id="unknown")).status == 404
+    assert (await endpoint.ask("GET", Authorization=None)).status == 401
 
 
 async def test_a_revision_that_is_not_the_sessions_is_refused(endpoint: Endpoint) -> None:
