@@ -129,7 +129,7 @@ class StdioFront:
 
         Without sessions an id means nothing but on the transport that it came on (MCP 2026-07-28, stdio, cancellation).
         """
-        with suppress(msgspec.DecodeError):
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             found = _CANCELLED.decode(line)
             if found.method == "notifications/cancelled":
                 gone = self._open_requests.get(found.params.requestId)

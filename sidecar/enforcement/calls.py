@@ -78,7 +78,7 @@ class ToolCalls:
         self._in_flight: dict[tuple[str, RequestId], Flight] = {}
         self._under_way = CallsUnderWay(rules.calls_per_identity)
         self._limits = Limits(CountersInMemory() if ports.usage is None else ports.usage, ports.clock, ports.metrics)
-        self.confirmations = Confirmations(ports.identifiers, rules.confirm_s)
+        self.confirmations = Confirmations(ports.identifiers, ports.clock, rules.confirm_s)
         self._generic = generic.everywhere(rules.generic_tools.values())
         self._tools = generic.only_tools(self._generic)
         self._live = LiveTools(ports.upstreams, rules.tool_groups, rules.generic_tools)

@@ -18,7 +18,7 @@ from sidecar.errors import NotConfirmed
 from sidecar.mcp import Conversation, IdentityKey, Response, jsonrpc
 from sidecar.model import Command, Decision, JsonObject, JsonValue, ToolCall
 from sidecar.obligations import Plan
-from sidecar.ports import Identifiers
+from sidecar.ports import Clock, Identifiers
 
 MAX_ANSWER_BYTES: Final = 16 * 1024
 """What a user can fill into a form."""
@@ -38,11 +38,13 @@ class Confirmations:
 
     Args:
         identifiers: for the ids of questions.
+        clock: as of when a confirmed call is decided once more.
         wait_s: how long a client may take to answer.
     """
 
-    def __init__(self, identifiers: Identifiers, wait_s: float) -> None:
+    def __init__(self, identifiers: Identifiers, clock: Clock, wait_s: float) -> None:
         self._identifiers = identifiers
+        self._clock = clock
         self._wait_s = wait_s
         self._open: dict[tuple[str, str], _OpenQuestion] = {}
 
@@ -65,6 +67,9 @@ class Confirmations:
             if turn.flight is not None:
                 turn.flight.sent = False  # the server asked before it did anything, and was told to wait
             answer = await self._ask(channel, conversation, question)
+            turn.time_ns = self._clock.time_ns()  # hours, a grant or the token may have ended while the user thought
+            if turn.identity.expires_at <= turn.time_ns / 1e9:
+                raise NotConfirmed("the token that the call came with has expired")
             decision, _ = await permissible(call, command, turn)
             if decision.server != server:
                 raise NotConfirmed("another server serves the call by now")

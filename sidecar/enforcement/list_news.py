@@ -15,7 +15,7 @@ from operator import is_
 from sidecar.enforcement.notices import Notices
 from sidecar.enforcement.tool_lists import ShownList
 from sidecar.errors import DecisionUnavailable, UpstreamError
-from sidecar.mcp import Era
+from sidecar.mcp import Era, Sessions
 from sidecar.model import Identity, RequestContext
 from sidecar.ports import Clock
 
@@ -28,20 +28,22 @@ class ListNews:
     Args:
         notices: which sessions listen.
         show: makes the list of a caller.
+        sessions: which sessions there are.
         clock: the time of the question that a list is made with.
     """
 
-    def __init__(self, notices: Notices, show: Show, clock: Clock) -> None:
+    def __init__(self, notices: Notices, show: Show, sessions: Sessions, clock: Clock) -> None:
         self._notices = notices
         self._show = show
+        self._sessions = sessions
         self._clock = clock
         self._sent: dict[str, ShownList] = {}
         self._due = False
         self._looking: asyncio.Task[None] | None = None
 
     def sent(self, session_id: str, shown: ShownList | None) -> None:
-        """Note which list a session was sent; where there is no session, there is nothing to compare with later."""
-        if session_id and shown is not None:
+        """Note which list a session was sent; of one that ended since it asked, nothing would ever be forgotten."""
+        if shown is not None and self._sessions.lasts(session_id, self._clock.monotonic()):
             self._sent[session_id] = shown
 
     def end(self, session_id: str) -> None:

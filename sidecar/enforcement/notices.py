@@ -110,7 +110,10 @@ class Notices:
             self._left(stream)
 
     def add(self, stream: EventStream) -> None:
-        """Take in the stream of a call; it makes room among those of its session that nobody reads."""
+        """Take in a stream; it makes room among those of its session that nobody reads.
+
+        Until its reader begins it counts as one that nobody reads: a client that has left by now never does.
+        """
         self._expire()
         own = self._of_session.setdefault(stream.owner.session_id, OrderedDict())
         if stream.owner.session_id and len(own) >= MAX_OF_SESSION:
@@ -119,12 +122,16 @@ class Notices:
                 self._forget(self._streams[oldest])
         self._streams[stream.name] = stream
         self._of_session.setdefault(stream.owner.session_id, own)[stream.name] = None
+        self._note_unread(stream)
 
     def finish(self, stream: EventStream, message: bytes) -> None:
         """Give a call's stream its last message."""
         stream.finish(message)
         if stream.is_left:
             self._left(stream)
+        elif not stream.is_read and stream.name in self._streams:  # its reader has yet to begin, or never does
+            self._note_unread(stream)
+            self._expire()
 
     def drop(self, stream: EventStream) -> None:
         """End a stream that will have no last message."""
@@ -208,9 +215,12 @@ class Notices:
         if not stream.resumable:
             self._forget(stream)
             return
+        self._note_unread(stream)
+        self._expire()
+
+    def _note_unread(self, stream: EventStream) -> None:
         self._unread[stream.name] = self._clock.monotonic()
         self._unread.move_to_end(stream.name)
-        self._expire()
 
     def _expire(self) -> None:
         """Forget what nobody has read for too long, and what can be done without while all of it is too much."""

@@ -83,7 +83,7 @@ class EnforcementPoint:
         self._notices = Notices(sessions, ports.clock, ports.identifiers, rules.streams_per_identity)
         self._subscriptions = Subscriptions(self._notices, ports.identifiers, rules.server_version)
         self._answering = Answering(self._notices, rules.stall_s)
-        self._news = ListNews(self._notices, self._calls.shown, ports.clock)
+        self._news = ListNews(self._notices, self._calls.shown, sessions, ports.clock)
         sessions.on_end(self._session_ended)
         self._handshake = Handshake(sessions, self._notices, ports)
 

@@ -54,10 +54,11 @@ def read_progress(params: bytes) -> tuple[int | str, JsonObject] | None:
         return None
     try:
         told = _decode_progress(params)
-    except (msgspec.DecodeError, RecursionError):
+        numbers = [told.progress] if told.total is None else [told.progress, told.total]
+        finite = all(map(isfinite, numbers))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):  # no float holds 400 digits
         return None
-    numbers = [told.progress] if told.total is None else [told.progress, told.total]
-    if not all(map(isfinite, numbers)):
+    if not finite:
         return None
     report: JsonObject = {"progress": told.progress}
     if told.total is not None:

@@ -49,10 +49,12 @@ class ChangingPolicy:
         self.real = real
         self.refuses = False
         self.decisions = 0
+        self.times: list[Any] = []
 
     async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
         if question is Question.DECISION:
             self.decisions += 1
+            self.times.append(document["context"]["time_ns"])  # type: ignore[index,call-overload]
             if self.refuses:
                 document = {**document, "subject": {**document["subject"], "groups": []}}  # type: ignore[dict-item]
         return await self.real.ask(question, document)
@@ -229,6 +231,30 @@ async def test_what_is_no_longer_allowed_when_the_user_confirms_is_not_carried_o
         assert await asked.reply(YES) == 202
         assert "acted" not in await asked.answer()
         assert run.outcomes() == [("error", "policy_denied")]
+
+
+async def test_a_confirmed_call_is_decided_as_of_its_confirmation(endpoint, policy):
+    """Hours and grants that ended while the user thought must not allow it."""
+    async with endpoint() as run, Asked(run, await run.open(**ELICITS)) as asked:
+        await asyncio.sleep(1.1)  # questions have whole seconds
+        assert await asked.reply(YES) == 202
+        assert (await asked.answer()).startswith("acted")
+        first, second = policy.times
+        assert second > first
+
+
+async def test_a_call_is_not_confirmed_once_its_token_has_expired(endpoint, policy):
+    """A later token may have fewer rights; the session is its identity's still."""
+    async with endpoint() as run:
+        session = await run.open(**ELICITS)
+        async with Asked(run, session, "alice-2") as asked:
+            await asyncio.sleep(2.1)
+            assert await asked.reply(YES, user="alice") == 202
+            async with asyncio.timeout(20):
+                while not run.outcomes():  # noqa: ASYNC110 -- evidence has no event of its own
+                    await asyncio.sleep(0.01)
+            assert run.outcomes() == [("cancelled", "not_confirmed")]
+            assert policy.decisions == 1
 
 
 @pytest.mark.parametrize("how", ["cancel", "suspend", "delete"])

@@ -184,6 +184,16 @@ def test_hostile_lines_are_refused_and_the_session_goes_on(open_front: Launched)
     assert open_front.deployment.all_reached() == []
 
 
+def test_hostile_lines_before_a_session_are_refused_like_later_ones(front: Launched) -> None:
+    deep = b'{"jsonrpc":"2.0","id":7,"method":"ping","more":%b1%b}' % (b'{"a":' * 5000, b"}" * 5000)
+    with front.running() as running:
+        for line in (HOSTILE["not UTF-8"][0], deep):
+            running.say(line)
+            assert running.next()["error"]["code"] in {-32700, -32600}
+        assert "result" in running.open()
+        assert "Traceback" not in running.log
+
+
 def test_a_line_over_the_limit_is_refused_for_its_request_and_held_by_nobody(open_front: Launched) -> None:
     assert open_front.process is not None
     process = psutil.Process(open_front.process.pid)

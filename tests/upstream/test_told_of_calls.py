@@ -161,6 +161,8 @@ def test_a_report_has_finite_numbers_and_a_bounded_size():
     assert of_call("notifications/progress", fine, 8) is None
     assert read_progress(fine.replace(b"0.5", b"1e999")) is None
     assert read_progress(fine.replace(b"0.5", b"NaN")) is None
+    assert read_progress(fine.replace(b"0.5", b"9" * 400)) is None, "no float is so large"
+    assert read_progress(fine.replace(b"0.5", b"9" * 30)) is not None
     long = b'{"progressToken":7,"progress":1,"message":"%b"}'
     assert read_progress(long % (b"x" * 100)) is not None
     assert read_progress(long % (b"x" * MAX_RELAYED_BYTES)) is None
