@@ -6,7 +6,7 @@ s by default: nginx ``proxy_read_timeout``, AWS load balancers), so a stalled ca
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 
 from sidecar.enforcement.channel import CallChannel
@@ -55,7 +55,7 @@ class Answering:
         task.add_done_callback(now)
         channel.when_wanted(now)
         if gone is not None:
-            gone.add_done_callback(lambda _: channel.gone())
+            _while_running(task, gone, channel.gone)
         timer = loop.call_later(self._stall_s, now)
         try:
             await due
@@ -102,3 +102,16 @@ class Answering:
                 self._notices.finish(stream, body)
             case _:
                 self._notices.drop(stream)
+
+
+def _while_running(task: asyncio.Task[Reply], gone: asyncio.Future[None], withdraw: Callable[[], None]) -> None:
+    """Have the call withdrawn when its client leaves while it runs.
+
+    Nothing of it stays after that: ``gone`` lives as long as a connection, on which calls without number follow.
+    """
+
+    def leave(_: asyncio.Future[None]) -> None:
+        withdraw()
+
+    gone.add_done_callback(leave)
+    task.add_done_callback(lambda _: gone.remove_done_callback(leave))

@@ -1,6 +1,7 @@
 """Answers that are streams, what they relay, and how they are resumed: each caller gets its own, and nobody else's."""
 
 import asyncio
+import gc
 import json
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -8,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -71,6 +73,23 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 -- what is waited for has no event of its own
             await asyncio.sleep(0.01)
+
+
+async def test_nothing_of_a_call_stays_with_the_connection_on_which_others_follow(endpoint: Endpoints):
+    """Its client may leave at any time, so a connection knows of calls; but only while they are under way."""
+
+    def channels() -> int:
+        gc.collect()
+        return sum(isinstance(one, channel.CallChannel) for one in gc.get_objects())
+
+    async with endpoint(at_once) as run, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as kept:
+        session = await run.open()
+        before = channels()
+        for number in range(20):
+            async with kept.post(run.url, json=call(number), headers=run.headers(session)) as answer:
+                assert text(await answer.json()) == "done"
+        run.server.permits.clear()  # the double writes down what reached it
+        assert channels() - before <= 1
 
 
 # --- when an answer is a stream ---------------------------------------------------------------------------------------
