@@ -121,5 +121,5 @@ class Handshake:
             msg = "batch outside 2025-03-26"
             raise InvalidRequest(msg)
         if any(isinstance(member, Request) and not methods.batchable(member.method) for member in batch.members):
-            msg = "initialize in a batch"
+            msg = "a method in a batch that has to come alone"
             raise InvalidRequest(msg)

@@ -128,8 +128,12 @@ KNOWN_FROM_SERVER: Final = frozenset(_UPSTREAM_REQUESTS) | frozenset(_UPSTREAM_N
 
 
 def batchable(method: str) -> bool:
-    """Return whether the method may stand in a batch: all but ``initialize`` (MCP 2025-03-26, lifecycle)."""
-    return method != "initialize"
+    """Return whether the method may stand in a batch.
+
+    All but ``initialize`` (MCP 2025-03-26, lifecycle), and what is answered with a stream, for which an array has no
+    place; over stdio, members of a batch can be of the revision that has such a method.
+    """
+    return method not in {"initialize", "subscriptions/listen"}
 
 
 def classify(message: Request | Notification, era: Era) -> Treatment:

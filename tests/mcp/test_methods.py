@@ -126,4 +126,5 @@ def test_the_server_may_ping_and_say_that_its_tools_changed_and_not_the_other_wa
 
 def test_initialize_is_the_one_method_that_no_batch_may_hold():
     assert not batchable("initialize")
+    assert not batchable("subscriptions/listen"), "an array has no place for a stream"
     assert batchable("tools/call")
