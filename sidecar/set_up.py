@@ -19,6 +19,7 @@ from sidecar.oauth import key_sets
 from sidecar.ports import Clock
 from sidecar.setting_names import suggestion
 from sidecar.settings import Settings
+from sidecar.store import SessionKeyFile
 from sidecar.store_settings import FILE
 from sidecar.telemetry import exporter_fault
 from sidecar.upstream import Databases, doubtful_options, without_credentials
@@ -45,6 +46,7 @@ def require(config: Settings, clock: Clock, *, listening: bool = True) -> None:
     _require_files(config)
     _require_programs(config)
     _require_keys(config)
+    _require_session_keys(config)
     if listening:
         _require_addresses(config)
     _require_own_files(config)
@@ -130,6 +132,12 @@ def _require_keys(config: Settings) -> None:
             except (KeysUnavailable, OSError, ValueError) as error:
                 what = error.detail if isinstance(error, KeysUnavailable) else str(error)
                 raise ConfigurationError(f"issuers.{number}.jwks_file: {issuer.jwks_file}: {what}") from None
+
+
+def _require_session_keys(config: Settings) -> None:
+    if config.session_keys_file is not None:
+        with naming("session_keys_file"):
+            SessionKeyFile(config.session_keys_file, config.resource.text)
 
 
 def _require_addresses(config: Settings) -> None:

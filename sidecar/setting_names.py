@@ -34,6 +34,10 @@ def in_words(kind: str, message: str) -> str:
             return 'a list is needed, such as ["…"]'
         case "string_type":
             return 'a text is needed, such as "…"'
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "a table is needed, with names and values"
+        case "string_pattern_mismatch" if "[0-9a-f]{64}" in message:
+            return "64 hexadecimal digits in lower case are needed, as mcp-sidecar inspect --tools prints them"
         case "too_short":
             return "at least one is needed"
         case _:

@@ -337,6 +337,18 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
     "no issuer": (setting("issuers", to=[]), "issuers"),
     "no server": (setting("servers", to=[]), "servers"),
     "a claim without a name": (setting("issuers", 0, "claims", to={"subject": ""}), "claim"),
+    "a generic tool with half a digest": (
+        setting("servers", 0, "generic_tools", to=[{"name": "report", "sha256": "0f2c"}]),
+        "servers.0.generic_tools.0.sha256: 64 hexadecimal digits in lower case are needed, as mcp-sidecar inspect",
+    ),
+    "a generic tool that is only a name": (
+        setting("servers", 0, "generic_tools", to=["report"]),
+        "servers.0.generic_tools.0: a table is needed",
+    ),
+    "session keys that are none": (
+        setting("session_keys_file", to=lambda s: s.written("session-keys", "abc\n")),
+        "session_keys_file: ",
+    ),
     "a host that is a URL": (setting("allowed_hosts", to=["https://x/"]), "allowed_hosts"),
     # listeners
     "an address without a port": (setting("listen", to="127.0.0.1"), "listen"),
@@ -583,7 +595,15 @@ def test_it_is_refused_with_one_line_that_names_what_is_wrong(
     assert [record.getMessage() for record in caplog.records if record.exc_info] == [], "no stack anywhere"
 
 
-@pytest.mark.parametrize("wrong", ["a key set without keys", "an unknown setting", "an audit file of another sidecar"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "a key set without keys",
+        "an unknown setting",
+        "an audit file of another sidecar",
+        "session keys that are none",
+    ],
+)
 def test_the_command_prints_that_line_and_ends_with_78(good: SetUp, wrong: str) -> None:
     spoil, named = REFUSED[wrong]
     spoil(good)
