@@ -165,6 +165,7 @@ async def _core(
         views=views,
         suspensions=None if kept is None else kept.table,
         shared_sessions=sessions,
+        used_states=keeping.used_states(config, clock, shared),
         usage=keeping.usage_counters(config, shared),
         log=LoggedRefusals(),
     )

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from sidecar import settings
-from sidecar.enforcement import ByOthers, EnforcementPoint, SharedSessions, Suspensions
+from sidecar.enforcement import ByOthers, EnforcementPoint, SharedSessions, Suspensions, UsedInMemory
 from sidecar.errors import SuspensionsUnavailable
 from sidecar.lifecycle import cancelled
 from sidecar.mcp import EndedSessions
 from sidecar.oauth import ProofsInMemory
-from sidecar.ports import Clock, ProofMemory, SuspensionStore, UsageCounters
+from sidecar.ports import Clock, ProofMemory, SuspensionStore, UsageCounters, UsedStates
 from sidecar.settings import Settings
 from sidecar.store import (
     FileSuspensions,
@@ -24,6 +24,7 @@ from sidecar.store import (
     MongoSuspensions,
     SessionKeyFile,
     SharedProofs,
+    SharedStates,
     guard,
 )
 from sidecar.store_settings import FILE, collection
@@ -59,6 +60,12 @@ def proof_memory(config: Settings, clock: Clock, store: MongoStore | None) -> Pr
     """Return what knows which proofs were presented before."""
     here, name = ProofsInMemory(clock), collection(config.single_use)
     return here if store is None or name is None else SharedProofs(here, MongoMarks(store, name))
+
+
+def used_states(config: Settings, clock: Clock, store: MongoStore | None) -> UsedStates:
+    """Return what knows which confirmations of clients without a session were used."""
+    here, name = UsedInMemory(clock), collection(config.single_use)
+    return here if store is None or name is None else SharedStates(here, MongoMarks(store, name))
 
 
 def usage_counters(config: Settings, store: MongoStore | None) -> UsageCounters | None:

@@ -47,6 +47,24 @@ class ProofMemory(Protocol):
         ...
 
 
+class UsedStates(Protocol):
+    """Knows which request states were used (MCP 2026-07-28, mrtr), in every process that serves the same endpoint."""
+
+    async def is_first(self, state: bytes, identity: bytes, until: float) -> bool:
+        """Return whether this state was never used before, and remember it.
+
+        Args:
+            state: its digest.
+            identity: a digest of whose it is.
+            until: seconds since the epoch after which it is refused anyway.
+
+        Raises:
+            NotConfirmed: more at once than can be remembered.
+            StatesUnavailable: whether another process has seen it cannot be told.
+        """
+        ...
+
+
 class Question(StrEnum):
     """The questions that OPA is asked; each is one fixed rule, never a path built from input (CVE-2025-46569)."""
 

@@ -133,8 +133,9 @@ class Settings(BaseSettings):
     """Where suspensions are kept: `file:` and a path, for one sidecar; or `mongodb:` and a collection, which several
     share through `mongodb`. Needed with `control_listen`."""
     single_use: str = ""
-    """Where it is kept which proofs of possession (DPoP) were presented: empty, in the memory of each process; or
-    `mongodb:` and a collection, so that a proof counts once for all sidecars that share `mongodb`."""
+    """Where it is kept which proofs of possession (DPoP) and which confirmations without a session were presented:
+    empty, in the memory of each process; or `mongodb:` and a collection, so that each counts once for all sidecars that
+    share `mongodb`."""
     tls_ended_by: Literal["", "proxy"] = ""
     """Who ends TLS before `listen` and `admin_listen`. `proxy`: something in front does, and nothing else reaches them.
     Without it, both must be loopback addresses; `listen` may be another where it has `tls` of its own."""

@@ -12,7 +12,15 @@ from sidecar import errors, usage
 from sidecar.edge.stdio import EndingProcess
 from sidecar.enforcement import TooManyStreams
 from sidecar.errors import MessageError, SidecarError
-from sidecar.mcp import Era, ResourceNotFound, UnknownPrompt
+from sidecar.mcp import (
+    CapabilityMissing,
+    Era,
+    InputRequired,
+    ResourceNotFound,
+    StateRejected,
+    StatesUnavailable,
+    UnknownPrompt,
+)
 
 
 class Statuses(NamedTuple):
@@ -85,6 +93,10 @@ HTTP_STATUS: Final[dict[type[SidecarError], Statuses]] = {
     errors.AuditUnavailable: both(200),
     errors.ViewsUnavailable: both(200),
     errors.NotConfirmed: both(200),
+    InputRequired: both(200),
+    CapabilityMissing: both(400),
+    StateRejected: both(200),
+    StatesUnavailable: both(200),
     errors.UpstreamUnreachable: both(200),
     errors.UpstreamTimedOut: both(200),
     errors.UpstreamProtocolViolation: both(200),

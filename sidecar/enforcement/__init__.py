@@ -11,6 +11,7 @@ from sidecar.enforcement.notices import TooManyStreams
 from sidecar.enforcement.point import EnforcementPoint
 from sidecar.enforcement.refusals import OWN_SOURCE
 from sidecar.enforcement.reply import Accepted, Answer, Refused, Reply, Stream
+from sidecar.enforcement.request_states import UsedInMemory
 from sidecar.enforcement.shared_sessions import SharedSessions
 from sidecar.enforcement.suspensions import MOST as MOST_SUSPENSIONS
 from sidecar.enforcement.suspensions import Suspensions
@@ -37,4 +38,5 @@ __all__ = [
     "StreamEvent",
     "Suspensions",
     "TooManyStreams",
+    "UsedInMemory",
 ]

@@ -12,7 +12,7 @@ from typing import Final
 
 from sidecar.commands import databases, derive, generic
 from sidecar.enforcement import refusals, stateless
-from sidecar.enforcement.confirmation import Confirmations
+from sidecar.enforcement.confirmation import confirmations
 from sidecar.enforcement.evidence import Evidence, settled, stage_of, without_tool
 from sidecar.enforcement.exports import Exports
 from sidecar.enforcement.limits import CallsUnderWay, CountersInMemory, Limits
@@ -40,7 +40,7 @@ from sidecar.errors import (
     UpstreamUnreachable,
 )
 from sidecar.identity import CallerName
-from sidecar.mcp import Era, HeaderMismatch, Request, RequestId, jsonrpc, mirrored, tools
+from sidecar.mcp import Era, HeaderMismatch, InputRequired, Request, RequestId, jsonrpc, mirrored, read_call, tools
 from sidecar.model import (
     AccessKind,
     AccessRequest,
@@ -78,7 +78,7 @@ class ToolCalls:
         self._in_flight: dict[tuple[str, RequestId], Flight] = {}
         self._under_way = CallsUnderWay(rules.calls_per_identity)
         self._limits = Limits(CountersInMemory() if ports.usage is None else ports.usage, ports.clock, ports.metrics)
-        self.confirmations = Confirmations(ports.identifiers, ports.clock, rules.confirm_s)
+        self.confirmations = confirmations(ports, rules)
         self._generic = generic.everywhere(rules.generic_tools.values())
         self._tools = generic.only_tools(self._generic)
         self._live = LiveTools(ports.upstreams, rules.tool_groups, rules.generic_tools)
@@ -101,15 +101,17 @@ class ToolCalls:
         result = self._lists.of(visible, await self._live.pinned(visible.servers), era)
         return ShownList(identity=identity, context=context, era=era, result=result)
 
-    async def call_tool(self, message: Request, turn: Turn) -> bytes:
+    async def call_tool(self, message: Request, turn: Turn) -> Reply:
         """Answer one tool call: its result, or a refusal that a model can act on."""
-        call = tools.parse_call(message.params)
+        call, turn.given = read_call(message.params, turn.era)
         turn.call, turn.generic = call, self._generic
         with self._flying(message.id, turn):
             try:
                 result = (await self._call(call, turn)).result
             except (UnknownTool, HeaderMismatch):
                 raise
+            except InputRequired as asked:
+                result = asked.result(self._rules.server_version)
             except SidecarError as caught:
                 lacking = (
                     await self._lacking(call, turn) if isinstance(caught, PolicyDenied) and not turn.committed else None
@@ -124,8 +126,8 @@ class ToolCalls:
                     await self._evidence.refusal(turn, error, stage=stage_of(error))
                 else:
                     self._evidence.tell(turn, error)
-                result = refusals.denial(turn, error, self._rules.server_version)
-        return jsonrpc.encode_result(message.id, result)
+                return refusals.of_call(message.id, turn, error, self._rules.server_version)
+        return Answer(body=jsonrpc.encode_result(message.id, result))
 
     async def carry_out(
         self, message: Request, turn: Turn, call: ToolCall, use: Use, absent: SidecarError | None = None
@@ -208,6 +210,7 @@ class ToolCalls:
             schema = self._live.schema(decision.server, call.name)
             mirrored.check_parameters(turn.exchange.mirrored, schema, call.arguments)
         await self._limits.admit(decision.limits, turn.identity, call.name, turn.time_ns)
+        await self.confirmations.answered(turn, decision.server)
         permit = await self._commit(call, decision, todo, turn)
         result = await self._forward(permit, todo, turn)
         await self._limits.charge(decision.limits, turn.identity, call.name, result)

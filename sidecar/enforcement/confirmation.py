@@ -3,6 +3,9 @@
 It guards against accidents and not against the agent: the client answers, and nothing proves that a person was asked.
 So a confirmation never stands in for a decision; a confirmed call is decided once more, for its user took their time.
 
+Where there is no session, nothing waits: the call ends with the question, and its client calls again with the answer
+and with what the question was given with (``request_states``). The second call is decided like the first.
+
 An answer has no method, only the id of a question. It counts if that question was asked in the same session of the same
 identity and is still open, and then once.
 """
@@ -10,12 +13,14 @@ identity and is still open, and then once.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final
 
 from sidecar.enforcement.channel import CallChannel
-from sidecar.enforcement.turn import Turn
+from sidecar.enforcement.request_states import RequestStates, UsedInMemory, form_of, question_digest
+from sidecar.enforcement.turn import EnforcementRules, Ports, Turn
 from sidecar.errors import NotConfirmed
-from sidecar.mcp import Conversation, IdentityKey, Response, jsonrpc
+from sidecar.mcp import Conversation, Era, HandleKeys, IdentityKey, InputRequired, Response, jsonrpc
 from sidecar.model import Command, Decision, JsonObject, JsonValue, ToolCall
 from sidecar.obligations import Plan
 from sidecar.ports import Clock, Identifiers
@@ -40,12 +45,14 @@ class Confirmations:
         identifiers: for the ids of questions.
         clock: as of when a confirmed call is decided once more.
         wait_s: how long a client may take to answer.
+        states: what goes with a question where there is no session.
     """
 
-    def __init__(self, identifiers: Identifiers, clock: Clock, wait_s: float) -> None:
+    def __init__(self, identifiers: Identifiers, clock: Clock, wait_s: float, states: RequestStates) -> None:
         self._identifiers = identifiers
         self._clock = clock
         self._wait_s = wait_s
+        self._states = states
         self._open: dict[tuple[str, str], _OpenQuestion] = {}
 
     def __len__(self) -> int:
@@ -59,6 +66,8 @@ class Confirmations:
             server: which server it was allowed at.
             permissible: decides the call; raises where it is refused.
         """
+        if turn.era is Era.STATELESS:
+            return self._asker_once(turn, server)
         channel, conversation, call, command = turn.channel, turn.conversation, turn.call, turn.named
         if channel is None or conversation is None or call is None or command is None or not conversation.elicits:
             return None
@@ -75,6 +84,41 @@ class Confirmations:
                 raise NotConfirmed("another server serves the call by now")
             turn.confirmed = True
             return answer
+
+        return confirm
+
+    async def answered(self, turn: Turn, server: str) -> None:
+        """Return if a call comes with no answer, or with one that confirms; the state of it is used up by then.
+
+        Raises:
+            StateRejected: its state is not good for this call, or no longer.
+            NotConfirmed: the answer does not confirm, or more come at once than can be remembered.
+            StatesUnavailable: whether the state was used elsewhere cannot be told.
+        """
+        if turn.given is None or turn.call is None:
+            return
+        asked = self._states.read(turn.given, turn.identity, server, turn.call)
+        await self._states.use(turn.given, asked)
+        confirming(turn.given.answer, form_of(asked))
+        turn.asked = asked
+
+    def _asker_once(self, turn: Turn, server: str) -> Confirm | None:
+        """Return what ends a call with its question, or answers the question that it ended with before."""
+        conversation, call, given, asked = turn.conversation, turn.call, turn.given, turn.asked
+        if conversation is None or call is None or turn.method != "tools/call":
+            return None
+        if given is None and not conversation.elicits:
+            return None
+
+        async def confirm(question: JsonObject) -> JsonObject:
+            if turn.flight is not None:
+                turn.flight.sent = False  # the server asked before it did anything, and was told to wait
+            if given is None:
+                raise InputRequired(question, self._states.give(turn.identity, server, call, question))
+            if asked is None or question_digest(question) != asked.question:
+                raise NotConfirmed("the server asks something else by now")
+            turn.confirmed = True
+            return confirming(given.answer, question)
 
         return confirm
 
@@ -109,6 +153,15 @@ class Confirmations:
             raise NotConfirmed(f"no answer within {self._wait_s} s") from None
         finally:
             del self._open[place]
+
+
+def confirmations(ports: Ports, rules: EnforcementRules) -> Confirmations:
+    """Return the questions of one process; without keys that are shared, what it gives out is good here only."""
+    own = HandleKeys([sha256(ports.identifiers.session_id().encode()).digest()], "")
+    keys = ports.shared_sessions.keys if ports.shared_sessions is not None else lambda: own
+    used = ports.used_states or UsedInMemory(ports.clock)
+    states = RequestStates(keys, used, ports.clock, ports.identifiers, lifetime_s=rules.confirm_s)
+    return Confirmations(ports.identifiers, ports.clock, rules.confirm_s, states)
 
 
 def confirming(answer: JsonObject | None, question: JsonObject) -> JsonObject:

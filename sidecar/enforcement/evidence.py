@@ -31,7 +31,7 @@ from sidecar.errors import (
     UpstreamRefused,
     ViewsUnavailable,
 )
-from sidecar.mcp import denials
+from sidecar.mcp import StateRejected, denials
 from sidecar.model import Access, Command, Decision, Identity, JsonObject, Reason, ToolCall, UpstreamResult
 from sidecar.ports import AttributeValue
 from sidecar.usage import LimitReached, LimitsUnavailable
@@ -284,6 +284,8 @@ def _label(error: SidecarError) -> str:
         case CallRefused():
             return error.reason
         case TokenRejected():
+            return error.fault
+        case StateRejected():
             return error.fault
         case _:
             return error.label

@@ -338,7 +338,7 @@ class EnforcementPoint:
 
     async def _used(self, message: Request, turn: Turn) -> Reply:
         if message.method == "tools/call":
-            return Answer(body=await self._calls.call_tool(message, turn))
+            return await self._calls.call_tool(message, turn)
         return await self._offers.used(message, turn)
 
     def _in_use(self, turn: Turn) -> AbstractContextManager[None]:

@@ -4,17 +4,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+from sidecar.enforcement.reply import Answer, Refused
 from sidecar.enforcement.turn import Turn
 from sidecar.enforcement.views import BEHIND, folded
 from sidecar.errors import (
     CallRefused,
     DecisionUnavailable,
     InsufficientScope,
+    NotConfirmed,
     ObligationNotSupported,
     PolicyDenied,
     SidecarError,
 )
-from sidecar.mcp import Era, denials, jsonrpc, stateless_results
+from sidecar.mcp import CapabilityMissing, Era, RequestId, denials, jsonrpc, stateless_results
 from sidecar.model import Access, Command, Decision, JsonObject, Principal, Reason, StepUp
 from sidecar.usage import LimitReached
 
@@ -36,6 +38,14 @@ def denial(turn: Turn, error: SidecarError, server_version: str) -> bytes:
     """Return the tool result of a refused call, as the client's revision has it."""
     result = denials.denial(*_explained(turn, error))
     return stateless_results.completed(result, server_version) if turn.era is Era.STATELESS else result
+
+
+def of_call(request_id: RequestId, turn: Turn, error: SidecarError, server_version: str) -> Answer | Refused:
+    """Return the reply to a refused call: a tool result, or that its client has to say that it can ask its user."""
+    conversation, result = turn.known_conversation, denial(turn, error, server_version)
+    if turn.era is Era.STATELESS and isinstance(error, NotConfirmed) and not (conversation.elicits or turn.given):
+        return Refused.of(CapabilityMissing(error.detail), request_id, era=turn.era)
+    return Answer(body=jsonrpc.encode_result(request_id, result))
 
 
 def challenge(turn: Turn, error: SidecarError) -> bytes:

@@ -5,11 +5,14 @@ Enforcement has recorded every refusal by the time a transport sees it; a transp
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Self, TypeAlias
+from typing import Final, Self, TypeAlias
 
 from sidecar.enforcement.event_stream import StreamEvent
 from sidecar.errors import SidecarError
-from sidecar.mcp import Era, RequestId, ResourceNotFound, UnknownPrompt, jsonrpc, revision
+from sidecar.mcp import CapabilityMissing, Era, RequestId, ResourceNotFound, UnknownPrompt, jsonrpc, revision
+
+_TOLD: Final = (revision.UnsupportedMcpRevision, ResourceNotFound, CapabilityMissing)
+"""What says more than its class in the ``data`` of a JSON-RPC error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,7 @@ class Refused:
     @classmethod
     def of(cls, error: SidecarError, request_id: RequestId | None = None, *, era: Era = Era.HANDSHAKE) -> Self:
         """Refuse in the words of the error's class, so that nothing of the request or a dependency leaks."""
-        data = error.data if isinstance(error, revision.UnsupportedMcpRevision | ResourceNotFound) else None
+        data = error.data if isinstance(error, _TOLD) else None
         # Only the handshake revisions have a code for a resource that is not there (MCP 2026-07-28, resources).
         absent = isinstance(error, ResourceNotFound) and era is Era.STATELESS
         code = UnknownPrompt.code if absent else error.code

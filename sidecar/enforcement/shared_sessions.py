@@ -18,7 +18,7 @@ class SharedSessions:
     """
 
     def __init__(self, keys: Callable[[], HandleKeys], ended: EndedSessions, clock: Clock, *, lifetime_s: int) -> None:
-        self._keys = keys
+        self.keys = keys
         self._ended = ended
         self._clock = clock
         self._lifetime_s = lifetime_s
@@ -40,14 +40,14 @@ class SharedSessions:
             created=now,
             expires=now + self._lifetime_s,
         )
-        return self._keys().seal(session, unique), self._clock.monotonic() + self._lifetime_s
+        return self.keys().seal(session, unique), self._clock.monotonic() + self._lifetime_s
 
     def read(self, handle: str, identity: Identity) -> tuple[SealedSession, float] | None:
         """Return the session of this caller that a handle is, and when it ends on the monotonic clock.
 
         None for what is no handle, or is another identity's, expired or ended: these are not to be told apart.
         """
-        session = self._keys().read(handle)
+        session = self.keys().read(handle)
         if session is None or session.identity != identity_digest(identity.key):
             return None
         # A lifetime that was made shorter counts for the sessions that are there.

@@ -12,7 +12,7 @@ from sidecar.enforcement.suspensions import Suspensions
 from sidecar.enforcement.tool_lists import ShownList
 from sidecar.errors import AuditUnavailable, CallerSuspended, SidecarError, TokenRejected
 from sidecar.identity import CallerName, names_of
-from sidecar.mcp import Conversation, Era, MirroredHeaders, RequestId, revision
+from sidecar.mcp import Conversation, Era, GivenInput, MirroredHeaders, RequestId, SealedQuestion, revision
 from sidecar.model import (
     Command,
     Decision,
@@ -36,6 +36,7 @@ from sidecar.ports import (
     Tracer,
     Upstream,
     UsageCounters,
+    UsedStates,
     ViewCatalog,
 )
 
@@ -96,6 +97,8 @@ class Ports:
     """None: a session is good at the sidecar that opened it only."""
     log: RefusalLog | None = None
     """None: refused calls are in evidence, metrics and spans only."""
+    used_states: UsedStates | None = None
+    """Where it is known which request states were used; None: in this process."""
     usage: UsageCounters | None = None
     """Where it is counted how much callers use; None: in this process."""
     views: ViewCatalog | None = None
@@ -259,6 +262,10 @@ class Turn:
     """The tools outside of the catalog that there are."""
     shown: ShownList | None = None
     """The list of tools that its caller is sent."""
+    given: GivenInput | None = None
+    """What its client calls again with, where it was asked before (2026-07-28)."""
+    asked: SealedQuestion | None = None
+    """What it was asked then; known once the state of ``given`` is used."""
     confirmed: bool = False
     """Its client answered a question of the server's about it with a confirmation."""
     batched: bool = False

@@ -4,7 +4,16 @@ from sidecar.mcp import denials, jsonrpc, methods, mirrored, resources, revision
 from sidecar.mcp.conversation import Conversation
 from sidecar.mcp.ended import MOST_ENDED, EndedSessions
 from sidecar.mcp.envelope import Ends, Envelope, read_envelope
-from sidecar.mcp.handles import HandleKeys, SealedSession, handle_digest, identity_digest
+from sidecar.mcp.handles import HandleKeys, SealedQuestion, SealedSession, handle_digest, identity_digest
+from sidecar.mcp.input_required import (
+    CapabilityMissing,
+    GivenInput,
+    InputRequired,
+    StateFault,
+    StateRejected,
+    StatesUnavailable,
+    read_call,
+)
 from sidecar.mcp.jsonrpc import Batch, ClientMessage, InvalidMessage, Notification, Request, RequestId, Response
 from sidecar.mcp.lines import LineFraming, OversizeLine
 from sidecar.mcp.methods import Treatment, from_upstream
@@ -19,6 +28,7 @@ from sidecar.mcp.subscriptions import Subscription, parse_listen
 __all__ = [
     "MOST_ENDED",
     "Batch",
+    "CapabilityMissing",
     "ClientMessage",
     "Conversation",
     "EndedSessions",
@@ -26,9 +36,11 @@ __all__ = [
     "Envelope",
     "Era",
     "EventDecoder",
+    "GivenInput",
     "HandleKeys",
     "HeaderMismatch",
     "IdentityKey",
+    "InputRequired",
     "InvalidMessage",
     "LineFraming",
     "McpRevision",
@@ -39,9 +51,13 @@ __all__ = [
     "RequestId",
     "ResourceNotFound",
     "Response",
+    "SealedQuestion",
     "SealedSession",
     "Session",
     "Sessions",
+    "StateFault",
+    "StateRejected",
+    "StatesUnavailable",
     "Subscription",
     "Treatment",
     "UnknownPrompt",
@@ -54,6 +70,7 @@ __all__ = [
     "methods",
     "mirrored",
     "parse_listen",
+    "read_call",
     "read_envelope",
     "read_request_meta",
     "resources",

@@ -6,6 +6,8 @@ never existed. What is sealed is who opened the session, by which revision, and 
 The layout, before base64url: id of the key (4 bytes), salt (16), then the ciphertext of identity digest (32), seconds
 of its making and its end (4 each), revision (10), and the client's name (at most 64 bytes of UTF-8). Each handle has a
 key of its own, HMAC-SHA256 of the salt, so that a fixed nonce is used once with each.
+
+Request states of 2026-07-28 are sealed with the same keys, bound to their own purpose: neither is read as the other.
 """
 
 import base64
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -27,11 +30,16 @@ KEY_BYTES: Final = 32
 LONGEST_HANDLE: Final = 256
 """Characters; the longest that is made has 200."""
 MOST_NAME_BYTES: Final = 64
+MOST_FIELDS_BYTES: Final = 1024
+"""The names of a form's fields, as a JSON array."""
+LONGEST_STATE: Final = 2048
+"""Characters; the longest request state that is made has 1,560."""
 
 _KEY_ID_BYTES: Final = 4
 _SALT_BYTES: Final = 16
 _NONCE: Final = bytes(12)
 _HEAD: Final = struct.Struct(">32sII10s")
+_STATE: Final = struct.Struct(">32s32s32sI")
 _REVISIONS: Final = {revision.value.encode(): revision for revision in McpRevision}
 
 
@@ -46,6 +54,22 @@ class SealedSession:
     """Self-reported, cut to ``MOST_NAME_BYTES``; for people who read logs."""
     created: int
     """Seconds since the epoch."""
+    expires: int
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedQuestion:
+    """What a request state says: which question was asked, of whom, and about which call."""
+
+    identity: bytes
+    """``identity_digest`` of who was asked."""
+    call: bytes
+    """32 bytes that stand for the server, the tool and its arguments."""
+    question: bytes
+    """32 bytes that stand for the question."""
+    fields: tuple[str, ...]
+    """The names that the form has."""
     expires: int
     """Seconds since the epoch."""
 
@@ -69,6 +93,7 @@ class HandleKeys:
         self._keys = {sha256(b"id" + key).digest()[:_KEY_ID_BYTES]: key for key in keys}
         self._first = next(iter(self._keys))
         self._bound = b"mcp-sidecar session 1 " + resource.encode()
+        self._state_bound = b"mcp-sidecar request state 1 " + resource.encode()
 
     def seal(self, session: SealedSession, unique: str) -> str:
         """Return the handle of a session.
@@ -77,35 +102,64 @@ class HandleKeys:
             session: what it says.
             unique: never the same twice, and not to be guessed.
         """
-        salt = sha256(unique.encode()).digest()[:_SALT_BYTES]
         head = _HEAD.pack(session.identity, session.created, session.expires, session.revision.value.encode())
-        text = head + cut(session.client_name).encode()
-        sealed = self._cipher(self._first, salt).encrypt(_NONCE, text, self._bound)
-        return base64.urlsafe_b64encode(self._first + salt + sealed).rstrip(b"=").decode()
+        return self._seal(head + cut(session.client_name).encode(), unique, self._bound)
 
     def read(self, handle: str) -> SealedSession | None:
         """Return what a handle says; None for everything that was not sealed with one of the keys, exactly so."""
-        if not 0 < len(handle) <= LONGEST_HANDLE:
+        text = self._open(handle, LONGEST_HANDLE, self._bound)
+        return None if text is None else _parse(text)
+
+    def seal_question(self, asked: SealedQuestion, unique: str) -> str:
+        """Return the request state of a question.
+
+        Args:
+            asked: what it says.
+            unique: never the same twice, and not to be guessed.
+
+        Raises:
+            ValueError: the form has more fields than fit.
+        """
+        fields = msgspec.json.encode(asked.fields)
+        if len(fields) > MOST_FIELDS_BYTES:
+            raise ValueError("the fields of the form do not fit")
+        head = _STATE.pack(asked.identity, asked.call, asked.question, asked.expires)
+        return self._seal(head + fields, unique, self._state_bound)
+
+    def read_question(self, state: str) -> SealedQuestion | None:
+        """Return what a request state says; None for everything that was not sealed with one of the keys as such."""
+        text = self._open(state, LONGEST_STATE, self._state_bound)
+        if text is None or len(text) < _STATE.size:
+            return None
+        identity, call, question, expires = _STATE.unpack_from(text)
+        try:
+            fields = msgspec.json.decode(text[_STATE.size :], type=tuple[str, ...])
+        except msgspec.DecodeError:
+            return None
+        return SealedQuestion(identity=identity, call=call, question=question, fields=fields, expires=expires)
+
+    def _seal(self, text: bytes, unique: str, bound: bytes) -> str:
+        salt = sha256(bound + unique.encode()).digest()[:_SALT_BYTES]
+        sealed = self._cipher(self._first, salt).encrypt(_NONCE, text, bound)
+        return base64.urlsafe_b64encode(self._first + salt + sealed).rstrip(b"=").decode()
+
+    def _open(self, spelled: str, longest: int, bound: bytes) -> bytes | None:
+        if not 0 < len(spelled) <= longest:
             return None
         try:
-            raw = base64.b64decode(handle.encode("ascii") + b"=" * (-len(handle) % 4), altchars=b"-_", validate=True)
+            raw = base64.b64decode(spelled.encode("ascii") + b"=" * (-len(spelled) % 4), altchars=b"-_", validate=True)
         except (UnicodeEncodeError, binascii.Error):
             return None
-        # One spelling only: suspensions and marks name a session by the digest of its handle.
-        if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != handle:
+        # One spelling only: suspensions and marks name what was sealed by the digest of its text.
+        if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != spelled:
             return None
-        key_id, salt, sealed = (
-            raw[:_KEY_ID_BYTES],
-            raw[_KEY_ID_BYTES:][:_SALT_BYTES],
-            raw[_KEY_ID_BYTES + _SALT_BYTES :],
-        )
+        key_id, salt = raw[:_KEY_ID_BYTES], raw[_KEY_ID_BYTES:][:_SALT_BYTES]
         if key_id not in self._keys or len(salt) < _SALT_BYTES:
             return None
         try:
-            text = self._cipher(key_id, salt).decrypt(_NONCE, sealed, self._bound)
+            return self._cipher(key_id, salt).decrypt(_NONCE, raw[_KEY_ID_BYTES + _SALT_BYTES :], bound)
         except InvalidTag:
             return None
-        return _parse(text)
 
     def _cipher(self, key_id: bytes, salt: bytes) -> AESGCM:
         return AESGCM(hmac.digest(self._keys[key_id], salt, "sha256"))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sidecar.errors import InvalidParams
 from sidecar.mcp.revision import PROTOCOL_VERSION_KEY, STATELESS, McpRevision, UnsupportedMcpRevision
-from sidecar.mcp.tools import LOG_LEVELS, label
+from sidecar.mcp.tools import LOG_LEVELS, form_can_be_asked, label
 from sidecar.model import JsonObject, JsonValue
 
 CAPABILITIES_KEY = "io.modelcontextprotocol/clientCapabilities"
@@ -21,6 +21,8 @@ class RequestMeta:
     """Self-reported; empty where it is not told."""
     log_level: str | None
     """None where the request wants no log messages, or says so in no known way."""
+    elicits: bool = False
+    """Its client can put a form to its user, for this request."""
 
 
 def claimed_revision(params: JsonObject) -> JsonValue:
@@ -55,4 +57,5 @@ def read_request_meta(params: JsonObject) -> RequestMeta:
         revision=McpRevision(claimed),
         client_name=label(name),
         log_level=level if isinstance(level, str) and level in LOG_LEVELS else None,
+        elicits=form_can_be_asked(meta[CAPABILITIES_KEY]),
     )

@@ -37,7 +37,7 @@ def parse_call(params: JsonObject) -> ToolCall:
 
     Raises:
         InvalidParams: not of the form; ``task`` (2025-11-25, experimental), ``inputResponses`` and ``requestState``
-            (2026-07-28) count as unknown, for each is another way to a result than the one that is enforced.
+            (2026-07-28; ``input_required`` takes them out first) count as unknown, for each is another way to a result.
     """
     if not _CALL_KEYS.issuperset(params):
         raise InvalidParams("an unknown key beside name and arguments")
@@ -86,7 +86,11 @@ def can_be_asked(params: JsonObject) -> bool:
 
     A capability without modes is that of 2025-06-18, which only had forms.
     """
-    capabilities = params.get("capabilities")
+    return form_can_be_asked(params.get("capabilities"))
+
+
+def form_can_be_asked(capabilities: JsonValue) -> bool:
+    """Return whether a client with these capabilities can put a form to its user."""
     modes = capabilities.get("elicitation") if isinstance(capabilities, dict) else None
     return isinstance(modes, dict) and ("form" in modes or "url" not in modes)
 

@@ -4,7 +4,7 @@ from sidecar.store.file import FileAuditSink
 from sidecar.store.mongodb.connection import MongoStore
 from sidecar.store.mongodb.counters import MongoCounters
 from sidecar.store.mongodb.ended import MongoEndedSessions
-from sidecar.store.mongodb.marks import MongoMarks, SharedProofs
+from sidecar.store.mongodb.marks import MongoMarks, SharedProofs, SharedStates
 from sidecar.store.mongodb.suspensions import MongoSuspensions
 from sidecar.store.session_keys import SessionKeyFile
 from sidecar.store.suspensions import FileSuspensions, guard
@@ -19,5 +19,6 @@ __all__ = [
     "MongoSuspensions",
     "SessionKeyFile",
     "SharedProofs",
+    "SharedStates",
     "guard",
 ]

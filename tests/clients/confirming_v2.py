@@ -18,12 +18,12 @@ async def answer(_context: Any, params: Any) -> Any:
     return types.ElicitResult(**answers.pop(0))
 
 
-async def main(url: str, token: str, steps: list[Any]) -> list[Any]:
+async def main(url: str, token: str, steps: list[Any], mode: str) -> list[Any]:
     done: list[Any] = []
     callback: Any = answer
     async with (
         httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60) as http,
-        Client(streamable_http_client(url, http_client=http), mode="legacy", elicitation_callback=callback) as client,
+        Client(streamable_http_client(url, http_client=http), mode=mode, elicitation_callback=callback) as client,
     ):
         for call, given in steps:
             answers[:] = [given]
@@ -33,4 +33,6 @@ async def main(url: str, token: str, steps: list[Any]) -> list[Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asyncio.run(main(sys.argv[1], sys.argv[2], json.load(sys.stdin)))))
+    sys.stdout.write(
+        json.dumps(asyncio.run(main(sys.argv[1], sys.argv[2], json.load(sys.stdin), (*sys.argv[3:], "legacy")[0])))
+    )

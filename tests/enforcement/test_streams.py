@@ -444,7 +444,7 @@ def stateless(run: Streaming, number: int = 5, token: Any = None) -> Any:
 
 async def test_a_stream_without_a_session_has_no_event_ids_and_ends_with_the_answer(endpoint: Endpoints):
     async def script(permit: Permit) -> str:
-        assert permit.confirm is None
+        assert permit.confirm is not None, "its client can be asked"
         told(permit, 1)
         await asyncio.sleep(0.05)
         return "done"

@@ -47,6 +47,7 @@ WIRE = "attacks/test_wire.py"
 LISTEN = "enforcement/test_without_sessions.py"
 STREAMS = "enforcement/test_streams.py"
 ASKED = "enforcement/test_confirmations.py"
+ASKED_ONCE = "enforcement/test_confirmations_stateless.py"
 HTTP = "edge/test_http_endpoint.py"
 ADMISSION = "edge/test_admission.py"
 NEGOTIATES = "edge/test_sdk_negotiates.py"
@@ -69,7 +70,6 @@ OWN_LISTS = f"{STATELESS}::test_lists_are_the_callers_own_in_both_eras_alike"
 ABOUT_THE_BODY = f"{STATELESS}::test_policy_is_asked_about_the_body_and_the_token_counts_on_each_request"
 FOREIGN_SESSION = f"{HTTP}::test_a_session_of_somebody_else_is_not_found_on_any_method"
 NO_TASKS = "Tasks are refused in both eras: neither the MongoDB MCP server nor the table of methods has them."
-ASKED_IN_SESSIONS = "A server's question is put to clients with a session only; without one, no call asks anything."
 
 REQUIREMENTS: Final[dict[str, Row]] = {
     "V-01": held(
@@ -129,7 +129,10 @@ REQUIREMENTS: Final[dict[str, Row]] = {
     "M-12": held(LEDGER, f"{DECODING}::test_json_that_is_no_message_is_refused_under_its_id_where_that_was_readable"),
     "M-20": held(LEDGER, FINE),
     "M-21": held(f"{STATELESS}::test_nothing_of_one_request_counts_for_another"),
-    "M-22": NotServed(f"No request needs a capability of its client. {ASKED_IN_SESSIONS}", (FINE,)),
+    "M-22": held(
+        f"{ASKED_ONCE}::test_where_a_confirmation_is_required_the_client_is_told_which_capability_it_lacks",
+        FINE,
+    ),
     "M-23": held(f"{LISTEN}::test_log_messages_come_on_the_request_that_asks_for_them_and_on_no_other"),
     "M-24": held(
         f"{RESULTS}::test_a_result_says_that_it_is_complete_and_who_answers_and_keeps_what_it_had",
@@ -185,16 +188,27 @@ REQUIREMENTS: Final[dict[str, Row]] = {
         f"{LISTEN}::test_a_subscription_ends_with_the_suspension_of_its_caller_and_no_other_does",
         f"{LISTEN}::test_one_identity_has_so_many_and_a_newer_one_ends_the_oldest",
     ),
-    "M-52": NotServed(ASKED_IN_SESSIONS, (LEDGER, f"{RESULTS}::test_what_is_no_complete_result_is_not_passed_on")),
-    "M-53": NotServed(ASKED_IN_SESSIONS, (LEDGER,)),
-    "M-54": NotServed(f"{ASKED_IN_SESSIONS} No state of a request is given out.", (LEDGER,)),
-    "M-55": NotServed(f"{ASKED_IN_SESSIONS} No state of a server is given out.", (LEDGER,)),
-    "M-56": NotServed(
-        ASKED_IN_SESSIONS,
-        (
-            f"{RESULTS}::test_what_is_no_complete_result_is_not_passed_on",
-            f"{ASKED}::test_a_client_that_cannot_be_asked_is_not_asked",
-        ),
+    "M-52": held(
+        f"{ASKED_ONCE}::test_a_call_ends_with_its_question_and_is_carried_out_when_it_comes_back_confirmed",
+        f"{ASKED_ONCE}::test_what_is_no_retry_is_refused_and_the_state_is_still_good",
+        f"{RESULTS}::test_what_is_no_complete_result_is_not_passed_on",
+        LEDGER,
+    ),
+    "M-53": held(
+        f"{ASKED_ONCE}::test_what_is_no_longer_allowed_when_it_comes_back_is_not_carried_out",
+        f"{ASKED_ONCE}::test_a_user_who_was_suspended_meanwhile_confirms_nothing",
+    ),
+    "M-54": held(
+        f"{ASKED_ONCE}::test_an_altered_state_is_refused",
+        f"{ASKED_ONCE}::test_an_answer_confirms_no_other_call",
+        f"{ASKED_ONCE}::test_a_state_lasts_as_long_as_a_user_may_take",
+        f"{ASKED_ONCE}::test_of_many_retries_at_once_one_is_carried_out",
+        "mcp/test_request_states.py::test_every_character_counts_and_there_is_one_spelling",
+    ),
+    "M-55": held(f"{ASKED_ONCE}::test_a_state_of_somebody_else_is_no_state_of_mine"),
+    "M-56": held(
+        f"{ASKED_ONCE}::test_a_client_that_does_not_say_that_it_can_be_asked_is_not_asked",
+        f"{ASKED}::test_a_client_that_cannot_be_asked_is_not_asked",
     ),
     "M-57": NotServed(NO_TASKS, (OTHER_METHODS, f"{TO_STATELESS}::test_a_result_that_is_not_complete_is_a_violation")),
     "M-58": NotServed(NO_TASKS, (OTHER_METHODS, f"{METHODS}::test_what_the_server_starts_reaches_no_client")),

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
+from sidecar.enforcement import UsedInMemory
 from sidecar.errors import KeysUnavailable, ProofRejected
+from sidecar.mcp import StatesUnavailable
 from sidecar.oauth import ProofsInMemory
 from sidecar.store.mongodb.connection import MongoStore
-from sidecar.store.mongodb.marks import SKEW_S, MarkKind, MongoMarks, SharedProofs
+from sidecar.store.mongodb.marks import SKEW_S, MarkKind, MongoMarks, SharedProofs, SharedStates
 from sidecar.system import SystemClock
 from tests.store.shared_database import HandClock, way_to
 
@@ -73,3 +75,29 @@ async def test_marks_are_removed_when_they_have_no_meaning_any_more(database: st
         [mark] = collection.find()
         assert mark["until"].timestamp() == until + SKEW_S
         assert mark["_id"] == "proof:78"
+
+
+async def test_of_many_sidecars_that_are_given_one_request_state_one_takes_it(
+    database: str, database_name: str
+) -> None:
+    clock = SystemClock()
+    until = clock.time_ns() / 1e9 + 60
+    async with AsyncExitStack() as stack:
+        shared = [await marks(stack, database, database_name) for _ in range(3)]
+        replicas = [SharedStates(UsedInMemory(clock), one) for one in shared]
+        taken = await asyncio.gather(*(one.is_first(b"s" * 32, b"who", until) for one in replicas * 2))
+        assert sum(taken) == 1
+        proofs = SharedProofs(ProofsInMemory(clock), shared[0])
+        assert await proofs.is_first(b"s" * 32, "key", until), "a proof of the same bytes is another mark"
+
+
+async def test_a_request_state_is_refused_where_the_store_is_away(database: str, database_name: str) -> None:
+    clock = SystemClock()
+    until = clock.time_ns() / 1e9 + 60
+    async with AsyncExitStack() as stack:
+        way = await stack.enter_async_context(way_to(database))
+        states = SharedStates(UsedInMemory(clock), await marks(stack, way.uri, database_name, 1.0))
+        assert await states.is_first(b"1" * 32, b"who", until)
+        await way.vanish()
+        with pytest.raises(StatesUnavailable):
+            await states.is_first(b"2" * 32, b"who", until)

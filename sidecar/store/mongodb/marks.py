@@ -12,7 +12,8 @@ from bson.errors import BSONError
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from sidecar.errors import KeysUnavailable
-from sidecar.ports import ProofMemory
+from sidecar.mcp import StatesUnavailable
+from sidecar.ports import ProofMemory, UsedStates
 from sidecar.store.mongodb.connection import MongoStore
 from sidecar.system import Outage
 
@@ -28,6 +29,7 @@ class MarkKind(StrEnum):
     """What a mark is about; the same bytes of two kinds are two marks."""
 
     PROOF = "proof"
+    REQUEST_STATE = "state"
 
 
 class MongoMarks:
@@ -96,3 +98,20 @@ class SharedProofs:
             return await self._marks.set_first(MarkKind.PROOF, proof, until)
         except FAILURES as error:
             raise KeysUnavailable(f"whether a proof was used elsewhere is not known: {type(error).__name__}") from error
+
+
+class SharedStates:
+    """Which request states were used, at this sidecar or another (``ports.UsedStates``); here is asked first."""
+
+    def __init__(self, here: UsedStates, marks: MongoMarks) -> None:
+        self._here = here
+        self._marks = marks
+
+    async def is_first(self, state: bytes, identity: bytes, until: float) -> bool:
+        """See ``ports.UsedStates``."""
+        if not await self._here.is_first(state, identity, until):
+            return False
+        try:
+            return await self._marks.set_first(MarkKind.REQUEST_STATE, state, until)
+        except FAILURES as error:
+            raise StatesUnavailable(type(error).__name__) from error
