@@ -117,8 +117,9 @@ class Confirmations:
                 raise InputRequired(question, self._states.give(turn.identity, server, call, question))
             if asked is None or question_digest(question) != asked.question:
                 raise NotConfirmed("the server asks something else by now")
+            answer = confirming(given.answer, question)
             turn.confirmed = True
-            return confirming(given.answer, question)
+            return answer
 
         return confirm
 
