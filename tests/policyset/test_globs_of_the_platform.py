@@ -41,6 +41,8 @@ def data_with(*texts: Any) -> dict[str, Any]:
     route = {"id": "r", "groups": ["*"], "agents": listed, "scopes": ["*"], "kinds": KINDS, "server": "s"}
     grant = {"id": "g", "groups": ["*"], "kinds": KINDS}
     grant |= dict.fromkeys(("deployments", "databases", "collections", "targets"), listed)
+    limit: dict[str, Any] = {"id": "l", "per": [], "groups": ["*"], "agents": named, "tools": ["*"], "teams": ["*"]}
+    limit |= {"window_s": 60, "calls": 1}
     holdings = {
         "whole": holding,
         "databases": {"d.x": holding},
@@ -57,6 +59,7 @@ def data_with(*texts: Any) -> dict[str, Any]:
         "traits": {},
         "amplifiers": {},
         "refused_kinds": [],
+        "limits": [limit] if named else [],
         "windows": [window],
         "break_glass": [],
         "suspended": {"subjects": [], "agents": named},
