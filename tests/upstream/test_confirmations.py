@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from pymongo import AsyncMongoClient
 
-from sidecar.errors import NotConfirmed, SidecarError, UpstreamRefused
+from sidecar.errors import NotConfirmed, SidecarError, UpstreamRefused, UpstreamUnreachable
 from sidecar.model import JsonObject, Permit, ToolCall
 from sidecar.upstream.confirming import ConfirmingUpstream
 from sidecar.upstream.environment import mongodb_environment
@@ -223,6 +223,24 @@ async def staged() -> AsyncIterator[ConfirmingUpstream]:
         yield upstream
     finally:
         await upstream.stop()
+
+
+async def test_a_second_child_with_other_tools_than_those_looked_at_gets_no_call():
+    """The pins are held against the tools of the first child; the second may be another version when it starts."""
+    other = FAULTS.with_name("telling_server.py")
+    plain, asking = (
+        StdioUpstream(SERVER, [sys.executable, str(program)], {}, timeout_s=20, asking=asks)
+        for program, asks in ((FAULTS, False), (other, True))
+    )
+    upstream = ConfirmingUpstream(plain, asking, lambda _: True, required=True)
+    await upstream.start()
+    left: list[int] = []
+    try:
+        with pytest.raises(UpstreamUnreachable):
+            await upstream.forward(deletes("d", "c", answering(YES), leaving=lambda: left.append(1)))
+    finally:
+        await upstream.stop()
+    assert left == []
 
 
 def lines(*sent: str) -> ToolCall:
