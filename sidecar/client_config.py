@@ -148,7 +148,7 @@ def launching(client: Client, name: str, file: Path) -> ClientConfiguration:
     where = configuration_file(client)
     return ClientConfiguration(
         content={table: {name: entry}},
-        where=f"{where} The token is in stdio.token_file of the settings; put none into this file.",
+        where=f"{where} stdio.token_file of the settings names the file with the token; put none into this one.",
     )
 
 

@@ -15,6 +15,7 @@ from sidecar.edge import stdio as front
 from sidecar.errors import ConfigurationError
 from sidecar.model import AuthScheme, Credential, UnverifiedToken
 from sidecar.ports import TokenVerifier
+from sidecar.setting_names import in_words
 from sidecar.settings import Settings
 from sidecar.stdio_settings import Stdio
 from sidecar.system import ClientStreams, OsUser
@@ -125,7 +126,8 @@ def with_options(config: Settings, **given: object) -> Settings:
     try:
         changed = Stdio.model_validate({**kept, **{name: value for name, value in given.items() if value}})
     except ValidationError as error:
-        raise ConfigurationError("; ".join(str(one["msg"]) for one in error.errors(include_input=False))) from None
+        found = [in_words(one["type"], one["msg"]) for one in error.errors(include_input=False)]
+        raise ConfigurationError("; ".join(found)) from None
     return config.model_copy(update={"stdio": changed})
 
 

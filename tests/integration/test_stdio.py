@@ -120,7 +120,7 @@ def test_the_user_of_the_operating_system_is_a_caller_that_says_what_it_is(front
     ("environment", "options", "said"),
     [
         ("production", ("--as-os-user", "--agent", "desk"), "stdio.as_os_user is refused"),
-        ("test", ("--as-os-user",), "needs stdio.agent"),
+        ("test", ("--as-os-user",), "mcp-sidecar: stdio.as_os_user needs stdio.agent"),
         ("test", ("--as-os-user", "--agent", "desk", "--token-file", "x"), "give one of"),
         ("test", ("--agent", "desk"), "nothing says who calls"),
     ],
