@@ -205,7 +205,9 @@ async def test_what_a_client_adds_to_a_call_does_not_travel_on(deployment, sampl
         client._headers["X-MongoDB-MCP-Read-Only"] = "false"
         answer = await client._post(message)
     assert not answer.result.get("isError")
-    assert set(deployment.reached("demo-ro")[-1]["_meta"]) == {"traceparent"}
+    meta = deployment.reached("demo-ro")[-1]["_meta"]
+    assert set(meta) == {"traceparent", "progressToken"}
+    assert meta["progressToken"] != "p", "progress is asked for under the call's own id"
     assert "canary-meta" not in str(deployment.all_reached())
 
 
