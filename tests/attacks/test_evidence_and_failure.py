@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from sidecar.audit.chain import verify
 from sidecar.demo.identities import ANALYST, LOADER, STRANGER
-from sidecar.enforcement import EnforcementPoint, point
+from sidecar.enforcement import EnforcementPoint
 from tests.attacks.attacker import ORDERS, STAGING, rpc
 from tests.edge.endpoint import PING, encoded, running
 from tests.integration.deployment import wait_until
@@ -179,8 +179,7 @@ def descriptors(pid):
 # --- the same edge and enforcement point in this process, where the fault cannot be staged from outside ---------------
 
 
-async def test_a_stream_ends_with_its_session(tmp_path, monkeypatch):
-    monkeypatch.setattr(point, "LISTEN_POLL_S", 0.1)
+async def test_a_stream_ends_with_its_session(tmp_path):
     async with running(tmp_path) as endpoint:
         session = await endpoint.open_session()
         stream = asyncio.create_task(endpoint.ask("GET", Mcp_Session_Id=session))
