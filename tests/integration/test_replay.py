@@ -31,7 +31,7 @@ def recorded(tmp_path_factory, database):
 
 @pytest.fixture
 async def traffic(recorded):
-    """Ten tool calls: allowed, denied, refused before the decision, and of a caller who sees no tools."""
+    """Eleven tool calls: allowed, denied, refused before the decision, and of a caller who sees no tools."""
     await demo_database.seed(recorded.uri)
     async with recorded.client(ANALYST) as client:
         await client.call_tool("find", {**ORDERS, "filter": {"status": "open"}})
@@ -45,6 +45,7 @@ async def traffic(recorded):
     async with recorded.plain(LOADER) as client:
         await client.initialize()
         await client.call("drop-collection", ORDERS)
+        await client.call("drop-collection", {**ORDERS, "no-such-argument": {}})
     async with recorded.client(HR_ADMIN) as client:
         await client.call_tool("find", {**SALARIES, "filter": {}})
     async with recorded.plain(STRANGER) as client:
