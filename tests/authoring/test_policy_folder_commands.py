@@ -286,15 +286,15 @@ def test_the_catalogue_is_one_row_with_the_database_as_a_whole(folder: Path) -> 
 def test_a_list_that_shows_only_what_is_reached_says_so_also_where_the_platform_grants_it(folder: Path) -> None:
     analyst = {**CALLER, "groups": ["analysts"]}
     grant = "everybody-with-a-group-lists-databases"
+    assert [row["names"] for row in rows(show(folder, analyst), grant)] == [None]
+    path = folder / "platform/data.json"
+    document = msgspec.json.decode(path.read_bytes())
+    document["mcp"]["platform"]["grants"][0]["names"] = "reachable"
+    path.write_bytes(msgspec.json.encode(document))
     (row,) = rows(show(folder, analyst), grant)
     assert (row["names"], row["refused"]) == ("reachable", None)
     words = run("policy", "show", str(folder), "--claims", str(folder / "claims.json")).stdout
     assert 'names "reachable"' in words
-    path = folder / "platform/data.json"
-    document = msgspec.json.decode(path.read_bytes())
-    del document["mcp"]["platform"]["grants"][0]["names"]
-    path.write_bytes(msgspec.json.encode(document))
-    assert [row["names"] for row in rows(show(folder, analyst), grant)] == [None]
 
 
 def test_a_grant_that_leads_nowhere_is_said(folder: Path) -> None:

@@ -64,8 +64,9 @@ def with_policies(folder):
     groups = ["listers", "narrow-readers", "named-only"]
     with platform_data(copy) as platform:
         platform["routes"][0]["groups"] += groups
-        platform["grants"].append({**platform["grants"][0], "id": "listers-list-what-they-reach", "groups": groups})
-        del platform["grants"][0]["names"]
+        platform["grants"].append(
+            {**platform["grants"][0], "id": "listers-list-what-they-reach", "groups": groups, "names": "reachable"}
+        )
     return copy
 
 
