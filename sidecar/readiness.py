@@ -143,9 +143,9 @@ class Readiness:
     async def watch(self) -> None:
         """Keep the health gauges fresh for those who only read metrics."""
         while True:
+            self._report_routes()
             await asyncio.gather(self._around.databases.look(), self._around.look_at_keys())
             await self.check()
-            self._report_routes()
             await self._report_tools()
             await asyncio.sleep(HEALTH_PERIOD_S)
 
