@@ -1,6 +1,6 @@
 """The demo's authorization server against those who hold a token, a code or a client of it, and want more.
 
-What the sidecar makes of such tokens is in ``tests/integration/test_real_issuer.py``; this is about what is issued.
+What the sidecar makes of such tokens is in ``tests/authorized/test_real_issuer.py``; this is about what is issued.
 """
 
 import base64

@@ -19,7 +19,7 @@ import pytest
 from pymongo import MongoClient
 
 from tests import parts
-from tests.clients.test_log_in import TYPING, counted, outcome
+from tests.authorized.test_log_in import TYPING, counted, outcome
 from tests.hours import policies_on
 from tests.parts import ROOT
 from tests.patience import HANG_S

@@ -18,10 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.demo import database as demo_database
 from tests import parts, programs
 from tests.authorization_server import AuthorizationServer, authorized
-from tests.clients.test_log_in import CHROMIUM, HERE, PARTS
+from tests.authorized.test_log_in import CHROMIUM, HERE, PARTS
 from tests.integration.deployment import Deployment, deployed
 from tests.patience import HANG_S
 
@@ -41,21 +40,6 @@ def both(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[tu
         issuers = f'[[issuers]]\nissuer = "{server.issuer}"\n'
         with deployed(folder, database, port=port, issuers=issuers) as deployment:
             yield server, deployment
-
-
-@pytest.fixture
-def server(both: tuple[AuthorizationServer, Deployment]) -> AuthorizationServer:
-    return both[0]
-
-
-@pytest.fixture
-def deployment(both: tuple[AuthorizationServer, Deployment]) -> Deployment:
-    return both[1]
-
-
-@pytest.fixture(autouse=True)
-async def samples(deployment: Deployment) -> None:
-    await demo_database.seed(deployment.uri)
 
 
 def surroundings(home: Path) -> dict[str, str]:

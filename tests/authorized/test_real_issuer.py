@@ -10,7 +10,6 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from sidecar.demo import database as demo_database
 from sidecar.demo.client import DemoClient, HttpAnswer
 from tests import parts
 from tests.authorization_server import (
@@ -53,21 +52,6 @@ def both(
         register_agent(policies, SERVICE)
         with deployed(folder, database, port=port, issuers=issuers, policies=policies) as deployment:
             yield server, deployment
-
-
-@pytest.fixture
-def server(both: tuple[AuthorizationServer, Deployment]) -> AuthorizationServer:
-    return both[0]
-
-
-@pytest.fixture
-def deployment(both: tuple[AuthorizationServer, Deployment]) -> Deployment:
-    return both[1]
-
-
-@pytest.fixture(autouse=True)
-async def samples(deployment: Deployment) -> None:
-    await demo_database.seed(deployment.uri)
 
 
 async def count(deployment: Deployment, token: str, collection: str = "orders") -> HttpAnswer:

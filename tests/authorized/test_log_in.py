@@ -11,13 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from sidecar.demo import database as demo_database
 from sidecar.demo import log_in
 from tests import parts, programs
 from tests.authorization_server import (
@@ -33,7 +31,7 @@ from tests.hours import policies_on
 from tests.integration.deployment import Deployment, deployed
 from tests.oauth.proofs import ABSENT, THIEF, proof
 
-HERE = Path(__file__).parent
+HERE = parts.ROOT / "tests/clients"
 PARTS = parts.ROOT / ".parts"
 COUNT: dict[str, Any] = {
     "name": "count",
@@ -72,21 +70,6 @@ def both(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[tu
         issuers = f'[[issuers]]\nissuer = "{server.issuer}"\nservices = ["{SERVICE}"]\ndpop = "allowed"\n'
         with deployed(folder, database, port=port, issuers=issuers, policies=policies) as deployment:
             yield server, deployment
-
-
-@pytest.fixture
-def server(both: tuple[AuthorizationServer, Deployment]) -> AuthorizationServer:
-    return both[0]
-
-
-@pytest.fixture
-def deployment(both: tuple[AuthorizationServer, Deployment]) -> Deployment:
-    return both[1]
-
-
-@pytest.fixture(autouse=True)
-async def samples(deployment: Deployment) -> None:
-    await demo_database.seed(deployment.uri)
 
 
 def typing(server: AuthorizationServer, user: str) -> list[str]:

@@ -11,10 +11,20 @@ from typing import Any
 
 import pytest
 
-from sidecar.demo import database as demo_database
 from tests import parts, programs
 from tests.authorization_server import CLIENTS, AuthorizationServer, authorized
-from tests.clients.test_log_in import CHROMIUM, COUNT, HERE, LOAD, LOADER, LOOK, PARTS, STEPPED_UP, actor, scopes_asked
+from tests.authorized.test_log_in import (
+    CHROMIUM,
+    COUNT,
+    HERE,
+    LOAD,
+    LOADER,
+    LOOK,
+    PARTS,
+    STEPPED_UP,
+    actor,
+    scopes_asked,
+)
 from tests.hours import policies_on
 from tests.integration.deployment import Deployment, deployed, wait_until
 
@@ -31,21 +41,6 @@ def both(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[tu
         issuers = f'[[issuers]]\nissuer = "{server.issuer}"\n'
         with deployed(folder, database, port=port, issuers=issuers, policies=policies) as deployment:
             yield server, deployment
-
-
-@pytest.fixture
-def server(both: tuple[AuthorizationServer, Deployment]) -> AuthorizationServer:
-    return both[0]
-
-
-@pytest.fixture
-def deployment(both: tuple[AuthorizationServer, Deployment]) -> Deployment:
-    return both[1]
-
-
-@pytest.fixture(autouse=True)
-async def samples(deployment: Deployment) -> None:
-    await demo_database.seed(deployment.uri)
 
 
 @contextmanager

@@ -10,10 +10,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from sidecar.demo import database as demo_database
 from tests import parts
 from tests.authorization_server import SCOPES, AuthorizationServer, authorized
-from tests.clients.test_log_in import LOAD, LOADER, LOOK, NEWEST, outcome, scopes_asked, typing
+from tests.authorized.test_log_in import LOAD, LOADER, LOOK, NEWEST, outcome, scopes_asked, typing
 from tests.integration.deployment import Deployment, deployed
 from tests.integration.test_step_up import INSERT, READER, STEP_UP, Raw, challenge
 
@@ -31,21 +30,6 @@ def both(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[tu
         issuers = f'[[issuers]]\nissuer = "{server.issuer}"\nscope_prefix = "{API}"\n'
         with deployed(folder, database, port=port, issuers=issuers) as deployment:
             yield server, deployment
-
-
-@pytest.fixture
-def server(both: tuple[AuthorizationServer, Deployment]) -> AuthorizationServer:
-    return both[0]
-
-
-@pytest.fixture
-def deployment(both: tuple[AuthorizationServer, Deployment]) -> Deployment:
-    return both[1]
-
-
-@pytest.fixture(autouse=True)
-async def samples(deployment: Deployment) -> None:
-    await demo_database.seed(deployment.uri)
 
 
 @pytest.mark.parametrize("client", NEWEST)
