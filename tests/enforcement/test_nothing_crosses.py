@@ -38,6 +38,8 @@ pytestmark = pytest.mark.real
 
 STEPS_OF_ONE = 50
 IN_FAST = 10_000
+MOST_ROUNDS = 3
+"""The machine is played again while a kind of step was not taken: which are, is chance."""
 """Steps that a run for every change has at least."""
 MOST_SESSIONS, MOST_STREAMS, MOST_HELD = 6, 30, 8
 """Below every bound of the product, of which other tests are."""
@@ -193,7 +195,7 @@ class Crossing(RuleBasedStateMachine):
     def calls(self, at: int, name: str, request_id: Any, token: Any, *, stateless: bool, may: bool) -> None:
         """A call that is answered at once: what may be is forwarded, once; what may not never is."""
         session = None if stateless else self.pick(self.sessions, at)
-        if session is not None and session.streams >= MOST_STREAMS:
+        if session is not None and (request_id in session.held or session.streams >= MOST_STREAMS):
             return
         name = name if session is None else session.user
         mark = self.world.mark(name)
@@ -202,10 +204,6 @@ class Crossing(RuleBasedStateMachine):
         assert (said["id"], type(said["id"])) == (request_id, type(request_id))
         if session is not None:
             session.streams += 1
-            if request_id in session.held:
-                assert "error" in said
-                self.visited("an id that is in flight")
-                return
         if may:
             self.forwarded.add(mark)
             assert says(said) == answer_of(mark)
@@ -213,6 +211,18 @@ class Crossing(RuleBasedStateMachine):
             assert said["result"]["isError"], "refused"
         kind = "stateless" if stateless else "in a session"
         self.visited(f"a call {kind}, {'allowed' if may else 'refused'}")
+
+    @precondition(lambda self: any(one.held and one.streams < MOST_STREAMS for one in self.sessions))
+    @rule(at=number, which=number)
+    def repeats_an_id(self, at: int, which: int) -> None:
+        """A call whose id another call of its session still has is answered with an error, and disturbs neither."""
+        session = self.pick([one for one in self.sessions if one.held and one.streams < MOST_STREAMS], at)
+        request_id = self.pick([*session.held], which)
+        body = self.world.find(session.user, self.world.mark(session.user), request_id, token=None)
+        _, said = self.world.do(self.world.said(session.user, session.id, body))
+        session.streams += 1
+        assert "error" in said
+        self.visited("an id that is in flight")
 
     @rule(at=number)
     def lists(self, at: int) -> None:
@@ -504,12 +514,18 @@ def test_no_message_crosses(world: World, capsys: pytest.CaptureFixture[str]) ->
     """Prints how often it took each step, and from which states: how many of each there were at the time."""
     Crossing.world = world
     most = examples.examples(260, deep=2_000)
-    run_state_machine_as_test(
-        Crossing,
-        settings=settings(
-            max_examples=most, stateful_step_count=STEPS_OF_ONE, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )
+    for _ in range(MOST_ROUNDS):
+        run_state_machine_as_test(
+            Crossing,
+            settings=settings(
+                max_examples=most,
+                stateful_step_count=STEPS_OF_ONE,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+        if not STEPS - Crossing.visits.keys():
+            break
     assert Crossing.visits.keys() - STEPS == set()
     with capsys.disabled():
         sys.stdout.write(f"\n{Crossing.visits.total()} steps\n")
