@@ -3,7 +3,6 @@
 import math
 from typing import Final
 
-from sidecar.enforcement.notices import Notices
 from sidecar.enforcement.shared_sessions import SharedSessions
 from sidecar.enforcement.turn import Caller, Exchange, Ports
 from sidecar.errors import InvalidRequest
@@ -19,9 +18,8 @@ INSTRUCTIONS: Final = (
 class Handshake:
     """Opens, finds and ends sessions, each bound to the identity that opened it."""
 
-    def __init__(self, sessions: Sessions, notices: Notices, ports: Ports) -> None:
+    def __init__(self, sessions: Sessions, ports: Ports) -> None:
         self._sessions = sessions
-        self._notices = notices
         self._clock = ports.clock
         self._identifiers = ports.identifiers
         self._metrics = ports.metrics

@@ -85,7 +85,7 @@ class EnforcementPoint:
         self._answering = Answering(self._notices, rules.stall_s)
         self._news = ListNews(self._notices, self._calls.shown, sessions, ports.clock)
         sessions.on_end(self._session_ended)
-        self._handshake = Handshake(sessions, self._notices, ports)
+        self._handshake = Handshake(sessions, ports)
 
     async def authenticate(self, credential: Credential | None, exchange: Exchange) -> Caller | Refused:
         """Return who is calling, or the refusal of a caller who is not known or not wanted."""

@@ -7,7 +7,6 @@ import pytest
 
 from sidecar.enforcement import Caller, Exchange, Ports, SharedSessions
 from sidecar.enforcement.handshake import Handshake
-from sidecar.enforcement.notices import Notices
 from sidecar.errors import McpRevisionError, SessionNotFound, SessionRequired, TooManySessions
 from sidecar.mcp import EndedSessions, HandleKeys, McpRevision, Request, Session, Sessions
 from sidecar.model import Actor, Identity, JsonObject, Principal
@@ -70,7 +69,7 @@ class Replica:
             metrics=metrics,
             shared_sessions=shared,
         )
-        self.handshake = Handshake(self.sessions, Notices(self.sessions, self.clock, RandomIdentifiers()), ports)
+        self.handshake = Handshake(self.sessions, ports)
 
     def open(self, identity: Identity = ANN) -> str:
         message = Request(id=1, method="initialize", params=HELLO)
