@@ -29,11 +29,10 @@ class CallChannel:
 
     def __init__(self, name: str, progress_token: RequestId | None) -> None:
         self.stream: EventStream | None = None
-        self.told = 0
-        self.dropped = 0
         self._name = name
         self._token = progress_token
         self._level: str | None = None
+        self._told = 0
         self._bytes = 0
         self._open = True
         self._wanted: Callable[[], None] | None = None
@@ -82,7 +81,6 @@ class CallChannel:
     def put(self, message: bytes) -> bool:
         """Send one message on the call's stream; return whether there was room for it."""
         if not self._open or self.stream is None or not self.stream.put(message):
-            self.dropped += 1
             return False
         if self._wanted is not None:
             self._wanted()
@@ -97,14 +95,12 @@ class CallChannel:
         elif method == _LOG and self._level is not None and not numbers_only and _reaches(params, self._level):
             said = params
         else:
-            self.dropped += 1
             return
         message = jsonrpc.encode_notification(method, said)
-        if self.told >= MAX_TOLD or self._bytes + len(message) > MAX_TOLD_BYTES:
-            self.dropped += 1
+        if self._told >= MAX_TOLD or self._bytes + len(message) > MAX_TOLD_BYTES:
             return
         if self.put(message):
-            self.told += 1
+            self._told += 1
             self._bytes += len(message)
 
 
