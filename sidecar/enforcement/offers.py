@@ -18,7 +18,7 @@ from sidecar.errors import (
     SidecarError,
     UpstreamUnreachable,
 )
-from sidecar.mcp import Era, Request, ResourceNotFound, UnknownPrompt, jsonrpc, resources, stateless_results
+from sidecar.mcp import Era, Request, ResourceNotFound, UnknownPrompt, jsonrpc, resources, stateless_results, tools
 from sidecar.model import Command, JsonObject, TargetKind, ToolCall
 
 _GENERATING: Final = b"still being generated"
@@ -44,7 +44,7 @@ class Offers:
             UpstreamError: no server could be asked.
         """
         self._require(message.method)
-        resources.check_list_params(message.params)
+        tools.check_list_params(message.params)
         match message.method:
             case "resources/list":
                 shown = await self._shown(turn, TargetKind.RESOURCE, "uri")

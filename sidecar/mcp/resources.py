@@ -38,17 +38,6 @@ class UnknownPrompt(SidecarError):
     code = -32602
 
 
-def check_list_params(params: JsonObject) -> None:
-    """Return if these are parameters of a list.
-
-    Raises:
-        InvalidParams: not of the form, or a cursor; none is ever issued.
-    """
-    _keys(params, "cursor")
-    if params.get("cursor") is not None:
-        raise InvalidParams("a cursor that was never issued")
-
-
 def parse_read(params: JsonObject) -> str:
     """Return the URI of ``resources/read``.
 

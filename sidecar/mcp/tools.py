@@ -54,7 +54,7 @@ def parse_call(params: JsonObject) -> ToolCall:
 
 
 def check_list_params(params: JsonObject) -> None:
-    """Return if these are parameters of ``tools/list``.
+    """Return if these are parameters of ``tools/list``, or of the list of resources, their templates or prompts.
 
     Raises:
         InvalidParams: not of the form, or a cursor: the sidecar never issues one (MCP 2025-11-25, pagination: an
