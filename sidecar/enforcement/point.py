@@ -273,7 +273,7 @@ class EnforcementPoint:
             denial = refusals.denial(turn, error, self._rules.server_version)
             return Answer(body=jsonrpc.encode_result(turn.rpc_id, denial))
         if isinstance(error, InsufficientScope):
-            return Refused(error=error, body=refusals.challenge(turn, error), era=turn.era, addressed=True)
+            return Refused.explained(turn.era, error, refusals.challenge(turn, error))
         return Refused.of(error, turn.rpc_id, era=turn.era)
 
     async def _dispatch(self, message: "ClientMessage | _RefusedBody", turn: Turn) -> Reply:
