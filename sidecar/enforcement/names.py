@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from sidecar.enforcement.shadow import read_answer
 from sidecar.enforcement.turn import Turn
 from sidecar.enforcement.visibility import Ask
 from sidecar.errors import DecisionUnavailable, UpstreamProtocolViolation
@@ -28,7 +29,7 @@ from sidecar.model import (
     UpstreamResult,
 )
 from sidecar.obligations import failed_list, read_names
-from sidecar.policy import PossibleGrant, decision_document, read_decision, read_residual, residual_document
+from sidecar.policy import PossibleGrant, decision_document, read_residual, residual_document
 from sidecar.ports import Question
 
 KINDS: Final = (
@@ -142,7 +143,7 @@ class _Listing:
         answer = await self._ask(Question.DECISION, decision_document(request, step_ns=self._step_ns))
         # Another server than this one would be another deployment's word; what it would say is not looked at.
         servers = {str(answer.result.get("server"))} if isinstance(answer.result, dict) else set()
-        decision = read_decision(answer.result, accesses=len(accesses), servers=servers, revision=answer.revision)
+        decision = read_answer(answer, accesses=len(accesses), servers=servers)
         if decision.server != self._server or len(decision.accesses) != len(accesses):
             return set()
         refused = {reason.access for reason in decision.reasons}

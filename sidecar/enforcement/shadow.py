@@ -68,7 +68,7 @@ class Shadow:
 
 
 def read_answer(answer: PdpAnswer, *, accesses: int, servers: Collection[str]) -> Decision:
-    """Return the decision that an answer is, of the serving set or the candidate; raises as ``read_decision`` does."""
+    """Return the decision that an answer is, of either set and to any question; raises as ``read_decision`` does."""
     return verdict.read_decision(
         answer.result, accesses=accesses, servers=servers, revision=answer.revision, decision_id=answer.decision_id
     )
