@@ -52,6 +52,10 @@ class Export:
     until: float
     """Monotonic seconds."""
 
+    def is_there(self, conversation: Conversation, now: float) -> bool:
+        """Whether it was made in this session, and the server has it still."""
+        return self.session_id == conversation.session_id and self.until > now
+
     def entry(self) -> JsonObject:
         """Return it as lists show it."""
         namespace = self.command.accesses[0].namespace
@@ -108,14 +112,13 @@ class Exports:
     def of(self, conversation: Conversation, now: float) -> tuple[Export, ...]:
         """Return the caller's exports of this session that are still there, in the order in which they were made."""
         made = self._made.use(conversation.key)
-        if made is None:
-            return ()
-        return tuple(one for one in made.values() if one.session_id == conversation.session_id and one.until > now)
+        return () if made is None else tuple(one for one in made.values() if one.is_there(conversation, now))
 
     def find(self, conversation: Conversation, uri: str, now: float) -> Export | None:
         """Return the caller's export of this session that a URI names, if there is one."""
-        wanted = normalised(uri)
-        return next((one for one in self.of(conversation, now) if normalised(one.uri) == wanted), None)
+        made = self._made.use(conversation.key)
+        found = made.get(normalised(uri)) if made is not None else None
+        return found if found is not None and found.is_there(conversation, now) else None
 
     def forget(self, conversation: Conversation, export: Export) -> None:
         """Drop an export that the server no longer has."""
