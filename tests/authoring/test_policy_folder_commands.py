@@ -96,6 +96,28 @@ async def test_so_does_one_that_watches(misspelt: Path, monkeypatch: pytest.Monk
     assert '"mongodb:writ", which opens nothing here' in found.message
 
 
+async def test_a_check_that_watches_tells_of_each_change_and_of_its_end(folder: Path) -> None:
+    told: asyncio.Queue[CheckReport] = asyncio.Queue()
+    watching = asyncio.create_task(kit.watch_checks(folder, OPA, (), told.put_nowait))
+    found = []
+    try:
+        async with asyncio.timeout(3 * HANG_S):
+            found.append((await told.get()).findings)
+            more = folder / "teams/people/more.rego"
+            more.write_text("package mcp.teams.people\n\nimport data.mcp.lib\n\np if lib.write\n")
+            found.append((await told.get()).findings)
+            more.unlink()
+            found.append((await told.get()).findings)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    assert [[(one.file, one.line) for one in findings] for findings in found] == [
+        [],
+        [("teams/people/more.rego", 5)],
+        [],
+    ]
+
+
 @pytest.mark.parametrize(
     ("file", "text", "line", "rule"),
     [

@@ -591,6 +591,7 @@ def test_it_is_refused_with_one_line_that_names_what_is_wrong(
     spoil(good)
     found = begun(good, monkeypatch)
     assert named in found.refused, f"it started: {found}" if not found.refused else ""
+    assert len(found.refused.splitlines()) == 1
     assert SECRET not in found.refused
     assert [record.getMessage() for record in caplog.records if record.exc_info] == [], "no stack anywhere"
 

@@ -109,6 +109,18 @@ async def test_old_protocols_and_clear_text_are_refused(files: TlsFiles) -> None
                 await session.get(f"http://127.0.0.1:{port}/")
 
 
+@pytest.mark.parametrize(("most", "spoken"), [(ssl.TLSVersion.TLSv1_3, "TLSv1.3"), (ssl.TLSVersion.TLSv1_2, "TLSv1.2")])
+async def test_who_can_speak_the_newer_protocol_does(files: TlsFiles, most: ssl.TLSVersion, spoken: str) -> None:
+    context = trusting(files.certificate)
+    context.maximum_version = most
+    async with listening(ListenerTls(files)) as port:
+        _, writer = await asyncio.open_connection("localhost", port, ssl=context)
+        connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
+        assert connection.version() == spoken
+        writer.close()
+        await writer.wait_closed()
+
+
 async def test_a_changed_certificate_is_served_to_the_next_connection(files: TlsFiles, tmp_path: Path) -> None:
     tls = ListenerTls(files)
     async with listening(tls) as port:

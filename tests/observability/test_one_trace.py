@@ -355,6 +355,22 @@ def test_a_refusal_of_policy_is_no_tool_error_in_the_metric_of_operations(played
     assert counted == {"policy_denied"}
 
 
+async def test_a_notification_that_nobody_acts_on_is_counted(played, deployment):
+    def ignored() -> float:
+        return sum(
+            sample.value
+            for sample in families(deployment)["mcp_server_operation_duration_seconds"].samples
+            if sample.name.endswith("_count") and sample.labels["error_type"] == "dropped"
+        )
+
+    before = ignored()
+    async with deployment.plain(ANALYST) as client:
+        await client.initialize()
+        for method in ("notifications/roots/list_changed", "notifications/made-up"):
+            assert (await client._post({"jsonrpc": "2.0", "method": method})).status == 202
+    assert ignored() == before + 2
+
+
 async def test_names_that_callers_make_up_are_no_labels(played, deployment):
     before = {name: len(family.samples) for name, family in families(deployment).items()}
     async with deployment.plain(STRANGER) as client:
