@@ -9,8 +9,6 @@ is out of date.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
-from operator import is_
 
 from sidecar.enforcement.notices import Notices
 from sidecar.enforcement.tool_lists import ShownList
@@ -65,9 +63,9 @@ class ListNews:
     async def _look(self) -> None:
         while self._due:
             self._due = False
-            for owner in self._notices.listeners():
-                if await self._differs(owner.session_id):
-                    self._notices.tools_changed(partial(is_, owner))
+            for session_id in self._notices.listeners():
+                if await self._differs(session_id):
+                    self._notices.tools_changed_for(session_id)
 
     async def _differs(self, session_id: str) -> bool:
         before = self._sent.get(session_id)

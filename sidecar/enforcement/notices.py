@@ -155,15 +155,20 @@ class Notices:
             if ends(stream.owner.names, stream.owner.session_id):
                 self.drop(stream)
 
-    def tools_changed(self, concerns: Callable[[StreamOwner], bool] = lambda _: True) -> None:
-        """Tell those who listen, and whom it concerns, that their list of tools may have changed."""
-        for stream in self._general.values():
-            if not stream.waiting and concerns(stream.owner):
-                stream.put(TOOLS_CHANGED)
+    def tools_changed(self) -> None:
+        """Tell everybody who listens that their list of tools may have changed."""
+        for session_id in self._general:
+            self.tools_changed_for(session_id)
 
-    def listeners(self) -> tuple[StreamOwner, ...]:
-        """Return whose general streams there are."""
-        return tuple(stream.owner for stream in self._general.values())
+    def tools_changed_for(self, session_id: str) -> None:
+        """Tell one session, where it listens, that its list of tools may have changed."""
+        stream = self._general.get(session_id)
+        if stream is not None and not stream.waiting:
+            stream.put(TOOLS_CHANGED)
+
+    def listeners(self) -> tuple[str, ...]:
+        """Return the sessions that have a general stream."""
+        return tuple(self._general)
 
     def close(self) -> None:
         """End every general stream and accept no more; streams of calls end with their calls."""

@@ -1,7 +1,7 @@
 """Who listens without a session: each ``subscriptions/listen`` is one stream, for as long as its token lasts."""
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
@@ -50,10 +50,10 @@ class Subscriptions:
         finally:
             self._leave(stream)
 
-    def tools_changed(self, concerns: Callable[[StreamOwner], bool] = lambda _: True) -> None:
-        """Tell those who asked for it, and whom it concerns, that their list of tools may have changed."""
+    def tools_changed(self) -> None:
+        """Tell those who asked for it that their list of tools may have changed."""
         for stream, subscription in self._open.values():
-            if subscription.tools_list_changed and concerns(stream.owner):
+            if subscription.tools_list_changed:
                 stream.put(subscription.tools_changed())
 
     def close(self) -> None:

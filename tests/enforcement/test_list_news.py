@@ -16,6 +16,7 @@ from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import PdpAnswer, Question
 from tests import parts
 from tests.enforcement.streaming import Streaming, events, message, streaming
+from tests.patience import HANG_S
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
@@ -27,8 +28,13 @@ class NextPolicies:
         self.real = real
         self.changed = False
         self.away = False
+        self.asked = asyncio.Event()
+        self.answering = asyncio.Event()
+        self.answering.set()
 
     async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
+        self.asked.set()
+        await self.answering.wait()
         if self.away:
             raise DecisionUnavailable("away")
         if not self.changed:
@@ -110,6 +116,26 @@ async def test_a_caller_whose_list_cannot_be_made_now_is_told(opa, offered) -> N
             run.pep.policies_changed()
             first = await anext(event async for event in events(stream) if event.message)
         assert first.message["method"] == "notifications/tools/list_changed"
+
+
+async def test_a_caller_who_listens_anew_while_lists_are_compared_is_told(opa, offered) -> None:
+    policies = NextPolicies(opa)
+    async with streaming(policies, offered, never_called) as run:
+        his = await run.open("bob")
+        before = await listed(run, his, "bob")
+        async with run.listen(his, user="bob") as stream:
+            began = await anext(events(stream))
+        policies.changed = True
+        policies.asked.clear()
+        policies.answering.clear()
+        run.pep.policies_changed()
+        await asyncio.wait_for(policies.asked.wait(), HANG_S)
+        async with run.listen(his, began.id, "bob") as stream:
+            await stream.content.readuntil(b": keep-alive\n\n")
+            policies.answering.set()
+            told = await asyncio.wait_for(anext(event async for event in events(stream) if event.message), HANG_S)
+        assert told.message["method"] == "notifications/tools/list_changed"
+        assert await listed(run, his, "bob") != before
 
 
 async def test_a_managed_opa_tells_of_every_set_that_serves_after_the_first(opa_binary, tmp_path) -> None:

@@ -38,9 +38,9 @@ pytestmark = pytest.mark.real
 
 STEPS_OF_ONE = 50
 IN_FAST = 10_000
+"""Steps that a run for every change has at least."""
 MOST_ROUNDS = 3
 """The machine is played again while a kind of step was not taken: which are, is chance."""
-"""Steps that a run for every change has at least."""
 MOST_SESSIONS, MOST_STREAMS, MOST_HELD = 6, 30, 8
 """Below every bound of the product, of which other tests are."""
 REVISIONS = ("2025-11-25", "2025-06-18", "2025-03-26")

@@ -129,6 +129,21 @@ async def test_fifty_questions_at_once_are_each_answered_with_their_own_answer(
     assert [answer.result for answer in results] == list(range(50))
 
 
+@pytest.mark.parametrize("standby", [False, True])
+async def test_what_is_to_be_forgotten_is_asked_again(
+    make_policies: Policies, opa_binary: str, runtime: Path, standby: bool
+) -> None:
+    opa = ManagedOpa(opa_binary, make_policies(), directory=runtime, timeout_s=PATIENT_S, memo_s=HANG_S)
+    await opa.start(standby=standby)
+    try:
+        ids = [(await opa.ask(Question.DECISION, {})).decision_id for _ in range(2)]
+        assert ids[0] == ids[1], "the second answer is the remembered one"
+        opa.forget()
+        assert (await opa.ask(Question.DECISION, {})).decision_id != ids[0]
+    finally:
+        await opa.stop()
+
+
 async def test_socket_and_folder_are_this_users_alone(make_policies: Policies, managed: Managed, runtime: Path) -> None:
     async with managed(make_policies(), directory=runtime / "made"):
         socket = socket_of(runtime / "made")
