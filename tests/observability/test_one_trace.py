@@ -357,11 +357,9 @@ def test_a_refusal_of_policy_is_no_tool_error_in_the_metric_of_operations(played
 
 async def test_a_notification_that_nobody_acts_on_is_counted(played, deployment):
     def ignored() -> float:
-        return sum(
-            sample.value
-            for sample in families(deployment)["mcp_server_operation_duration_seconds"].samples
-            if sample.name.endswith("_count") and sample.labels["error_type"] == "dropped"
-        )
+        counted = families(deployment)["mcp_server_operation_duration_seconds"].samples
+        dropped = (one for one in counted if one.name.endswith("_count") and one.labels["error_type"] == "dropped")
+        return float(sum(one.value for one in dropped))
 
     before = ignored()
     async with deployment.plain(ANALYST) as client:
