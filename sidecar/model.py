@@ -398,6 +398,8 @@ class Permit:
     audit_id: str
     """The audit record of the intent, already stored."""
     traceparent: str | None = None
+    reviewed: tuple[JsonObject, ...] | None = field(default=None, compare=False, repr=False)
+    """The live tools that were held against the pins for it: only a process that has these may get the call."""
     confirm: Callable[[JsonObject], Awaitable[JsonObject]] | None = field(default=None, compare=False, repr=False)
     """Takes a question of the server's to the user; None where the client cannot be asked."""
     tell: Tell | None = field(default=None, compare=False, repr=False)

@@ -222,7 +222,7 @@ class ToolCalls:
     async def _permissible(self, call: ToolCall, command: Command, turn: Turn) -> tuple[Decision, Plan]:
         decision = await self._ask(command, turn)
         todo = plan(decision, call.name)
-        await self._live.require_pinned(decision.server, call.name)
+        turn.reviewed = await self._live.require_pinned(decision.server, call.name)
         return decision, todo
 
     async def _lacking(self, call: ToolCall, turn: Turn) -> InsufficientScope | None:
@@ -319,6 +319,7 @@ class ToolCalls:
             request_id=turn.request_id,
             audit_id=audit_id,
             traceparent=turn.span.traceparent,
+            reviewed=turn.reviewed,
             tell=turn.teller(numbers_only=todo.cuts),
             confirm=self.confirmations.asker(turn, decision.server, self._permissible),
             leaving=partial(self._leave, turn),

@@ -112,8 +112,8 @@ class LiveTools:
             }
         )
 
-    async def require_pinned(self, server: str, tool: str) -> None:
-        """Return if the server's tool is the one that the call was derived for.
+    async def require_pinned(self, server: str, tool: str) -> tuple[JsonObject, ...]:
+        """Return the server's tools if the tool is the one that the call was derived for; the permit says which.
 
         Raises:
             CommandNotDerivable: it changed, or this server does not offer it.
@@ -121,7 +121,7 @@ class LiveTools:
         """
         match (await self.comparison(server))[tool]:
             case PinState.PINNED:
-                return
+                return self._compared[server].tools
             case PinState.ABSENT:
                 raise CommandNotDerivable("tool_absent", "The server that serves this call does not offer the tool.")
             case PinState.CHANGED | PinState.UNKNOWN:

@@ -129,7 +129,7 @@ class Offers:
         async def still_there(server: str) -> None:
             if server != export.server:
                 raise ResourceNotFound(export.uri)
-            await self._calls.require_pinned(server, export.command.tool)
+            turn.reviewed = await self._calls.require_pinned(server, export.command.tool)
 
         call = ToolCall(name=export.command.tool, arguments={"uri": export.uri})
         reply, result = await self._calls.carry_out(message, turn, call, Use(lambda: export.command, still_there))

@@ -270,6 +270,8 @@ class Turn:
     """Its client answered a question of the server's about it with a confirmation."""
     batched: bool = False
     """It came with others in one HTTP request, so it cannot have a status of its own."""
+    reviewed: tuple[JsonObject, ...] | None = None
+    """The live tools of the server that were held against the pins."""
     supposed: bool = False
     """Its token is supposed to have more scopes than it has: nothing is counted, and nothing can be permitted."""
 

@@ -34,6 +34,7 @@ from sidecar.upstream.messages import (
 from sidecar.upstream.redaction import LogBudget, Redactor, Repeats
 from sidecar.upstream.relayed import PROGRESS, read_progress, read_question, with_progress
 from sidecar.upstream.spawning import READ_BYTES, ChildProcess
+from sidecar.upstream.toollist import ToolList
 
 _MAX_LOG_LINE_BYTES = 8 * 1024
 _LAST_LINES = 4
@@ -66,7 +67,7 @@ class Child:
         log: where its standard error goes, and at ``WARNING`` what is odd about its answers.
         redactor: what that log must not show.
         repeats: which of its lines were logged already, by this process or one before it.
-        on_tools_changed: called when the server says that its tool list changed.
+        tools: its list of tools, which is forgotten when it says that they changed.
         on_end: called once, the moment the child can answer no more.
     """
 
@@ -77,7 +78,7 @@ class Child:
         log: logging.Logger,
         redactor: Redactor,
         repeats: Repeats,
-        on_tools_changed: Callable[[], None],
+        tools: ToolList,
         on_end: Callable[[], None],
     ) -> None:
         process = asyncio.subprocess.Process(spawned.transport, spawned.protocol, asyncio.get_running_loop())
@@ -89,7 +90,7 @@ class Child:
         self._log = log
         self._redactor = redactor
         self._repeats = repeats
-        self._on_tools_changed = on_tools_changed
+        self.tools = tools
         self._on_end = on_end
         self._budget = LogBudget(lines=_LOG_LINES_PER_SECOND, seconds=1.0)
         self._last_id = 0
@@ -336,7 +337,7 @@ class Child:
         """
         match from_upstream(told.method, notification=True):
             case Treatment.LOCAL:
-                self._on_tools_changed()
+                self.tools.changed()
             case Treatment.RELAY if told.method == PROGRESS and (report := read_progress(told.params)) is not None:
                 token, said = report
                 tell = self._telling.get(token) if isinstance(token, int) else None

@@ -16,9 +16,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
-from sidecar.errors import NotConfirmed, UpstreamRefused, UpstreamUnreachable
+from sidecar.errors import NotConfirmed, UpstreamRefused
 from sidecar.model import JsonObject, Permit, ToolCall, UpstreamResult
 from sidecar.upstream.pool import StdioPool
 from sidecar.upstream.process import StdioUpstream
@@ -50,8 +48,6 @@ class ConfirmingUpstream:
         self._required = required
         self._one_at_a_time = asyncio.Lock()
         self._begun = False
-        self._alike: tuple[object, object] = None, None
-        """The lists of tools of both that were found to be the same."""
 
     @property
     def healthy(self) -> bool:
@@ -116,20 +112,4 @@ class ConfirmingUpstream:
             if not self._begun:
                 await self._asking.start()
                 self._begun = True
-            await self._require_alike()
             return await self._asking.forward(permit, reply)
-
-    async def _require_alike(self) -> None:
-        """Return if the second child has the tools of the first, which are those that were held against the pins.
-
-        It starts later, or is replaced before the other one, and may be another version by then.
-
-        Raises:
-            UpstreamUnreachable: it has others.
-        """
-        plain, asking = await self._plain.tools(), await self._asking.tools()
-        if self._alike[0] is plain and self._alike[1] is asking:
-            return
-        if msgspec.json.encode(plain) != msgspec.json.encode(asking):
-            raise UpstreamUnreachable("the child that asks for confirmations has other tools than those looked at")
-        self._alike = plain, asking

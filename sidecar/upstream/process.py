@@ -10,7 +10,8 @@ import logging
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from sidecar.errors import (
@@ -96,6 +97,7 @@ class StdioUpstream:
         self._supervisor: asyncio.Task[None] | None = None
         self._probe: asyncio.Task[None] | None = None
         self._tools = ToolList()
+        """Those of the present child."""
 
     @property
     def healthy(self) -> bool:
@@ -155,12 +157,18 @@ class StdioUpstream:
         if permit.server != self._name:
             raise UpstreamRefused(f"a permit for server {permit.server!r} cannot be used at {self._name!r}")
         return read_result(
-            permit.method, await self._ask(permit.method, call_params(permit), permit.leaving, permit.tell, reply)
+            permit.method,
+            await self._ask(
+                permit.method, call_params(permit), permit.leaving, permit.tell, reply, reviewed=permit.reviewed
+            ),
         )
 
     async def tools(self) -> tuple[JsonObject, ...]:
         """Return the server's live tools, all pages, cached until they change (see ``sidecar.ports.Upstream``)."""
-        return await self._tools.get(lambda params: self._ask("tools/list", params))
+        if known := self._tools.known:
+            return known
+        async with self._turn("tools/list") as child:
+            return await child.tools.get(partial(child.ask, "tools/list"))
 
     async def prompts(self) -> tuple[JsonObject, ...]:
         """Return the server's live prompts, all pages, asked for each time (see ``sidecar.ports.Upstream``)."""
@@ -173,7 +181,18 @@ class StdioUpstream:
         leaving: Callable[[], None] | None = None,
         tell: Tell | None = None,
         reply: AnswerForm | None = None,
+        *,
+        reviewed: tuple[JsonObject, ...] | None = None,
     ) -> bytes:
+        async with self._turn(method) as child:
+            if reviewed is not None:
+                # The child may be another one than when the call was checked, and another version of the program.
+                await child.tools.require(reviewed, partial(child.ask, "tools/list"))
+            return await child.ask(method, params, leaving, tell, reply)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, method: str) -> AsyncIterator[Child]:
+        """Wait for a free place and a child that runs, and have both for as long as a call may take."""
         child: Child | None = None
         answers = 0
         try:
@@ -181,7 +200,7 @@ class StdioUpstream:
                 child = await self._ready_child()
                 answers = child.answers
                 with self._at(child):
-                    return await child.ask(method, params, leaving, tell, reply)
+                    yield child
         except TimeoutError as error:
             if child is not None and child.answers == answers:
                 self._suspect(child)
@@ -332,7 +351,7 @@ class StdioUpstream:
         self._renewals.reset()
         self._log.info("the server %s is a new child (%d): it was changed", self._name, successor.pid)
         self._offer(successor, first)
-        self._tools.changed()
+        self._tools.changed()  # tells those who have the list of the old one
         retiring = asyncio.create_task(self._retire(child), name=f"child {child.pid} of {self._name}")
         self._retired.add(retiring)
         retiring.add_done_callback(self._retired.discard)
@@ -361,7 +380,7 @@ class StdioUpstream:
                 pause = max(pause, self._renewals.pause())
 
     def _offer(self, child: Child, first: asyncio.Future[None]) -> None:
-        self._child = child
+        self._child, self._tools = child, child.tools
         self._ready.set()
         self._outage.ends()
         self._obstacle = ""
@@ -375,7 +394,7 @@ class StdioUpstream:
             log=self._log,
             redactor=self._redactor,
             repeats=self._repeats,
-            on_tools_changed=self._tools.changed,
+            tools=self._tools.of_another(),
             on_end=self._down,
         )
 

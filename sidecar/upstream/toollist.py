@@ -4,7 +4,9 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 
-from sidecar.errors import UpstreamProtocolViolation
+import msgspec
+
+from sidecar.errors import UpstreamProtocolViolation, UpstreamUnreachable
 from sidecar.model import JsonObject
 from sidecar.upstream.messages import read_prompts_page, read_tools_page
 
@@ -25,6 +27,14 @@ class ToolList:
         self._generation = 0
         self._fetching = asyncio.Lock()
         self._callbacks: list[Callable[[], None]] = []
+        self._alike: tuple[JsonObject, ...] | None = None
+        """Another list that was found to say the same as the one that is kept."""
+
+    def of_another(self) -> "ToolList":
+        """Return an empty list for another process of the same server; the same callbacks hear of its changes."""
+        other = ToolList(max_age_s=self._max_age_s)
+        other._callbacks = self._callbacks
+        return other
 
     @property
     def known(self) -> tuple[JsonObject, ...]:
@@ -38,7 +48,7 @@ class ToolList:
     def changed(self) -> None:
         """Forget the list. Callbacks run in a later turn of the loop, so that a failure in one stops nothing here."""
         self._generation += 1
-        self._tools = None
+        self._tools = self._alike = None
         loop = asyncio.get_running_loop()
         for callback in self._callbacks:
             loop.call_soon(callback)
@@ -63,6 +73,29 @@ class ToolList:
                 self._tools = tools
                 self._fetched_at = clock()
             return tools
+
+    async def require(self, reviewed: tuple[JsonObject, ...], fetch: Callable[[JsonObject], Awaitable[bytes]]) -> None:
+        """Return if these are the tools that were reviewed, told by their JSON: in Python ``True == 1``.
+
+        Args:
+            reviewed: the list that was held against the pins.
+            fetch: as for ``get``.
+
+        Raises:
+            UpstreamUnreachable: they are others; the next call is held against the list of today.
+            UpstreamError: as for ``get``.
+        """
+        if self._tools is not None and (reviewed is self._tools or reviewed is self._alike):
+            return
+        live = await self.get(fetch)
+        try:
+            same = msgspec.json.encode(live) == msgspec.json.encode(reviewed)
+        except RecursionError:
+            raise UpstreamProtocolViolation("a tool is nested too deep to be compared") from None
+        if not same:
+            raise UpstreamUnreachable("the server has other tools by now than those that were looked at")
+        if live is self._tools:
+            self._alike = reviewed
 
 
 async def all_prompts(fetch: Callable[[JsonObject], Awaitable[bytes]]) -> tuple[JsonObject, ...]:

@@ -56,6 +56,10 @@ def call(number: int, name: str, arguments: dict) -> None:  # noqa: PLR0912 -- o
         case "slow":
             time.sleep(arguments["seconds"])
             answer(number, pid=os.getpid())
+        case "until":
+            while not Path(arguments["file"]).exists():
+                time.sleep(0.01)
+            answer(number, pid=os.getpid())
         case "hold":
             held.append(number)
         case "release":

@@ -26,7 +26,11 @@ Confirm = Callable[[JsonObject], Awaitable[JsonObject]]
 
 
 def deletes(
-    database: str, collection: str, confirm: Confirm | None, leaving: Callable[[], None] | None = None
+    database: str,
+    collection: str,
+    confirm: Confirm | None,
+    leaving: Callable[[], None] | None = None,
+    reviewed: tuple[JsonObject, ...] | None = None,
 ) -> Permit:
     arguments: JsonObject = {
         "connectionId": "preconfigured",
@@ -36,7 +40,7 @@ def deletes(
     }
     more: dict[str, Any] = {} if leaving is None else {"leaving": leaving}
     call = ToolCall(name="delete-many", arguments=arguments)
-    return Permit(server=SERVER, call=call, request_id="r", audit_id="a", confirm=confirm, **more)
+    return Permit(server=SERVER, call=call, request_id="r", audit_id="a", confirm=confirm, reviewed=reviewed, **more)
 
 
 def answering(answer: JsonObject, asked: list[JsonObject] | None = None) -> Confirm:
@@ -236,8 +240,9 @@ async def test_a_second_child_with_other_tools_than_those_looked_at_gets_no_call
     await upstream.start()
     left: list[int] = []
     try:
+        reviewed = await upstream.tools()
         with pytest.raises(UpstreamUnreachable):
-            await upstream.forward(deletes("d", "c", answering(YES), leaving=lambda: left.append(1)))
+            await upstream.forward(deletes("d", "c", answering(YES), lambda: left.append(1), reviewed))
     finally:
         await upstream.stop()
     assert left == []

@@ -6,13 +6,15 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from sidecar.errors import ConfigurationError
+from sidecar.errors import ConfigurationError, UpstreamUnreachable
+from sidecar.upstream.pool import StdioPool
 from sidecar.upstream.process import StdioUpstream
 from sidecar.upstream.renewal import ChildSource, Renewal
 
@@ -134,6 +136,96 @@ async def test_a_new_program_takes_over(rolled, permit, until):
     one.install(FAULT_SERVER.read_text().replace('{"name": "echo",', '{"name": "newer",'))
     await until(lambda: one.upstream.pid != old)
     assert [tool["name"] for tool in await one.upstream.tools()] == ["newer"]
+
+
+def other_schema() -> str:
+    reviewed = '"inputSchema": {"type": "object"}}]'
+    text = FAULT_SERVER.read_text()
+    assert reviewed in text
+    return text.replace(reviewed, '"inputSchema": {"type": "object", "minProperties": 0}}]')
+
+
+@pytest.mark.parametrize("pooled", [False, True], ids=["alone", "pooled"])
+@pytest.mark.parametrize("ends", ["rolled", "crashed"])
+async def test_a_call_that_waited_goes_to_no_child_whose_tools_nobody_reviewed(
+    rolled, permit, structured, until, tmp_path, ends, pooled
+):
+    one = await rolled(max_in_flight=1, ready_wait_s=10.0)
+    upstream = StdioPool([one.upstream]) if pooled else one.upstream
+    old, reviewed = one.upstream.pid, await upstream.tools()
+    left: list[str] = []
+    release = tmp_path / "release"
+    held = asyncio.create_task(upstream.forward(replace(permit("until", file=str(release)), reviewed=reviewed)))
+    await until(lambda: one.upstream.calls == 1)
+    waiting = replace(permit("echo", marker="unsent"), reviewed=reviewed, leaving=lambda: left.append("echo"))
+    second = asyncio.create_task(upstream.forward(waiting))
+    one.install(other_schema())
+    if ends == "crashed":
+        psutil.Process(old).kill()
+        with pytest.raises(UpstreamUnreachable):
+            await held
+    else:
+        await until(lambda: one.upstream.pid != old)
+        release.touch()
+        assert structured(await held)["pid"] == old
+    with pytest.raises(UpstreamUnreachable, match="other tools"):
+        await second
+    assert left == []
+    checked = replace(permit("received"), reviewed=await upstream.tools())
+    lines = structured(await upstream.forward(checked))["lines"]
+    assert not any("unsent" in line for line in lines), "the next call is checked against the tools of today"
+
+
+async def test_a_call_that_waited_goes_to_a_new_child_that_has_the_reviewed_tools(
+    rolled, permit, structured, until, tmp_path
+):
+    one = await rolled(max_in_flight=1)
+    old, reviewed = one.upstream.pid, await one.upstream.tools()
+    release = tmp_path / "release"
+    held = asyncio.create_task(one.upstream.forward(replace(permit("until", file=str(release)), reviewed=reviewed)))
+    await until(lambda: one.upstream.calls == 1)
+    waiting = [
+        asyncio.create_task(one.upstream.forward(replace(permit("environment"), reviewed=reviewed))) for _ in range(3)
+    ]
+    one.write("two")
+    await until(lambda: one.upstream.pid != old)
+    release.touch()
+    assert structured(await held)["pid"] == old
+    for answer in await asyncio.gather(*waiting):
+        assert structured(answer)["environ"]["MDB_MCP_API_CLIENT_SECRET"] == "two"
+    lines = structured(await one.upstream.forward(permit("received")))["lines"]
+    assert sum('"tools/list"' in line for line in lines) == 1, "compared once for all of them"
+
+
+async def test_a_call_is_not_sent_to_a_child_that_changed_its_tools_since_they_were_looked_at(rolled, permit):
+    one = await rolled()
+    reviewed = await one.upstream.tools()
+    await one.upstream.forward(replace(permit("echo"), reviewed=reviewed))
+    await one.upstream.forward(replace(permit("change-tools"), reviewed=reviewed))
+    left: list[str] = []
+    with pytest.raises(UpstreamUnreachable, match="other tools"):
+        await one.upstream.forward(replace(permit("echo"), reviewed=reviewed, leaving=lambda: left.append("echo")))
+    assert left == []
+    await one.upstream.forward(replace(permit("echo"), reviewed=await one.upstream.tools()))
+
+
+async def test_tools_and_calls_that_wait_for_one_slot_do_not_wait_for_each_other(rolled, permit, until, tmp_path):
+    one = await rolled(max_in_flight=1)
+    old, reviewed = one.upstream.pid, await one.upstream.tools()
+    release = tmp_path / "release"
+    held = asyncio.create_task(one.upstream.forward(permit("until", file=str(release))))
+    await until(lambda: one.upstream.calls == 1)
+    one.write("two")
+    await until(lambda: one.upstream.pid != old)
+    calls = [
+        asyncio.create_task(work)
+        for _ in range(2)
+        for work in (one.upstream.forward(replace(permit("echo"), reviewed=reviewed)), one.upstream.tools())
+    ]
+    release.touch()
+    await held
+    answers = await asyncio.gather(*calls)
+    assert answers[1] is answers[3], "and the list is the same one for both"
 
 
 @pytest.mark.parametrize("broken", ["program", "secret", "no-secret"])
