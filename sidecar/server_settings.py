@@ -145,8 +145,8 @@ class Server(SettingsGroup):
     headers_file: Path | None = None
     """A file of lines `Name: value`, the headers that are sent to `url`, such as its shared secret."""
     stateless: bool = False
-    """Speak MCP 2026-07-28, which has no sessions, with a `url` whose server has both eras. One that has a single era
-    is spoken to in that one."""
+    """Speak MCP 2026-07-28, which has no sessions, with a server that has both eras. One that has a single era is
+    spoken to in that one."""
     connection_string: SecretStr | None = None
     """The database and its user, for `command`; only the child process gets it, in its environment. The sidecar dials
     its hosts, without user and password, to say on `/readyz` whether they answer."""
@@ -204,8 +204,8 @@ class Server(SettingsGroup):
         if self.url and given:
             msg = "connection_string goes with command; a server behind url has its own"
             raise ValueError(msg)
-        if self.command and (self.headers_file is not None or self.stateless):
-            msg = f"{'headers_file' if self.headers_file is not None else 'stateless'} goes with url, not with command"
+        if self.command and self.headers_file is not None:
+            msg = "headers_file goes with url, not with command"
             raise ValueError(msg)
         if self.views_connection_string is not None and self.views_connection_string_file is not None:
             msg = "give at most one of views_connection_string and views_connection_string_file"

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from sidecar.server_settings import Server
 from sidecar.upstream import (
     ConfirmingUpstream,
     HttpUpstream,
+    Opening,
     Renewal,
     StdioPool,
     StdioUpstream,
@@ -43,11 +45,12 @@ def connect(entry: Server) -> HttpUpstream | ConfirmingUpstream:
         environment=lambda: _environment(entry),
         files=[file for setting, file in entry.files().items() if file is not None and setting in _OF_THE_CHILD],
     )
+    usual = Opening.DISCOVERY if entry.stateless else Opening.HANDSHAKE
     asking, *others = (
         StdioUpstream(
-            entry.name, entry.command, _environment(entry), timeout_s=timeout_s, renewal=renewal, asking=number == 0
+            entry.name, entry.command, _environment(entry), timeout_s=timeout_s, renewal=renewal, opening=opening
         )
-        for number in range(1 + entry.processes)
+        for opening in (Opening.ASKING, *repeat(usual, entry.processes))
     )
     plain = others[0] if len(others) == 1 else StdioPool(others)
     return ConfirmingUpstream(

@@ -244,16 +244,18 @@ async def lines(chunks: AsyncIterator[bytes], most_bytes: int) -> AsyncIterator[
     """
     held, ends, size = bytearray(), Ends(b"", b""), 0
     async for chunk in chunks:
-        rest = chunk
-        while rest:
-            piece, found, rest = rest.partition(b"\n")
+        start = 0
+        while start < len(chunk):
+            found = chunk.find(b"\n", start)
+            piece = chunk[start : found if found >= 0 else len(chunk)]
+            start += len(piece) + 1
             size += len(piece)
             if size <= most_bytes:
                 held += piece
             else:
                 ends = (Ends.of(held) if held else ends).followed_by(piece)
                 held.clear()
-            if not found:
+            if found < 0:
                 continue
             if size > most_bytes:
                 yield ends

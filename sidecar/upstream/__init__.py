@@ -1,5 +1,6 @@
 """The MongoDB MCP server: a child on standard input and output, or a Streamable HTTP endpoint."""
 
+from sidecar.upstream.agreeing import Opening
 from sidecar.upstream.confirming import ConfirmingUpstream
 from sidecar.upstream.database import Databases, doubtful_options, without_credentials
 from sidecar.upstream.environment import mongodb_environment, read_further
@@ -12,6 +13,7 @@ __all__ = [
     "ConfirmingUpstream",
     "Databases",
     "HttpUpstream",
+    "Opening",
     "Renewal",
     "StdioPool",
     "StdioUpstream",

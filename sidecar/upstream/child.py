@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import TypeAlias
 
-from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused, UpstreamUnreachable
+from sidecar.errors import UpstreamError, UpstreamProtocolViolation, UpstreamRefused, UpstreamUnreachable
 from sidecar.mcp import LineFraming, OversizeLine, Treatment, from_upstream
 from sidecar.model import JsonObject, Tell
+from sidecar.upstream import stateless
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
     MalformedMessage,
@@ -24,16 +25,15 @@ from sidecar.upstream.messages import (
     ServerRequest,
     ServerResult,
     answered_by,
-    check_initialized,
     decode_message,
     encode_notification,
     encode_reply,
     encode_request,
-    initialize_params,
 )
 from sidecar.upstream.redaction import LogBudget, Redactor, Repeats
 from sidecar.upstream.relayed import PROGRESS, read_progress, read_question, with_progress
 from sidecar.upstream.spawning import READ_BYTES, ChildProcess
+from sidecar.upstream.stateless import RevisionRefused
 from sidecar.upstream.toollist import ToolList
 
 _MAX_LOG_LINE_BYTES = 8 * 1024
@@ -53,6 +53,8 @@ _MAX_UNREAD_BYTES = 16 * 1024 * 1024
 """Replies and cancellations are written without waiting; a child that lets this much pile up does not read."""
 _LAST_WORDS_S = 0.5
 """How long the output that a dead child had already written is still read."""
+_OPENING = frozenset({"initialize", stateless.DISCOVER})
+"""Requests that are not cancelled (MCP 2025-11-25, cancellation); a server without a handshake answers the second."""
 
 
 AnswerForm: TypeAlias = Callable[[JsonObject], JsonObject]
@@ -99,6 +101,11 @@ class Child:
         self._replying: dict[int, AnswerForm] = {}
         self._writing = asyncio.Lock()
         self._fault = ""
+        self._listening: asyncio.Task[None] | None = None
+        self._subscription: int | None = None
+        """The request under which changes of the tools are told (MCP 2026-07-28)."""
+        self.stateless = False
+        """Whether each request says everything (MCP 2026-07-28); then the child has nothing to ask."""
         self.open = True
         """Whether it can still answer."""
         self.answers = 0
@@ -113,18 +120,9 @@ class Child:
         """The process id."""
         return self._pid
 
-    async def initialize(self, *, asking: bool = False) -> None:
-        """Do the handshake of the legacy era (MCP 2025-11-25, lifecycle).
-
-        Args:
-            asking: declare that the client can be asked (elicitation).
-
-        Raises:
-            UpstreamError: the child went away, refused, or does not speak a revision that is spoken here.
-        """
-        revision = check_initialized(await self.ask("initialize", initialize_params(asking=asking)))
-        self._tell(encode_notification("notifications/initialized"))
-        self._log.debug("child %d speaks MCP %s", self.pid, revision)
+    def listen(self) -> None:
+        """Ask to be told of changes of the tools for as long as the child lives (MCP 2026-07-28, subscriptions)."""
+        self._listening = asyncio.create_task(self._listen(), name=f"{self._log.name} changes {self._pid}")
 
     async def ask(
         self,
@@ -152,9 +150,10 @@ class Child:
         if reply is not None:
             self._replying[request_id] = reply
         try:
-            return await future
+            result = await future
+            return stateless.check_complete(result) if self.stateless else result
         except asyncio.CancelledError:
-            self._abandon(request_id, future)
+            self._abandon(method, request_id, future)
             raise
         finally:
             self._pending.pop(request_id, None)
@@ -226,6 +225,7 @@ class Child:
                 raise UpstreamUnreachable("the child process has ended")
             request_id = self._last_id + 1
             wanted = params if tell is None else with_progress(params, request_id)
+            wanted = stateless.with_envelope(wanted) if self.stateless else wanted
             line = encode_request(request_id, method, wanted) + b"\n"
             if leaving is not None:
                 leaving()
@@ -243,20 +243,27 @@ class Child:
             except asyncio.CancelledError:
                 del self._pending[request_id]
                 self._telling.pop(request_id, None)
-                self._abandon(request_id, future)
+                self._abandon(method, request_id, future)
                 raise
         return request_id, future
 
-    def _abandon(self, request_id: int, future: asyncio.Future[bytes]) -> None:
-        """Tell the child that the call is cancelled (MCP 2025-11-25, cancellation)."""
+    async def _listen(self) -> None:
+        with contextlib.suppress(UpstreamError):
+            self._subscription, ended = await self._send(stateless.LISTEN, stateless.CHANGES_OF_TOOLS, None, None)
+            await ended
+
+    def _abandon(self, method: str, request_id: int, future: asyncio.Future[bytes]) -> None:
+        """Tell the child that the call is cancelled (both eras, cancellation); what opens a life cannot be."""
         if future.done() and not future.cancelled():
             # It was answered in the same turn; asyncio would report an error that was never read.
             future.exception()
             return
-        self._tell(encode_notification("notifications/cancelled", {"requestId": request_id}))
+        if method in _OPENING:
+            return
+        self.tell(encode_notification("notifications/cancelled", {"requestId": request_id}))
 
-    def _tell(self, message: bytes) -> None:
-        """Write without waiting: the reader must never wait for the child to read."""
+    def tell(self, message: bytes) -> None:
+        """Write a notification or a reply without waiting: the reader must never wait for the child to read."""
         if not self.open or self._stdin.is_closing():
             return
         self._stdin.write(message + b"\n")
@@ -278,7 +285,7 @@ class Child:
             await asyncio.wait({logging_}, timeout=_LAST_WORDS_S)
         finally:
             self._end()
-            await self._finish(reading, logging_, waiting)
+            await self._finish(reading, logging_, waiting, *filter(None, [self._listening]))
 
     async def _finish(self, *tasks: asyncio.Task[object]) -> None:
         for task in tasks:
@@ -311,11 +318,14 @@ class Child:
         match decode_message(line):
             case ServerResult(id=request_id, result=result):
                 self._settle(request_id, result)
-            case Refusal(id=request_id, code=code, message=message):
-                text = self._redactor.clean(message.encode("utf-8", "replace"))
-                self._settle(request_id, UpstreamRefused(f"error {code}: {text}"))
+            case Refusal(id=request_id, code=code, message=message, supported=supported):
+                text = f"error {code}: {self._redactor.clean(message.encode('utf-8', 'replace'))}"
+                other = code == stateless.UNSUPPORTED_REVISION
+                self._settle(request_id, RevisionRefused(text, supported) if other else UpstreamRefused(text))
+            case ServerRequest() if self.stateless:
+                self._malformed(MalformedMessage(reason="a request, which no server of MCP 2026-07-28 may send"))
             case ServerRequest() as request:
-                self._tell(encode_reply(request, self._replied(request)))
+                self.tell(encode_reply(request, self._replied(request)))
             case ServerNotification() as told:
                 self._hear(told)
             case MalformedMessage() as malformed:
@@ -336,7 +346,7 @@ class Child:
         A log message names no call, and on these pipes calls of many callers are under way, so it goes to nobody.
         """
         match from_upstream(told.method, notification=True):
-            case Treatment.LOCAL:
+            case Treatment.LOCAL if not self.stateless or stateless.told_of(told.params) == self._subscription:
                 self.tools.changed()
             case Treatment.RELAY if told.method == PROGRESS and (report := read_progress(told.params)) is not None:
                 token, said = report

@@ -53,6 +53,11 @@ class _MessageEnvelope(msgspec.Struct, gc=False):
 class _ErrorObject(msgspec.Struct, gc=False):
     code: int
     message: str
+    data: msgspec.Raw = msgspec.Raw()
+
+
+class _Supported(msgspec.Struct, gc=False):
+    supported: list[str]
 
 
 class _ToolResult(msgspec.Struct, gc=False):
@@ -93,6 +98,7 @@ class _PromptsPage(msgspec.Struct, gc=False):
 _decode_prompts_page = msgspec.json.Decoder(_PromptsPage).decode
 _decode_envelope = msgspec.json.Decoder(_MessageEnvelope).decode
 _decode_error = msgspec.json.Decoder(_ErrorObject).decode
+_decode_supported = msgspec.json.Decoder(_Supported).decode
 _decode_tool_result = msgspec.json.Decoder(_ToolResult).decode
 _decode_counted = msgspec.json.Decoder(_Counted).decode
 _decode_initialized = msgspec.json.Decoder(_Initialized).decode
@@ -116,6 +122,8 @@ class Refusal:
     code: int
     message: str
     """The server's words, shortened; they may quote data, so they go to the log at most."""
+    supported: tuple[str, ...] = ()
+    """The revisions that it names instead of the one that it was sent (MCP 2026-07-28, versioning)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,7 +356,16 @@ def _response(envelope: _MessageEnvelope) -> UpstreamMessage:
         found = _decode_error(error)
     except msgspec.DecodeError:
         return MalformedMessage(id=envelope.id, reason="a response whose error has no code and message")
-    return Refusal(id=envelope.id, code=found.code, message=found.message[:_MAX_ERROR_TEXT])
+    return Refusal(
+        id=envelope.id, code=found.code, message=found.message[:_MAX_ERROR_TEXT], supported=_supported(found.data)
+    )
+
+
+def _supported(data: msgspec.Raw) -> tuple[str, ...]:
+    try:
+        return tuple(_decode_supported(data).supported)
+    except (msgspec.DecodeError, RecursionError):
+        return ()
 
 
 def _count(structured: msgspec.Raw) -> int | None:

@@ -23,12 +23,14 @@ from sidecar.errors import (
 )
 from sidecar.model import JsonObject, Permit, Tell, UpstreamResult
 from sidecar.system import BackOff, Outage
+from sidecar.upstream.agreeing import Opening, agree
 from sidecar.upstream.child import AnswerForm, Child
 from sidecar.upstream.environment import check_command, check_environment, child_environment, secrets_of
 from sidecar.upstream.messages import call_params, read_result
 from sidecar.upstream.redaction import Redactor, Repeats
 from sidecar.upstream.renewal import ChildSource, Renewal
 from sidecar.upstream.spawning import resolved, spawn
+from sidecar.upstream.stateless import DISCOVER
 from sidecar.upstream.toollist import ToolList, all_prompts
 
 _FIRST_BACKOFF_S = 0.25
@@ -50,7 +52,7 @@ class StdioUpstream:
         max_in_flight: how many calls the child works on at once; further ones wait.
         stop_grace_s: how long each step of the shutdown waits before the next one.
         renewal: when what it names, or the program, has changed, a new child takes over.
-        asking: tell the child that its client can be asked; then calls come one at a time, each with its ``reply``.
+        opening: how the talk with a child begins; where that says ``ASKING``, calls come one at a time with ``reply``.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class StdioUpstream:
         max_in_flight: int = 256,
         stop_grace_s: float = 2.0,
         renewal: Renewal | None = None,
-        asking: bool = False,
+        opening: Opening = Opening.HANDSHAKE,
     ) -> None:
         check_environment(environment)
         check_command(tuple(command), environment)
@@ -73,11 +75,9 @@ class StdioUpstream:
         self._command = resolved(command)
         self._source = ChildSource(self._command, environment, renewal or Renewal())
         self._look_s = self._source.look_s
-        self._asking = asking
-        self._timeout_s = timeout_s
-        self._start_timeout_s = start_timeout_s
-        self._ready_wait_s = ready_wait_s
-        self._stop_grace_s = stop_grace_s
+        self._opening = opening
+        self._timeout_s, self._start_timeout_s = timeout_s, start_timeout_s
+        self._ready_wait_s, self._stop_grace_s = ready_wait_s, stop_grace_s
         self._slots = asyncio.Semaphore(max_in_flight)
         self._log = logging.getLogger(f"sidecar.upstream.{name}")
         self._redactor = Redactor(secrets_of(environment))
@@ -235,7 +235,7 @@ class StdioUpstream:
     async def _ping(self, child: Child) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
-                await child.ask("ping", {})
+                await child.ask(DISCOVER if child.stateless else "ping", {})
         except TimeoutError:
             child.kill("does not answer a ping")
         except UpstreamError as error:
@@ -296,7 +296,7 @@ class StdioUpstream:
 
     async def _handshake(self, child: Child) -> None:
         async with asyncio.timeout(self._start_timeout_s):
-            await child.initialize(asking=self._asking)
+            await agree(child, self._opening, patience_s=self._start_timeout_s / 2)
         if not child.open:
             raise UpstreamUnreachable("the server ended after the handshake")
 

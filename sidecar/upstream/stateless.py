@@ -4,17 +4,20 @@ No capability is declared, so a server has nothing to ask: a result that is not 
 """
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 import msgspec
 
 from sidecar import __version__
-from sidecar.errors import UpstreamProtocolViolation
+from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused
 from sidecar.model import JsonObject, JsonValue
 
 REVISION: Final = "2026-07-28"
 DISCOVER: Final = "server/discover"
+LISTEN: Final = "subscriptions/listen"
+CHANGES_OF_TOOLS: Final[JsonObject] = {"notifications": {"toolsListChanged": True}}
+"""What is listened to, over standard streams (basic, patterns, subscriptions)."""
 
 UNSUPPORTED_REVISION: Final = -32022
 OF_ANOTHER_ERA: Final = frozenset({UNSUPPORTED_REVISION, -32601})
@@ -36,6 +39,28 @@ class _Typed(msgspec.Struct, gc=False, rename="camel"):
     result_type: str = "complete"
 
 
+class _SubscriptionMeta(msgspec.Struct, gc=False):
+    id: int | str = msgspec.field(name="io.modelcontextprotocol/subscriptionId")
+
+
+class _OfSubscription(msgspec.Struct, gc=False):
+    meta: _SubscriptionMeta = msgspec.field(name="_meta")
+
+
+class RevisionRefused(UpstreamRefused):
+    """The server speaks without a handshake, but not this revision.
+
+    Args:
+        detail: its words.
+        supported: the revisions that it names.
+    """
+
+    def __init__(self, detail: str, supported: Collection[str]) -> None:
+        super().__init__(detail)
+        self.supported = frozenset(supported)
+
+
+_decode_of_subscription = msgspec.json.Decoder(_OfSubscription).decode
 _decode_discovered = msgspec.json.Decoder(_Discovered).decode
 _decode_typed = msgspec.json.Decoder(_Typed).decode
 
@@ -83,6 +108,14 @@ def check_discovered(result: bytes) -> None:
         raise UpstreamProtocolViolation("the answer to server/discover is not valid") from error
     if REVISION not in found.supported_versions or "tools" not in found.capabilities:
         raise UpstreamProtocolViolation(f"the server does not speak MCP {REVISION}, or offers no tools")
+
+
+def told_of(params: bytes) -> int | str | None:
+    """Return the request to listen that a notification belongs to; None where it names none."""
+    try:
+        return _decode_of_subscription(params).meta.id
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def check_complete(result: bytes) -> bytes:

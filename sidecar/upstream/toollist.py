@@ -21,7 +21,7 @@ class ToolList:
     """
 
     def __init__(self, *, max_age_s: float = math.inf) -> None:
-        self._max_age_s = max_age_s
+        self.max_age_s = max_age_s
         self._tools: tuple[JsonObject, ...] | None = None
         self._fetched_at = -math.inf
         self._generation = 0
@@ -32,7 +32,7 @@ class ToolList:
 
     def of_another(self) -> "ToolList":
         """Return an empty list for another process of the same server; the same callbacks hear of its changes."""
-        other = ToolList(max_age_s=self._max_age_s)
+        other = ToolList(max_age_s=self.max_age_s)
         other._callbacks = self._callbacks
         return other
 
@@ -64,7 +64,7 @@ class ToolList:
         """
         clock = asyncio.get_running_loop().time
         async with self._fetching:
-            if self._tools is not None and clock() - self._fetched_at < self._max_age_s:
+            if self._tools is not None and clock() - self._fetched_at < self.max_age_s:
                 return self._tools
             generation = self._generation
             tools = await _all_pages(fetch, read_tools_page, "tools/list")

@@ -56,6 +56,7 @@ METHODS = "mcp/test_methods.py"
 PARAMS = "mcp/test_tools_params.py"
 OWNERSHIP = "mcp/test_session_ownership.py"
 CHILD = "upstream/test_stdio_faults.py"
+CHILD_STATELESS = "upstream/test_stdio_stateless.py"
 TO_STATELESS = "upstream/test_http_stateless.py"
 TO_HTTP = "upstream/test_http_upstream.py"
 CALLS = "integration/test_tool_calls.py"
@@ -289,13 +290,19 @@ REQUIREMENTS: Final[dict[str, Row]] = {
         f"{CHILD}::test_the_child_sees_what_is_passed_and_a_minimal_base_and_nothing_of_ours",
         "upstream/test_child_environment.py::test_further_environment_is_lines_of_names_and_values",
     ),
-    "S-03": Hole(
-        "Cancellation is held for a child of the handshake; no child of MCP 2026-07-28 over stdio was tried.",
-        (f"{CHILD}::test_a_cancelled_call_is_cancelled_at_the_server",),
+    "S-03": held(
+        f"{CHILD}::test_a_cancelled_call_is_cancelled_at_the_server",
+        f"{CHILD_STATELESS}::test_a_late_call_is_cancelled_by_its_id",
+        f"{CHILD_STATELESS}::test_a_change_of_tools_counts_when_it_names_the_request_to_listen",
+        f"{CHILD_STATELESS}::test_what_it_asks_is_not_answered",
+        f"{CHILD_STATELESS}::test_the_official_package_is_called_told_of_and_heard_without_a_handshake",
     ),
-    "S-04": Hole(
-        "A graceful end is held; a child is opened with the handshake and never asked with server/discover.",
-        ("upstream/test_stdio_real_server.py::test_stopping_is_graceful",),
+    "S-04": held(
+        f"{CHILD_STATELESS}::test_a_child_that_knows_no_discovery_by_whatever_error_gets_a_handshake",
+        f"{CHILD_STATELESS}::test_a_child_that_does_not_answer_what_it_does_not_know_gets_a_handshake",
+        f"{CHILD_STATELESS}::test_a_child_that_refuses_the_handshake_with_any_error_is_asked_what_it_speaks",
+        f"{CHILD_STATELESS}::test_a_child_of_another_revision_without_a_handshake_gets_none",
+        "upstream/test_stdio_real_server.py::test_stopping_is_graceful",
     ),
     "S-05": held(
         f"{CHILD}::test_the_child_gains_no_privileges_and_leaves_no_core",

@@ -12,9 +12,15 @@ import time
 from pathlib import Path
 
 options = set(sys.argv[1:])
+listens: list[int] = []
 received: list[str] = []
 held: list[int] = []
 tools = [{"name": "echo", "inputSchema": {"type": "object"}}]
+
+
+def option(name: str) -> str:
+    """The value of an option that is written as ``NAME=VALUE``, or nothing."""
+    return next((one.partition("=")[2] for one in options if one.startswith(f"{name}=")), "")
 
 
 def write(text: str) -> None:
@@ -131,6 +137,15 @@ def call(number: int, name: str, arguments: dict) -> None:  # noqa: PLR0912 -- o
             tools.append({"name": f"tool-{len(tools)}", "inputSchema": {"type": "object"}})
             send({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
             answer(number)
+        case "grow":
+            tools.append({"name": f"tool-{len(tools)}", "inputSchema": {"type": "object"}})
+            named = {"io.modelcontextprotocol/subscriptionId": arguments.get("subscription", listens[0])}
+            params = {"_meta": named} if arguments.get("named", True) else {}
+            send({"jsonrpc": "2.0", "method": "notifications/tools/list_changed", "params": params})
+            answer(number)
+        case "end-listening":
+            send({"jsonrpc": "2.0", "id": listens[0], "result": {"resultType": "complete"}})
+            answer(number)
         case "environment":
             mask = os.umask(0)
             environ = dict(os.environ)  # noqa: TID251 -- what it was given is the question
@@ -149,10 +164,25 @@ def call(number: int, name: str, arguments: dict) -> None:  # noqa: PLR0912 -- o
 def initialize(number: int) -> None:
     if "--silent" in options:
         return
+    if refused := option("--no-handshake"):
+        send({"jsonrpc": "2.0", "id": number, "error": {"code": int(refused), "message": "no handshake"}})
+        return
     revision = "2024-11-05" if "--old" in options else "2025-11-25"
     capabilities: dict = {} if "--no-tools" in options else {"tools": {}}
     result = {"protocolVersion": revision, "capabilities": capabilities, "serverInfo": {"name": "f", "version": "0"}}
     send({"jsonrpc": "2.0", "id": number, "result": result})
+
+
+def discover(number: int) -> None:
+    """Speak MCP 2026-07-28, in a way of its own where an option says so."""
+    if supported := option("--revisions"):
+        data = {"supported": supported.split(","), "requested": "2026-07-28"}
+        send({"jsonrpc": "2.0", "id": number, "error": {"code": -32022, "message": "another one", "data": data}})
+    elif refused := option("--no-discovery"):
+        send({"jsonrpc": "2.0", "id": number, "error": {"code": int(refused), "message": "no discovery"}})
+    elif "--stateless" in options:
+        result = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "resultType": "complete"}
+        send({"jsonrpc": "2.0", "id": number, "result": result})
 
 
 def list_tools(number: int, cursor: str | None) -> None:
@@ -177,6 +207,10 @@ def main() -> None:
                 initialize(message["id"])
             case "ping":
                 send({"jsonrpc": "2.0", "id": message["id"], "result": {}})
+            case "server/discover":
+                discover(message["id"])
+            case "subscriptions/listen":
+                listens.append(message["id"])
             case "tools/list":
                 list_tools(message["id"], params.get("cursor"))
             case "tools/call":

@@ -14,6 +14,7 @@ from pymongo import AsyncMongoClient
 
 from sidecar.errors import NotConfirmed, SidecarError, UpstreamRefused, UpstreamUnreachable
 from sidecar.model import JsonObject, Permit, ToolCall
+from sidecar.upstream.agreeing import Opening
 from sidecar.upstream.confirming import ConfirmingUpstream
 from sidecar.upstream.environment import mongodb_environment
 from sidecar.upstream.process import StdioUpstream
@@ -60,8 +61,8 @@ def asks(call: ToolCall) -> bool:
 async def running(database: str, command: list[str], *, required: bool = False) -> AsyncIterator[ConfirmingUpstream]:
     environment = mongodb_environment(database, read_only=False, confirmed_tools=["delete-many"])
     plain, asking = (
-        StdioUpstream(SERVER, command, environment, timeout_s=60, start_timeout_s=60, ready_wait_s=60, asking=asking)
-        for asking in (False, True)
+        StdioUpstream(SERVER, command, environment, timeout_s=60, start_timeout_s=60, ready_wait_s=60, opening=opening)
+        for opening in (Opening.HANDSHAKE, Opening.ASKING)
     )
     upstream = ConfirmingUpstream(plain, asking, asks, required=required)
     await upstream.start()
@@ -218,8 +219,8 @@ async def test_stages_that_write_are_asked_about_and_a_call_that_the_server_does
 @contextlib.asynccontextmanager
 async def staged() -> AsyncIterator[ConfirmingUpstream]:
     plain, asking = (
-        StdioUpstream(SERVER, [sys.executable, str(FAULTS)], {}, timeout_s=20, asking=asking)
-        for asking in (False, True)
+        StdioUpstream(SERVER, [sys.executable, str(FAULTS)], {}, timeout_s=20, opening=opening)
+        for opening in (Opening.HANDSHAKE, Opening.ASKING)
     )
     upstream = ConfirmingUpstream(plain, asking, lambda _: True, required=True)
     await upstream.start()
@@ -233,8 +234,8 @@ async def test_a_second_child_with_other_tools_than_those_looked_at_gets_no_call
     """The pins are held against the tools of the first child; the second may be another version when it starts."""
     other = FAULTS.with_name("telling_server.py")
     plain, asking = (
-        StdioUpstream(SERVER, [sys.executable, str(program)], {}, timeout_s=20, asking=asks)
-        for program, asks in ((FAULTS, False), (other, True))
+        StdioUpstream(SERVER, [sys.executable, str(program)], {}, timeout_s=20, opening=opening)
+        for program, opening in ((FAULTS, Opening.HANDSHAKE), (other, Opening.ASKING))
     )
     upstream = ConfirmingUpstream(plain, asking, lambda _: True, required=True)
     await upstream.start()

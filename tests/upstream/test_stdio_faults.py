@@ -248,9 +248,12 @@ async def test_a_cancelled_call_is_cancelled_at_the_server(double, permit, struc
 
 async def test_health_comes_back_by_itself_after_one_slow_call(double, permit, until):
     upstream = await double(timeout_s=2.0)
-    with pytest.raises(UpstreamTimedOut):
-        await upstream.forward(permit("hold"))
     pid = upstream.pid
+    call = asyncio.create_task(upstream.forward(permit("hold")))
+    await until(lambda: upstream._child._pending)
+    upstream._timeout_s = HANG_S  # for the ping, which a busy machine answers late
+    with pytest.raises(UpstreamTimedOut):
+        await call
     await until(lambda: upstream.healthy)
     assert upstream.pid == pid
 
