@@ -29,7 +29,7 @@ def inspect(text: bytes) -> JsonObject:
         if not isinstance(message, jsonrpc.Request):
             return _refused("invalid_request", "Not the params of one tools/call.", "")
         call = tools.parse_call(message.params)
-        return command_document(derive(call))
+        return command_document(derive(call).command)
     except CallRefused as error:
         return _refused(error.reason, error.message, error.path)
     except UnknownTool as error:

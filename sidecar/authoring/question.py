@@ -121,7 +121,7 @@ def read_question(
 def _derive(params: JsonObject, prefix: str, generic: GenericTools) -> Command:
     try:
         call = tools.parse_call(params)
-        return derive(call, generic)
+        return derive(call, generic).command
     except CallRefused as error:
         raise QuestionRefused(error.reason, error.message, prefix + error.path) from None
     except UnknownTool as error:

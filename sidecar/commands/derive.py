@@ -9,13 +9,14 @@ from sidecar.commands.generic import NO_GENERIC_TOOLS, GenericTools, derive_gene
 from sidecar.commands.mongodb import PRECONFIGURED
 from sidecar.commands.pointer import below
 from sidecar.errors import CommandNotDerivable, UnknownTool
-from sidecar.model import Command, ToolCall
+from sidecar.model import ToolCall
+from sidecar.sites import Derivation, Site, SiteForm
 
 _AT: Final = "/arguments"
 
 
-def derive(call: ToolCall, generic: GenericTools = NO_GENERIC_TOOLS) -> Command:
-    """Return everything that the call would touch.
+def derive(call: ToolCall, generic: GenericTools = NO_GENERIC_TOOLS) -> Derivation:
+    """Return everything that the call would touch, and each place of its arguments where it does.
 
     The order is fixed: the tool, the form of its arguments, the scan of everything nested (after which nothing is deep
     or ambiguous), the connection, the tool's own rule.
@@ -32,7 +33,8 @@ def derive(call: ToolCall, generic: GenericTools = NO_GENERIC_TOOLS) -> Command:
     tool = CATALOG.get(call.name)
     if tool is None:
         if call.name in generic:
-            return derive_generic(call, generic[call.name])
+            command = derive_generic(call, generic[call.name])
+            return Derivation(command=command, sites=(Site(0, (), SiteForm.NONE),))
         raise UnknownTool("the catalog has no such tool")
     arguments = call.arguments
     tool.arguments.check(arguments, _AT)
@@ -43,4 +45,4 @@ def derive(call: ToolCall, generic: GenericTools = NO_GENERIC_TOOLS) -> Command:
     if arguments.get("connectionId", PRECONFIGURED) != PRECONFIGURED:
         raise CommandNotDerivable("connection_refused", f'Use connectionId "{PRECONFIGURED}".', f"{_AT}/connectionId")
     tool.derive(draft, arguments)
-    return draft.command(tool.name)
+    return draft.derivation(tool.name)

@@ -20,6 +20,7 @@ from sidecar.commands.refusals import an_object, malformed
 from sidecar.commands.shape import ALL, FieldOrigin, Shape
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import AccessKind, JsonObject, JsonValue, Namespace, Target, TargetKind, Trait
+from sidecar.sites import SiteForm
 
 _STORED: Final = Flow()
 """What flows out of a collection itself; only read."""
@@ -46,10 +47,10 @@ def lookup(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Inn
         nested = _nested_documents(known, place, at)
         return (nested._replace(then=lambda inner: _embed(place.flow, name, inner)),)
     foreign = resolve(known["from"], place.database, f"{at}/from")
-    draft.touch(AccessKind.READ, foreign, f"{at}/from")
+    draft.touch(AccessKind.READ, foreign, f"{at}/from", SiteForm.LOOKUP)
     if "pipeline" not in known:
         return NONE
-    nested = _nested(known["pipeline"], foreign, f"{at}/pipeline")
+    nested = _nested(known["pipeline"], foreign, at, "pipeline")
     return (nested._replace(then=lambda inner: _embed(place.flow, name, inner)),)
 
 
@@ -84,7 +85,8 @@ def graph_lookup(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequen
     if "restrictSearchWithMatch" in known:
         where = f"{at}/restrictSearchWithMatch"
         analyse_filter(draft.fields, an_object(known["restrictSearchWithMatch"], where), where)
-    draft.touch(AccessKind.READ, resolve(known.get("from"), place.database, f"{at}/from"), f"{at}/from")
+    foreign = resolve(known.get("from"), place.database, f"{at}/from")
+    draft.touch(AccessKind.READ, foreign, f"{at}/from", SiteForm.GRAPH_RESTRICT)
     return NONE
 
 
@@ -94,18 +96,18 @@ def union_with(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence
     flow = place.flow
     flow.limit = None
     if isinstance(spec, str):
-        draft.touch(AccessKind.READ, resolve(spec, place.database, at), at)
+        draft.touch(AccessKind.READ, resolve(spec, place.database, at), at, SiteForm.UNION)
         flow.shape.unite(Shape())
         return NONE
     known = options(spec, at, "db coll pipeline")
     if "coll" not in known and "db" not in known:
         return (_nested_documents(known, place, at)._replace(then=_united(flow)),)
     foreign = resolve_pair({"db": place.database, "coll": None, **known}, at)
-    draft.touch(AccessKind.READ, foreign, f"{at}/coll")
+    draft.touch(AccessKind.READ, foreign, f"{at}/coll", SiteForm.UNION)
     if "pipeline" not in known:
         flow.shape.unite(Shape())
         return NONE
-    return (_nested(known["pipeline"], foreign, f"{at}/pipeline")._replace(then=_united(flow)),)
+    return (_nested(known["pipeline"], foreign, at, "pipeline")._replace(then=_united(flow)),)
 
 
 def _united(flow: Flow) -> Callable[[Flow], None]:
@@ -134,7 +136,7 @@ def facet(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Inne
         draft.fields.embed(key)
         inner = Flow(shape=before.copy(), sizes=dict(sizes), documents=documents)
         where = Place(place.database, place.collection, inner)
-        found.append(InnerPipeline(pipeline, where, below(at, key), _gathered(flow, key)))
+        found.append(InnerPipeline(pipeline, where, below(at, key), (key,), _gathered(flow, key)))
     return found
 
 
@@ -150,7 +152,7 @@ def _gathered(flow: Flow, key: str) -> Callable[[Flow], None]:
 
 def fuse(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[InnerPipeline]:
     """``$rankFusion`` and ``$scoreFusion``: every input pipeline runs on the same collection."""
-    place.own(at)
+    own = place.own(at)
     known = options(spec, at, "input combination scoreDetails")
     where = f"{at}/input/pipelines"
     pipelines = assignments(
@@ -164,8 +166,10 @@ def fuse(draft: Draft, place: Place, spec: JsonValue, at: str) -> Sequence[Inner
     for key, pipeline in pipelines:
         if not isinstance(pipeline, list) or not pipeline:  # mongod 8.2 ends on an empty one (CVE-2026-8063)
             raise malformed(below(where, key), "a pipeline with at least one stage")
+        draft.read_again(own, (*draft.path, "input", "pipelines", key))
+    inside = Place(place.database, place.collection)
     return [
-        InnerPipeline(pipeline, Place(place.database, place.collection), below(where, key), _selected(place.flow))
+        InnerPipeline(pipeline, inside, below(where, key), ("input", "pipelines", key), _selected(place.flow))
         for key, pipeline in pipelines
     ]
 
@@ -236,7 +240,7 @@ def _nested_update(known: JsonObject, place: Place, targets: Sequence[Namespace]
                 raise malformed(f"{at}/{key}", "a string or, for whenMatched, a pipeline")
         return NONE
     target = targets[0] if targets else Namespace(database=place.database)
-    return (_nested(update, target, f"{at}/whenMatched"),)
+    return (_nested(update, target, at, "whenMatched"),)
 
 
 def _written(draft: Draft, place: Place, value: JsonValue, at: str) -> Sequence[Namespace]:
@@ -272,8 +276,8 @@ def _analyse_variables(draft: Draft, place: Place, known: JsonObject, at: str) -
             draft.fields.variables.setdefault(key, set()).update(origin.parts)
 
 
-def _nested(pipeline: JsonValue, namespace: Namespace, at: str) -> InnerPipeline:
-    return InnerPipeline(pipeline, Place(namespace.database, namespace.collection), at)
+def _nested(pipeline: JsonValue, namespace: Namespace, at: str, key: str) -> InnerPipeline:
+    return InnerPipeline(pipeline, Place(namespace.database, namespace.collection), f"{at}/{key}", (key,))
 
 
 def _nested_documents(known: JsonObject, place: Place, at: str) -> InnerPipeline:
@@ -282,4 +286,4 @@ def _nested_documents(known: JsonObject, place: Place, at: str) -> InnerPipeline
     first = pipeline[0] if isinstance(pipeline, list) and pipeline else None
     if not isinstance(first, dict) or first.keys() != {"$documents"}:
         raise CommandNotDerivable("missing_namespace", "Without a collection the pipeline starts with $documents.", at)
-    return InnerPipeline(pipeline, Place(place.database, ""), f"{at}/pipeline")
+    return InnerPipeline(pipeline, Place(place.database, ""), f"{at}/pipeline", ("pipeline",))

@@ -8,7 +8,7 @@ Sources: reference, sections 1.1, 2.2 and 2.3, observed on MongoDB MCP server 3.
 """
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from sidecar.commands.arguments import is_number
 from sidecar.commands.draft import Draft
@@ -22,6 +22,7 @@ from sidecar.commands.sorting import analyse_sort
 from sidecar.commands.updates import analyse_update
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import AccessKind, JsonObject, JsonValue, Namespace, Target, TargetKind, Trait
+from sidecar.sites import SiteForm, SitePath
 
 PRECONFIGURED: Final = "preconfigured"
 """The one connection that policy knows the deployment of. What a namespace means depends on the connection
@@ -88,19 +89,19 @@ def collection_schema(draft: Draft, arguments: JsonObject) -> None:
 
 def find(draft: Draft, arguments: JsonObject) -> None:
     """Reads documents. Without a limit the server returns ten; with ``limit`` ≤ 0 all (reference, section 1.1)."""
-    draft.touch(AccessKind.READ, _namespace(draft, arguments), _AT_COLLECTION)
+    _touch(draft, AccessKind.READ, _namespace(draft, arguments), "find")
     _find(draft, arguments, _ARGUMENTS, capped=True)
 
 
 def count(draft: Draft, arguments: JsonObject) -> None:
     """Counts documents; nothing of them is returned, but the count answers the filter."""
-    draft.touch(AccessKind.READ, _namespace(draft, arguments), _AT_COLLECTION)
+    _touch(draft, AccessKind.READ, _namespace(draft, arguments), "count")
     _count(draft, arguments, _ARGUMENTS)
 
 
 def aggregate(draft: Draft, arguments: JsonObject) -> None:
     """Runs a pipeline: a read of its collection, and all that its stages touch."""
-    draft.touch(AccessKind.READ, _namespace(draft, arguments), _AT_COLLECTION)
+    _touch(draft, AccessKind.READ, _namespace(draft, arguments), "aggregate")
     _aggregate(draft, arguments, _ARGUMENTS, capped=True)
 
 
@@ -125,7 +126,7 @@ def aggregate_db(draft: Draft, arguments: JsonObject) -> None:
 
 def explain(draft: Draft, arguments: JsonObject) -> None:
     """Needs what the explained operation needs; every verbosity but the default runs it."""
-    draft.touch(AccessKind.READ, _namespace(draft, arguments), _AT_COLLECTION)
+    _touch(draft, AccessKind.READ, _namespace(draft, arguments), *_wrapped_operation(arguments, "method"))
     if arguments.get("verbosity", "queryPlanner") != "queryPlanner":
         draft.traits.add(Trait.EXECUTES_PLAN)
     _wrapped(draft, arguments, "method", capped=True)
@@ -134,8 +135,9 @@ def explain(draft: Draft, arguments: JsonObject) -> None:
 def export(draft: Draft, arguments: JsonObject) -> None:
     """Writes what the wrapped operation reads into a file that every client of the server can read (section 3.5)."""
     namespace = _namespace(draft, arguments)
-    draft.touch(AccessKind.READ, namespace, _AT_COLLECTION)
-    draft.touch(AccessKind.EXPORT, namespace, _AT_COLLECTION)
+    operation = _wrapped_operation(arguments, "exportTarget")
+    _touch(draft, AccessKind.READ, namespace, *operation)
+    _touch(draft, AccessKind.EXPORT, namespace, *operation)
     draft.traits.add(Trait.EXPORTS_FILE)
     _wrapped(draft, arguments, "exportTarget", capped=False)
 
@@ -167,17 +169,18 @@ def create_index(draft: Draft, arguments: JsonObject) -> None:
 def insert_many(draft: Draft, arguments: JsonObject) -> None:
     """Inserts documents; the collection is created if it is missing."""
     draft.returned = ()
-    draft.touch(AccessKind.INSERT, _namespace(draft, arguments), _AT_COLLECTION)
+    namespace = _namespace(draft, arguments)
+    draft.touch(AccessKind.INSERT, namespace, _AT_COLLECTION, SiteForm.DOCUMENTS, ("documents",))
 
 
 def update_many(draft: Draft, arguments: JsonObject) -> None:
     """Updates all documents of a filter, without one the whole collection; an upsert inserts when none matches."""
     draft.returned = ()
     namespace = _namespace(draft, arguments)
-    draft.touch(AccessKind.UPDATE, namespace, _AT_COLLECTION)
+    draft.touch(AccessKind.UPDATE, namespace, _AT_COLLECTION, SiteForm.UPDATE_FILTER, ("filter",))
     if arguments.get("upsert") is True:
         draft.traits.add(Trait.UPSERT)
-        draft.touch(AccessKind.INSERT, namespace, "/arguments/upsert")
+        draft.touch(AccessKind.INSERT, namespace, "/arguments/upsert", SiteForm.UPSERT, ())
     _filter_writes(draft, arguments)
     update = arguments["update"]
     if not isinstance(update, dict) or not update:
@@ -188,7 +191,8 @@ def update_many(draft: Draft, arguments: JsonObject) -> None:
 def delete_many(draft: Draft, arguments: JsonObject) -> None:
     """Deletes all documents of a filter, without one the whole collection."""
     draft.returned = ()
-    draft.touch(AccessKind.DELETE, _namespace(draft, arguments), _AT_COLLECTION)
+    namespace = _namespace(draft, arguments)
+    draft.touch(AccessKind.DELETE, namespace, _AT_COLLECTION, SiteForm.UPDATE_FILTER, ("filter",))
     _filter_writes(draft, arguments)
 
 
@@ -228,6 +232,24 @@ def drop_index(draft: Draft, arguments: JsonObject) -> None:
         draft.traits.add(Trait.ALL_INDEXES)
 
 
+_PLACES: Final[Mapping[str, tuple[str, SiteForm]]] = {
+    "find": ("filter", SiteForm.FILTER),
+    "count": ("query", SiteForm.FILTER),
+    "aggregate": ("pipeline", SiteForm.PIPELINE_HEAD),
+}
+"""Where each operation says which documents it reads."""
+
+
+def _touch(draft: Draft, kind: AccessKind, namespace: Namespace, operation: str, inside: SitePath = ()) -> None:
+    key, form = _PLACES[operation]
+    draft.touch(kind, namespace, _AT_COLLECTION, form, (*inside, key))
+
+
+def _wrapped_operation(arguments: JsonObject, key: str) -> tuple[str, SitePath]:
+    """Return the operation that is explained or exported, and where its arguments stand."""
+    return str(_only(arguments[key])["name"]), (key, 0, "arguments")
+
+
 def _database(draft: Draft, arguments: JsonObject) -> Namespace:
     draft.database = check_database(arguments["database"], _AT_DATABASE)
     return Namespace(database=draft.database)
@@ -256,19 +278,18 @@ def _find(draft: Draft, arguments: JsonObject, at: str, *, capped: bool) -> None
         draft.traits.add(Trait.UNBOUNDED)
 
 
-def _count(draft: Draft, arguments: JsonObject, at: str, *, capped: bool = True) -> None:
-    del capped  # one number comes back
+def _count(draft: Draft, arguments: JsonObject, at: str) -> None:
     draft.returned = ()
     query = arguments.get("query")
     if isinstance(query, dict):
         analyse_filter(draft.fields, query, f"{at}/query")
 
 
-def _aggregate(draft: Draft, arguments: JsonObject, at: str, *, capped: bool) -> None:
+def _aggregate(draft: Draft, arguments: JsonObject, at: str, *, capped: bool, inside: SitePath = ()) -> None:
     collection = arguments.get("collection", "")
     flow = Flow()
     name = collection if isinstance(collection, str) else ""
-    place = Place(draft.database, name, flow, outermost=True)
+    place = Place(draft.database, name, flow, outermost=True, path=(*inside, "pipeline"))
     walk(draft, arguments["pipeline"], place, f"{at}/pipeline")
     draft.limit = flow.limit
     draft.returned = flow.shape.returned()
@@ -282,16 +303,13 @@ def _wrapped(draft: Draft, arguments: JsonObject, key: str, *, capped: bool) -> 
     if not isinstance(inner, dict):  # the form has seen to it
         raise CommandNotDerivable("malformed", "This must be an object.", f"/arguments/{key}/0/arguments")
     wrapped = {**inner, "collection": arguments["collection"]}
-    _WRAPPED[str(operation["name"])](draft, wrapped, f"/arguments/{key}/0/arguments", capped=capped)
-
-
-class _Operation(Protocol):
-    """An operation that ``explain`` or ``export`` wraps; ``capped`` where the server bounds the result by itself."""
-
-    def __call__(self, draft: Draft, arguments: JsonObject, at: str, *, capped: bool) -> None: ...
-
-
-_WRAPPED: Final[Mapping[str, _Operation]] = {"find": _find, "count": _count, "aggregate": _aggregate}
+    at, (name, inside) = f"/arguments/{key}/0/arguments", _wrapped_operation(arguments, key)
+    if name == "aggregate":
+        _aggregate(draft, wrapped, at, capped=capped, inside=inside)
+    elif name == "find":
+        _find(draft, wrapped, at, capped=capped)
+    else:
+        _count(draft, wrapped, at)
 
 
 def _filter_writes(draft: Draft, arguments: JsonObject) -> None:

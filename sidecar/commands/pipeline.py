@@ -1,5 +1,7 @@
 """The walk over a pipeline and everything nested in it."""
 
+from dataclasses import replace
+
 from sidecar.commands.draft import Draft
 from sidecar.commands.place import Place
 from sidecar.commands.pointer import below
@@ -31,8 +33,10 @@ def walk(draft: Draft, pipeline: JsonValue, place: Place, at: str) -> None:
             raise CommandNotDerivable("unknown_stage", f"The stage {name[:64]} is not known.", below(here, name))
         draft.enter_stage(name, here)
         draft.fields.sizes, draft.fields.repeated = place.flow.sizes, place.flow.documents
+        path = draft.path = (*place.path, index, name)
         for nested in rule(draft, place, spec, f"{here}/{name}"):
             with draft.nesting(nested.at):
-                walk(draft, nested.pipeline, nested.place, nested.at)
+                inside = replace(nested.place, path=(*path, *nested.steps))
+                walk(draft, nested.pipeline, inside, nested.at)
             if nested.then is not None:
                 nested.then(nested.place.flow)

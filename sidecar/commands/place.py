@@ -9,6 +9,7 @@ from sidecar.commands.names import check_collection, check_database
 from sidecar.commands.shape import FieldOrigin, Shape
 from sidecar.errors import CommandNotDerivable
 from sidecar.model import JsonObject, JsonValue, Namespace
+from sidecar.sites import SitePath
 
 
 @dataclass(slots=True)
@@ -60,6 +61,8 @@ class Place:
     flow: Flow = field(default_factory=Flow)
     outermost: bool = False
     """It is the tool's own pipeline, which the server reads by a schema of its own (``mongodbSchemas.js``)."""
+    path: SitePath = ()
+    """Where the pipeline stands in the arguments."""
 
     def own(self, at: str) -> Namespace:
         """Return the namespace of the collection.
@@ -78,6 +81,8 @@ class InnerPipeline(NamedTuple):
     pipeline: JsonValue
     place: Place
     at: str
+    steps: SitePath
+    """From the stage's value to the pipeline."""
     then: Callable[[Flow], None] | None = None
     """What the stage makes of the documents that leave it."""
 

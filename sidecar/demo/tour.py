@@ -257,7 +257,7 @@ def steps(*, loading: bool) -> tuple[Step, ...]:
 def touches(step: Step) -> tuple[Access, ...]:
     """What the step's call would touch, as the sidecar derives it; empty where that cannot be derived."""
     try:
-        return derive(ToolCall(name=step.tool, arguments=step.arguments)).accesses
+        return derive(ToolCall(name=step.tool, arguments=step.arguments)).command.accesses
     except SidecarError:
         return ()
 

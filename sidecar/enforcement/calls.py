@@ -13,11 +13,12 @@ from typing import Final
 from sidecar.commands import databases, derive, generic
 from sidecar.enforcement import refusals, stateless
 from sidecar.enforcement.confirmation import confirmations
+from sidecar.enforcement.discharge import discharged, planned
 from sidecar.enforcement.evidence import Evidence, settled, stage_of, without_tool
 from sidecar.enforcement.exports import Exports
 from sidecar.enforcement.limits import CallsUnderWay, CountersInMemory, Limits
 from sidecar.enforcement.livetools import LiveTools
-from sidecar.enforcement.names import ReachableNames, discharged
+from sidecar.enforcement.names import ReachableNames
 from sidecar.enforcement.reply import Answer, Refused, Reply
 from sidecar.enforcement.shadow import Shadow, read_answer
 from sidecar.enforcement.suspensions import Suspensions
@@ -211,7 +212,7 @@ class ToolCalls:
             mirrored.check_parameters(turn.exchange.mirrored, schema, call.arguments)
         await self._limits.admit(decision.limits, turn.identity, call.name, turn.time_ns)
         await self.confirmations.answered(turn, decision.server)
-        permit = await self._commit(call, decision, todo, turn)
+        permit = await self._commit(todo.call or call, decision, todo, turn)
         result = await self._forward(permit, todo, turn)
         await self._limits.charge(decision.limits, turn.identity, call.name, result)
         if AccessKind.EXPORT in (access.kind for access in command.accesses) and not result.failed:
@@ -221,7 +222,7 @@ class ToolCalls:
 
     async def _permissible(self, call: ToolCall, command: Command, turn: Turn) -> tuple[Decision, Plan]:
         decision = await self._ask(command, turn)
-        todo = plan(decision, call.name)
+        todo = planned(decision, call, turn, self._tools)
         turn.reviewed = await self._live.require_pinned(decision.server, call.name)
         return decision, todo
 
@@ -241,7 +242,8 @@ class ToolCalls:
 
     def _derive(self, call: ToolCall, turn: Turn) -> Command:
         with self._ports.tracer.step("derive"):
-            turn.named = turn.command = derive(call, self._tools)
+            turn.derived = derive(call, self._tools)
+        turn.named = turn.command = turn.derived.command
         return turn.command
 
     async def _ask(self, named: Command, turn: Turn) -> Decision:
@@ -321,7 +323,7 @@ class ToolCalls:
             traceparent=turn.span.traceparent,
             reviewed=turn.reviewed,
             tell=turn.teller(numbers_only=todo.cuts),
-            confirm=self.confirmations.asker(turn, decision.server, self._permissible),
+            confirm=self.confirmations.asker(turn, decision.server, todo, self._permissible),
             leaving=partial(self._leave, turn),
         )
 
@@ -344,8 +346,7 @@ class ToolCalls:
         failure: SidecarError | None = None
         try:
             answer = await self._cancellable(permit, turn)
-            if todo.names:
-                answer = await discharged(answer, turn, self._names, turn.context(self._rules.environment))
+            answer = await discharged(answer, todo, turn, self._names, turn.context(self._rules.environment))
             result = stateless.shaped(answer, turn.era, turn.method, self._rules.server_version)
             self._still(turn)
         except SidecarError as error:

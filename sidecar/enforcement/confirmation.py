@@ -58,12 +58,13 @@ class Confirmations:
     def __len__(self) -> int:
         return len(self._open)
 
-    def asker(self, turn: Turn, server: str, permissible: Permissible) -> Confirm | None:
+    def asker(self, turn: Turn, server: str, todo: Plan, permissible: Permissible) -> Confirm | None:
         """Return what takes a server's question about a call to its client; None where that cannot be asked.
 
         Args:
             turn: the call's.
             server: which server it was allowed at.
+            todo: what is done for that allow to stand.
             permissible: decides the call; raises where it is refused.
         """
         if turn.era is Era.STATELESS:
@@ -79,9 +80,11 @@ class Confirmations:
             turn.time_ns = self._clock.time_ns()  # hours, a grant or the token may have ended while the user thought
             if turn.identity.expires_at <= turn.time_ns / 1e9:
                 raise NotConfirmed("the token that the call came with has expired")
-            decision, _ = await permissible(call, command, turn)
+            decision, now = await permissible(call, command, turn)
             if decision.server != server:
                 raise NotConfirmed("another server serves the call by now")
+            if now != todo:
+                raise NotConfirmed("the call is allowed under other conditions by now")
             turn.confirmed = True
             return answer
 

@@ -63,7 +63,7 @@ _ANY: Final = "x"
 _VIA: Final = "/name"
 
 
-async def discharged(
+async def cut_down(
     answer: UpstreamResult, turn: Turn, names: "ReachableNames", context: RequestContext
 ) -> UpstreamResult:
     """Cut a list of names down to those that the caller reaches; what cannot be cut down is withheld.

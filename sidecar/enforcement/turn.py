@@ -39,6 +39,7 @@ from sidecar.ports import (
     UsedStates,
     ViewCatalog,
 )
+from sidecar.sites import Derivation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +241,8 @@ class Turn:
     channel: CallChannel | None = None
     """What can go to the client before the answer; None where nothing can."""
     call: ToolCall | None = None
+    derived: Derivation | None = None
+    """What a tool call touches by its own words, and where; ``named`` is its command."""
     named: Command | None = None
     """What the call touches by its own words."""
     command: Command | None = None

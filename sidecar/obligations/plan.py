@@ -7,7 +7,7 @@ discharged is in the table of ``sidecar.obligations.results``; every other oblig
 from dataclasses import dataclass, replace
 
 from sidecar.errors import ObligationNotSupported
-from sidecar.model import AccessVerdict, Decision
+from sidecar.model import AccessVerdict, Decision, ToolCall
 from sidecar.obligations.results import FORMS
 
 
@@ -17,6 +17,8 @@ class Plan:
 
     names: bool = False
     """The list of names in the result is cut down to those that a grant of the caller reaches."""
+    call: ToolCall | None = None
+    """What is sent instead of the call; None where it is sent as it is."""
 
     @property
     def cuts(self) -> bool:

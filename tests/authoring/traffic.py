@@ -59,7 +59,7 @@ class Call:
     @property
     def command(self) -> Command:
         place = {"connectionId": "preconfigured", "database": self.database, "collection": self.collection}
-        return derive(ToolCall(name="find", arguments={**place, "filter": {}, "limit": 5}))
+        return derive(ToolCall(name="find", arguments={**place, "filter": {}, "limit": 5})).command
 
     @property
     def question(self) -> JsonObject:

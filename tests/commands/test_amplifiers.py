@@ -26,7 +26,7 @@ def spelt(value: object) -> str:
 
 
 def aggregate(*stages: Any) -> Command:
-    return derive(ToolCall(name="aggregate", arguments={**COLL, "pipeline": list(stages)}))
+    return derive(ToolCall(name="aggregate", arguments={**COLL, "pipeline": list(stages)})).command
 
 
 def numbers(command: Command) -> dict[str, float | None]:
@@ -220,7 +220,7 @@ def test_it_is_found_wherever_it_stands(place, expression) -> None:
     for tool, key in (("explain", "method"), ("export", "exportTarget")):
         wrapped: list[JsonValue] = [{"name": "aggregate", "arguments": {"pipeline": pipeline}}]
         more: dict[str, JsonValue] = {"exportTitle": "t", "jsonExportFormat": "relaxed"} if tool == "export" else {}
-        command = derive(ToolCall(name=tool, arguments={**COLL, key: wrapped, **more}))
+        command = derive(ToolCall(name=tool, arguments={**COLL, key: wrapped, **more})).command
         assert Trait.AMPLIFYING in command.traits
 
 
@@ -229,9 +229,9 @@ def test_filters_and_projections_of_other_tools_are_looked_at_too(tool) -> None:
     key = "query" if tool == "count" else "filter"
     more: dict[str, JsonValue] = {"update": {"$set": {"a": 1}}} if tool == "update-many" else {}
     expression: JsonValue = {"$expr": {"$gt": [{"$size": {"$range": [0, 1e9]}}, 1]}}
-    assert Trait.AMPLIFYING in derive(ToolCall(name=tool, arguments={**COLL, key: expression, **more})).traits
+    assert Trait.AMPLIFYING in derive(ToolCall(name=tool, arguments={**COLL, key: expression, **more})).command.traits
     if tool == "find":
-        projected = derive(ToolCall(name=tool, arguments={**COLL, "projection": {"a": {"$range": [0, 1e9]}}}))
+        projected = derive(ToolCall(name=tool, arguments={**COLL, "projection": {"a": {"$range": [0, 1e9]}}})).command
         assert Trait.AMPLIFYING in projected.traits
 
 
@@ -279,7 +279,7 @@ def ordinary() -> Iterator[Command]:
         yield aggregate(*pipeline)
     for call in ledgers():
         with suppress(SidecarError):
-            yield derive(call)
+            yield derive(call).command
 
 
 def test_pipelines_of_the_manual_and_of_the_ledgers_stay_below_the_bounds(record_property) -> None:

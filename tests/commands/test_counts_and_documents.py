@@ -12,7 +12,7 @@ ORDERS: dict[str, Any] = {"connectionId": "preconfigured", "database": "sales", 
 
 
 def derived(tool: str, **arguments: Any) -> Command:
-    return derive(ToolCall(name=tool, arguments={**ORDERS, **arguments}))
+    return derive(ToolCall(name=tool, arguments={**ORDERS, **arguments})).command
 
 
 def aggregated(*stages: dict[str, Any]) -> Command:
@@ -73,7 +73,7 @@ def test_documents_that_go_elsewhere_are_not_counted_only() -> None:
 
 def test_no_other_tool_reads_and_returns_nothing() -> None:
     """A tool that is new here has to be looked at: is what it reads really only counted?"""
-    commands = [derive(ToolCall(name=tool, arguments=arguments)) for (tool, arguments), *_ in DERIVED]
+    commands = [derive(ToolCall(name=tool, arguments=arguments)).command for (tool, arguments), *_ in DERIVED]
     reads = {
         command.tool
         for command in commands

@@ -26,7 +26,7 @@ CLUSTER = {"projectId": PROJECT, "clusterName": "c1"}
 
 
 def run(tool: str, arguments: dict) -> Command:
-    return derive(ToolCall(name=tool, arguments=arguments))
+    return derive(ToolCall(name=tool, arguments=arguments)).command
 
 
 def accesses(command: Command) -> set[str]:

@@ -29,7 +29,7 @@ JSON = st.recursive(
 
 def attempt(tool: str, arguments: Any) -> Command | None:
     try:
-        return derive(ToolCall(name=tool, arguments=arguments))
+        return derive(ToolCall(name=tool, arguments=arguments)).command
     except SidecarError:
         return None
 

@@ -43,7 +43,7 @@ PLACES = (in_filter, in_pipeline, in_document)
 
 def attempt(name: str, arguments: dict[str, Any]) -> Command | SidecarError:
     try:
-        return derive(ToolCall(name=name, arguments=arguments))
+        return derive(ToolCall(name=name, arguments=arguments)).command
     except SidecarError as refusal:
         return refusal
 

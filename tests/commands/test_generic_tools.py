@@ -18,7 +18,7 @@ TOOLS = {"report": REPORT}
 
 
 def command(arguments: JsonObject, name: str = "report"):
-    return derive(ToolCall(name=name, arguments=arguments), TOOLS)
+    return derive(ToolCall(name=name, arguments=arguments), TOOLS).command
 
 
 def refusal(arguments: JsonObject) -> CommandNotDerivable:
@@ -82,7 +82,7 @@ def test_a_name_that_is_nearly_the_tools_is_no_tool(name):
 def test_the_catalog_comes_first():
     generic = GenericTool(name="count", pin="0" * 64)
     call = ToolCall(name="count", arguments={"connectionId": "preconfigured", "database": "d", "collection": "c"})
-    assert derive(call, {"count": generic}).accesses[0].kind is AccessKind.READ
+    assert derive(call, {"count": generic}).command.accesses[0].kind is AccessKind.READ
 
 
 @pytest.mark.parametrize("name", sorted(CATALOG))

@@ -88,11 +88,11 @@ def test_system_namespaces_are_told_from_their_neighbours(database, collection, 
 
 
 def fields_of_find(**arguments: JsonValue) -> FieldUse:
-    return derive(ToolCall(name="find", arguments={**COLL, **arguments})).fields
+    return derive(ToolCall(name="find", arguments={**COLL, **arguments})).command.fields
 
 
 def fields_of_pipeline(*stages: object) -> FieldUse:
-    return derive(ToolCall(name="aggregate", arguments={**COLL, "pipeline": list(stages)})).fields  # type: ignore[arg-type]
+    return derive(ToolCall(name="aggregate", arguments={**COLL, "pipeline": list(stages)})).command.fields  # type: ignore[arg-type]
 
 
 FILTERS: list[tuple[dict, set[str]]] = [
@@ -279,7 +279,7 @@ def test_a_pipeline_uses_and_returns_these_fields(pipeline, returned, used) -> N
     ],
 )
 def test_an_update_uses_every_field_it_touches(update, expected) -> None:
-    command = derive(ToolCall(name="update-many", arguments={**COLL, "filter": {"f": 1}, "update": update}))
+    command = derive(ToolCall(name="update-many", arguments={**COLL, "filter": {"f": 1}, "update": update})).command
     assert set(command.fields.filtered) == {"f", *expected}
     assert command.fields.returned == ()
 

@@ -14,7 +14,7 @@ def aggregate(stage):
         "collection": "orders",
         "pipeline": [stage],
     }
-    return derive(ToolCall(name="aggregate", arguments=arguments))
+    return derive(ToolCall(name="aggregate", arguments=arguments)).command
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def test_options_of_stages_that_run_on_a_database(attack, near_miss):
     arguments: JsonObject = {"connectionId": "preconfigured", "database": "admin"}
     with pytest.raises(CommandNotDerivable):
         derive(ToolCall(name="aggregate-db", arguments={**arguments, "pipeline": [attack]}))
-    assert derive(ToolCall(name="aggregate-db", arguments={**arguments, "pipeline": [near_miss]})).accesses
+    assert derive(ToolCall(name="aggregate-db", arguments={**arguments, "pipeline": [near_miss]})).command.accesses
 
 
 def test_a_pointer_that_would_be_long_is_that_of_an_enclosing_value():
     pipeline: JsonValue = [{"$facet": {"f" * 200: [{"$lookup": {"from": "customers", "as": "c", "pipeline": []}}]}}]
     arguments: JsonObject = {"connectionId": "preconfigured", "database": "shop", "collection": "orders"}
-    command = derive(ToolCall(name="aggregate", arguments={**arguments, "pipeline": pipeline}))
+    command = derive(ToolCall(name="aggregate", arguments={**arguments, "pipeline": pipeline})).command
     assert [access.via for access in command.accesses] == ["/arguments/collection", "/arguments/pipeline/0/$facet"]

@@ -15,7 +15,7 @@ OID = {"$oid": "56e1fc72e0c917e9c4714161"}
 
 
 def run(name: str, **arguments: Any) -> Command:
-    return derive(ToolCall(name=name, arguments={**COLL, **arguments}))
+    return derive(ToolCall(name=name, arguments={**COLL, **arguments})).command
 
 
 def pipeline(*stages: Any) -> Command:
@@ -32,7 +32,7 @@ def decoded(name: str, **arguments: Any) -> Command:
     message = decode(encode({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}))
     assert isinstance(message, Request)
     received: dict[str, Any] = message.params
-    return derive(ToolCall(name=received["name"], arguments=received["arguments"]))
+    return derive(ToolCall(name=received["name"], arguments=received["arguments"])).command
 
 
 WHOLE = [5, 5.0, {"$numberInt": "5"}, {"$numberLong": "5"}, {"$numberLong": "+5"}, {"$numberDouble": "5.0"}]

@@ -28,11 +28,11 @@ def stage(**more: Any) -> Any:
 
 def run(tool: str, pipeline: list[Any]) -> Command:
     if tool == "aggregate":
-        return derive(ToolCall(name=tool, arguments={**COLL, "pipeline": pipeline}))
+        return derive(ToolCall(name=tool, arguments={**COLL, "pipeline": pipeline})).command
     wrapped: list[JsonValue] = [{"name": "aggregate", "arguments": {"pipeline": pipeline}}]
     key = "method" if tool == "explain" else "exportTarget"
     more: dict[str, JsonValue] = {} if tool == "explain" else {"exportTitle": "t"}
-    return derive(ToolCall(name=tool, arguments={**COLL, key: wrapped, **more}))
+    return derive(ToolCall(name=tool, arguments={**COLL, key: wrapped, **more})).command
 
 
 @pytest.mark.parametrize("option", NEWER)
@@ -80,7 +80,7 @@ def test_an_option_that_nobody_knows_is_refused_with_any_vector() -> None:
 def query_stats(identifiers: JsonValue) -> Command:
     pipeline: list[JsonValue] = [{"$queryStats": {"transformIdentifiers": identifiers}}]
     arguments: dict[str, JsonValue] = {"connectionId": "preconfigured", "database": "admin", "pipeline": pipeline}
-    return derive(ToolCall(name="aggregate-db", arguments=arguments))
+    return derive(ToolCall(name="aggregate-db", arguments=arguments)).command
 
 
 def test_query_statistics_take_a_key() -> None:

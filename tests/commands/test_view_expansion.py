@@ -36,7 +36,7 @@ def catalog(*views: View) -> ViewDefinitions:
 
 
 def call(tool: str, **arguments: Any) -> Command:
-    return derive(ToolCall(name=tool, arguments=arguments))
+    return derive(ToolCall(name=tool, arguments=arguments)).command
 
 
 def added(command: Command, known: ViewDefinitions) -> set[tuple[AccessKind, Namespace]]:

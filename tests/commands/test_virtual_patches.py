@@ -33,10 +33,10 @@ def test_its_construct_does_not_get_through(patch: Patch, tool: str) -> None:
         return
     if patch.how is How.ADMINISTRATIVE:
         whole = Access(kind=AccessKind.ADMIN, namespace=Namespace(), via="")
-        assert whole in {replace(access, via="") for access in derive(call(tool, patch)).accesses}
+        assert whole in {replace(access, via="") for access in derive(call(tool, patch)).command.accesses}
         return
     trait = Trait.SERVER_SIDE_JS if patch.how is How.CLOSED else Trait.AMPLIFYING
-    assert trait in derive(call(tool, patch)).traits
+    assert trait in derive(call(tool, patch)).command.traits
     assert trait not in SHIPPED["traits"]
 
 

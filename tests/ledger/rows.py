@@ -96,7 +96,7 @@ def _outcome_of_message(message: Request | Notification | Response) -> Outcome:
 
 def _outcome_of_call(call: Row) -> Outcome:
     try:
-        command = derive(ToolCall(name=call["name"], arguments=call["arguments"]))
+        command = derive(ToolCall(name=call["name"], arguments=call["arguments"])).command
     except CallRefused as refusal:
         return {"refused": refusal.reason, "path": refusal.path}
     except SidecarError as error:

@@ -19,7 +19,7 @@ EXAMPLES = examples(300)
 
 def attempt(tool: str, arguments: dict[str, Any]) -> Command | None:
     try:
-        return derive(ToolCall(name=tool, arguments=arguments))
+        return derive(ToolCall(name=tool, arguments=arguments)).command
     except SidecarError:
         return None
 

@@ -292,7 +292,7 @@ class Tally:
 def derived(call: ToolCall) -> Command | None:
     """What ``derive`` says, or None where it refuses: then the call is not sent."""
     try:
-        return derive(call)
+        return derive(call).command
     except SidecarError:
         return None
 
@@ -365,7 +365,7 @@ EVERY_ACCESS_SHOWS: Final[Mapping[str, ToolCall]] = {
 @pytest.mark.usefixtures("samples")
 @pytest.mark.parametrize("call", EVERY_ACCESS_SHOWS.values(), ids=EVERY_ACCESS_SHOWS.keys())
 async def test_leaving_out_any_one_access_is_noticed(call, session):
-    accesses = derive(call).accesses
+    accesses = derive(call).command.accesses
     touches = (await session.watch(call)).touches()
     assert uncovered(accesses, touches) == set()
     for left_out in accesses:
@@ -423,7 +423,7 @@ async def test_each_side_read_still_happens_and_is_excused_for_its_own_tools_onl
         assert {touch[:2] for touch in watched.touches()} == {(HOME, "orders")}
         if call.name == "aggregate":
             as_find = Watched(call=ToolCall(name="find", arguments=on()), failed=False, commands=watched.commands)
-            assert uncovered(derive(as_find.call).accesses, as_find.touches())
+            assert uncovered(derive(as_find.call).command.accesses, as_find.touches())
     assert seen.keys() == {row.name for row in SIDE_READS}
 
 
@@ -461,4 +461,4 @@ async def test_change_streams_touch_what_was_derived(database, mcp_server_comman
             await task
         touches = {touch for command in streams() for touch in touched(command.body)}
     assert touches
-    assert uncovered(derive(call).accesses, touches) == set()
+    assert uncovered(derive(call).command.accesses, touches) == set()

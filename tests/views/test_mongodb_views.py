@@ -407,7 +407,7 @@ async def test_views_that_lead_elsewhere_are_asked_for_there_too(database, db, l
         other = client[f"{db.name}_b"]
         await define(other, "x", "salaries")
         call = find(db, "v")
-        command = await through_views(derive(call), learn(database), "alice")
+        command = await through_views(derive(call).command, learn(database), "alice")
         await client.drop_database(other.name)
     assert {(access.namespace.database, access.namespace.collection) for access in command.accesses} == {
         (db.name, "v"),
@@ -424,4 +424,4 @@ async def test_a_definition_that_the_walker_does_not_know_is_refused_at_the_call
         pytest.skip("this database refuses such a view")
     call = find(db, "v")
     with pytest.raises(CommandNotDerivable, match="view_not_derivable"):
-        await through_views(derive(call), learn(database), "alice")
+        await through_views(derive(call).command, learn(database), "alice")
