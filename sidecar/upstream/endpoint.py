@@ -1,12 +1,15 @@
 """What settings say of a server behind HTTP: its address and the headers that go with every request."""
 
+import asyncio
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import aiohttp
 from yarl import URL
 
 from sidecar.errors import ConfigurationError
+from sidecar.upstream.redaction import Redactor
 
 _KEEP_ALIVE_S = 3.0
 """Below the server's own 5 s, so that a request never meets a connection that is just being closed: a POST that was
@@ -49,6 +52,55 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
         if not value or not value.isascii() or not value.isprintable():
             raise ConfigurationError(f"headers_file: the value of {name!r} must be printable ASCII, and not empty")
     return dict(headers)
+
+
+class ServerHeaders:
+    """The headers that go with every request to a server, read again where it refuses them.
+
+    Args:
+        server: its name.
+        headers: those in use first.
+        renewed: reads them again; None where they come from no file.
+        redactor: what keeps their values out of logs.
+        log: the server's.
+
+    Raises:
+        ConfigurationError: as ``checked_headers``.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        headers: Mapping[str, str],
+        renewed: Callable[[], Mapping[str, str]] | None,
+        redactor: Redactor,
+        log: logging.Logger,
+    ) -> None:
+        self._server = server
+        self.present: Mapping[str, str] = checked_headers(headers)
+        """Those to send."""
+        self._renewed = renewed
+        self._redactor = redactor
+        self._log = log
+        self._obstacle = ""
+        """Why they could not be read again, as last reported."""
+
+    async def newer_than(self, used: Mapping[str, str]) -> bool:
+        """Whether others are to be sent than those that were refused; the first caller reads them."""
+        if self.present is used and self._renewed is not None:
+            try:
+                headers = checked_headers(await asyncio.to_thread(self._renewed))
+            except ConfigurationError as error:
+                if error.detail != self._obstacle:
+                    self._obstacle = error.detail
+                    self._log.error("the server %s refuses the headers; others cannot be had: %s", self._server, error)
+                return False
+            self._obstacle = ""
+            if headers != self.present:
+                self._redactor.hide(headers.values())
+                self.present = headers
+                self._log.info("the server %s is sent the headers that headers_file has now", self._server)
+        return self.present is not used
 
 
 def client_session(connections: int) -> aiohttp.ClientSession:

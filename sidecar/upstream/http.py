@@ -10,12 +10,12 @@ import contextlib
 import itertools
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import TypeVar
 
 import aiohttp
 
 from sidecar.errors import (
-    ConfigurationError,
     UpstreamError,
     UpstreamProtocolViolation,
     UpstreamRefused,
@@ -27,24 +27,26 @@ from sidecar.model import JsonObject, Permit, Tell, UpstreamResult
 from sidecar.system import Outage
 from sidecar.upstream import stateless
 from sidecar.upstream.answers import finished, outcome_of, refusal_in, whole
-from sidecar.upstream.endpoint import checked_headers, checked_url, client_session
+from sidecar.upstream.endpoint import ServerHeaders, checked_url, client_session
 from sidecar.upstream.leaving import CheckedPayload
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
+    Outgoing,
     Refusal,
     ServerNotification,
     ServerRequest,
     ServerResult,
-    answered,
     check_initialized,
     decode_message,
     encode_notification,
     encode_reply,
     encode_request,
     initialize_params,
+    outgoing,
+    read_result,
 )
 from sidecar.upstream.recovery import Recovery
-from sidecar.upstream.redaction import Redactor
+from sidecar.upstream.redaction import LogBudget, Redactor
 from sidecar.upstream.relayed import of_call, with_progress
 from sidecar.upstream.server_session import (
     SecretRefused,
@@ -61,6 +63,9 @@ _TOOLS_MAX_AGE_S = 300.0
 _MAX_SERVER_REQUESTS = 16
 _FAREWELL_S = 2.0
 _SESSION_ID = re.compile(r"[\x21-\x7e]{1,512}\Z")
+_CANCELLATIONS_LOGGED_PER_S = 5
+
+T = TypeVar("T")
 
 
 class HttpUpstream:
@@ -90,16 +95,13 @@ class HttpUpstream:
     ) -> None:
         self._name = name
         self._url = checked_url(url)
-        self._headers = checked_headers(headers)
-        self._renewed = renewed
-        self._obstacle = ""
-        """Why the headers could not be read again, as last reported."""
         self._prefer_stateless, self._timeout_s = prefer_stateless, timeout_s
         self._max_in_flight = max_in_flight
         self._slots = asyncio.Semaphore(max_in_flight)
         self._log = logging.getLogger(f"sidecar.upstream.{name}")
         self._outage = Outage(self._log, f"the server {name}", lost="does not answer", found="answers again")
         self._redactor = Redactor(headers.values())
+        self._headers = ServerHeaders(name, headers, renewed, self._redactor, self._log)
         self._ids = itertools.count(1)
         self._tools = ToolList(max_age_s=_TOOLS_MAX_AGE_S)
         self._http: aiohttp.ClientSession | None = None
@@ -107,6 +109,7 @@ class HttpUpstream:
         self._handshake = asyncio.Lock()
         self._recovery = Recovery(name, self._ping, self._outage)
         self._cancellations: set[asyncio.Task[None]] = set()
+        self._budget = LogBudget(lines=_CANCELLATIONS_LOGGED_PER_S, seconds=1.0)
 
     @property
     def healthy(self) -> bool:
@@ -158,22 +161,30 @@ class HttpUpstream:
         """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``)."""
         if permit.server != self._name:
             raise UpstreamRefused(f"a permit for server {permit.server!r} cannot be used at {self._name!r}")
-        return await answered(permit, self._ask)
+        return read_result(permit.method, await self._ask(outgoing(permit)))
 
     async def tools(self) -> tuple[JsonObject, ...]:
         """Return the server's live tools, all pages, cached for a while (see ``sidecar.ports.Upstream``)."""
-        return await self._tools.get(lambda params: self._ask("tools/list", params))
+        if (kept := self._tools.kept) is not None:
+            return kept
+        # A place is had before the list's lock is: a call that has one may wait for the lock (``_request``).
+        return await self._guarded(
+            "tools/list",
+            lambda: self._tools.get(lambda params: self._sent(Outgoing(method="tools/list", params=params))),
+        )
 
     async def prompts(self) -> tuple[JsonObject, ...]:
         """Return the server's live prompts, all pages (see ``sidecar.ports.Upstream``)."""
-        return await all_prompts(lambda params: self._ask("prompts/list", params))
+        return await all_prompts(lambda params: self._ask(Outgoing(method="prompts/list", params=params)))
 
-    async def _ask(
-        self, method: str, params: JsonObject, leaving: Callable[[], None] | None = None, tell: Tell | None = None
-    ) -> bytes:
+    async def _ask(self, request: Outgoing) -> bytes:
+        return await self._guarded(request.method, lambda: self._sent(request))
+
+    async def _guarded(self, method: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Do what asks the server, unless it is known not to answer; note where it fails."""
         self._recovery.require_closed()
         try:
-            return await self._ask_unguarded(method, params, leaving, tell)
+            return await self._in_turn(method, work)
         except UpstreamRefused:
             raise
         except UpstreamError:
@@ -181,46 +192,29 @@ class HttpUpstream:
                 self._recovery.begin()
             raise
 
-    async def _ask_unguarded(
-        self, method: str, params: JsonObject, leaving: Callable[[], None] | None, tell: Tell | None
-    ) -> bytes:
+    async def _in_turn(self, method: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Wait for a free place, and have it for as long as a call may take."""
         try:
             async with asyncio.timeout(self._timeout_s), self._slots:
-                used = self._headers
-                try:
-                    return await self._in_session(method, params, leaving, tell)
-                except SecretRefused:
-                    if not await self._has_newer_headers(used):
-                        raise
-                    return await self._in_session(method, params, leaving, tell)
+                return await work()
         except TimeoutError as error:
             raise UpstreamTimedOut(f"no answer to {method} within {self._timeout_s} s") from error
 
-    async def _in_session(
-        self, method: str, params: JsonObject, leaving: Callable[[], None] | None, tell: Tell | None
-    ) -> bytes:
+    async def _sent(self, request: Outgoing) -> bytes:
+        used = self._headers.present
+        try:
+            return await self._in_session(request)
+        except SecretRefused:
+            if not await self._headers.newer_than(used):
+                raise
+            return await self._in_session(request)
+
+    async def _in_session(self, request: Outgoing) -> bytes:
         session = self._session or await self._open(None)
         try:
-            return await self._request(session, method, params, leaving, tell)
+            return await self._request(session, request)
         except SessionGone:
-            return await self._request(await self._open(session), method, params, leaving, tell)
-
-    async def _has_newer_headers(self, used: Mapping[str, str]) -> bool:
-        """Whether other headers are to be sent than those that were refused; the first caller reads them."""
-        if self._headers is used and self._renewed is not None:
-            try:
-                headers = checked_headers(await asyncio.to_thread(self._renewed))
-            except ConfigurationError as error:
-                if error.detail != self._obstacle:
-                    self._obstacle = error.detail
-                    self._log.error("the server %s refuses the headers; others cannot be had: %s", self._name, error)
-                return False
-            self._obstacle = ""
-            if headers != self._headers:
-                self._redactor.hide(headers.values())
-                self._headers = headers
-                self._log.info("the server %s is sent the headers that headers_file has now", self._name)
-        return self._headers is not used
+            return await self._request(await self._open(session), request)
 
     async def _open(self, gone: ServerSession | None) -> ServerSession:
         """Return a session other than ``gone``; the first caller opens it."""
@@ -246,7 +240,7 @@ class HttpUpstream:
 
     async def _discover(self) -> ServerSession:
         session = ServerSession(revision=stateless.REVISION, id=None)
-        stateless.check_discovered(await self._request(session, stateless.DISCOVER, {}, None, None))
+        stateless.check_discovered(await self._request(session, Outgoing(method=stateless.DISCOVER, params={})))
         return session
 
     async def _shake_hands(self) -> ServerSession:
@@ -261,25 +255,24 @@ class HttpUpstream:
         await self._tell(encode_notification("notifications/initialized"), session)
         return session
 
-    async def _request(
-        self,
-        session: ServerSession,
-        method: str,
-        params: JsonObject,
-        leaving: Callable[[], None] | None,
-        tell: Tell | None,
-    ) -> bytes:
+    async def _request(self, session: ServerSession, request: Outgoing) -> bytes:
+        if request.reviewed is not None:
+            # The session may be another one than when the call was checked, with another version of the server.
+            await self._tools.require(
+                request.reviewed,
+                lambda params: self._request(session, Outgoing(method="tools/list", params=params)),
+            )
         request_id = next(self._ids)
-        params = params if tell is None else with_progress(params, request_id)
+        params = request.params if request.tell is None else with_progress(request.params, request_id)
         mirrored = {}
         if session.stateless:
             params = stateless.with_envelope(params)
-            mirrored = stateless.mirrored_headers(method, params, self._tools.known)
-        text = encode_request(request_id, method, params)
-        body = text if leaving is None else CheckedPayload(text, leaving)
+            mirrored = stateless.mirrored_headers(request.method, params, self._tools.known)
+        text = encode_request(request_id, request.method, params)
+        body = text if request.leaving is None else CheckedPayload(text, request.leaving)
         try:
             async with self._post(body, session, mirrored) as response:
-                result = await self._result(response, request_id, session, tell)
+                result = await self._result(response, request_id, session, request.tell)
             return stateless.check_complete(result) if session.stateless else result
         except asyncio.CancelledError:
             if session.stateless:
@@ -296,7 +289,11 @@ class HttpUpstream:
             async with asyncio.timeout(_FAREWELL_S):
                 await self._tell(note, session)
         except (UpstreamError, TimeoutError) as error:
-            self._log.info("a cancellation was not delivered: %s", error)
+            # Whoever calls can cancel as often as they like.
+            if self._budget.admit(asyncio.get_running_loop().time()):
+                dropped = self._budget.take_dropped()
+                more = f" ({dropped} more before it)" if dropped else ""
+                self._log.info("a cancellation was not delivered: %s%s", error, more)
 
     async def _tell(self, body: bytes, session: ServerSession) -> None:
         """Send a notification or a response."""
@@ -309,7 +306,7 @@ class HttpUpstream:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._http is None:
             raise UpstreamUnreachable("not started")
-        headers = {**request_headers(self._headers, session), **(mirrored or {})}
+        headers = {**request_headers(self._headers.present, session), **(mirrored or {})}
         post = self._http.post(self._url, data=body, headers=headers, allow_redirects=False)
         try:
             async with post as response:
@@ -389,7 +386,7 @@ class HttpUpstream:
             async with (
                 asyncio.timeout(_FAREWELL_S),
                 http.delete(
-                    self._url, headers=request_headers(self._headers, session), allow_redirects=False
+                    self._url, headers=request_headers(self._headers.present, session), allow_redirects=False
                 ) as response,
             ):
                 self._log.info("the session was ended: HTTP status %d", response.status)
@@ -401,7 +398,7 @@ class HttpUpstream:
         known = self._session
         alive = stateless.DISCOVER if known is not None and known.stateless else "ping"
         try:
-            await self._ask_unguarded(alive, {}, None, None)
+            await self._in_turn(alive, lambda: self._sent(Outgoing(method=alive, params={})))
         except UpstreamRefused:
             # An error of the protocol is an answer; one of HTTP (a wrong secret) leaves no session.
             if self._session is None:

@@ -9,7 +9,7 @@ cost ``find`` a fifth of its rate (measured).
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,17 +85,20 @@ class _Initialized(msgspec.Struct, gc=False):
     capabilities: _ServerCapabilities
 
 
-class _ToolsPage(msgspec.Struct, gc=False):
-    tools: list[dict[str, msgspec.Raw]]
+class _ToolsPage(msgspec.Struct, gc=False, rename={"entries": "tools"}):
+    entries: list[dict[str, msgspec.Raw]]
     nextCursor: str | None = None  # noqa: N815 -- the wire's name
 
 
-class _PromptsPage(msgspec.Struct, gc=False):
-    prompts: list[dict[str, msgspec.Raw]]
+class _PromptsPage(msgspec.Struct, gc=False, rename={"entries": "prompts"}):
+    entries: list[dict[str, msgspec.Raw]]
     nextCursor: str | None = None  # noqa: N815 -- the wire's name
 
 
-_decode_prompts_page = msgspec.json.Decoder(_PromptsPage).decode
+_decode_page: dict[str, Callable[[bytes], _ToolsPage | _PromptsPage]] = {
+    "tools/list": msgspec.json.Decoder(_ToolsPage).decode,
+    "prompts/list": msgspec.json.Decoder(_PromptsPage).decode,
+}
 _decode_envelope = msgspec.json.Decoder(_MessageEnvelope).decode
 _decode_error = msgspec.json.Decoder(_ErrorObject).decode
 _decode_supported = msgspec.json.Decoder(_Supported).decode
@@ -103,7 +106,6 @@ _decode_tool_result = msgspec.json.Decoder(_ToolResult).decode
 _decode_counted = msgspec.json.Decoder(_Counted).decode
 _decode_initialized = msgspec.json.Decoder(_Initialized).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_tools_page = msgspec.json.Decoder(_ToolsPage).decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,8 +155,19 @@ class MalformedMessage:
     id: int | None = None
 
 
-AskServer = Callable[[str, JsonObject, Callable[[], None] | None, Tell | None], Awaitable[bytes]]
-"""Sends one request and returns its result: method, parameters, ``leaving`` and who hears what comes before it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A request to a server, before it has an id."""
+
+    method: str
+    params: JsonObject
+    leaving: Callable[[], None] | None = None
+    """Called right before it is written; what it raises keeps it from being written."""
+    tell: Tell | None = None
+    """Takes what the server tells of it before it answers; None asks for nothing."""
+    reviewed: tuple[JsonObject, ...] | None = None
+    """The tools that the server must have still."""
+
 
 UpstreamMessage = ServerResult | Refusal | ServerRequest | ServerNotification | MalformedMessage
 
@@ -174,6 +187,17 @@ def encode_notification(method: str, params: JsonObject | None = None) -> bytes:
     if params is not None:
         message["params"] = params
     return _encode(message)
+
+
+def outgoing(permit: Permit) -> Outgoing:
+    """Return exactly what is permitted, as it is sent."""
+    return Outgoing(
+        method=permit.method,
+        params=call_params(permit),
+        leaving=permit.leaving,
+        tell=permit.tell,
+        reviewed=permit.reviewed,
+    )
 
 
 def call_params(permit: Permit) -> JsonObject:
@@ -262,11 +286,6 @@ def read_result(method: str, result: bytes) -> UpstreamResult:
     return UpstreamResult(result=result, failed=bytes(members.get("isError", msgspec.Raw())) == b"true")
 
 
-async def answered(permit: Permit, ask: AskServer) -> UpstreamResult:
-    """Have exactly what is permitted sent, and return its checked result."""
-    return read_result(permit.method, await ask(permit.method, call_params(permit), permit.leaving, permit.tell))
-
-
 def check_initialized(result: bytes) -> str:
     """Return the negotiated revision of an ``initialize`` result.
 
@@ -284,36 +303,20 @@ def check_initialized(result: bytes) -> str:
     return initialized.protocolVersion
 
 
-def read_tools_page(result: bytes) -> tuple[list[JsonObject], str | None]:
-    """Return the tools of one ``tools/list`` page and the cursor of the next.
+def read_page(method: str, result: bytes) -> tuple[list[JsonObject], str | None]:
+    """Return what one page of ``tools/list`` or ``prompts/list`` lists, and the cursor of the next.
 
     Raises:
-        UpstreamProtocolViolation: not such a page, or a tool without a name.
+        UpstreamProtocolViolation: not such a page, or one entry has no name.
     """
     try:
-        page = _decode_tools_page(result)
-        tools = [{key: _value(raw) for key, raw in tool.items()} for tool in page.tools]
+        page = _decode_page[method](result)
+        entries = [{key: _value(raw) for key, raw in entry.items()} for entry in page.entries]
     except (msgspec.DecodeError, RecursionError) as error:
-        raise UpstreamProtocolViolation("the answer to tools/list is not valid") from error
-    if not all(isinstance(tool.get("name"), str) and tool["name"] for tool in tools):
-        raise UpstreamProtocolViolation("tools/list has a tool without a name")
-    return tools, page.nextCursor
-
-
-def read_prompts_page(result: bytes) -> tuple[list[JsonObject], str | None]:
-    """Return the prompts of one ``prompts/list`` page and the cursor of the next.
-
-    Raises:
-        UpstreamProtocolViolation: not such a page, or a prompt without a name.
-    """
-    try:
-        page = _decode_prompts_page(result)
-        prompts = [{key: _value(raw) for key, raw in prompt.items()} for prompt in page.prompts]
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise UpstreamProtocolViolation("the answer to prompts/list is not valid") from error
-    if not all(isinstance(prompt.get("name"), str) and prompt["name"] for prompt in prompts):
-        raise UpstreamProtocolViolation("prompts/list has a prompt without a name")
-    return prompts, page.nextCursor
+        raise UpstreamProtocolViolation(f"the answer to {method} is not valid") from error
+    if not all(isinstance(entry.get("name"), str) and entry["name"] for entry in entries):
+        raise UpstreamProtocolViolation(f"{method} has an entry without a name")
+    return entries, page.nextCursor
 
 
 def _encode(message: Mapping[str, JsonValue]) -> bytes:

@@ -21,12 +21,12 @@ from sidecar.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
-from sidecar.model import JsonObject, Permit, Tell, UpstreamResult
+from sidecar.model import JsonObject, Permit, UpstreamResult
 from sidecar.system import BackOff, Outage
 from sidecar.upstream.agreeing import Opening, agree
 from sidecar.upstream.child import AnswerForm, Child
 from sidecar.upstream.environment import check_command, check_environment, child_environment, secrets_of
-from sidecar.upstream.messages import call_params, read_result
+from sidecar.upstream.messages import Outgoing, outgoing, read_result
 from sidecar.upstream.redaction import Redactor, Repeats
 from sidecar.upstream.renewal import ChildSource, Renewal
 from sidecar.upstream.spawning import resolved, spawn
@@ -156,39 +156,25 @@ class StdioUpstream:
         """
         if permit.server != self._name:
             raise UpstreamRefused(f"a permit for server {permit.server!r} cannot be used at {self._name!r}")
-        return read_result(
-            permit.method,
-            await self._ask(
-                permit.method, call_params(permit), permit.leaving, permit.tell, reply, reviewed=permit.reviewed
-            ),
-        )
+        return read_result(permit.method, await self._ask(outgoing(permit), reply))
 
     async def tools(self) -> tuple[JsonObject, ...]:
         """Return the server's live tools, all pages, cached until they change (see ``sidecar.ports.Upstream``)."""
-        if known := self._tools.known:
-            return known
+        if (kept := self._tools.kept) is not None:
+            return kept
         async with self._turn("tools/list") as child:
             return await child.tools.get(partial(child.ask, "tools/list"))
 
     async def prompts(self) -> tuple[JsonObject, ...]:
         """Return the server's live prompts, all pages, asked for each time (see ``sidecar.ports.Upstream``)."""
-        return await all_prompts(lambda params: self._ask("prompts/list", params))
+        return await all_prompts(lambda params: self._ask(Outgoing(method="prompts/list", params=params)))
 
-    async def _ask(
-        self,
-        method: str,
-        params: JsonObject,
-        leaving: Callable[[], None] | None = None,
-        tell: Tell | None = None,
-        reply: AnswerForm | None = None,
-        *,
-        reviewed: tuple[JsonObject, ...] | None = None,
-    ) -> bytes:
-        async with self._turn(method) as child:
-            if reviewed is not None:
+    async def _ask(self, request: Outgoing, reply: AnswerForm | None = None) -> bytes:
+        async with self._turn(request.method) as child:
+            if request.reviewed is not None:
                 # The child may be another one than when the call was checked, and another version of the program.
-                await child.tools.require(reviewed, partial(child.ask, "tools/list"))
-            return await child.ask(method, params, leaving, tell, reply)
+                await child.tools.require(request.reviewed, partial(child.ask, "tools/list"))
+            return await child.ask(request.method, request.params, request.leaving, request.tell, reply)
 
     @contextlib.asynccontextmanager
     async def _turn(self, method: str) -> AsyncIterator[Child]:

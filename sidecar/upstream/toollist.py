@@ -8,7 +8,7 @@ import msgspec
 
 from sidecar.errors import UpstreamProtocolViolation, UpstreamUnreachable
 from sidecar.model import JsonObject
-from sidecar.upstream.messages import read_prompts_page, read_tools_page
+from sidecar.upstream.messages import read_page
 
 _MAX_PAGES = 64
 
@@ -41,6 +41,13 @@ class ToolList:
         """The list as it was fetched last; empty where it is to be fetched again."""
         return self._tools or ()
 
+    @property
+    def kept(self) -> tuple[JsonObject, ...] | None:
+        """The list, while it may be answered without asking the server; else None."""
+        if self._tools is None or asyncio.get_running_loop().time() - self._fetched_at >= self.max_age_s:
+            return None
+        return self._tools
+
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` on every later change."""
         self._callbacks.append(callback)
@@ -62,16 +69,15 @@ class ToolList:
             UpstreamProtocolViolation: the answer is not a list, has too many pages, or has two tools of one name.
             UpstreamError: what ``fetch`` raises.
         """
-        clock = asyncio.get_running_loop().time
         async with self._fetching:
-            if self._tools is not None and clock() - self._fetched_at < self.max_age_s:
-                return self._tools
+            if (kept := self.kept) is not None:
+                return kept
             generation = self._generation
-            tools = await _all_pages(fetch, read_tools_page, "tools/list")
+            tools = await _all_pages(fetch, "tools/list")
             if generation == self._generation:
                 # A list that changed while it was read is served once and not kept.
                 self._tools = tools
-                self._fetched_at = clock()
+                self._fetched_at = asyncio.get_running_loop().time()
             return tools
 
     async def require(self, reviewed: tuple[JsonObject, ...], fetch: Callable[[JsonObject], Awaitable[bytes]]) -> None:
@@ -105,19 +111,14 @@ async def all_prompts(fetch: Callable[[JsonObject], Awaitable[bytes]]) -> tuple[
         UpstreamProtocolViolation: the answer is not a list, has too many pages, or has two prompts of one name.
         UpstreamError: what ``fetch`` raises.
     """
-    return await _all_pages(fetch, read_prompts_page, "prompts/list")
+    return await _all_pages(fetch, "prompts/list")
 
 
-_Page = tuple[list[JsonObject], str | None]
-
-
-async def _all_pages(
-    fetch: Callable[[JsonObject], Awaitable[bytes]], read: Callable[[bytes], _Page], method: str
-) -> tuple[JsonObject, ...]:
+async def _all_pages(fetch: Callable[[JsonObject], Awaitable[bytes]], method: str) -> tuple[JsonObject, ...]:
     entries: list[JsonObject] = []
     params: JsonObject = {}
     for _ in range(_MAX_PAGES):
-        page, cursor = read(await fetch(params))
+        page, cursor = read_page(method, await fetch(params))
         entries += page
         if cursor is None:
             break

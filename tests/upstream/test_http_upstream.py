@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import logging
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 import aiohttp
 import msgspec
@@ -152,6 +154,8 @@ class Double:
         self.sessions = 0
         self.fault: Fault = self.fine
         self.url = ""
+        self.replaced = False
+        self.deaf = False
 
     def methods(self) -> list[str]:
         return [message.get("method", "reply") for _, message in self.seen]
@@ -165,7 +169,7 @@ class Double:
             body = {"jsonrpc": "2.0", "id": message["id"], "result": result}
             return web.json_response(body, headers={"mcp-session-id": f"s{self.sessions}"})
         if "id" not in message or "method" not in message:
-            return web.Response(status=202)
+            return web.Response(status=500 if self.deaf else 202)
         return await self.fault(request, message)
 
     async def fine(self, request: web.Request, message: dict) -> web.StreamResponse:
@@ -253,6 +257,60 @@ async def test_an_unknown_session_is_opened_once_more_for_all_and_the_call_sent_
     assert double.sessions == 2
     numbers = [message["id"] for _, message in double.seen if "id" in message]
     assert len(numbers) == len(set(numbers))
+
+
+def replaceable(double: Double, **newer_schema: object) -> Fault:
+    """A server that ``double.replaced`` ends the first session of; in later ones, its tool has this schema besides."""
+
+    async def fault(request: web.Request, message: dict) -> web.StreamResponse:
+        newer = request.headers["mcp-session-id"] != "s1"
+        if not newer and double.replaced:
+            return web.Response(status=404)
+        if message["method"] != "tools/list":
+            answer: web.StreamResponse = await double.fine(request, message)
+            return answer
+        schema = {"type": "object"} | (newer_schema if newer else {})
+        tools = [{"name": "find", "inputSchema": schema}]
+        return web.json_response({"jsonrpc": "2.0", "id": message["id"], "result": {"tools": tools}})
+
+    return fault
+
+
+async def test_a_call_that_meets_a_new_session_with_other_tools_is_not_sent(upstream, double, permit):
+    double.fault = replaceable(double, minProperties=0)
+    reviewed = await upstream.tools()
+    await upstream.forward(replace(permit("find"), reviewed=reviewed))
+    double.replaced = True
+    left: list[str] = []
+    call = replace(permit("find"), reviewed=reviewed, leaving=lambda: left.append("find"))
+    with pytest.raises(UpstreamUnreachable, match="other tools"):
+        await upstream.forward(call)
+    with pytest.raises(UpstreamUnreachable, match="other tools"):
+        await upstream.forward(call)
+    sent = [
+        request.headers["mcp-session-id"] for request, message in double.seen if message.get("method") == "tools/call"
+    ]
+    assert sent == ["s1", "s1"], "the second was refused with its session, before the tools were looked at"
+    assert left == ["find"]
+    await upstream.forward(replace(permit("find"), reviewed=await upstream.tools()))
+
+
+async def test_calls_that_meet_a_new_session_with_the_reviewed_tools_are_sent(double, permit):
+    """With one place: calls that look at the tools, and those who ask for the list, wait for no place they hold."""
+    upstream = HttpUpstream("double", double.url, SECRET, timeout_s=5.0, max_in_flight=1)
+    await upstream.start()
+    try:
+        double.fault = replaceable(double)
+        reviewed = await upstream.tools()
+        double.replaced = True
+        calls = [upstream.forward(replace(permit("find"), reviewed=reviewed)) for _ in range(4)]
+        lists = [upstream.tools() for _ in range(2)]
+        results, listed = await asyncio.gather(asyncio.gather(*calls), asyncio.gather(*lists))
+        assert [result.failed for result in results] == [False] * 4
+        assert listed[0] == reviewed
+        assert double.methods().count("tools/call") == 5
+    finally:
+        await upstream.stop()
 
 
 async def test_a_session_that_is_unknown_twice_is_an_error_and_no_loop(upstream, double, permit):
@@ -452,6 +510,21 @@ async def test_a_cancelled_call_is_cancelled_at_the_server(upstream, double, per
     await until(lambda: "notifications/cancelled" in double.methods())
     sent = {message["method"]: message for _, message in double.seen if "method" in message}
     assert sent["notifications/cancelled"]["params"] == {"requestId": sent["tools/call"]["id"]}
+
+
+async def test_cancellations_that_cannot_be_delivered_do_not_fill_the_log(upstream, double, permit, until, caplog):
+    double.fault = stream(end=False)
+    double.deaf = True
+    with caplog.at_level(logging.INFO):
+        calls = [asyncio.create_task(upstream.forward(permit("echo"))) for _ in range(40)]
+        await until(lambda: double.methods().count("tools/call") == 40)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await until(lambda: not upstream._cancellations)
+    said = [line for line in caplog.messages if "was not delivered" in line]
+    assert 0 < len(said) <= 40 // 2
+    assert double.methods().count("notifications/cancelled") == 40
 
 
 async def test_nothing_listens_is_unreachable_and_nothing_is_left_open(permit):

@@ -18,8 +18,8 @@ from sidecar.upstream.messages import (
     encode_notification,
     encode_reply,
     encode_request,
+    read_page,
     read_tool_result,
-    read_tools_page,
 )
 
 JSON = st.recursive(
@@ -168,17 +168,22 @@ def test_the_near_miss_of_the_handshake_is_accepted():
     assert check_initialized(b'{"protocolVersion":"2025-11-25","capabilities":{"tools":{}}}') == "2025-11-25"
 
 
-@pytest.mark.parametrize(
-    "page", [b"{}", b'{"tools":{}}', b'{"tools":[1]}', b'{"tools":[{}]}', b'{"tools":[{"name":""}]}']
-)
-def test_a_tools_page_that_is_none_is_a_protocol_violation(page):
-    with pytest.raises(UpstreamProtocolViolation):
-        read_tools_page(page)
+@pytest.mark.parametrize("kind", ["tools", "prompts"])
+@pytest.mark.parametrize("page", ["{}", '{"KIND":{}}', '{"KIND":[1]}', '{"KIND":[{}]}', '{"KIND":[{"name":""}]}'])
+def test_a_page_of_a_list_that_is_none_is_a_protocol_violation(page, kind):
+    with pytest.raises(UpstreamProtocolViolation, match=f"{kind}/list"):
+        read_page(f"{kind}/list", page.replace("KIND", kind).encode())
+
+
+def test_a_page_of_one_list_is_none_of_another():
+    assert read_page("prompts/list", b'{"prompts":[{"name":"a"}]}') == ([{"name": "a"}], None)
+    with pytest.raises(UpstreamProtocolViolation, match="tools/list"):
+        read_page("tools/list", b'{"prompts":[{"name":"a"}]}')
 
 
 def test_a_tools_page_keeps_every_member():
     page = b'{"tools":[{"name":"a","inputSchema":{"x":[1,null]},"annotations":{"t":true}}],"nextCursor":"c"}'
-    assert read_tools_page(page) == (
+    assert read_page("tools/list", page) == (
         [{"name": "a", "inputSchema": {"x": [1, None]}, "annotations": {"t": True}}],
         "c",
     )

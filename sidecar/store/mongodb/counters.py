@@ -1,7 +1,6 @@
 """How much callers used, counted for all sidecars of one store (``sidecar.ports.UsageCounters``)."""
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -13,10 +12,8 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from sidecar.ports import UsageCounter
 from sidecar.store.mongodb.connection import MongoStore
-from sidecar.system import Outage
+from sidecar.store.mongodb.expiring import ExpiringCollection
 from sidecar.usage import LimitsUnavailable
-
-_LOG = logging.getLogger(__name__)
 
 KEPT_AFTER_S: Final = 3600
 """A counter stays this long after its window has ended, more than clocks of a deployment differ by."""
@@ -36,21 +33,17 @@ class MongoCounters:
     """
 
     def __init__(self, store: MongoStore, collection: str) -> None:
-        self._collection = store.collection(collection)
-        self._prepared = False
-        self._outage = Outage(_LOG, "the shared store of counts of use", lost="does not answer", found="answers again")
+        self._counters = ExpiringCollection(store, collection, "counts of use")
 
     async def add(self, amounts: Mapping[UsageCounter, int]) -> Mapping[UsageCounter, int]:
         """See ``ports.UsageCounters``."""
         try:
-            if not self._prepared:
-                await self._collection.create_index("until", expireAfterSeconds=0)
-                self._prepared = True
+            await self._counters.prepare()
             totals = await asyncio.gather(*(self._add(counter, amount) for counter, amount in amounts.items()))
         except (PyMongoError, BSONError, OSError, ValueError) as error:
-            self._outage.begins(type(error).__name__)
+            self._counters.outage.begins(type(error).__name__)
             raise LimitsUnavailable(f"the shared store of counts of use: {type(error).__name__}") from error
-        self._outage.ends()
+        self._counters.outage.ends()
         return dict(zip(amounts, totals, strict=True))
 
     async def _add(self, counter: UsageCounter, amount: int) -> int:
@@ -70,12 +63,12 @@ class MongoCounters:
         return total
 
     async def _read(self, name: str) -> int | None:
-        found = await self._collection.find_one({"_id": name}, {"n": 1})
+        found = await self._counters.documents.find_one({"_id": name}, {"n": 1})
         return None if found is None else _count(found.get("n"))
 
     async def _increased(self, name: str, counter: UsageCounter, amount: int) -> dict[str, object] | None:
         until = datetime.fromtimestamp(counter.ends + KEPT_AFTER_S, UTC)
-        return await self._collection.find_one_and_update(
+        return await self._counters.documents.find_one_and_update(
             {"_id": name},
             {"$inc": {"n": amount}, "$setOnInsert": {"until": until}},
             projection={"n": 1},

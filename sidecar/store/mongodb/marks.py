@@ -3,7 +3,6 @@
 A mark is a document whose id exists once; the database removes it some time after it has no meaning any more.
 """
 
-import logging
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
@@ -15,9 +14,7 @@ from sidecar.errors import KeysUnavailable
 from sidecar.mcp import StatesUnavailable
 from sidecar.ports import ProofMemory, UsedStates
 from sidecar.store.mongodb.connection import MongoStore
-from sidecar.system import Outage
-
-_LOG = logging.getLogger(__name__)
+from sidecar.store.mongodb.expiring import ExpiringCollection
 
 SKEW_S: Final = 600.0
 """The database removes by its own clock, so a mark is kept this much longer than the clock here asks for."""
@@ -41,19 +38,8 @@ class MongoMarks:
     """
 
     def __init__(self, store: MongoStore, collection: str) -> None:
-        self._collection = store.collection(collection)
-        self._prepared = False
-        self._outage = Outage(_LOG, "the shared store of marks", lost="does not answer", found="answers again")
-
-    async def prepare(self) -> None:
-        """Have marks removed when they have no meaning any more; tried again with the next mark where it fails.
-
-        Raises:
-            PyMongoError: the store does not answer, or does not allow it.
-        """
-        if not self._prepared:
-            await self._collection.create_index("until", expireAfterSeconds=0)
-            self._prepared = True
+        self._marks = ExpiringCollection(store, collection, "marks")
+        self.prepare = self._marks.prepare
 
     async def set_first(self, kind: MarkKind, mark: bytes, until: float) -> bool:
         """Set a mark and return whether it was not there before.
@@ -67,16 +53,16 @@ class MongoMarks:
             PyMongoError: it cannot be told.
         """
         try:
-            await self.prepare()  # without it the collection would grow for ever
+            await self.prepare()
             document = {"_id": f"{kind}:{mark.hex()}", "until": datetime.fromtimestamp(until + SKEW_S, UTC)}
-            await self._collection.insert_one(document)
+            await self._marks.documents.insert_one(document)
         except DuplicateKeyError:
-            self._outage.ends()
+            self._marks.outage.ends()
             return False
         except FAILURES as error:
-            self._outage.begins(type(error).__name__)
+            self._marks.outage.begins(type(error).__name__)
             raise
-        self._outage.ends()
+        self._marks.outage.ends()
         return True
 
 
