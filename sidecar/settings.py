@@ -67,7 +67,8 @@ class Opa(SettingsGroup):
     standby: bool = True
     """Keep a hot standby: if a team's policy ends one managed process, the decisions of other teams go on."""
     memo_ms: int = Field(default=1000, ge=0, le=1000)
-    """How long an answer of the managed process is reused for an equal question; 0 asks for every call."""
+    """How long an answer of the managed process that depends on the time is reused; others are as long as the policies
+    serve. 0 asks for every call."""
     reload_ms: int = Field(default=1000, ge=0, le=3_600_000)
     """How long a changed policy folder has to be at rest before it serves; an edit is in force within twice that. 0: it
     is read at the start only."""

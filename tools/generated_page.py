@@ -1,4 +1,4 @@
-"""What every generated page of docs/reference shares: it is written, or with ``--check`` only compared."""
+"""What every generated file shares: it is written, or with ``--check`` only compared."""
 
 import argparse
 import sys
@@ -28,5 +28,5 @@ def write_or_check(page: Path, render: Callable[[], str], *, described: str | No
         return 0
     if page.is_file() and page.read_text(encoding="utf-8") == text:
         return 0
-    print(f"docs/reference/{page.name} is out of date; run python {script}", file=sys.stderr)
+    print(f"{page.parent.name}/{page.name} is out of date; run python {script}", file=sys.stderr)
     return 1

@@ -250,21 +250,24 @@ class OpaClient:
         Raises:
             DecisionUnavailable: everything but HTTP 200 with one strict JSON object that has a ``result``, in time.
         """
-        body = encode_question(document, _COMPILED if question is Question.RESIDUAL else None)
-        if self._memo is None:
-            return decode_answer(await self._evaluate(self._urls[question], body), revision=self._revision)
-        known = self._memo.recall(question, body)
-        if known is not None:
+        memo = self._memo
+        key = memo.key(question, document) if memo is not None else None
+        if memo is not None and key is not None and (known := memo.recall(key)) is not None:
             return known
+        if key is not None and key.document is None:
+            body = key.platform
+        else:
+            body = encode_question(document, _COMPILED if question is Question.RESIDUAL else None)
         try:
             raw = await self._evaluate(self._urls[question], body)
             answer = decode_answer(raw, revision=self._revision)
         except DecisionUnavailable as error:
-            if error.fault is not PdpFault.TIMEOUT:
+            if memo is not None and error.fault is not PdpFault.TIMEOUT:
                 # What answers no longer, or not as it should, is not to be quoted either.
-                self._memo.clear()
+                memo.clear()
             raise
-        self._memo.remember(question, body, answer, size=len(raw))
+        if memo is not None and key is not None:
+            memo.remember(key, answer, size=len(raw))
         return answer
 
     async def engine(self) -> str:

@@ -25,7 +25,7 @@ from sidecar.opa.blame import TERM_S, Blame, Member, PendingQuestion, Places, pa
 from sidecar.opa.deadline import answered_within
 from sidecar.opa.fair_turns import FairTurns, TooManyWaiting
 from sidecar.opa.instance import Instance, Launch
-from sidecar.policyset import PolicySet
+from sidecar.policyset import ApprovedSet
 from sidecar.ports import PdpAnswer, Question
 from sidecar.system import BackOff
 
@@ -45,15 +45,15 @@ class HotStandby:
 
     Args:
         launch: how OPA processes are started.
-        policies: the set that both serve.
+        approved: the set that both serve.
         probe_interval_s: seconds between health probes.
     """
 
     def __init__(
-        self, launch: Launch, policies: PolicySet, members: tuple[Instance, Instance], probe_interval_s: float
+        self, launch: Launch, approved: ApprovedSet, members: tuple[Instance, Instance], probe_interval_s: float
     ) -> None:
         self._launch = launch
-        self._policies = policies
+        self._approved = approved
         self._probe_interval_s = probe_interval_s
         self._now = asyncio.get_running_loop().time
         first, second = (Member(instance) for instance in members)
@@ -70,14 +70,14 @@ class HotStandby:
         self._tasks = {self._begin(self._watch(member)) for member in (first, second)}
 
     @classmethod
-    async def start(cls, launch: Launch, policies: PolicySet, probe_interval_s: float) -> "HotStandby":
+    async def start(cls, launch: Launch, approved: ApprovedSet, probe_interval_s: float) -> "HotStandby":
         """Start both.
 
         Raises:
             ConfigurationError: one of them does not start, does not become healthy, or fails the self-test.
             DecisionUnavailable: one of them became healthy and then gave no answer.
         """
-        starting = [asyncio.create_task(Instance.start(launch, policies)) for _ in range(2)]
+        starting = [asyncio.create_task(Instance.start(launch, approved)) for _ in range(2)]
         try:
             first, second = await asyncio.gather(*starting)
         except BaseException:
@@ -87,7 +87,7 @@ class HotStandby:
                 if isinstance(ended, Instance):
                     await ended.stop(grace_s=0)
             raise
-        return cls(launch, policies, (first, second), probe_interval_s)
+        return cls(launch, approved, (first, second), probe_interval_s)
 
     @property
     def pid(self) -> int:
@@ -278,7 +278,7 @@ class HotStandby:
         while True:
             await asyncio.sleep(self._back_off.pause())
             try:
-                return await Instance.start(self._launch, self._policies)
+                return await Instance.start(self._launch, self._approved)
             except (ConfigurationError, DecisionUnavailable) as error:
                 if error.detail != obstacle:
                     obstacle = error.detail

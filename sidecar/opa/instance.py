@@ -19,7 +19,7 @@ from sidecar.opa.engine_version import version_fault
 from sidecar.opa.memo import Memo
 from sidecar.opa.self_test import self_test
 from sidecar.opa.wire import MAX_QUESTION_BYTES
-from sidecar.policyset import OpaCommand, PolicySet, store
+from sidecar.policyset import ApprovedSet, OpaCommand, PolicySet, store
 from sidecar.ports import PdpAnswer, Question
 from sidecar.printing import printable
 from sidecar.system import Pulse, in_thread, kill, make_home, remove
@@ -110,13 +110,14 @@ class Instance:
         self._pump = asyncio.create_task(self._forward_output(), name="opa-output")
 
     @classmethod
-    async def start(cls, launch: Launch, policies: PolicySet) -> "Instance":
+    async def start(cls, launch: Launch, approved: ApprovedSet) -> "Instance":
         """Start OPA on a private copy of the set; return when it passed the self-test.
 
         Raises:
             ConfigurationError: it does not start, does not become healthy, or fails the self-test.
             DecisionUnavailable: it became healthy and then gave no answer.
         """
+        policies = approved.policies
         home = make_home(launch.directory, "opa-")
         try:
             arguments = await in_thread(_prepare, home, launch, policies)
@@ -125,7 +126,7 @@ class Instance:
                 f"unix://{home / 's'}",
                 timeout_s=launch.timeout_s,
                 revision=policies.revision,
-                memo=Memo(launch.memo_s, pulse.alive),
+                memo=Memo(launch.memo_s, pulse.alive, approved.reads),
             )
             process = await launch.opa.start(*arguments, folder=home / "policies", home=home)
         except BaseException:

@@ -29,7 +29,7 @@ from sidecar.opa.hot_standby import HotStandby
 from sidecar.opa.instance import Instance, Launch
 from sidecar.opa.policy_state import Load, PolicyState
 from sidecar.opa.startable import Startable
-from sidecar.policyset import OpaCommand, PolicySet, SetChecker, Snapshot, installed, snapshot
+from sidecar.policyset import ApprovedSet, OpaCommand, PolicySet, SetChecker, Snapshot, installed, snapshot
 from sidecar.ports import PdpAnswer, Question
 from sidecar.system import BackOff
 
@@ -97,7 +97,7 @@ class ManagedOpa(Startable):
         self._candidate = False
         self._standby = False
         self._current: Serving | None = None
-        self._good: PolicySet | None = None
+        self._good: ApprovedSet | None = None
         self._state = PolicyState(revision="", since=0.0, result=Load.REFUSED)
         self._served: Callable[[], None] = lambda: None
         self._switching = asyncio.Lock()
@@ -237,19 +237,20 @@ class ManagedOpa(Startable):
         """Call ``callback`` whenever another policy set serves."""
         self._served = callback
 
-    def _serve(self, instance: Serving, policies: PolicySet) -> None:
+    def _serve(self, instance: Serving, approved: ApprovedSet) -> None:
         """Let an instance answer from now on: the one assignment that a switch is."""
+        policies = approved.policies
         self._current = instance
-        self._good = policies
+        self._good = approved
         self._state = PolicyState(
             revision=policies.revision, since=time.time(), result=Load.LOADED, routed=policies.routed
         )
         _LOG.info("opa %s policy set %s", "compares with" if self._candidate else "serves", policies.revision)
         self._served()
 
-    def _keep(self, policies: PolicySet) -> None:
+    def _keep(self, approved: ApprovedSet) -> None:
         """Note that the folder holds what serves (again)."""
-        self._good = policies
+        self._good = approved
         self._state = replace(self._state, result=Load.LOADED, error="")
 
     async def _supervise(self, launch: Launch) -> None:
@@ -289,9 +290,9 @@ class ManagedOpa(Startable):
         """Serve the folder's content if it may be served; keep what serves if not. Either waits for the rest."""
         try:
             policies = content.usable()
-            if policies == self._good:
+            if self._good is not None and policies == self._good.policies:
                 await at_rest.wait()
-                self._keep(policies)
+                self._keep(self._good)
             else:
                 await self._load(launch, checker, policies, at_rest=at_rest)
         except (ConfigurationError, DecisionUnavailable) as error:
@@ -320,23 +321,23 @@ class ManagedOpa(Startable):
         approved = await checker.vet(policies)
         if policies.revision == self.revision:
             await at_rest.wait()
-            self._keep(policies)  # only tests or schemas differ
+            self._keep(approved)  # only tests or schemas differ
         else:
-            await self._switch(launch, policies, at_rest)
+            await self._switch(launch, approved, at_rest)
         for warning in approved.warnings:
             _LOG.warning("policy: %s", warning)
 
-    async def _switch(self, launch: Launch, policies: PolicySet, at_rest: asyncio.Event) -> None:
+    async def _switch(self, launch: Launch, approved: ApprovedSet, at_rest: asyncio.Event) -> None:
         """Start and self-test an instance beside the serving one, let it take the place, and end the old one."""
         async with self._switching:
-            instance = await self._begin_serving(launch, policies)
+            instance = await self._begin_serving(launch, approved)
             try:
                 await at_rest.wait()
             except BaseException:
                 await instance.stop(grace_s=0)
                 raise
             old = self._current
-            self._serve(instance, policies)
+            self._serve(instance, approved)
             if self._supervisor is None:
                 self._supervisor = _begin(self._supervise(launch), "opa-supervisor")
         if old is not None:
@@ -345,7 +346,7 @@ class ManagedOpa(Startable):
             finally:
                 await old.stop()
 
-    async def _begin_serving(self, launch: Launch, policies: PolicySet) -> Serving:
+    async def _begin_serving(self, launch: Launch, approved: ApprovedSet) -> Serving:
         """Start one process of a set, or two.
 
         Raises:
@@ -353,8 +354,8 @@ class ManagedOpa(Startable):
             DecisionUnavailable: it became healthy and then gave no answer.
         """
         if self._standby:
-            return await HotStandby.start(launch, policies, self._probe_interval_s)
-        return await Instance.start(launch, policies)
+            return await HotStandby.start(launch, approved, self._probe_interval_s)
+        return await Instance.start(launch, approved)
 
 
 def _begin(work: Coroutine[None, None, None], name: str) -> "asyncio.Task[None]":

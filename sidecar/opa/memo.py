@@ -1,23 +1,36 @@
 """An exact memo of recent answers.
 
 A question is a pure value: it holds no argument values and no identifiers of the request, and its time is truncated to
-a step (docs/adr/0007). Under one policy set the same bytes are the same decision, so a burst of like calls, as agents
-make them, needs one evaluation. Measured on 2 cores: a question to OPA costs as much CPU as everything else of a call
-together.
+a step (docs/adr/0007). Under one policy set equal questions have equal answers, and so have questions that differ in
+parts only that no rule uses (docs/adr/0020). So a burst of like calls, as agents make them, needs one evaluation.
+Measured on 2 cores: a question to OPA costs as much CPU as everything else of a call together.
 
-What keeps it safe: the key is the whole question, byte for byte; no entry is older than the step; it belongs to one
-instance of a managed OPA, goes when that does, and answers nothing once the process has ended (asked of the kernel at
-every recall, not learned of later); an answer that is not as it should be forgets everything; the self-test is never
-remembered. An answer that is merely late forgets nothing: what was answered before is as right as it was, and to ask
-for it again is what a busy OPA needs least.
+::
+
+    question ──▶ what the platform reads of it ──▶ whose rules answered then? ──▶ what those read of it ──▶ answer
+                 (all of it, if that is not                  │
+                  known or it is not well-formed)            └ not known: everybody's
+
+What keeps it safe: the key is everything that the answer can depend on, byte for byte, and the whole question where
+that is not known; an answer that depends on the time is no older than the step; the memo belongs to one instance of a
+managed OPA, goes when that does, and answers nothing once the process has ended (asked of the kernel at every recall,
+not learned of later); an answer that is not as it should be forgets everything; the self-test is never remembered. An
+answer that is merely late forgets nothing: what was answered before is as right as it was, and to ask for it again is
+what a busy OPA needs least.
 """
 
 import asyncio
+import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from sidecar.bounded import BoundedMemory
+from sidecar.model import JsonObject, JsonValue
+from sidecar.opa.wire import encode_question
+from sidecar.policy import is_well_formed
+from sidecar.policyset import TIME, QuestionReads, RegoPath
 from sidecar.ports import PdpAnswer, Question
 
 MAX_ENTRIES: Final = 2048
@@ -33,60 +46,157 @@ _FORGETFUL: Final = frozenset({Question.SELF_TEST, Question.RESIDUAL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoKey:
+    """Where the answer to a question is kept."""
+
+    question: Question
+    platform: bytes
+    """What the platform's rules read of it; the whole question where only that will do."""
+    short: bytes = b""
+    """A name of ``platform``."""
+    document: JsonObject | None = None
+    """The question, where the owners' rules read more of it."""
+    timed: bool = True
+    """The platform's rules read the time, or nothing is known of what they read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _KnownAnswer:
     at: float
     answer: PdpAnswer
     size: int
+    timed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PartsRead:
+    """What the rules of some owners read beyond the platform's."""
+
+    parts: tuple[tuple[str, RegoPath], ...]
+    """Each with its name."""
+    timed: bool
+
+
+_AnswerKey = tuple[Question, bytes, tuple[str, ...], bytes]
 
 
 class Memo:
     """Remembers answers.
 
     Args:
-        max_age_s: for how many seconds at most; 0 remembers nothing.
+        max_age_s: for how many seconds at most an answer that depends on the time; 0 remembers nothing.
         alive: whether what gave the answers is still there.
+        reads: what the answers of the policy set depend on; None where that is not known.
     """
 
-    def __init__(self, max_age_s: float, alive: Callable[[], bool]) -> None:
+    def __init__(self, max_age_s: float, alive: Callable[[], bool], reads: QuestionReads | None = None) -> None:
         self._max_age_s = max_age_s
         self._alive = alive
-        self._answers: OrderedDict[tuple[Question, bytes], _KnownAnswer] = OrderedDict()
+        self._reads = reads
+        self._everybody = tuple(sorted(reads.owners)) if reads is not None else ()
+        self._answered_by: BoundedMemory[bytes, tuple[str, ...]] = BoundedMemory(MAX_ENTRIES)
+        """Whose rules answered questions of which the platform reads the same."""
+        self._platform = _parts_read(reads.platform) if reads is not None else None
+        self._read_by: BoundedMemory[tuple[str, ...], _PartsRead] = BoundedMemory(MAX_ENTRIES)
+        self._answers: OrderedDict[_AnswerKey, _KnownAnswer] = OrderedDict()
         self._size = 0
 
-    def recall(self, question: Question, body: bytes) -> PdpAnswer | None:
-        """Return the answer that was given to these very bytes a moment ago, if there is one."""
-        entry = self._answers.get((question, body))
-        if entry is None:
+    def key(self, question: Question, document: JsonObject) -> MemoKey | None:
+        """Return where the answer to a question is kept; None where it is not kept.
+
+        Raises:
+            DecisionUnavailable: as for ``encode_question``.
+        """
+        if self._max_age_s <= 0 or question in _FORGETFUL:
+            return None
+        platform = self._platform
+        if platform is None or question is not Question.DECISION or not is_well_formed(document):
+            return MemoKey(question=question, platform=encode_question(document))
+        read = _encoded(document, platform)
+        name = hashlib.sha256(read).digest()
+        return MemoKey(question=question, platform=read, short=name, document=document, timed=platform.timed)
+
+    def recall(self, key: MemoKey) -> PdpAnswer | None:
+        """Return the answer that was given to a question of which the rules read the same, if there is one."""
+        place = self._known(key)
+        if place is None:
             return None
         if not self._alive():
             self.clear()
             return None
-        return entry.answer if self._now() - entry.at < self._max_age_s else None
+        known = self._answers[place]
+        if not known.timed:
+            self._answers.move_to_end(place)
+        return None if self._is_over(known, self._now()) else known.answer
 
-    def remember(self, question: Question, body: bytes, answer: PdpAnswer, *, size: int) -> None:
+    def remember(self, key: MemoKey, answer: PdpAnswer, *, size: int) -> None:
         """Keep an answer; what is too old goes, then the oldest.
 
         Args:
-            question: what was asked.
-            body: the question, as it was sent.
+            key: of the question.
             answer: as it was read.
             size: bytes of the answer, as it came.
         """
-        if self._max_age_s <= 0 or question in _FORGETFUL:
-            return
-        if len(body) > MAX_QUESTION_BYTES or size > MAX_ANSWER_BYTES:
+        owners = self._answering(key, answer.result)
+        place = self._place(key, owners)
+        asked = len(place[1]) + len(place[3])
+        if asked > MAX_QUESTION_BYTES or size > MAX_ANSWER_BYTES:
             return
         now = self._now()
-        self._forget((question, body))
-        entry = self._answers[question, body] = _KnownAnswer(at=now, answer=answer, size=len(body) + size)
+        self._forget(place)
+        if key.document is not None:
+            self._answered_by.put(key.short, owners)
+        timed = key.timed or self._reads_of(owners).timed
+        entry = _KnownAnswer(at=now, answer=answer, size=asked + size, timed=timed)
+        self._answers[place] = entry
         self._size += entry.size
-        while self._full() or now - self._oldest().at >= self._max_age_s:
+        while self._full() or self._is_over(self._oldest(), now):
             self._forget(next(iter(self._answers)))
 
     def clear(self) -> None:
         """Forget everything."""
         self._answers.clear()
+        self._answered_by.clear()
         self._size = 0
+
+    def _known(self, key: MemoKey) -> _AnswerKey | None:
+        """Return where there is an answer."""
+        if key.document is None:
+            ways: tuple[tuple[str, ...] | None, ...] = ((),)
+        else:
+            ways = tuple({self._answered_by.get(key.short): None, self._everybody: None})
+        for owners in ways:
+            if owners is not None and (place := self._place(key, owners)) in self._answers:
+                return place
+        return None
+
+    def _answering(self, key: MemoKey, result: JsonValue) -> tuple[str, ...]:
+        """Return whose rules an answer can depend on: those of the owners that it names, or everybody's.
+
+        A refusal depends on everybody: whether more scopes would turn it is tried where other owners may be asked.
+        """
+        if key.document is None or self._reads is None:
+            return ()
+        match result:
+            case {"allow": True, "accesses": [*accesses]} if self._reads.answers_name_owners:
+                named = {str(one.get("owner", "")) for one in accesses if isinstance(one, dict)} - {"platform"}
+                asked = key.document["accesses"]
+                if named <= self._reads.owners.keys() and isinstance(asked, list) and len(accesses) == len(asked):
+                    return tuple(sorted(named))
+        return self._everybody
+
+    def _place(self, key: MemoKey, owners: tuple[str, ...]) -> _AnswerKey:
+        """Return the key of an answer in the table."""
+        read = b"" if key.document is None else _encoded(key.document, self._reads_of(owners))
+        return key.question, key.platform, owners, read
+
+    def _reads_of(self, owners: tuple[str, ...]) -> _PartsRead:
+        known = self._read_by.get(owners)
+        if known is None:
+            by_owner = self._reads.owners if self._reads is not None else {}
+            known = _parts_read({part for owner in owners for part in by_owner[owner]})
+            self._read_by.put(owners, known)
+        return known
 
     def _full(self) -> bool:
         return len(self._answers) > MAX_ENTRIES or self._size > MAX_BYTES
@@ -94,10 +204,33 @@ class Memo:
     def _oldest(self) -> _KnownAnswer:
         return next(iter(self._answers.values()))
 
-    def _forget(self, key: tuple[Question, bytes]) -> None:
-        entry = self._answers.pop(key, None)
+    def _is_over(self, entry: _KnownAnswer, now: float) -> bool:
+        return entry.timed and now - entry.at >= self._max_age_s
+
+    def _forget(self, place: _AnswerKey) -> None:
+        entry = self._answers.pop(place, None)
         if entry is not None:
             self._size -= entry.size
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _parts_read(parts: Iterable[RegoPath]) -> _PartsRead:
+    ordered = sorted(parts)
+    timed = any(part == TIME[: len(part)] for part in ordered)
+    return _PartsRead(parts=tuple((repr(part), part) for part in ordered), timed=timed)
+
+
+def _encoded(document: JsonObject, read: _PartsRead) -> bytes:
+    """Return the parts of a question that are there, each with its name."""
+    return encode_question({name: value for name, part in read.parts for value in _at(document, part)})
+
+
+def _at(document: JsonObject, part: RegoPath) -> list[Any]:
+    found: Any = document
+    for name in part:
+        if not isinstance(found, dict) or name not in found:
+            return []
+        found = found[name]
+    return [found]

@@ -11,6 +11,7 @@ from sidecar.policy.residual import (
     residual_document,
 )
 from sidecar.policy.verdict import read_decision, read_selftest, read_visibility
+from sidecar.policy.well_formed import is_well_formed
 
 __all__ = [
     "COMPILE_QUERY",
@@ -20,6 +21,7 @@ __all__ = [
     "command_document",
     "decision_document",
     "document",
+    "is_well_formed",
     "possible_document",
     "read_decision",
     "read_residual",

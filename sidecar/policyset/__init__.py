@@ -2,7 +2,7 @@
 
 from sidecar.policyset import bundle_writer
 from sidecar.policyset.bundle_reader import PLATFORM, Archives, archives_in, read_archives
-from sidecar.policyset.checks import SetChecker, refuse
+from sidecar.policyset.checks import ApprovedSet, SetChecker, refuse
 from sidecar.policyset.compile_errors import complaints
 from sidecar.policyset.containment import MAX_MODULE_BYTES, MAX_TEAM_FILES, MAX_TEAM_RULES_BYTES
 from sidecar.policyset.data_lines import json_span
@@ -23,7 +23,9 @@ from sidecar.policyset.manifest import (
 )
 from sidecar.policyset.module_lint import ModuleReport, lint_module, uncalled
 from sidecar.policyset.opa_command import OpaCommand, installed
+from sidecar.policyset.question_reads import TIME, QuestionReads
 from sidecar.policyset.read_list import EVERYTHING, ReadList, written
+from sidecar.policyset.syntax_tree import RegoPath
 from sidecar.policyset.workshop import CHECK_MEMORY_BYTES, examine_set, workshop
 
 __all__ = [
@@ -37,14 +39,18 @@ __all__ = [
     "PLATFORM",
     "SCHEMAS",
     "TEAMS",
+    "TIME",
     "TRUSTED",
+    "ApprovedSet",
     "Archives",
     "FolderWatch",
     "ModuleReport",
     "NotOneReading",
     "OpaCommand",
     "PolicySet",
+    "QuestionReads",
     "ReadList",
+    "RegoPath",
     "Rule",
     "SetChecker",
     "Severity",

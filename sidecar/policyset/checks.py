@@ -32,6 +32,7 @@ from sidecar.policyset.mentions import Mentions, mentions_of
 from sidecar.policyset.module_lint import ModuleReport, lint_module, uncalled
 from sidecar.policyset.modules import batches, is_team_module, module_key, team_of, text_of, uncalled_of_teams
 from sidecar.policyset.opa_command import OpaCommand
+from sidecar.policyset.question_reads import QuestionReads, question_reads
 from sidecar.policyset.read_list import ReadList, RuleReads, rules_of
 from sidecar.printing import printable
 from sidecar.system import ended, in_thread, make_home, remove
@@ -53,6 +54,8 @@ class ApprovedSet:
 
     policies: PolicySet
     warnings: tuple[Violation, ...]
+    reads: QuestionReads | None = None
+    """What its answers depend on; None where that is not known."""
 
 
 class SetChecker:
@@ -92,9 +95,12 @@ class SetChecker:
         Raises:
             ConfigurationError: it must not be served; the detail names file and line.
         """
-        findings = await self.examine(policies)
+        findings, judged = await self._examined(policies)
         refuse(findings)
-        return ApprovedSet(policies=policies, warnings=tuple(findings))
+        rules: dict[str, list[RuleReads]] = {team: [] for team in policies.teams}
+        for path in {path for path, _ in policies.files} & judged.keys():
+            rules[team_of(path)] += judged[path].reads
+        return ApprovedSet(policies=policies, warnings=tuple(findings), reads=question_reads(policies, rules))
 
     async def examine(self, policies: PolicySet) -> list[Violation]:
         """Return what is wrong with a set, warnings included, up to the first step that refuses it.
@@ -102,13 +108,16 @@ class SetChecker:
         Raises:
             ConfigurationError: OPA cannot be run, or gives no answer that says what is wrong.
         """
+        return (await self._examined(policies))[0]
+
+    async def _examined(self, policies: PolicySet) -> tuple[list[Violation], dict[str, ModuleReport]]:
         async with self._workplace(policies) as home:
             found, judged = await self._findings(policies, home)
             if not _errors(found):
                 found += await self._names(policies, home, judged)
             if not _errors(found):
                 found += await self._compiled_and_tried(policies, home)
-        return found
+        return found, judged
 
     async def _compiled_and_tried(self, policies: PolicySet, home: Path) -> list[Violation]:
         """Compile a set, and beside that hold its data to its schema and run its tests.
@@ -258,7 +267,7 @@ class SetChecker:
                 continue
             team, serves = team_of(path), path in served
             linted = lint_module(trees.get(path), team=team, file=path, served=serves)
-            linted = replace(linted, mentions=mentions_of(trees.get(path)))
+            linted = replace(linted, mentions=mentions_of(trees.get(path)), reads=tuple(rules_of(trees.get(path))))
             judged[path] = await self._locate(path, home, team=team, served=serves) if linted.findings else linted
         return judged
 
@@ -285,7 +294,7 @@ class SetChecker:
         parsed, document, output = await self._parsed(path, home)
         if parsed:
             linted = lint_module(document, team=team, file=path, served=served)
-            return replace(linted, mentions=mentions_of(document))
+            return replace(linted, mentions=mentions_of(document), reads=tuple(rules_of(document)))
         errors = document.get("errors") if isinstance(document, dict) else None
         if not isinstance(errors, list) or not errors:
             return _unreadable(path, f"OPA cannot parse this: {printable(output)}")

@@ -16,6 +16,7 @@ from typing import Any, Final
 from sidecar.policyset.callable_names import CALLABLE, CLOSED, why_closed
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.mentions import NOTHING, Mentions
+from sidecar.policyset.read_list import RuleReads
 from sidecar.policyset.syntax_tree import (
     MEMBERS,
     SCALARS,
@@ -56,6 +57,8 @@ class ModuleReport:
     """Functions that it calls by a name of its own package, and what to say where nothing defines them."""
     mentions: Mentions = NOTHING
     """What it names, where that is looked up: not of what runs in an OPA already."""
+    reads: tuple[RuleReads, ...] = ()
+    """What its rules read of a question; the same."""
 
 
 def lint_module(tree: Any, *, team: str, file: str, served: bool = True) -> ModuleReport:

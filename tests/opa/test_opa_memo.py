@@ -10,76 +10,90 @@ import weakref
 
 import pytest
 
+from sidecar.model import JsonObject
 from sidecar.opa.memo import MAX_ANSWER_BYTES, MAX_BYTES, MAX_ENTRIES, MAX_QUESTION_BYTES, Memo
+from sidecar.opa.wire import encode_question
 from sidecar.ports import PdpAnswer, Question
 from sidecar.system.liveness import Pulse
 
 ANSWER = PdpAnswer(result={"allow": True}, revision="r")
-ASKED = Question.DECISION, b'{"input":{"a":1}}'
+ASKED: tuple[Question, JsonObject] = Question.DECISION, {"a": 1}
 
 
 def alive() -> bool:
     return True
 
 
-async def test_the_same_bytes_get_the_same_answer():
+def recall(memo: Memo, question: Question, document: JsonObject) -> PdpAnswer | None:
+    key = memo.key(question, document)
+    return memo.recall(key) if key is not None else None
+
+
+def remember(memo: Memo, question: Question, document: JsonObject, answer: PdpAnswer, *, size: int) -> None:
+    key = memo.key(question, document)
+    if key is not None:
+        memo.remember(key, answer, size=size)
+
+
+async def test_the_same_question_gets_the_same_answer():
     memo = Memo(60, alive)
-    memo.remember(*ASKED, ANSWER, size=20)
-    assert memo.recall(*ASKED) is ANSWER
+    remember(memo, *ASKED, ANSWER, size=20)
+    assert recall(memo, *ASKED) is ANSWER
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        (Question.DECISION, b'{"input":{"a":2}}'),
-        (Question.DECISION, b'{"input":{"a":1} }'),
-        (Question.VISIBILITY, b'{"input":{"a":1}}'),
+        (Question.DECISION, {"a": 2}),
+        (Question.DECISION, {"a": 1.0}),
+        (Question.DECISION, {"a": 1, "b": None}),
+        (Question.VISIBILITY, {"a": 1}),
     ],
 )
-async def test_any_other_bytes_and_any_other_question_are_asked(other):
+async def test_any_other_question_is_asked(other):
     memo = Memo(60, alive)
-    memo.remember(*ASKED, ANSWER, size=20)
-    assert memo.recall(*other) is None
+    remember(memo, *ASKED, ANSWER, size=20)
+    assert recall(memo, *other) is None
 
 
 async def test_an_answer_does_not_outlive_its_time():
     memo = Memo(1e-9, alive)
-    memo.remember(*ASKED, ANSWER, size=20)
+    remember(memo, *ASKED, ANSWER, size=20)
     await asyncio.sleep(0.001)
-    assert memo.recall(*ASKED) is None
+    assert recall(memo, *ASKED) is None
 
 
 async def test_nothing_is_remembered_when_it_is_switched_off():
     memo = Memo(0, alive)
-    memo.remember(*ASKED, ANSWER, size=20)
-    assert memo.recall(*ASKED) is None
+    remember(memo, *ASKED, ANSWER, size=20)
+    assert recall(memo, *ASKED) is None
 
 
 @pytest.mark.parametrize("question", [Question.SELF_TEST, Question.RESIDUAL])
 async def test_the_self_test_and_what_its_asker_keeps_are_never_remembered(question):
     memo = Memo(60, alive)
-    memo.remember(question, b"{}", ANSWER, size=20)
-    assert memo.recall(question, b"{}") is None
+    remember(memo, question, {}, ANSWER, size=20)
+    assert recall(memo, question, {}) is None
 
 
 async def test_a_large_answer_is_not_remembered():
     memo = Memo(60, alive)
-    memo.remember(*ASKED, ANSWER, size=MAX_ANSWER_BYTES + 1)
-    assert memo.recall(*ASKED) is None
-    memo.remember(*ASKED, ANSWER, size=MAX_ANSWER_BYTES)
-    assert memo.recall(*ASKED) is ANSWER
+    remember(memo, *ASKED, ANSWER, size=MAX_ANSWER_BYTES + 1)
+    assert recall(memo, *ASKED) is None
+    remember(memo, *ASKED, ANSWER, size=MAX_ANSWER_BYTES)
+    assert recall(memo, *ASKED) is ANSWER
 
 
 async def test_the_bytes_of_all_answers_together_are_bounded():
     memo = Memo(60, alive)
-    fit = MAX_BYTES // (MAX_ANSWER_BYTES + 8)
+    fit = MAX_BYTES // (MAX_ANSWER_BYTES + len(encode_question({"n": "00000000"})))
     for number in range(fit + 1):
-        memo.remember(Question.DECISION, f"{number:08}".encode(), ANSWER, size=MAX_ANSWER_BYTES)
-    assert memo.recall(Question.DECISION, f"{0:08}".encode()) is None
-    assert memo.recall(Question.DECISION, f"{1:08}".encode()) is ANSWER
+        remember(memo, Question.DECISION, {"n": f"{number:08}"}, ANSWER, size=MAX_ANSWER_BYTES)
+    assert recall(memo, Question.DECISION, {"n": f"{0:08}"}) is None
+    assert recall(memo, Question.DECISION, {"n": f"{1:08}"}) is ANSWER
     for _ in range(fit):
-        memo.remember(Question.DECISION, b"again", ANSWER, size=MAX_ANSWER_BYTES)
-    assert memo.recall(Question.DECISION, f"{2:08}".encode()) is ANSWER, "an answer in the place of one is counted once"
+        remember(memo, Question.DECISION, {"n": "again..."}, ANSWER, size=MAX_ANSWER_BYTES)
+    assert recall(memo, Question.DECISION, {"n": f"{2:08}"}) is ANSWER, "an answer in the place of one is counted once"
 
 
 async def test_what_is_too_old_goes_with_the_next_that_comes():
@@ -89,34 +103,34 @@ async def test_what_is_too_old_goes_with_the_next_that_comes():
     memo = Memo(0.01, alive)
     old = Watched(result=None, revision="r")
     gone = weakref.ref(old)
-    memo.remember(Question.DECISION, b"old", old, size=20)
+    remember(memo, Question.DECISION, {"old": 1}, old, size=20)
     del old
     await asyncio.sleep(0.02)
-    memo.remember(Question.DECISION, b"new", ANSWER, size=20)
+    remember(memo, Question.DECISION, {"new": 1}, ANSWER, size=20)
     gc.collect()
     assert gone() is None
 
 
 async def test_large_questions_and_old_answers_make_room():
     memo = Memo(60, alive)
-    large = b"x" * (MAX_QUESTION_BYTES + 1)
-    memo.remember(Question.DECISION, large, ANSWER, size=20)
-    assert memo.recall(Question.DECISION, large) is None
-    memo.remember(*ASKED, ANSWER, size=20)
+    large: JsonObject = {"x": "x" * MAX_QUESTION_BYTES}
+    remember(memo, Question.DECISION, large, ANSWER, size=20)
+    assert recall(memo, Question.DECISION, large) is None
+    remember(memo, *ASKED, ANSWER, size=20)
     for number in range(MAX_ENTRIES):
-        memo.remember(Question.DECISION, str(number).encode(), ANSWER, size=20)
-    assert memo.recall(*ASKED) is None
-    assert memo.recall(Question.DECISION, b"1") is ANSWER
+        remember(memo, Question.DECISION, {"n": number}, ANSWER, size=20)
+    assert recall(memo, *ASKED) is None
+    assert recall(memo, Question.DECISION, {"n": 1}) is ANSWER
 
 
 async def test_what_has_ended_is_not_quoted_and_not_when_it_is_replaced_either():
     there = [True]
     memo = Memo(60, lambda: there[0])
-    memo.remember(*ASKED, ANSWER, size=20)
+    remember(memo, *ASKED, ANSWER, size=20)
     there[0] = False
-    assert memo.recall(*ASKED) is None
+    assert recall(memo, *ASKED) is None
     there[0] = True
-    assert memo.recall(*ASKED) is None
+    assert recall(memo, *ASKED) is None
 
 
 def test_a_pulse_ends_with_the_process_before_anybody_waits_for_it():
