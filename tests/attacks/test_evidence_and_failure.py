@@ -21,6 +21,7 @@ from sidecar.enforcement import EnforcementPoint
 from tests.attacks.attacker import ORDERS, STAGING, rpc
 from tests.edge.endpoint import PING, encoded, running
 from tests.integration.deployment import wait_until
+from tests.patience import HANG_S
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="stages its fault with /proc or prlimit")
 
@@ -187,7 +188,7 @@ async def test_a_stream_ends_with_its_session(tmp_path):
         assert not stream.done()
         [ended] = endpoint.sessions.close_all(lambda each: each.id == session)
         assert ended.id == session
-        assert (await asyncio.wait_for(stream, 5)).status == 200
+        assert (await asyncio.wait_for(stream, HANG_S)).status == 200
 
 
 class Defective(EnforcementPoint):

@@ -18,6 +18,7 @@ from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import PdpAnswer, Question
 from tests import parts
 from tests.enforcement.streaming import Streaming, call, events, message, streaming
+from tests.patience import HANG_S
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
@@ -108,7 +109,7 @@ class Asked:
             return status
 
     async def answer(self) -> str:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_S):
             async for event in self.events:
                 if event.message and event.message.get("id") == self.number:
                     said: str = event.message["result"]["content"][0]["text"]
@@ -250,7 +251,7 @@ async def test_a_call_is_not_confirmed_once_its_token_has_expired(endpoint, poli
         async with Asked(run, session, "alice-2") as asked:
             await asyncio.sleep(2.1)
             assert await asked.reply(YES, user="alice") == 202
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(HANG_S):
                 while not run.outcomes():  # noqa: ASYNC110 -- evidence has no event of its own
                     await asyncio.sleep(0.01)
             assert run.outcomes() == [("cancelled", "not_confirmed")]
@@ -276,7 +277,7 @@ async def test_a_call_that_is_ended_while_its_user_thinks_is_not_carried_out(end
                     async with run.http.delete(run.url, headers=run.headers(session)) as answer:
                         assert answer.status == 204
             assert await asked.reply(YES) == (202 if how == "cancel" else 404)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(HANG_S):
                 while not run.outcomes():  # noqa: ASYNC110 -- evidence has no event of its own
                     await asyncio.sleep(0.01)
             assert run.outcomes()[0][0] == "cancelled"

@@ -15,6 +15,7 @@ from sidecar.enforcement.event_stream import (
     StreamOwner,
     event_number,
 )
+from tests.patience import HANG_S
 
 OWNER = StreamOwner(session_id="s", key=("i", "u", "a"))
 
@@ -68,7 +69,7 @@ async def test_a_newer_reader_ends_the_one_before_it():
 
 
 async def read_all(source: EventStream, left_s: Callable[[], float] = lambda: 100.0) -> list[bytes]:
-    async with asyncio.timeout(20), aclosing(source.read(None, left_s)) as events:
+    async with asyncio.timeout(HANG_S), aclosing(source.read(None, left_s)) as events:
         return [event.message async for event in events]
 
 

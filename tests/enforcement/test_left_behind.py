@@ -17,6 +17,7 @@ from sidecar.ports import PdpAnswer, Question
 from tests import parts
 from tests.enforcement.streaming import Streaming, call, message, streaming
 from tests.enforcement.test_streams import Held, told, until
+from tests.patience import HANG_S
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
@@ -50,7 +51,7 @@ async def call_and_leave(run: Streaming, held: Held, session: str, number: int) 
     head = {"Host": address.netloc, "Content-Length": str(len(body)), **run.headers(session)}
     lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
     writer.write(f"POST {address.path} HTTP/1.1\r\n{lines}\r\n".encode() + body)
-    permit = await asyncio.wait_for(held.arrived.get(), 20)
+    permit = await asyncio.wait_for(held.arrived.get(), HANG_S)
     writer.close()
     await asyncio.sleep(0.05)  # the endpoint has seen that it left
     return permit
@@ -100,7 +101,7 @@ async def test_a_list_that_comes_after_the_end_of_its_session_is_not_kept(opa, o
     async with streaming(policies, offered, Held()) as run:
         session = await run.open()
         listing = asyncio.create_task(_status(run, session))
-        await asyncio.wait_for(policies.asked.wait(), 20)
+        await asyncio.wait_for(policies.asked.wait(), HANG_S)
         async with run.http.delete(run.url, headers=run.headers(session)) as ended:
             assert ended.status == 204
         policies.go_on.set()

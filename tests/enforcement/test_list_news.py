@@ -93,7 +93,7 @@ async def test_only_the_caller_whose_list_changes_is_told(opa, offered) -> None:
             run.pep.policies_changed()
             news = run.pep._news._looking
             assert news is not None
-            await asyncio.wait_for(news, 20)
+            await asyncio.wait_for(news, HANG_S)
             assert await listed(run, hers, "alice") == before["alice"]
             assert await listed(run, his, "bob") != before["bob"]
             async with run.http.delete(run.url, headers=run.headers(hers)):

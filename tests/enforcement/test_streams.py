@@ -20,6 +20,7 @@ from sidecar.model import Permit
 from sidecar.opa.managed import ManagedOpa
 from tests import parts
 from tests.enforcement.streaming import Script, Streaming, call, events, message, streaming
+from tests.patience import HANG_S
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
@@ -70,7 +71,7 @@ def text(answer: Any) -> str:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while not condition():  # noqa: ASYNC110 -- what is waited for has no event of its own
             await asyncio.sleep(0.01)
 
@@ -538,7 +539,7 @@ async def test_shutting_down_ends_a_call_that_nobody_waits_for_and_records_it(en
     async with endpoint(held) as run:
         session = await run.open()
         await interrupted(run, held, session)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_S):
             await run.runner.cleanup()
         assert run.outcomes() == [("cancelled", "cancelled")]
 

@@ -17,6 +17,7 @@ from tests.oauth.hostile import REQUESTS
 from tests.oauth.proofs import CLIENT, LIES, proof, thumbprint
 from tests.oauth.test_hostile_ledger import BEARERS, parts_of
 from tests.observability.test_one_trace import Collector, collector  # noqa: F401 - a fixture
+from tests.patience import HANG_S
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ async def sent(deployment, target="/mcp", **headers):
     try:
         writer.write(request("POST", target, encoded(INITIALIZE), Host=host, **headers))
         await writer.drain()
-        return next(answers(await asyncio.wait_for(reader.read(), 60))).status
+        return next(answers(await asyncio.wait_for(reader.read(), HANG_S))).status
     finally:
         writer.close()
 

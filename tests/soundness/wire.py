@@ -22,6 +22,8 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.dbref import DBRef
 from typing_extensions import override
 
+from tests.patience import HANG_S
+
 Document = Mapping[str, Any]
 
 
@@ -621,7 +623,7 @@ class Recorder:
         host, port = self._server.sockets[0].getsockname()
         return f"{host}:{port}"
 
-    async def until(self, condition: Callable[[], object], seconds: float = 30) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = HANG_S) -> None:
         """Wait until something is on record; the limit only ends a test that has failed."""
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(lambda: bool(condition()))

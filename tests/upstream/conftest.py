@@ -11,6 +11,7 @@ import uvloop
 
 from sidecar.model import JsonObject, JsonValue, Permit, ToolCall, UpstreamResult
 from sidecar.upstream.process import StdioUpstream
+from tests.patience import HANG_S
 
 FAULT_SERVER = Path(__file__).with_name("fault_server.py")
 
@@ -48,7 +49,7 @@ def structured() -> Callable[[UpstreamResult], JsonObject]:
 
 @pytest.fixture(scope="session")
 def until() -> Callable[..., object]:
-    async def wait(condition: Callable[[], object], seconds: float = 20) -> None:
+    async def wait(condition: Callable[[], object], seconds: float = HANG_S) -> None:
         """Give other tasks turns until the condition holds; the limit only ends a test that has failed."""
         async with asyncio.timeout(seconds):
             while not condition():  # noqa: ASYNC110 -- what is waited for happens in other processes

@@ -13,6 +13,7 @@ import pytest
 from sidecar.errors import ConfigurationError, UpstreamUnreachable
 from sidecar.upstream.pool import StdioPool
 from sidecar.upstream.process import StdioUpstream
+from tests.patience import HANG_S
 from tests.starting import start_and_stop
 
 FAULT_SERVER = Path(__file__).with_name("fault_server.py")
@@ -96,7 +97,7 @@ async def test_the_same_list_is_returned_until_one_changes(pool, permit):
     first = await one.tools()
     assert await one.tools() is first
     await one.forward(permit("change-tools"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while not changed:  # noqa: ASYNC110 - a callback of another process's message
             await asyncio.sleep(0.01)
     assert len(await one.tools()) == 1, "two of three have what they had"

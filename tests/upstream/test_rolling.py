@@ -17,6 +17,7 @@ from sidecar.errors import ConfigurationError, UpstreamUnreachable
 from sidecar.upstream.pool import StdioPool
 from sidecar.upstream.process import StdioUpstream
 from sidecar.upstream.renewal import ChildSource, Renewal
+from tests.patience import HANG_S
 
 FAULT_SERVER = Path(__file__).with_name("fault_server.py")
 LOOK_S = 0.02
@@ -248,7 +249,7 @@ async def test_what_does_not_start_changes_nothing_and_is_told_once(rolled, perm
     assert await seen(one, permit, structured) == "one"
     one.install(FAULT_SERVER.read_text())
     one.write("mended")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         while await seen(one, permit, structured) != "mended":  # noqa: ASYNC110 - a roll in another process
             await asyncio.sleep(LOOK_S)
     assert one.upstream.pid != old
