@@ -193,8 +193,7 @@ class Memo:
     def _reads_of(self, owners: tuple[str, ...]) -> _PartsRead:
         known = self._read_by.get(owners)
         if known is None:
-            by_owner = self._reads.owners if self._reads is not None else {}
-            known = _parts_read({part for owner in owners for part in by_owner[owner]})
+            known = _parts_read(self._reads.of(owners) if self._reads is not None else ())
             self._read_by.put(owners, known)
         return known
 

@@ -16,10 +16,12 @@ from sidecar.policyset import known_platform
 from sidecar.policyset.folder import CAPABILITIES, PolicySet
 from sidecar.policyset.manifest import decode_strictly
 from sidecar.policyset.platform_names import platform_tables
-from sidecar.policyset.read_list import EVERYTHING, ReadList, RuleReads
+from sidecar.policyset.read_list import EVERYTHING, ReadList, RuleReads, widest
 from sidecar.policyset.syntax_tree import RegoPath
 
 TIME: Final[RegoPath] = ("context", "time_ns")
+MOST_PARTS: Final = 64
+"""Rules that read more parts count as reading everything: a team must not make every question costly to look up."""
 _TEAMS: Final[RegoPath] = ("mcp", "teams")
 _LIBRARY: Final[RegoPath] = ("mcp", "lib")
 _GRANTS: Final[RegoPath] = ("mcp", "grants")
@@ -37,6 +39,10 @@ class QuestionReads:
     """What each team's rules read besides, with the library's that they use."""
     answers_name_owners: bool
     """An answer that allows was made by no other team's rules than those of the owners that it names."""
+
+    def of(self, owners: Iterable[str]) -> frozenset[RegoPath]:
+        """Return what the rules of these owners read beyond the platform's."""
+        return _few({part for owner in owners for part in self.owners[owner]})
 
 
 def question_reads(policies: PolicySet, teams: Mapping[str, Iterable[RuleReads]]) -> QuestionReads | None:
@@ -88,11 +94,17 @@ def _closed(rule: RuleReads, own: RegoPath) -> RuleReads:
 
 def _beyond(platform: frozenset[RegoPath], reads: frozenset[RegoPath]) -> frozenset[RegoPath]:
     """Leave out what the platform reads anyway; the one access of a team is one of the accesses."""
-    return frozenset(
-        path
-        for path in reads
-        if path[:1] != (_ACCESS,) and not any(path[:length] in platform for length in range(len(path) + 1))
+    return _few(
+        {
+            path
+            for path in reads
+            if path[:1] != (_ACCESS,) and not any(path[:length] in platform for length in range(len(path) + 1))
+        }
     )
+
+
+def _few(parts: set[RegoPath]) -> frozenset[RegoPath]:
+    return widest(parts) if len(parts) <= MOST_PARTS else EVERYTHING
 
 
 def _is_deterministic(policies: PolicySet) -> bool:
