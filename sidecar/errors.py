@@ -318,13 +318,13 @@ class ObligationNotSupported(AccessDenied):
     """OPA allowed under an obligation that cannot be discharged on this command.
 
     Args:
-        detail: for the operator.
         access: the index of the access that the obligation is on.
         conditions: which obligations, by their keys of the decision contract.
     """
 
     label = "obligation_unsupported"
     public = "The call is allowed only under a condition that cannot be applied to it."
+    because = ""  # for the caller: the construct for which it cannot, and what to change; no value of policy's
 
     def __init__(self, detail: str = "", *, access: int | None = None, conditions: tuple[str, ...] = ()) -> None:
         super().__init__(detail)

@@ -45,7 +45,7 @@ answer an error, so that an intended obligation never vanishes.
 | part | meaning |
 |---|---|
 | `id` | required; lower-case letters, digits, `.`, `_`, `-`; shown in decisions and evidence |
-| `filter` | only rows that match this MongoDB filter |
+| `filter` | only rows that match this filter; see [row filters](../row-filters.md) |
 | `mask` | the fields that must not be seen, as dotted paths |
 | `max_documents` | at most so many documents, from 1 |
 | `max_time_ms` | at most so many milliseconds, from 1 |

@@ -10,6 +10,7 @@ package mcp.platform.verdicts
 
 import data.mcp.platform.combination
 import data.mcp.platform.delegation
+import data.mcp.platform.filters
 import data.mcp.platform.issuers
 import data.mcp.platform.names
 import data.mcp.platform.routing
@@ -148,8 +149,25 @@ malformed contains index if {
 }
 
 # METADATA
+# title: The grants whose filter cannot be used
+# description: A claim that it was made of is missing, or is more than a value; so they grant nothing.
+unusable := {grant |
+	some grant in (offered - plain)
+	grant.filter
+	not filters.usable(grant.filter)
+}
+
+# METADATA
 # title: The grants that match, of owners whose answer has the right form, by index
-granted := object.remove(offers, malformed)
+# scope: document
+granted := object.remove(offers, malformed) if count(unusable) == 0
+
+granted := {index: usable |
+	some index, grants in object.remove(offers, malformed)
+	usable := grants - unusable
+} if {
+	count(unusable) > 0
+}
 
 # METADATA
 # title: The accesses of which no grant speaks

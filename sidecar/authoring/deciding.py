@@ -138,7 +138,8 @@ def _decided(
         document["error"] = f"not of the contract: {error.detail}"
         reasons: tuple[Reason, ...] = (Reason(code=error.label, source=f"opa.{error.fault}"),)
     else:
-        reasons = _enforced(decision, asked.command.tool)
+        reasons, plan_document = _enforced(decision, asked)
+        document.update(plan_document)
     if off := (*_off(asked.command.tool, servers, decision), *_unnamed(asked.command.tool, decision, named)):
         document["tools"] = [*off]
         reasons = (Reason(code=ToolGroupOff.label, source=OWN_SOURCE),)
@@ -164,11 +165,16 @@ def _unnamed(tool: str, decision: Decision | None, named: Mapping[str, GenericTo
         yield f"generic_tools of server {decision.server} does not name {tool}"
 
 
-def _enforced(decision: Decision, tool: str) -> tuple[Reason, ...]:
-    """Return why the sidecar refuses after this decision; nothing if it forwards (a deny always has a reason)."""
-    if decision.allow:
-        try:
-            plan(decision, tool)
-        except ObligationNotSupported as error:
-            return (Reason(code=error.label, source=OWN_SOURCE),)
-    return decision.reasons
+def _enforced(decision: Decision, asked: DerivedQuestion) -> tuple[tuple[Reason, ...], JsonObject]:
+    """Return why the sidecar refuses after this decision, and how the call is changed.
+
+    There is no reason if it forwards (a deny always has one).
+    """
+    if not decision.allow:
+        return decision.reasons, {}
+    try:
+        todo = plan(decision, asked.call, asked.derivation)
+    except ObligationNotSupported as error:
+        own = Reason(code=error.label, source=OWN_SOURCE)
+        return (own,), {"unmet": error.because or error.detail}
+    return (), {} if todo.call is None else {"forwarded": todo.call.arguments}

@@ -5,7 +5,7 @@ from typing import Any, Final
 from sidecar.authoring.coverage import OBLIGATIONS
 from sidecar.errors import ObligationNotSupported
 from sidecar.model import JsonObject
-from sidecar.obligations import plan
+from sidecar.obligations import possible
 from sidecar.policy import document, read_decision
 
 _EXAMPLES: Final[JsonObject] = {"filter": {"a": 1}, "mask": ["a"], "max_documents": 1, "max_time_ms": 1}
@@ -31,8 +31,9 @@ def refused(row: dict[str, Any]) -> str | None:
             "revision": "r",
         }
         try:
-            # A tool on which a choice of names can be made: what it refuses, every tool does.
-            plan(read_decision(answer, accesses=1, servers=["s"]), "list-databases")
+            # A tool on which the obligation can be met if there is one: what it refuses, every tool does.
+            tool = "list-databases" if "names" in one else "find"
+            possible(read_decision(answer, accesses=1, servers=["s"]), tool)
         except ObligationNotSupported as error:
             return error.label
     return None

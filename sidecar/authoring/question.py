@@ -7,8 +7,9 @@ from sidecar.commands import NO_GENERIC_TOOLS, GenericTools, derive
 from sidecar.errors import CallRefused, MessageError, TokenRejected, UnknownTool
 from sidecar.identity import ClaimMap, IdentityRules, identify
 from sidecar.mcp import jsonrpc, tools
-from sidecar.model import AccessRequest, Command, Identity, JsonObject, JsonValue, RequestContext
+from sidecar.model import AccessRequest, Command, Identity, JsonObject, JsonValue, RequestContext, ToolCall
 from sidecar.policy import decision_document
+from sidecar.sites import Derivation
 
 DEFAULT_ISSUER: Final = "https://issuer.example"
 _EXPIRY: Final = 253_402_300_799
@@ -42,10 +43,16 @@ class DerivedQuestion:
     """One question, read and derived."""
 
     identity: Identity
-    command: Command
+    derivation: Derivation
+    call: ToolCall
     question: JsonObject
     arguments: JsonValue = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> Command:
+        """What the call would do."""
+        return self.derivation.command
 
 
 def read_object(text: bytes) -> JsonObject:
@@ -107,21 +114,22 @@ def read_question(
     if not isinstance(params, dict):
         raise QuestionRefused("invalid_request", "call is not an object.", prefix)
     identity, notes = read_identity(document["claims"], rules)
-    command = _derive(params, prefix, generic)
-    request = AccessRequest(identity=identity, method="tools/call", command=command, context=context)
+    call, derivation = _derive(params, prefix, generic)
+    request = AccessRequest(identity=identity, method="tools/call", command=derivation.command, context=context)
     return DerivedQuestion(
         identity=identity,
-        command=command,
+        derivation=derivation,
+        call=call,
         question=decision_document(request),
         arguments=params.get("arguments"),
         notes=notes,
     )
 
 
-def _derive(params: JsonObject, prefix: str, generic: GenericTools) -> Command:
+def _derive(params: JsonObject, prefix: str, generic: GenericTools) -> tuple[ToolCall, Derivation]:
     try:
         call = tools.parse_call(params)
-        return derive(call, generic).command
+        return call, derive(call, generic)
     except CallRefused as error:
         raise QuestionRefused(error.reason, error.message, prefix + error.path) from None
     except UnknownTool as error:

@@ -15,7 +15,7 @@ from sidecar.audit import canonical, record
 from sidecar.enforcement import OWN_SOURCE
 from sidecar.errors import ObligationNotSupported, ToolGroupOff
 from sidecar.model import Decision, JsonObject, JsonValue, Reason
-from sidecar.obligations import plan
+from sidecar.obligations import possible
 from sidecar.printing import escaped
 
 MAX_ACCESSES: Final = 256
@@ -51,7 +51,7 @@ class DecisionOutcome:
         allow, reasons = decision.allow, frozenset(replace(reason, bound=None) for reason in decision.reasons)
         if allow:
             try:
-                plan(decision, tool)
+                possible(decision, tool)
             except ObligationNotSupported as error:
                 allow, reasons = False, frozenset({_unsupported(error.label)})
         return cls(

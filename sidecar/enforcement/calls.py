@@ -13,7 +13,7 @@ from typing import Final
 from sidecar.commands import databases, derive, generic
 from sidecar.enforcement import refusals, stateless
 from sidecar.enforcement.confirmation import confirmations
-from sidecar.enforcement.discharge import discharged, planned
+from sidecar.enforcement.discharge import discharged, planned, unchanged
 from sidecar.enforcement.evidence import Evidence, settled, stage_of, without_tool
 from sidecar.enforcement.exports import Exports
 from sidecar.enforcement.limits import CallsUnderWay, CountersInMemory, Limits
@@ -56,7 +56,7 @@ from sidecar.model import (
     UpstreamResult,
     VisibleTools,
 )
-from sidecar.obligations import Plan, plan
+from sidecar.obligations import Plan
 from sidecar.policy import document
 from sidecar.ports import PdpAnswer, Question
 from sidecar.usage import LimitReached
@@ -143,7 +143,7 @@ class ToolCalls:
                 with self._ports.tracer.step("derive"):
                     turn.named = turn.command = use.derived()
                 decision = await self._ask(turn.named, turn)
-                todo = plan(decision, "")
+                todo = unchanged(decision, use.rows)
                 await use.require(decision.server)
                 await self._limits.admit(decision.limits, turn.identity, call.name, turn.time_ns)
                 permit = await self._commit(call, decision, todo, turn)
@@ -217,7 +217,7 @@ class ToolCalls:
         await self._limits.charge(decision.limits, turn.identity, call.name, result)
         if AccessKind.EXPORT in (access.kind for access in command.accesses) and not result.failed:
             now = self._ports.clock.monotonic()
-            self.exports.note(turn.known_conversation, result.result, command, decision.server, now)
+            self.exports.note(turn.known_conversation, result.result, command, decision.server, now, todo.rows)
         return result
 
     async def _permissible(self, call: ToolCall, command: Command, turn: Turn) -> tuple[Decision, Plan]:

@@ -1,11 +1,13 @@
 """Obligations on the way of a call: what is sent for an allow to stand, and what of the answer goes back."""
 
+from dataclasses import replace
+
 from sidecar.commands import GenericTools, derive
 from sidecar.enforcement.names import ReachableNames, cut_down
 from sidecar.enforcement.turn import Turn
 from sidecar.errors import CallRefused, ObligationNotSupported
-from sidecar.model import Access, Decision, Namespace, RequestContext, Target, ToolCall, UpstreamResult
-from sidecar.obligations import Plan, plan
+from sidecar.model import Access, Decision, Namespace, RequestContext, Target, ToolCall, Trait, UpstreamResult
+from sidecar.obligations import Plan, plan, possible, rows_of, withheld, without_rows
 from sidecar.sites import Derivation
 
 
@@ -15,12 +17,28 @@ def planned(decision: Decision, call: ToolCall, turn: Turn, generic: GenericTool
     Raises:
         ObligationNotSupported: an obligation cannot be discharged on this call.
     """
-    todo = plan(decision, call.name)
+    derived, command = turn.derived, turn.command
+    if derived is None or command is None:
+        raise ObligationNotSupported("a call that was not derived")
+    todo = plan(decision, call, derived.through(command))
     if todo.call is not None:
-        if turn.derived is None:
-            raise ObligationNotSupported("a call that was not derived")
-        hold_to(turn.derived, todo.call, generic)
+        hold_to(derived, todo.call, generic)
     return todo
+
+
+def unchanged(decision: Decision, rows: tuple[str, ...]) -> Plan:
+    """Return the plan for what is no tool call.
+
+    Args:
+        decision: an allow of the use.
+        rows: the filters that what is used was made under: an export holds the rows of them. As long as the caller is
+            held to the same ones, nothing is left to be done.
+
+    Raises:
+        ObligationNotSupported: something else is to be done.
+    """
+    possible(without_rows(decision) if rows == rows_of(decision) else decision, "")
+    return Plan()
 
 
 def hold_to(decided: Derivation, rewritten: ToolCall, generic: GenericTools) -> None:
@@ -34,7 +52,8 @@ def hold_to(decided: Derivation, rewritten: ToolCall, generic: GenericTools) -> 
     except CallRefused as error:
         raise ObligationNotSupported(f"the rewritten call cannot be derived: {error.reason}") from error
     before = decided.command
-    if {*map(_touched, found.accesses)} != {*map(_touched, before.accesses)} or found.traits - before.traits:
+    more = found.traits - before.traits - {Trait.AMPLIFYING}  # a filter makes a pipeline of every $lookup
+    if {*map(_touched, found.accesses)} != {*map(_touched, before.accesses)} or more:
         raise ObligationNotSupported("the rewritten call would touch something else")
 
 
@@ -46,4 +65,6 @@ async def discharged(
     answer: UpstreamResult, todo: Plan, turn: Turn, names: ReachableNames, context: RequestContext
 ) -> UpstreamResult:
     """Return what of an answer goes back; raises as ``cut_down`` does."""
-    return await cut_down(answer, turn, names, context) if todo.names else answer
+    if todo.names:
+        return await cut_down(answer, turn, names, context)
+    return replace(answer, result=withheld()) if todo.withholds and answer.failed else answer

@@ -48,6 +48,8 @@ class Export:
     """What the call that made it touched, by its own words and through views."""
     server: str
     """The instance that has the file."""
+    rows: tuple[str, ...] = ()
+    """The filters that it was made under (``Plan.rows``)."""
     session_id: str
     until: float
     """Monotonic seconds."""
@@ -86,7 +88,15 @@ class Exports:
     def __init__(self) -> None:
         self._made: BoundedMemory[tuple[str, str, str], OrderedDict[str, Export]] = BoundedMemory(MAX_CALLERS)
 
-    def note(self, conversation: Conversation, result: bytes, command: Command, server: str, now: float) -> None:
+    def note(
+        self,
+        conversation: Conversation,
+        result: bytes,
+        command: Command,
+        server: str,
+        now: float,
+        rows: tuple[str, ...] = (),
+    ) -> None:
         """Remember the exports that the result of a call of ``export`` links to; a result of another form has none."""
         try:
             links = _decode(result).content
@@ -103,6 +113,7 @@ class Exports:
                     name=link.name[:MAX_NAME],
                     command=command,
                     server=server,
+                    rows=rows,
                     session_id=conversation.session_id,
                     until=now + KEPT_S,
                 )

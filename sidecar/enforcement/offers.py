@@ -132,7 +132,8 @@ class Offers:
             turn.reviewed = await self._calls.require_pinned(server, export.command.tool)
 
         call = ToolCall(name=export.command.tool, arguments={"uri": export.uri})
-        reply, result = await self._calls.carry_out(message, turn, call, Use(lambda: export.command, still_there))
+        use = Use(lambda: export.command, still_there, export.rows)
+        reply, result = await self._calls.carry_out(message, turn, call, use)
         if result is not None and result.failed and _GENERATING not in result.result:
             self._calls.exports.forget(turn.known_conversation, export)
             return Refused.of(ResourceNotFound(export.uri), message.id, era=turn.known_conversation.era)

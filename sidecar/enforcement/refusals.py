@@ -162,7 +162,7 @@ def _decided(
     owner = owner_to_ask(replace(decision, reasons=reasons, accesses=decision.accesses[: len(named)]))
     match error:
         case ObligationNotSupported():
-            text = denials.explain(reasons, named, owners[: len(named)], error.conditions)
+            text = denials.explain(reasons, named, owners[: len(named)], error.conditions, because=error.because)
             return _Said(text, (own,), owner)
         case InsufficientScope():
             closed = [replace(one, code=error.label) for one in reasons if one.code == _SCOPE_MISSING]

@@ -219,6 +219,8 @@ class Use:
     """Returns what the use would touch."""
     require: Callable[[str], Awaitable[None]]
     """Returns where the named server has the thing that was reviewed, and raises where not."""
+    rows: tuple[str, ...] = ()
+    """The filters that the thing was made under, as ``Plan.rows`` has them."""
 
 
 @dataclass(slots=True, kw_only=True)

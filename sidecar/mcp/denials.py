@@ -100,7 +100,7 @@ _PHRASES: Final[Mapping[str, _Phrase]] = MappingProxyType(
         "no_route": _Phrase("no server is open to you for this call", _PLATFORM),
         "approval_required": _Phrase("{what} {need} an approval first", "ask {team} for one"),
         "obligation_unsupported": _Phrase(
-            "{what} {are} allowed by {team} only {conditions}, which cannot be applied to this call",
+            "{what} {are} allowed by {team} only {conditions}, which cannot be applied to this call{because}",
             _ASK,
         ),
     }
@@ -210,6 +210,7 @@ def explain(
     conditions: Sequence[str] = (),
     *,
     scopes: Sequence[str] = (),
+    because: str = "",
 ) -> str:
     """Return one sentence that a model can act on: what was refused, and who can change that.
 
@@ -223,6 +224,7 @@ def explain(
             ``Decision.owners``.
         conditions: the obligations that could not be met, where that is the reason (keys of the decision contract).
         scopes: those that the token lacks, where nothing else is missing; names of the platform's.
+        because: the construct for which they could not be met, and what to change.
     """
     code = decisive(reasons)
     indices = dict.fromkeys(reason.access for reason in reasons if reason.code == code)
@@ -239,6 +241,7 @@ def explain(
         "are": "are" if len(doing) > 1 else "is",
         "need": "need" if len(doing) > 1 else "needs",
         "conditions": " and ".join(said) or _SOME_CONDITION,
+        "because": f": {because}" if because else "",
         "scopes": f"the scope{'s' if len(scopes) > 1 else ''} {' and '.join(scopes)}",
         "team": _team(failed, owners, len(accesses)),
         "remedy": _remedy([accesses[index] for index in failed]),

@@ -1,14 +1,38 @@
-"""Which obligations of an allow can be discharged on this command; decided before anything is forwarded.
+"""Which obligations of an allow can be discharged on this call, and how; decided before anything is forwarded.
 
 An enforcement point that cannot perform an obligation must not honour the permit (XACML 3.0 section 7.18). What can be
-discharged is in the table of ``sidecar.obligations.results``; every other obligation refuses.
+discharged is in the tables here, an obligation at a form of place; whatever is not there refuses.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
 
 from sidecar.errors import ObligationNotSupported
-from sidecar.model import AccessVerdict, Decision, ToolCall
+from sidecar.model import AccessVerdict, Decision, JsonObject, JsonValue, ToolCall, Trait
+from sidecar.obligations import rewrite, writes
 from sidecar.obligations.results import FORMS
+from sidecar.obligations.row_filter import FilterNotUsable, RowFilter, read_filter
+from sidecar.sites import Derivation, SiteForm, SitePath
+
+MAX_ADDED: Final = 8192
+"""Conditions and values that all filters together add to a call, so that a small call does not become a large one."""
+
+_FILTERED_TOOLS: Final = frozenset(
+    {
+        "aggregate",
+        "aggregate-db",
+        "count",
+        "delete-many",
+        "explain",
+        "export",
+        "find",
+        "insert-many",
+        "update-many",
+    }
+)
+"""Tools with a place for a filter; whether a call of one can be held to it, its arguments say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,45 +43,174 @@ class Plan:
     """The list of names in the result is cut down to those that a grant of the caller reaches."""
     call: ToolCall | None = None
     """What is sent instead of the call; None where it is sent as it is."""
+    withholds: bool = False
+    """What the server says of a failure does not go back: it can quote what the caller may not see."""
+
+    rows: tuple[str, ...] = ()
+    """The filters that it is held to, one text for each access; nothing where there are none."""
 
     @property
     def cuts(self) -> bool:
         """Whether something of the result is kept from the caller."""
-        return self.names
+        return self.names or self.withholds
 
 
-def plan(decision: Decision, tool: str) -> Plan:
-    """Return what is to be done for the allow to stand.
+def possible(decision: Decision, tool: str) -> None:
+    """Return if some call of the tool could be allowed so; where its arguments are known, ``plan`` says more.
 
     Raises:
-        ObligationNotSupported: a filter, a mask, a ceiling or an approval is asked for, or names of something else than
-            a list of names.
+        ObligationNotSupported: no call could.
     """
-    unmet = {index: _unmet(verdict, tool) for index, verdict in enumerate(decision.accesses)}
-    for index in _waiting(decision):
-        unmet.setdefault(index, []).append("approval")
-    for index, conditions in unmet.items():
-        if conditions:
+    for index, verdict in enumerate(decision.accesses):
+        if conditions := _unmet(verdict, tool, index in _waiting(decision)):
             detail = f"{', '.join(conditions)} of access {index}"
             raise ObligationNotSupported(detail, access=index, conditions=tuple(conditions))
     if decision.approval is not None:
         raise ObligationNotSupported("approval", conditions=("approval",))
-    return Plan(names=any(verdict.reachable_names for verdict in decision.accesses))
 
 
-def _unmet(verdict: AccessVerdict, tool: str) -> list[str]:
-    """Return the obligations on one access that cannot be discharged, by their keys of the decision contract."""
-    met = replace(verdict, reachable_names=False) if tool in FORMS else verdict
-    if not met.obliges:
-        return []
-    parts = {
-        "filter": met.filter is not None,
-        "mask": bool(met.mask),
-        "max_documents": met.max_documents is not None,
-        "max_time_ms": met.max_time_ms is not None,
-        "names": met.reachable_names,
+def plan(decision: Decision, call: ToolCall, derivation: Derivation) -> Plan:
+    """Return what is to be done for the allow to stand.
+
+    Args:
+        decision: an allow.
+        call: what it is about.
+        derivation: all that the call touches, also through views, and where.
+
+    Raises:
+        ObligationNotSupported: something is asked for that cannot be done on this call; it says of which access.
+    """
+    possible(decision, call.name)
+    filters = {
+        index: _usable(index, verdict.filter)
+        for index, verdict in enumerate(decision.accesses)
+        if verdict.filter is not None
     }
-    return [part for part, asked in parts.items() if asked] or ["condition"]
+    arguments = _filtered(filters, call.arguments, derivation) if filters else call.arguments
+    return Plan(
+        names=any(verdict.reachable_names for verdict in decision.accesses),
+        call=replace(call, arguments=arguments) if arguments is not call.arguments else None,
+        withholds=bool(filters),
+        rows=rows_of(decision),
+    )
+
+
+def rows_of(decision: Decision) -> tuple[str, ...]:
+    """Return the filters of a decision in a form that can be compared; in Python ``1 == True``."""
+    filters = [verdict.filter for verdict in decision.accesses]
+    return tuple(map(repr, filters)) if any(filters) else ()
+
+
+def without_rows(decision: Decision) -> Decision:
+    """Return a decision whose filters were discharged before."""
+    return replace(decision, accesses=tuple(replace(verdict, filter=None) for verdict in decision.accesses))
+
+
+def _filtered(filters: Mapping[int, RowFilter], arguments: JsonObject, derivation: Derivation) -> JsonObject:
+    """Return the arguments with the filters at all of their places.
+
+    What is deeper is changed first: a stage put before others moves their positions. Where one place has several
+    accesses with filters (an export reads and exports), all of them hold.
+    """
+    places: dict[tuple[SitePath, SiteForm], dict[str, tuple[int, RowFilter]]] = {}
+    for site in derivation.sites:
+        if site.access in filters:
+            rows = filters[site.access]
+            places.setdefault((site.path, site.form), {})[repr(rows.query)] = site.access, rows
+    if filters.keys() - {site.access for site in derivation.sites}:
+        raise ObligationNotSupported("an access without a place", conditions=("filter",))
+    traits = derivation.command.traits
+    added = sum(rows.size for found in places.values() for _, rows in found.values())
+    if added > MAX_ADDED:
+        raise rewrite.refused("this call", "names filtered collections at too many places; make it several calls")
+    original = arguments
+    for (path, form), found in sorted(places.items(), key=lambda item: -len(item[0][0])):
+        for index, rows in found.values():
+            try:
+                if Trait.EXECUTES_PLAN in traits:
+                    raise rewrite.refused(
+                        "this verbosity", 'tells how many documents are looked at; use "queryPlanner"'
+                    )
+                change = partial(_FILTERS[form], rows, original, path)
+                arguments = _edited(arguments, path, change)
+            except ObligationNotSupported as error:
+                error.access = index
+                raise
+    return arguments
+
+
+_Discharge = Callable[[RowFilter, JsonObject, SitePath, JsonValue], JsonValue]
+"""Takes the filter, the arguments as they came, the place, and the value that is there by now; returns the new one."""
+
+
+def _edited(arguments: JsonObject, path: SitePath, change: Callable[[JsonValue], JsonValue]) -> JsonObject:
+    found = rewrite.edited(arguments, path, change)
+    if not isinstance(found, dict):
+        raise ObligationNotSupported("a place that is the whole call")
+    return found
+
+
+def _by(change: Callable[[JsonObject, JsonValue], JsonValue]) -> _Discharge:
+    """Return how a place is changed by its own value alone."""
+    return lambda rows, _arguments, _path, value: change(rows.query, value)
+
+
+def _written(rows: RowFilter, arguments: JsonObject, _path: SitePath, value: JsonValue) -> JsonValue:
+    return writes.update_filter(rows, value, arguments)
+
+
+def _inserted(rows: RowFilter, _arguments: JsonObject, _path: SitePath, value: JsonValue) -> JsonValue:
+    writes.require_rows(rows, value)
+    return value
+
+
+def _upserted(rows: RowFilter, arguments: JsonObject, _path: SitePath, value: JsonValue) -> JsonValue:
+    writes.require_upsert(rows, arguments)
+    return value
+
+
+def _behind_a_view(_rows: RowFilter, _arguments: JsonObject, _path: SitePath, _value: JsonValue) -> JsonValue:
+    raise rewrite.refused("this view", "reads a collection of which only some rows are yours; read that collection")
+
+
+def _nowhere(_rows: RowFilter, _arguments: JsonObject, path: SitePath, _value: JsonValue) -> JsonValue:
+    stage = next((step for step in reversed(path) if isinstance(step, str) and step.startswith("$")), "this use")
+    raise rewrite.refused(stage, "has no place for a filter; find, count, aggregate and export have one")
+
+
+_FILTERS: Final[Mapping[SiteForm, _Discharge]] = {
+    SiteForm.FILTER: _by(rewrite.query_filter),
+    SiteForm.UPDATE_FILTER: _written,
+    SiteForm.PIPELINE_HEAD: _by(rewrite.pipeline_head),
+    SiteForm.LOOKUP: _by(rewrite.lookup),
+    SiteForm.UNION: _by(rewrite.union),
+    SiteForm.GRAPH_RESTRICT: _by(rewrite.graph_restrict),
+    SiteForm.DOCUMENTS: _inserted,
+    SiteForm.UPSERT: _upserted,
+    SiteForm.VIEW: _behind_a_view,
+    SiteForm.NONE: _nowhere,
+}
+"""What a row filter means at each form of place."""
+
+
+def _usable(index: int, query: JsonObject | None) -> RowFilter:
+    try:
+        return read_filter(query or {})
+    except FilterNotUsable as error:
+        raise ObligationNotSupported(str(error), access=index, conditions=("filter",)) from error
+
+
+def _unmet(verdict: AccessVerdict, tool: str, waits: bool) -> list[str]:  # noqa: FBT001 - one more row of the table
+    """Return the obligations on one access that cannot be discharged, by their keys of the decision contract."""
+    parts = {
+        "filter": verdict.filter is not None and tool not in _FILTERED_TOOLS,
+        "mask": bool(verdict.mask),
+        "max_documents": verdict.max_documents is not None,
+        "max_time_ms": verdict.max_time_ms is not None,
+        "names": verdict.reachable_names and tool not in FORMS,
+        "approval": waits,
+    }
+    return [part for part, unmet in parts.items() if unmet]
 
 
 def _waiting(decision: Decision) -> list[int]:

@@ -25,6 +25,12 @@ MAX_NAMES: Final = 4096
 _FAILED: Final = "The server could not list the names."
 """Shown instead of the server's own words about a failure, which can quote names."""
 
+_WITHHELD: Final = (
+    "The server could not carry out the call. What it says is withheld, because it can quote documents that you may "
+    "not see. Check names, types and operators; if documents are written, check that no unique key is taken."
+)
+"""Shown instead of the server's own words about a failure where the caller may see only some rows."""
+
 _RESULT_KEYS: Final = frozenset({"content", "structuredContent", "isError", "_meta"})
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -120,6 +126,14 @@ class NameList:
 def failed_list() -> bytes:
     """Return the JSON text of the answer where the server could not make the list."""
     return jsonrpc.encode({"content": [{"type": "text", "text": _FAILED}], "isError": True})
+
+
+def withheld() -> bytes:
+    """Return the JSON text of the answer where the server failed at a call that is held to some rows.
+
+    The text is always the same: which failure it was can depend on what is hidden, and so can every word of it.
+    """
+    return jsonrpc.encode({"content": [{"type": "text", "text": _WITHHELD}], "isError": True})
 
 
 def read_names(result: bytes, tool: str, database: str) -> NameList:

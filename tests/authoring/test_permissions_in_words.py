@@ -490,7 +490,8 @@ def test_of_two_rows_that_say_the_same_one_stays() -> None:
     ("parts", "label"),
     [
         ({}, None),
-        ({"filter": "<command.x>"}, "obligation_unsupported"),
+        ({"filter": "<command.x>"}, None),
+        ({"filter": "<command.x>", "mask": ["x"]}, "obligation_unsupported"),
         ({"mask": ["x"]}, "obligation_unsupported"),
         ({"max_documents": 3}, "obligation_unsupported"),
         ({"approval": "x"}, "obligation_unsupported"),

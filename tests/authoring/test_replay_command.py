@@ -21,7 +21,19 @@ from sidecar.model import Decision, JsonObject
 from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import PdpAnswer, Question
 from tests import parts
-from tests.authoring.traffic import ANALYST, HR, POLICIES, REGIONAL, SERVERS, STRANGER, Book, decided, path, text
+from tests.authoring.traffic import (
+    ANALYST,
+    HR,
+    POLICIES,
+    REGIONAL,
+    SERVERS,
+    STRANGER,
+    SUPPORT,
+    Book,
+    decided,
+    path,
+    text,
+)
 from tests.patience import HANG_S
 from tests.terminal import ACTS, on_a_terminal
 
@@ -48,7 +60,7 @@ def answer(done: subprocess.CompletedProcess[bytes]) -> Any:
 
 @pytest.fixture(scope="module")
 def decisions() -> dict[str, Decision]:
-    return asyncio.run(decided(CALLS))
+    return asyncio.run(decided((*CALLS, SUPPORT)))
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +249,7 @@ def test_what_failed_after_an_allow_is_still_an_allow(decisions: dict[str, Decis
     book = Book()
     for error in ("upstream_unreachable", "audit_unavailable", "cancelled", "unknown_tool"):
         book.call(ANALYST, decisions[text(ANALYST)], error=error)
-    book.call(REGIONAL, decisions[text(REGIONAL)])
+    book.call(SUPPORT, decisions[text(SUPPORT)])
     assert b"obligation_unsupported" in book.lines[-1]
     # What settings deny of an allow is nothing that a policy could differ about.
     book.call(ANALYST, without_tool(decisions[text(ANALYST)]), error="tool_group_off")

@@ -20,7 +20,7 @@ from sidecar.model import (
     RequestContext,
     ToolCall,
 )
-from sidecar.obligations.plan import plan
+from sidecar.obligations import possible
 from sidecar.opa.managed import ManagedOpa
 from sidecar.policy.document import decision_document
 from sidecar.policy.verdict import read_decision
@@ -75,6 +75,8 @@ ANALYST = Call(subject="alice", groups=("analysts",))
 STRANGER = Call(subject="mallory", groups=("nobodies",))
 HR = Call(subject="hanna", groups=("hr-admins",), database="hr", collection="salaries")
 REGIONAL = Call(subject="rita", groups=("regional-analysts",))
+SUPPORT = Call(subject="sue", groups=("support",), database="support", collection="tickets")
+"""Is allowed under a mask, which cannot be applied."""
 
 
 async def decided(calls: Iterable[Call], policies: Path = POLICIES) -> dict[str, Decision]:
@@ -148,7 +150,7 @@ def facts_of(call: Call, number: int, *, question: bool) -> record.Facts:
 
 def refused_by_plan(decision: Decision) -> bool:
     try:
-        plan(decision, "find")
+        possible(decision, "find")
     except Exception:  # noqa: BLE001 - whatever it is, the call was not forwarded
         return True
     return False

@@ -400,7 +400,7 @@ MATRIX: dict[str, tuple[dict[str, Any], str, int, list[tuple[str, str, str | Non
             0,
             [("refusal", "refused", "obligation_unsupported")],
         )
-        for name, value in (("filter", {"a": 1}), ("mask", ["ssn"]), ("max_documents", 5), ("max_time_ms", 5))
+        for name, value in (("filter", {"a": None}), ("mask", ["ssn"]), ("max_documents", 5), ("max_time_ms", 5))
     },
     "an approval is asked for": (
         {"decide": says({**ALLOW, "approval": APPROVAL})},

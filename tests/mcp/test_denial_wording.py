@@ -246,6 +246,14 @@ CONDITIONS = [
 
 
 @pytest.mark.parametrize(("conditions", "words"), CONDITIONS)
+def test_the_construct_that_cannot_be_held_to_a_condition_is_named(conditions, words):
+    known = why("obligation_unsupported", 0), [PLAIN], ["analytics"], conditions
+    told = explain(*known, because="$x does y; leave it out")
+    assert words in told
+    assert told == explain(*known).replace("to this call;", "to this call: $x does y; leave it out;")
+
+
+@pytest.mark.parametrize(("conditions", "words"), CONDITIONS)
 def test_a_condition_that_cannot_be_met_is_named_with_its_team(conditions, words):
     sentence = explain(why("obligation_unsupported", 0), [PLAIN], ["analytics"], conditions)
     assert sentence == (

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.commands import derive
 from sidecar.errors import ObligationNotSupported, UpstreamProtocolViolation
-from sidecar.model import AccessVerdict, Decision
-from sidecar.obligations import plan, read_names
+from sidecar.model import AccessVerdict, Decision, JsonValue, ToolCall
+from sidecar.obligations import plan, possible, read_names
 
 TAG = f"untrusted-user-data-{UUID(int=7)}"
 OTHER = f"untrusted-user-data-{UUID(int=8)}"
@@ -196,11 +197,19 @@ def decided(**verdict: Any) -> Decision:
 
 
 def test_names_can_be_chosen_where_names_are_listed_and_nowhere_else():
-    assert plan(decided(reachable_names=True), "list-databases").names
-    assert plan(decided(reachable_names=True), "list-collections").names
-    assert not plan(decided(), "list-databases").names
+    for tool in ("list-databases", "list-collections"):
+        derivation = derive(ToolCall(name=tool, arguments=NAMED[tool]))
+        for reachable in (True, False):
+            todo = plan(decided(reachable_names=reachable), ToolCall(name=tool, arguments=NAMED[tool]), derivation)
+            assert todo.names is todo.cuts is reachable
     for tool in ("db-stats", "list-connections", "find", "collection-indexes"):
         with pytest.raises(ObligationNotSupported):
-            plan(decided(reachable_names=True), tool)
+            possible(decided(reachable_names=True), tool)
     with pytest.raises(ObligationNotSupported):
-        plan(decided(reachable_names=True, max_documents=5), "list-databases")
+        possible(decided(reachable_names=True, max_documents=5), "list-databases")
+
+
+NAMED: dict[str, dict[str, JsonValue]] = {
+    "list-databases": {"connectionId": "preconfigured"},
+    "list-collections": {"connectionId": "preconfigured", "database": "sales"},
+}

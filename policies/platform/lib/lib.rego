@@ -9,6 +9,7 @@
 package mcp.lib
 
 import data.mcp.platform.calendar
+import data.mcp.platform.filters
 import data.mcp.platform.names
 
 # METADATA
@@ -132,6 +133,31 @@ issued_by(issuer) if input.subject.issuer == issuer
 in_group_of(issuer, group) if {
 	input.subject.issuer == issuer
 	group in input.subject.groups
+}
+
+# METADATA
+# title: The value of this claim, where it is one plain value
+# description: >-
+#   For row filters: `{"region": lib.claim("region")}`. A claim that is missing, null, empty, a list or an object is undefined,
+#   and then the grant is too.
+claim(name) := value if {
+	value := input.subject.claims[name]
+	filters.plain(value)
+}
+
+# METADATA
+# title: The condition of a row filter that a field is one of the values of this claim
+# description: >-
+#   `{"region": lib.one_of_claim("regions")}`. The claim is one plain value, or a list of them that is not empty; else it is
+#   undefined.
+# scope: document
+one_of_claim(name) := {"$in": [claim(name)]}
+
+one_of_claim(name) := {"$in": values} if {
+	values := input.subject.claims[name]
+	is_array(values)
+	count(values) > 0
+	count([value | some value in values; not filters.plain(value)]) == 0
 }
 
 # METADATA

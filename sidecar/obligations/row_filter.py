@@ -1,0 +1,205 @@
+"""Row filters of policy: a closed part of the query language, so that no database is needed to tell what one admits.
+
+Equality, ``$in`` and ranges over scalars, joined by ``$and`` and ``$or``. A filter is made of values of claims and
+comes over the wire from OPA; so it is read strictly, and anything else in it refuses the call: an operator that is not
+known, a null (which in MongoDB also matches documents without the field), an empty text or list.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isfinite
+from typing import Final, TypeAlias
+
+from sidecar.model import JsonObject, JsonValue
+
+MAX_CONDITIONS: Final = 256
+"""Conditions of one filter. It is added once for each place, so without a bound a call grows by the product."""
+
+MAX_VALUES: Final = 1024
+"""Values of all conditions of one filter."""
+
+_MAX_DEPTH: Final = 8
+_MAX_FIELD: Final = 256
+_MOST_EXACT: Final = 2**53 - 1
+"""Above it numbers are not exact on their way through the MongoDB MCP server, which is JavaScript."""
+
+_PART: Final = re.compile(r"(?!\$)(?!\d+\Z)(?!__proto__\Z)[^.\0]+")
+"""One part of a field's path. A number would be a position in an array, and a key ``__proto__`` is lost on its way."""
+
+_RANGES: Final = frozenset({"$gt", "$gte", "$lt", "$lte"})
+
+Scalar: TypeAlias = bool | int | float | str
+
+
+class FilterNotUsable(ValueError):
+    """A filter of policy that is not of the closed part of the query language. The message never repeats a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One field held to values."""
+
+    field: str
+    operator: str
+    """``$in`` (also of an equality), or a range."""
+    values: tuple[Scalar, ...]
+
+    def holds(self, value: JsonValue) -> bool:
+        """Whether it holds of a plain scalar, as MongoDB compares: never across types."""
+        if not _is_scalar(value):
+            return False
+        if self.operator == "$in":
+            return any(_alike(value, one) and value == one for one in self.values)
+        return _within(value, self.operator, self.values[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """Several conditions, of which all must hold, or any."""
+
+    every: bool
+    parts: tuple["Clause | Comparison", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RowFilter:
+    """A filter that was understood completely."""
+
+    query: JsonObject
+    """As MongoDB takes it."""
+    root: Clause
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The paths that it looks at."""
+        return frozenset(comparison.field for comparison in _comparisons(self.root))
+
+    @property
+    def size(self) -> int:
+        """Its conditions and values, which it adds to each place."""
+        return sum(1 + len(comparison.values) for comparison in _comparisons(self.root))
+
+    def admits(self, document: JsonObject) -> bool:
+        """Whether a document that is to be stored is certainly one of its rows.
+
+        Every field that it looks at has to be there, as a plain scalar below plain objects: an array could match by one
+        element and hide others, and what Extended JSON spells may be stored as something else than it looks like.
+        """
+        values = {field: _at(document, field) for field in self.fields}
+        return all(_is_scalar(value) for value in values.values()) and _holds(self.root, values)
+
+    def holds_of(self, values: dict[str, JsonValue]) -> bool:
+        """Whether it is certain of any document that has these values at these paths."""
+        return _holds(self.root, values)
+
+
+def read_filter(query: JsonObject) -> RowFilter:
+    """Understand a filter of policy.
+
+    Raises:
+        FilterNotUsable: it is not of the closed part of the query language, or too large.
+    """
+    root = _clause(query, 0)
+    found = [*_comparisons(root)]
+    if len(found) > MAX_CONDITIONS or sum(len(one.values) for one in found) > MAX_VALUES:
+        raise FilterNotUsable("a filter with too many conditions or values")
+    return RowFilter(query, root)
+
+
+def _clause(query: JsonValue, depth: int) -> Clause:
+    if not isinstance(query, dict) or not query:
+        raise FilterNotUsable("a filter, or a part of one, that is no object or empty")
+    if depth > _MAX_DEPTH:
+        raise FilterNotUsable("a filter that is nested too deep")
+    parts: list[Clause | Comparison] = []
+    for key, value in query.items():
+        if key in ("$and", "$or"):
+            if not isinstance(value, list) or not value:
+                raise FilterNotUsable(f"{key} without a list of filters")
+            parts.append(Clause(key == "$and", tuple(_clause(one, depth + 1) for one in value)))
+        else:
+            parts += _conditions(_field(key), value)
+    return Clause(every=True, parts=tuple(parts))
+
+
+def _field(path: str) -> str:
+    if len(path) > _MAX_FIELD or not all(_PART.fullmatch(part) for part in path.split(".")):
+        raise FilterNotUsable("an operator or a path that a filter cannot have")
+    return path
+
+
+def _conditions(field: str, value: JsonValue) -> Iterator[Comparison]:
+    if not isinstance(value, dict):
+        yield Comparison(field, "$in", (_scalar(value),))
+        return
+    if not value:
+        raise FilterNotUsable("an empty condition")
+    for operator, operand in value.items():
+        if operator == "$eq":
+            yield Comparison(field, "$in", (_scalar(operand),))
+        elif operator == "$in":
+            if not isinstance(operand, list) or not operand:
+                raise FilterNotUsable("$in without a list of values")
+            yield Comparison(field, "$in", tuple(map(_scalar, operand)))
+        elif operator in _RANGES and not isinstance(operand, bool):
+            yield Comparison(field, operator, (_scalar(operand),))
+        else:
+            raise FilterNotUsable("an operator that a filter cannot have, or a value of another type than it takes")
+
+
+def _scalar(value: JsonValue) -> Scalar:
+    if not _is_scalar(value) or value == "":
+        raise FilterNotUsable("a value that is null, empty, a list or an object")
+    if isinstance(value, int | float) and not (isfinite(value) and abs(value) <= _MOST_EXACT):
+        raise FilterNotUsable("a number that is not exact")
+    return value  # type: ignore[return-value]  # it is one of the scalars
+
+
+def _is_scalar(value: JsonValue) -> bool:
+    return isinstance(value, bool | int | float | str)
+
+
+def _alike(left: JsonValue, right: JsonValue) -> bool:
+    """Whether MongoDB compares the two at all; in Python ``True == 1``."""
+    return all(isinstance(one, str) for one in (left, right)) or (
+        isinstance(left, bool) is isinstance(right, bool) and not isinstance(left, str) and not isinstance(right, str)
+    )
+
+
+def _within(value: JsonValue, operator: str, bound: Scalar) -> bool:
+    if not _alike(value, bound) or isinstance(value, bool):
+        return False
+    # Texts are compared by their bytes, as MongoDB does without a collation.
+    left, right = (one.encode("utf-8", "surrogatepass") if isinstance(one, str) else one for one in (value, bound))
+    order = (left > right) - (left < right)  # type: ignore[operator]  # both are texts, or both are numbers
+    return (
+        order > 0 or (order == 0 and operator in ("$gte", "$lte"))
+        if operator[1] == "g"
+        else (order < 0 or (order == 0 and operator == "$lte"))
+    )
+
+
+def _comparisons(clause: Clause) -> Iterator[Comparison]:
+    for part in clause.parts:
+        if isinstance(part, Comparison):
+            yield part
+        else:
+            yield from _comparisons(part)
+
+
+def _holds(clause: Clause, values: dict[str, JsonValue]) -> bool:
+    found = (
+        part.holds(values.get(part.field)) if isinstance(part, Comparison) else _holds(part, values)
+        for part in clause.parts
+    )
+    return all(found) if clause.every else any(found)
+
+
+def _at(document: JsonObject, path: str) -> JsonValue:
+    value: JsonValue = document
+    for part in path.split("."):
+        if not isinstance(value, dict) or any(key.startswith("$") for key in value):
+            return None
+        value = value.get(part)
+    return value
