@@ -128,11 +128,18 @@ def pipeline_head(query: Query, pipeline: JsonValue) -> JsonValue:
     stages = _stages(pipeline)
     first, options = _named(stages[0]) if stages else ("", None)
     head = _HEADS.get(first, _before)
-    for stage in stages if head is _before else stages[1:]:
-        name, _ = _named(stage)
+    _require_after(stages if head is _before else stages[1:])
+    return head(query, stages, options if isinstance(options, dict) else {})
+
+
+def _require_after(stages: Sequence[JsonValue]) -> None:
+    """Return if every stage reads what the stage before it gives, also inside ``$facet``."""
+    for name, spec in map(_named, stages):
         if name not in _AFTER:
             raise refused(name, "does not read documents one by one; leave it out")
-    return head(query, stages, options if isinstance(options, dict) else {})
+        if name == "$facet":
+            for pipeline in _object(spec).values():
+                _require_after(_stages(pipeline))
 
 
 def lookup(query: Query, spec: JsonValue) -> JsonValue:

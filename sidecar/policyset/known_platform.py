@@ -5,7 +5,7 @@ from typing import Final
 
 from sidecar.policyset.syntax_tree import RegoPath
 
-RULES: Final = "c00c0de33dec70fc35d2cf96b51644d83c1f2c8108d50b8865414b72c07e913e"
+RULES: Final = "441eeebbd1d43cdfd2214fda73dd4e2c033ab6aeef038fd47e12bf2bbaba6195"
 """The served modules of the platform, by ``question_reads.digest_of_rules``."""
 
 READS: Final[frozenset[RegoPath]] = frozenset(
@@ -16,6 +16,7 @@ READS: Final[frozenset[RegoPath]] = frozenset(
         ("actor", "id"),
         ("command", "amplifiers"),
         ("command", "traits"),
+        ("subject", "claims"),
         ("subject", "groups"),
         ("subject", "id"),
         ("subject", "issuer"),
@@ -26,6 +27,7 @@ READS: Final[frozenset[RegoPath]] = frozenset(
 )
 
 LIBRARY: Final[Mapping[str, frozenset[RegoPath]]] = {
+    "claim": frozenset({("subject", "claims")}),
     "counts": frozenset({("access", "kind"), ("command", "fields", "returned")}),
     "drops": frozenset({("access", "kind")}),
     "during": frozenset({("context", "time_ns")}),
@@ -42,6 +44,7 @@ LIBRARY: Final[Mapping[str, frozenset[RegoPath]]] = {
     "named": frozenset(),
     "on": frozenset({("access", "collection"), ("access", "database")}),
     "on_any": frozenset({("access", "collection"), ("access", "database")}),
+    "one_of_claim": frozenset({("subject", "claims")}),
     "reads": frozenset({("access", "kind")}),
     "reads_metadata": frozenset({("access", "kind")}),
     "returns_only": frozenset({("access", "kind"), ("command", "fields", "returned")}),

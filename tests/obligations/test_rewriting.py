@@ -223,6 +223,7 @@ def test_a_stage_that_does_not_read_documents_one_by_one_is_refused(name: str) -
     reading = frozenset({AccessKind.READ})
     assert refusal("aggregate", reading, pipeline=[{name: {}}]).startswith(name)
     assert refusal("aggregate", reading, pipeline=[{"$limit": 1}, {name: {}}]).startswith(name)
+    assert refusal("aggregate", reading, pipeline=[{"$facet": {"f": [{"$limit": 1}, {name: {}}]}}]).startswith(name)
 
 
 # --- joins ------------------------------------------------------------------------------------------------------------
