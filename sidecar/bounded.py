@@ -4,7 +4,7 @@ On ``OrderedDict``, whose moves are done in C; each look into a ``cachetools.LRU
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -46,6 +46,14 @@ class BoundedMemory(Generic[K, V]):
         self._entries.move_to_end(key)
         while len(self._entries) > self._most:
             self._entries.popitem(last=False)
+
+    def oldest(self) -> tuple[K, V] | None:
+        """Return the entry that is the first to go."""
+        return next(iter(self._entries.items()), None)
+
+    def values(self) -> Iterable[V]:
+        """Return what is kept."""
+        return self._entries.values()
 
     def drop(self, key: K) -> None:
         """Forget one entry, if there is one."""

@@ -62,10 +62,10 @@ def proof_memory(config: Settings, clock: Clock, store: MongoStore | None) -> Pr
     return here if store is None or name is None else SharedProofs(here, MongoMarks(store, name))
 
 
-def used_states(config: Settings, clock: Clock, store: MongoStore | None) -> UsedStates:
-    """Return what knows which confirmations of clients without a session were used."""
-    here, name = UsedInMemory(clock), collection(config.single_use)
-    return here if store is None or name is None else SharedStates(here, MongoMarks(store, name))
+def used_states(config: Settings, clock: Clock, store: MongoStore | None) -> UsedStates | None:
+    """Return what knows of all sidecars which confirmations without a session were used; None: each of its own."""
+    name = collection(config.single_use)
+    return None if store is None or name is None else SharedStates(UsedInMemory(clock), MongoMarks(store, name))
 
 
 def usage_counters(config: Settings, store: MongoStore | None) -> UsageCounters | None:

@@ -160,10 +160,15 @@ class Confirmations:
 
 
 def confirmations(ports: Ports, rules: EnforcementRules) -> Confirmations:
-    """Return the questions of one process; without keys that are shared, what it gives out is good here only."""
+    """Return the questions of one process.
+
+    What it gives out is good elsewhere only where keys are shared and it is known elsewhere what was used: with the
+    keys alone, each sidecar would take an answer once, and so would this one after a restart.
+    """
     own = HandleKeys([sha256(ports.identifiers.session_id().encode()).digest()], "")
-    keys = ports.shared_sessions.keys if ports.shared_sessions is not None else lambda: own
-    used = ports.used_states or UsedInMemory(ports.clock)
+    used = UsedInMemory(ports.clock) if ports.used_states is None else ports.used_states
+    shared = ports.shared_sessions if ports.used_states is not None else None
+    keys = shared.keys if shared is not None else lambda: own
     states = RequestStates(keys, used, ports.clock, ports.identifiers, lifetime_s=rules.confirm_s)
     return Confirmations(ports.identifiers, ports.clock, rules.confirm_s, states)
 

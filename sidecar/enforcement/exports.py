@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import msgspec
 
 from sidecar.bounded import BoundedMemory
-from sidecar.mcp import Conversation
+from sidecar.mcp import Conversation, IdentityKey
 from sidecar.model import Command, JsonObject
 
 SCHEME: Final = "exported-data"
@@ -54,10 +54,6 @@ class Export:
     until: float
     """Monotonic seconds."""
 
-    def is_there(self, conversation: Conversation, now: float) -> bool:
-        """Whether it was made in this session, and the server has it still."""
-        return self.session_id == conversation.session_id and self.until > now
-
     def entry(self) -> JsonObject:
         """Return it as lists show it."""
         namespace = self.command.accesses[0].namespace
@@ -83,10 +79,13 @@ _decode = msgspec.json.Decoder(_ExportResult).decode
 
 
 class Exports:
-    """The table of exports, bounded for each caller and in all."""
+    """The table of exports, bounded for each caller and in all. What has expired leaves it with the next use of it."""
 
     def __init__(self) -> None:
-        self._made: BoundedMemory[tuple[str, str, str], OrderedDict[str, Export]] = BoundedMemory(MAX_CALLERS)
+        self._made: BoundedMemory[IdentityKey, OrderedDict[str, Export]] = BoundedMemory(MAX_CALLERS)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._made.values()))
 
     def note(
         self,
@@ -102,12 +101,10 @@ class Exports:
             links = _decode(result).content
         except (msgspec.DecodeError, RecursionError):
             return
-        made = self._made.use(conversation.key)
-        if made is None:
-            made = OrderedDict[str, Export]()
-            self._made.put(conversation.key, made)
+        made = self._of(conversation.key, now)
         for link in links:
             if link.type == "resource_link" and _URI.fullmatch(link.uri):
+                made.pop(normalised(link.uri), None)
                 made[normalised(link.uri)] = Export(
                     uri=link.uri,
                     name=link.name[:MAX_NAME],
@@ -119,23 +116,47 @@ class Exports:
                 )
         while len(made) > MAX_OF_CALLER:
             made.popitem(last=False)
+        if made:
+            self._made.put(conversation.key, made)
 
     def of(self, conversation: Conversation, now: float) -> tuple[Export, ...]:
         """Return the caller's exports of this session that are still there, in the order in which they were made."""
-        made = self._made.use(conversation.key)
-        return () if made is None else tuple(one for one in made.values() if one.is_there(conversation, now))
+        made = self._of(conversation.key, now)
+        return tuple(one for one in made.values() if one.session_id == conversation.session_id)
 
     def find(self, conversation: Conversation, uri: str, now: float) -> Export | None:
         """Return the caller's export of this session that a URI names, if there is one."""
-        made = self._made.use(conversation.key)
-        found = made.get(normalised(uri)) if made is not None else None
-        return found if found is not None and found.is_there(conversation, now) else None
+        found = self._of(conversation.key, now).get(normalised(uri))
+        return found if found is not None and found.session_id == conversation.session_id else None
+
+    def _of(self, key: IdentityKey, now: float) -> OrderedDict[str, Export]:
+        """Return what a caller has, after dropping what the server has no longer.
+
+        Of the callers, whoever has been quiet for longest comes first: no other has only what expired long ago.
+        """
+        while (quiet := self._made.oldest()) is not None and _expire(quiet[1], now):
+            self._made.drop(quiet[0])
+        made = self._made.use(key)
+        if made is None:
+            return OrderedDict[str, Export]()
+        if _expire(made, now):
+            self._made.drop(key)
+        return made
 
     def forget(self, conversation: Conversation, export: Export) -> None:
         """Drop an export that the server no longer has."""
-        made = self._made.use(conversation.key)
+        made = self._made.get(conversation.key)
         if made is not None:
             made.pop(normalised(export.uri), None)
+            if not made:
+                self._made.drop(conversation.key)
+
+
+def _expire(made: OrderedDict[str, Export], now: float) -> bool:
+    """Drop what has expired, the oldest first; return whether nothing is left."""
+    while made and next(iter(made.values())).until <= now:
+        made.popitem(last=False)
+    return not made
 
 
 def normalised(uri: str) -> str:

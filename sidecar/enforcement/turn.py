@@ -99,7 +99,7 @@ class Ports:
     log: RefusalLog | None = None
     """None: refused calls are in evidence, metrics and spans only."""
     used_states: UsedStates | None = None
-    """Where it is known which request states were used; None: in this process."""
+    """Where it is known which request states were used, at any sidecar; None: they are good in this process only."""
     usage: UsageCounters | None = None
     """Where it is counted how much callers use; None: in this process."""
     views: ViewCatalog | None = None

@@ -64,6 +64,29 @@ def test_an_export_expires_when_the_server_drops_it():
     assert exports.find(talk(), uri(1), 10.0 + KEPT_S) is None
 
 
+def test_what_has_expired_leaves_the_table_whoever_uses_it():
+    exports = Exports()
+    for number in range(20):
+        noted(exports, talk(f"user {number}"), number, now=float(number))
+    assert len(exports) == 20
+    assert exports.of(talk("somebody else"), KEPT_S + 9.0) == ()
+    assert len(exports) == 10, "those of users 0 to 9 have expired"
+    assert exports.find(talk("user 10"), uri(10), KEPT_S + 9.5) is not None
+    assert exports.of(talk("user 19"), 2 * KEPT_S) == ()
+    assert len(exports) == 0
+
+
+def test_of_one_caller_what_has_expired_goes_and_what_was_made_again_stays():
+    exports = Exports()
+    noted(exports, talk(), 1, 2, now=0.0)
+    noted(exports, talk(session="s2"), 3, now=50.0)
+    noted(exports, talk(), 1, now=100.0)
+    assert [one.uri for one in exports.of(talk(), KEPT_S)] == [uri(1)]
+    assert len(exports) == 2
+    noted(exports, talk(session="s2"), 4, now=KEPT_S + 200.0)
+    assert len(exports) == 1
+
+
 @pytest.mark.parametrize("spelling", [str.upper, lambda text: text.replace("0", "%30"), lambda text: text + "?x=1"])
 def test_only_what_the_server_takes_to_be_the_same_is_the_same(spelling):
     exports = Exports()

@@ -1,10 +1,19 @@
 """Which request states were used is remembered for as long as each could come back, and for no more than fits."""
 
+from typing import Any, cast
+
 import pytest
 
-from sidecar.enforcement.request_states import SHARE, UsedInMemory, call_digest, question_digest
+from sidecar.enforcement.confirmation import confirmations
+from sidecar.enforcement.request_states import SHARE, RequestStates, UsedInMemory, call_digest, question_digest
+from sidecar.enforcement.shared_sessions import SharedSessions
+from sidecar.enforcement.turn import EnforcementRules, Ports
 from sidecar.errors import NotConfirmed
-from sidecar.model import ToolCall
+from sidecar.mcp import EndedSessions, HandleKeys
+from sidecar.mcp.input_required import GivenInput, StateRejected
+from sidecar.model import Actor, Identity, JsonObject, Principal, ToolCall
+from sidecar.ports import UsedStates
+from sidecar.system import RandomIdentifiers
 from tests.store.shared_database import HandClock
 
 
@@ -59,3 +68,52 @@ def test_another_call_has_another_digest(server: str, tool: str, arguments: dict
 def test_another_question_has_another_digest() -> None:
     assert question_digest({"message": "a"}) == question_digest({"message": "a"})
     assert question_digest({"message": "a"}) != question_digest({"message": "b"})
+
+
+QUESTION: JsonObject = {
+    "message": "Really?",
+    "requestedSchema": {"type": "object", "properties": {"yes": {"type": "string"}}},
+}
+KEYS = HandleKeys([bytes(32)], "https://mcp.example")
+
+
+def replica(*, keys: bool, used: UsedStates | None) -> RequestStates:
+    """The states of one of several sidecars."""
+    clock, nothing = HandClock(), cast("Any", None)
+    ports = Ports(
+        verifier=nothing,
+        decisions=nothing,
+        audit=nothing,
+        upstreams={},
+        clock=clock,
+        identifiers=RandomIdentifiers(),
+        tracer=nothing,
+        metrics=nothing,
+        shared_sessions=SharedSessions(lambda: KEYS, EndedSessions(), clock, lifetime_s=60) if keys else None,
+        used_states=used,
+    )
+    return confirmations(ports, EnforcementRules(environment="test", server_version="0"))._states
+
+
+async def test_with_the_keys_alone_a_state_is_good_at_the_sidecar_that_gave_it_out_only() -> None:
+    identity = Identity(principal=Principal(issuer="i", subject="s"), actor=Actor(id="a"), expires_at=9e9)
+    call = ToolCall(name="delete-many", arguments={})
+    for keys in (False, True):
+        first, second = replica(keys=keys, used=None), replica(keys=keys, used=None)
+        given = GivenInput(state=first.give(identity, "rw", call, QUESTION), answer={"action": "decline"})
+        with pytest.raises(StateRejected):
+            second.read(given, identity, "rw", call)
+        await first.use(given, first.read(given, identity, "rw", call))
+        with pytest.raises(StateRejected):
+            await first.use(given, first.read(given, identity, "rw", call))
+
+
+async def test_where_it_is_known_everywhere_which_were_used_a_state_is_good_once_at_any_sidecar() -> None:
+    identity = Identity(principal=Principal(issuer="i", subject="s"), actor=Actor(id="a"), expires_at=9e9)
+    call = ToolCall(name="delete-many", arguments={})
+    used = UsedInMemory(HandClock())
+    first, second = replica(keys=True, used=used), replica(keys=True, used=used)
+    given = GivenInput(state=first.give(identity, "rw", call, QUESTION), answer={"action": "decline"})
+    await second.use(given, second.read(given, identity, "rw", call))
+    with pytest.raises(StateRejected):
+        await first.use(given, first.read(given, identity, "rw", call))
