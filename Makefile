@@ -31,6 +31,7 @@ check: setup ## format, lint, types, import contracts, policies, documents, comp
 	@scripts/check $(ARGS)
 
 nightly: setup ## slow and rare checks, deep searches, every mutant; about two hours (ARGS='tests/mcp' for some of its tests)
+	@scripts/setup --nightly
 	@WORKERS=$(WORKERS) exec scripts/nightly $(ARGS)
 
 conformance: setup ## the official MCP conformance suite, directly and through the sidecar, as one table
