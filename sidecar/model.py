@@ -164,8 +164,7 @@ class Namespace:
 
     def __post_init__(self) -> None:
         if self.collection and not self.database:
-            msg = "a collection belongs to a database"
-            raise ValueError(msg)
+            raise ValueError("a collection belongs to a database")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,8 +271,7 @@ class Command:
 
     def __post_init__(self) -> None:
         if not self.accesses:
-            msg = "a command without an access cannot be decided (law 3: empty is an error)"
-            raise ValueError(msg)
+            raise ValueError("a command without an access cannot be decided (law 3: empty is an error)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -398,6 +396,8 @@ class Permit:
     audit_id: str
     """The audit record of the intent, already stored."""
     traceparent: str | None = None
+    caller: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """Whose call it is, with the session: one of several processes keeps what such calls leave in it."""
     reviewed: tuple[JsonObject, ...] | None = field(default=None, compare=False, repr=False)
     """The live tools that were held against the pins for it: only a process that has these may get the call."""
     confirm: Callable[[JsonObject], Awaitable[JsonObject]] | None = field(default=None, compare=False, repr=False)

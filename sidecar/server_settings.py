@@ -161,8 +161,8 @@ class Server(SettingsGroup):
     """Start the child without its writing tools. Also limit the rights of its database user, which decide in the
     end."""
     processes: int = Field(default=1, ge=1, le=32)
-    """How many children of `command` share the calls. More than one goes with a server that remembers nothing between
-    calls, so not with the tool groups `export` and `connect`."""
+    """How many children of `command` share the calls. What makes and reads exports goes to one child for each session
+    (without sessions: for each user and agent). More than one does not go with the tool group `connect`."""
     timeout_ms: Milliseconds = 60_000
     """How long a call may take."""
     tool_groups: tuple[ToolGroup, ...] = ()
@@ -235,8 +235,8 @@ class Server(SettingsGroup):
         if self.url:
             msg = "processes goes with command; how many there are behind url is not the sidecar's to say"
             raise ValueError(msg)
-        if kept := sorted({ToolGroup.EXPORT, ToolGroup.CONNECT} & set(self.tool_groups)):
-            msg = f"processes must be 1 with the tool group {kept[0]}, which leaves something in one child"
+        if ToolGroup.CONNECT in self.tool_groups:
+            msg = "processes must be 1 with the tool group connect, whose connections are in one child"
             raise ValueError(msg)
         return self
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from sidecar import set_up, settings
+from sidecar.commands import exports
 from sidecar.enforcement import EnforcementPoint
 from sidecar.errors import ConfigurationError
-from sidecar.model import ToolCall
+from sidecar.model import Permit, ToolCall
 from sidecar.readiness import Decider, ManagedUpstream
 from sidecar.server_settings import Server
 from sidecar.upstream import (
@@ -52,7 +53,7 @@ def connect(entry: Server) -> HttpUpstream | ConfirmingUpstream:
         )
         for opening in (Opening.ASKING, *repeat(usual, entry.processes))
     )
-    plain = others[0] if len(others) == 1 else StdioPool(others)
+    plain = others[0] if len(others) == 1 else StdioPool(others, _is_remembered)
     return ConfirmingUpstream(
         plain, asking, lambda call: entry.asks_for(call.name, _stages(call)), required=entry.require_confirmation
     )
@@ -63,6 +64,11 @@ def tell_of_changes(pep: EnforcementPoint, decisions: Decider, upstreams: Iterab
     decisions.on_served(pep.policies_changed)
     for upstream in upstreams:
         upstream.on_tools_changed(pep.tools_changed)
+
+
+def _is_remembered(permit: Permit) -> bool:
+    """Whether a call makes or reads an export, which one child has."""
+    return permit.method == "resources/read" or exports(permit.call.name)
 
 
 def _stages(call: ToolCall) -> Collection[str]:

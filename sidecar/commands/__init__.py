@@ -5,7 +5,7 @@ from sidecar.commands.catalog import CATALOG
 from sidecar.commands.derive import derive
 from sidecar.commands.generic import NO_GENERIC_TOOLS, GenericTool, GenericTools
 from sidecar.commands.pinning import PinComparison, PinState
-from sidecar.commands.tool_groups import ToolGroup, groups_off, off_everywhere
+from sidecar.commands.tool_groups import ToolGroup, exports, groups_off, off_everywhere
 from sidecar.commands.views import View, ViewDefinitions, databases, expand
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "databases",
     "derive",
     "expand",
+    "exports",
     "generic",
     "groups_off",
     "off_everywhere",

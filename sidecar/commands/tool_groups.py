@@ -47,6 +47,11 @@ GROUPS: Final[Mapping[str, frozenset[ToolGroup]]] = MappingProxyType(
 """The groups of each tool of the catalog."""
 
 
+def exports(tool: str) -> bool:
+    """Whether a tool of the catalog makes an export, which the process that made it has."""
+    return ToolGroup.EXPORT in GROUPS.get(tool, ())
+
+
 def groups_off(tool: str, on: Collection[ToolGroup]) -> tuple[ToolGroup, ...]:
     """Return the groups that keep a tool off where the groups ``on`` are on; of an unknown tool, none."""
     return tuple(sorted(GROUPS.get(tool, frozenset()).difference(on)))

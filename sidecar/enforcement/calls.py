@@ -122,8 +122,7 @@ class ToolCalls:
                 error = lacking or caught
                 if not turn.committed:
                     if await self._hidden(error, turn):
-                        msg = f"hidden from this caller; otherwise {error.label}"
-                        raise UnknownTool(msg) from error
+                        raise UnknownTool(f"hidden from this caller; otherwise {error.label}") from error
                     await self._evidence.refusal(turn, error, stage=stage_of(error))
                 else:
                     self._evidence.tell(turn, error)
@@ -321,6 +320,7 @@ class ToolCalls:
             request_id=turn.request_id,
             audit_id=audit_id,
             traceparent=turn.span.traceparent,
+            caller=(*turn.identity.key, turn.session_id or ""),
             reviewed=turn.reviewed,
             tell=turn.teller(numbers_only=todo.cuts),
             confirm=self.confirmations.asker(turn, decision.server, todo, self._permissible),

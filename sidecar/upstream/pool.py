@@ -1,7 +1,8 @@
 """Several children of one configured server, as one upstream: each call goes to the child with the fewest under way.
 
-Only for servers that remember nothing between calls: what a call leaves in a child (exports, connections of its own)
-could not be found again, so the settings refuse a pool with these groups of tools.
+What a call leaves in a child is found there only, so a call that leaves something, or uses it, goes to the child that
+its caller has for that (``remembered``). A child that ends or is replaced takes it along: it does not exist any more.
+Connections that callers open themselves serve calls of every kind, and the settings refuse a pool with that group.
 
 A call goes only to a child whose live tools are those that were looked at: while children are replaced, one may be
 another version, and its tools are compared with the reviewed ones before it gets a call (``tools``).
@@ -10,6 +11,7 @@ another version, and its tools are compared with the reviewed ones before it get
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from typing import Final
 
 import msgspec
@@ -26,12 +28,16 @@ class StdioPool:
 
     Args:
         members: the upstreams of single children, all of the same name and started from the same.
+        remembered: whether a call leaves something in a child, or uses what another one left.
     """
 
-    def __init__(self, members: Sequence[StdioUpstream]) -> None:
+    def __init__(
+        self, members: Sequence[StdioUpstream], remembered: Callable[[Permit], bool] = lambda _permit: False
+    ) -> None:
         if not members:
             raise ValueError("a pool has members")
         self._members = tuple(members)
+        self._remembered = remembered
         self._tools: tuple[JsonObject, ...] | None = None
         self._text = b""
         self._alike: tuple[StdioUpstream, ...] = ()
@@ -77,8 +83,19 @@ class StdioPool:
     async def forward(self, permit: Permit) -> UpstreamResult:
         """Send exactly the permitted call to one child and return its result (see ``sidecar.ports.Upstream``)."""
         await self.tools()
+        if self._remembered(permit):
+            return await self._home(permit.caller).forward(permit)
         able = [member for member in self._alike if member.healthy] or self._alike
         return await min(able, key=_calls).forward(permit)
+
+    def _home(self, caller: tuple[str, ...]) -> StdioUpstream:
+        """Return the caller's own child: by a digest, so that nothing is kept; the next one where it is away.
+
+        One that is only slow is not away: what it has would not be found elsewhere.
+        """
+        first = int.from_bytes(sha256(msgspec.json.encode(caller)).digest()[:8])
+        places = (self._members[(first + step) % len(self._members)] for step in range(len(self._members)))
+        return next(member for member in places if member in self._alike)
 
     async def tools(self) -> tuple[JsonObject, ...]:
         """Return the live tools that most children have (see ``sidecar.ports.Upstream``)."""

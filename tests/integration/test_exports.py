@@ -2,19 +2,22 @@
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from typing import Any
 
 import httpx2
 import mcp
 import msgspec
+import psutil
 import pytest
 
 from sidecar.demo import database as demo_database
 from sidecar.demo.identities import ANALYST, Person
-from tests.integration.deployment import Deployment, deployed
+from tests.integration.deployment import Deployment, deployed, wait_until
 from tests.integration.test_tool_groups import EXPORT, EXPORTER, with_policies
 
 OTHER_USER = Person(user="erin", agent="claude-desktop", groups=("exporters",), scopes=EXPORTER.scopes)
@@ -129,6 +132,41 @@ async def test_what_a_caller_made_is_listed_and_read_as_often_as_it_is_asked_for
         assert set(resources_read(exporting)) <= {uri, *resources_read(exporting)[:-3]}
         assert resources_read(exporting)[-3:] == [uri] * 3
         assert (await ask(client, "resources/templates/list"))["result"] == {"resourceTemplates": []}
+
+
+async def test_with_several_children_each_session_finds_what_it_made_until_its_child_is_replaced(
+    tmp_path_factory, database
+):
+    folder = tmp_path_factory.mktemp("pooled")
+    with deployed(
+        folder, database, of_servers='tool_groups = ["export"]\nprocesses = 3', policies=with_policies(folder)
+    ) as pooled:
+        await demo_database.seed(pooled.uri)
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(session(pooled)) for _ in range(6)]
+            made = [await exported_by(client) for client in clients]
+            for client, uri in zip(clients * 2, made * 2, strict=True):
+                (content,) = (await ask(client, "resources/read", uri=uri))["result"]["contents"]
+                assert "EU" in content["text"]
+            before = {child.pid for child in pooled.children("mongodb-mcp-server")}
+            assert len(before) >= 6
+            for pid in before:
+                os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: pooled.ready() and _renewed(pooled, before), "new children", pooled.process)
+            for client, uri in zip(clients, made, strict=True):
+                gone = (await ask(client, "resources/read", uri=uri))["error"]
+                unknown = (await ask(client, "resources/read", uri="exported-data://0.json"))["error"]
+                assert (gone["code"], gone["message"]) == (unknown["code"], unknown["message"])
+                assert (await ask(client, "resources/list"))["result"] == {"resources": []}
+                assert await exported_by(client)
+
+
+def _renewed(deployment: Deployment, before: set[int]) -> bool:
+    try:
+        now = {child.pid for child in deployment.children("mongodb-mcp-server")}
+    except psutil.Error:  # one of those that were killed is just being put away
+        return False
+    return len(now - before) >= len(before)
 
 
 @pytest.mark.parametrize(

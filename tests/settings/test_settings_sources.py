@@ -472,7 +472,7 @@ def test_programs_are_found_where_the_environment_says():
     [
         ({"processes": 0}, "processes"),
         ({"processes": 33}, "processes"),
-        ({"processes": 2, "tool_groups": ["export"]}, "export"),
+        ({"processes": 2, "tool_groups": ["export", "connect"]}, "connect"),
         ({"processes": 2, "tool_groups": ["connect", "assistant"]}, "connect"),
         ({"processes": 2, "command": [], "connection_string_file": None, "url": "http://127.0.0.1/mcp"}, "command"),
         ({"headers_file": "/run/secrets/headers"}, "headers_file"),
@@ -488,7 +488,7 @@ def test_what_children_or_an_address_cannot_have_is_refused(more, why):
     [
         {"processes": 4},
         {"stateless": True},
-        {"processes": 4, "tool_groups": ["assistant"]},
+        {"processes": 4, "tool_groups": ["assistant", "export"]},
         {"processes": 1, "tool_groups": ["export", "connect"]},
         {"command": [], "connection_string_file": None, "url": "http://127.0.0.1/mcp", "stateless": True},
     ],

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from sidecar.errors import ConfigurationError, UpstreamUnreachable
+from sidecar.model import Permit
 from sidecar.upstream.pool import StdioPool
 from sidecar.upstream.process import StdioUpstream
 from tests.patience import HANG_S
@@ -28,8 +30,8 @@ def member(*options: str, program: Path = FAULT_SERVER, **limits: Any) -> StdioU
 async def pool() -> AsyncIterator[Callable[..., object]]:
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(*members: StdioUpstream) -> StdioPool:
-            one = StdioPool(members or [member() for _ in range(3)])
+        async def start(*members: StdioUpstream, **more: Any) -> StdioPool:
+            one = StdioPool(members or [member() for _ in range(3)], **more)
             stack.push_async_callback(one.stop)
             await one.start()
             return one
@@ -47,6 +49,38 @@ async def test_calls_at_a_time_are_shared_by_all_children(pool, permit, structur
     served = await pids_of(one, permit, structured, 9)
     assert set(served) == set(one.pids)
     assert sorted(map(served.count, set(served))) == [3, 3, 3]
+
+
+def callers_call(permit: Callable[..., Permit], caller: str) -> Permit:
+    return replace(permit("slow", seconds=0.05), caller=("https://idp.example", caller, "agent", ""))
+
+
+async def test_what_a_child_remembers_is_asked_of_one_child_for_each_caller(pool, permit, structured):
+    one = await pool(remembered=lambda _: True)
+    homes: dict[str, set[int]] = {}
+    for _ in range(3):
+        callers = [f"user {number}" for number in range(24)]
+        answers = await asyncio.gather(*(one.forward(callers_call(permit, caller)) for caller in callers))
+        for caller, answer in zip(callers, answers, strict=True):
+            homes.setdefault(caller, set()).add(structured(answer)["pid"])
+    assert {len(found) for found in homes.values()} == {1}
+    assert set.union(*homes.values()) == set(one.pids), "and the callers are shared among them"
+
+
+async def test_only_what_is_remembered_keeps_to_one_child(pool, permit, structured):
+    one = await pool(remembered=lambda call: call.call.name == "echo")
+    calls = [callers_call(permit, "user") for _ in range(9)]
+    served = [structured(answer)["pid"] for answer in await asyncio.gather(*map(one.forward, calls))]
+    assert sorted(map(served.count, set(served))) == [3, 3, 3]
+
+
+async def test_where_the_child_of_a_caller_is_away_another_one_serves(pool, permit, structured, until):
+    one = await pool(remembered=lambda _: True)
+    first = structured(await one.forward(callers_call(permit, "user")))["pid"]
+    psutil.Process(first).kill()
+    await until(lambda: first not in one.pids)
+    second = structured(await one.forward(callers_call(permit, "user")))["pid"]
+    assert second != first
 
 
 async def test_a_child_that_ends_takes_only_its_own_calls_and_serves_again(pool, permit, structured, until):
