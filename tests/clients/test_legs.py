@@ -60,7 +60,7 @@ COMMANDS = {
         str(PARTS / "clients/node_modules/mcp-remote/dist/proxy.js"),
     ],
     "Java 2.1.0": ["java-mcp", str(HERE / "JavaClient.java")],
-    "langchain-mcp-adapters 0.3.2": ["langchain-python", str(HERE / "langchain.py")],
+    "langchain-mcp-adapters 0.3.2": ["langchain-python", str(HERE / "langchain_adapters.py")],
 }
 AT_NIGHT = {"Java 2.1.0": "java-mcp", "langchain-mcp-adapters 0.3.2": "langchain-python"}
 """What `make nightly` sets up besides, by client."""

@@ -103,10 +103,13 @@ def _file(name: str) -> Path | None:
         name = name.rpartition(".")[0]
 
 
+ELSEWHERE = {ROOT / "tests/clients/legs/langchain_adapters.py": ROOT / "parts/langchain.lock"}
+"""Scripts that an environment of their own runs, and what is in it."""
+
+
 def imported_in(*rooms: str) -> set[str]:
-    return {
-        package_of(name) for room in rooms for path in (ROOT / room).rglob("*.py") for name in imports(path.read_text())
-    }
+    paths = {path for room in rooms for path in (ROOT / room).rglob("*.py")} - ELSEWHERE.keys()
+    return {package_of(name) for path in paths for name in imports(path.read_text())}
 
 
 def declared(requirements: list[str]) -> set[str]:
@@ -123,6 +126,13 @@ def test_the_package_declares_what_it_imports_and_imports_what_it_declares() -> 
 
 def test_what_only_tests_and_tools_import_is_declared_for_development() -> None:
     assert imported_in("tests", "tools", "bench") - RUN_TIME == DEVELOPMENT - NOT_IMPORTED.keys()
+
+
+def test_what_another_environment_runs_imports_what_is_in_it() -> None:
+    for script, lock in ELSEWHERE.items():
+        packages = {canonicalize_name(name.partition(".")[0]) for name in imports(script.read_text())}
+        assert packages
+        assert [name for name in packages if f"\n{name}==" not in f"\n{lock.read_text()}"] == []
 
 
 @pytest.mark.parametrize("name", NOT_IMPORTED)
