@@ -22,7 +22,7 @@ from sidecar.settings import Settings
 from sidecar.store import SessionKeyFile
 from sidecar.store_settings import FILE
 from sidecar.telemetry import exporter_fault
-from sidecar.upstream import Databases, doubtful_options, without_credentials
+from sidecar.upstream import Databases, doubtful_options, hosts_of, without_credentials
 
 _LOG = logging.getLogger("sidecar.app")
 
@@ -182,9 +182,20 @@ def databases(config: Settings) -> Databases:
 def concerns(config: Settings) -> Collection[str]:
     """Log what is most likely a mistake though everything can start, and return its names for probes."""
     found = _concerns(config)
-    for sentence in found.values():
+    for sentence in (*found.values(), *_neighbours(config)):
         _LOG.warning("%s", sentence)
     return found.keys()
+
+
+def _neighbours(config: Settings) -> Iterator[str]:
+    """Say which servers are in the deployment of the shared store; what rights their users have there is not known."""
+    if not config.mongodb.given:
+        return
+    store = hosts_of(settings.secret(config.mongodb.uri, config.mongodb.uri_file))
+    for entry in config.servers:
+        if entry.command and store & hosts_of(settings.secret(entry.connection_string, entry.connection_string_file)):
+            where = f"the shared store ({config.mongodb.database}) is in the deployment of the server {entry.name}"
+            yield f"{where}: see that the server's database user has no rights on it; calls of tools are refused it"
 
 
 def _concerns(config: Settings) -> Mapping[str, str]:

@@ -24,7 +24,7 @@ from sidecar.enforcement.shadow import Shadow, read_answer
 from sidecar.enforcement.suspensions import Suspensions
 from sidecar.enforcement.tool_lists import EncodedLists, ShownList
 from sidecar.enforcement.turn import CancelledByClient, EnforcementRules, Flight, Ports, Turn, Use, still
-from sidecar.enforcement.views import through_views
+from sidecar.enforcement.views import require_open, through_views
 from sidecar.enforcement.visibility import Visibility
 from sidecar.errors import (
     CallerSuspended,
@@ -263,6 +263,7 @@ class ToolCalls:
         return await self._allowed(command, turn)
 
     async def _allowed(self, command: Command, turn: Turn) -> Decision:
+        require_open(command, self._rules.own_database)
         request = AccessRequest(
             identity=turn.identity, method=turn.method, command=command, context=turn.context(self._rules.environment)
         )
@@ -376,9 +377,7 @@ class ToolCalls:
         if turn.flight.cancelled:
             raise CancelledByClient  # it came while the intent was being stored
         self._still(turn)
-        turn.flight.reads_only = turn.command is not None and all(
-            access.kind in READING for access in turn.command.accesses
-        )
+        turn.flight.reads_only = turn.command is not None and {one.kind for one in turn.command.accesses} <= READING
         with self._ports.tracer.step("forward", client=True) as span:
             task = turn.flight.task = asyncio.create_task(upstream.forward(permit))
             try:

@@ -116,6 +116,8 @@ class EnforcementRules:
     """The groups of tools that are on, by server; on a server that is not named, none."""
     generic_tools: Mapping[str, GenericTools] = field(default_factory=dict)
     """The tools outside of the catalog that there are, by server."""
+    own_database: str = ""
+    """The database of what several sidecars share; no call may touch it, whatever policy says. Empty: there is none."""
     audit_required: bool = True
     """A call whose intent cannot be stored is refused (``audit.on_failure = "deny"``)."""
     audit_arguments: bool = False

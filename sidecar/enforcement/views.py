@@ -5,12 +5,14 @@ from dataclasses import replace
 from typing import Final
 
 from sidecar.commands import View, databases, expand
+from sidecar.errors import CommandNotDerivable
 from sidecar.model import Access, Command, Namespace, Reason
 from sidecar.ports import ViewCatalog
 
-BEHIND: Final = frozenset({"view_not_derivable", "too_many_accesses"})
-"""Reasons of a ``CommandNotDerivable`` of ``through_views``: they tell what a definition holds, which callers may not
-know."""
+OWN_DATABASE: Final = "own_database"
+
+BEHIND: Final = frozenset({"view_not_derivable", "too_many_accesses", OWN_DATABASE})
+"""Reasons of a ``CommandNotDerivable`` that tell what the definition of a view holds, which callers may not know."""
 
 
 async def through_views(command: Command, catalog: ViewCatalog, asker: Hashable) -> Command:
@@ -59,3 +61,17 @@ def folded(
         return replace(reason, access=home, source=owner or "platform")
 
     return tuple(dict.fromkeys(map(fold, reasons)))
+
+
+def require_open(command: Command, own_database: str) -> None:
+    """Return if a call touches nothing of the sidecar's own: who writes there can lift a suspension.
+
+    By the name alone, at every server: two spellings of an address can be one deployment. MongoDB has no two databases
+    whose names differ in case only.
+
+    Raises:
+        CommandNotDerivable: it does.
+    """
+    touched = {access.namespace.database.casefold() for access in command.accesses}
+    if own_database and own_database.casefold() in touched:
+        raise CommandNotDerivable(OWN_DATABASE, "The database is the sidecar's own, which no call may touch.")

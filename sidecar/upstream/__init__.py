@@ -2,7 +2,7 @@
 
 from sidecar.upstream.agreeing import Opening
 from sidecar.upstream.confirming import ConfirmingUpstream
-from sidecar.upstream.database import Databases, doubtful_options, without_credentials
+from sidecar.upstream.database import Databases, doubtful_options, hosts_of, without_credentials
 from sidecar.upstream.environment import mongodb_environment, read_further
 from sidecar.upstream.http import HttpUpstream
 from sidecar.upstream.pool import StdioPool
@@ -18,6 +18,7 @@ __all__ = [
     "StdioPool",
     "StdioUpstream",
     "doubtful_options",
+    "hosts_of",
     "mongodb_environment",
     "read_further",
     "without_credentials",

@@ -65,6 +65,16 @@ def without_credentials(connection_string: str) -> str:
     return f"{scheme}{hosts}/" + (f"?{urlencode(kept)}" if kept else "")
 
 
+def hosts_of(connection_string: str) -> frozenset[str]:
+    """Return the hosts and ports of a connection string as it spells them, in lower case.
+
+    Raises:
+        ConfigurationError: as ``without_credentials``.
+    """
+    address = without_credentials(connection_string).partition("://")[2].partition("/")[0]
+    return frozenset(host if ":" in host else f"{host}:27017" for host in address.lower().split(","))
+
+
 _NOT_OF_PYMONGO: Final = frozenset(
     {
         "autoselectfamily",

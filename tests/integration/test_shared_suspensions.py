@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from sidecar.control.client import ControlError, send
-from sidecar.demo.identities import ANALYST
+from sidecar.demo.identities import ANALYST, LOADER
 from tests.integration.deployment import deployed, wait_until
 from tests.store.shared_database import way_to
 
@@ -63,6 +63,28 @@ def test_a_suspension_at_one_sidecar_binds_at_the_other_and_so_does_its_end(pair
     wait_until(lambda: answered(first) and answered(second), "both to answer again")
     with pytest.raises(ControlError, match="not suspended"):
         command(first, "resume", **target)
+
+
+async def test_no_call_touches_the_database_of_the_shared_store_whatever_policy_says(tmp_path, database):
+    with deployed(tmp_path, database, extra=settings(tmp_path, database, "sales")) as one:
+        assert "the shared store (sales) is in the deployment of the server demo-ro" in one.log_file.read_text()
+        lookup = {"$lookup": {"from": {"db": "sales", "coll": "orders"}, "pipeline": [], "as": "x"}}
+        near = {"connectionId": "preconfigured", "database": "staging", "collection": "orders"}
+        async with one.plain(LOADER) as client:
+            await client.initialize()
+            for tool, arguments in (
+                ("find", ORDERS),
+                ("count", {**near, "database": "SALES"}),
+                ("aggregate", {**near, "pipeline": [lookup]}),
+            ):
+                refused = await client.call(tool, arguments)
+                assert refused.result["isError"], (tool, refused)
+            answer = await client.call("count", near)
+            assert not answer.result.get("isError", False)
+        assert [call["arguments"]["database"] for call in one.all_reached()] == ["staging"]
+        refusals = [row for row in one.records() if row["event"] == "refusal"]
+        assert len(refusals) == 3
+        assert "own_database" in str(refusals)
 
 
 async def test_a_sidecar_that_cannot_read_the_shared_store_refuses_and_is_not_ready(tmp_path, database, database_name):
