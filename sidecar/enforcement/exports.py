@@ -132,7 +132,7 @@ class Exports:
     def _of(self, key: IdentityKey, now: float) -> OrderedDict[str, Export]:
         """Return what a caller has, after dropping what the server has no longer.
 
-        Of the callers, whoever has been quiet for longest comes first: no other has only what expired long ago.
+        The caller that has been quiet for longest comes first: no other has only what expired long ago.
         """
         while (quiet := self._made.oldest()) is not None and _expire(quiet[1], now):
             self._made.drop(quiet[0])

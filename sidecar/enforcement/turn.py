@@ -117,7 +117,7 @@ class EnforcementRules:
     generic_tools: Mapping[str, GenericTools] = field(default_factory=dict)
     """The tools outside of the catalog that there are, by server."""
     own_database: str = ""
-    """The database of what several sidecars share; no call may touch it, whatever policy says. Empty: there is none."""
+    """The database that several sidecars share, which no call may touch, even where policy allows it. Empty: none."""
     audit_required: bool = True
     """A call whose intent cannot be stored is refused (``audit.on_failure = "deny"``)."""
     audit_arguments: bool = False

@@ -65,7 +65,7 @@ def test_a_suspension_at_one_sidecar_binds_at_the_other_and_so_does_its_end(pair
         command(first, "resume", **target)
 
 
-async def test_no_call_touches_the_database_of_the_shared_store_whatever_policy_says(tmp_path, database):
+async def test_no_call_touches_the_database_of_the_shared_store_even_where_policy_allows_it(tmp_path, database):
     with deployed(tmp_path, database, extra=settings(tmp_path, database, "sales")) as one:
         assert "the shared store (sales) is in the deployment of the server demo-ro" in one.log_file.read_text()
         lookup = {"$lookup": {"from": {"db": "sales", "coll": "orders"}, "pipeline": [], "as": "x"}}
