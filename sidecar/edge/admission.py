@@ -9,9 +9,10 @@ import re
 from collections.abc import Collection
 from typing import Final
 
+from aiohttp import HttpVersion, HttpVersion10, HttpVersion11
 from multidict import MultiMapping
 
-from sidecar.edge.origins import HOST, origin
+from sidecar.edge.origins import HOST, MAX_PORT, origin
 from sidecar.errors import (
     DatabaseCredentials,
     HostRefused,
@@ -75,6 +76,21 @@ _ELEMENT: Final = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*+")++')
 _PARAMETER_HEADER: Final = re.compile(rf"{re.escape(mcp_mirrored.PARAMETER_PREFIX)}{_NAME}", re.ASCII)
 _QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?", re.ASCII)
 """RFC 9110 section 12.4.2."""
+
+
+def check_version(version: HttpVersion, headers: Headers) -> None:
+    """Refuse what a proxy in front that goes by the version would have seen as another request.
+
+    A request line without one is HTTP/0.9, which has no headers; HTTP/1.0 has no transfer codings, so that one is a
+    faulty framing (RFC 9112 section 6.1).
+
+    Raises:
+        InvalidRequest: it is neither HTTP/1.0 nor HTTP/1.1, or that.
+    """
+    if version not in {HttpVersion10, HttpVersion11}:
+        raise InvalidRequest("neither HTTP/1.0 nor HTTP/1.1")
+    if version == HttpVersion10 and "Transfer-Encoding" in headers:
+        raise InvalidRequest("a transfer coding in HTTP/1.0")
 
 
 def check_target(raw_target: str, paths: Collection[str]) -> None:
@@ -150,7 +166,7 @@ def check_host(headers: Headers, allowed: Collection[str]) -> None:
         HostRefused: absent, malformed, or not allowed.
     """
     match = HOST.fullmatch(headers.get("Host", "").lower())
-    if match is None or not ({match[0], match[1]} & set(allowed)):
+    if match is None or int((match[3] or ":0")[1:]) > MAX_PORT or not ({match[0], match[1]} & set(allowed)):
         raise HostRefused("host not allowed")
 
 

@@ -218,6 +218,7 @@ class _Edge:
 
     def _check(self, request: web.Request) -> None:
         """Refuse what is not for this endpoint; a browser's page that is let in may read the answer (Fetch, CORS)."""
+        admission.check_version(request.version, request.headers)
         admission.check_target(request.raw_path, self._paths)
         admission.check_headers(request.headers)
         admission.check_host(request.headers, self._config.allowed_hosts)

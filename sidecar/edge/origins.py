@@ -21,7 +21,7 @@ ANY_PORT: Final = ":*"
 
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,31}", re.ASCII)
 _OWN_PORT: Final = {"http": 80, "https": 443}
-_MAX_PORT: Final = 65535
+MAX_PORT: Final = 65535
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -36,7 +36,7 @@ def origin(text: str) -> tuple[str, str]:
     if not separator or not _SCHEME.fullmatch(scheme) or match is None:
         raise ValueError("an origin is scheme://host or scheme://host:port")
     port = int(match[3][1:]) if match[3] else _OWN_PORT.get(scheme)
-    if port is not None and port > _MAX_PORT:
+    if port is not None and port > MAX_PORT:
         raise ValueError("a port is at most 65535")
     host = f"{scheme}://{match[1]}"
     return (host if port == _OWN_PORT.get(scheme) else f"{host}:{port}"), host + ANY_PORT

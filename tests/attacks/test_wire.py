@@ -1,4 +1,7 @@
-"""Attacks on the way in: framings, targets, tokens, messages, sessions. What counts is what reached the MCP server."""
+"""Attacks on the way in, of several requests each: tokens, batches, sessions. What counts is what reached the server.
+
+Single requests are rows of ``tests/ledger/wire.json``.
+"""
 
 import base64
 import hashlib
@@ -15,65 +18,9 @@ from tests.integration.deployment import HR_ADMIN
 
 CALL = json.dumps(rpc("tools/call", {"name": "find", "arguments": ORDERS})).encode()
 LENGTH = f"Content-Length: {len(CALL)}"
-CHUNKED = b"%x\r\n%b\r\n0\r\n\r\n" % (len(CALL), CALL)
 
 ANOTHER_ANALYST = Person(user="anna", agent="claude-desktop", groups=("analysts",), scopes=("mongodb:read",))
 ANOTHER_AGENT = Person(user="alice", agent="other-agent", groups=("analysts",), scopes=("mongodb:read",))
-
-
-SPELLINGS = [
-    "*",
-    "//mcp",
-    "/%6dcp",
-    "/mcp?x=1",
-    "/mcp#x",
-    "/MCP",
-    "/./mcp",
-    "/mcp;a",
-    "/mcp%00",
-    "mcp",
-    "http://127.0.0.1/mcp",
-    "http://evil/mcp",
-    "http://[::1/mcp",
-    "http://a:99999/mcp",
-    "/metrics",
-    "/readyz",
-    "/mcp\xff",
-]
-
-
-@pytest.mark.parametrize("target", SPELLINGS)
-def test_no_other_spelling_of_the_endpoint_is_the_endpoint(attacker, target):
-    session, before = attacker.open(ANALYST), attacker.reached()
-    token = attacker.deployment.token(ANALYST)
-    sent = head(f"POST {target} HTTP/1.1", LENGTH, f"Mcp-Session-Id: {session}", token=token) + CALL
-    status = attacker.raw(sent, silence_s=0.15).split()[1]
-    assert status in {b"400", b"404"}
-    assert attacker.reached() == before
-
-
-FRAMINGS: dict[str, tuple[tuple[str, ...], bytes]] = {
-    "both lengths": ((LENGTH, "Transfer-Encoding: chunked"), b"0\r\n\r\n" + CALL),
-    "two lengths": ((LENGTH, LENGTH), CALL),
-    "list of lengths": ((f"{LENGTH}, {len(CALL)}",), CALL),
-    "signed length": ((f"Content-Length: +{len(CALL)}",), CALL),
-    "unknown coding": (("Transfer-Encoding: xchunked",), CALL),
-    "chunked not last": (("Transfer-Encoding: chunked, identity",), CHUNKED),
-    "compressed chunks": (("Transfer-Encoding: gzip, chunked",), CHUNKED),
-    "bare line feeds": (("Transfer-Encoding: chunked",), CHUNKED.replace(b"\r\n", b"\n")),
-    "folded header": ((LENGTH, "X-Folded: a\r\n b"), CALL),
-    "space in a name": ((LENGTH, "Origin : http://evil"), CALL),
-    "second credential": ((LENGTH, "Authorization: Bearer x"), CALL),
-}
-
-
-@pytest.mark.parametrize(("headers", "body"), FRAMINGS.values(), ids=FRAMINGS.keys())
-def test_a_framing_that_two_readers_see_differently_is_refused_once(attacker, headers, body):
-    session, before = attacker.open(ANALYST), attacker.reached()
-    token = attacker.deployment.token(ANALYST)
-    received = attacker.raw(head("POST /mcp HTTP/1.1", f"Mcp-Session-Id: {session}", *headers, token=token) + body)
-    assert received.split()[1] == b"400"
-    assert attacker.reached() == before
 
 
 def test_an_expectation_is_answered_only_to_a_caller_who_is_known(attacker):
@@ -118,41 +65,6 @@ def test_a_forged_token_is_nobody_and_is_never_written_down(attacker):
         assert attacker.send(token, rpc("ping", {})).status == 401
     written = attacker.deployment.audit_file.read_text() + attacker.deployment.log_file.read_text()
     assert not [token for token in forged if token.split(".")[1][:40] in written]
-
-
-ODD_MESSAGES = {
-    "notification": {"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "find", "arguments": ORDERS}},
-    "null id": rpc("tools/call", {"name": "find", "arguments": ORDERS}, None),
-    "float id": rpc("tools/call", {"name": "find", "arguments": ORDERS}, 1.0),
-    "boolean id": rpc("tools/call", {"name": "find", "arguments": ORDERS}, request_id=True),
-    "batch": [rpc("tools/call", {"name": "find", "arguments": ORDERS})],
-    "case": rpc("tools/Call", {"name": "find", "arguments": ORDERS}),
-    "second method": {**rpc("ping", {"name": "find", "arguments": ORDERS}), "METHOD": "tools/call"},
-    "duplicate": CALL.replace(b'"method"', b'"method": "ping", "method"'),
-    "escaped duplicate": CALL.replace(b'"method"', b'"m\\u0065thod": "ping", "method"'),
-    "task": rpc("tools/call", {"name": "find", "arguments": ORDERS, "task": {}}),
-    "answered question": rpc("tools/call", {"name": "find", "arguments": ORDERS, "inputResponses": {}}),
-    "other era": rpc(
-        "tools/call",
-        {"name": "find", "arguments": ORDERS, "_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}},
-    ),
-    "resource": rpc("resources/read", {"uri": "config://config"}),
-    "export": rpc("resources/read", {"uri": "EXPORTED-DATA://%36"}),
-    "trailing": CALL + b"\n" + CALL,
-    "mark": b"\xef\xbb\xbf" + CALL,
-    "wide": CALL.decode().encode("utf-16"),
-    "surrogate": CALL.replace(b'"find"', b'"find\\ud800"'),
-    "array name": rpc("tools/call", {"name": ["find"], "arguments": ORDERS}),
-}
-
-
-@pytest.mark.parametrize("message", ODD_MESSAGES.values(), ids=ODD_MESSAGES.keys())
-def test_no_odd_message_becomes_a_call(attacker, message):
-    session, before = attacker.open(ANALYST), attacker.reached()
-    reply = attacker.send(ANALYST, message, session=session)
-    assert reply.status in {200, 400}
-    assert "error" in reply.json or reply.json["result"]["isError"]
-    assert attacker.reached() == before
 
 
 def test_a_batch_is_decided_member_by_member(attacker):

@@ -28,7 +28,7 @@ from sidecar.mcp import methods
 from sidecar.mcp.session import Sessions
 from sidecar.model import Actor, Credential, Identity, JsonObject, Permit, Principal, UpstreamResult
 from sidecar.opa.managed import ManagedOpa
-from sidecar.ports import DecisionPoint
+from sidecar.ports import DecisionPoint, Upstream
 from sidecar.store.file import FileAuditSink
 from sidecar.system.clock import SystemClock
 from sidecar.system.identifiers import RandomIdentifiers
@@ -162,9 +162,10 @@ async def streaming(
     stall_s: float = 30.0,
     shutdown_s: float = 5.0,
     lasts_s: float | None = 10.0 * WAIT_S,
+    upstream: Upstream | None = None,
     **edge: Any,
 ) -> AsyncIterator[Streaming]:
-    """The endpoint, for as long as the block lasts."""
+    """The endpoint, for as long as the block lasts; ``upstream`` serves instead of the scripted server."""
     with tempfile.TemporaryDirectory(prefix="streams-") as folder:
         audit = Path(folder) / "audit.jsonl"
         store, server, clock = FileAuditSink(audit), ScriptedServer(offered, script), SystemClock()
@@ -172,7 +173,7 @@ async def streaming(
             verifier=NamedTokens(),
             decisions=opa,
             audit=store,
-            upstreams={"demo-ro": server, "demo-rw": server},
+            upstreams=dict.fromkeys(("demo-ro", "demo-rw"), upstream or server),
             clock=clock,
             identifiers=RandomIdentifiers(),
             tracer=OtelTracer(None),

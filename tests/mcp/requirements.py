@@ -62,8 +62,7 @@ TO_HTTP = "upstream/test_http_upstream.py"
 CALLS = "integration/test_tool_calls.py"
 
 NOTHING_CROSSES = "enforcement/test_nothing_crosses.py::test_no_message_crosses"
-LEDGER = f"{STATELESS}::test_what_is_no_call_becomes_none"
-FINE = f"{STATELESS}::test_what_is_a_call_becomes_one"
+LEDGER = "attacks/test_wire_ledger.py::test_what_was_not_decided_was_not_forwarded"
 ERA = f"{REVISION}::test_header_and_body_together_tell_the_era_or_contradict_each_other"
 OTHER_METHODS = f"{METHODS}::test_every_other_method_of_every_revision_is_refused_as_a_request_and_never_acted_on"
 OWN_LIST = f"{RESULTS}::test_a_list_is_this_callers_and_nobody_elses"
@@ -91,7 +90,7 @@ REQUIREMENTS: Final[dict[str, Row]] = {
     "V-07": held(
         ERA,
         f"{REVISION}::test_no_header_with_a_body_that_says_something_else_is_of_an_era",
-        f"{STATELESS}::test_a_header_that_decides_something_is_not_there_twice",
+        LEDGER,
     ),
     "V-08": held(
         f"{NEGOTIATES}::test_a_client_of_a_later_revision_is_told_what_is_spoken",
@@ -114,12 +113,12 @@ REQUIREMENTS: Final[dict[str, Row]] = {
     "M-04": held(LEDGER, f"{HTTP}::test_what_is_refused_has_its_status_and_opens_no_session"),
     "M-05": held(LEDGER),
     "M-06": held(f"{STATELESS}::test_a_notification_is_taken_in_and_acts_on_nothing"),
-    "M-07": held(FINE, f"{LISTEN}::test_a_stalled_call_is_answered_on_a_stream_as_this_revision_has_it"),
+    "M-07": held(LEDGER, f"{LISTEN}::test_a_stalled_call_is_answered_on_a_stream_as_this_revision_has_it"),
     "M-08": held(
         f"{STREAMS}::test_a_call_that_stalls_becomes_a_stream_that_is_kept_alive_and_ends_with_its_answer",
         f"{HTTP}::test_a_silent_stream_is_kept_alive_by_comments",
     ),
-    "M-09": held(FINE, f"{LISTEN}::test_a_stalled_call_is_answered_on_a_stream_as_this_revision_has_it"),
+    "M-09": held(LEDGER, f"{LISTEN}::test_a_stalled_call_is_answered_on_a_stream_as_this_revision_has_it"),
     "M-10": held(
         f"{LISTEN}::test_a_client_that_leaves_cancels_its_own_call_and_no_other",
         f"{LISTEN}::test_a_client_that_leaves_the_stream_of_its_answer_cancels_the_call",
@@ -128,11 +127,11 @@ REQUIREMENTS: Final[dict[str, Row]] = {
     ),
     "M-11": held(LEDGER, f"{METHODS}::test_nothing_that_the_stateless_revision_lacks_is_served_in_it"),
     "M-12": held(LEDGER, f"{DECODING}::test_json_that_is_no_message_is_refused_under_its_id_where_that_was_readable"),
-    "M-20": held(LEDGER, FINE),
+    "M-20": held(LEDGER),
     "M-21": held(f"{STATELESS}::test_nothing_of_one_request_counts_for_another"),
     "M-22": held(
         f"{ASKED_ONCE}::test_where_a_confirmation_is_required_the_client_is_told_which_capability_it_lacks",
-        FINE,
+        LEDGER,
     ),
     "M-23": held(f"{LISTEN}::test_log_messages_come_on_the_request_that_asks_for_them_and_on_no_other"),
     "M-24": held(
@@ -149,7 +148,7 @@ REQUIREMENTS: Final[dict[str, Row]] = {
         f"{MIRRORED}::test_headers_that_say_something_else_are_refused",
         f"{MIRRORED}::test_every_header_that_the_official_client_sends_is_asked_for",
     ),
-    "M-32": held(LEDGER, FINE),
+    "M-32": held(LEDGER),
     "M-33": held(
         f"{MIRRORED}::test_a_value_is_decoded_as_the_specification_says_or_counts_as_malformed",
         f"{MIRRORED}::test_anything_that_is_sent_is_read_as_the_official_sdk_reads_it",
@@ -311,7 +310,7 @@ REQUIREMENTS: Final[dict[str, Row]] = {
     ),
     "G-01": NotServed(
         "The sidecar ends the protocol on both sides and forwards no header; one that nobody asked for means nothing.",
-        (FINE, f"{TO_HTTP}::test_exactly_the_permitted_call_and_our_own_headers_are_sent"),
+        (LEDGER, f"{TO_HTTP}::test_exactly_the_permitted_call_and_our_own_headers_are_sent"),
     ),
     "G-02": held(LEDGER),
     "G-03": held(f"{STATELESS}::test_headers_of_a_request_within_a_session_mean_nothing"),
@@ -331,6 +330,6 @@ REQUIREMENTS: Final[dict[str, Row]] = {
         f"{DECODING}::test_what_is_not_strict_json_is_a_parse_error",
         f"{DECODING}::test_the_deepest_message_is_accepted_and_the_next_is_refused",
         f"{ADMISSION}::test_an_encoded_body_is_refused",
-        f"{WIRE}::test_no_odd_message_becomes_a_call",
+        LEDGER,
     ),
 }
