@@ -289,7 +289,7 @@ class HttpUpstream:
             async with asyncio.timeout(_FAREWELL_S):
                 await self._tell(note, session)
         except (UpstreamError, TimeoutError) as error:
-            # Whoever calls can cancel as often as they like.
+            # A caller can cancel as often as it likes.
             if self._budget.admit(asyncio.get_running_loop().time()):
                 dropped = self._budget.take_dropped()
                 more = f" ({dropped} more before it)" if dropped else ""

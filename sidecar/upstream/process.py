@@ -35,6 +35,8 @@ from sidecar.upstream.toollist import ToolList, all_prompts
 
 _FIRST_BACKOFF_S = 0.25
 _LONGEST_BACKOFF_S = 30.0
+_SILENCE_S = 5.0
+"""How long a ping is waited for before calls are refused at once (``recovery`` says why), or half of their time."""
 _STABLE_S = 60.0
 """A child that lived this long was well; the next restart is prompt again."""
 
@@ -96,8 +98,8 @@ class StdioUpstream:
         self._ready = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
         self._probe: asyncio.Task[None] | None = None
-        self._tools = ToolList()
-        """Those of the present child."""
+        self._silent: Child | None = None  # it does not answer a ping
+        self._tools = ToolList()  # of the present child
 
     @property
     def healthy(self) -> bool:
@@ -211,6 +213,8 @@ class StdioUpstream:
                     await self._ready.wait()
         if self._child is None or not self._ready.is_set():
             raise UpstreamUnreachable("the server is not running")
+        if self._child is self._silent:
+            raise UpstreamUnreachable("not sent, because the server did not answer the last ping")
         return self._child
 
     def _suspect(self, child: Child) -> None:
@@ -219,6 +223,8 @@ class StdioUpstream:
             self._probe = asyncio.create_task(self._ping(child), name=f"probe {self._name}")
 
     async def _ping(self, child: Child) -> None:
+        patience_s = min(_SILENCE_S, self._timeout_s / 2)
+        silence = asyncio.get_running_loop().call_later(patience_s, self._is_silent, child)
         try:
             async with asyncio.timeout(self._timeout_s):
                 await child.ask(DISCOVER if child.stateless else "ping", {})
@@ -228,7 +234,15 @@ class StdioUpstream:
             # An error is an answer too; the supervisor handles a child that ended.
             self._log.info("the server answered a ping with an error: %s", error)
         finally:
+            silence.cancel()
             self._probe = None
+            if self._silent is not None and child.open:
+                self._log.info("the server %s (child %d) answers again", self._name, child.pid)
+            self._silent = None
+
+    def _is_silent(self, child: Child) -> None:
+        self._silent = child
+        self._log.warning("the server %s (child %d) does not answer: calls are refused", self._name, child.pid)
 
     async def _supervise(self, first: asyncio.Future[None]) -> None:
         home = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="mcp-sidecar-"))

@@ -269,6 +269,33 @@ async def test_a_child_that_hangs_is_replaced(double, permit, until):
     assert not (await upstream.forward(permit("echo"))).failed
 
 
+async def test_calls_to_a_child_that_hangs_are_refused_at_once_until_it_answers(double, permit, until, caplog):
+    caplog.set_level(logging.INFO)
+    upstream = await double(timeout_s=3.0)
+    pid = upstream.pid
+    await upstream.tools()
+    hung = asyncio.create_task(upstream.forward(permit("hold")))
+    await until(lambda: upstream._child._pending)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(UpstreamTimedOut):
+            await hung
+        upstream._timeout_s = HANG_S  # so that it is not ended meanwhile
+        await until(lambda: upstream._silent is not None)
+        sent = upstream._child._last_id
+        for _ in range(20):
+            with pytest.raises(UpstreamUnreachable, match="not sent"):
+                await upstream.forward(permit("echo"))
+        assert upstream._child._last_id == sent
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await until(lambda: upstream.healthy)
+    assert not (await upstream.forward(permit("echo"))).failed
+    assert upstream.pid == pid
+    assert "does not answer: calls are refused" in caplog.text
+    assert "answers again" in caplog.text
+
+
 async def test_callers_with_large_calls_time_out_and_do_not_deadlock_on_a_child_that_does_not_read(
     double, permit, until
 ):
