@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from sidecar.demo import database as demo_database
-from tests.clients.legs.staging_pipe import HELD, NEWS, PROGRESS
+from tests import parts
+from tests.clients.legs.cutting_proxy import CuttingProxy, cutting
+from tests.clients.legs.staging_pipe import CUT, HELD, NEWS, PROGRESS
 from tests.clients.legs.table import ELSEWHERE, FOUND, MEANS, NOT_SPOKEN, Leg
 from tests.clients.test_official_clients import PARTS
 from tests.integration.deployment import Deployment, deployed, search_path
@@ -28,6 +30,7 @@ CALLS = {
     "call": {"name": "find", "arguments": {**ORDERS, "limit": 1}},
     "refusal": {"name": "find", "arguments": {**ORDERS, "database": "hr", "collection": "salaries"}},
     "stream": {"name": "find", "arguments": {**ORDERS, "limit": PROGRESS}},
+    "resume": {"name": "find", "arguments": {**ORDERS, "limit": CUT}},
     "cancel": {"name": "find", "arguments": {**ORDERS, "limit": HELD}},
     "cancel_after_s": 2,
     "news": {"name": "find", "arguments": {**ORDERS, "limit": NEWS}},
@@ -67,12 +70,20 @@ AT_NIGHT = {"Java 2.1.0": "java-mcp", "langchain-mcp-adapters 0.3.2": "langchain
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[Deployment]:
+def proxy() -> Iterator[CuttingProxy]:
+    """Its port is there before the sidecar is, which has to serve its Host header."""
+    with cutting(parts.free_port()) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory, database: str, proxy: CuttingProxy) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("legs")
     with deployed(
         folder,
         database,
-        extra=f"[sessions]\n{LIMITS}\n",
+        port=proxy.behind,
+        extra=f'allowed_hosts = ["127.0.0.1:{proxy.port}"]\n[sessions]\n{LIMITS}\n',
         of_servers='tool_groups = ["export"]\nconfirmation_required_tools = ["count"]',
         policies=with_policies(folder),
         server=[sys.executable, str(HERE / "staging_pipe.py")],
@@ -87,12 +98,12 @@ def open_sessions(deployment: Deployment) -> int:
     return int(float(found[1])) if found else 0  # nothing is said before there was one
 
 
-def ways(client: str, deployment: Deployment) -> list[str]:
+def ways(client: str, deployment: Deployment, proxy: CuttingProxy) -> list[str]:
     """The arguments that say where to, and as whom."""
-    token = deployment.token(EXPORTER)
+    token, url = deployment.token(EXPORTER), f"http://127.0.0.1:{proxy.port}/mcp"
     if client.startswith("mcp-remote"):
-        return [deployment.url, "--header", f"Authorization: Bearer {token}", "--transport", "http-only"]
-    return [deployment.url, token]
+        return [url, "--header", f"Authorization: Bearer {token}", "--transport", "http-only"]
+    return [url, token]
 
 
 def in_words(leg: str, said: str) -> str:
@@ -106,10 +117,13 @@ def in_words(leg: str, said: str) -> str:
     "client",
     [pytest.param(name, marks=[pytest.mark.needs(AT_NIGHT[name])] if name in AT_NIGHT else []) for name in COMMANDS],
 )
-def test_a_client_goes_every_leg_that_it_has(deployment: Deployment, client: str, tmp_path: Path) -> None:
+def test_a_client_goes_every_leg_that_it_has(
+    deployment: Deployment, proxy: CuttingProxy, client: str, tmp_path: Path
+) -> None:
+    cuts = proxy.cuts
     before, sessions = len(deployment.records()), open_sessions(deployment)
     run = subprocess.run(
-        [*COMMANDS[client], *ways(client, deployment)],
+        [*COMMANDS[client], *ways(client, deployment, proxy)],
         input=json.dumps(CALLS),
         capture_output=True,
         text=True,
@@ -130,6 +144,7 @@ def test_a_client_goes_every_leg_that_it_has(deployment: Deployment, client: str
     else:
         found[Leg.CLOSE] = "ended" if open_sessions(deployment) == sessions else "left open"
     assert found == dict(FOUND[client])
+    assert proxy.cuts == cuts + (Leg.RESUME in found), "of the one call alone"
 
 
 def test_every_client_of_the_table_is_tried_and_every_test_that_it_names_is_there() -> None:

@@ -94,6 +94,10 @@ async def stream(session: ClientSession, client: Client, calls: dict[str, Any]) 
     return f"{said}, {client.progress} reports"
 
 
+async def resume(session: ClientSession, client: Client, calls: dict[str, Any]) -> str:
+    return await call(session, calls["resume"], progress_callback=client.counts)
+
+
 async def cancel(session: ClientSession, _client: Client, calls: dict[str, Any]) -> str:
     number = session._request_id
     held = asyncio.create_task(call(session, calls["cancel"]))
@@ -138,6 +142,7 @@ LEGS = {
     "call": plain,
     "refusal": refusal,
     "stream": stream,
+    "resume": resume,
     "cancel": cancel,
     "news": news,
     "ping": ping,

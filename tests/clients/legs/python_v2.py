@@ -56,6 +56,9 @@ class Talk:
         said = await self.call("stream", progress_callback=self.counts)
         return f"{said}, {self.reports} reports"
 
+    async def resume(self) -> str:
+        return await self.call("resume", progress_callback=self.counts)
+
     async def cancel(self) -> str:
         held = asyncio.create_task(self.call("cancel"))
         await asyncio.sleep(self.calls["cancel_after_s"])
@@ -100,6 +103,7 @@ async def main(mode: str, url: str, token: str, calls: dict[str, Any]) -> dict[s
         "call": talk.plain,
         "refusal": talk.refusal,
         "stream": talk.stream,
+        "resume": talk.resume,
         "cancel": talk.cancel,
         "news": talk.news,
         "ping": talk.ping,
@@ -107,6 +111,8 @@ async def main(mode: str, url: str, token: str, calls: dict[str, Any]) -> dict[s
         "resources": talk.resources,
         "confirmation": talk.confirmation,
     }
+    if talk.stateless:
+        del legs["resume"]  # this revision has none
     found = {}
     hears: Any = talk.hears
     confirms: Any = talk.confirms

@@ -1,7 +1,7 @@
 """Stands between the sidecar and the real MongoDB MCP server, and has a call of ``find`` take its time by its limit.
 
-Usage: ``staging_pipe.py COMMAND…``. Of the limits below, the first has progress reported before it is carried out, the
-second is never carried out, and before the third the server says that its tools changed.
+Usage: ``staging_pipe.py COMMAND…``. Of the limits below, the first and the last have progress reported before the call
+is carried out, the second is never carried out, and before the third the server says that its tools changed.
 """
 
 import json
@@ -11,7 +11,7 @@ import threading
 import time
 from typing import IO, Any
 
-PROGRESS, HELD, NEWS = 3, 4, 5
+PROGRESS, HELD, NEWS, CUT = 3, 4, 5, 6
 STALLED_S = 3.0
 
 out = threading.Lock()
@@ -37,7 +37,7 @@ def staged(message: Any, line: bytes, child: IO[bytes], held: set[Any]) -> bytes
     if message.get("method") != "tools/call" or params.get("name") != "find":
         return line
     limit = arguments.get("limit")
-    if limit == PROGRESS:
+    if limit in {PROGRESS, CUT}:
         threading.Thread(target=later, args=(params, line, child), daemon=True).start()
         return b""
     if limit == HELD:

@@ -17,6 +17,7 @@ class Leg(StrEnum):
     CALL = "call"
     REFUSAL = "refusal"
     STREAM = "stream"
+    RESUME = "resume"
     CANCEL = "cancel"
     NEWS = "news"
     PING = "ping"
@@ -32,6 +33,7 @@ MEANS: Final[Mapping[Leg, str]] = {
     Leg.CALL: "`tools/call`, answered at once",
     Leg.REFUSAL: "a call that policy denies, which ends the call and not the session",
     Leg.STREAM: "a call that takes seconds: its answer is a stream with the server's progress",
+    Leg.RESUME: "such a call, whose connection is lost while it waits: its answer is had by `Last-Event-ID`",
     Leg.CANCEL: "a call that its client cancels; the outcome in evidence",
     Leg.NEWS: "`notifications/tools/list_changed`, on the stream that the client opened for it",
     Leg.PING: "`ping`",
@@ -49,6 +51,7 @@ _SESSION: Final[Mapping[Leg, str]] = MappingProxyType({
     Leg.CALL: "answered",
     Leg.REFUSAL: "refused",
     Leg.STREAM: "answered, 2 reports",
+    Leg.RESUME: "answered",
     Leg.CANCEL: "cancelled",
     Leg.NEWS: "told",
     Leg.PING: "answered",
@@ -58,7 +61,7 @@ _SESSION: Final[Mapping[Leg, str]] = MappingProxyType({
     Leg.CLOSE: "ended",
 })  # fmt: skip
 _STATELESS: Final[Mapping[Leg, str]] = MappingProxyType({
-    **_SESSION,
+    **{leg: said for leg, said in _SESSION.items() if leg is not Leg.RESUME},
     Leg.OPEN: "2026-07-28",
     Leg.PING: NOT_SPOKEN,
     Leg.LEVEL: NOT_SPOKEN,
@@ -78,7 +81,7 @@ FOUND: Final[Mapping[str, Mapping[Leg, str]]] = {
     "TypeScript 2.4.0": _SESSION,
     "TypeScript 2.4.0, without sessions": _STATELESS,
     "mcp-remote 0.15.1": {**_SESSION, Leg.CLOSE: "left open"},
-    "Java 2.1.0": {leg: said for leg, said in _SESSION.items() if leg is not Leg.CANCEL},
+    "Java 2.1.0": {leg: said for leg, said in _SESSION.items() if leg not in {Leg.CANCEL, Leg.RESUME}},
     "langchain-mcp-adapters 0.3.2": {leg: said for leg, said in _SESSION.items() if leg in _OF_ADAPTERS},
 }
 """By client and leg; a leg that is not there is one that the client has no way to go."""

@@ -50,6 +50,7 @@ const legs = {
     const said = await call(calls.stream, { onprogress: () => (reports += 1) });
     return `${said}, ${reports} reports`;
   },
+  resume: () => call(calls.resume, { onprogress: () => {} }),
   cancel: async () => {
     const wanted = new AbortController();
     const held = call(calls.cancel, { signal: wanted.signal });
@@ -78,6 +79,8 @@ const legs = {
   },
   confirmation: async () => `${await call(calls.confirmation)}, asked ${asked} times`,
 };
+
+if (mode !== "legacy") delete legs.resume; // this revision has none
 
 const late = () =>
   new Promise((_, reject) => {
