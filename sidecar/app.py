@@ -262,6 +262,7 @@ def _rules(config: Settings, *, launched: bool) -> EnforcementRules:
         environment=config.environment,
         tool_groups={entry.name: frozenset(entry.tool_groups) for entry in config.servers},
         generic_tools={entry.name: entry.generic_by_name() for entry in config.servers},
+        server_questions={entry.name: frozenset(entry.server_questions) for entry in config.servers},
         server_version=__version__,
         own_database=config.mongodb.database if config.mongodb.given else "",
         audit_required=config.audit.on_failure == "deny",

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType, TypeAlias
 
+from sidecar.questions import CallQuestions
+from sidecar.strict_json import JsonObject as JsonObject  # noqa: PLC0414 -- most rooms know JSON from here
+from sidecar.strict_json import JsonValue as JsonValue  # noqa: PLC0414
 from sidecar.usage import UsageLimit
-
-JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
-JsonObject: TypeAlias = dict[str, JsonValue]
 
 Tell: TypeAlias = Callable[[str, JsonObject], None]
 """Takes what a server says of a call before it answers it: a method of MCP and its parameters."""
@@ -141,6 +141,7 @@ class TargetKind(StrEnum):
     TOOL = "tool"
     PROMPT = "prompt"
     RESOURCE = "resource"
+    QUESTION = "question"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -381,8 +382,7 @@ class VisibleTools:
     """What a caller may see at all: these tools, of these servers."""
 
     tools: frozenset[str]
-    servers: frozenset[str]
-    """The configured MCP server instances that the caller's calls can be routed to."""
+    servers: frozenset[str]  # those that the caller's calls can be routed to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -393,8 +393,7 @@ class Permit:
     call: ToolCall
     method: str = "tools/call"  # of another one, the arguments of ``call`` are the whole parameters
     request_id: str
-    audit_id: str
-    """The audit record of the intent, already stored."""
+    audit_id: str  # of the intent, already stored
     traceparent: str | None = None
     caller: tuple[str, ...] = field(default=(), compare=False, repr=False)
     """Whose call it is, with the session: one of several processes keeps what such calls leave in it."""
@@ -402,6 +401,7 @@ class Permit:
     """The live tools that were held against the pins for it: only a process that has these may get the call."""
     confirm: Callable[[JsonObject], Awaitable[JsonObject]] | None = field(default=None, compare=False, repr=False)
     """Takes a question of the server's to the user; None where the client cannot be asked."""
+    questions: CallQuestions | None = field(default=None, compare=False, repr=False)  # None: it may ask nothing else
     tell: Tell | None = field(default=None, compare=False, repr=False)
     leaving: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
     """To be called right before the call is written to its server, each time that it is; raises where the permit has

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from sidecar.commands import CATALOG, GenericTool, GenericTools, ToolGroup, generic
 from sidecar.model import JsonObject, TargetKind
+from sidecar.questions import QuestionKind
 from sidecar.settings_group import SettingsGroup
 
 ASKED_BY_DEFAULT: Final = frozenset(
@@ -176,6 +177,10 @@ class Server(SettingsGroup):
     generic_resources: tuple[GenericResourceSettings, ...] = Field(default=(), max_length=256)
     """Resources of this server; each read is one access of kind `execute` with the target kind `resource`, and its URI
     as it stands here."""
+    server_questions: tuple[QuestionKind, ...] = ()
+    """What this server may ask clients during calls of its generic tools, prompts and resources: `elicitation` (the
+    user fills in a form), `sampling` (the client's model), `roots` (the client's folders). Goes with `url`; policy
+    decides each kind too, and nobody has any by default ([server questions](../server-questions.md))."""
     environment_file: Path | None = None
     """A file of lines `NAME=value`, further environment of the child of `command`, such as for Kerberos or a proxy.
     [deploy.md](../deploy.md) lists the names; any other is refused."""
@@ -216,6 +221,12 @@ class Server(SettingsGroup):
     def _of_a_child(self) -> Self:
         if self.url and (self.environment_file is not None or self.confirmation_required_tools is not None):
             msg = "environment_file and confirmation_required_tools go with command; a server behind url has its own"
+            raise ValueError(msg)
+        if self.command and self.server_questions:
+            msg = "server_questions goes with url; what a child asks on its output does not say during which call"
+            raise ValueError(msg)
+        if self.server_questions and not self._generic():
+            msg = "server_questions is about generic tools, prompts and resources, and this server has none"
             raise ValueError(msg)
         if self.url and self.require_confirmation:
             msg = "require_confirmation goes with command; what a server behind url asks reaches nobody"

@@ -55,7 +55,11 @@ def connect(entry: Server) -> HttpUpstream | ConfirmingUpstream:
     )
     plain = others[0] if len(others) == 1 else StdioPool(others, _is_remembered)
     return ConfirmingUpstream(
-        plain, asking, lambda call: entry.asks_for(call.name, _stages(call)), required=entry.require_confirmation
+        plain,
+        asking,
+        lambda call: entry.asks_for(call.name, _stages(call)),
+        required=entry.require_confirmation,
+        wait_s=timeout_s,
     )
 
 

@@ -31,7 +31,7 @@ outside(access) := data.mcp.platform.deployments[routing.deployment].whole if no
 
 # METADATA
 # title: The kinds of targets that can have an owner each, by their exact names
-named_targets := {"tool", "prompt", "resource"}
+named_targets := {"tool", "prompt", "resource", "question"}
 
 # METADATA
 # title: What is no database, as the platform's data holds it under its kind and name, else under its kind

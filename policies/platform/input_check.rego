@@ -14,7 +14,10 @@ kinds := {
 
 # METADATA
 # title: What an access touches when that is not a namespace; a closed set
-target_kinds := {"organisation", "project", "cluster", "deployment", "service", "tool", "prompt", "resource"}
+target_kinds := {
+	"organisation", "project", "cluster", "deployment", "service", "tool", "prompt", "resource",
+	"question",
+}
 
 # METADATA
 # title: Facts about a command; a closed set

@@ -50,6 +50,21 @@ test_without_an_owner_of_its_own_the_owner_of_the_kind_is_asked if {
 	}
 }
 
+test_a_question_is_asked_only_where_both_the_tool_and_the_question_are_granted if {
+	asking := fixture.about([run("tool", "report"), run("question", "sampling")])
+	fixture.refused(fixture.decide(asking, changed, fixture.teams), [fixture.reason("no_owner", 1)])
+	grants := array.concat(changed.grants, [object.union(changed.grants[0], {"id": "asks", "targets": ["sampling"]})])
+	owned := object.union(object.remove(changed, ["grants"]), {
+		"grants": grants,
+		"deployments": {"east": {"targets": {"question/sampling": held("platform")}}},
+	})
+	fixture.decide(asking, owned, fixture.teams).allow
+	elicits := fixture.about([run("tool", "report"), run("question", "elicitation")])
+	fixture.refused(fixture.decide(elicits, owned, fixture.teams), [fixture.reason("no_owner", 1)])
+	other := fixture.about([run("prompt", "farewell"), run("question", "sampling")])
+	fixture.refused(fixture.decide(other, owned, fixture.teams), [fixture.reason("not_granted", 0)])
+}
+
 test_a_name_of_one_kind_is_not_that_of_another if {
 	decision("prompt", "report").accesses[0].owner == "platform"
 	fixture.refused(decision("resource", "report"), [fixture.reason("no_owner", 0)])

@@ -176,6 +176,7 @@ def outcome(
     size: int | None = None,
     duration_ms: float | None = None,
     confirmation: str | None = None,
+    questions: JsonObject | None = None,
 ) -> JsonObject:
     """Build the record of what became of an intent; everything else is the intent's own.
 
@@ -190,6 +191,8 @@ def outcome(
         duration_ms: from receipt to reply, milliseconds.
         confirmation: through whom the user confirmed the call, where the server asked for that; ``client`` guards
             against accidents and proves no person.
+        questions: how many questions of the server's were taken to the client and how many answers to the server, by
+            kind; nothing of what they say.
 
     Raises:
         ValueError: ``intended`` is not an intent.
@@ -204,7 +207,10 @@ def outcome(
     record["time"] = rfc3339(time_ns)
     record["event"] = Event.OUTCOME.value
     ended = _outcome(status, error, documents, size, duration_ms)
-    record["outcome"] = ended if confirmation is None else {**ended, "confirmation": confirmation}
+    further: JsonObject = {} if confirmation is None else {"confirmation": confirmation}
+    if questions:
+        further["questions"] = questions
+    record["outcome"] = {**ended, **further}
     return record
 
 

@@ -27,7 +27,7 @@ from sidecar.policyset import CAPABILITIES, data_place
 
 _COLLECTION: Final = "input.access.collection"
 _TARGET: Final = "input.access.target"
-_NAMED: Final = ("tool", "prompt", "resource")
+_NAMED: Final = ("tool", "prompt", "resource", "question")
 _UNKNOWN: Final = (
     *("input.subject", "input.actor", "input.action", "input.command", "input.context"),
     *("input.access.kind", "input.access.via", "input.access.via_view", _TARGET),

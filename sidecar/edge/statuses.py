@@ -8,7 +8,7 @@ are for what the transport and the authorization chapter of MCP give one to.
 
 from typing import Final, NamedTuple
 
-from sidecar import errors, usage
+from sidecar import errors, questions, usage
 from sidecar.edge.stdio import EndingProcess
 from sidecar.enforcement import TooManyStreams
 from sidecar.errors import MessageError, SidecarError
@@ -93,6 +93,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], Statuses]] = {
     errors.AuditUnavailable: both(200),
     errors.ViewsUnavailable: both(200),
     errors.NotConfirmed: both(200),
+    questions.QuestionUnanswered: both(200),
     InputRequired: both(200),
     CapabilityMissing: both(400),
     StateRejected: both(200),
@@ -101,6 +102,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], Statuses]] = {
     errors.UpstreamTimedOut: both(200),
     errors.UpstreamProtocolViolation: both(200),
     errors.UpstreamRefused: both(200),
+    questions.ClientLacks: both(200),
     # stdio only, where there are no statuses
     EndingProcess: both(503),
     # no caller was authenticated, so there is no session to answer in

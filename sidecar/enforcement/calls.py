@@ -10,32 +10,31 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from sidecar.commands import databases, derive, generic
+from sidecar.commands import derive, generic
 from sidecar.enforcement import refusals, stateless
-from sidecar.enforcement.confirmation import confirmations
+from sidecar.enforcement.confirmation import Confirmations, request_states
+from sidecar.enforcement.deciding import PolicyDecisions
 from sidecar.enforcement.discharge import discharged, planned, unchanged
-from sidecar.enforcement.evidence import Evidence, settled, stage_of, without_tool
+from sidecar.enforcement.evidence import Evidence, settled, stage_of
 from sidecar.enforcement.exports import Exports
 from sidecar.enforcement.limits import CallsUnderWay, CountersInMemory, Limits
 from sidecar.enforcement.livetools import LiveTools
 from sidecar.enforcement.names import ReachableNames
+from sidecar.enforcement.open_questions import OpenQuestions
 from sidecar.enforcement.reply import Answer, Refused, Reply
-from sidecar.enforcement.shadow import Shadow, read_answer
+from sidecar.enforcement.server_questions import ServerQuestions
 from sidecar.enforcement.suspensions import Suspensions
 from sidecar.enforcement.tool_lists import EncodedLists, ShownList
 from sidecar.enforcement.turn import CancelledByClient, EnforcementRules, Flight, Ports, Turn, Use, still
-from sidecar.enforcement.views import require_open, through_views
 from sidecar.enforcement.visibility import Visibility
 from sidecar.errors import (
     CallerSuspended,
-    CommandNotDerivable,
     DecisionUnavailable,
     DependencyError,
     InsufficientScope,
     InvalidRequest,
     PolicyDenied,
     SidecarError,
-    ToolGroupOff,
     UnknownTool,
     UpstreamError,
     UpstreamUnreachable,
@@ -44,11 +43,9 @@ from sidecar.identity import CallerName
 from sidecar.mcp import Era, HeaderMismatch, InputRequired, Request, RequestId, jsonrpc, mirrored, read_call, tools
 from sidecar.model import (
     AccessKind,
-    AccessRequest,
     Command,
     Decision,
     Identity,
-    JsonObject,
     JsonValue,
     Permit,
     RequestContext,
@@ -57,8 +54,6 @@ from sidecar.model import (
     VisibleTools,
 )
 from sidecar.obligations import Plan
-from sidecar.policy import document
-from sidecar.ports import PdpAnswer, Question
 from sidecar.usage import LimitReached
 
 KEPT: Final = (DependencyError, CancelledByClient, InsufficientScope, CallerSuspended, LimitReached)
@@ -79,15 +74,19 @@ class ToolCalls:
         self._in_flight: dict[tuple[str, RequestId], Flight] = {}
         self._under_way = CallsUnderWay(rules.calls_per_identity)
         self._limits = Limits(CountersInMemory() if ports.usage is None else ports.usage, ports.clock, ports.metrics)
-        self.confirmations = confirmations(ports, rules)
         self._generic = generic.everywhere(rules.generic_tools.values())
         self._tools = generic.only_tools(self._generic)
         self._live = LiveTools(ports.upstreams, rules.tool_groups, rules.generic_tools)
+        self._policy = PolicyDecisions(ports, rules, evidence, self._live)
+        states = request_states(ports, rules)
+        self.asked = OpenQuestions(ports.identifiers, rules.confirm_s)
+        self.confirmations = Confirmations(ports.clock, self.asked, states)
+        self._questions = ServerQuestions(rules, self.asked, states, ports.clock, self._policy.allowed)
         self._lists = EncodedLists(rules.server_version)
         self.exports = Exports()
         self.require_pinned, self.unreviewed = self._live.require_pinned, self._live.unreviewed
-        self._names = ReachableNames(self._question, step_ns=rules.time_step_ns)
-        self._visibility = Visibility(self._question, ports.clock, ports.upstreams, rules.time_step_ns, self._generic)
+        self._names = ReachableNames(self._policy.ask, step_ns=rules.time_step_ns)
+        self._visibility = Visibility(self._policy.ask, ports.clock, ports.upstreams, rules.time_step_ns, self._generic)
 
     async def list_tools(self, message: Request, turn: Turn) -> bytes:
         """Answer with the tools that this caller may see, in the server's order (MCP: deterministic order)."""
@@ -104,7 +103,7 @@ class ToolCalls:
 
     async def call_tool(self, message: Request, turn: Turn) -> Reply:
         """Answer one tool call: its result, or a refusal that a model can act on."""
-        call, turn.given = read_call(message.params, turn.era)
+        call, turn.given = read_call(message.params, turn.era, self._tools)
         turn.call, turn.generic = call, self._generic
         with self._flying(message.id, turn):
             try:
@@ -112,7 +111,7 @@ class ToolCalls:
             except (UnknownTool, HeaderMismatch):
                 raise
             except InputRequired as asked:
-                result = asked.result(self._rules.server_version)
+                return self._required(message, asked)
             except SidecarError as caught:
                 lacking = (
                     await self._lacking(call, turn) if isinstance(caught, PolicyDenied) and not turn.committed else None
@@ -141,13 +140,16 @@ class ToolCalls:
             try:
                 with self._ports.tracer.step("derive"):
                     turn.named = turn.command = use.derived()
-                decision = await self._ask(turn.named, turn)
+                decision = await self._policy.command(turn.named, turn)
                 todo = unchanged(decision, use.rows)
                 await use.require(decision.server)
                 await self._limits.admit(decision.limits, turn.identity, call.name, turn.time_ns)
+                await self._answered(turn, decision.server)
                 permit = await self._commit(call, decision, todo, turn)
                 result = await self._forward(permit, todo, turn)
                 await self._limits.charge(decision.limits, turn.identity, call.name, result)
+            except InputRequired as asked:
+                return self._required(message, asked), None
             except SidecarError as error:
                 if not turn.committed and absent is not None and await self._unseen(error, turn):
                     raise absent from error
@@ -210,7 +212,7 @@ class ToolCalls:
             schema = self._live.schema(decision.server, call.name)
             mirrored.check_parameters(turn.exchange.mirrored, schema, call.arguments)
         await self._limits.admit(decision.limits, turn.identity, call.name, turn.time_ns)
-        await self.confirmations.answered(turn, decision.server)
+        await self._answered(turn, decision.server)
         permit = await self._commit(todo.call or call, decision, todo, turn)
         result = await self._forward(permit, todo, turn)
         await self._limits.charge(decision.limits, turn.identity, call.name, result)
@@ -219,8 +221,18 @@ class ToolCalls:
             self.exports.note(turn.known_conversation, result.result, command, decision.server, now, todo.rows)
         return result
 
+    async def _answered(self, turn: Turn, server: str) -> None:
+        """Take what a call comes again with; see ``Confirmations.answered`` and ``ServerQuestions.begin``."""
+        if self._questions.concerns(turn):
+            await self._questions.begin(turn, server)
+        else:
+            await self.confirmations.answered(turn, server)
+
+    def _required(self, message: Request, asked: InputRequired) -> Answer:
+        return Answer(body=jsonrpc.encode_result(message.id, asked.result(self._rules.server_version)))
+
     async def _permissible(self, call: ToolCall, command: Command, turn: Turn) -> tuple[Decision, Plan]:
-        decision = await self._ask(command, turn)
+        decision = await self._policy.command(command, turn)
         todo = planned(decision, call, turn, self._tools)
         turn.reviewed = await self._live.require_pinned(decision.server, call.name)
         return decision, todo
@@ -245,66 +257,6 @@ class ToolCalls:
         turn.named = turn.command = turn.derived.command
         return turn.command
 
-    async def _ask(self, named: Command, turn: Turn) -> Decision:
-        """Have the command decided, with what it reads through views.
-
-        The views of a database that nothing is known of are looked up only for a caller who may do what the call names:
-        else anybody could have any name looked up. To read more than that takes more rights, never fewer, so a refusal
-        by name alone is final.
-        """
-        catalog = self._ports.views
-        if catalog is None:
-            return await self._allowed(named, turn)
-        decision = None if catalog.knows(databases(named)) else await self._allowed(named, turn)
-        with self._ports.tracer.step("derive"):
-            command = turn.command = await through_views(named, catalog, turn.identity.key)
-        if decision is not None and command is named:
-            return decision
-        return await self._allowed(command, turn)
-
-    async def _allowed(self, command: Command, turn: Turn) -> Decision:
-        require_open(command, self._rules.own_database)
-        request = AccessRequest(
-            identity=turn.identity, method=turn.method, command=command, context=turn.context(self._rules.environment)
-        )
-        question = turn.question = document.decision_document(request, step_ns=self._rules.time_step_ns)
-        read = partial(read_answer, accesses=len(command.accesses), servers=self._ports.upstreams.keys())
-        decision = await self._decide(question, read, turn)
-        off = decision.allow and not self._live.is_on(decision.server, command.tool)
-        decision = turn.decision = without_tool(decision) if off else decision
-        if not turn.supposed:
-            self._evidence.decided(turn)
-        if off:
-            raise CommandNotDerivable(ToolGroupOff.label, "The server that serves this call has no such tool.")
-        if not decision.allow:
-            raise PolicyDenied
-        turn.server = decision.server
-        return decision
-
-    async def _decide(self, question: JsonObject, read: Callable[[PdpAnswer], Decision], turn: Turn) -> Decision:
-        """Ask the serving policy set, and the candidate beside it where there is one."""
-        candidate = None if turn.supposed else self._ports.candidate
-        shadow = Shadow(candidate, question, read) if candidate is not None else None
-        try:
-            decision = read(await self._question(Question.DECISION, question))
-            if shadow is not None:
-                turn.opinion = await shadow.compare(decision)
-        finally:
-            if shadow is not None:
-                await shadow.dismiss()
-        return decision
-
-    async def _question(self, question: Question, content: JsonObject) -> PdpAnswer:
-        with self._ports.tracer.step("authorize", client=True) as span:
-            began = self._ports.clock.monotonic()
-            try:
-                return await self._ports.decisions.ask(question, content)
-            except DecisionUnavailable as error:
-                span.fail(error.label, error.detail)
-                raise
-            finally:
-                self._ports.metrics.asked(self._ports.clock.monotonic() - began)
-
     async def _commit(self, call: ToolCall, decision: Decision, todo: Plan, turn: Turn) -> Permit:
         """Store the intent; only then is there a permit (law 4), and none for what is only supposed."""
         if turn.supposed:
@@ -325,6 +277,7 @@ class ToolCalls:
             reviewed=turn.reviewed,
             tell=turn.teller(numbers_only=todo.cuts),
             confirm=self.confirmations.asker(turn, decision.server, todo, self._permissible),
+            questions=self._questions.of(turn, decision.server),
             leaving=partial(self._leave, turn),
         )
 

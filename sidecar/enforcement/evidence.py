@@ -92,6 +92,7 @@ class Evidence:
             size=len(result.result) if result is not None else None,
             duration_ms=self._milliseconds(turn),
             confirmation="client" if turn.confirmed and result is not None and not result.failed else None,
+            questions=_questions(turn),
         )
         if result is not None and result.failed:
             turn.error = TOOL_ERROR
@@ -343,6 +344,12 @@ def _refused(decision: Decision, command: Command | None) -> dict[str, Attribute
     refused = tuple(_spell(command.accesses[index]) for index in named if index < len(command.accesses))
     attributes: dict[str, AttributeValue] = {"mcp_sidecar.refused.owner": owner_to_ask(decision) or ""}
     return attributes | ({"mcp_sidecar.refused.accesses": refused} if refused else {})
+
+
+def _questions(turn: Turn) -> JsonObject:
+    """What was asked and answered during a call, by kind; empty where nothing was."""
+    counts = {"asked": turn.carried, "answered": turn.answered}
+    return {what: {kind.value: count[kind] for kind in sorted(count)} for what, count in counts.items() if count}
 
 
 def stage_of(error: SidecarError) -> str:

@@ -7,7 +7,18 @@ from sidecar.enforcement.shared_sessions import SharedSessions
 from sidecar.enforcement.turn import Caller, Exchange, Ports
 from sidecar.errors import InvalidRequest
 from sidecar.identity import names_of
-from sidecar.mcp import Batch, Conversation, Request, Session, Sessions, handle_digest, methods, revision, tools
+from sidecar.mcp import (
+    Batch,
+    Conversation,
+    Request,
+    Session,
+    Sessions,
+    handle_digest,
+    methods,
+    questions,
+    revision,
+    tools,
+)
 
 INSTRUCTIONS: Final = (
     "MongoDB behind a policy. A refused call says which access was refused and which team owns the policy; change the "
@@ -47,7 +58,7 @@ class Handshake:
             self._clock.monotonic(),
             names=names_of(caller.identity),
             ends=ends,
-            elicits=tools.can_be_asked(message.params),
+            answers=questions.answerable(message.params.get("capabilities")),
         )
         self._metrics.sessions(len(self._sessions))
         return session

@@ -18,7 +18,17 @@ from sidecar.errors import (
     SidecarError,
     UpstreamUnreachable,
 )
-from sidecar.mcp import Era, Request, ResourceNotFound, UnknownPrompt, jsonrpc, resources, stateless_results, tools
+from sidecar.mcp import (
+    Era,
+    Request,
+    ResourceNotFound,
+    UnknownPrompt,
+    jsonrpc,
+    resources,
+    split,
+    stateless_results,
+    tools,
+)
 from sidecar.model import Command, JsonObject, TargetKind, ToolCall
 
 _GENERATING: Final = b"still being generated"
@@ -72,9 +82,11 @@ class Offers:
         self._require(message.method)
         match message.method:
             case "resources/read":
-                return await self._read(message, turn)
+                params, turn.given = split(message.params, turn.era)
+                return await self._read(message, turn, resources.parse_read(params))
             case "prompts/get":
-                name, arguments = resources.parse_prompt(message.params)
+                params, turn.given = split(message.params, turn.era)
+                name, arguments = resources.parse_prompt(params)
                 return await self._prompt(message, turn, name, arguments)
             case _:
                 return await self._complete(message, turn)
@@ -111,8 +123,7 @@ class Offers:
             raise UpstreamUnreachable
         return await upstream.prompts()
 
-    async def _read(self, message: Request, turn: Turn) -> Reply:
-        uri = resources.parse_read(message.params)
+    async def _read(self, message: Request, turn: Turn, uri: str) -> Reply:
         now = self._ports.clock.monotonic()
         export = self._calls.exports.find(turn.known_conversation, uri, now)
         if export is not None:

@@ -348,13 +348,13 @@ class EnforcementPoint:
 
     def _session_ended(self, session_id: str) -> None:
         self._notices.end(session_id)
-        self._calls.confirmations.end(session_id)
+        self._calls.asked.end(session_id)
         self._news.end(session_id)
 
     def _respond(self, message: Response, turn: Turn) -> Reply:
         """Take a client's answer to a question; one that nobody waits for is dropped."""
         conversation = turn.conversation = self._handshake.conversation(turn.exchange, turn.known_caller)
-        if not self._calls.confirmations.take(conversation, message):
+        if not self._calls.asked.take(conversation, message):
             turn.error = DROPPED
         return Accepted()
 

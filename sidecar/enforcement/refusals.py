@@ -16,8 +16,9 @@ from sidecar.errors import (
     PolicyDenied,
     SidecarError,
 )
-from sidecar.mcp import CapabilityMissing, Era, RequestId, denials, jsonrpc, stateless_results
+from sidecar.mcp import CapabilityMissing, Era, RequestId, StateRejected, denials, jsonrpc, stateless_results
 from sidecar.model import Access, Command, Decision, JsonObject, Principal, Reason, StepUp
+from sidecar.questions import ClientLacks
 from sidecar.usage import LimitReached
 
 OWN_SOURCE: Final = "sidecar"
@@ -41,8 +42,16 @@ def denial(turn: Turn, error: SidecarError, server_version: str) -> bytes:
 
 
 def of_call(request_id: RequestId, turn: Turn, error: SidecarError, server_version: str) -> Answer | Refused:
-    """Return the reply to a refused call: a tool result, or that its client has to say that it can ask its user."""
+    """Return the reply to a refused call: a tool result, or that its client has to say that it can ask its user.
+
+    A state that is not good for a call is an error of the protocol where a server may ask anything (MCP 2026-07-28,
+    mrtr); of a call that is to be confirmed, models read why it was not carried out.
+    """
     conversation, result = turn.known_conversation, denial(turn, error, server_version)
+    if isinstance(error, StateRejected) and turn.call is not None and turn.call.name in turn.generic:
+        return Refused.of(error, request_id, era=turn.era)
+    if isinstance(error, ClientLacks) and turn.era is Era.STATELESS and (lacks := error.kinds - conversation.answers):
+        return Refused.of(CapabilityMissing(error.detail, lacks), request_id, era=turn.era)
     if turn.era is Era.STATELESS and isinstance(error, NotConfirmed) and not (conversation.elicits or turn.given):
         return Refused.of(CapabilityMissing(error.detail), request_id, era=turn.era)
     return Answer(body=jsonrpc.encode_result(request_id, result))

@@ -1,13 +1,14 @@
 """What a client of 2026-07-28 is given with a question, and what it has to come back with: good once, for that call."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
-from typing import Final
+from typing import Final, TypeVar
 
 from sidecar.audit import record
 from sidecar.errors import NotConfirmed
 from sidecar.mcp import (
+    CarriedQuestions,
     GivenInput,
     HandleKeys,
     SealedQuestion,
@@ -18,6 +19,9 @@ from sidecar.mcp import (
 )
 from sidecar.model import Identity, JsonObject, ToolCall
 from sidecar.ports import Clock, Identifiers, UsedStates
+from sidecar.questions import ServerQuestion
+
+_Sealed = TypeVar("_Sealed", SealedQuestion, CarriedQuestions)
 
 MAX_USED: Final = 20_000
 """About 4 MB. In the two minutes that a state lives, that is 160 confirmed calls a second."""
@@ -119,7 +123,9 @@ class RequestStates:
         Raises:
             StateRejected: the state is of something else, expired, or no state.
         """
-        asked = self._keys().read_question(given.state)
+        return self._good(self._keys().read_question(given.state), identity, server, call)
+
+    def _good(self, asked: _Sealed | None, identity: Identity, server: str, call: ToolCall) -> _Sealed:
         if asked is None:
             raise StateRejected(StateFault.UNREADABLE)
         if asked.identity != identity_digest(identity.key) or asked.call != call_digest(server, call):
@@ -129,7 +135,46 @@ class RequestStates:
             raise StateRejected(StateFault.EXPIRED)
         return asked
 
-    async def use(self, given: GivenInput, asked: SealedQuestion) -> None:
+    def give_carried(
+        self,
+        identity: Identity,
+        server: str,
+        call: ToolCall,
+        asked: Mapping[str, ServerQuestion],
+        state: str | None,
+        rounds: int,
+    ) -> str:
+        """Return the state of questions that are taken to a client.
+
+        Args:
+            identity: who is asked.
+            server: who asks.
+            call: about which call.
+            asked: the questions, by name.
+            state: the server's own.
+            rounds: how many results of this call have asked for something, this one included.
+
+        Raises:
+            NotConfirmed: there is more than a state can say.
+        """
+        carried = CarriedQuestions(
+            identity=identity_digest(identity.key),
+            call=call_digest(server, call),
+            expires=int(self._clock.time_ns() / 1e9 + self.lifetime_s),
+            asked={name: (one.kind, _fields(one.params)) for name, one in asked.items()},
+            state=state,
+            rounds=rounds,
+        )
+        try:
+            return self._keys().seal_carried(carried, self._identifiers.session_id())
+        except ValueError as error:
+            raise NotConfirmed("the questions are too large") from error
+
+    def read_carried(self, given: GivenInput, identity: Identity, server: str, call: ToolCall) -> CarriedQuestions:
+        """Return what was asked about this call of this identity; raises as ``read`` does."""
+        return self._good(self._keys().read_carried(given.state), identity, server, call)
+
+    async def use(self, given: GivenInput, asked: SealedQuestion | CarriedQuestions) -> None:
         """Return if a state is used for the first time.
 
         Raises:
@@ -153,9 +198,9 @@ def question_digest(question: JsonObject) -> bytes:
     return sha256(jsonrpc.encode(question)).digest()
 
 
-def form_of(asked: SealedQuestion) -> JsonObject:
+def form_of(fields: Iterable[str]) -> JsonObject:
     """Return as much of a question as its state says: which fields its form has."""
-    return {"requestedSchema": {"properties": dict.fromkeys(asked.fields)}}
+    return {"requestedSchema": {"properties": dict.fromkeys(fields)}}
 
 
 def _fields(question: JsonObject) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ def conversation(message: Request, exchange: Exchange, caller: Caller) -> Conver
         client_name=meta.client_name,
         key=caller.identity.key,
         log_level=meta.log_level,
-        elicits=meta.elicits,
+        answers=meta.answers,
     )
 
 

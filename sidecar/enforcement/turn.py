@@ -1,6 +1,7 @@
 """The values that one message gathers on its way through the enforcement point."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -39,6 +40,7 @@ from sidecar.ports import (
     UsedStates,
     ViewCatalog,
 )
+from sidecar.questions import QuestionKind
 from sidecar.sites import Derivation
 
 
@@ -129,6 +131,8 @@ class EnforcementRules:
     others."""
     streams_per_identity: int = 64
     """Streams for news that one user through one agent may read at a time."""
+    server_questions: Mapping[str, frozenset[QuestionKind]] = field(default_factory=dict)
+    """What servers may ask clients during calls of generic tools, by server; policy decides each kind too."""
     challenges: bool = True
     """A call that only lacks scopes is refused with a challenge (MCP 2026-07-28, scope challenge handling); else with
     a tool result, for clients to which an HTTP error is the end of their session."""
@@ -273,6 +277,16 @@ class Turn:
     """What its client calls again with, where it was asked before (2026-07-28)."""
     asked: SealedQuestion | None = None
     """What it was asked then; known once the state of ``given`` is used."""
+    askable: frozenset[QuestionKind] = frozenset()
+    """What else its server may ask its client; settings, policy and the client allow it."""
+    inputs: JsonObject = field(default_factory=dict)
+    """What its server is sent of what it comes again with."""
+    rounds: int = 0
+    """How many results of it have asked for something before."""
+    carried: Counter[QuestionKind] = field(default_factory=Counter)
+    """Questions that were taken to its client."""
+    answered: Counter[QuestionKind] = field(default_factory=Counter)
+    """Answers that its server was given."""
     confirmed: bool = False
     """Its client answered a question of the server's about it with a confirmation."""
     batched: bool = False

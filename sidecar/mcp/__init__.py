@@ -1,10 +1,17 @@
 """The MCP wire language without I/O: bytes to messages and back, the closed method table, revisions, sessions."""
 
-from sidecar.mcp import denials, jsonrpc, methods, mirrored, resources, revision, stateless_results, tools
+from sidecar.mcp import denials, jsonrpc, methods, mirrored, questions, resources, revision, stateless_results, tools
 from sidecar.mcp.conversation import Conversation
 from sidecar.mcp.ended import MOST_ENDED, EndedSessions
 from sidecar.mcp.envelope import Ends, Envelope, read_envelope
-from sidecar.mcp.handles import HandleKeys, SealedQuestion, SealedSession, handle_digest, identity_digest
+from sidecar.mcp.handles import (
+    CarriedQuestions,
+    HandleKeys,
+    SealedQuestion,
+    SealedSession,
+    handle_digest,
+    identity_digest,
+)
 from sidecar.mcp.input_required import (
     CapabilityMissing,
     GivenInput,
@@ -13,6 +20,7 @@ from sidecar.mcp.input_required import (
     StateRejected,
     StatesUnavailable,
     read_call,
+    split,
 )
 from sidecar.mcp.jsonrpc import Batch, ClientMessage, InvalidMessage, Notification, Request, RequestId, Response
 from sidecar.mcp.lines import LineFraming, OversizeLine
@@ -29,6 +37,7 @@ __all__ = [
     "MOST_ENDED",
     "Batch",
     "CapabilityMissing",
+    "CarriedQuestions",
     "ClientMessage",
     "Conversation",
     "EndedSessions",
@@ -70,11 +79,13 @@ __all__ = [
     "methods",
     "mirrored",
     "parse_listen",
+    "questions",
     "read_call",
     "read_envelope",
     "read_request_meta",
     "resources",
     "revision",
+    "split",
     "stateless_results",
     "tools",
 ]

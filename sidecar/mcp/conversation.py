@@ -9,6 +9,7 @@ from typing import Self
 
 from sidecar.mcp.revision import Era, McpRevision
 from sidecar.mcp.session import IdentityKey, Session
+from sidecar.questions import QuestionKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +24,8 @@ class Conversation:
     """(issuer, subject, agent); ``Identity.key``."""
     log_level: str | None = None
     """From which level on this one request wants log messages; None where it does not say so."""
-    elicits: bool = False
-    """The client says that its user can be asked (elicitation in a form)."""
+    answers: frozenset[QuestionKind] = frozenset()
+    """What the client says that it can be asked."""
     session: Session | None = None
     """None where there are no sessions: then nothing outlives the request (MCP 2026-07-28, basic, statelessness)."""
 
@@ -36,9 +37,14 @@ class Conversation:
             revision=session.revision,
             client_name=session.client_name,
             key=session.key,
-            elicits=session.elicits,
+            answers=session.answers,
             session=session,
         )
+
+    @property
+    def elicits(self) -> bool:
+        """Whether its user can be asked (elicitation in a form)."""
+        return QuestionKind.ELICITATION in self.answers
 
     @property
     def session_id(self) -> str:

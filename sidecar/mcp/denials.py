@@ -169,7 +169,7 @@ _CONDITIONS: Final[Mapping[str, str]] = MappingProxyType(
 
 _SOME_CONDITION: Final = "under a condition"
 
-_NAMED: Final = frozenset({TargetKind.TOOL, TargetKind.PROMPT, TargetKind.RESOURCE})
+_NAMED: Final = frozenset({TargetKind.TOOL, TargetKind.PROMPT, TargetKind.RESOURCE, TargetKind.QUESTION})
 """Targets that are used as a whole."""
 
 _TARGETS: Final[Mapping[TargetKind, str]] = MappingProxyType(
@@ -182,6 +182,7 @@ _TARGETS: Final[Mapping[TargetKind, str]] = MappingProxyType(
         TargetKind.TOOL: "that tool",
         TargetKind.PROMPT: "that prompt",
         TargetKind.RESOURCE: "that resource",
+        TargetKind.QUESTION: "a question of that kind",
     }
 )
 

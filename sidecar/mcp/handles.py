@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sidecar.mcp.revision import McpRevision
 from sidecar.mcp.session import IdentityKey
+from sidecar.questions import QuestionKind
 
 KEY_BYTES: Final = 32
 LONGEST_HANDLE: Final = 256
@@ -33,7 +34,11 @@ MOST_NAME_BYTES: Final = 64
 MOST_FIELDS_BYTES: Final = 1024
 """The names of a form's fields, as a JSON array."""
 LONGEST_STATE: Final = 2048
-"""Characters; the longest request state that is made has 1,560."""
+"""Characters; the longest request state of a confirmation has 1,560."""
+LONGEST_CARRIED: Final = 20_000
+"""Characters; the longest of other questions, which a server's own state of 8 KiB is in, has 19,300."""
+MOST_ASKED_BYTES: Final = 6 * 1024
+"""What was asked: names, kinds, and the fields of forms."""
 
 _KEY_ID_BYTES: Final = 4
 _SALT_BYTES: Final = 16
@@ -74,6 +79,23 @@ class SealedQuestion:
     """Seconds since the epoch."""
 
 
+class CarriedQuestions(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """What a request state says of questions that were taken to a client: of whom, about which call, and what."""
+
+    identity: bytes
+    """``identity_digest`` of who was asked."""
+    call: bytes
+    """32 bytes that stand for the server, what was called, and its arguments."""
+    expires: int
+    """Seconds since the epoch."""
+    asked: dict[str, tuple[QuestionKind, tuple[str, ...]]]
+    """By name: the kind, and the fields of a form."""
+    state: str | None
+    """The server's own state."""
+    rounds: int
+    """How many results of this call have asked for something."""
+
+
 class HandleKeys:
     """Seals with the first key, and reads what any of them sealed.
 
@@ -94,6 +116,7 @@ class HandleKeys:
         self._first = next(iter(self._keys))
         self._bound = b"mcp-sidecar session 1 " + resource.encode()
         self._state_bound = b"mcp-sidecar request state 1 " + resource.encode()
+        self._carried_bound = b"mcp-sidecar carried questions 1 " + resource.encode()
 
     def seal(self, session: SealedSession, unique: str) -> str:
         """Return the handle of a session.
@@ -137,6 +160,27 @@ class HandleKeys:
         except msgspec.DecodeError:
             return None
         return SealedQuestion(identity=identity, call=call, question=question, fields=fields, expires=expires)
+
+    def seal_carried(self, carried: CarriedQuestions, unique: str) -> str:
+        """Return the request state of questions that were taken to a client; see ``seal_question``.
+
+        Raises:
+            ValueError: there is more than fits.
+        """
+        if len(msgspec.msgpack.encode(carried.asked)) > MOST_ASKED_BYTES:
+            raise ValueError("what was asked does not fit")
+        sealed = self._seal(msgspec.msgpack.encode(carried), unique, self._carried_bound)
+        if len(sealed) > LONGEST_CARRIED:
+            raise ValueError("the state of the server does not fit")
+        return sealed
+
+    def read_carried(self, state: str) -> CarriedQuestions | None:
+        """Return what such a state says; None for everything that was not sealed with one of the keys as such."""
+        text = self._open(state, LONGEST_CARRIED, self._carried_bound)
+        try:
+            return None if text is None else msgspec.msgpack.decode(text, type=CarriedQuestions)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
 
     def _seal(self, text: bytes, unique: str, bound: bytes) -> str:
         salt = sha256(bound + unique.encode()).digest()[:_SALT_BYTES]

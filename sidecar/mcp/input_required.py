@@ -4,23 +4,26 @@ There are no sessions in that revision, so all that is known of a question goes 
 is, about which call, and until when its answer counts. The second call is a request like any other.
 """
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 from sidecar.errors import DependencyError, InvalidParams, NotConfirmed, SidecarError
 from sidecar.mcp import tools
-from sidecar.mcp.handles import LONGEST_STATE
+from sidecar.mcp.handles import LONGEST_CARRIED
 from sidecar.mcp.jsonrpc import encode
+from sidecar.mcp.questions import METHOD_OF, RESPONSES, STATE, declared
 from sidecar.mcp.revision import Era
 from sidecar.mcp.stateless_results import SERVER_KEY
 from sidecar.model import JsonObject, ToolCall
+from sidecar.questions import QuestionKind, ServerQuestion
 
 QUESTION_KEY: Final = "confirmation"
-"""The one question of a call, and so the one answer."""
+"""The one question of a call that is to be confirmed, and so the one answer."""
 
-RESPONSES: Final = "inputResponses"
-STATE: Final = "requestState"
+MAX_RESPONSES: Final = 16
+"""Answers that a call may come with; those to what was not asked are left out."""
 
 _ACTIONS: Final = frozenset({"accept", "decline", "cancel"})
 
@@ -44,6 +47,7 @@ class StateRejected(SidecarError):
     """
 
     label: ClassVar[str] = "request_state_rejected"
+    code: ClassVar[int] = -32602
     public: ClassVar[str] = (
         "The requestState was not given for this call, has expired or was used; nothing was done. Call without it."
     )
@@ -61,27 +65,34 @@ class StatesUnavailable(DependencyError):
 
 
 class InputRequired(NotConfirmed):
-    """The call was not carried out: its client is to ask its user and to call again.
+    """The call ends with questions: its client is to have them answered and to call again.
 
     Args:
-        question: the parameters of the server's ``elicitation/create``.
+        asked: what the server asks, by name.
         state: what the client has to call again with.
     """
 
     label: ClassVar[str] = "input_required"
 
-    def __init__(self, question: JsonObject, state: str) -> None:
+    def __init__(self, asked: Mapping[str, ServerQuestion], state: str) -> None:
         super().__init__("the client is to call again with an answer")
-        self.question = question
+        self.asked = asked
         self.state = state
+
+    @classmethod
+    def confirmation(cls, question: JsonObject, state: str) -> Self:
+        """Return what asks the user to confirm the call; ``question`` is the form."""
+        return cls({QUESTION_KEY: ServerQuestion(kind=QuestionKind.ELICITATION, params=question)}, state)
 
     def result(self, server_version: str) -> bytes:
         """Return the JSON text of the result that the client reads."""
-        question: JsonObject = {"method": "elicitation/create", "params": self.question}
+        requests: JsonObject = {
+            name: {"method": METHOD_OF[one.kind], "params": one.params} for name, one in self.asked.items()
+        }
         return encode(
             {
                 "resultType": "input_required",
-                "inputRequests": {QUESTION_KEY: question},
+                **({"inputRequests": requests} if requests else {}),
                 STATE: self.state,
                 "_meta": {SERVER_KEY: tools.server_info(server_version)},
             }
@@ -89,16 +100,27 @@ class InputRequired(NotConfirmed):
 
 
 class CapabilityMissing(NotConfirmed):
-    """The call has to be confirmed, and this request does not say that its client can ask (MCP 2026-07-28: -32021)."""
+    """The call needs a client that can be asked, and this request says nothing of it (MCP 2026-07-28: -32021).
+
+    Args:
+        detail: for the log.
+        kinds: what its client would have to answer.
+    """
 
     label: ClassVar[str] = "capability_missing"
-    public: ClassVar[str] = "This call has to be confirmed by the user (elicitation); nothing was done."
+    public: ClassVar[str] = "The server needs a client that can be asked (see requiredCapabilities); nothing was done."
     code: ClassVar[int] = -32021
+
+    def __init__(
+        self, detail: str = "", kinds: frozenset[QuestionKind] = frozenset({QuestionKind.ELICITATION})
+    ) -> None:
+        super().__init__(detail)
+        self.kinds = kinds
 
     @property
     def data(self) -> JsonObject:
         """The ``data`` member of the JSON-RPC error."""
-        return {"requiredCapabilities": {"elicitation": {"form": {}}}}
+        return {"requiredCapabilities": declared(self.kinds)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,26 +128,62 @@ class GivenInput:
     """What a client calls again with; nothing of it is proven."""
 
     state: str
-    answer: JsonObject
+    responses: JsonObject
+    """Answers by the names of the questions; each is an object."""
+
+    @property
+    def answer(self) -> JsonObject:
+        """The answer to the one question of a call that is to be confirmed.
+
+        Raises:
+            InvalidParams: it is another answer than that.
+        """
+        answer = self.responses.get(QUESTION_KEY)
+        if len(self.responses) != 1 or not isinstance(answer, dict):
+            raise InvalidParams("inputResponses has the one answer that was asked for")
+        action = answer.get("action")
+        if not isinstance(action, str) or action not in _ACTIONS or not isinstance(answer.get("content"), dict | None):
+            raise InvalidParams("an answer has an action, and an object if it has a content")
+        return answer
 
 
-def read_call(params: JsonObject, era: Era) -> tuple[ToolCall, GivenInput | None]:
-    """Return the call of ``tools/call``, and what it is called again with.
+def split(params: JsonObject, era: Era) -> tuple[JsonObject, GivenInput | None]:
+    """Return the parameters of a call without what it is called again with, and that.
+
+    Answers without a state are to questions that nobody asked: they are left out, and the call is one like any other
+    (MCP 2026-07-28, mrtr: a server asks again for what it misses).
 
     Raises:
-        InvalidParams: not of the form, an answer without its state or a state without an answer, or another answer
-            than to the one question that there is.
+        InvalidParams: not of the form, or a state without an answer.
     """
     if era is Era.HANDSHAKE or not {RESPONSES, STATE} & params.keys():
-        return tools.parse_call(params), None
+        return params, None
     state, responses = params.get(STATE), params.get(RESPONSES)
-    if not isinstance(state, str) or not 0 < len(state) <= LONGEST_STATE or not isinstance(responses, dict):
-        raise InvalidParams("requestState is a state that was given, and comes with inputResponses")
-    answer = responses.get(QUESTION_KEY)
-    if len(responses) != 1 or not isinstance(answer, dict):
-        raise InvalidParams("inputResponses has the one answer that was asked for")
-    action = answer.get("action")
-    if not isinstance(action, str) or action not in _ACTIONS or not isinstance(answer.get("content"), dict | None):
-        raise InvalidParams("an answer has an action, and an object if it has a content")
-    call = tools.parse_call({key: value for key, value in params.items() if key not in {RESPONSES, STATE}})
-    return call, GivenInput(state=state, answer=answer)
+    if not isinstance(responses, dict) or not all(isinstance(one, dict) for one in responses.values()):
+        raise InvalidParams("inputResponses is an object of answers, and comes with a requestState")
+    if len(responses) > MAX_RESPONSES:
+        raise InvalidParams(f"inputResponses has more than {MAX_RESPONSES} answers")
+    rest = {key: value for key, value in params.items() if key not in {RESPONSES, STATE}}
+    if state is None and STATE not in params:
+        return rest, None
+    if not isinstance(state, str) or not 0 < len(state) <= LONGEST_CARRIED:
+        raise InvalidParams("requestState is a state that was given")
+    return rest, GivenInput(state=state, responses=responses)
+
+
+def read_call(params: JsonObject, era: Era, carried: Container[str]) -> tuple[ToolCall, GivenInput | None]:
+    """Return the call of ``tools/call``, and what it is called again with.
+
+    Args:
+        params: the request's.
+        era: the request's.
+        carried: the tools whose server may ask anything; other calls are confirmed, with one answer of one form.
+
+    Raises:
+        InvalidParams: not of the form, a state without an answer, or other answers than such a call has.
+    """
+    rest, given = split(params, era)
+    call = tools.parse_call(rest)
+    if call.name not in carried and rest is not params and (given is None or not given.answer):
+        raise InvalidParams("inputResponses comes with a requestState")
+    return call, given

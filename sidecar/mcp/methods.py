@@ -103,9 +103,9 @@ KNOWN: Final = frozenset(_REQUESTS) | frozenset(_NOTIFICATIONS)
 _UPSTREAM_REQUESTS: Final = MappingProxyType(
     {
         "ping": Treatment.LOCAL,
-        "sampling/createMessage": Treatment.REFUSE,
+        "sampling/createMessage": Treatment.RELAY,
         "elicitation/create": Treatment.RELAY,
-        "roots/list": Treatment.REFUSE,
+        "roots/list": Treatment.RELAY,
     }
 )
 
@@ -155,7 +155,7 @@ def from_upstream(method: str, *, notification: bool) -> Treatment:
     """Return what becomes of a message that the MongoDB MCP server sends of its own accord, by method and kind.
 
     Progress, log messages and questions reach the client whose call they are about, if it asked for them or can be
-    asked, and nobody else.
+    asked, and nobody else; questions besides confirmations only where settings and policy allow their kind.
     ``ping`` is answered (MCP, utilities, ping: the receiver must respond promptly).
     """
     table = _UPSTREAM_NOTIFICATIONS if notification else _UPSTREAM_REQUESTS

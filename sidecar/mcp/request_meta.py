@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from sidecar.errors import InvalidParams
+from sidecar.mcp.questions import answerable
 from sidecar.mcp.revision import PROTOCOL_VERSION_KEY, STATELESS, McpRevision, UnsupportedMcpRevision
-from sidecar.mcp.tools import LOG_LEVELS, form_can_be_asked, label
+from sidecar.mcp.tools import LOG_LEVELS, label
 from sidecar.model import JsonObject, JsonValue
+from sidecar.questions import QuestionKind
 
 CAPABILITIES_KEY = "io.modelcontextprotocol/clientCapabilities"
 CLIENT_KEY = "io.modelcontextprotocol/clientInfo"
@@ -21,8 +23,8 @@ class RequestMeta:
     """Self-reported; empty where it is not told."""
     log_level: str | None
     """None where the request wants no log messages, or says so in no known way."""
-    elicits: bool = False
-    """Its client can put a form to its user, for this request."""
+    answers: frozenset[QuestionKind] = frozenset()
+    """What its client can be asked, for this request."""
 
 
 def claimed_revision(params: JsonObject) -> JsonValue:
@@ -57,5 +59,5 @@ def read_request_meta(params: JsonObject) -> RequestMeta:
         revision=McpRevision(claimed),
         client_name=label(name),
         log_level=level if isinstance(level, str) and level in LOG_LEVELS else None,
-        elicits=form_can_be_asked(meta[CAPABILITIES_KEY]),
+        answers=answerable(meta[CAPABILITIES_KEY]),
     )

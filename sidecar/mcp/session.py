@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 from sidecar.errors import SessionNotFound, SessionRequired, TooManySessions
 from sidecar.mcp.revision import McpRevision
+from sidecar.questions import QuestionKind
 
 IdentityKey: TypeAlias = tuple[str, str, str]
 """(issuer, subject, agent); ``Identity.key``."""
@@ -40,8 +41,8 @@ class Session:
     """What an operator can name the caller by who opened it, the chain of agents and the token included."""
     ends: float = math.inf
     """Seconds on the same clock; used or not, it ends then."""
-    elicits: bool = False
-    """The client says that its user can be asked (elicitation in a form)."""
+    answers: frozenset[QuestionKind] = frozenset()
+    """What the client says that it can be asked."""
 
 
 class Sessions:
@@ -90,7 +91,7 @@ class Sessions:
         names: tuple[tuple[str, ...], ...] = (),
         ends: float = math.inf,
         initialized: bool = False,
-        elicits: bool = False,
+        answers: frozenset[QuestionKind] = frozenset(),
     ) -> Session:
         """Register a new session of a client that calls itself ``client_name``, or one that another replica opened.
 
@@ -115,7 +116,7 @@ class Sessions:
             last_used=now,
             names=names,
             ends=ends,
-            elicits=elicits,
+            answers=answers,
         )
         return self._store(session)
 

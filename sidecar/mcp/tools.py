@@ -81,20 +81,6 @@ def parse_initialize(params: JsonObject) -> tuple[JsonValue, str]:
     return params.get("protocolVersion"), label(client.get("name"))
 
 
-def can_be_asked(params: JsonObject) -> bool:
-    """Return whether a client says in ``initialize`` that its user can fill in a form (MCP 2025-11-25, elicitation).
-
-    A capability without modes is that of 2025-06-18, which only had forms.
-    """
-    return form_can_be_asked(params.get("capabilities"))
-
-
-def form_can_be_asked(capabilities: JsonValue) -> bool:
-    """Return whether a client with these capabilities can put a form to its user."""
-    modes = capabilities.get("elicitation") if isinstance(capabilities, dict) else None
-    return isinstance(modes, dict) and ("form" in modes or "url" not in modes)
-
-
 def label(value: JsonValue) -> str:
     """Return a self-reported name as people read it: one line of printable characters, empty where there is none."""
     if not isinstance(value, str):

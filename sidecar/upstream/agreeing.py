@@ -10,9 +10,12 @@ from enum import StrEnum
 from typing import Final
 
 from sidecar.errors import UpstreamError, UpstreamProtocolViolation, UpstreamRefused
+from sidecar.questions import QuestionKind
 from sidecar.upstream.child import Child
 from sidecar.upstream.messages import ACCEPTED_VERSIONS, check_initialized, encode_notification, initialize_params
 from sidecar.upstream.stateless import DISCOVER, RevisionRefused, check_discovered
+
+_FORM: Final = frozenset({QuestionKind.ELICITATION})
 
 LIST_AGE_S: Final = 300.0
 """How long a list of tools is kept of a child without a handshake, which need not say that it changed."""
@@ -77,7 +80,7 @@ async def _discover_first(child: Child, patience_s: float) -> None:
 
 async def _shake_hands(child: Child, *, asking: bool = False) -> None:
     """Do the handshake (MCP 2025-11-25, lifecycle)."""
-    check_initialized(await child.ask("initialize", initialize_params(asking=asking)))
+    check_initialized(await child.ask("initialize", initialize_params(_FORM if asking else frozenset())))
     child.tell(encode_notification("notifications/initialized"))
     child.tools.max_age_s = math.inf
 

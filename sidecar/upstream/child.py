@@ -31,7 +31,7 @@ from sidecar.upstream.messages import (
     encode_request,
 )
 from sidecar.upstream.redaction import LogBudget, Redactor, Repeats
-from sidecar.upstream.relayed import PROGRESS, read_progress, read_question, with_progress
+from sidecar.upstream.relayed import CONFIRMING, PROGRESS, read_progress, read_question, with_progress
 from sidecar.upstream.spawning import READ_BYTES, ChildProcess
 from sidecar.upstream.stateless import RevisionRefused
 from sidecar.upstream.toollist import ToolList
@@ -333,8 +333,7 @@ class Child:
 
     def _replied(self, request: ServerRequest) -> JsonObject | None:
         """Answer a question about the one call that can be asked about; with two of them it could be either's."""
-        relayed = from_upstream(request.method, notification=False) is Treatment.RELAY
-        if not relayed or len(self._replying) != 1 or len(self._pending) != 1:
+        if request.method != CONFIRMING or len(self._replying) != 1 or len(self._pending) != 1:
             return None
         question = read_question(request.params)
         [reply] = self._replying.values()

@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from sidecar.errors import NotConfirmed, UpstreamRefused
+from sidecar.errors import NotConfirmed, UpstreamRefused, UpstreamTimedOut
 from sidecar.model import JsonObject, Permit, ToolCall, UpstreamResult
 from sidecar.upstream.pool import StdioPool
 from sidecar.upstream.process import StdioUpstream
@@ -32,6 +32,7 @@ class ConfirmingUpstream:
         asking: serves the calls that are asked about; started when there is the first one.
         asks: whether the server would ask about a call.
         required: refuse a call that is asked about where its client cannot be asked; else it is carried out unasked.
+        wait_s: how long a call may wait for its turn at ``asking``, each of the two times.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class ConfirmingUpstream:
         asks: Callable[[ToolCall], bool],
         *,
         required: bool,
+        wait_s: float = 60.0,
     ) -> None:
         self._plain = plain
         self._asking = asking
         self._asks = asks
         self._required = required
+        self._wait_s = wait_s
         self._one_at_a_time = asyncio.Lock()
         self._begun = False
 
@@ -80,6 +83,7 @@ class ConfirmingUpstream:
 
         Raises:
             NotConfirmed: it is asked about, and its client cannot be asked or did not confirm it.
+            UpstreamTimedOut: too many calls that are asked about were before it.
         """
         if not self._asks(permit.call):
             return await self._plain.forward(permit)
@@ -108,8 +112,15 @@ class ConfirmingUpstream:
         return await self._attempt(permit, repeat)
 
     async def _attempt(self, permit: Permit, reply: Callable[[JsonObject], JsonObject]) -> UpstreamResult:
-        async with self._one_at_a_time:
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._one_at_a_time.acquire()
+        except TimeoutError as error:
+            raise UpstreamTimedOut(f"no turn within {self._wait_s} s at the child that asks") from error
+        try:
             if not self._begun:
                 await self._asking.start()
                 self._begun = True
             return await self._asking.forward(permit, reply)
+        finally:
+            self._one_at_a_time.release()

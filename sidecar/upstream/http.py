@@ -11,6 +11,7 @@ import itertools
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import TypeVar
 
 import aiohttp
@@ -24,9 +25,11 @@ from sidecar.errors import (
 )
 from sidecar.mcp import EventDecoder, Treatment, from_upstream
 from sidecar.model import JsonObject, Permit, Tell, UpstreamResult
+from sidecar.questions import ClientLacks
 from sidecar.system import Outage
 from sidecar.upstream import stateless
 from sidecar.upstream.answers import finished, outcome_of, refusal_in, whole
+from sidecar.upstream.asking import Asking, CallTime, QuestionPlaces, carried_out, complete_or_required
 from sidecar.upstream.endpoint import ServerHeaders, checked_url, client_session
 from sidecar.upstream.leaving import CheckedPayload
 from sidecar.upstream.messages import (
@@ -39,16 +42,15 @@ from sidecar.upstream.messages import (
     check_initialized,
     decode_message,
     encode_notification,
-    encode_reply,
     encode_request,
     initialize_params,
-    outgoing,
-    read_result,
 )
 from sidecar.upstream.recovery import Recovery
 from sidecar.upstream.redaction import LogBudget, Redactor
 from sidecar.upstream.relayed import of_call, with_progress
 from sidecar.upstream.server_session import (
+    PLAIN,
+    Declaration,
     SecretRefused,
     ServerSession,
     SessionGone,
@@ -60,7 +62,6 @@ from sidecar.upstream.toollist import ToolList, all_prompts
 
 _TOOLS_MAX_AGE_S = 300.0
 """Without a GET stream the server cannot announce a change between calls."""
-_MAX_SERVER_REQUESTS = 16
 _FAREWELL_S = 2.0
 _SESSION_ID = re.compile(r"[\x21-\x7e]{1,512}\Z")
 _CANCELLATIONS_LOGGED_PER_S = 5
@@ -98,6 +99,7 @@ class HttpUpstream:
         self._prefer_stateless, self._timeout_s = prefer_stateless, timeout_s
         self._max_in_flight = max_in_flight
         self._slots = asyncio.Semaphore(max_in_flight)
+        self._places = QuestionPlaces(max(1, max_in_flight // 2))
         self._log = logging.getLogger(f"sidecar.upstream.{name}")
         self._outage = Outage(self._log, f"the server {name}", lost="does not answer", found="answers again")
         self._redactor = Redactor(headers.values())
@@ -105,7 +107,7 @@ class HttpUpstream:
         self._ids = itertools.count(1)
         self._tools = ToolList(max_age_s=_TOOLS_MAX_AGE_S)
         self._http: aiohttp.ClientSession | None = None
-        self._session: ServerSession | None = None
+        self._sessions: dict[Declaration, ServerSession] = {}  # one for each set of kinds and era, and so few
         self._handshake = asyncio.Lock()
         self._recovery = Recovery(name, self._ping, self._outage)
         self._cancellations: set[asyncio.Task[None]] = set()
@@ -114,7 +116,7 @@ class HttpUpstream:
     @property
     def healthy(self) -> bool:
         """Whether the server answered the last thing it was asked."""
-        return self._session is not None and not self._recovery.under_way
+        return PLAIN in self._sessions and not self._recovery.under_way
 
     def on_tools_changed(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` whenever the tool list may have changed: the server says so, or there is a new session."""
@@ -131,7 +133,7 @@ class HttpUpstream:
         self._http = client_session(self._max_in_flight * 2)
         try:
             async with asyncio.timeout(self._timeout_s):
-                session = await self._open(None)
+                session = await self._open(PLAIN, None)
             self._log.info("the server %s speaks MCP %s", self._name, session.revision)
         except TimeoutError as error:
             await self.stop()
@@ -143,7 +145,7 @@ class HttpUpstream:
     async def stop(self) -> None:
         """End the session (DELETE) and every connection; calls in flight fail."""
         http, self._http = self._http, None
-        session, self._session = self._session, None
+        sessions, self._sessions = self._sessions, {}
         await self._recovery.stop()
         tasks = set(self._cancellations)
         for task in tasks:
@@ -152,8 +154,9 @@ class HttpUpstream:
         if http is None:
             return
         try:
-            if session is not None and session.id is not None:
-                await self._farewell(http, session)
+            for session in sessions.values():
+                if session.id is not None:
+                    await self._farewell(http, session)
         finally:
             await http.close()
 
@@ -161,7 +164,7 @@ class HttpUpstream:
         """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``)."""
         if permit.server != self._name:
             raise UpstreamRefused(f"a permit for server {permit.server!r} cannot be used at {self._name!r}")
-        return read_result(permit.method, await self._ask(outgoing(permit)))
+        return await carried_out(permit, self._ask)
 
     async def tools(self) -> tuple[JsonObject, ...]:
         """Return the server's live tools, all pages, cached for a while (see ``sidecar.ports.Upstream``)."""
@@ -170,7 +173,7 @@ class HttpUpstream:
         # A place is had before the list's lock is: a call that has one may wait for the lock (``_request``).
         return await self._guarded(
             "tools/list",
-            lambda: self._tools.get(lambda params: self._sent(Outgoing(method="tools/list", params=params))),
+            lambda time: self._tools.get(lambda params: self._sent(Outgoing(method="tools/list", params=params), time)),
         )
 
     async def prompts(self) -> tuple[JsonObject, ...]:
@@ -178,9 +181,9 @@ class HttpUpstream:
         return await all_prompts(lambda params: self._ask(Outgoing(method="prompts/list", params=params)))
 
     async def _ask(self, request: Outgoing) -> bytes:
-        return await self._guarded(request.method, lambda: self._sent(request))
+        return await self._guarded(request.method, partial(self._sent, request))
 
-    async def _guarded(self, method: str, work: Callable[[], Awaitable[T]]) -> T:
+    async def _guarded(self, method: str, work: Callable[[CallTime], Awaitable[T]]) -> T:
         """Do what asks the server, unless it is known not to answer; note where it fails."""
         self._recovery.require_closed()
         try:
@@ -192,88 +195,96 @@ class HttpUpstream:
                 self._recovery.begin()
             raise
 
-    async def _in_turn(self, method: str, work: Callable[[], Awaitable[T]]) -> T:
+    async def _in_turn(self, method: str, work: Callable[[CallTime], Awaitable[T]]) -> T:
         """Wait for a free place, and have it for as long as a call may take."""
         try:
-            async with asyncio.timeout(self._timeout_s), self._slots:
-                return await work()
+            async with asyncio.timeout(self._timeout_s) as limit, self._slots:
+                return await work(CallTime(limit))
         except TimeoutError as error:
             raise UpstreamTimedOut(f"no answer to {method} within {self._timeout_s} s") from error
 
-    async def _sent(self, request: Outgoing) -> bytes:
+    async def _sent(self, request: Outgoing, time: CallTime) -> bytes:
         used = self._headers.present
         try:
-            return await self._in_session(request)
+            return await self._in_session(request, time)
         except SecretRefused:
             if not await self._headers.newer_than(used):
                 raise
-            return await self._in_session(request)
+            return await self._in_session(request, time)
 
-    async def _in_session(self, request: Outgoing) -> bytes:
-        session = self._session or await self._open(None)
+    async def _in_session(self, request: Outgoing, time: CallTime) -> bytes:
+        told = Declaration.of(request.questions)
+        session = self._sessions.get(told) or await self._open(told, None)
+        asking = Asking(request.questions, time, self._places)
         try:
-            return await self._request(session, request)
+            return await self._request(session, request, asking)
         except SessionGone:
-            return await self._request(await self._open(session), request)
+            return await self._request(await self._open(told, session), request, asking)
 
-    async def _open(self, gone: ServerSession | None) -> ServerSession:
+    async def _open(self, told: Declaration, gone: ServerSession | None) -> ServerSession:
         """Return a session other than ``gone``; the first caller opens it."""
         async with self._handshake:
-            if self._session is None or self._session is gone:
-                self._session = None
-                self._session = await self._initialize()
+            session = self._sessions.get(told)
+            if session is None or session is gone:
+                self._sessions.pop(told, None)
+                session = self._sessions[told] = await self._initialize(told)
                 self._tools.changed()
-            return self._session
+            return session
 
-    async def _initialize(self) -> ServerSession:
+    async def _initialize(self, told: Declaration) -> ServerSession:
         """Agree on a revision: with a handshake, or by asking a server that has none."""
         first, second = self._shake_hands, self._discover
-        if self._prefer_stateless:
+        if self._prefer_stateless if told.stateless is None else told.stateless:
             first, second = second, first
         try:
-            return await first()
+            return await first(told)
         except (UpstreamRefused, UpstreamProtocolViolation, SessionGone) as refused:
             try:
-                return await second()
+                return await second(told)
             except UpstreamError:
                 raise refused from None
 
-    async def _discover(self) -> ServerSession:
-        session = ServerSession(revision=stateless.REVISION, id=None)
+    async def _listed(self, session: ServerSession, asking: Asking | None, params: JsonObject) -> bytes:
+        """Return the tools as the session has them in which they were reviewed: other eras describe them otherwise."""
+        listing = Outgoing(method="tools/list", params=params)
+        if asking is None or not session.kinds:
+            return await self._request(session, listing)
+        return await self._in_session(listing, asking.time)
+
+    async def _discover(self, told: Declaration) -> ServerSession:
+        session = ServerSession(revision=stateless.REVISION, id=None, kinds=told.kinds)
         stateless.check_discovered(await self._request(session, Outgoing(method=stateless.DISCOVER, params={})))
         return session
 
-    async def _shake_hands(self) -> ServerSession:
+    async def _shake_hands(self, told: Declaration) -> ServerSession:
         request_id = next(self._ids)
-        body = encode_request(request_id, "initialize", initialize_params())
+        kinds = told.in_a_session
+        body = encode_request(request_id, "initialize", initialize_params(kinds))
         async with self._post(body, None) as response:
             session_id = response.headers.get("mcp-session-id")
             revision = check_initialized(await self._result(response, request_id, None))
         if session_id is not None and not _SESSION_ID.match(session_id):
             raise UpstreamProtocolViolation("the session id has characters other than visible ASCII")
-        session = ServerSession(revision=revision, id=session_id)
+        session = ServerSession(revision=revision, id=session_id, kinds=kinds)
         await self._tell(encode_notification("notifications/initialized"), session)
         return session
 
-    async def _request(self, session: ServerSession, request: Outgoing) -> bytes:
+    async def _request(self, session: ServerSession, request: Outgoing, asking: Asking | None = None) -> bytes:
         if request.reviewed is not None:
             # The session may be another one than when the call was checked, with another version of the server.
-            await self._tools.require(
-                request.reviewed,
-                lambda params: self._request(session, Outgoing(method="tools/list", params=params)),
-            )
+            await self._tools.require(request.reviewed, partial(self._listed, session, asking))
         request_id = next(self._ids)
         params = request.params if request.tell is None else with_progress(request.params, request_id)
         mirrored = {}
         if session.stateless:
-            params = stateless.with_envelope(params)
+            params = stateless.with_envelope(params, session.kinds)
             mirrored = stateless.mirrored_headers(request.method, params, self._tools.known)
         text = encode_request(request_id, request.method, params)
         body = text if request.leaving is None else CheckedPayload(text, request.leaving)
         try:
             async with self._post(body, session, mirrored) as response:
-                result = await self._result(response, request_id, session, request.tell)
-            return stateless.check_complete(result) if session.stateless else result
+                result = await self._result(response, request_id, session, request.tell, asking)
+            return complete_or_required(result) if session.stateless else result
         except asyncio.CancelledError:
             if session.stateless:
                 raise  # the connection was closed, which cancels (MCP 2026-07-28, cancellation)
@@ -325,6 +336,7 @@ class HttpUpstream:
         request_id: int,
         session: ServerSession | None,
         tell: Tell | None = None,
+        asking: Asking | None = None,
     ) -> bytes:
         """Read the answer to one request from its response, JSON or stream."""
         if response.headers.get("Content-Encoding", "identity") != "identity":
@@ -333,12 +345,14 @@ class HttpUpstream:
             case "application/json":
                 outcome = outcome_of(decode_message(await whole(response.content)), request_id)
             case "text/event-stream":
-                outcome = await self._from_stream(response.content, request_id, session, tell)
+                outcome = await self._from_stream(response.content, request_id, session, tell, asking)
             case _:
                 raise UpstreamProtocolViolation("the answer is neither JSON nor an event stream")
         match outcome:
             case ServerResult(result=result):
                 return result
+            case Refusal(code=code, lacks=lacks) if lacks:
+                raise ClientLacks(f"error {code}: the client lacks {sorted(lacks)}", lacks)
             case Refusal(code=code, message=message):
                 text = self._redactor.clean(message.encode("utf-8", "replace"))
                 raise UpstreamRefused(f"error {code}: {text}")
@@ -349,21 +363,26 @@ class HttpUpstream:
         request_id: int,
         session: ServerSession | None,
         tell: Tell | None,
+        asking: Asking | None,
     ) -> ServerResult | Refusal:
         decoder = EventDecoder(MAX_MESSAGE_BYTES)
-        asked = 0
-        async for chunk in content.iter_any():
-            for data in decoder.feed(chunk):
-                match decode_message(data):
-                    case ServerRequest() as request:
-                        asked += 1
-                        await self._refuse(request, asked, session)
-                    case ServerNotification() as told:
-                        self._hear(told, request_id, tell)
-                    case message:
-                        outcome = outcome_of(message, request_id)
-                        await finished(content)
-                        return outcome
+        try:
+            async for chunk in content.iter_any():
+                for data in decoder.feed(chunk):
+                    match decode_message(data):
+                        case ServerRequest() as request:
+                            if session is None or session.stateless or asking is None:
+                                raise UpstreamProtocolViolation("the server sends its client a request here")
+                            await asking.take(request, partial(self._tell, session=session))
+                        case ServerNotification() as told:
+                            self._hear(told, request_id, tell)
+                        case message:
+                            outcome = outcome_of(message, request_id)
+                            await finished(content)
+                            return outcome
+        finally:
+            if asking is not None:
+                await asking.close()
         raise UpstreamUnreachable("the stream ended before the answer")
 
     def _hear(self, told: ServerNotification, request_id: int, tell: Tell | None) -> None:
@@ -375,11 +394,6 @@ class HttpUpstream:
                 tell(told.method, said)
             case _:
                 pass
-
-    async def _refuse(self, request: ServerRequest, asked: int, session: ServerSession | None) -> None:
-        if asked > _MAX_SERVER_REQUESTS or session is None or session.stateless:
-            raise UpstreamProtocolViolation("the server sends its client too many requests")
-        await self._tell(encode_reply(request), session)
 
     async def _farewell(self, http: aiohttp.ClientSession, session: ServerSession) -> None:
         try:
@@ -395,11 +409,11 @@ class HttpUpstream:
 
     async def _ping(self) -> None:
         """Return when the server answered."""
-        known = self._session
+        known = self._sessions.get(PLAIN)
         alive = stateless.DISCOVER if known is not None and known.stateless else "ping"
         try:
-            await self._in_turn(alive, lambda: self._sent(Outgoing(method=alive, params={})))
+            await self._in_turn(alive, partial(self._sent, Outgoing(method=alive, params={})))
         except UpstreamRefused:
             # An error of the protocol is an answer; one of HTTP (a wrong secret) leaves no session.
-            if self._session is None:
+            if PLAIN not in self._sessions:
                 raise

@@ -17,8 +17,9 @@ import msgspec
 
 from sidecar import __version__
 from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused
-from sidecar.mcp import McpRevision
+from sidecar.mcp import McpRevision, questions
 from sidecar.model import JsonObject, JsonValue, Permit, Tell, UpstreamResult
+from sidecar.questions import CallQuestions, QuestionKind
 
 PROTOCOL_VERSION = McpRevision.V2025_11_25.value
 
@@ -29,6 +30,8 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The longest answer. The server caps documents at 16 MiB (``maxBytesPerQuery``), but sends them twice and escaped."""
 
 METHOD_NOT_FOUND = -32601
+INTERNAL_ERROR = -32603
+CAPABILITY_MISSING = -32021
 
 _REQUIRED = {"resources/read": "contents", "prompts/get": "messages", "completion/complete": "completion"}
 """The member without which a result of the method says nothing."""
@@ -58,6 +61,10 @@ class _ErrorObject(msgspec.Struct, gc=False):
 
 class _Supported(msgspec.Struct, gc=False):
     supported: list[str]
+
+
+class _CapabilitiesMissing(msgspec.Struct, gc=False, rename="camel"):
+    required_capabilities: dict[str, dict[str, msgspec.Raw]]
 
 
 class _ToolResult(msgspec.Struct, gc=False):
@@ -101,6 +108,7 @@ _decode_page: dict[str, Callable[[bytes], _ToolsPage | _PromptsPage]] = {
 }
 _decode_envelope = msgspec.json.Decoder(_MessageEnvelope).decode
 _decode_error = msgspec.json.Decoder(_ErrorObject).decode
+_decode_missing = msgspec.json.Decoder(_CapabilitiesMissing).decode
 _decode_supported = msgspec.json.Decoder(_Supported).decode
 _decode_tool_result = msgspec.json.Decoder(_ToolResult).decode
 _decode_counted = msgspec.json.Decoder(_Counted).decode
@@ -126,6 +134,8 @@ class Refusal:
     """The server's words, shortened; they may quote data, so they go to the log at most."""
     supported: tuple[str, ...] = ()
     """The revisions that it names instead of the one that it was sent (MCP 2026-07-28, versioning)."""
+    lacks: frozenset[QuestionKind] = frozenset()
+    """What its client would have to answer, where that is the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +177,8 @@ class Outgoing:
     """Takes what the server tells of it before it answers; None asks for nothing."""
     reviewed: tuple[JsonObject, ...] | None = None
     """The tools that the server must have still."""
+    questions: CallQuestions | None = None
+    """What the server may ask meanwhile; None is nothing."""
 
 
 UpstreamMessage = ServerResult | Refusal | ServerRequest | ServerNotification | MalformedMessage
@@ -197,6 +209,7 @@ def outgoing(permit: Permit) -> Outgoing:
         leaving=permit.leaving,
         tell=permit.tell,
         reviewed=permit.reviewed,
+        questions=permit.questions,
     )
 
 
@@ -213,11 +226,11 @@ def call_params(permit: Permit) -> JsonObject:
     return params
 
 
-def initialize_params(*, asking: bool = False) -> JsonObject:
-    """Return the ``initialize`` params. Without ``asking`` no capability is declared, so the server asks nothing."""
+def initialize_params(kinds: frozenset[QuestionKind] = frozenset()) -> JsonObject:
+    """Return the ``initialize`` params of a client that can be asked ``kinds``, and else nothing."""
     return {
         "protocolVersion": PROTOCOL_VERSION,
-        "capabilities": {"elicitation": {"form": {}}} if asking else {},
+        "capabilities": questions.declared(kinds),
         "clientInfo": {"name": "mcp-sidecar", "version": __version__},
     }
 
@@ -229,6 +242,12 @@ def encode_reply(request: ServerRequest, result: JsonObject | None = None) -> by
     if request.method == "ping":
         return _encode({"jsonrpc": "2.0", "id": request.id, "result": {}})
     error: JsonObject = {"code": METHOD_NOT_FOUND, "message": "Method not found"}
+    return _encode({"jsonrpc": "2.0", "id": request.id, "error": error})
+
+
+def encode_unanswered(request: ServerRequest) -> bytes:
+    """Answer a question that was taken to a client and has no answer."""
+    error: JsonObject = {"code": INTERNAL_ERROR, "message": "The client did not answer"}
     return _encode({"jsonrpc": "2.0", "id": request.id, "error": error})
 
 
@@ -360,8 +379,22 @@ def _response(envelope: _MessageEnvelope) -> UpstreamMessage:
     except msgspec.DecodeError:
         return MalformedMessage(id=envelope.id, reason="a response whose error has no code and message")
     return Refusal(
-        id=envelope.id, code=found.code, message=found.message[:_MAX_ERROR_TEXT], supported=_supported(found.data)
+        id=envelope.id,
+        code=found.code,
+        message=found.message[:_MAX_ERROR_TEXT],
+        supported=_supported(found.data),
+        lacks=_lacks(found),
     )
+
+
+def _lacks(error: _ErrorObject) -> frozenset[QuestionKind]:
+    if error.code != CAPABILITY_MISSING:
+        return frozenset()
+    try:
+        required = _decode_missing(error.data).required_capabilities
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return frozenset()
+    return frozenset(kind for kind in QuestionKind if kind.value in required)
 
 
 def _supported(data: msgspec.Raw) -> tuple[str, ...]:

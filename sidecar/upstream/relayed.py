@@ -16,6 +16,8 @@ MAX_RELAYED_BYTES: Final = 16 * 1024
 
 PROGRESS: Final = "notifications/progress"
 LOG: Final = "notifications/message"
+CONFIRMING: Final = "elicitation/create"
+"""How the MongoDB MCP server asks for a confirmation; a child asks nothing else that is taken to anybody."""
 
 
 class _FormRequest(msgspec.Struct, gc=False):

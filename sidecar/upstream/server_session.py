@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final, Self
 
 from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused, UpstreamUnreachable
+from sidecar.questions import CallQuestions, ClientLacks, QuestionKind
 from sidecar.upstream import stateless
 from sidecar.upstream.messages import Refusal
 from sidecar.upstream.redaction import Redactor
@@ -16,11 +18,37 @@ class ServerSession:
     revision: str
     id: str | None
     """None where the server keeps no sessions."""
+    kinds: frozenset[QuestionKind] = frozenset()
+    """What the server was told that its client can be asked."""
 
     @property
     def stateless(self) -> bool:
         """Whether each request says everything (MCP 2026-07-28)."""
         return self.revision == stateless.REVISION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What is agreed for: what the server is told of its client."""
+
+    kinds: frozenset[QuestionKind] = frozenset()
+    """What the client can be asked."""
+    stateless: bool | None = None
+    """Whether 2026-07-28 is tried first; None as the settings say."""
+
+    @classmethod
+    def of(cls, questions: CallQuestions | None) -> Self:
+        """Return what is agreed for a call: where its client can be asked, in its era if the server has both."""
+        return cls() if questions is None else cls(kinds=questions.kinds, stateless=questions.stateless)
+
+    @property
+    def in_a_session(self) -> frozenset[QuestionKind]:
+        """What can be asked where the server has a handshake; nothing of a client that has none, for it cannot wait."""
+        return frozenset() if self.stateless else self.kinds
+
+
+PLAIN: Final = Declaration()
+"""For all calls that nothing is asked about."""
 
 
 class SessionGone(UpstreamUnreachable):
@@ -80,8 +108,11 @@ def check_refusal(refusal: Refusal, session: ServerSession, redactor: Redactor) 
 
     Raises:
         SessionGone: the server speaks another era than was agreed; it did not look at the message.
+        ClientLacks: the client can answer too little.
         UpstreamRefused: it does not accept the request.
     """
+    if refusal.lacks:
+        raise ClientLacks(f"error {refusal.code}: the client lacks {sorted(refusal.lacks)}", refusal.lacks)
     gone = stateless.OF_ANOTHER_ERA if session.stateless else {stateless.UNSUPPORTED_REVISION}
     if refusal.code in gone:
         raise SessionGone(f"error {refusal.code}: the server speaks another revision")

@@ -1,6 +1,6 @@
 """The revision without a handshake (MCP 2026-07-28), as a client speaks it to a server: every request says everything.
 
-No capability is declared, so a server has nothing to ask: a result that is not complete is a violation.
+The capabilities that are declared are those of the client whose call it is, as far as its server may ask it anything.
 """
 
 import base64
@@ -11,7 +11,9 @@ import msgspec
 
 from sidecar import __version__
 from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused
+from sidecar.mcp import questions
 from sidecar.model import JsonObject, JsonValue
+from sidecar.questions import QuestionKind
 
 REVISION: Final = "2026-07-28"
 DISCOVER: Final = "server/discover"
@@ -61,17 +63,22 @@ class RevisionRefused(UpstreamRefused):
 
 
 _decode_of_subscription = msgspec.json.Decoder(_OfSubscription).decode
-_decode_discovered = msgspec.json.Decoder(_Discovered).decode
 _decode_typed = msgspec.json.Decoder(_Typed).decode
+_decode_discovered = msgspec.json.Decoder(_Discovered).decode
 
 
-def with_envelope(params: JsonObject) -> JsonObject:
-    """Return the parameters of a request with what 2026-07-28 asks of each (basic, ``_meta``)."""
+def with_envelope(params: JsonObject, kinds: frozenset[QuestionKind] = frozenset()) -> JsonObject:
+    """Return the parameters of a request with what 2026-07-28 asks of each (basic, ``_meta``).
+
+    Args:
+        params: the request's.
+        kinds: what its client can be asked.
+    """
     meta = params.get("_meta")
     envelope: JsonObject = {
         **(meta if isinstance(meta, dict) else {}),
         "io.modelcontextprotocol/protocolVersion": REVISION,
-        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientCapabilities": questions.declared(kinds),
         "io.modelcontextprotocol/clientInfo": {"name": "mcp-sidecar", "version": __version__},
     }
     return {**params, "_meta": envelope}

@@ -62,7 +62,7 @@ def policies_in(folder: Path) -> Path:
             "fixture": {
                 "databases": {},
                 "prefixes": {},
-                "targets": dict.fromkeys(("tool", "prompt", "resource"), held),
+                "targets": dict.fromkeys(("tool", "prompt", "resource", "question"), held),
             }
         },
         "grants": [
@@ -97,12 +97,13 @@ def _servers(url: str) -> str:
         f'[[servers.generic_resources]]\nuri = "{uri}"\nname = "{name}"\nmime_type = "{mime_type}"\n'
         for uri, name, mime_type in RESOURCES
     )
+    asks = 'server_questions = ["elicitation", "sampling", "roots"]\n' if url else ""
     return f"""
 [[servers]]
 name = "fixture"
 {f"url = {json.dumps(url)}" if url else child}
 timeout_ms = 20000
-{_named("generic_tools", tools)}{_named("generic_prompts", prompts)}{resources}"""
+{asks}{_named("generic_tools", tools)}{_named("generic_prompts", prompts)}{resources}"""
 
 
 @contextmanager

@@ -375,6 +375,22 @@ async def missing_capability(ctx: Context) -> str:
     return "The client can sample."
 
 
+@server.tool(name="test_streaming_elicitation")
+async def streaming_elicitation(ctx: Context) -> str | InputRequiredResult:
+    """Tells how far it is, and asks the user."""
+    await ctx.report_progress(progress=1, total=2)
+    if "user_name" in (ctx.input_responses or {}):
+        return "asked"
+    return InputRequiredResult(input_requests={"user_name": _form("What is your name?", "name")})
+
+
+@server.tool(name="test_logging_tool")
+async def logging_tool(ctx: Context) -> str:
+    """Logs a line."""
+    await ctx.info("a line of the logging tool")  # type: ignore[deprecated]
+    return "logged"
+
+
 # --- schemas ----------------------------------------------------------------------------------------------------------
 
 

@@ -43,6 +43,10 @@ class Outcome:
     passed: int
     failed: int
     complaints: tuple[str, ...] = ()
+    succeeded: frozenset[str] = frozenset()
+    """The checks that succeeded, by id."""
+    optional: frozenset[str] = frozenset()
+    """The checks that the suite made and calls optional here (``INFO``)."""
 
     @property
     def ok(self) -> bool:
@@ -69,8 +73,10 @@ class Row:
 
     @property
     def worse(self) -> bool:
-        """Whether more checks fail through the sidecar, or fewer are made; of what the fixture itself passes."""
-        return self.direct.ok and (self.through.failed > 0 or self.through.passed < self.direct.passed)
+        """Whether a check fails through the sidecar, or is not made; of what the fixture itself passes."""
+        made = self.through.succeeded | self.through.optional
+        fewer = self.through.passed + len(self.through.optional & self.direct.succeeded) < self.direct.passed
+        return self.direct.ok and (self.through.failed > 0 or fewer or not self.direct.succeeded <= made)
 
     @property
     def verdict(self) -> str:
@@ -153,6 +159,8 @@ def _read(file: Path) -> Outcome:
         passed=sum(one["status"] == "SUCCESS" for one in checks),
         failed=len(failed),
         complaints=tuple(f"{one['id']}: {one.get('errorMessage', '')}" for one in failed),
+        succeeded=frozenset(one["id"] for one in checks if one["status"] == "SUCCESS"),
+        optional=frozenset(one["id"] for one in checks if one["status"] == "INFO"),
     )
 
 

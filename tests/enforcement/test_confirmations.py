@@ -11,8 +11,8 @@ from typing import Any, Self
 import pytest
 import pytest_asyncio
 
-from sidecar.enforcement.confirmation import MAX_ANSWER_BYTES
 from sidecar.identity import Suspendable, SuspensionTarget
+from sidecar.mcp.questions import MAX_FORM_BYTES
 from sidecar.model import JsonObject, Permit
 from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import PdpAnswer, Question
@@ -127,7 +127,7 @@ async def test_the_question_is_on_the_stream_of_its_call_and_a_confirmation_is_e
         rows = [json.loads(line) for line in run.audit.read_bytes().splitlines()]  # noqa: TID251 - our own file
         [outcome] = [row["outcome"] for row in rows if row["event"] == "outcome"]
         assert (outcome["status"], outcome["confirmation"]) == ("ok", "client")
-        assert len(run.pep._calls.confirmations) == 0
+        assert len(run.pep._calls.asked) == 0
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ async def test_a_client_that_can_be_asked_in_a_form_is(endpoint, capabilities):
         {"action": "accept"},
         {"action": "accept", "content": {"confirmation": "Yes", "more": 1}},
         {"action": "accept", "content": {"confirmation": {"$ne": 1}}},
-        {"action": "accept", "content": {"confirmation": "Y" * (MAX_ANSWER_BYTES + 1)}},
+        {"action": "accept", "content": {"confirmation": "Y" * (MAX_FORM_BYTES + 1)}},
         {},
     ],
     ids=lambda reply: str(reply)[:60],
@@ -178,7 +178,7 @@ async def test_an_error_for_an_answer_and_no_answer_in_time_do_not_confirm(endpo
             async with run.post(session, body) as answer:
                 assert answer.status == 202
             assert "asks for a confirmation" in await asked.answer()
-        run.pep._calls.confirmations._wait_s = 0.1
+        run.pep._calls.asked._wait_s = 0.1
         async with Asked(run, session, number=6) as late:
             assert "asks for a confirmation" in await late.answer()
             assert late.rest[0]["params"] == {"requestId": late.question["id"]}
@@ -196,10 +196,10 @@ async def test_only_the_asked_session_of_the_asked_identity_answers(endpoint):
             for number in ("ask-1", asked.question["id"] + "x", asked.question["id"].upper(), 5, 0, "5"):
                 assert await asked.reply(YES, number=number) == 202
             assert await asked.reply(YES, number=bobs.question["id"]) == 202, "bob's question in alice's session"
-            assert len(run.pep._calls.confirmations) == 2, "both are still open"
+            assert len(run.pep._calls.asked) == 2, "both are still open"
             assert await bobs.reply({"action": "decline"}) == 202
             assert "asks for a confirmation" in await bobs.answer()
-            assert len(run.pep._calls.confirmations) == 1
+            assert len(run.pep._calls.asked) == 1
             assert await asked.reply(YES) == 202
             assert (await asked.answer()).startswith("acted")
 
@@ -214,7 +214,7 @@ async def test_an_answer_counts_once(endpoint):
         async with Asked(run, session, number=6) as again:
             assert again.question["id"] != asked.question["id"]
             assert await again.reply(YES, number=asked.question["id"]) == 202
-            assert len(run.pep._calls.confirmations) == 1, "an earlier answer confirms no later call"
+            assert len(run.pep._calls.asked) == 1, "an earlier answer confirms no later call"
 
 
 async def test_an_answer_without_a_session_is_refused(endpoint):
@@ -223,7 +223,7 @@ async def test_an_answer_without_a_session_is_refused(endpoint):
         headers = {**run.headers(), "MCP-Protocol-Version": "2025-11-25"}
         async with run.http.post(run.url, json=body, headers=headers) as answer:
             assert answer.status == 400
-        assert len(run.pep._calls.confirmations) == 1
+        assert len(run.pep._calls.asked) == 1
 
 
 async def test_what_is_no_longer_allowed_when_the_user_confirms_is_not_carried_out(endpoint, policy):
@@ -281,7 +281,7 @@ async def test_a_call_that_is_ended_while_its_user_thinks_is_not_carried_out(end
                 while not run.outcomes():  # noqa: ASYNC110 -- evidence has no event of its own
                     await asyncio.sleep(0.01)
             assert run.outcomes()[0][0] == "cancelled"
-            assert len(run.pep._calls.confirmations) == 0
+            assert len(run.pep._calls.asked) == 0
 
 
 async def test_the_members_of_a_batch_are_not_asked_about(endpoint):

@@ -190,7 +190,7 @@ SHAPES: dict[str, Callable[[str], dict[str, Any]]] = {
     "a state that is null": lambda _: {"requestState": None, "inputResponses": {"confirmation": YES}},
     "a state that is a list": lambda state: {"requestState": [state], "inputResponses": {"confirmation": YES}},
     "an empty state": lambda _: retry(""),
-    "a state that is too long": lambda state: retry(state + "A" * 4096),
+    "a state that is too long": lambda state: retry(state + "A" * 20_000),
 }
 
 

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 
-from sidecar.enforcement.confirmation import confirmations
+from sidecar.enforcement.confirmation import request_states
 from sidecar.enforcement.request_states import SHARE, RequestStates, UsedInMemory, call_digest, question_digest
 from sidecar.enforcement.shared_sessions import SharedSessions
 from sidecar.enforcement.turn import EnforcementRules, Ports
@@ -92,7 +92,7 @@ def replica(*, keys: bool, used: UsedStates | None) -> RequestStates:
         shared_sessions=SharedSessions(lambda: KEYS, EndedSessions(), clock, lifetime_s=60) if keys else None,
         used_states=used,
     )
-    return confirmations(ports, EnforcementRules(environment="test", server_version="0"))._states
+    return request_states(ports, EnforcementRules(environment="test", server_version="0"))
 
 
 async def test_with_the_keys_alone_a_state_is_good_at_the_sidecar_that_gave_it_out_only() -> None:
@@ -100,7 +100,9 @@ async def test_with_the_keys_alone_a_state_is_good_at_the_sidecar_that_gave_it_o
     call = ToolCall(name="delete-many", arguments={})
     for keys in (False, True):
         first, second = replica(keys=keys, used=None), replica(keys=keys, used=None)
-        given = GivenInput(state=first.give(identity, "rw", call, QUESTION), answer={"action": "decline"})
+        given = GivenInput(
+            state=first.give(identity, "rw", call, QUESTION), responses={"confirmation": {"action": "decline"}}
+        )
         with pytest.raises(StateRejected):
             second.read(given, identity, "rw", call)
         await first.use(given, first.read(given, identity, "rw", call))
@@ -113,7 +115,9 @@ async def test_where_it_is_known_everywhere_which_were_used_a_state_is_good_once
     call = ToolCall(name="delete-many", arguments={})
     used = UsedInMemory(HandClock())
     first, second = replica(keys=True, used=used), replica(keys=True, used=used)
-    given = GivenInput(state=first.give(identity, "rw", call, QUESTION), answer={"action": "decline"})
+    given = GivenInput(
+        state=first.give(identity, "rw", call, QUESTION), responses={"confirmation": {"action": "decline"}}
+    )
     await second.use(given, second.read(given, identity, "rw", call))
     with pytest.raises(StateRejected):
         await first.use(given, first.read(given, identity, "rw", call))

@@ -48,6 +48,8 @@ LISTEN = "enforcement/test_without_sessions.py"
 STREAMS = "enforcement/test_streams.py"
 ASKED = "enforcement/test_confirmations.py"
 ASKED_ONCE = "enforcement/test_confirmations_stateless.py"
+QUESTIONS = "integration/test_server_questions.py"
+ASKING_SERVER = "upstream/test_server_questions.py"
 HTTP = "edge/test_http_endpoint.py"
 ADMISSION = "edge/test_admission.py"
 NEGOTIATES = "edge/test_sdk_negotiates.py"
@@ -132,6 +134,7 @@ REQUIREMENTS: Final[dict[str, Row]] = {
     "M-22": held(
         f"{ASKED_ONCE}::test_where_a_confirmation_is_required_the_client_is_told_which_capability_it_lacks",
         LEDGER,
+        f"{QUESTIONS}::test_without_a_session_nothing_is_asked_that_is_not_allowed",
     ),
     "M-23": held(f"{LISTEN}::test_log_messages_come_on_the_request_that_asks_for_them_and_on_no_other"),
     "M-24": held(
@@ -192,6 +195,8 @@ REQUIREMENTS: Final[dict[str, Row]] = {
         f"{ASKED_ONCE}::test_a_call_ends_with_its_question_and_is_carried_out_when_it_comes_back_confirmed",
         f"{ASKED_ONCE}::test_what_is_no_retry_is_refused_and_the_state_is_still_good",
         f"{RESULTS}::test_what_is_no_complete_result_is_not_passed_on",
+        f"{QUESTIONS}::test_without_a_session_the_call_ends_with_the_question_and_its_answer_counts_once",
+        f"{QUESTIONS}::test_answers_that_nobody_asked_for_never_reach_a_server",
         LEDGER,
     ),
     "M-53": held(
@@ -205,10 +210,15 @@ REQUIREMENTS: Final[dict[str, Row]] = {
         f"{ASKED_ONCE}::test_of_many_retries_at_once_one_is_carried_out",
         "mcp/test_request_states.py::test_every_character_counts_and_there_is_one_spelling",
     ),
-    "M-55": held(f"{ASKED_ONCE}::test_a_state_of_somebody_else_is_no_state_of_mine"),
+    "M-55": held(
+        f"{ASKED_ONCE}::test_a_state_of_somebody_else_is_no_state_of_mine",
+        f"{QUESTIONS}::test_a_state_is_good_for_its_caller_its_call_and_what_may_still_be_asked",
+    ),
     "M-56": held(
         f"{ASKED_ONCE}::test_a_client_that_does_not_say_that_it_can_be_asked_is_not_asked",
         f"{ASKED}::test_a_client_that_cannot_be_asked_is_not_asked",
+        f"{QUESTIONS}::test_a_client_is_not_asked_what_policy_or_the_client_does_not_allow",
+        f"{ASKING_SERVER}::test_what_was_not_offered_is_asked_of_nobody",
     ),
     "M-57": NotServed(NO_TASKS, (OTHER_METHODS, f"{TO_STATELESS}::test_a_result_that_is_not_complete_is_a_violation")),
     "M-58": NotServed(NO_TASKS, (OTHER_METHODS, f"{METHODS}::test_what_the_server_starts_reaches_no_client")),
@@ -262,6 +272,7 @@ REQUIREMENTS: Final[dict[str, Row]] = {
         f"{ASKED}::test_only_the_asked_session_of_the_asked_identity_answers",
         f"{ASKED}::test_an_answer_counts_once",
         f"{ASKED}::test_an_answer_without_a_session_is_refused",
+        f"{QUESTIONS}::test_only_the_session_that_was_asked_answers_and_only_once",
     ),
     "L-10": held(
         f"{STREAMS}::test_news_of_no_call_go_to_the_general_stream_only_and_can_be_resumed_there",

@@ -87,13 +87,15 @@ def test_nothing_that_the_stateless_revision_lacks_is_served_in_it():
 
 
 @given(
-    st.sampled_from(["sampling/createMessage", "roots/list", "notifications/cancelled"])
+    st.sampled_from(["notifications/cancelled", "notifications/resources/updated"])
     | st.text().filter(
         lambda method: (
             method
             not in {
                 "ping",
                 "elicitation/create",
+                "sampling/createMessage",
+                "roots/list",
                 "notifications/tools/list_changed",
                 "notifications/progress",
                 "notifications/message",
@@ -112,8 +114,9 @@ def test_but_for_what_it_tells_of_a_call(method):
     assert from_upstream(method, notification=False) is Treatment.REFUSE
 
 
-def test_and_for_a_question_about_a_call():
-    assert from_upstream("elicitation/create", notification=False) is Treatment.RELAY
+@pytest.mark.parametrize("method", ["elicitation/create", "sampling/createMessage", "roots/list"])
+def test_and_for_a_question_about_a_call(method):
+    assert from_upstream(method, notification=False) is Treatment.RELAY
     assert from_upstream("elicitation/create", notification=True) is Treatment.REFUSE
 
 

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from pymongo import AsyncMongoClient
 
-from sidecar.errors import NotConfirmed, SidecarError, UpstreamRefused, UpstreamUnreachable
+from sidecar.errors import NotConfirmed, SidecarError, UpstreamRefused, UpstreamTimedOut, UpstreamUnreachable
 from sidecar.model import JsonObject, Permit, ToolCall
 from sidecar.upstream.agreeing import Opening
 from sidecar.upstream.confirming import ConfirmingUpstream
@@ -217,17 +217,40 @@ async def test_stages_that_write_are_asked_about_and_a_call_that_the_server_does
 
 
 @contextlib.asynccontextmanager
-async def staged() -> AsyncIterator[ConfirmingUpstream]:
+async def staged(wait_s: float = 60.0) -> AsyncIterator[ConfirmingUpstream]:
     plain, asking = (
         StdioUpstream(SERVER, [sys.executable, str(FAULTS)], {}, timeout_s=20, opening=opening)
         for opening in (Opening.HANDSHAKE, Opening.ASKING)
     )
-    upstream = ConfirmingUpstream(plain, asking, lambda _: True, required=True)
+    upstream = ConfirmingUpstream(plain, asking, lambda _: True, required=True, wait_s=wait_s)
     await upstream.start()
     try:
         yield upstream
     finally:
         await upstream.stop()
+
+
+async def test_a_call_waits_for_its_turn_for_no_longer_than_calls_may_take():
+    sent: list[str] = []
+    begun = asyncio.Event()
+
+    def permit(call: ToolCall, name: str) -> Permit:
+        def leaving() -> None:
+            sent.append(name)
+            begun.set()
+
+        return Permit(server=SERVER, call=call, request_id="r", audit_id="a", confirm=answering(YES), leaving=leaving)
+
+    async with staged(wait_s=0.1) as upstream:
+        first = asyncio.create_task(upstream.forward(permit(ToolCall(name="hold", arguments={}), "first")))
+        await begun.wait()
+        with pytest.raises(UpstreamTimedOut):
+            await upstream.forward(permit(ToolCall(name="echo", arguments={}), "second"))
+        first.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await first
+        await upstream.forward(permit(ToolCall(name="echo", arguments={}), "third"))
+    assert sent == ["first", "third"], "the place of the call that gave up is nobody's"
 
 
 async def test_a_second_child_with_other_tools_than_those_looked_at_gets_no_call():

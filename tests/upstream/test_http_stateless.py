@@ -256,7 +256,9 @@ async def test_headers_that_are_refused_and_damaged_are_told_once_and_taken_up_w
 
 
 def test_the_envelope_is_added_to_what_is_there():
-    found = with_envelope({"name": "find", "_meta": {"progressToken": 7, f"{META}protocolVersion": "other"}})
+    found = with_envelope(
+        {"name": "find", "_meta": {"progressToken": 7, f"{META}protocolVersion": "other"}}, frozenset()
+    )
     meta = found.pop("_meta")
     assert isinstance(meta, dict)
     assert (meta["progressToken"], meta[f"{META}protocolVersion"]) == (7, REVISION)

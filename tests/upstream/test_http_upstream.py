@@ -22,6 +22,7 @@ from sidecar.errors import (
 )
 from sidecar.upstream.environment import mongodb_environment
 from sidecar.upstream.http import HttpUpstream
+from sidecar.upstream.server_session import PLAIN
 from tests import parts
 from tests.patience import HANG_S
 from tests.starting import start_and_stop
@@ -63,9 +64,9 @@ async def real_url(request, database, mcp_server_command, tmp_path_factory) -> A
 
 
 def session_of(upstream: HttpUpstream) -> str:
-    assert upstream._session is not None
-    assert upstream._session.id is not None
-    return upstream._session.id
+    session_id = upstream._sessions[PLAIN].id
+    assert session_id is not None
+    return session_id
 
 
 @pytest.mark.real
@@ -96,8 +97,8 @@ async def test_the_real_server_is_called_without_a_session_where_that_is_preferr
     upstream = HttpUpstream("double", real_url, SECRET, timeout_s=30, prefer_stateless=True)
     await upstream.start()
     try:
-        assert upstream._session is not None
-        assert (upstream._session.revision, upstream._session.id) == ("2026-07-28", None)
+        session = upstream._sessions[PLAIN]
+        assert (session.revision, session.id) == ("2026-07-28", None)
         target = {"connectionId": "preconfigured", "database": database_name, "collection": "c"}
         await upstream.forward(permit("insert-many", **target, documents=[{"n": n} for n in range(20)]))
         calls = [upstream.forward(permit("find", **target, filter={"n": n}, projection={"_id": 0})) for n in range(20)]

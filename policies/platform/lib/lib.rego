@@ -87,6 +87,17 @@ runs(tools) if {
 }
 
 # METADATA
+# title: The access is a question of one of these kinds that a server asks the caller's client during a call
+# description: >-
+#   `elicitation` (the user fills in a form), `sampling` (the client's model), `roots` (the client's folders). The tool that is
+#   called is `input.action.tool`, and is an access of its own, with a grant of its own.
+asks(kinds) if {
+	input.access.kind == "execute"
+	input.access.target.kind == "question"
+	input.access.target.id in kinds
+}
+
+# METADATA
 # title: The access is in this database, on a collection that matches one of the patterns
 # description: >-
 #   Patterns are globs; `*` also spans dots. The database as a whole (list-collections) is the collection "", which only the

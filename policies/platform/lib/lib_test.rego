@@ -145,6 +145,19 @@ test_hours if {
 	not lib.during(object.union(hours, {"days": lib.weekdays})) with input as orders
 }
 
+test_being_asked_is_about_the_exact_kind_of_question if {
+	asked := object.union(question("execute", "", ""), {"access": {"target": {"kind": "question", "id": "sampling"}}})
+	lib.asks({"sampling", "roots"}) with input as asked
+	lib.asks(["sampling"]) with input as asked
+	every kinds in [set(), {"elicitation"}, {"Sampling"}, {"*"}] {
+		not lib.asks(kinds) with input as asked
+	}
+	every change in [{"kind": "read"}, {"target": {"kind": "tool", "id": "sampling"}}] {
+		not lib.asks({"sampling"}) with input as object.union(asked, {"access": change})
+	}
+	not lib.asks({"sampling"}) with input as question("execute", "", "")
+}
+
 test_running_a_tool_is_about_its_exact_name if {
 	run := object.union(question("execute", "", ""), {"access": {"target": {"kind": "tool", "id": "report"}}})
 	lib.runs({"report", "other"}) with input as run
