@@ -221,3 +221,8 @@ def test_every_attack_on_the_wire_that_is_known_is_named_by_a_row() -> None:
     assert all(any(attack.startswith(text) for attack in attacks) or text in sections[2] for text in known)
     named = {name for row in wire.rows() for name in row.of}
     assert wire.THREATS.keys() <= named
+    published = set(re.findall(r"CVE-\d{4}-\d+|GHSA(?:-[a-z0-9]{4}){3}", sections[2]))
+    assert published - known.keys() == wire.ELSEWHERE.keys()
+    for test in wire.ELSEWHERE.values():
+        file, _, name = test.partition("::")
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), test

@@ -38,10 +38,20 @@ THREATS: Mapping[str, str] = {
     "T3-sessions": "CVE-2026-52869",
     "T3-tasks": "CVE-2026-52870",
     "T3-cross": "CVE-2026-25536",
+    "T3-websocket": "CVE-2026-59950",
     "T3-resume": "GHSA-953h-535j-jg2v",
     "T3-principal": "Principal must be (client_id, iss, sub), not sub alone",
 }
 """How ``docs/reference/threats.md`` begins an attack of its sections 1 to 3, by what rows call it."""
+
+OWNERSHIP = "mcp/test_session_ownership.py"
+ELSEWHERE: Mapping[str, str] = {
+    "CVE-2026-59951": f"{OWNERSHIP}::test_in_total_the_user_with_most_sessions_makes_room_and_nobody_else",
+    "CVE-2026-67430": f"{OWNERSHIP}::test_idle_sessions_make_room",
+    "CVE-2026-19516": "enforcement/test_nothing_crosses.py::test_no_message_crosses",
+    "GHSA-mvgg-jvj2-4frq": "attacks/test_wire.py::test_a_session_of_somebody_else_is_one_that_never_was",
+}
+"""Attacks of section 3 that no single request shows, and the tests that hold them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +69,7 @@ class Row:
     """Of the JSON-RPC error; 0: a result that says that the call was refused; None: no JSON-RPC answer."""
     forwarded: int
     recorded: int | None
-    """Records of the evidence; None where strangers share a budget of them, or a call has two."""
+    """Records of the evidence; None where it is refused before the caller is known: strangers share a budget."""
 
 
 @cache
