@@ -139,17 +139,19 @@ def free_port() -> int:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what the soundness run on the wire has checked (tests/soundness)."""
-    rows = [
-        dict(value)
-        for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
-        if report.when == "call"
-        for name, value in report.user_properties
-        if name == "soundness"
-    ]
-    if rows:
-        total: Counter[str] = Counter()
-        for row in rows:
-            total.update(row)
-        line = ", ".join(f"{count} {what}" for what, count in total.items())
-        terminalreporter.write_line(f"soundness on the wire ({len(rows)} runs): {line}")
+    """Say what the soundness run on the wire has checked (tests/soundness), and the oracle (tests/obligations)."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    for counted, title in (("soundness", "soundness on the wire"), ("oracle", "row filters against the oracle")):
+        rows = [
+            dict(value)
+            for report in reports
+            if report.when == "call"
+            for name, value in report.user_properties
+            if name == counted
+        ]
+        if rows:
+            total: Counter[str] = Counter()
+            for row in rows:
+                total.update(row)
+            line = ", ".join(f"{count} {what}" for what, count in total.items())
+            terminalreporter.write_line(f"{title} ({len(rows)} runs): {line}")

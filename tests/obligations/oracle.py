@@ -1,0 +1,257 @@
+"""What a call under row filters has to answer: the same as on a database that holds nothing but their rows.
+
+A ``World`` is random collections under one policy, three times on the database: ``kept`` holds only the rows that the
+filters admit, ``full`` the same rows among hidden ones, ``other`` the same rows among other hidden ones. Which rows a
+filter admits is asked of the database and not of the code under test.
+
+- oracle: the rewritten call on ``full`` answers what the call as it was answers on ``kept``;
+- non-interference: the rewritten call answers on ``full`` and on ``other`` the same bytes, errors included.
+
+What the MongoDB MCP server sends for a call is done here with PyMongo (``tests/soundness`` watches the real server).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+from uuid import uuid4
+
+import bson
+from bson import json_util
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure, PyMongoError
+
+from sidecar.commands import derive
+from sidecar.errors import SidecarError
+from sidecar.model import AccessVerdict, Decision, JsonObject, ToolCall
+from sidecar.obligations import plan
+from tests.obligations.cases import COLLECTIONS, DATABASE, ROWS, Document, Generator
+from tests.parts import outside_database
+
+Client: TypeAlias = MongoClient[dict[str, Any]]
+Policy: TypeAlias = dict[str, JsonObject]
+Rewrite: TypeAlias = Callable[[ToolCall, Policy], ToolCall | None]
+"""Returns what is sent instead of a call under row filters by collection; None where the call is refused."""
+
+CASES_OF_A_WORLD: Final = 30
+
+_HIDDEN: Final = ("full", "other")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the database made of a call."""
+
+    failed: str = ""
+    """Its words, without the database's name."""
+    documents: tuple[bytes, ...] = ()
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many cases ended how, and the worst of them."""
+
+    ends: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def refused(self) -> float:
+        """The share of calls that were refused."""
+        return self.ends["refused"] / self.ends.total()
+
+
+def rewritten(call: ToolCall, policy: Policy) -> ToolCall | None:
+    """Return what the sidecar sends instead of a call, by its own walk and its own plan; None where it refuses."""
+    try:
+        derivation = derive(call)
+        verdicts = tuple(
+            AccessVerdict(owner="sales", filter=policy.get(access.namespace.collection))
+            for access in derivation.command.accesses
+        )
+        decision = Decision(allow=True, reasons=(), server="ro", accesses=verdicts, revision="r")
+        return plan(decision, call, derivation).call or call
+    except SidecarError:
+        return None
+
+
+def perform(client: Client, database: str, call: ToolCall) -> Outcome:
+    """Do on a database what the MongoDB MCP server does for the call."""
+    collection = client[database][str(call.arguments["collection"])]
+    try:
+        found = [*_answers(collection, call.name, json_util.loads(json_util.dumps(call.arguments)))]
+    except OperationFailure as error:
+        said = error.details or {}
+        return Outcome(failed=f"{said.get('code')}: {said.get('errmsg')}".replace(database, DATABASE))
+    return Outcome(documents=tuple(map(bson.encode, found)))
+
+
+def _answers(collection: Any, tool: str, arguments: Document) -> Iterator[Document]:
+    match tool:
+        case "export":
+            [target] = arguments["exportTarget"]
+            yield from _answers(collection, target["name"], target["arguments"])
+        case "count":
+            yield from collection.aggregate(
+                [{"$match": arguments.get("query", {})}, {"$group": {"_id": 1, "n": {"$sum": 1}}}]
+            )
+        case "aggregate":
+            yield from collection.aggregate(arguments["pipeline"])
+        case "find":
+            sort = [*arguments.get("sort", {}).items()] or None
+            yield from collection.find(
+                arguments.get("filter", {}),
+                arguments.get("projection"),
+                sort=sort,
+                limit=arguments.get("limit", 0),
+            )
+        case _:
+            raise AssertionError(tool)
+
+
+def write(client: Client, database: str, call: ToolCall) -> str:
+    """Do a write as the MongoDB MCP server does it; ``done`` or ``failed``."""
+    collection = client[database][str(call.arguments["collection"])]
+    arguments = json_util.loads(json_util.dumps(call.arguments))
+    try:
+        match call.name:
+            case "insert-many":
+                collection.insert_many(arguments["documents"])
+            case "update-many":
+                collection.update_many(
+                    arguments.get("filter", {}), arguments["update"], upsert=arguments.get("upsert", False)
+                )
+            case "delete-many":
+                collection.delete_many(arguments.get("filter", {}))
+            case _:
+                raise AssertionError(call.name)
+    except (PyMongoError, bson.errors.InvalidDocument):
+        return "failed"
+    return "done"
+
+
+# --- worlds -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Random collections under one policy, on a database three times."""
+
+    client: Client
+    policy: Policy
+    databases: dict[str, str]
+    """Their names by ``kept``, ``full`` and ``other``."""
+
+    def outcome(self, which: str, call: ToolCall) -> Outcome:
+        return perform(self.client, self.databases[which], call)
+
+
+@contextmanager
+def world(client: Client, generator: Generator, policy: Policy | None = None) -> Iterator[World]:
+    """Random collections for as long as the block lasts."""
+    chosen = generator.policy() if policy is None else policy
+    prefix = f"o{uuid4().hex[:12]}"
+    names = {which: f"{prefix}_{which}" for which in ("kept", *_HIDDEN)}
+    try:
+        for collection in COLLECTIONS:
+            _fill(client, generator, chosen.get(collection), names, collection)
+        yield World(client=client, policy=chosen, databases=names)
+    finally:
+        for name in names.values():
+            client.drop_database(name)
+
+
+def _fill(
+    client: Client, generator: Generator, row_filter: JsonObject | None, names: dict[str, str], collection: str
+) -> None:
+    pool = [generator.document(collection, number) for number in range(2 * ROWS)]
+    target = client[names["kept"]][collection]
+    target.insert_many(pool)
+    if row_filter is None:
+        admitted = {document["_id"] for document in pool}
+    else:
+        admitted = {document["_id"] for document in target.find(row_filter)}
+        target.delete_many({"_id": {"$nin": [*admitted]}})
+    for which in _HIDDEN:
+        share = generator.random.random()
+        mixed = [one for one in pool if one["_id"] in admitted or generator.random.random() < share]
+        if mixed:
+            client[names[which]][collection].insert_many(mixed)
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+LACKING: Final = ("$graphLookup",)
+"""What the stand-in does in another way than MongoDB, ignoring ``restrictSearchWithMatch``. There the command is looked
+at instead (``restricted``)."""
+
+
+def judge(case: ToolCall, of: World, rewrite: Rewrite, tally: Tally) -> None:
+    """Run one case, and note how it ended."""
+    sent = rewrite(case, of.policy)
+    if sent is None:
+        tally.ends["refused"] += 1
+        return
+    if not outside_database() and any(word in str(case.arguments) for word in LACKING):
+        good = restricted(sent.arguments, of.policy)
+        tally.ends["looked at"] += 1
+        if not good:
+            tally.faults.append(_described("a restriction is missing", case, sent, of))
+        return
+    expected, full, other = of.outcome("kept", case), of.outcome("full", sent), of.outcome("other", sent)
+    tally.ends["failed on both" if expected.failed else "answered"] += 1
+    if bool(expected.failed) != bool(full.failed) or not _same(expected.documents, full.documents):
+        tally.faults.append(_described(f"expected {_shown(expected)}, was {_shown(full)}", case, sent, of))
+    if full.failed != other.failed or not _same(full.documents, other.documents):
+        tally.faults.append(_described(f"tells of hidden rows: {_shown(full)} and {_shown(other)}", case, sent, of))
+
+
+def _same(left: tuple[bytes, ...], right: tuple[bytes, ...]) -> bool:
+    """Whether two answers are the same bytes; MongoDB itself leaves the order of groups open."""
+    return left == right or (bool(outside_database()) and _unordered(left) == _unordered(right))
+
+
+def _unordered(documents: tuple[bytes, ...]) -> list[str]:
+    return sorted(repr(_sorted(bson.decode(document))) for document in documents)
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(one) for key, one in value.items()}
+    return sorted(map(_sorted, value), key=repr) if isinstance(value, list) else value
+
+
+def restricted(value: Any, policy: Policy) -> bool:
+    """Whether each ``$graphLookup`` from a filtered collection is restricted to the filter, alone or in ``$and``."""
+    if isinstance(value, list):
+        return all(restricted(one, policy) for one in value)
+    if not isinstance(value, dict):
+        return True
+    options = value.get("$graphLookup")
+    if isinstance(options, dict) and options.get("from") in policy:
+        wanted, found = policy[options["from"]], options.get("restrictSearchWithMatch", {})
+        if found != wanted and wanted not in found.get("$and", ()):
+            return False
+    return all(restricted(one, policy) for one in value.values())
+
+
+def _described(what: str, case: ToolCall, sent: ToolCall, of: World) -> str:
+    parts = {"policy": of.policy, "call": case.arguments, "sent": sent.arguments}
+    return "\n".join([what, f"  {case.name}", *(f"  {name}: {json_util.dumps(part)}" for name, part in parts.items())])
+
+
+def _shown(outcome: Outcome) -> str:
+    shown = str([bson.decode(document) for document in outcome.documents[:4]])[:600]
+    return outcome.failed[:300] or f"{len(outcome.documents)} documents, {shown}"
+
+
+def run(client: Client, number: int, seed: str, rewrite: Rewrite = rewritten) -> Tally:
+    """Run this many random cases."""
+    tally = Tally()
+    for index in range(-(-number // CASES_OF_A_WORLD)):
+        generator = Generator(f"{seed}/{index}")
+        with world(client, generator) as of:
+            for _ in range(CASES_OF_A_WORLD):
+                tool, arguments = generator.call()
+                judge(ToolCall(name=tool, arguments=arguments), of, rewrite, tally)
+    return tally
