@@ -131,8 +131,10 @@ def _filtered(filters: Mapping[int, RowFilter], arguments: JsonObject, derivatio
                     raise rewrite.refused(
                         "this verbosity", 'tells how many documents are looked at; use "queryPlanner"'
                     )
-                change = partial(_FILTERS[form], rows, original, path)
-                arguments = _edited(arguments, path, change)
+                if form in _CHECKS:
+                    _CHECKS[form](rows, original)
+                else:
+                    arguments = _edited(arguments, path, partial(_FILTERS[form], rows, original, path))
             except ObligationNotSupported as error:
                 error.access = index
                 raise
@@ -159,14 +161,8 @@ def _written(rows: RowFilter, arguments: JsonObject, _path: SitePath, value: Jso
     return writes.update_filter(rows, value, arguments)
 
 
-def _inserted(rows: RowFilter, _arguments: JsonObject, _path: SitePath, value: JsonValue) -> JsonValue:
-    writes.require_rows(rows, value)
-    return value
-
-
-def _upserted(rows: RowFilter, arguments: JsonObject, _path: SitePath, value: JsonValue) -> JsonValue:
-    writes.require_upsert(rows, arguments)
-    return value
+def _inserted(rows: RowFilter, arguments: JsonObject) -> None:
+    writes.require_rows(rows, arguments.get("documents"))
 
 
 def _behind_a_view(_rows: RowFilter, _arguments: JsonObject, _path: SitePath, _value: JsonValue) -> JsonValue:
@@ -185,12 +181,16 @@ _FILTERS: Final[Mapping[SiteForm, _Discharge]] = {
     SiteForm.LOOKUP: _by(rewrite.lookup),
     SiteForm.UNION: _by(rewrite.union),
     SiteForm.GRAPH_RESTRICT: _by(rewrite.graph_restrict),
-    SiteForm.DOCUMENTS: _inserted,
-    SiteForm.UPSERT: _upserted,
     SiteForm.VIEW: _behind_a_view,
     SiteForm.NONE: _nowhere,
 }
-"""What a row filter means at each form of place."""
+"""What a row filter changes at each form of place."""
+
+_CHECKS: Final[Mapping[SiteForm, Callable[[RowFilter, JsonObject], None]]] = {
+    SiteForm.DOCUMENTS: _inserted,
+    SiteForm.UPSERT: writes.require_upsert,
+}
+"""Where nothing is changed: what is stored has to be of the filter as it is."""
 
 
 def _usable(index: int, query: JsonObject | None) -> RowFilter:

@@ -50,7 +50,7 @@ class Comparison:
         if not _is_scalar(value):
             return False
         if self.operator == "$in":
-            return any(_alike(value, one) and value == one for one in self.values)
+            return any(value == one and _alike(value, one) for one in self.values)
         return _within(value, self.operator, self.values[0])
 
 
@@ -69,16 +69,10 @@ class RowFilter:
     query: JsonObject
     """As MongoDB takes it."""
     root: Clause
-
-    @property
-    def fields(self) -> frozenset[str]:
-        """The paths that it looks at."""
-        return frozenset(comparison.field for comparison in _comparisons(self.root))
-
-    @property
-    def size(self) -> int:
-        """Its conditions and values, which it adds to each place."""
-        return sum(1 + len(comparison.values) for comparison in _comparisons(self.root))
+    fields: tuple[str, ...]
+    """The paths that it looks at, each once."""
+    size: int
+    """Its conditions and values, which it adds to each place."""
 
     def admits(self, document: JsonObject) -> bool:
         """Whether a document that is to be stored is certainly one of its rows.
@@ -104,7 +98,8 @@ def read_filter(query: JsonObject) -> RowFilter:
     found = [*_comparisons(root)]
     if len(found) > MAX_CONDITIONS or sum(len(one.values) for one in found) > MAX_VALUES:
         raise FilterNotUsable("a filter with too many conditions or values")
-    return RowFilter(query, root)
+    fields = tuple(dict.fromkeys(comparison.field for comparison in found))
+    return RowFilter(query, root, fields, sum(1 + len(comparison.values) for comparison in found))
 
 
 def _clause(query: JsonValue, depth: int) -> Clause:
@@ -189,17 +184,20 @@ def _comparisons(clause: Clause) -> Iterator[Comparison]:
 
 
 def _holds(clause: Clause, values: dict[str, JsonValue]) -> bool:
-    found = (
-        part.holds(values.get(part.field)) if isinstance(part, Comparison) else _holds(part, values)
-        for part in clause.parts
-    )
-    return all(found) if clause.every else any(found)
+    for part in clause.parts:
+        held = part.holds(values.get(part.field)) if isinstance(part, Comparison) else _holds(part, values)
+        if held is not clause.every:
+            return held
+    return clause.every
 
 
 def _at(document: JsonObject, path: str) -> JsonValue:
     value: JsonValue = document
     for part in path.split("."):
-        if not isinstance(value, dict) or any(key.startswith("$") for key in value):
+        if not isinstance(value, dict) or part not in value:
             return None
-        value = value.get(part)
+        for key in value:
+            if key[:1] == "$":
+                return None
+        value = value[part]
     return value
