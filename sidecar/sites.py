@@ -1,6 +1,6 @@
 """Where in a call its accesses come from: the places that an obligation is discharged at.
 
-Policy is asked about each use of a namespace once, however often a call says it: accesses are deduplicated. Whatever is
+Policy is asked about each use of a namespace once, however often a call says it: accesses are deduplicated. What is
 added to a call for an obligation has to be added at every place; so a derivation carries both.
 """
 
@@ -63,7 +63,7 @@ class Derivation:
     def through(self, command: Command) -> "Derivation":
         """Return the same with what the command reads through views besides; its first accesses are those of this one.
 
-        What lies behind a view has the places of the view, with the form of a view: nothing that is said there can be
+        What lies behind a view has the places of the view, with the form of a view: nothing that stands there can be
         held to rows of its sources.
         """
         named = self.command.accesses

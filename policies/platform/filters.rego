@@ -73,7 +73,7 @@ fits(at, part) if {
 }
 
 # METADATA
-# title: What is said of a field stands here
+# title: What this filter says of a field
 on_field(at) if {
 	is_string(at[count(at) - 1])
 	not startswith(at[count(at) - 1], "$")

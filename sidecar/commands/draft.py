@@ -56,7 +56,7 @@ class Draft:
         Args:
             kind: the use.
             namespace: what is used.
-            via: where that is said, for people.
+            via: where the call names it, for people.
             form: how the place says which documents.
             path: the place; where it is left out, the one of the stage that is being read.
 

@@ -16,7 +16,7 @@ from sidecar.ports import PdpAnswer, Question
 
 
 class PolicyDecisions:
-    """Has commands decided, and notes in their turn what was said."""
+    """Has commands decided, and notes the answers in their turn."""
 
     def __init__(self, ports: Ports, rules: EnforcementRules, evidence: Evidence, live: LiveTools) -> None:
         self._ports = ports

@@ -1,7 +1,7 @@
 """Which obligations of an allow can be discharged on this call, and how; decided before anything is forwarded.
 
 An enforcement point that cannot perform an obligation must not honour the permit (XACML 3.0 section 7.18). What can be
-discharged is in the tables here, an obligation at a form of place; whatever is not there refuses.
+discharged is in the tables here, an obligation at a form of place; what is not there is refused.
 """
 
 from collections.abc import Callable, Mapping

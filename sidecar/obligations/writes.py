@@ -1,6 +1,6 @@
 """What may be written under a row filter: nothing that is outside of it, and nothing that would leave it.
 
-A row that a caller plants outside of its own rows is one in somebody else's; a row that leaves the filter is one taken
+A row that a caller plants outside of its own rows is one in those of another caller; a row that leaves the filter is one taken
 away from those who saw it.
 """
 

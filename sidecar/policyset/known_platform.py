@@ -5,7 +5,7 @@ from typing import Final
 
 from sidecar.policyset.syntax_tree import RegoPath
 
-RULES: Final = "441eeebbd1d43cdfd2214fda73dd4e2c033ab6aeef038fd47e12bf2bbaba6195"
+RULES: Final = "3918c5363f33ea316b44a4d361dbd35c9047c9bd4598a73f03aec857b94fb894"
 """The served modules of the platform, by ``question_reads.digest_of_rules``."""
 
 READS: Final[frozenset[RegoPath]] = frozenset(
@@ -27,6 +27,7 @@ READS: Final[frozenset[RegoPath]] = frozenset(
 )
 
 LIBRARY: Final[Mapping[str, frozenset[RegoPath]]] = {
+    "asks": frozenset({("access", "kind"), ("access", "target", "id"), ("access", "target", "kind")}),
     "claim": frozenset({("subject", "claims")}),
     "counts": frozenset({("access", "kind"), ("command", "fields", "returned")}),
     "drops": frozenset({("access", "kind")}),

@@ -34,7 +34,7 @@ class QuestionReads:
     """The parts of a well-formed question on which an answer depends; ``()`` is the whole question."""
 
     platform: frozenset[RegoPath]
-    """What the platform's rules read, whoever owns what is accessed."""
+    """What the platform's rules read, for every owner."""
     owners: Mapping[str, frozenset[RegoPath]]
     """What each team's rules read besides, with the library's that they use."""
     answers_name_owners: bool

@@ -103,7 +103,7 @@ class QuestionPlaces:
 
 
 class Asking:
-    """The requests that a server sends while one of ours to it is under way.
+    """The requests that a server sends while one of the sidecar's is under way.
 
     Args:
         asks: what the server may ask meanwhile.
