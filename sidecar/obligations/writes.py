@@ -1,7 +1,7 @@
 """What may be written under a row filter: nothing that is outside of it, and nothing that would leave it.
 
-A row that a caller plants outside of its own rows is one in those of another caller; a row that leaves the filter is one taken
-away from those who saw it.
+A row that a caller plants outside of its own rows is one in those of another caller; a row that leaves the filter is
+one taken away from those who saw it.
 """
 
 from collections.abc import Iterator
