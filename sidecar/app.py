@@ -152,6 +152,8 @@ async def _core(
         kept = await keeping.kept_suspensions(config, clock, shared, stack)
     with naming("session_keys_file"):
         sessions = keeping.shared_sessions(config, clock, shared, stack)
+    with naming("approvals.store"):
+        approvals = await keeping.kept_approvals(config, clock, shared, stack, launched=launched)
     ports = Ports(
         verifier=verifier or trusted.verifier,
         decisions=decisions,
@@ -162,6 +164,7 @@ async def _core(
         tracer=tracer,
         metrics=metrics,
         candidate=candidate,
+        approvals=approvals,
         views=views,
         suspensions=None if kept is None else kept.table,
         shared_sessions=sessions,
@@ -271,6 +274,7 @@ def _rules(config: Settings, *, launched: bool) -> EnforcementRules:
         calls_per_identity=config.sessions.calls_per_identity,
         streams_per_identity=config.sessions.streams_per_identity,
         challenges=config.step_up == "http" and not launched,  # a challenge needs a transport that has one
+        approval_s=config.approvals.lifetime_s,
         stall_s=config.sessions.stall_ms / 1000,
     )
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from typing_extensions import override
 
 from sidecar import __version__, app, inspection, lifecycle, operating, settings
+from sidecar.approving import approvals
 from sidecar.audit import chain
 from sidecar.authoring import golden_case, kit, token_explained, who_in_words, wording
 from sidecar.client_config import client_config
@@ -344,7 +345,7 @@ def issuers_show(names: tuple[str, ...]) -> None:
         click.echo(as_settings(Preset(name)))
 
 
-for _command in (operating.suspend, operating.resume, operating.suspended, client_config, stdio):
+for _command in (approvals, operating.suspend, operating.resume, operating.suspended, client_config, stdio):
     cli.add_command(_command)
 
 

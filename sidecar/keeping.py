@@ -9,14 +9,17 @@ from typing import Final
 
 from sidecar import settings
 from sidecar.enforcement import ByOthers, EnforcementPoint, SharedSessions, Suspensions, UsedInMemory
-from sidecar.errors import SuspensionsUnavailable
+from sidecar.errors import ConfigurationError, SuspensionsUnavailable
+from sidecar.identity import ApprovalStore
 from sidecar.lifecycle import cancelled
 from sidecar.mcp import EndedSessions
 from sidecar.oauth import ProofsInMemory
 from sidecar.ports import Clock, ProofMemory, SuspensionStore, UsageCounters, UsedStates
 from sidecar.settings import Settings
 from sidecar.store import (
+    FileApprovals,
     FileSuspensions,
+    MongoApprovals,
     MongoCounters,
     MongoEndedSessions,
     MongoMarks,
@@ -95,6 +98,32 @@ async def kept_suspensions(
     except SuspensionsUnavailable:
         table = Suspensions(clock, known=False)
     return KeptSuspensions(table=table, store=kept, shared=isinstance(kept, MongoSuspensions))
+
+
+async def kept_approvals(
+    config: Settings, clock: Clock, store: MongoStore | None, stack: AsyncExitStack, *, launched: bool
+) -> ApprovalStore | None:
+    """Read which calls wait for a second person; a damaged file refuses those, and nothing else.
+
+    Raises:
+        ConfigurationError: another sidecar has the file, its folder cannot be written, or nobody could approve.
+    """
+    given = config.approvals
+    if not given.store:
+        return None
+    name = collection(given.store)
+    if store is not None and name is not None:
+        return MongoApprovals(store, name, clock, most=given.most, most_of_one=given.most_per_user)
+    if launched:
+        raise ConfigurationError(
+            "a sidecar that a client launches has no endpoint where anybody could approve: keep approvals in mongodb:, "
+            "with a sidecar that serves beside it"
+        )
+    path = Path(given.store.removeprefix(FILE))
+    kept = FileApprovals(path, clock, most=given.most, most_of_one=given.most_per_user)
+    stack.callback(kept.close)
+    await kept.load()
+    return kept
 
 
 def shared_sessions(

@@ -70,6 +70,7 @@ class Question(StrEnum):
 
     DECISION = "mcp/main/decision"
     VISIBILITY = "mcp/main/visibility"
+    APPROVER = "mcp/main/approver"
     SELF_TEST = "mcp/main/selftest"
     RESIDUAL = "v1/compile"
     """Not a rule but one fixed query for partial evaluation (``sidecar.policy.residual``)."""
@@ -355,6 +356,10 @@ class Metrics(Protocol):
 
     def limited(self, limit: str, unit: str) -> None:
         """Count a call that a limit on use refused, by the limit's id and what of it was used up."""
+        ...
+
+    def approval(self, action: str) -> None:
+        """Count what became of an approval: requested, approved, denied, spent or voided."""
         ...
 
     def asked(self, seconds: float) -> None:

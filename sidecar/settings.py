@@ -31,6 +31,7 @@ from pydantic_settings import (
 from typing_extensions import override
 
 from sidecar.addresses import is_loopback
+from sidecar.approval_settings import WaitingCalls
 from sidecar.control_settings import ControlTls
 from sidecar.edge import allowed_host, allowed_origin
 from sidecar.errors import ConfigurationError
@@ -174,6 +175,8 @@ class Settings(BaseSettings):
     """The MongoDB MCP servers."""
     opa: Opa = Opa()
     """Where decisions come from."""
+    approvals: WaitingCalls = WaitingCalls()
+    """Calls that wait for the approval of a second person."""
     audit: Audit = Audit()
     """Where the evidence goes."""
     tls: Tls = Tls()
@@ -211,7 +214,12 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _whole_control(self) -> Self:
         check_places(
-            {"suspensions": self.suspensions, "single_use": self.single_use, "sessions.ended": self.sessions.ended},
+            {
+                "suspensions": self.suspensions,
+                "single_use": self.single_use,
+                "sessions.ended": self.sessions.ended,
+                "approvals.store": self.approvals.store,
+            },
             self.mongodb,
         )
         if self.sessions.ended and self.session_keys_file is None:

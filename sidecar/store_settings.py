@@ -15,6 +15,10 @@ FILE: Final = "file:"
 _COLLECTION: Final = re.compile(r"(?!system\.)[A-Za-z_][A-Za-z0-9_.-]{0,99}\Z")
 
 
+_IN_FILES: Final = frozenset({"suspensions", "approvals.store"})
+"""What one sidecar alone can keep."""
+
+
 class SharedStore(SettingsGroup):
     """The MongoDB that several sidecars share, for settings that begin with `mongodb:`; who writes there can resume."""
 
@@ -80,7 +84,7 @@ def check_places(places: Mapping[str, str], store: SharedStore) -> None:
     """See that every place is one, and that there is a store for those that are shared.
 
     Args:
-        places: by setting; only that of suspensions can be a file.
+        places: by setting; only those of ``_IN_FILES`` can be files.
         store: what is shared.
 
     Raises:
@@ -88,9 +92,9 @@ def check_places(places: Mapping[str, str], store: SharedStore) -> None:
     """
     shared = [place for place in places.values() if collection(place) is not None]
     for setting, place in places.items():
-        file = setting == "suspensions" and place.startswith(FILE) and place != FILE
+        file = setting in _IN_FILES and place.startswith(FILE) and place != FILE
         if place and not file and not place.startswith(MONGODB):
-            msg = f"{setting}: use {'file:<path> or ' if setting == 'suspensions' else ''}mongodb:<collection>"
+            msg = f"{setting}: use {'file:<path> or ' if setting in _IN_FILES else ''}mongodb:<collection>"
             raise ValueError(msg)
     shared += [MONGODB + store.usage] if store.usage else []
     if shared and not store.given:

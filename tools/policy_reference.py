@@ -36,11 +36,13 @@ KINDS: Final = frozenset(
 """The closed set of kinds, which is spelled out once; a schema that names another set shows it."""
 
 GRANTS: Final = """\
-## What a team adds to `grant` and `deny`
+## What a team adds to `grant`, `deny` and `approver`
 
 `grant` is a set of whole objects. One that matches is enough; several form a union. `deny` is a set of codes. One is
 enough to refuse, and callers never see them. A part that is empty, unknown or of another type makes the team's whole
-answer an error, so that an intended obligation never vanishes.
+answer an error, so that an intended obligation never vanishes. `approver` is a set of names too, asked with the person
+who wants to approve as `input.subject` and without `input.command`; one is enough, together with an entry of the
+platform's `approvers` ([approvals](../approvals.md)).
 
 | part | meaning |
 |---|---|
@@ -49,7 +51,7 @@ answer an error, so that an intended obligation never vanishes.
 | `mask` | the fields that must not be seen, as dotted paths |
 | `max_documents` | at most so many documents, from 1 |
 | `max_time_ms` | at most so many milliseconds, from 1 |
-| `approval` | the code of an approval that the call needs |
+| `approval` | `"confirm"`: the user confirms the call through the client; `"second_person"`: another person does |
 | `names` | `"reachable"`: lists of databases and collections show only names that a grant of the caller reaches |
 """
 

@@ -7,6 +7,7 @@
 #   undefined, not true, where x is undefined.
 package mcp.platform.configuration
 
+import data.mcp.platform.approving
 import data.mcp.platform.budgets
 import data.mcp.platform.input_check
 
@@ -29,6 +30,7 @@ sound if {
 	refusals
 	views
 	budgets.sound
+	approving.sound
 }
 
 # METADATA

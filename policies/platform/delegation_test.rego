@@ -151,7 +151,7 @@ test_a_holding_must_be_sound if {
 test_the_platforms_obligations_are_on_every_allow if {
 	obligation := {
 		"id": "o", "kinds": ["read"], "collections": ["orders"], "filter": {"live": true}, "mask": ["ssn"],
-		"max_documents": 10, "max_time_ms": 1000, "approval": "lead",
+		"max_documents": 10, "max_time_ms": 1000, "approval": "confirm",
 	}
 	decision := with_shop(fixture.question, fixture.holding("red", ["*"], [obligation]))
 	decision.allow == true
@@ -159,7 +159,7 @@ test_the_platforms_obligations_are_on_every_allow if {
 		"owner": "red", "grants": ["all"], "filter": {"live": true}, "mask": ["ssn"],
 		"max_documents": 10, "max_time_ms": 1000,
 	}]
-	decision.approval == {"accesses": [{"access": 0, "codes": ["lead"]}]}
+	decision.approval == {"accesses": [{"access": 0, "codes": ["confirm"]}]}
 }
 
 test_and_on_no_other_kind_or_collection if {

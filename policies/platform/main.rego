@@ -1,13 +1,15 @@
 # METADATA
-# title: The three questions of the sidecar
+# title: The four questions of the sidecar
 # description: >-
-#   `decision` (may this call happen, where, under which obligations), `visibility` (which tools does this caller see) and
-#   `selftest` (is this engine the one that the policies were written for). Nothing else is asked. Each is defined for every
+#   `decision` (may this call happen, where, under which obligations), `visibility` (which tools does this caller see),
+#   `approver` (may this person give the approval that a call waits for) and `selftest` (is this engine the one that the policies
+#   were written for). Nothing else is asked. Each is defined for every
 #   input; what is not a well-formed question is refused as `invalid_input`.
 # schemas:
 #   - input: schema.input
 package mcp.main
 
+import data.mcp.platform.approving
 import data.mcp.platform.bounds
 import data.mcp.platform.budgets
 import data.mcp.platform.ceilings
@@ -138,6 +140,13 @@ approval := {"accesses": asking} if {
 # schemas:
 #   - input: schema.visibility
 visibility := {"v": 1, "tools": sort(visible.tools), "servers": sort(visible.servers)}
+
+# METADATA
+# title: May this person give the approval that a call waits for
+# entrypoint: true
+# schemas:
+#   - input: schema.approving
+approver := {"v": 1, "may": approving.may, "revision": revision}
 
 # METADATA
 # title: Is this the engine that the policies were written for

@@ -93,21 +93,21 @@ test_allow_is_never_without_a_grant_even_without_reasons if {
 }
 
 test_an_approval_is_asked_if_every_grant_asks if {
-	authors := object.union(fixture.teams, {"red": {"grant": {{"id": "a", "approval": "two"}, {"id": "b", "approval": "lead"}}}})
+	authors := object.union(fixture.teams, {"red": {"grant": {{"id": "a", "approval": "second_person"}, {"id": "b", "approval": "confirm"}}}})
 	decision := fixture.decide(fixture.question, {}, authors)
 	decision.allow == true
-	decision.approval == {"accesses": [{"access": 0, "codes": ["lead", "two"]}]}
+	decision.approval == {"accesses": [{"access": 0, "codes": ["confirm", "second_person"]}]}
 }
 
 test_an_approval_is_not_asked_if_one_grant_asks_for_none if {
-	authors := object.union(fixture.teams, {"red": {"grant": {{"id": "a", "approval": "two"}, {"id": "b"}}}})
+	authors := object.union(fixture.teams, {"red": {"grant": {{"id": "a", "approval": "second_person"}, {"id": "b"}}}})
 	decision := fixture.decide(fixture.question, {}, authors)
 	decision.allow == true
 	decision.approval == null
 }
 
 test_a_denied_call_asks_for_no_approval if {
-	authors := object.union(fixture.teams, {"red": {"grant": {{"id": "a", "approval": "two"}}, "deny": {"no"}}})
+	authors := object.union(fixture.teams, {"red": {"grant": {{"id": "a", "approval": "second_person"}}, "deny": {"no"}}})
 	decision := fixture.decide(fixture.question, {}, authors)
 	fixture.refused(decision, [{"code": "team_denied", "source": "red", "access": 0}])
 }

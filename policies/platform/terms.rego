@@ -20,7 +20,7 @@ most_grants := 256
 identifiers := `^[a-z0-9][a-z0-9._-]{0,63}$`
 
 # METADATA
-# title: Identifiers of grants and codes of approvals
+# title: Identifiers of grants
 identifier(value) if {
 	is_string(value)
 	regex.match(identifiers, value)
@@ -44,7 +44,9 @@ sound("max_documents", value) if positive(value)
 
 sound("max_time_ms", value) if positive(value)
 
-sound("approval", value) if identifier(value)
+sound("approval", "confirm") := true
+
+sound("approval", "second_person") := true
 
 sound("names", "reachable") := true
 

@@ -14,7 +14,7 @@ whole := {
 	"mask": ["a.b"],
 	"max_documents": 1,
 	"max_time_ms": 2147483647,
-	"approval": "lead",
+	"approval": "confirm",
 	"names": "reachable",
 }
 
@@ -61,6 +61,8 @@ test_every_part_is_of_its_type if {
 		{"max_time_ms": 0},
 		{"approval": ""},
 		{"approval": 1},
+		{"approval": "lead"},
+		{"approval": "second-person"},
 		{"names": "all"},
 		{"names": true},
 		{"note": "x"},

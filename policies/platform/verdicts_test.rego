@@ -127,7 +127,7 @@ test_too_many_grants_are_an_error_of_the_team if {
 test_every_part_of_a_grant_may_be_there if {
 	grant := {
 		"id": "g.1_a-b", "filter": {"region": "EU"}, "mask": {"ssn", "a.b"}, "max_documents": 5, "max_time_ms": 100,
-		"approval": "lead",
+		"approval": "confirm",
 	}
 	decision := says({"grant": {grant}, "deny": set()})
 	decision.allow == true
@@ -161,8 +161,8 @@ test_a_plain_grant_says_at_once_what_it_comes_to_beside_any_others if {
 		{"id": "d", "mask": ["a.b", "ssn"]},
 		{"id": "e", "max_documents": 5, "max_time_ms": 100},
 		{"id": "f", "filter": {"live": true}, "max_documents": 7},
-		{"id": "g", "approval": "lead"},
-		{"id": "h", "filter": {"live": true}, "mask": {"a"}, "max_documents": 1, "max_time_ms": 1, "approval": "two"},
+		{"id": "g", "approval": "confirm"},
+		{"id": "h", "filter": {"live": true}, "mask": {"a"}, "max_documents": 1, "max_time_ms": 1, "approval": "second_person"},
 	]
 	offers := [{{"id": "a"}}, {{"id": "a"}, {"id": "plain"}}, ({{"id": "a"}} | {other | some other in others})]
 	pairs := [{{"id": "a"}, one, other} | some one in others; some other in others]

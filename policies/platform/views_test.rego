@@ -239,26 +239,26 @@ test_a_filter_or_mask_of_a_source_means_nothing_on_a_view if {
 	fixture.refused(blue_grants({"filter": {"region": "EU"}}), [blue("not_granted", 1)])
 	fixture.refused(blue_grants({"mask": {"ssn"}}), [blue("not_granted", 1)])
 	fixture.refused(blue_grants({"names": "reachable"}), [blue("not_granted", 1)])
-	fixture.refused(blue_grants({"mask": {"ssn"}, "approval": "lead"}), [blue("not_granted", 1)])
+	fixture.refused(blue_grants({"mask": {"ssn"}, "approval": "confirm"}), [blue("not_granted", 1)])
 	blue_grants({}).allow == true
 }
 
 test_the_view_itself_is_granted_under_what_its_own_grant_says if {
-	grant := {"id": "all", "filter": {"region": "EU"}, "mask": {"ssn"}, "max_documents": 7, "max_time_ms": 9, "approval": "lead"}
+	grant := {"id": "all", "filter": {"region": "EU"}, "mask": {"ssn"}, "max_documents": 7, "max_time_ms": 9, "approval": "confirm"}
 	decision := with_views_and_authors([summary], declared(false), object.union(fixture.teams, {"red": {"grant": {grant}}}))
 	decision.allow == true
 	decision.accesses == [{
 		"owner": "red", "grants": ["all"], "filter": {"region": "EU"}, "mask": ["ssn"], "max_documents": 7, "max_time_ms": 9,
 	}]
-	decision.approval == {"accesses": [{"access": 0, "codes": ["lead"]}]}
+	decision.approval == {"accesses": [{"access": 0, "codes": ["confirm"]}]}
 }
 
 test_its_numbers_and_approvals_are_put_on_the_view if {
-	decision := blue_grants({"max_documents": 7, "approval": "lead"})
+	decision := blue_grants({"max_documents": 7, "approval": "confirm"})
 	decision.allow == true
 	[entry.max_documents | some entry in decision.accesses] == [null, 7]
 	[entry.max_time_ms | some entry in decision.accesses] == [null, null]
-	decision.approval == {"accesses": [{"access": 1, "codes": ["lead"]}]}
+	decision.approval == {"accesses": [{"access": 1, "codes": ["confirm"]}]}
 }
 
 # METADATA

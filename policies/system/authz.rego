@@ -1,7 +1,7 @@
 # METADATA
 # title: Who may ask OPA what
 # description: >-
-#   Three questions, each by POST to one fixed path, one fixed query for partial evaluation, one probe, two lists of what runs,
+#   Four questions, each by POST to one fixed path, one fixed query for partial evaluation, one probe, two lists of what runs,
 #   and what does not. Everything else of OPA's API is closed: data, any other query, configuration, changes, the v0 API. In force with
 #   `opa run --authorization=basic`.
 # related_resources:
@@ -14,13 +14,14 @@ package system.authz
 default allow := false
 
 # METADATA
-# title: The three questions of the sidecar
+# title: The four questions of the sidecar
 # scope: document
 allow if {
 	input.method == "POST"
 	input.path in [
 		["v1", "data", "mcp", "main", "decision"],
 		["v1", "data", "mcp", "main", "visibility"],
+		["v1", "data", "mcp", "main", "approver"],
 		["v1", "data", "mcp", "main", "selftest"],
 	]
 }

@@ -6,8 +6,8 @@ import data.system.authz
 
 asked(method, path) := {"method": method, "path": path, "params": {}, "headers": {}}
 
-test_the_three_questions_are_open if {
-	every rule in ["decision", "visibility", "selftest"] {
+test_the_four_questions_are_open if {
+	every rule in ["decision", "visibility", "approver", "selftest"] {
 		authz.allow with input as asked("POST", ["v1", "data", "mcp", "main", rule])
 	}
 }

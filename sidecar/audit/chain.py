@@ -197,7 +197,7 @@ class Walk:
                 return "an outcome without its intent"
             case Event.OUTCOME:
                 del self._open[entry.request_id]
-            case Event.REFUSAL | Event.CONTROL:
+            case Event.REFUSAL | Event.CONTROL | Event.APPROVAL:
                 pass
         return ""
 

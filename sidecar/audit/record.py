@@ -23,7 +23,7 @@ from json import JSONEncoder, dumps
 import msgspec
 
 from sidecar.audit.canonical import canonical
-from sidecar.model import Access, AccessVerdict, Command, Decision, Identity, JsonObject, JsonValue
+from sidecar.model import Access, Command, Decision, Identity, JsonObject, JsonValue
 from sidecar.printing import escaped
 
 VERSION = 1
@@ -53,6 +53,8 @@ class Event(StrEnum):
     """The request was refused; nothing was forwarded."""
     CONTROL = "control"
     """An operator suspended or resumed a user, agent, pair, token or session, which ``control`` names."""
+    APPROVAL = "approval"
+    """A second person approved or denied the call that ``approval`` names."""
 
 
 class Status(StrEnum):
@@ -97,6 +99,8 @@ class Facts:
     """The arguments themselves, only with ``audit.arguments = "full"``."""
     question: str | None = None
     """``question_text`` of what OPA was asked, only with ``audit.question``."""
+    approval: JsonObject | None = None
+    """The approval of a second person that the call waits for, or that it has used up."""
 
 
 def session_digest(session_id: str) -> str:
@@ -252,6 +256,14 @@ def refusal(
     return record
 
 
+def approval(facts: Facts, about: JsonObject, error: str | None = None, *, record_id: str, time_ns: int) -> JsonObject:
+    """Build the record of what a second person decided of the call in ``about``; ``error`` where it does not count."""
+    record = _record(facts, None, event=Event.APPROVAL, record_id=record_id, time_ns=time_ns)
+    record["approval"] = _escaped(about)
+    record["outcome"] = _outcome(Status.OK if error is None else Status.ERROR, error, None, None, None)
+    return record
+
+
 def control(
     action: str,
     about: JsonObject,
@@ -301,7 +313,7 @@ def _record(facts: Facts, decision: Decision | None, *, event: Event, record_id:
         "traits": None if command is None else [*sorted(trait.value for trait in command.traits)],
         "arguments_sha256": facts.arguments_sha256,
         "decision": None if decision is None else _decision(decision),
-        "obligations": None if decision is None else obligations(decision.accesses),
+        "obligations": None if decision is None else obligations(decision),
         "outcome": None,
     }
     if facts.shadow is not None:
@@ -310,6 +322,8 @@ def _record(facts: Facts, decision: Decision | None, *, event: Event, record_id:
         record["arguments"] = facts.arguments
     if facts.question is not None:
         record["question"] = facts.question
+    if facts.approval is not None:
+        record["approval"] = _escaped(facts.approval)
     return record
 
 
@@ -336,6 +350,8 @@ def _access(access: Access) -> JsonObject:
 def _escaped(value: JsonValue) -> JsonValue:
     if isinstance(value, dict):
         return {name: _escaped(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_escaped(member) for member in value]
     return escaped(value) if isinstance(value, str) else value
 
 
@@ -353,8 +369,9 @@ def _decision(decision: Decision) -> JsonObject:
     }
 
 
-def obligations(verdicts: tuple[AccessVerdict, ...]) -> list[JsonValue]:
+def obligations(decision: Decision) -> list[JsonValue]:
     """Return the obligations of a decision, an entry for each access that has any."""
+    waiting = _approvals(decision)
     return [
         {
             "access": index,
@@ -364,10 +381,24 @@ def obligations(verdicts: tuple[AccessVerdict, ...]) -> list[JsonValue]:
             "max_documents": verdict.max_documents,
             "max_time_ms": verdict.max_time_ms,
             **({"names": "reachable"} if verdict.reachable_names else {}),
+            **({"approval": waiting[index]} if index in waiting else {}),
         }
-        for index, verdict in enumerate(verdicts)
-        if verdict.obliges
+        for index, verdict in enumerate(decision.accesses)
+        if verdict.obliges or index in waiting
     ]
+
+
+def _approvals(decision: Decision) -> dict[int, JsonValue]:
+    """Return the codes of the approvals that each access asks for; of accesses that ask for none, nothing."""
+    entries = decision.approval["accesses"] if decision.approval is not None else []
+    asked: dict[int, JsonValue] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        match entry:
+            case {"access": int(index), "codes": list(codes)}:
+                asked[index] = codes
+            case _:
+                continue
+    return asked
 
 
 def _outcome(

@@ -18,9 +18,9 @@ from sidecar.authoring.switched_off import Servers
 from sidecar.commands import CATALOG, GenericTools, ToolGroup, generic, groups_off, off_everywhere
 from sidecar.enforcement import OWN_SOURCE
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported, ToolGroupOff
-from sidecar.identity import IdentityRules
+from sidecar.identity import ApprovalRequired, IdentityRules
 from sidecar.model import Decision, JsonObject, JsonValue, Reason, RequestContext
-from sidecar.obligations import plan
+from sidecar.obligations import Waits, plan
 from sidecar.policy import command_document, read_decision
 from sidecar.ports import DecisionPoint, Question
 
@@ -166,9 +166,9 @@ def _unnamed(tool: str, decision: Decision | None, named: Mapping[str, GenericTo
 
 
 def _enforced(decision: Decision, asked: DerivedQuestion) -> tuple[tuple[Reason, ...], JsonObject]:
-    """Return why the sidecar refuses after this decision, and how the call is changed.
+    """Return why the sidecar refuses after this decision, how the call is changed, and what it waits for.
 
-    There is no reason if it forwards (a deny always has one).
+    There is no reason if it forwards (a deny always has one). A call that waits is refused until it has its approval.
     """
     if not decision.allow:
         return decision.reasons, {}
@@ -177,4 +177,9 @@ def _enforced(decision: Decision, asked: DerivedQuestion) -> tuple[tuple[Reason,
     except ObligationNotSupported as error:
         own = Reason(code=error.label, source=OWN_SOURCE)
         return (own,), {"unmet": error.because or error.detail}
-    return (), {} if todo.call is None else {"forwarded": todo.call.arguments}
+    document: JsonObject = {} if todo.call is None else {"forwarded": todo.call.arguments}
+    if not todo.waits:
+        return (), document
+    first = min((*todo.waits.confirm, *todo.waits.second_person))
+    document["waits"] = {kind.value: [*indices] for kind, indices in todo.waits.by_kind() if indices}
+    return (Reason(code=ApprovalRequired.label, source=OWN_SOURCE, access=first),), document

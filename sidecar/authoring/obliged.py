@@ -12,7 +12,8 @@ _EXAMPLES: Final[JsonObject] = {"filter": {"a": 1}, "mask": ["a"], "max_document
 """What stands for an obligation whose value may be known only when a call is made."""
 
 
-_WAITS: Final[JsonObject] = {"accesses": [{"access": 0, "codes": ["asked"]}]}
+def _waiting(code: Any) -> JsonObject:
+    return {"accesses": [{"access": 0, "codes": [str(code)]}]}
 
 
 def refused(row: dict[str, Any]) -> str | None:
@@ -27,7 +28,7 @@ def refused(row: dict[str, Any]) -> str | None:
             "reasons": [],
             "server": "s",
             "accesses": [{"owner": row["owner"], "grants": ["g"], **known}],
-            "approval": _WAITS if "approval" in one else None,
+            "approval": _waiting(one["approval"]) if "approval" in one else None,
             "revision": "r",
         }
         try:

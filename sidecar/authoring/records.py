@@ -59,7 +59,7 @@ class DecisionOutcome:
             reasons=reasons,
             server=decision.server,
             grants=frozenset(decision.grants),
-            obligations=_parts(record.obligations(decision.accesses)),
+            obligations=_parts(record.obligations(decision)),
         )
 
 
@@ -108,7 +108,7 @@ def read_record(entry: JsonObject) -> RecordedDecision | None:
 
 
 def _recorded(found: "_Record") -> RecordedDecision | None:
-    if found.event in {record.Event.OUTCOME, record.Event.CONTROL}:
+    if found.event in {record.Event.OUTCOME, record.Event.CONTROL, record.Event.APPROVAL}:
         return None
     return RecordedDecision(
         time=found.time,

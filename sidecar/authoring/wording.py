@@ -12,6 +12,7 @@ from sidecar.authoring.checking import CheckReport, TeamTestReport
 from sidecar.authoring.hours import TIME, in_utc
 from sidecar.authoring.rows_in_words import as_json, cell, conditions, items, limits
 from sidecar.model import JsonObject
+from sidecar.obligations import ApprovalKind
 from sidecar.policyset import Severity
 from sidecar.printing import escaped
 from sidecar.usage import UsageUnit
@@ -216,7 +217,8 @@ def _decision_lines(document: JsonObject) -> Iterator[tuple[str, str]]:
         return
     for note in items(document.get("notes")):
         yield f"  note: {note}", "dim"
-    if decision["allow"] and not allow and "tools" not in document:
+    yield from _waiting_lines(document.get("waits"))
+    if decision["allow"] and not allow and not {"tools", "waits"} & document.keys():
         codes = ", ".join(reason["code"] for reason in enforcement["reasons"])
         yield f"  {codes}: policy allows it under a condition that the sidecar cannot apply to this call", "red"
     explanation: Any = document.get("explanation")
@@ -234,6 +236,14 @@ def _decision_lines(document: JsonObject) -> Iterator[tuple[str, str]]:
     yield from ((f"  {line}", "") for line in _limits_on_use(decision.get("limits")))
     if "step_up" in decision:
         yield f"  with {' and '.join(decision['step_up']['missing'])} in the token too, policy would allow it", "yellow"
+
+
+def _waiting_lines(waits: Any) -> Iterator[tuple[str, str]]:
+    """Say for whose consent a call waits that policy allows."""
+    for kind, indices in waits.items() if isinstance(waits, dict) else ():
+        who = "the user, asked through the client" if kind == ApprovalKind.CONFIRM else "a second person"
+        accesses = ", ".join(map(str, indices))
+        yield f"  waits for {who} ({kind}): access {accesses}; refused until that is given", "yellow"
 
 
 def _limits_on_use(limits: Any) -> Iterator[str]:

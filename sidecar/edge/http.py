@@ -6,14 +6,16 @@ is read for a caller who is not known.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from aiohttp import web
 
 from sidecar.edge import admission
+from sidecar.edge.approvals import ApprovalRoutes
 from sidecar.edge.bodies import BodyReader, NotKept
 from sidecar.edge.certificates import CertificateReader
 from sidecar.edge.forwarded import TrustedProxies
@@ -160,6 +162,8 @@ class _Edge:
         self._bodies = BodyReader(config.max_request_bytes, config.body_timeout_s)
         self._paths = _with_and_without_slash(self._resource.path)
         self._descriptions = _with_and_without_slash(WELL_KNOWN) | _with_and_without_slash(self._resource.metadata_path)
+        desk = pep.approvals
+        self._approvals = None if desk is None else ApprovalRoutes(desk, config.resource_uri, config.body_timeout_s)
         self._handlers: dict[str, _MethodHandler] = {"POST": self._post, "GET": self._get, "DELETE": self._delete}
 
     async def dispatch(self, request: web.Request) -> web.StreamResponse:
@@ -167,6 +171,11 @@ class _Edge:
         target = request.raw_path.partition("?")[0]
         if target in self._descriptions:
             return self._describe(request)
+        place = self._approvals.place(target) if self._approvals is not None else None
+        if self._approvals is not None and place is not None:
+            if request.method not in place.methods:
+                return web.Response(status=405, headers={"Allow": ", ".join(place.methods)})
+            return await self._admit(request, partial(self._approvals.answer, place), {place.path}, place.uri)
         if not self._paths & {target, request.path}:
             return web.Response(status=404)
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
@@ -174,7 +183,7 @@ class _Edge:
         handler = self._handlers.get(request.method)
         if handler is None:
             return web.Response(status=405, headers={"Allow": ", ".join(self._handlers)})
-        return await self._admit(request, handler)
+        return await self._admit(request, handler, self._paths, self._config.resource_uri)
 
     async def close(self, _application: web.Application) -> None:
         """End the streams of no call; called when the listener has closed."""
@@ -199,14 +208,16 @@ class _Edge:
             case _:
                 return web.Response(status=405, headers={"Allow": "GET, HEAD, OPTIONS"})
 
-    async def _admit(self, request: web.Request, handler: _MethodHandler) -> web.StreamResponse:
+    async def _admit(
+        self, request: web.Request, handler: _MethodHandler, paths: Collection[str], uri: ResourceUri
+    ) -> web.StreamResponse:
         exchange = self._exchange_of(request)
         if self._config.nonce is not None and "DPoP" in request.headers:
             request[_NONCE] = self._config.nonce()
         try:
-            self._check(request)
+            self._check(request, paths)
             certificate = self._certificate(request)
-            credential = admission.credential(request.headers, request.method, self._config.resource_uri, certificate)
+            credential = admission.credential(request.headers, request.method, uri, certificate)
         except SidecarError as error:
             return self._refused(await self._pep.refuse(error, exchange))
         caller = await self._pep.authenticate(credential, exchange)
@@ -216,10 +227,10 @@ class _Edge:
         reader = self._config.certificates
         return None if reader is None else reader.thumbprint(request.transport, request.remote or "", request.headers)
 
-    def _check(self, request: web.Request) -> None:
+    def _check(self, request: web.Request, paths: Collection[str]) -> None:
         """Refuse what is not for this endpoint; a browser's page that is let in may read the answer (Fetch, CORS)."""
         admission.check_version(request.version, request.headers)
-        admission.check_target(request.raw_path, self._paths)
+        admission.check_target(request.raw_path, paths)
         admission.check_headers(request.headers)
         admission.check_host(request.headers, self._config.allowed_hosts)
         origin = admission.check_origin(request.headers, self._config.allowed_origins)
@@ -229,7 +240,7 @@ class _Edge:
     async def _preflight(self, request: web.Request) -> web.Response:
         """Say what an allowed page may send; preflights carry no token (Fetch section 3.3.8)."""
         try:
-            self._check(request)
+            self._check(request, self._paths)
         except SidecarError as error:
             return self._refused(await self._pep.refuse(error, self._exchange_of(request)))
         return web.Response(

@@ -10,8 +10,15 @@ from typing import Final, NamedTuple
 
 from sidecar import errors, questions, usage
 from sidecar.edge.stdio import EndingProcess
-from sidecar.enforcement import TooManyStreams
+from sidecar.enforcement import ConfirmationMissing, TooManyStreams
 from sidecar.errors import MessageError, SidecarError
+from sidecar.identity import (
+    ApprovalConflict,
+    ApprovalNotFound,
+    ApprovalRequired,
+    ApprovalsUnavailable,
+    TooManyApprovals,
+)
 from sidecar.mcp import (
     CapabilityMissing,
     Era,
@@ -87,6 +94,9 @@ HTTP_STATUS: Final[dict[type[SidecarError], Statuses]] = {
     errors.CommandNotDerivable: both(200),
     errors.PolicyDenied: both(200),
     errors.ObligationNotSupported: both(200),
+    ApprovalRequired: both(200),
+    TooManyApprovals: both(200),
+    ApprovalsUnavailable: both(200),
     usage.LimitReached: both(200),
     usage.LimitsUnavailable: both(200),
     errors.DecisionUnavailable: both(200),
@@ -94,6 +104,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], Statuses]] = {
     errors.ViewsUnavailable: both(200),
     errors.NotConfirmed: both(200),
     questions.QuestionUnanswered: both(200),
+    ConfirmationMissing: both(200),
     InputRequired: both(200),
     CapabilityMissing: both(400),
     StateRejected: both(200),
@@ -103,6 +114,9 @@ HTTP_STATUS: Final[dict[type[SidecarError], Statuses]] = {
     errors.UpstreamProtocolViolation: both(200),
     errors.UpstreamRefused: both(200),
     questions.ClientLacks: both(200),
+    # a second person at the endpoint for approvals, which has no JSON-RPC
+    ApprovalNotFound: both(404),
+    ApprovalConflict: both(409),
     # stdio only, where there are no statuses
     EndingProcess: both(503),
     # no caller was authenticated, so there is no session to answer in

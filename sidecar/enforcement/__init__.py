@@ -4,7 +4,9 @@
 the record; ``handshake`` is what only the revisions with sessions have, ``notices`` who is told of changes.
 """
 
+from sidecar.enforcement.approval_desk import ApprovalDesk
 from sidecar.enforcement.budget import Budget
+from sidecar.enforcement.confirmation import ConfirmationMissing
 from sidecar.enforcement.event_stream import StreamEvent
 from sidecar.enforcement.killswitch import ByOthers, KillSwitch, OperatorCommandFailed
 from sidecar.enforcement.notices import TooManyStreams
@@ -22,9 +24,11 @@ __all__ = [
     "OWN_SOURCE",
     "Accepted",
     "Answer",
+    "ApprovalDesk",
     "Budget",
     "ByOthers",
     "Caller",
+    "ConfirmationMissing",
     "EnforcementPoint",
     "EnforcementRules",
     "Exchange",

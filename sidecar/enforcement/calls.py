@@ -12,6 +12,7 @@ from typing import Final
 
 from sidecar.commands import derive, generic
 from sidecar.enforcement import refusals, stateless
+from sidecar.enforcement.approvals import Approvals
 from sidecar.enforcement.confirmation import Confirmations, request_states
 from sidecar.enforcement.deciding import PolicyDecisions
 from sidecar.enforcement.discharge import discharged, planned, unchanged
@@ -81,6 +82,7 @@ class ToolCalls:
         states = request_states(ports, rules)
         self.asked = OpenQuestions(ports.identifiers, rules.confirm_s)
         self.confirmations = Confirmations(ports.clock, self.asked, states)
+        self.approvals = Approvals(ports, suspensions, self.confirmations, rules.approval_s)
         self._questions = ServerQuestions(rules, self.asked, states, ports.clock, self._policy.allowed)
         self._lists = EncodedLists(rules.server_version)
         self.exports = Exports()
@@ -113,9 +115,7 @@ class ToolCalls:
             except InputRequired as asked:
                 return self._required(message, asked)
             except SidecarError as caught:
-                lacking = (
-                    await self._lacking(call, turn) if isinstance(caught, PolicyDenied) and not turn.committed else None
-                )
+                lacking = await self._lacking(call, turn, caught)
                 if lacking is not None and self._rules.challenges and not turn.batched:
                     raise lacking from caught
                 error = lacking or caught
@@ -145,6 +145,7 @@ class ToolCalls:
                 await use.require(decision.server)
                 await self._limits.admit(decision.limits, turn.identity, call.name, turn.time_ns)
                 await self._answered(turn, decision.server)
+                decision, todo = await self.approvals.cleared(call, decision, todo, turn)
                 permit = await self._commit(call, decision, todo, turn)
                 result = await self._forward(permit, todo, turn)
                 await self._limits.charge(decision.limits, turn.identity, call.name, result)
@@ -213,6 +214,7 @@ class ToolCalls:
             mirrored.check_parameters(turn.exchange.mirrored, schema, call.arguments)
         await self._limits.admit(decision.limits, turn.identity, call.name, turn.time_ns)
         await self._answered(turn, decision.server)
+        decision, todo = await self.approvals.cleared(call, decision, todo, turn, self._permissible)
         permit = await self._commit(todo.call or call, decision, todo, turn)
         result = await self._forward(permit, todo, turn)
         await self._limits.charge(decision.limits, turn.identity, call.name, result)
@@ -237,13 +239,13 @@ class ToolCalls:
         turn.reviewed = await self._live.require_pinned(decision.server, call.name)
         return decision, todo
 
-    async def _lacking(self, call: ToolCall, turn: Turn) -> InsufficientScope | None:
+    async def _lacking(self, call: ToolCall, turn: Turn, caught: SidecarError) -> InsufficientScope | None:
         """Return what a call lacks that policy refused, if scopes are all that it lacks.
 
         Policy says which, and then they are tried: the same call of a token that has them, up to the commit.
         """
         step_up = turn.decision.step_up if turn.decision is not None else None
-        if step_up is None or turn.named is None:
+        if step_up is None or turn.named is None or turn.committed or not isinstance(caught, PolicyDenied):
             return None
         try:
             await self._permissible(call, turn.named, turn.supposing(step_up.missing))
@@ -349,11 +351,7 @@ class ToolCalls:
                 raise
 
     async def visible(self, turn: Turn) -> VisibleTools:
-        """Ask what this caller may see at all.
-
-        Raises:
-            DecisionUnavailable: it cannot be told.
-        """
+        """Ask what this caller may see at all; raises DecisionUnavailable where it cannot be told."""
         return await self._visibility.of(turn.identity, turn.context(self._rules.environment))
 
     async def _hidden(self, error: SidecarError, turn: Turn) -> bool:

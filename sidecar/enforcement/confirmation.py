@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from typing import Final
 
+from sidecar.enforcement.channel import CallChannel
 from sidecar.enforcement.open_questions import OpenQuestions
-from sidecar.enforcement.request_states import RequestStates, UsedInMemory, form_of, question_digest
+from sidecar.enforcement.request_states import RequestStates, UsedInMemory, call_digest, form_of, question_digest
 from sidecar.enforcement.turn import EnforcementRules, Ports, Turn
 from sidecar.errors import NotConfirmed
-from sidecar.mcp import Era, HandleKeys, InputRequired, jsonrpc, questions
+from sidecar.mcp import Conversation, Era, HandleKeys, InputRequired, jsonrpc, questions
 from sidecar.model import Command, Decision, JsonObject, ToolCall
 from sidecar.obligations import Plan
 from sidecar.ports import Clock
@@ -23,8 +24,22 @@ from sidecar.questions import QuestionKind
 
 _METHOD: Final = questions.METHOD_OF[QuestionKind.ELICITATION]
 
+CONFIRMATION: Final = "confirmation"
+YES: Final = "Yes"
+"""The field of policy's own question, and the answer that confirms."""
+
 Confirm = Callable[[JsonObject], Awaitable[JsonObject]]
 Permissible = Callable[[ToolCall, Command, Turn], Awaitable[tuple[Decision, Plan]]]
+
+
+class ConfirmationMissing(NotConfirmed):
+    """Policy asks that the user confirms, and the user did not, or could not be asked."""
+
+    label = "confirmation_missing"
+    public = (
+        "Policy asks that the user confirms this call through the client (elicitation). There was no confirmation, so "
+        "nothing was done; a client that cannot ask its user, or a batch, cannot make this call."
+    )
 
 
 class Confirmations:
@@ -88,6 +103,57 @@ class Confirmations:
         confirming(turn.given.answer, form_of(asked.fields))
         turn.asked = asked
 
+    async def own(self, turn: Turn, server: str, question: JsonObject) -> None:
+        """Return once the user has confirmed, through the client, what policy wants confirmed.
+
+        Where there is no session, the call ends with the question, and is called again with the answer; where the
+        server then asks something too, the state of that question says that policy's was answered.
+
+        Raises:
+            InputRequired: its client is to ask, and to call again.
+            NotConfirmed: there was no confirmation, or the client cannot ask.
+        """
+        conversation, call = turn.conversation, turn.call
+        if conversation is None or call is None or turn.method != "tools/call":
+            raise ConfirmationMissing("it is no tool call")
+        if turn.era is Era.STATELESS:
+            if turn.asked is not None and turn.asked.call == call_digest(server, call, confirmed=True):
+                turn.confirmed = True
+                return
+            answer = self._own_answer(turn, server, question)
+        elif turn.channel is None or not conversation.elicits:
+            raise ConfirmationMissing("the client offers no elicitation, or the call is one of a batch")
+        else:
+            answer = await self._told(turn.channel, conversation, question)
+        content = answer["content"]
+        if not isinstance(content, dict) or content.get(CONFIRMATION) != YES:
+            raise ConfirmationMissing("the user said no")
+        turn.confirmed = True
+        turn.time_ns = self._clock.time_ns()  # hours, a grant or the token may have ended while the user thought
+        if turn.identity.expires_at <= turn.time_ns / 1e9:
+            raise ConfirmationMissing("the token that the call came with has expired")
+
+    async def _told(self, channel: CallChannel, conversation: Conversation, question: JsonObject) -> JsonObject:
+        try:
+            return confirming(await self._asked.ask(channel, conversation, _METHOD, question), question)
+        except NotConfirmed as error:
+            raise ConfirmationMissing(error.detail) from error
+
+    def _own_answer(self, turn: Turn, server: str, question: JsonObject) -> JsonObject:
+        """Return the answer to policy's question that a call came with, and take it out of the turn."""
+        if turn.call is None or turn.conversation is None:
+            raise ConfirmationMissing("it is no tool call")
+        if turn.given is None:
+            if not turn.conversation.elicits:
+                raise ConfirmationMissing("the client offers no elicitation")
+            state = self._states.give(turn.identity, server, turn.call, question)
+            raise InputRequired.confirmation(question, state)
+        if turn.asked is None or question_digest(question) != turn.asked.question:
+            raise ConfirmationMissing("something else was asked")
+        answer = confirming(turn.given.answer, question)
+        turn.given = turn.asked = None  # a question of the server's is another one
+        return answer
+
     def _asker_once(self, turn: Turn, server: str) -> Confirm | None:
         """Return what ends a call with its question, or answers the question that it ended with before."""
         conversation, call, given, asked = turn.conversation, turn.call, turn.given, turn.asked
@@ -95,12 +161,14 @@ class Confirmations:
             return None
         if given is None and not conversation.elicits:
             return None
+        own = turn.confirmed
 
         async def confirm(question: JsonObject) -> JsonObject:
             if turn.flight is not None:
                 turn.flight.sent = False  # the server asked before it did anything, and was told to wait
             if given is None:
-                raise InputRequired.confirmation(question, self._states.give(turn.identity, server, call, question))
+                state = self._states.give(turn.identity, server, call, question, confirmed=own)
+                raise InputRequired.confirmation(question, state)
             if asked is None or question_digest(question) != asked.question:
                 raise NotConfirmed("the server asks something else by now")
             answer = confirming(given.answer, question)

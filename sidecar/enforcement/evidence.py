@@ -12,6 +12,7 @@ from typing import Final
 from sidecar.audit import record
 from sidecar.commands import CATALOG
 from sidecar.enforcement.budget import Budget, CallerBudget
+from sidecar.enforcement.confirmation import ConfirmationMissing
 from sidecar.enforcement.refusals import OWN_SOURCE, owner_to_ask, reached
 from sidecar.enforcement.turn import CancelledByClient, EnforcementRules, OutcomeNotRecorded, Ports, Turn
 from sidecar.errors import (
@@ -30,6 +31,13 @@ from sidecar.errors import (
     UpstreamError,
     UpstreamRefused,
     ViewsUnavailable,
+)
+from sidecar.identity import (
+    ApprovalConflict,
+    ApprovalNotFound,
+    ApprovalRequired,
+    ApprovalsUnavailable,
+    TooManyApprovals,
 )
 from sidecar.mcp import StateRejected, denials
 from sidecar.model import Access, Command, Decision, Identity, JsonObject, Reason, ToolCall, UpstreamResult
@@ -140,6 +148,24 @@ class Evidence:
                 span.fail(unavailable.label)
                 self._ports.metrics.refused("reply", unavailable.label)
 
+    async def approval(self, turn: Turn, about: JsonObject, error: SidecarError | None = None) -> None:
+        """Store what a second person decided, before it counts; with an error, that it does not count after all.
+
+        Raises:
+            AuditUnavailable: it is not stored, and evidence is required.
+        """
+        label = error.label if error is not None else None
+        record_id, time_ns = self._ports.identifiers.request_id(), self._ports.clock.time_ns()
+        entry = record.approval(self._facts(turn), about, label, record_id=record_id, time_ns=time_ns)
+        with self._ports.tracer.step("audit") as span:
+            try:
+                turn.span.set({"mcp_sidecar.audit.id": await self._append(entry)})
+            except AuditUnavailable as unavailable:
+                span.fail(unavailable.label)
+                self._ports.metrics.refused("approve", unavailable.label)
+                if self._rules.audit_required and error is None:
+                    raise
+
     def decided(self, turn: Turn) -> None:
         """Count a decision of policy."""
         decision = turn.decision
@@ -175,6 +201,7 @@ class Evidence:
             attributes |= _refused(turn.decision, turn.command)
         elif turn.call is not None:
             attributes["mcp_sidecar.decision"] = "deny"
+        attributes |= _approval(turn.approval)
         if turn.opinion is not None:
             attributes["mcp_sidecar.shadow"] = turn.opinion.difference.value
         turn.span.set(attributes)
@@ -223,6 +250,7 @@ class Evidence:
             shadow=turn.opinion.record() if turn.opinion is not None else None,
             arguments=call.arguments if call is not None and self._keeps_arguments(call) else None,
             question=self._question(turn),
+            approval=turn.approval,
         )
 
     def _keeps_arguments(self, call: ToolCall) -> bool:
@@ -336,6 +364,12 @@ def _decision(decision: Decision) -> dict[str, AttributeValue]:
     }
 
 
+def _approval(approval: JsonObject | None) -> dict[str, AttributeValue]:
+    if approval is None:
+        return {}
+    return {"mcp_sidecar.approval.id": str(approval["id"]), "mcp_sidecar.approval.state": str(approval["action"])}
+
+
 def _refused(decision: Decision, command: Command | None) -> dict[str, AttributeValue]:
     """Say what a deny is about: each refused access, and the team to ask."""
     if decision.allow or command is None:
@@ -363,6 +397,15 @@ def stage_of(error: SidecarError) -> str:
             return "plan"
         case LimitReached() | LimitsUnavailable():
             return "limit"
+        case (
+            ConfirmationMissing()
+            | ApprovalRequired()
+            | TooManyApprovals()
+            | ApprovalsUnavailable()
+            | ApprovalNotFound()
+            | ApprovalConflict()
+        ):
+            return "approve"
         case AuditUnavailable():
             return "commit"
         case UpstreamError():

@@ -12,6 +12,7 @@ from typing import Final, Never
 from sidecar.audit import record
 from sidecar.enforcement import refusals, stateless
 from sidecar.enforcement.answering import Answering
+from sidecar.enforcement.approval_desk import approval_desk
 from sidecar.enforcement.calls import ToolCalls
 from sidecar.enforcement.channel import CallChannel
 from sidecar.enforcement.evidence import Evidence, stage_of
@@ -86,6 +87,7 @@ class EnforcementPoint:
         self._news = ListNews(self._notices, self._calls.shown, sessions, ports.clock)
         sessions.on_end(self._session_ended)
         self._handshake = Handshake(sessions, ports)
+        self.approvals = approval_desk(ports, rules, self._evidence, self._suspensions, self._turn)
 
     async def authenticate(self, credential: Credential | None, exchange: Exchange) -> Caller | Refused:
         """Return who is calling, or the refusal of a caller who is not known or not wanted."""
@@ -180,6 +182,7 @@ class EnforcementPoint:
         """End the calls that go on although no connection waits for them."""
         await self._news.stop()
         await self._answering.stop()
+        await self._calls.approvals.stop()
 
     def tools_changed(self) -> None:
         """Tell every client that listens that its list of tools may have changed."""
@@ -201,6 +204,7 @@ class EnforcementPoint:
         self._ports.metrics.sessions(len(self._sessions))
         ended, sent = self._calls.suspend(ends)
         self._calls.forget()
+        self._calls.approvals.void(target.name)
         return EndedBySuspension(sessions=len(sessions), streams=streams, calls=ended, writes=sent)
 
     def has_session(self, digest: str) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+from sidecar.audit import record
 from sidecar.enforcement.reply import Answer, Refused
 from sidecar.enforcement.turn import Turn
 from sidecar.enforcement.views import BEHIND, folded
@@ -16,6 +17,7 @@ from sidecar.errors import (
     PolicyDenied,
     SidecarError,
 )
+from sidecar.identity import ApprovalRequired, ApprovalState
 from sidecar.mcp import CapabilityMissing, Era, RequestId, StateRejected, denials, jsonrpc, stateless_results
 from sidecar.model import Access, Command, Decision, JsonObject, Principal, Reason, StepUp
 from sidecar.questions import ClientLacks
@@ -100,6 +102,12 @@ def _explained(turn: Turn, error: SidecarError) -> tuple[str, JsonObject]:
         body["path"] = said.path
     if isinstance(error, LimitReached):
         body["limit"] = reached(error)
+    if isinstance(error, ApprovalRequired):
+        body["approval"] = {
+            "id": error.approval.id,
+            "state": error.approval.state.value,
+            "expires": record.rfc3339(error.approval.expires * 10**9),
+        }
     meta: JsonObject = {denials.DECISION_KEY: body}
     if isinstance(error, InsufficientScope):
         missing = _asked(turn.identity.principal, error.missing)
@@ -147,6 +155,10 @@ def _said_of(turn: Turn, error: SidecarError) -> _Said:
             return _Said(denials.unreadable(error.message, error.path), reasons, owner, error.path)
         case LimitReached():
             return _Said(denials.used_up(error), own, owner)
+        case ApprovalRequired(approval=approval):
+            denied = approval.state is ApprovalState.DENIED
+            text = denials.waiting(approval.id, approval.owners, denied=denied, left_s=error.left_s)
+            return _Said(text, own, next(iter(approval.owners), None))
         case DecisionUnavailable():
             return _Said(error.public, (Reason(code=error.label, source=f"opa.{error.fault}"),), owner)
         case _:

@@ -99,15 +99,24 @@ class RequestStates:
         self._identifiers = identifiers
         self.lifetime_s = lifetime_s
 
-    def give(self, identity: Identity, server: str, call: ToolCall, question: JsonObject) -> str:
+    def give(
+        self, identity: Identity, server: str, call: ToolCall, question: JsonObject, *, confirmed: bool = False
+    ) -> str:
         """Return the state of a question about a call.
+
+        Args:
+            identity: who is asked.
+            server: who serves the call.
+            call: about which call.
+            question: what is asked.
+            confirmed: its user has confirmed it to policy already, and now the server asks.
 
         Raises:
             NotConfirmed: its form is larger than a state can say.
         """
         asked = SealedQuestion(
             identity=identity_digest(identity.key),
-            call=call_digest(server, call),
+            call=call_digest(server, call, confirmed=confirmed),
             question=question_digest(question),
             fields=_fields(question),
             expires=int(self._clock.time_ns() / 1e9 + self.lifetime_s),
@@ -128,7 +137,10 @@ class RequestStates:
     def _good(self, asked: _Sealed | None, identity: Identity, server: str, call: ToolCall) -> _Sealed:
         if asked is None:
             raise StateRejected(StateFault.UNREADABLE)
-        if asked.identity != identity_digest(identity.key) or asked.call != call_digest(server, call):
+        if asked.identity != identity_digest(identity.key) or asked.call not in {
+            call_digest(server, call),
+            call_digest(server, call, confirmed=True),
+        }:
             raise StateRejected(StateFault.FOREIGN)
         left = asked.expires - self._clock.time_ns() / 1e9
         if not 0 < left <= self.lifetime_s:  # a lifetime that was made shorter counts for the states that are there
@@ -187,9 +199,14 @@ class RequestStates:
             raise StateRejected(StateFault.USED)
 
 
-def call_digest(server: str, call: ToolCall) -> bytes:
-    """Return 32 bytes that stand for a call at a server; equal arguments, however they are spelled, are equal here."""
+def call_digest(server: str, call: ToolCall, *, confirmed: bool = False) -> bytes:
+    """Return 32 bytes that stand for a call at a server; equal arguments, however they are spelled, are equal here.
+
+    Other 32 bytes stand for the same call once its user has ``confirmed`` it to policy.
+    """
     parts: JsonObject = {"server": server, "tool": call.name, "arguments": record.arguments_digest(call.arguments)}
+    if confirmed:
+        parts["confirmed"] = True
     return sha256(record.arguments_digest(parts).encode()).digest()
 
 

@@ -57,16 +57,16 @@ class Suspensions:
         if not self._kept:
             return
         for name in names_of(identity):
-            if name in self._kept and self._in_force(name):
+            if name in self._kept and self.in_force(name):
                 if name[0] == Suspendable.TOKEN:
                     raise TokenRejected("suspended by an operator", fault=TokenFault.SUSPENDED)
                 raise CallerSuspended
-        if session_id and self._in_force((Suspendable.SESSION.value, record.session_digest(session_id))):
+        if session_id and self.in_force((Suspendable.SESSION.value, record.session_digest(session_id))):
             raise CallerSuspended
 
     def find(self, name: CallerName) -> Suspension | None:
         """Return what is in force under this name."""
-        return self._kept[name] if self._in_force(name) else None
+        return self._kept[name] if self.in_force(name) else None
 
     def add(self, suspension: Suspension) -> None:
         """Put one in force, or replace the one of the same name."""
@@ -83,7 +83,8 @@ class Suspensions:
             del self._kept[name]
         return tuple(self._kept.values())
 
-    def _in_force(self, name: CallerName) -> bool:
+    def in_force(self, name: CallerName) -> bool:
+        """Whether something is suspended under this name."""
         suspension = self._kept.get(name)
         return suspension is not None and not suspension.over(self._now())
 

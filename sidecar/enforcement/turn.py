@@ -12,7 +12,7 @@ from sidecar.enforcement.shared_sessions import SharedSessions
 from sidecar.enforcement.suspensions import Suspensions
 from sidecar.enforcement.tool_lists import ShownList
 from sidecar.errors import AuditUnavailable, CallerSuspended, SidecarError, TokenRejected
-from sidecar.identity import CallerName, names_of
+from sidecar.identity import ApprovalStore, CallerName, names_of
 from sidecar.mcp import Conversation, Era, GivenInput, MirroredHeaders, RequestId, SealedQuestion, revision
 from sidecar.model import (
     Command,
@@ -104,6 +104,8 @@ class Ports:
     """Where it is known which request states were used, at any sidecar; None: they are good in this process only."""
     usage: UsageCounters | None = None
     """Where it is counted how much callers use; None: in this process."""
+    approvals: ApprovalStore | None = None
+    """Where calls are kept that wait for a second person; None: such a call is refused."""
     views: ViewCatalog | None = None
     """None where no connection for it is configured; then what the platform's data declares is all that is known."""
 
@@ -140,6 +142,8 @@ class EnforcementRules:
     """How long a call may keep its client waiting in silence before its answer becomes a stream."""
     confirm_s: float = 120.0
     """How long a client may take to answer a question of the server's about a call."""
+    approval_s: int = 3600
+    """How long a call may wait for a second person, and how long an approval may be unused."""
     time_step_ns: int = 1_000_000_000
     """``time_ns`` in questions to policy is truncated to this, so that equal questions are equal."""
 
@@ -289,6 +293,8 @@ class Turn:
     """Answers that its server was given."""
     confirmed: bool = False
     """Its client answered a question of the server's about it with a confirmation."""
+    approval: JsonObject | None = None
+    """What its record says of the approval of a second person that it waits for, or has used up."""
     batched: bool = False
     """It came with others in one HTTP request, so it cannot have a status of its own."""
     reviewed: tuple[JsonObject, ...] | None = None

@@ -1,5 +1,18 @@
 """Verified claims to Principal and Actor; challenges and resource metadata as text."""
 
+from sidecar.identity.approval import (
+    Approval,
+    ApprovalConflict,
+    ApprovalNotFound,
+    ApprovalRequired,
+    ApprovalState,
+    ApprovalsUnavailable,
+    Party,
+    TooManyApprovals,
+    binding_of,
+    read_approval,
+)
+from sidecar.identity.approval_store import ApprovalStore
 from sidecar.identity.challenge import challenge, proof_challenge, resource_metadata
 from sidecar.identity.claims import ClaimMap, IdentityRules, identify
 from sidecar.identity.person import CLIENT_CLAIMS, PersonRule
@@ -20,20 +33,31 @@ __all__ = [
     "CLIENT_CLAIMS",
     "PRESETS",
     "WELL_KNOWN",
+    "Approval",
+    "ApprovalConflict",
+    "ApprovalNotFound",
+    "ApprovalRequired",
+    "ApprovalState",
+    "ApprovalStore",
+    "ApprovalsUnavailable",
     "CallerName",
     "ClaimMap",
     "IdentityRules",
+    "Party",
     "PersonRule",
     "Preset",
     "ResourceUri",
     "Suspendable",
     "Suspension",
     "SuspensionTarget",
+    "TooManyApprovals",
     "as_settings",
+    "binding_of",
     "challenge",
     "identify",
     "names_of",
     "proof_challenge",
+    "read_approval",
     "read_suspension",
     "read_target",
     "resource_metadata",

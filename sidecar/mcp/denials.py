@@ -251,6 +251,34 @@ def explain(
     return f"Refused: {phrase.text.format_map(words)}{advice}."
 
 
+def confirmation(tool: str, accesses: Sequence[Access]) -> str:
+    """Return what a user is asked about a call that policy wants confirmed."""
+    return f"Policy asks you to confirm this call of {tool}: {_what(_doing(accesses))}. Go on?"
+
+
+def waiting(approval_id: str, owners: Sequence[str], *, denied: bool, left_s: int) -> str:
+    """Return the sentences for a call that waits for a second person, or was denied it.
+
+    Args:
+        approval_id: what the person needs to find the call.
+        owners: the teams whose people can approve it.
+        denied: somebody said no.
+        left_s: for how long the answer stands.
+    """
+    team = " and ".join(f"team {one}" for one in owners[:_MAX_NAMED] if _TEAM.fullmatch(one)) or "the owning team"
+    minutes = max(1, left_s // 60)
+    if denied:
+        return (
+            f"Refused: a second person denied this call (approval {approval_id}). Do not repeat it: the same call is "
+            f"refused for {minutes} minutes; ask {team}."
+        )
+    return (
+        f"Refused for now: this call waits for a second person of {team} (approval {approval_id}). Tell the user to "
+        f"ask them for it (mcp-sidecar approvals approve {approval_id}), and then make exactly the same call again; "
+        f"it passes once. It waits for {minutes} minutes."
+    )
+
+
 def _doing(failed: Sequence[Access]) -> list[str]:
     """Word the accesses, each once."""
     return list(dict.fromkeys(f"{_verb(access)} {_object(access)}" for access in failed))

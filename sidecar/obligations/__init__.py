@@ -1,6 +1,18 @@
 """What must be done for an allow to stand: planned before forwarding, discharged on commands and results."""
 
+from sidecar.obligations.approvals import ApprovalKind, Waits
 from sidecar.obligations.plan import Plan, plan, possible, rows_of, without_rows
 from sidecar.obligations.results import failed_list, read_names, withheld
 
-__all__ = ["Plan", "failed_list", "plan", "possible", "read_names", "rows_of", "withheld", "without_rows"]
+__all__ = [
+    "ApprovalKind",
+    "Plan",
+    "Waits",
+    "failed_list",
+    "plan",
+    "possible",
+    "read_names",
+    "rows_of",
+    "withheld",
+    "without_rows",
+]

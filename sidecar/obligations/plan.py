@@ -5,13 +5,14 @@ discharged is in the tables here, an obligation at a form of place; what is not 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
 from sidecar.errors import ObligationNotSupported
 from sidecar.model import AccessVerdict, Decision, JsonObject, JsonValue, ToolCall, Trait
 from sidecar.obligations import rewrite, writes
+from sidecar.obligations.approvals import Waits, waits
 from sidecar.obligations.results import FORMS
 from sidecar.obligations.row_filter import FilterNotUsable, RowFilter, read_filter
 from sidecar.sites import Derivation, SiteForm, SitePath
@@ -48,6 +49,8 @@ class Plan:
 
     rows: tuple[str, ...] = ()
     """The filters that it is held to, one text for each access; nothing where there are none."""
+    waits: Waits = field(default_factory=Waits)
+    """The approvals that have to be there before anything is forwarded."""
 
     @property
     def cuts(self) -> bool:
@@ -61,12 +64,11 @@ def possible(decision: Decision, tool: str) -> None:
     Raises:
         ObligationNotSupported: no call could.
     """
+    waits(decision)
     for index, verdict in enumerate(decision.accesses):
-        if conditions := _unmet(verdict, tool, index in _waiting(decision)):
+        if conditions := _unmet(verdict, tool):
             detail = f"{', '.join(conditions)} of access {index}"
             raise ObligationNotSupported(detail, access=index, conditions=tuple(conditions))
-    if decision.approval is not None:
-        raise ObligationNotSupported("approval", conditions=("approval",))
 
 
 def plan(decision: Decision, call: ToolCall, derivation: Derivation) -> Plan:
@@ -92,6 +94,7 @@ def plan(decision: Decision, call: ToolCall, derivation: Derivation) -> Plan:
         call=replace(call, arguments=arguments) if arguments is not call.arguments else None,
         withholds=bool(filters),
         rows=rows_of(decision),
+        waits=waits(decision),
     )
 
 
@@ -200,7 +203,7 @@ def _usable(index: int, query: JsonObject | None) -> RowFilter:
         raise ObligationNotSupported(str(error), access=index, conditions=("filter",)) from error
 
 
-def _unmet(verdict: AccessVerdict, tool: str, waits: bool) -> list[str]:  # noqa: FBT001 - one more row of the table
+def _unmet(verdict: AccessVerdict, tool: str) -> list[str]:
     """Return the obligations on one access that cannot be discharged, by their keys of the decision contract."""
     parts = {
         "filter": verdict.filter is not None and tool not in _FILTERED_TOOLS,
@@ -208,13 +211,5 @@ def _unmet(verdict: AccessVerdict, tool: str, waits: bool) -> list[str]:  # noqa
         "max_documents": verdict.max_documents is not None,
         "max_time_ms": verdict.max_time_ms is not None,
         "names": verdict.reachable_names and tool not in FORMS,
-        "approval": waits,
     }
     return [part for part, unmet in parts.items() if unmet]
-
-
-def _waiting(decision: Decision) -> list[int]:
-    """Return the accesses that ask for an approval."""
-    entries = decision.approval.get("accesses") if decision.approval is not None else None
-    asking = [entry.get("access") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-    return [index for index in asking if isinstance(index, int)]

@@ -1,6 +1,7 @@
 """The decision contract: the document that OPA is asked with, and the reading of its answer."""
 
 from sidecar.policy import document, verdict
+from sidecar.policy.approving import ApproverVerdict, approver_document, read_approver
 from sidecar.policy.document import ToolKinds, command_document, decision_document, visibility_document
 from sidecar.policy.residual import (
     COMPILE_QUERY,
@@ -16,13 +17,16 @@ from sidecar.policy.well_formed import is_well_formed
 __all__ = [
     "COMPILE_QUERY",
     "COMPILE_UNKNOWNS",
+    "ApproverVerdict",
     "PossibleGrant",
     "ToolKinds",
+    "approver_document",
     "command_document",
     "decision_document",
     "document",
     "is_well_formed",
     "possible_document",
+    "read_approver",
     "read_decision",
     "read_residual",
     "read_selftest",

@@ -67,7 +67,7 @@ def decision_document(request: AccessRequest, *, step_ns: int = STEP_NS) -> Json
         "action": {"method": request.method, "tool": request.command.tool},
         "accesses": [_access(access) for access in request.command.accesses],
         "command": _command(request.command),
-        "context": _context(request.context, step_ns),
+        "context": context_document(request.context, step_ns),
     }
 
 
@@ -96,7 +96,7 @@ def visibility_document(
         "action": {"method": "tools/list"},
         "tools": {name: kinds.document() for name, kinds in sorted(tools.items())},
         "possible": possible,
-        "context": _context(context, step_ns),
+        "context": context_document(context, step_ns),
     }
 
 
@@ -159,7 +159,8 @@ def _ordered(values: Collection[AccessKind] | Collection[Trait]) -> list[JsonVal
     return [*sorted({value.value for value in values})]
 
 
-def _context(context: RequestContext, step_ns: int) -> JsonObject:
+def context_document(context: RequestContext, step_ns: int) -> JsonObject:
+    """Render what is true of the request; its time is truncated to ``step_ns``."""
     return {
         "time_ns": context.time_ns - context.time_ns % step_ns,
         "client_ip": context.client_ip,

@@ -254,10 +254,12 @@ def _part_fault(name: str, term: Any) -> str:
     kind, value = (term.get("type"), term.get("value")) if isinstance(term, dict) else ("", None)
     is_literal = kind in {"string", "number", "boolean", "null", "array", "set", "object"}
     match name:
-        case "id" | "approval" if is_literal and not (isinstance(value, str) and IDENTIFIER.fullmatch(value)):
+        case "id" if is_literal and not (isinstance(value, str) and IDENTIFIER.fullmatch(value)):
             return f"{name} is a text of a-z, 0-9, '.', '_' and '-', 64 at most, that begins with a letter or digit"
         case "max_documents" | "max_time_ms" if is_literal and not (kind == "number" and _is_limit(value)):
             return f"{name} is a whole number from 1 to {_MOST}"
+        case "approval" if is_literal and value not in {"confirm", "second_person"}:
+            return 'approval is "confirm" or "second_person"'
         case "names" if is_literal and value != "reachable":
             return 'names is "reachable"'
         case "filter" if is_literal and not (kind == "object" and value):

@@ -27,7 +27,7 @@ from sidecar.printing import printable
 QUESTION: Final = f"{SCHEMAS}/question.json"
 LIBRARY: Final = ("mcp", "lib")
 _LIBRARY_MODULE: Final = re.compile(rb"^package\s+mcp\.lib\b", re.MULTILINE)
-_READ_RULES: Final = ("grant", "deny")
+_READ_RULES: Final = ("grant", "deny", "approver")
 _MOST: Final = 100
 """Findings of one kind that are told."""
 _LONGEST: Final = 80

@@ -45,6 +45,7 @@ GLOB_LISTS: Final = (
         for whose in (("default",), ("registered", _ANY))
         for part in ("servers", "deployments")
     ),
+    ("approvers", _ANY, "agents"),
     ("limits", _ANY, "agents"),
     ("windows", _ANY, "databases"),
     ("suspended", "agents"),
@@ -56,6 +57,7 @@ GLOB_LISTS: Final = (
 _ISSUER_LISTS: Final = (
     ("routes", _ANY),
     ("grants", _ANY),
+    ("approvers", _ANY),
     ("agents", "default"),
     ("agents", "registered", _ANY),
     ("traits", _ANY),

@@ -81,8 +81,7 @@ class OtelMetrics:
     ) -> None:
         self._method, self._tool, self._server = _Bounded(methods), _Bounded(tools), _Bounded(servers)
         self._reason, self._owner, self._stage, self._error = _Bounded(), _Bounded(), _Bounded(), _Bounded()
-        self._component = _Bounded()
-        self._difference = _Bounded()
+        self._component, self._action, self._difference = _Bounded(), _Bounded(), _Bounded()
         self._fault, self._ending, self._limit = _Bounded(), _Bounded(), _Bounded()
         self._registry = CollectorRegistry()
         self._provider = MeterProvider(
@@ -108,6 +107,7 @@ class OtelMetrics:
         )
         self._faults = meter.create_counter("mcp_sidecar.opa.faults", description="Refusals without a decision of OPA.")
         self._limited = meter.create_counter("mcp_sidecar.limits.reached", description="Calls over a limit on use.")
+        self._approvals = meter.create_counter("mcp_sidecar.approvals", description="What became of approvals.")
         self._refusals = meter.create_counter("mcp_sidecar.refusals", description="Refused requests.")
         self._sessions = meter.create_gauge("mcp_sidecar.sessions", description="Open sessions.")
         self._suspensions = meter.create_gauge("mcp_sidecar.suspensions", description="Suspensions in force.")
@@ -163,6 +163,10 @@ class OtelMetrics:
     def limited(self, limit: str, unit: str) -> None:
         """Count a call that a limit on use refused, by the limit's id and what of it was used up."""
         self._limited.add(1, {"limit": self._limit(limit), "unit": unit})
+
+    def approval(self, action: str) -> None:
+        """Count what became of an approval: requested, approved, denied, spent or voided."""
+        self._approvals.add(1, {"action": self._action(action)})
 
     def asked(self, seconds: float) -> None:
         """One question to the PDP."""

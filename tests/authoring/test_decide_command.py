@@ -248,15 +248,15 @@ LEAD: dict[str, Any] = {"database": "support", "collection": "tickets"}
 
 def test_an_approval_stands_beside_the_other_obligations() -> None:
     (entry,) = explanation(asked("support-leads", **LEAD))["accesses"]
-    assert entry["obligations"]["approval"] == ["personal-data"]
-    assert 'with approval ["personal-data"]' in shown(asked("support-leads", **LEAD), "--explain")
+    assert entry["obligations"]["approval"] == ["second_person"]
+    assert 'with approval ["second_person"]' in shown(asked("support-leads", **LEAD), "--explain")
     (both,) = explanation(asked("support", "support-leads", **LEAD))["accesses"]
     assert both["obligations"]["approval"] == []
 
 
 def test_the_approval_of_a_grant_is_said_where_something_else_denies() -> None:
     why = explanation(asked("support-leads", **LEAD, scope="nothing"))
-    assert why["accesses"][0]["obligations"]["approval"] == ["personal-data"]
+    assert why["accesses"][0]["obligations"]["approval"] == ["second_person"]
 
 
 def test_a_grant_with_data_in_its_head_is_named_by_its_id() -> None:

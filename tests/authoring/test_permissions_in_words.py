@@ -495,6 +495,8 @@ def test_of_two_rows_that_say_the_same_one_stays() -> None:
         ({"mask": ["x"]}, "obligation_unsupported"),
         ({"max_documents": 3}, "obligation_unsupported"),
         ({"approval": "x"}, "obligation_unsupported"),
+        ({"approval": "confirm"}, None),
+        ({"approval": "second_person"}, None),
         ({"platform_obligations": [{"id": "o", "kinds": ["read"], "max_time_ms": 5}]}, "obligation_unsupported"),
     ],
 )

@@ -23,6 +23,7 @@ from sidecar.edge.origins import default_hosts, default_origins
 from sidecar.edge.server import ServerLimits, serve
 from sidecar.enforcement import EnforcementPoint, EnforcementRules, Ports, Suspensions
 from sidecar.errors import TokenRejected
+from sidecar.identity import ApprovalStore
 from sidecar.identity.resource import ResourceUri
 from sidecar.mcp import methods
 from sidecar.mcp.session import Sessions
@@ -163,6 +164,7 @@ async def streaming(
     shutdown_s: float = 5.0,
     lasts_s: float | None = 10.0 * WAIT_S,
     upstream: Upstream | None = None,
+    approvals: ApprovalStore | None = None,
     **edge: Any,
 ) -> AsyncIterator[Streaming]:
     """The endpoint, for as long as the block lasts; ``upstream`` serves instead of the scripted server."""
@@ -179,6 +181,7 @@ async def streaming(
             tracer=OtelTracer(None),
             metrics=OtelMetrics(methods=methods.KNOWN, tools=CATALOG.keys(), servers=["demo-ro", "demo-rw"]),
             suspensions=Suspensions(clock),
+            approvals=approvals,
         )
         rules = EnforcementRules(environment="test", server_version="0", stall_s=stall_s)
         pep = EnforcementPoint(ports, rules, Sessions(100, 100, 3600))

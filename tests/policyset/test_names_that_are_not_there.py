@@ -68,7 +68,9 @@ WRONG = {
     "a mask that is a text": ('grant contains {"id": "x", "mask": "a"}', "mask is a set of fields"),
     "a mask of no field": ('grant contains {"id": "x", "mask": {"a..b"}}', "no path of a field"),
     "a filter of nothing": ('grant contains {"id": "x", "filter": {}}', "filter is an object"),
-    "an approval with a space": ('grant contains {"id": "x", "approval": "the boss"}', "approval is a text"),
+    "an approval with a space": ('grant contains {"id": "x", "approval": "the boss"}', 'approval is "confirm"'),
+    "an approval of no kind": ('grant contains {"id": "x", "approval": "second-person"}', 'approval is "confirm"'),
+    "an approver who is asked for what is not there": ("approver contains input.subject.grops", "grops"),
     "a regular expression": ("p if regex.match(`[`, input.access.collection)", '"[" as a regular expression'),
     "a regular expression that replaces": ('p := regex.replace("x", `(`, "y")', '"(" as a regular expression'),
     "a glob": ('p if glob.match("{a", [], input.access.collection)', '"{a" as a glob'),
@@ -96,7 +98,9 @@ helper(patterns) if lib.named(patterns, input.access.collection)
 
 part := {"inner": 1}
 
-grant contains {"id": "fine", "filter": {"a": 1}, "mask": {"a.b"}, "max_documents": 1, "approval": "boss"} if {
+approver contains "lead" if "leads" in input.subject.groups
+
+grant contains {"id": "fine", "filter": {"a": 1}, "mask": {"a.b"}, "max_documents": 1, "approval": "second_person"} if {
 	lib.reads
 	lib.on("shop", ["a*", "[a-c]", ""])
 	helper(mine.globs)

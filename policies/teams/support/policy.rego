@@ -1,6 +1,6 @@
 # METADATA
 # title: The support team's database, support
-# description: Support people work on tickets without seeing personal data; leads see it after an approval.
+# description: Support people work on tickets without seeing personal data; leads see it after another lead approved it.
 # schemas:
 #   - input: schema.question
 package mcp.teams.support
@@ -16,7 +16,7 @@ grant contains {"id": "support-reads-tickets", "mask": data.mcp.grants.support.p
 	lib.in_group("support")
 }
 
-grant contains {"id": "leads-read-tickets-unmasked", "approval": "personal-data", "max_documents": 20} if {
+grant contains {"id": "leads-read-tickets-unmasked", "approval": "second_person", "max_documents": 20} if {
 	lib.reads
 	lib.on("support", ["tickets"])
 	lib.in_group("support-leads")
@@ -34,3 +34,8 @@ grant contains {"id": "support-updates-tickets"} if {
 	lib.in_group("support")
 	not lib.has_trait("whole_collection")
 }
+
+# METADATA
+# title: Who approves for the team
+# scope: document
+approver contains "another-lead" if lib.in_group("support-leads")

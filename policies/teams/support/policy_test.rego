@@ -28,10 +28,10 @@ test_without_the_list_of_personal_data_there_is_no_grant if {
 	{grant | some grant in support.grant with input as asked with data.mcp.grants.support as {}} == set()
 }
 
-test_leads_read_it_after_an_approval if {
+test_leads_read_it_after_the_approval_of_a_second_person if {
 	grants(question(["support-leads"], "read", "tickets")) == {{
 		"id": "leads-read-tickets-unmasked",
-		"approval": "personal-data",
+		"approval": "second_person",
 		"max_documents": 20,
 	}}
 }
@@ -65,5 +65,12 @@ test_other_databases_are_not_theirs if {
 		question(["support-leads"], "read", "tickets"),
 	] {
 		ids(json.patch(asked, [{"op": "replace", "path": "/access/database", "value": "sales"}])) == set()
+	}
+}
+
+test_leads_approve_and_nobody_else_does if {
+	{name | some name in support.approver with input as question(["support-leads"], "read", "tickets")} == {"another-lead"}
+	every groups in [["support"], ["analysts"], []] {
+		{name | some name in support.approver with input as question(groups, "read", "tickets")} == set()
 	}
 }
