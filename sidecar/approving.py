@@ -27,14 +27,14 @@ _TIMEOUT_S: Final = 60.0
 _LONGEST_ANSWER: Final = 64 * 2**20
 _LONGEST_TOKEN: Final = 65_536
 
-_Command = Callable[..., None]
+_Decorated = Callable[..., None]
 
 
 class ApprovalCommandError(Exception):
     """The command was not carried out; the text says why."""
 
 
-def _options(command: _Command) -> _Command:
+def _options(command: _Decorated) -> _Decorated:
     """Add what every command of the group takes."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON."),

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from sidecar.authoring import wording
 from sidecar.model import Trait
 from tests import parts
 from tests.patience import HANG_S
@@ -257,6 +258,21 @@ def test_an_approval_stands_beside_the_other_obligations() -> None:
 def test_the_approval_of_a_grant_is_said_where_something_else_denies() -> None:
     why = explanation(asked("support-leads", **LEAD, scope="nothing"))
     assert why["accesses"][0]["obligations"]["approval"] == ["second_person"]
+
+
+@pytest.mark.parametrize(("kind", "who"), [("confirm", "the user, asked"), ("second_person", "a second person")])
+def test_a_call_that_waits_is_refused_and_says_for_whom(tmp_path: Path, kind: str, who: str) -> None:
+    policies = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    file = policies / "platform/data.json"
+    data: Any = json.loads(file.read_text())  # noqa: TID251 - the repository's own file
+    obligation = {"id": "waits", "kinds": ["read"], "collections": ["orders"], "approval": kind}
+    data["mcp"]["platform"]["deployments"]["demo"]["databases"]["sales"]["obligations"] = [obligation]
+    file.write_text(json.dumps(data))
+    done = run(asked("analysts"), policies=policies)
+    assert (done.returncode, answer(done)["waits"]) == (1, {kind: [0]})
+    reasons = [{"access": 0, "code": "approval_required", "source": "sidecar"}]
+    assert answer(done)["enforcement"] == {"allow": False, "reasons": reasons}
+    assert any(who in line for line, _ in wording._waiting_lines(answer(done)["waits"]))
 
 
 def test_a_grant_with_data_in_its_head_is_named_by_its_id() -> None:
