@@ -20,7 +20,7 @@ from sidecar.enforcement import OWN_SOURCE
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported, ToolGroupOff
 from sidecar.identity import ApprovalRequired, IdentityRules
 from sidecar.model import Decision, JsonObject, JsonValue, Reason, RequestContext
-from sidecar.obligations import Waits, plan
+from sidecar.obligations import plan
 from sidecar.policy import command_document, read_decision
 from sidecar.ports import DecisionPoint, Question
 

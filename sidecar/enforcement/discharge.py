@@ -32,13 +32,12 @@ def unchanged(decision: Decision, rows: tuple[str, ...]) -> Plan:
     Args:
         decision: an allow of the use.
         rows: the filters that what is used was made under: an export holds the rows of them. As long as the caller is
-            held to the same ones, nothing is left to be done.
+            held to the same ones, no filter is left to be applied.
 
     Raises:
         ObligationNotSupported: something else is to be done.
     """
-    possible(without_rows(decision) if rows == rows_of(decision) else decision, "")
-    return Plan()
+    return Plan(waits=possible(without_rows(decision) if rows == rows_of(decision) else decision, ""))
 
 
 def hold_to(decided: Derivation, rewritten: ToolCall, generic: GenericTools) -> None:

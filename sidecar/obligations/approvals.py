@@ -48,7 +48,7 @@ def waits(decision: Decision) -> Waits:
         return Waits()
     asked: dict[ApprovalKind, list[int]] = {kind: [] for kind in ApprovalKind}
     entries = decision.approval.get("accesses")
-    for entry in entries if isinstance(entries, list) else [None]:
+    for entry in entries if isinstance(entries, list) and entries else [None]:
         access, codes = (entry.get("access"), entry.get("codes")) if isinstance(entry, dict) else (None, None)
         if not isinstance(access, int) or not isinstance(codes, list) or not codes:
             raise ObligationNotSupported(APPROVAL, conditions=(APPROVAL,))

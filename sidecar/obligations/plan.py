@@ -58,17 +58,18 @@ class Plan:
         return self.names or self.withholds
 
 
-def possible(decision: Decision, tool: str) -> None:
-    """Return if some call of the tool could be allowed so; where its arguments are known, ``plan`` says more.
+def possible(decision: Decision, tool: str) -> Waits:
+    """Return what a call waits for, if some call of the tool could be allowed so; ``plan`` says more of one call.
 
     Raises:
         ObligationNotSupported: no call could.
     """
-    waits(decision)
+    waiting = waits(decision)
     for index, verdict in enumerate(decision.accesses):
         if conditions := _unmet(verdict, tool):
             detail = f"{', '.join(conditions)} of access {index}"
             raise ObligationNotSupported(detail, access=index, conditions=tuple(conditions))
+    return waiting
 
 
 def plan(decision: Decision, call: ToolCall, derivation: Derivation) -> Plan:
@@ -82,7 +83,7 @@ def plan(decision: Decision, call: ToolCall, derivation: Derivation) -> Plan:
     Raises:
         ObligationNotSupported: something is asked for that cannot be done on this call; it says of which access.
     """
-    possible(decision, call.name)
+    waiting = possible(decision, call.name)
     filters = {
         index: _usable(index, verdict.filter)
         for index, verdict in enumerate(decision.accesses)
@@ -94,7 +95,7 @@ def plan(decision: Decision, call: ToolCall, derivation: Derivation) -> Plan:
         call=replace(call, arguments=arguments) if arguments is not call.arguments else None,
         withholds=bool(filters),
         rows=rows_of(decision),
-        waits=waits(decision),
+        waits=waiting,
     )
 
 
