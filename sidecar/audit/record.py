@@ -391,14 +391,8 @@ def obligations(decision: Decision) -> list[JsonValue]:
 def _approvals(decision: Decision) -> dict[int, JsonValue]:
     """Return the codes of the approvals that each access asks for; of accesses that ask for none, nothing."""
     entries = decision.approval["accesses"] if decision.approval is not None else []
-    asked: dict[int, JsonValue] = {}
-    for entry in entries if isinstance(entries, list) else []:
-        match entry:
-            case {"access": int(index), "codes": list(codes)}:
-                asked[index] = codes
-            case _:
-                continue
-    return asked
+    found = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return {index: entry.get("codes") for entry in found if isinstance(index := entry.get("access"), int)}
 
 
 def _outcome(

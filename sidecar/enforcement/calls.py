@@ -214,7 +214,10 @@ class ToolCalls:
             mirrored.check_parameters(turn.exchange.mirrored, schema, call.arguments)
         await self._limits.admit(decision.limits, turn.identity, call.name, turn.time_ns)
         await self._answered(turn, decision.server)
-        decision, todo = await self.approvals.cleared(call, decision, todo, turn, self._permissible)
+        # The state of a call that its server may ask about is the server's: policy's own question has no place in it.
+        unasked = turn.era is Era.STATELESS and self._questions.concerns(turn)
+        again = None if unasked else self._permissible
+        decision, todo = await self.approvals.cleared(call, decision, todo, turn, again)
         permit = await self._commit(todo.call or call, decision, todo, turn)
         result = await self._forward(permit, todo, turn)
         await self._limits.charge(decision.limits, turn.identity, call.name, result)
