@@ -5,7 +5,7 @@ from typing import Final
 
 from sidecar.policyset.syntax_tree import RegoPath
 
-RULES: Final = "3918c5363f33ea316b44a4d361dbd35c9047c9bd4598a73f03aec857b94fb894"
+RULES: Final = "5971bbf8fecbef4551c123e16fba2ef86e814615abe3ce09949276ca9a356686"
 """The served modules of the platform, by ``question_reads.digest_of_rules``."""
 
 READS: Final[frozenset[RegoPath]] = frozenset(
