@@ -11,7 +11,7 @@ from sidecar.policy.residual import (
     read_residual,
     residual_document,
 )
-from sidecar.policy.verdict import read_decision, read_selftest, read_visibility
+from sidecar.policy.verdict import is_called_malformed, read_decision, read_selftest, read_visibility
 from sidecar.policy.well_formed import is_well_formed
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "command_document",
     "decision_document",
     "document",
+    "is_called_malformed",
     "is_well_formed",
     "possible_document",
     "read_approver",

@@ -110,6 +110,15 @@ def read_decision(
     return decision
 
 
+def is_called_malformed(result: JsonValue) -> bool:
+    """Whether an answer says that the question is none: it is of a version that the policies were not written for."""
+    match result:
+        case {"allow": False, "reasons": [{"code": "invalid_input", "source": "platform"}]}:
+            return True
+        case _:
+            return False
+
+
 def read_visibility(result: JsonValue, *, tools: Collection[str], servers: Collection[str]) -> VisibleTools:
     """Accept OPA's answer on the list of tools: what the caller may see, and of which servers.
 

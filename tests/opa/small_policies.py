@@ -5,7 +5,7 @@ import json
 DENY = {
     "v": 1,
     "allow": False,
-    "reasons": [{"code": "invalid_input", "source": "platform", "access": None}],
+    "reasons": [{"code": "no_route", "source": "platform", "access": None}],
     "server": "",
     "accesses": [],
     "approval": None,

@@ -306,6 +306,7 @@ WRONG_SELF_TESTS = {
     ),
     "the empty question is allowed": MAIN.replace('"allow": false', '"allow": true'),
     "no decision": MAIN.replace("decision :=", "other :="),
+    "no question is understood": MAIN.replace("no_route", "invalid_input"),
     "a decision of another form": MAIN.replace('"v": 1', '"v": 2'),
 }
 
@@ -318,6 +319,26 @@ async def test_a_healthy_opa_that_fails_the_self_test_does_not_serve(
     with pytest.raises(ConfigurationError, match="self-test"):
         await start_and_stop(opa)
     assert opa.pid is None
+
+
+OLDER = {
+    "a kind": ('"external",\n\t"execute",\n}', '"external",\n}'),
+    "a trait": (', "amplifying",\n}', ",\n}"),
+    "a part of a command": ('object.remove(bare_command, ["amplifiers"]) if {', "bare_command if {"),
+}
+
+
+@pytest.mark.parametrize("without", OLDER)
+async def test_a_set_of_another_version_does_not_take_the_place(tmp_path: Path, managed: Managed, without: str) -> None:
+    """Its lists would be empty and its calls refused, by a sidecar that says it is ready."""
+    root = tmp_path / "policies"
+    shutil.copytree(ROOT / "policies", root)
+    rules = root / "platform" / "input_check.rego"
+    text, (now, before) = rules.read_text(), OLDER[without]
+    assert now in text
+    rules.write_text(text.replace(now, before))
+    with pytest.raises(ConfigurationError, match="of another version"):
+        await start_and_stop(managed(root))
 
 
 async def test_a_closed_health_probe_is_not_ready(make_policies: Policies, managed: Managed) -> None:

@@ -26,8 +26,9 @@ from sidecar.model import (
     TargetKind,
     Trait,
 )
+from sidecar.opa.self_test import whole_question
 from sidecar.policy.document import ToolKinds, decision_document, visibility_document
-from sidecar.policy.verdict import read_decision, read_selftest, read_visibility
+from sidecar.policy.verdict import is_called_malformed, read_decision, read_selftest, read_visibility
 from tests.examples import examples
 from tests.parts import ROOT
 
@@ -413,3 +414,17 @@ def test_the_rest_of_opas_api_is_closed(ask: Ask, method: str, path: str) -> Non
 @pytest.mark.parametrize("path", ["/health", "/v1/policies", "/v1/data/system/bundles"])
 def test_the_probes_and_the_lists_of_what_runs_are_open(ask: Ask, path: str) -> None:
     assert ask(path, method="GET")[0] == 200
+
+
+def test_the_question_of_the_self_test_has_all_that_a_question_can_have(ask: Ask) -> None:
+    document: Any = whole_question()
+    INPUT.validate(document)
+    accesses = document["accesses"]
+    assert {one["kind"] for one in accesses} == set(AccessKind)
+    assert {one["target"]["kind"] for one in accesses if "target" in one} == set(TargetKind)
+    assert {key for one in accesses for key in one} == {"kind", "database", "collection", "via", "via_view", "target"}
+    assert set(document["command"]["traits"]) == set(Trait)
+    assert set(document["command"]) == set(INPUT.schema["properties"]["command"]["properties"])
+    assert set(document["subject"]) == set(INPUT.schema["properties"]["subject"]["properties"])
+    assert not is_called_malformed(ask("decision", document)[1]["result"])
+    assert is_called_malformed(ask("decision", {**document, "more": 1})[1]["result"])
