@@ -5,12 +5,14 @@ from sidecar.commands.catalog import CATALOG
 from sidecar.commands.derive import derive
 from sidecar.commands.generic import NO_GENERIC_TOOLS, GenericTool, GenericTools
 from sidecar.commands.pinning import PinComparison, PinState
+from sidecar.commands.stages import STAGES
 from sidecar.commands.tool_groups import ToolGroup, exports, groups_off, off_everywhere
 from sidecar.commands.views import View, ViewDefinitions, databases, expand
 
 __all__ = [
     "CATALOG",
     "NO_GENERIC_TOOLS",
+    "STAGES",
     "GenericTool",
     "GenericTools",
     "PinComparison",

@@ -27,13 +27,17 @@ from sidecar.policyset.containment import misplaced
 from sidecar.policyset.data_lines import has_data
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import CAPABILITIES, SCHEMAS, PolicySet, store
-from sidecar.policyset.groups import nearly_routed
+from sidecar.policyset.holdings import Holdings, holdings_of
 from sidecar.policyset.mentions import Mentions, mentions_of
 from sidecar.policyset.module_lint import ModuleReport, lint_module, uncalled
 from sidecar.policyset.modules import batches, is_team_module, module_key, team_of, text_of, uncalled_of_teams
+from sidecar.policyset.named_apart import named_apart
 from sidecar.policyset.opa_command import OpaCommand
 from sidecar.policyset.question_reads import QuestionReads, question_reads
 from sidecar.policyset.read_list import ReadList, RuleReads, rules_of
+from sidecar.policyset.roles import RoleUse, roles_of, team_data
+from sidecar.policyset.roles import uses as uses_of
+from sidecar.policyset.spellings import Values, misspelt, timezones
 from sidecar.printing import printable
 from sidecar.system import ended, in_thread, make_home, remove
 
@@ -230,19 +234,34 @@ class SetChecker:
         self, policies: PolicySet, home: Path, library: list[Mentions], served: dict[str, Mentions]
     ) -> list[Violation]:
         found: list[Violation] = []
-        patterns: list[names.Pattern] = []
+        uses: list[RoleUse] = []
+        tables, question = platform_names.platform_tables(policies), names.question_schema(policies)
         for team in policies.teams:
             modules = {path: mentions for path, mentions in served.items() if team_of(path) == team}
-            found += names.unresolved(modules, library, team, policies)
-            found += nearly_routed(modules, policies)
-            patterns += names.patterns_of(modules, library, team, policies)
+            data = team_data(policies, team)
+            found += names.unresolved(modules, library, team, data=data, question=question)
+            mine = list(uses_of(modules, roles_of(library, modules.values()), data, team))
+            found += misspelt(mine, self._values(tables, question, team), policies)
+            uses += mine
+        found += named_apart(uses, tables, policies)
+        patterns = [
+            *names.patterns_of(uses),
+            *(names.Pattern(syntax=syntax, spot=spot) for syntax, spot in timezones(uses)),
+        ]
         tried = names.patterns(patterns)
         if patterns and (digest := hashlib.sha256(tried).digest()) != self._readable:
             status, output = await self._run(home, *names.TRY_PATTERNS, stdin=tried)
-            bad = names.unreadable(status, output, patterns)
+            bad = names.unreadable(status, output, patterns, policies)
             self._readable = self._readable if bad else digest
             found += bad
         return sorted(found, key=lambda one: (one.file, one.line))
+
+    def _values(self, tables: dict[str, Any], question: Any, team: str) -> Values:
+        try:
+            holdings, scopes = holdings_of(tables, team), frozenset(map(str, tables["scopes"]))
+        except (KeyError, TypeError, AttributeError):
+            holdings, scopes = Holdings(), frozenset()  # the schema says what is wrong
+        return Values(question=question, holdings=holdings, scopes=scopes, issuers=self._issuers)
 
     async def _library_of(self, policies: PolicySet, home: Path) -> list[Mentions]:
         modules = {path: content for path, content in policies.files if names.is_library(path, content)}

@@ -6,11 +6,22 @@ never gives, and neither says so. What is found here can be looked up before a s
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from sidecar.policyset.syntax_tree import UNREAD, RegoPath, head_of, imports_of, line_of, listed, package_of, path_of
+from sidecar.policyset.bindings import Bindings
+from sidecar.policyset.syntax_tree import (
+    SCALARS,
+    UNREAD,
+    RegoPath,
+    head_of,
+    imports_of,
+    line_of,
+    listed,
+    package_of,
+    path_of,
+)
 
 PARTS: Final = ("id", "filter", "mask", "max_documents", "max_time_ms", "approval", "names")
 """Of a grant (``policies/platform/terms.rego``)."""
@@ -24,6 +35,7 @@ class Syntax(StrEnum):
 
     REGEX = "regular expression"
     GLOB = "glob"
+    TIMEZONE = "time zone"
 
 
 BUILTIN_PATTERNS: Final[Mapping[RegoPath, Mapping[int, Syntax]]] = {
@@ -36,6 +48,24 @@ BUILTIN_PATTERNS: Final[Mapping[RegoPath, Mapping[int, Syntax]]] = {
     ("regex", "split"): {0: Syntax.REGEX},
 }
 """Which arguments of functions are patterns. Those of the library follow from what it does with its own."""
+
+
+BUILTIN_COMPARISONS: Final[Mapping[RegoPath, tuple[int, int]]] = {
+    ("equal",): (0, 1),
+    ("eq",): (0, 1),
+    ("neq",): (0, 1),
+    ("internal", "member_2"): (0, 1),
+    ("glob", "match"): (0, 2),
+    ("mcp", "platform", "names", "matches"): (0, 1),
+}
+"""Which two arguments of functions are held against each other."""
+MEMBERSHIP: Final = ("internal", "member_2")
+"""``x in y``: the first is held against the members of the second."""
+
+SPELLED_OUT: Final = SCALARS | {"array", "set", "object"}
+_DEEPEST: Final = 8
+"""Steps from a name to what it is bound to, and of objects inside objects; what is deeper is not read."""
+_PAIR: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +83,15 @@ class Argument:
     texts: tuple[tuple[str, int], ...] = ()
     """Each with its line: the argument itself, or the members of a list or set."""
     path: RegoPath = ()
-    """A reference, with its imports put in; a variable is one name."""
+    """A reference, with its imports put in; a variable is one name, or what the rule binds it to."""
+    one_of: bool = False
+    """Whether it is a member of what the path leads to, and not that itself."""
+    kind: str = ""
+    """What is spelled out: ``string``, ``object``, …; empty where nothing is."""
+    parts: "tuple[tuple[str, int, Argument], ...]" = ()
+    """Of an object the members with constant names, each with its line."""
+    whole: bool = True
+    """Whether these are all members of the object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +116,15 @@ class FunctionDefinition:
 class Mentions:
     """What one module names and defines."""
 
+    package: RegoPath = ()
+
     mentions: tuple[Mention, ...] = ()
     calls: tuple[FunctionCall, ...] = ()
     functions: tuple[FunctionDefinition, ...] = ()
     rules: tuple[Mention, ...] = ()
     """Every rule and function, by its path below ``data``, where it is defined."""
+    constants: tuple[tuple[RegoPath, Argument], ...] = ()
+    """What a rule is, by its path below ``data``, where that is spelled out and nothing is asked."""
     variables: frozenset[str] = frozenset()
     """Names that stand in rules without anything before them, heads excepted."""
     faults: tuple[tuple[int, str], ...] = ()
@@ -104,10 +146,12 @@ def mentions_of(tree: Any) -> Mentions:
     for rule in listed(tree.get("rules")):
         scan.rule(rule)
     return Mentions(
+        package=package_of(tree),
         mentions=tuple(scan.mentions),
         calls=tuple(scan.calls),
         functions=tuple(scan.functions),
         rules=tuple(scan.rules),
+        constants=tuple(scan.constants),
         variables=frozenset(scan.variables),
         faults=tuple(scan.faults),
     )
@@ -126,7 +170,10 @@ class _MentionScan:
         self.calls: list[FunctionCall] = []
         self.functions: list[FunctionDefinition] = []
         self.rules: list[Mention] = []
+        self.constants: list[tuple[RegoPath, Argument]] = []
         self.variables: set[str] = set()
+        self._unread_calls: list[tuple[list[Any], int]] = []
+        self._bindings = Bindings()
         self.faults: list[tuple[int, str]] = []
 
     def rule(self, rule: Any) -> None:
@@ -138,7 +185,8 @@ class _MentionScan:
         self.rules.append(Mention(path=path, line=line))
         if path == (*self._package, "grant"):
             self.faults += [fault for grant, at in _granted(rule, line) for fault in _faults(grant, at)]
-        first = len(self.calls)
+        parameters = listed(head.get("args"))
+        self._unread_calls, self._bindings = [], Bindings()
         stack: list[tuple[Any, int]] = [(child, line) for name, child in rule.items() if name != "head"]
         stack += [(child, line) for name, child in head.items() if name not in {"name", "ref"}]
         stack += [(step, line) for step in listed(head.get("ref"))[1:]]
@@ -152,9 +200,14 @@ class _MentionScan:
                     stack += [(child, line) for child in self._node(node, line)]
                 case _:
                     continue
-        if parameters := listed(head.get("args")):
-            names = tuple(str(one.get("value", "")) if _is(one, "var") else "" for one in parameters)
-            self.functions.append(FunctionDefinition(path=path, parameters=names, calls=tuple(self.calls[first:])))
+        names = tuple(str(one.get("value", "")) if _is(one, "var") else "" for one in parameters)
+        self._bindings.forget(names)
+        calls = [call for terms, at in self._unread_calls if (call := self._call(terms, at)) is not None]
+        self.calls += calls
+        if parameters:
+            self.functions.append(FunctionDefinition(path=path, parameters=names, calls=tuple(calls)))
+        elif _asks_nothing(rule) and head.get("value"):
+            self.constants.append((path, self._argument(head["value"], line_of(rule, 1))))
 
     def _node(self, node: dict[str, Any], line: int) -> list[Any]:
         """Take what a node names, and return what lies below it."""
@@ -169,38 +222,83 @@ class _MentionScan:
                 self.variables.add(str(value))
                 return []
             case "call":
-                self._call(value, line)
+                self._unread_calls.append((listed(value), line))
             case _:
                 pass
-        if isinstance(node.get("terms"), list):
-            self._call(node["terms"], line)
+        if isinstance(terms := node.get("terms"), list):
+            self._bindings.assignment(terms)
+            self._unread_calls.append((terms, line))
+        # ``some x in …`` and ``every x in …`` bind, and compare nothing.
+        self._bindings.every(node)
+        for symbol in listed(node.get("symbols")):
+            if _is(symbol, "call"):
+                self._bindings.declaration(listed(symbol["value"]))
+        if "symbols" in node:
+            return [
+                term for symbol in listed(node["symbols"]) if _is(symbol, "call") for term in listed(symbol["value"])
+            ]
         return [child for name, child in node.items() if name not in UNREAD]
 
-    def _call(self, terms: Any, line: int) -> None:
-        operator, *given = listed(terms) or [None]
+    def _call(self, terms: list[Any], line: int) -> FunctionCall | None:
+        operator, *given = terms or [None]
         path = path_of(operator.get("value")) if _is(operator, "ref") else ()
         if not path:
-            return
+            return None
         whole = self._whole(path)
-        own = path if path in BUILTIN_PATTERNS else (*self._package, *path)
+        own = path if path in BUILTIN_PATTERNS or path in BUILTIN_COMPARISONS else (*self._package, *path)
         function = whole[1:] if whole[0] == "data" else own
-        self.calls.append(
-            FunctionCall(function=function, arguments=tuple(self._argument(one, line) for one in given), line=line)
-        )
+        return FunctionCall(function=function, arguments=tuple(self._argument(one, line) for one in given), line=line)
 
-    def _argument(self, term: Any, line: int) -> Argument:
-        if _is(term, "ref"):
-            whole = self._whole(path_of(term["value"]))
-            # Behind a step that is not spelled out stands something else than what the path names.
-            return Argument(path=whole) if len(path_of(term["value"])) == len(listed(term["value"])) else Argument()
-        if _is(term, "var"):
-            return Argument(path=self._whole((str(term.get("value")),)))
+    def _argument(self, term: Any, line: int, depth: int = 0) -> Argument:
+        line = line_of(term, line)
+        if depth > _DEEPEST:
+            return Argument()
+        if _is(term, "var") or _is(term, "ref"):
+            return self._referred(listed(term["value"]) if _is(term, "ref") else [term], line, depth)
+        if _is(term, "object"):
+            pairs = [pair for pair in listed(term.get("value")) if isinstance(pair, list) and len(pair) == _PAIR]
+            parts = tuple(
+                (str(key["value"]), line_of(key, line), self._argument(value, line_of(key, line), depth + 1))
+                for key, value in pairs
+                if _is(key, "string")
+            )
+            return Argument(kind="object", parts=parts, whole=len(parts) == len(pairs))
         members = listed(term.get("value")) if _is(term, "array") or _is(term, "set") else [term]
-        return Argument(texts=tuple((one["value"], line_of(one, line)) for one in members if _is(one, "string")))
+        texts = tuple((one["value"], line_of(one, line)) for one in members if _is(one, "string"))
+        kind = str(term.get("type", "")) if isinstance(term, dict) else ""
+        return Argument(texts=texts, kind=kind if kind in SPELLED_OUT else "")
+
+    def _referred(self, terms: list[Any], line: int, depth: int) -> Argument:
+        """Return what a reference names: by an import, or by what the rule has bound its first name to."""
+        path, one_of = path_of(terms), False
+        if len(path) == len(terms) - 1 and _is(terms[-1], "var"):
+            one_of = True  # a step that is not spelled out, at the end: any member
+        elif len(path) != len(terms):
+            # Behind a step that is not spelled out stands something else than what the path names.
+            return Argument()
+        if not path:
+            return Argument()
+        bound = None if path[0] in self._imports else self._bindings.of(path[0])
+        if bound is None:
+            return Argument(path=self._whole(path), one_of=one_of)
+        term, is_member = bound
+        known = self._argument(term, line, depth + 1)
+        if len(path) == 1:
+            return replace(known, one_of=True) if (one_of or is_member) and known.path else known
+        if not known.path or known.one_of or is_member:
+            return Argument()
+        return Argument(path=(*known.path, *path[1:]), one_of=one_of)
 
     def _whole(self, path: RegoPath) -> RegoPath:
         """Put what an import stands for in its place."""
         return (*self._imports[path[0]], *path[1:]) if path and path[0] in self._imports else path
+
+
+def _asks_nothing(rule: dict[str, Any]) -> bool:
+    """Whether a rule is its value whenever it is asked for."""
+    body = listed(rule.get("body"))
+    is_bare = len(body) == 1 and isinstance(body[0], dict) and _is(body[0].get("terms"), "boolean")
+    return not rule.get("else") and not rule.get("default") and (not body or is_bare)
 
 
 def _is(term: Any, kind: str) -> bool:

@@ -12,15 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final
+from zoneinfo import available_timezones
 
 import msgspec
 
 from sidecar.errors import ConfigurationError
-from sidecar.policyset.data_lines import where
 from sidecar.policyset.finding import Rule, Severity, Violation
-from sidecar.policyset.folder import SCHEMAS, TEAMS, PolicySet
-from sidecar.policyset.manifest import decode_strictly
-from sidecar.policyset.mentions import BUILTIN_PATTERNS, PARTS, FunctionDefinition, Mentions, Syntax
+from sidecar.policyset.folder import SCHEMAS, PolicySet
+from sidecar.policyset.mentions import PARTS, Mentions, Syntax
+from sidecar.policyset.roles import RoleUse, Spot
 from sidecar.policyset.syntax_tree import RegoPath
 from sidecar.printing import printable
 
@@ -37,6 +37,7 @@ TRY_PATTERNS: Final = (
     *("--format", "raw", "--stdin-input"),
     (
         '{"regular expression": [i | some i, p in input["regular expression"]; not regex.is_valid(p)], '
+        '"time zone": [i | some i, p in input["time zone"]; not time.clock([0, p])], '
         '"glob": [i | some i, p in input.glob; not i in {j | some j, q in input.glob; _ = glob.match(q, null, "")}]}'
     ),
 )
@@ -48,9 +49,7 @@ class Pattern:
     """A text that a function takes for a pattern, and where it stands."""
 
     syntax: Syntax
-    text: str
-    file: str
-    line: int
+    spot: Spot
 
 
 def is_library(path: str, content: bytes) -> bool:
@@ -59,7 +58,7 @@ def is_library(path: str, content: bytes) -> bool:
 
 
 def unresolved(
-    modules: Mapping[str, Mentions], library: Sequence[Mentions], team: str, policies: PolicySet
+    modules: Mapping[str, Mentions], library: Sequence[Mentions], team: str, *, data: Any, question: Any
 ) -> Iterator[Violation]:
     """Find what the served modules of one team name and nothing defines, and what no grant can be.
 
@@ -67,10 +66,11 @@ def unresolved(
         modules: what each of them mentions, by file.
         library: what the modules of the library define.
         team: the name of the team's folder.
-        policies: the whole set.
+        data: the team's.
+        question: the schema of what the team is asked.
     """
     rules = frozenset(rule.path for mentions in (*modules.values(), *library) for rule in mentions.rules)
-    known = _NamesThere(rules=rules, data=team_data(policies, team), team=team, question=_question(policies))
+    known = _NamesThere(rules=rules, data=data, team=team, question=question)
     for file, mentions in modules.items():
         seen: set[tuple[int, str]] = set()
         found = [(mention.line, known.fault(mention.path)) for mention in mentions.mentions]
@@ -81,24 +81,12 @@ def unresolved(
     yield from _unread_rules(modules, team)
 
 
-def patterns_of(
-    modules: Mapping[str, Mentions], library: Sequence[Mentions], team: str, policies: PolicySet
-) -> Iterator[Pattern]:
-    """Yield what the modules of one team hand to functions as patterns, by literals and by names of the team's data."""
-    functions = [one for mentions in (*library, *modules.values()) for one in mentions.functions]
-    takes = _pattern_arguments(functions)
-    data = team_data(policies, team)
-    own = ("data", "mcp", "grants", team)
-    for file, mentions in modules.items():
-        for call in mentions.calls:
-            for index, syntax in takes.get(call.function, {}).items():
-                argument = call.arguments[index] if index < len(call.arguments) else None
-                if argument is None:
-                    continue
-                for text, line in argument.texts:
-                    yield Pattern(syntax=syntax, text=text, file=file, line=line)
-                if argument.path[: len(own)] == own:
-                    yield from _in_data(syntax, argument.path[len(own) :], data, team, policies)
+def patterns_of(found: Iterable[RoleUse]) -> Iterator[Pattern]:
+    """Yield what functions take for patterns."""
+    for use in found:
+        if isinstance(use.role, Syntax):
+            for spot in use.texts():
+                yield Pattern(syntax=use.role, spot=spot)
 
 
 def patterns(found: Iterable[Pattern]) -> bytes:
@@ -107,7 +95,7 @@ def patterns(found: Iterable[Pattern]) -> bytes:
     return msgspec.json.encode({syntax.value: texts[syntax] for syntax in Syntax})
 
 
-def unreadable(status: int, output: bytes, found: Sequence[Pattern]) -> list[Violation]:
+def unreadable(status: int, output: bytes, found: Sequence[Pattern], policies: PolicySet) -> list[Violation]:
     """Read what ``TRY_PATTERNS`` printed about these.
 
     Raises:
@@ -121,36 +109,23 @@ def unreadable(status: int, output: bytes, found: Sequence[Pattern]) -> list[Vio
         raise ConfigurationError(f"the patterns of the teams were not tried: {printable(output)}")
     texts = _texts(found)
     bad = {(syntax, texts[syntax][index]) for syntax in Syntax for index in answer[syntax.value]}
-    refused = [one for one in found if (one.syntax, one.text) in bad]
-    return [
-        Violation(
-            file=one.file,
-            line=one.line,
-            rule=Rule.PATTERN,
-            message=f"OPA cannot read {_cut(one.text)} as a {one.syntax}",
-        )
-        for one in dict.fromkeys(refused[:_MOST])
-    ]
+    refused = [one for one in found if (one.syntax, one.spot.text) in bad]
+    return list(dict.fromkeys(_unreadable(one, policies) for one in refused[:_MOST]))
+
+
+def _unreadable(one: Pattern, policies: PolicySet) -> Violation:
+    file, line = one.spot.at(policies)
+    if one.syntax is Syntax.TIMEZONE:
+        message = f"there is no time zone {cut(one.spot.text)}{nearest(one.spot.text, available_timezones())}"
+        return Violation(file=file, line=line, rule=Rule.NAME, message=message)
+    message = f"OPA cannot read {cut(one.spot.text)} as a {one.syntax}"
+    return Violation(file=file, line=line, rule=Rule.PATTERN, message=message)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``: did you mean …?`` for the known name that is most like another, or an empty text."""
     close = get_close_matches(name, sorted(set(known)), n=1)
     return f": did you mean {close[0]}?" if close else ""
-
-
-def team_data(policies: PolicySet, team: str) -> Any:
-    """Return what ``data.mcp.grants.<team>`` will be; an empty object where a team has no data."""
-    merged: dict[str, Any] = {}
-    for path, content in policies.files:
-        if path.startswith(f"{TEAMS}{team}/") and path.endswith("/data.json"):
-            document = decode_strictly(content)
-            for name in reversed(path.split("/")[2:-1]):
-                document = {name: document}
-            for name in ("mcp", "grants", team):
-                document = document.get(name, {}) if isinstance(document, dict) else {}
-            merged |= document if isinstance(document, dict) else {}
-    return merged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,28 +171,31 @@ class _NamesThere:
 
 def _no_part(steps: Sequence[str], schema: Any) -> str:
     """Hold a path to the schema of a team's question, where that is closed."""
-    places = [schema]
     for taken, step in enumerate(steps):
-        options = [option for place in places for option in _options(place)]
-        objects = [option for option in options if isinstance(option.get("properties"), dict)]
+        objects = [one for one in schema_options(schema, steps[:taken]) if isinstance(one.get("properties"), dict)]
         if not objects or any(option.get("additionalProperties") is not False for option in objects):
             return ""
         names = {name for option in objects for name in option["properties"]}
         if step not in names:
             return f"a question has no {'.'.join(('input', *steps[: taken + 1]))}{nearest(step, names)}"
-        places = [option["properties"][step] for option in objects if step in option["properties"]]
     return ""
 
 
-def _options(schema: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(schema, dict):
-        alternatives = [one for key in ("anyOf", "oneOf") for one in schema.get(key, ())]
-        yield from (one for one in alternatives if isinstance(one, dict))
-        if not alternatives:
-            yield schema
+def schema_options(schema: Any, steps: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the schemas of what steps lead to, as far as properties say; several for a choice."""
+    if not isinstance(schema, dict):
+        return
+    alternatives = [one for key in ("anyOf", "oneOf") for one in schema.get(key, ())]
+    for one in alternatives:
+        yield from schema_options(one, steps)
+    if not alternatives and not steps:
+        yield schema
+    elif not alternatives and isinstance(schema.get("properties"), dict):
+        yield from schema_options(schema["properties"].get(steps[0]), steps[1:])
 
 
-def _question(policies: PolicySet) -> Any:
+def question_schema(policies: PolicySet) -> Any:
+    """Return the schema of what a team is asked; an empty one where the set has none."""
     content = dict(policies.aside).get(QUESTION)
     try:
         return {} if content is None else json.loads(content)  # noqa: TID251 - the set's own schema, which OPA reads too
@@ -252,47 +230,14 @@ def _unread_rules(modules: Mapping[str, Mentions], team: str) -> Iterator[Violat
                 yield Violation(file=file, line=rule.line, rule=Rule.NAME, message=message, severity=Severity.WARNING)
 
 
-def _pattern_arguments(functions: Sequence[FunctionDefinition]) -> dict[RegoPath, dict[int, Syntax]]:
-    """Return which arguments of which functions reach a builtin that takes them for patterns."""
-    takes = {path: dict(arguments) for path, arguments in BUILTIN_PATTERNS.items()}
-    grown = True
-    while grown:
-        grown = False
-        for function in functions:
-            mine = takes.setdefault(function.path, {})
-            for call in function.calls:
-                for index, syntax in dict(takes.get(call.function, {})).items():
-                    given = call.arguments[index].path if index < len(call.arguments) else ()
-                    position = (
-                        function.parameters.index(given[0])
-                        if len(given) == 1 and given[0] in function.parameters
-                        else -1
-                    )
-                    if position >= 0 and position not in mine:
-                        mine[position] = syntax
-                        grown = True
-    return takes
-
-
-def _in_data(syntax: Syntax, steps: RegoPath, data: Any, team: str, policies: PolicySet) -> Iterator[Pattern]:
-    value = data
-    for step in steps:
-        value = value.get(step) if isinstance(value, dict) else None
-    members = list(enumerate(value)) if isinstance(value, list) else [(None, value)]
-    for index, text in members:
-        if isinstance(text, str):
-            place = ("mcp", "grants", team, *steps, *(() if index is None else (index,)))
-            file, line = where(place, policies, bundle=f"{TEAMS}{team}")
-            yield Pattern(syntax=syntax, text=text, file=file, line=line)
-
-
 def _texts(found: Iterable[Pattern]) -> dict[Syntax, list[str]]:
     texts: dict[Syntax, dict[str, None]] = {syntax: {} for syntax in Syntax}
     for one in found:
-        texts[one.syntax][one.text] = None
+        texts[one.syntax][one.spot.text] = None
     return {syntax: list(members) for syntax, members in texts.items()}
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """Return a text in quotation marks, shortened to what fits into a message."""
     shown = json.dumps(text, ensure_ascii=False)
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"

@@ -16,6 +16,7 @@ import contextlib
 import json
 from collections.abc import Collection, Sequence
 from typing import Any, Final
+from zoneinfo import available_timezones
 
 import msgspec
 
@@ -24,6 +25,7 @@ from sidecar.policyset.data_lines import MOST_PROBLEMS, PLATFORM, pointer, where
 from sidecar.policyset.finding import Rule, Violation
 from sidecar.policyset.folder import SCHEMAS, PolicySet
 from sidecar.policyset.issuer_lists import issuer_findings
+from sidecar.policyset.names import nearest
 from sidecar.printing import printable
 
 _SCHEMA: Final = f"{SCHEMAS}/platform.json"
@@ -149,12 +151,9 @@ def _unread(place: tuple[str | int, ...], value: Any, policies: PolicySet) -> Vi
     """Return the finding on a zone or a moment that OPA's clock cannot read: a question that reaches it fails."""
     file, line = where((*PLATFORM, *place), policies)
     text = msgspec.json.encode(value).decode()
-    return Violation(
-        file=file,
-        line=line,
-        rule=Rule.DATA,
-        message=f"{pointer((*PLATFORM, *place))}: OPA's clock cannot read {text[:_LONGEST]}",
-    )
+    advice = nearest(value, available_timezones()) if place[-1] == "timezone" and isinstance(value, str) else ""
+    message = f"{pointer((*PLATFORM, *place))}: OPA's clock cannot read {text[:_LONGEST]}{advice}"
+    return Violation(file=file, line=line, rule=Rule.DATA, message=message)
 
 
 class _Problem(msgspec.Struct):

@@ -14,12 +14,12 @@ from sidecar.commands import CATALOG
 from sidecar.policyset.data_lines import MOST_PROBLEMS, PLATFORM, pointer, where
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import PolicySet
+from sidecar.policyset.holdings import GLOB_SIGNS, holdings_of, unheld
 from sidecar.policyset.manifest import decode_strictly
-from sidecar.policyset.names import nearest
+from sidecar.policyset.names import cut, nearest
 
 _PLATFORM_OWNER: Final = "platform"
 _ANY: Final = "*"
-_GLOB: Final = frozenset("*?[]{}!\\")
 _ORIGIN: Final = re.compile(r"https://[^/*]+/\*")
 _PlacedProblem = tuple[tuple[str | int, ...], str, Severity]
 """Place below the platform's data, what is wrong, and how bad."""
@@ -36,6 +36,7 @@ def dangling(policies: PolicySet, scopes: Collection[str] = ()) -> list[Violatio
     try:
         problems = [*_servers(tables), *_owners(tables, policies.teams), *_agents(tables), *_others(tables)]
         problems += _limits(tables, policies.teams)
+        problems += _databases(tables)
         problems += _asked(tables, scopes)
     except (KeyError, TypeError, AttributeError):
         return []  # the set's own schema lets it be so, or there is none
@@ -88,7 +89,7 @@ def _servers(tables: Mapping[str, Any]) -> Iterator[_PlacedProblem]:
     for place, table, known in _globs(tables):
         for index, pattern in enumerate(table):
             # A pattern may be there for what is to come; a name that is spelled out is meant.
-            if pattern not in known and not _GLOB & set(pattern):
+            if pattern not in known and not GLOB_SIGNS & set(pattern):
                 yield (*place, index), _missing(place[-1].rstrip("s"), pattern, known), Severity.WARNING
 
 
@@ -101,6 +102,12 @@ def _globs(tables: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], list[st
         yield ("agents", *place, "deployments"), agent["deployments"], tables["deployments"]
     for index, grant in enumerate(tables["grants"]):
         yield ("grants", index, "deployments"), grant["deployments"], tables["deployments"]
+
+
+def _databases(tables: Mapping[str, Any]) -> Iterator[_PlacedProblem]:
+    every = holdings_of(tables, None)
+    for place, text in unheld(tables, every):
+        yield place, f"no deployment has a database {cut(text)}{nearest(text, every.names)}", Severity.WARNING
 
 
 def _owners(tables: Mapping[str, Any], teams: Iterable[str]) -> Iterator[_PlacedProblem]:

@@ -102,7 +102,7 @@ approver contains "lead" if "leads" in input.subject.groups
 
 grant contains {"id": "fine", "filter": {"a": 1}, "mask": {"a.b"}, "max_documents": 1, "approval": "second_person"} if {
 	lib.reads
-	lib.on("shop", ["a*", "[a-c]", ""])
+	lib.on("red", ["a*", "[a-c]", ""])
 	helper(mine.globs)
 	helper(input.subject.claims.anything.at.all)
 	regex.match(`^[a-z]+$`, input.access.database)
