@@ -4,14 +4,14 @@ import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from sidecar.authoring.differences import differences
-from sidecar.authoring.engine import Engine
+from sidecar.authoring.engine import Engine, shipped
 from sidecar.errors import ConfigurationError
 from sidecar.policyset import TEAMS, NotOneReading, Rule, Severity, Violation, decode_strictly, json_span
 
@@ -23,6 +23,11 @@ _DECIDED: Final = (
     '{"expected": {name: case.decision | some name in input; case := data.mcp.cases[name]}, '
     '"actual": {name: answer | some name in input; answer := data.mcp.cases_test.decision(data.mcp.cases[name])}}'
 )
+_TALLY: Final = (
+    '{"decided": [name | some name, _ in data.mcp.cases_test.decided], '
+    '"passed": [name | some name, _ in data.mcp.cases_test.test_case]}'
+)
+_TESTS: Final = "cases_test.rego"
 _CASE: Final = re.compile(r"test_case\[(?P<name>.+)\](?: fails|: .*)", re.DOTALL)
 _NO_TEAMS: Final = frozenset({"", "platform"})
 """Owners that are no team: nobody, and the platform itself."""
@@ -31,6 +36,48 @@ _NO_TEAMS: Final = frozenset({"", "platform"})
 def are_there(folder: Path) -> bool:
     """Whether a policy folder has golden cases."""
     return (folder / FOLDER).is_dir()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseTally:
+    """How the golden cases of a folder are decided."""
+
+    passed: int
+    failed: tuple[Violation, ...]
+
+
+async def tally(engine: Engine) -> CaseTally | None:
+    """Decide all golden cases in one evaluation, which a third of the work of ``opa test`` (0.6 s of CPU, not 2 s).
+
+    Returns None where only ``opa test`` can tell: the set has no case that it can decide, or does not compile.
+
+    Raises:
+        ConfigurationError: OPA cannot be run.
+    """
+    status, output = await engine.run("eval", "--format", "raw", *_paths(engine), _TALLY)
+    found = _decoded(output) if status == 0 else {}
+    decided, passed = found.get("decided"), found.get("passed")
+    if not isinstance(decided, list) or not isinstance(passed, list) or not decided:
+        return None
+    failed = [
+        Violation(file=f"{FOLDER}/{_TESTS}", line=1, rule=Rule.TEST, message=f"test_case[{name}] fails")
+        for name in sorted({*map(str, decided)} - {*map(str, passed)})
+    ]
+    return CaseTally(passed=len(passed), failed=tuple(failed))
+
+
+def has_these_tests(folder: Path) -> bool:
+    """Whether the tests beside the golden cases are the ones of this version, and no others."""
+    here = folder / FOLDER
+    try:
+        names = [file.name for file in here.rglob("*.rego")]
+        return names == [_TESTS] and (here / _TESTS).read_bytes() == (shipped() / FOLDER / _TESTS).read_bytes()
+    except OSError:
+        return False
+
+
+def _paths(engine: Engine) -> list[str]:
+    return [part for path in (*engine.policies.bundles, LOADED) for part in ("-d", path)]
 
 
 async def told(engine: Engine, failed: list[Violation]) -> list[Violation]:
@@ -42,8 +89,7 @@ async def told(engine: Engine, failed: list[Violation]) -> list[Violation]:
     names = {violation: _case_of(violation) for violation in failed}
     if not failed:
         return []
-    paths = [part for path in (*engine.policies.bundles, LOADED) for part in ("-d", path)]
-    flags = ("--format", "raw", "--stdin-input", *paths, _DECIDED)
+    flags = ("--format", "raw", "--stdin-input", *_paths(engine), _DECIDED)
     _, output = await engine.run("eval", *flags, stdin=msgspec.json.encode(sorted(set(names.values()))))
     decided = _decoded(output)
     places = {name: (file, line) for file, line, name, _ in _cases(engine.folder)}

@@ -1,5 +1,6 @@
 """``mcp-sidecar policy check`` and ``policy test``: what is wrong with a policy folder, with file and line."""
 
+import asyncio
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from sidecar.policyset import (
     written,
 )
 from sidecar.printing import printable
+from sidecar.system import ended
 
 _ALL: Final = 100.0
 _TEST_LIMIT: Final = "90s"
@@ -36,6 +38,9 @@ _TEST_LIMIT: Final = "90s"
 
 _ANSWERING: Final = frozenset({("mcp", "teams"), ("mcp", "lib")})
 _EVERYTHING: Final = "everything"
+
+_NO_CASES: Final = golden.CaseTally(passed=0, failed=())
+"""Where ``opa test`` decides them, or nobody does."""
 
 _NOT_COMPILED: Final = Violation(
     file=".",
@@ -196,25 +201,53 @@ async def run_tests(
         options += ("--run", r"^data\.mcp\.cases_test\.")
     cases = (golden.LOADED,) if team is None and golden.are_there(engine.folder) else ()
     paths = (*engine.policies.bundles, *cases)
-    _, output = await engine.run("test", *options, "--format", "json", *paths)
-    results = _decoded(output)
-    if not isinstance(results, list):
-        errors = "; ".join(map(str, await _compile(engine))) or printable(output)
-        raise ConfigurationError(f"the tests do not run: {errors}")
+    results, tally = await _results(engine, options, cases, only_cases=only_cases)
     report = b"{}"
     if measured and not only_cases:
         _, report = await engine.run("test", *options, "--coverage", "--format", "json", *paths)
     single = [one for result in results for one in _singly(result)]
     failures = [violation for violation, failed, is_case in single if failed and not is_case]
-    failures += await golden.told(engine, [violation for violation, failed, is_case in single if failed and is_case])
+    failed_cases = [violation for violation, failed, is_case in single if failed and is_case] + [*tally.failed]
+    failures += await golden.told(engine, failed_cases)
+    # That there are cases is a test of its own.
+    decided = tally.passed + (1 if tally is not _NO_CASES else 0)
     shown = "" if team is None else f"{TEAMS}{team}/"
     return TeamTestReport(
-        passed=sum(not failed for _, failed, _ in single),
-        cases=sum(not failed for _, failed, is_case in single if is_case),
+        passed=sum(not failed for _, failed, _ in single) + decided,
+        cases=sum(not failed for _, failed, is_case in single if is_case) + tally.passed,
         failures=(*(golden.ambiguous(engine.folder) if cases else ()), *failures),
         left_out=tuple(golden.without_team(engine)) if cases else (),
         coverage={file: one for file, one in _coverage(_decoded(report)).items() if file.startswith(shown)},
     )
+
+
+async def _results(
+    engine: Engine, options: tuple[str, ...], cases: tuple[str, ...], *, only_cases: bool
+) -> tuple[list[dict[str, Any]], golden.CaseTally]:
+    """Run the tests, and beside them decide the golden cases, where that can be done without them.
+
+    Raises:
+        ConfigurationError: the tests do not compile.
+    """
+
+    async def tested(*paths: str) -> Any:
+        _, output = await engine.run("test", *options, "--format", "json", *engine.policies.bundles, *paths)
+        results = _decoded(output)
+        if not isinstance(results, list):
+            errors = "; ".join(map(str, await _compile(engine))) or printable(output)
+            raise ConfigurationError(f"the tests do not run: {errors}")
+        return results
+
+    if not cases or not await asyncio.to_thread(golden.has_these_tests, engine.folder):
+        return await tested(*cases), _NO_CASES
+    counting = asyncio.create_task(golden.tally(engine))
+    try:
+        results = [] if only_cases else await tested()
+        tally = await counting
+    finally:
+        counting.cancel()
+        await ended(counting)
+    return (results, tally) if tally is not None else (await tested(*cases), _NO_CASES)
 
 
 async def _compile(engine: Engine) -> list[Violation]:
