@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,9 @@ MOST_TOKEN_BYTES: Final = 65_536
 """Of a token's file; longer than any header could be."""
 
 
+_OF_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
 class TokenFile:
     """The token in a file, read again when the file has changed.
 
@@ -52,12 +56,18 @@ class TokenFile:
             status = self._path.stat()
             seen = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
             if seen != self._seen:
+                if status.st_mode & _OF_OTHERS:
+                    _LOG.warning(
+                        "stdio.token_file is open to other users of this machine: run chmod 600 on it",
+                        extra={"file": str(self._path), "mode": f"{stat.S_IMODE(status.st_mode):04o}"},
+                    )
                 with self._path.open("rb") as file:
                     self._token = file.read(MOST_TOKEN_BYTES).decode("ascii").strip() or None
                 self._seen = seen
         except (OSError, UnicodeDecodeError) as error:
             if self._token is not None or self._seen is None:
-                _LOG.warning("stdio.token_file cannot be read", extra={"why": type(error).__name__})
+                why = error.strerror if isinstance(error, OSError) else "it holds more than a token"
+                _LOG.warning("stdio.token_file cannot be read", extra={"file": str(self._path), "why": why})
             self._seen, self._token = (), None
         return self._token
 
@@ -103,6 +113,7 @@ def caller_of(config: Settings) -> tuple[TokenVerifier | None, Callable[[], Cred
         return OsUser.current(given.agent, config.scopes), lambda: _presented(config, "-")
     if given.token_file is not None:
         file = TokenFile(given.token_file)
+        file.read()  # says at the start, and not at the first call, what is wrong with it
         return None, lambda: _presented(config, file.read())
     if given.token is None:
         raise ConfigurationError("nothing says who calls: give stdio.token_file, stdio.token or stdio.as_os_user")

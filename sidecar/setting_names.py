@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel
 
@@ -25,6 +25,16 @@ def variables(model: type[BaseModel], prefix: str) -> Iterator[str]:
             yield from (f"{prefix}{name}__{below}".upper() for below in field.annotation.model_fields)
 
 
+_PATTERNS: Final = {
+    "[0-9a-f]{64}": "64 hexadecimal digits in lower case are needed, as mcp-sidecar inspect --tools prints them",
+    r"\x21\x23-\x5b": r'what may stand in a scope is needed: printable characters without space, " and \ (RFC 6749)',
+    "[a-z0-9][a-z0-9-]{0,62}": "a name of a-z, 0-9 and '-' is needed, 63 at most, that begins with a letter or digit",
+    "[A-Za-z0-9_.-]{1,128}": "a name of letters, digits, '_', '.' and '-' is needed, 128 at most",
+    "[A-Za-z0-9_-]{1,63}": "a name of letters, digits, '_' and '-' is needed, 63 at most",
+}
+"""By a part of the pattern that a text does not match, what is needed instead."""
+
+
 def in_words(kind: str, message: str) -> str:
     """Return what pydantic found wrong, in the words of a settings file."""
     match kind:
@@ -36,8 +46,8 @@ def in_words(kind: str, message: str) -> str:
             return 'a text is needed, such as "…"'
         case "model_type" | "model_attributes_type" | "dict_type":
             return "a table is needed, with names and values"
-        case "string_pattern_mismatch" if "[0-9a-f]{64}" in message:
-            return "64 hexadecimal digits in lower case are needed, as mcp-sidecar inspect --tools prints them"
+        case "string_pattern_mismatch":
+            return next((words for part, words in _PATTERNS.items() if part in message), message)
         case "too_short":
             return "at least one is needed"
         case _:
