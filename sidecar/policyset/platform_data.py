@@ -15,6 +15,7 @@ What a pattern of a team's data is for, only its modules know; those are left al
 import contextlib
 import json
 from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import Any, Final
 from zoneinfo import available_timezones
 
@@ -26,6 +27,8 @@ from sidecar.policyset.finding import Rule, Violation
 from sidecar.policyset.folder import SCHEMAS, PolicySet
 from sidecar.policyset.issuer_lists import issuer_findings
 from sidecar.policyset.names import nearest
+from sidecar.policyset.platform_names import platform_tables
+from sidecar.policyset.schema_problems import SchemaProblems
 from sidecar.printing import printable
 
 _SCHEMA: Final = f"{SCHEMAS}/platform.json"
@@ -140,7 +143,9 @@ def findings(status: int, output: bytes, policies: PolicySet, issuers: Collectio
     if not answer.held:
         raise ConfigurationError(f"the platform's data cannot be held to {_SCHEMA}")
     _, problems = answer.held[0]
-    found = [_problem(one.field, one.desc, policies) for one in problems[:MOST_PROBLEMS]]
+    words = SchemaProblems(_decoded(schema_of(policies)), platform_tables(policies))
+    told = words.told([(one.field, one.desc) for one in problems])
+    found = [_problem(field, said, policies) for field, said in islice(told, MOST_PROBLEMS)]
     found += [_unread(("windows", index, "hours", "timezone"), zone, policies) for index, zone in answer.zones]
     found += [_unread(("break_glass", index, "until"), moment, policies) for index, moment in answer.moments]
     found += unreadable_globs(answer.globs, policies)
@@ -179,6 +184,12 @@ def _answered(status: int, output: bytes) -> _Evaluation:
         if status == 0:
             return _ANSWER.decode(output)
     raise ConfigurationError(f"the platform's data cannot be looked at: {printable(output)}")
+
+
+def _decoded(content: bytes) -> Any:
+    with contextlib.suppress(msgspec.DecodeError, RecursionError):
+        return msgspec.json.decode(content)
+    return {}
 
 
 def _problem(field: str, description: str, policies: PolicySet) -> Violation:

@@ -162,7 +162,7 @@ def test_the_platforms_data_is_held_to_its_schema(folder: Path) -> None:
     found = answer(done)["findings"]
     assert {one["message"] for one in found} == {
         "routes.1: id is required",
-        "routes.1: Additional property idd is not allowed",
+        'routes.1: there is no "idd" here: did you mean id?',
     }
     assert {one["file"] for one in found} == {"platform/data.json"}
 
