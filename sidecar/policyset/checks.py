@@ -27,7 +27,6 @@ from sidecar.policyset.containment import misplaced
 from sidecar.policyset.data_lines import has_data
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import CAPABILITIES, SCHEMAS, PolicySet, store
-from sidecar.policyset.holdings import Holdings, holdings_of
 from sidecar.policyset.mentions import Mentions, mentions_of
 from sidecar.policyset.module_lint import ModuleReport, lint_module, uncalled
 from sidecar.policyset.modules import batches, is_team_module, module_key, team_of, text_of, uncalled_of_teams
@@ -37,7 +36,7 @@ from sidecar.policyset.question_reads import QuestionReads, question_reads
 from sidecar.policyset.read_list import ReadList, RuleReads, rules_of
 from sidecar.policyset.roles import RoleUse, roles_of, team_data
 from sidecar.policyset.roles import uses as uses_of
-from sidecar.policyset.spellings import Values, misspelt, timezones
+from sidecar.policyset.spellings import misspelt, timezones, values_of
 from sidecar.printing import printable
 from sidecar.system import ended, in_thread, make_home, remove
 
@@ -241,7 +240,7 @@ class SetChecker:
             data = team_data(policies, team)
             found += names.unresolved(modules, library, team, data=data, question=question)
             mine = list(uses_of(modules, roles_of(library, modules.values()), data, team))
-            found += misspelt(mine, self._values(tables, question, team), policies)
+            found += misspelt(mine, values_of(tables, question, team, self._issuers), policies)
             uses += mine
         found += named_apart(uses, tables, policies)
         patterns = [
@@ -255,13 +254,6 @@ class SetChecker:
             self._readable = self._readable if bad else digest
             found += bad
         return sorted(found, key=lambda one: (one.file, one.line))
-
-    def _values(self, tables: dict[str, Any], question: Any, team: str) -> Values:
-        try:
-            holdings, scopes = holdings_of(tables, team), frozenset(map(str, tables["scopes"]))
-        except (KeyError, TypeError, AttributeError):
-            holdings, scopes = Holdings(), frozenset()  # the schema says what is wrong
-        return Values(question=question, holdings=holdings, scopes=scopes, issuers=self._issuers)
 
     async def _library_of(self, policies: PolicySet, home: Path) -> list[Mentions]:
         modules = {path: content for path, content in policies.files if names.is_library(path, content)}

@@ -13,7 +13,7 @@ from typing import Any, Final
 from sidecar.commands import CATALOG, STAGES
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import PolicySet
-from sidecar.policyset.holdings import GLOB_SIGNS, Holdings
+from sidecar.policyset.holdings import GLOB_SIGNS, Holdings, holdings_of
 from sidecar.policyset.mentions import Argument, Syntax
 from sidecar.policyset.names import cut, nearest, schema_options
 from sidecar.policyset.roles import Hours, QuestionPart, RoleUse, Spot, spots
@@ -47,6 +47,15 @@ class Values:
     holdings: Holdings
     scopes: Collection[str]
     issuers: Collection[str]
+
+
+def values_of(tables: Mapping[str, Any], question: Any, team: str, issuers: Collection[str]) -> Values:
+    """Return what the parts of one team's question can be, as the platform's data says."""
+    try:
+        holdings, scopes = holdings_of(tables, team), frozenset(map(str, tables["scopes"]))
+    except (KeyError, TypeError, AttributeError):
+        holdings, scopes = Holdings(), frozenset()  # the schema says what is wrong
+    return Values(question=question, holdings=holdings, scopes=scopes, issuers=issuers)
 
 
 def misspelt(found: Iterable[RoleUse], values: Values, policies: PolicySet) -> list[Violation]:
