@@ -182,7 +182,7 @@ _TARGETS: Final[Mapping[TargetKind, str]] = MappingProxyType(
         TargetKind.TOOL: "that tool",
         TargetKind.PROMPT: "that prompt",
         TargetKind.RESOURCE: "that resource",
-        TargetKind.QUESTION: "a question of that kind",
+        TargetKind.QUESTION: "that kind of question",
     }
 )
 
