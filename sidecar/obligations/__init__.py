@@ -1,13 +1,12 @@
 """What must be done for an allow to stand: planned before forwarding, discharged on commands and results."""
 
-from sidecar.obligations.approvals import ApprovalKind, Waits
+from sidecar.obligations.approvals import ApprovalKind
 from sidecar.obligations.plan import Plan, plan, possible, rows_of, without_rows
 from sidecar.obligations.results import failed_list, read_names, withheld
 
 __all__ = [
     "ApprovalKind",
     "Plan",
-    "Waits",
     "failed_list",
     "plan",
     "possible",

@@ -320,7 +320,7 @@ async def test_a_candidate_whose_obligation_is_too_deep_gives_no_answer_that_cou
             )
 
     candidate = Deep()
-    assert (await replayed(book(STRANGER).content, candidate)).counts == {ReplayVerdict.CHANGED: 1}
+    assert (await replayed(book(STRANGER).content, candidate)).counts == {ReplayVerdict.WOULD_ALLOW: 1}
     candidate.depth = 2000
     assert (await replayed(book(STRANGER).content, candidate)).counts == {ReplayVerdict.UNAVAILABLE: 1}
 
