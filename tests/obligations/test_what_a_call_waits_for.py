@@ -7,7 +7,8 @@ import pytest
 from sidecar.enforcement.discharge import unchanged
 from sidecar.errors import ObligationNotSupported
 from sidecar.model import AccessVerdict, Decision
-from sidecar.obligations import Waits, possible
+from sidecar.obligations import possible
+from sidecar.obligations.approvals import Waits
 
 OPEN = AccessVerdict(owner="red", grants=("g",))
 

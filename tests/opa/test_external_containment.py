@@ -354,7 +354,7 @@ async def test_the_tree_of_a_running_opa_is_judged_like_that_of_a_file(opa_binar
     with process(opa_binary, port, "--authorization=off", cwd=tmp_path) as url:
         opa = Outside(url=url, folder=tmp_path)
         wait_until(opa.listens, "OPA to answer")
-        for library in ("names.rego", "calendar.rego", "lib/lib.rego"):
+        for library in ("names.rego", "calendar.rego", "filters.rego", "lib/lib.rego"):
             assert put(opa, library, (parts.ROOT / "policies/platform" / library).read_text())
         for name, (text, _, rule) in REFUSED_MODULES.items():
             if put(opa, "x.rego", text):

@@ -60,7 +60,7 @@ async def test_what_no_rule_looks_at_makes_no_other_question(opa: ManagedOpa, ca
         (("command", "fields", "filtered"), ["made", "up"]),
         (("context", "client_ip"), "198.51.100.1"),
         (("context", "protocol"), "2026-07-28"),
-        (("subject", "claims", "other"), "x"),
+        (("subject", "roles"), ["another"]),
     ):
         assert await decided(opa, question, *place, value=value) == first, place
     for place, value in (

@@ -43,6 +43,7 @@ def data_with(*texts: Any) -> dict[str, Any]:
     grant |= dict.fromkeys(("deployments", "databases", "collections", "targets"), listed)
     limit: dict[str, Any] = {"id": "l", "per": [], "groups": ["*"], "agents": named, "tools": ["*"], "teams": ["*"]}
     limit |= {"window_s": 60, "calls": 1}
+    approver = {"id": "p", "teams": ["*"], "kinds": KINDS, "groups": ["*"], "agents": named, "scopes": ["*"]}
     holdings = {
         "whole": holding,
         "databases": {"d.x": holding},
@@ -60,6 +61,7 @@ def data_with(*texts: Any) -> dict[str, Any]:
         "amplifiers": {},
         "refused_kinds": [],
         "limits": [limit] if named else [],
+        "approvers": [approver] if named else [],
         "windows": [window],
         "break_glass": [],
         "suspended": {"subjects": [], "agents": named},
@@ -201,7 +203,7 @@ def test_an_answer_of_another_form_is_no_acquittal(answer: Any) -> None:
         (
             "Europe/Berlim",
             "2027-01-01T00:00:00+01:00",
-            ['/windows/0/hours/timezone: OPA\'s clock cannot read "Europe/Berlim"'],
+            ['/windows/0/hours/timezone: OPA\'s clock cannot read "Europe/Berlim": did you mean Europe/Berlin?'],
         ),
         ("UTC", "2027-01-01", ['/break_glass/0/until: OPA\'s clock cannot read "2027-01-01"']),
         (
