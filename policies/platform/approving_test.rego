@@ -25,7 +25,7 @@ question := {
 }
 
 # METADATA
-# title: Teams of which both name whoever the platform's table admits
+# title: Teams of which both name the person that the platform's table admits
 teams := {"red": {"approver": {"any"}}, "blue": {"approver": {"any"}}}
 
 # METADATA
@@ -96,7 +96,7 @@ test_nobody_approves_their_own_call if {
 		{"op": "replace", "path": "/requester/agent", "value": "console"},
 	]))
 
-	# The same name of another issuer is somebody else.
+	# The same name of another issuer is another person.
 	may(json.patch(question, [
 		{"op": "replace", "path": "/requester/id", "value": "bob"},
 		{"op": "replace", "path": "/requester/issuer", "value": "https://other.example"},

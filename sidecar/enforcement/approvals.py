@@ -6,7 +6,7 @@ of their own, at another time (``approval_desk``). What is required of it here, 
 
 - the same caller through the same agent, the same server, tool and canonical arguments: one digest is looked up, so a
   call that differs in any of these finds nothing;
-- the same policy set: the call was decided under it a moment ago, and whoever approved was admitted under it;
+- the same policy set: the call was decided under it a moment ago, and the approver was admitted under it;
 - neither who asked nor who approved is suspended;
 - it has not expired, and nobody used it: the store gives it out once.
 

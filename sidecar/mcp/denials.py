@@ -262,7 +262,7 @@ def waiting(approval_id: str, owners: Sequence[str], *, denied: bool, left_s: in
     Args:
         approval_id: what the person needs to find the call.
         owners: the teams whose people can approve it.
-        denied: somebody said no.
+        denied: an approver said no.
         left_s: for how long the answer stands.
     """
     team = " and ".join(f"team {one}" for one in owners[:_MAX_NAMED] if _TEAM.fullmatch(one)) or "the owning team"

@@ -1,7 +1,7 @@
 """Which approvals an allow asks for: two kinds that are never confused (``policies/platform/terms.rego``).
 
 ``confirm`` is the user's, through the client that makes the call: it guards against accidents, and proves no person.
-``second_person`` is somebody else's, with a token of their own: only this holds against an agent.
+``second_person`` is another person's, with a token of their own: only this holds against an agent.
 """
 
 from dataclasses import dataclass

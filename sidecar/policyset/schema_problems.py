@@ -1,4 +1,4 @@
-"""What OPA's validator finds in the platform's data, in the words of somebody who wrote it."""
+"""What OPA's validator finds in the platform's data, in the words of its author."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final

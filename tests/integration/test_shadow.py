@@ -60,10 +60,10 @@ async def test_a_candidate_that_is_gone_stops_nobody(shadowed):
         await client.call_tool("count", {**ORDERS, "query": {}})
         compared = max(shadowed.children("/opa"), key=lambda process: process.create_time())
         compared.suspend()
-        result = await client.call_tool("count", {**ORDERS, "query": {"region": "EU"}})
+        result = await client.call_tool("collection-schema", {**ORDERS})
         compared.resume()
     assert not result.is_error
-    last = [r for r in shadowed.records() if r["tool"] == "count" and r["event"] == "intent"][-1]
+    last = [r for r in shadowed.records() if r["tool"] == "collection-schema" and r["event"] == "intent"][-1]
     assert last["shadow"]["difference"] == "unavailable"
 
 
