@@ -40,7 +40,7 @@ STEPS_OF_ONE = 50
 IN_FAST = 10_000
 """Steps that a run for every change has at least."""
 MOST_ROUNDS = 3
-"""The machine is played again while a kind of step was not taken: which are, is chance."""
+"""The machine is played again while steps are too few or of too few kinds: both are chance."""
 MOST_SESSIONS, MOST_STREAMS, MOST_HELD = 6, 30, 8
 """Below every bound of the product, of which other tests are."""
 REVISIONS = ("2025-11-25", "2025-06-18", "2025-03-26")
@@ -524,7 +524,7 @@ def test_no_message_crosses(world: World, capsys: pytest.CaptureFixture[str]) ->
                 suppress_health_check=list(HealthCheck),
             ),
         )
-        if not STEPS - Crossing.visits.keys():
+        if examples.PROFILE == "glance" or (Crossing.visits.total() >= IN_FAST and Crossing.visits.keys() >= STEPS):
             break
     assert Crossing.visits.keys() - STEPS == set()
     with capsys.disabled():

@@ -18,6 +18,7 @@ OTHER = "https://partner.example"
 ENTRIES = {
     "/routes/0",
     "/grants/0",
+    "/approvers/0",
     "/agents/default",
     "/agents/registered/a~0b",
     "/traits/upsert",
@@ -39,6 +40,7 @@ def said(names: list[str]) -> dict[str, Any]:
     entries = [
         platform["routes"][0],
         platform["grants"][0],
+        platform["approvers"][0],
         platform["agents"]["default"],
         platform["traits"]["upsert"],
     ]
