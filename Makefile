@@ -12,7 +12,7 @@ ARGS ?=
 # Test processes. Each starts its own real parts, so more of them than this gains little.
 WORKERS ?= 2
 
-.PHONY: help setup run test check nightly conformance mutants fmt lock jaeger bench bench-policy bench-floods bench-sessions bench-identity bench-against clean
+.PHONY: help setup run test check nightly conformance mutants fmt lock jaeger bench bench-policy bench-floods bench-sessions bench-identity bench-evidence bench-against clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 23
@@ -63,6 +63,9 @@ bench-sessions: setup ## measure many sessions at once: lost or crossed answers,
 
 bench-identity: setup ## measure what proving a caller costs: remembered and new tokens, proofs, memory
 	@exec python bench/identity.py $(ARGS)
+
+bench-evidence: setup ## measure writing, proving and asking audit records (ARGS='--records 100000')
+	@exec python bench/evidence.py $(ARGS)
 
 bench-against: setup ## this tree against another in one run (REV=main): CPU per call and calls/s, alternating rounds
 	@exec python bench/against.py $(or $(REV),main) $(ARGS)

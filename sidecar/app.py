@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-import msgspec
-
 from sidecar import __version__, issuers, keeping, listening, servers_behind, set_up, settings
 from sidecar.commands import CATALOG
 from sidecar.control import listener
@@ -51,11 +49,6 @@ class Endpoints:
     url: str
     """Where it listens, as a client on this machine dials it."""
     admin_url: str
-
-
-def dump(value: object) -> str:
-    """Return a result of a command as JSON text."""
-    return msgspec.json.encode(value).decode()
 
 
 async def serve(config: Settings) -> None:
@@ -134,7 +127,7 @@ async def _core(
     stack.push_async_callback(databases.close)
     metrics, tracer = _telemetry(config, stack)
     with naming("audit.store"):
-        audit = FileAuditSink(config.audit.path, sync=config.audit.sync)
+        audit = keeping.audit_file(config)
     stack.push_async_callback(audit.close)
     own_tls = listening.own_tls(config, stack)
     views = _views(config, clock, stack)

@@ -9,12 +9,11 @@ from typing import BinaryIO, Final, NoReturn, Protocol
 
 import click
 from rich.console import Console
-from rich.text import Text
 from typing_extensions import override
 
 from sidecar import __version__, app, inspection, lifecycle, operating, settings
 from sidecar.approving import approvals
-from sidecar.audit import chain
+from sidecar.asking import audit
 from sidecar.authoring import golden_case, kit, token_explained, who_in_words, wording
 from sidecar.client_config import client_config
 from sidecar.demo import run as demo_run
@@ -367,33 +366,7 @@ def token_explain(*, as_json: bool) -> None:
     _conclude(report, lambda: click.echo("\n".join(escaped(line) for line in report.lines())), as_json=as_json)
 
 
-@cli.group()
-def audit() -> None:
-    """Work with audit records."""
-
-
-@audit.command("verify")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--head", help="A hash that you kept elsewhere; one of the records must have it.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def audit_verify(file: Path, *, head: str | None, as_json: bool) -> None:
-    """Verify the hash chain of an audit FILE: status 1 if a record was changed, removed, added or moved.
-
-    If records were cut off the end, the shorter chain is still valid: only a --head that you kept shows that.
-    """
-    with file.open("rb") as lines:
-        result = chain.verify(lines, head=head)
-    console = Console(soft_wrap=True)
-    if as_json:
-        click.echo(escaped(app.dump(result)))
-    elif result.fault is None:
-        console.print(f"[green]intact[/]: {result.records} records, head {result.head}")
-        for request in result.unfinished:
-            console.print(Text.assemble(("no outcome", "yellow"), f" for request {escaped(request)}"))
-    else:
-        console.print(f"[red]broken[/] at line {result.fault.line}: {result.fault.what}", highlight=False)
-    if result.fault is not None:
-        sys.exit(NO)
+cli.add_command(audit)
 
 
 def main() -> NoReturn:

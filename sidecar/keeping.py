@@ -1,4 +1,4 @@
-"""From the settings to what outlives a process, or is shared by several: suspensions, and marks of what was used."""
+"""From the settings to what outlives a process, or is shared by several: evidence, suspensions, marks of use."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,7 +17,9 @@ from sidecar.oauth import ProofsInMemory
 from sidecar.ports import Clock, ProofMemory, SuspensionStore, UsageCounters, UsedStates
 from sidecar.settings import Settings
 from sidecar.store import (
+    AuditSync,
     FileApprovals,
+    FileAuditSink,
     FileSuspensions,
     MongoApprovals,
     MongoCounters,
@@ -25,10 +27,12 @@ from sidecar.store import (
     MongoMarks,
     MongoStore,
     MongoSuspensions,
+    Rotation,
     SessionKeyFile,
     SharedProofs,
     SharedStates,
     guard,
+    signer_of,
 )
 from sidecar.store_settings import FILE, collection
 
@@ -43,6 +47,22 @@ class KeptSuspensions:
     table: Suspensions
     store: SuspensionStore
     shared: bool
+
+
+def audit_file(config: Settings) -> FileAuditSink:
+    """Open the audit file, and continue its chain.
+
+    Raises:
+        ConfigurationError: it cannot be had, its last record does not hold, or the key cannot be used.
+    """
+    given = config.audit
+    return FileAuditSink(
+        given.path,
+        sync=AuditSync(given.sync),
+        rotation=Rotation(max_bytes=given.rotate_mb * 1_000_000, max_age_s=given.rotate_hours * 3600),
+        checkpoint_s=given.checkpoint_s,
+        signer=signer_of(given.signing_key_file),
+    )
 
 
 def shared_store(config: Settings, stack: AsyncExitStack) -> MongoStore | None:

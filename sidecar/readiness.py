@@ -107,6 +107,7 @@ class Readiness:
         keys = self._around.keys.values()
         found["keys"] = not keys or any(key_set.usable for key_set in keys)
         await self._around.audit.look()
+        self._metrics.audit_records(self._around.audit.head[0])
         if self._around.audit_required:
             found["audit"] = self._around.audit.ready
         for component, up in found.items():

@@ -61,6 +61,7 @@ def require(config: Settings, clock: Clock, *, listening: bool = True) -> None:
 
 def _files(config: Settings) -> dict[str, Path | None]:
     files = {
+        "audit.signing_key_file": config.audit.signing_key_file,
         "opa.ca_file": config.opa.ca_file,
         "opa.token_file": config.opa.token_file,
         "dpop_nonce_key_file": config.dpop_nonce_key_file,

@@ -32,6 +32,7 @@ from typing_extensions import override
 
 from sidecar.addresses import is_loopback
 from sidecar.approval_settings import WaitingCalls
+from sidecar.audit_settings import Audit
 from sidecar.control_settings import ControlTls
 from sidecar.edge import allowed_host, allowed_origin
 from sidecar.errors import ConfigurationError
@@ -81,35 +82,6 @@ class Opa(SettingsGroup):
             msg = "must begin with http://, https:// or unix://"
             raise ValueError(msg)
         return url
-
-
-class Audit(SettingsGroup):
-    """Where the evidence goes, and what happens if it cannot be stored."""
-
-    store: str = "file:audit.jsonl"
-    """`file:` and a path."""
-    on_failure: Literal["deny", "allow"] = "deny"
-    """What happens to a call whose record cannot be stored: `deny` refuses it, `allow` forwards it without evidence."""
-    arguments: Literal["digest", "full"] = "digest"
-    """Whether records carry the SHA-256 of a call's arguments, or the arguments too."""
-    question: bool = False
-    """Whether records carry the question that OPA was asked, which `mcp-sidecar replay` needs. It holds the
-    caller's groups, roles, scopes, and the claims that `issuers.claims.extra` names."""
-    sync: bool = False
-    """Wait until the disk has each record (`fsync`, shared by calls that wait together)."""
-
-    @field_validator("store")
-    @classmethod
-    def _known_store(cls, store: str) -> str:
-        if not store.startswith("file:") or not store.removeprefix("file:"):
-            msg = "use file:<path>"
-            raise ValueError(msg)
-        return store
-
-    @property
-    def path(self) -> Path:
-        """The file of a ``file:`` store."""
-        return Path(self.store.removeprefix("file:"))
 
 
 class Settings(BaseSettings):

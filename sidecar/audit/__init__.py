@@ -1,7 +1,47 @@
-"""Evidence as values: the records and the hash chain that links them."""
+"""Evidence as values: the records, the hash chain that links them, and the heads that are published of it."""
 
 from sidecar.audit import chain, record
 from sidecar.audit.canonical import canonical
 from sidecar.audit.chain import BEGINNING, GENESIS, BrokenRecord, ChainFault, Verification, Walk
+from sidecar.audit.checkpoint import (
+    BadCheckpoint,
+    BadKey,
+    Checkpoint,
+    CheckpointSigner,
+    CheckpointVerifier,
+    read_checkpoint,
+)
+from sidecar.audit.entry import AuditEntry, Unreadable, read_entry
+from sidecar.audit.selection import Needles, Selection, Verdict
+from sidecar.audit.stretch import ProvenStretch, fit, prove
+from sidecar.audit.survey import ChainFinding, ChainReport, Survey
 
-__all__ = ["BEGINNING", "GENESIS", "BrokenRecord", "ChainFault", "Verification", "Walk", "canonical", "chain", "record"]
+__all__ = [
+    "BEGINNING",
+    "GENESIS",
+    "AuditEntry",
+    "BadCheckpoint",
+    "BadKey",
+    "BrokenRecord",
+    "ChainFault",
+    "ChainFinding",
+    "ChainReport",
+    "Checkpoint",
+    "CheckpointSigner",
+    "CheckpointVerifier",
+    "Needles",
+    "ProvenStretch",
+    "Selection",
+    "Survey",
+    "Unreadable",
+    "Verdict",
+    "Verification",
+    "Walk",
+    "canonical",
+    "chain",
+    "fit",
+    "prove",
+    "read_checkpoint",
+    "read_entry",
+    "record",
+]

@@ -15,6 +15,7 @@ from hashlib import sha256
 from json import JSONDecoder
 
 from sidecar import strict_json
+from sidecar.audit import quick
 from sidecar.audit.canonical import canonical
 from sidecar.audit.record import VERSION, Event
 from sidecar.model import JsonObject
@@ -33,6 +34,8 @@ BEGINNING = b'{"accesses":'
 """How every line begins, since canonical keys are sorted; tells the rest of a torn record from another program's
 file."""
 
+_EVENTS = {event.value: event for event in Event}
+_HASHED = FIELDS - {"hash"}
 _LINKS = ("seq", "prev", "hash")
 _HASH = re.compile("[0-9a-f]{64}")
 _UNSAFE = 2**53
@@ -111,6 +114,8 @@ def read(line: bytes) -> Link:
 
 def _opened(line: bytes) -> tuple[Link, JsonObject]:
     """Check one line on its own; return its place and the record without its hash."""
+    if (sealed := quick.opened(line)) is not None and sealed[0].keys() >= _HASHED:
+        return _place(*sealed), sealed[0]
     record = _parse(line)
     missing = FIELDS - record.keys()
     if missing:
@@ -221,9 +226,9 @@ def _place(record: JsonObject, digest: str) -> Link:
         raise BrokenRecord("prev is not a hash")
     if not isinstance(request_id, str) or not request_id:
         raise BrokenRecord("request_id is not a text, or is empty")
-    if not isinstance(event, str) or event not in frozenset(Event):
+    if not isinstance(event, str) or (known := _EVENTS.get(event)) is None:
         raise BrokenRecord("unknown event")
-    return Link(seq=seq, prev=prev, hash=digest, event=Event(event), request_id=request_id)
+    return Link(seq=seq, prev=prev, hash=digest, event=known, request_id=request_id)
 
 
 def _integer(digits: str) -> int | float:

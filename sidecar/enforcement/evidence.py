@@ -41,7 +41,7 @@ from sidecar.identity import (
 )
 from sidecar.mcp import StateRejected, denials
 from sidecar.model import Access, Command, Decision, Identity, JsonObject, Reason, ToolCall, UpstreamResult
-from sidecar.ports import AttributeValue
+from sidecar.ports import AttributeValue, Span
 from sidecar.usage import LimitReached, LimitsUnavailable
 
 TOOL_ERROR: Final = "tool_error"
@@ -71,7 +71,7 @@ class Evidence:
         )
         with self._ports.tracer.step("audit") as span:
             try:
-                receipt_id = await self._append(turn.intended)
+                receipt_id = await self._append(turn.intended, span)
             except AuditUnavailable as error:
                 span.fail(error.label)
                 self._ports.metrics.refused("commit", error.label)
@@ -107,7 +107,7 @@ class Evidence:
             turn.span.fail(TOOL_ERROR)
         with self._ports.tracer.step("audit") as span:
             try:
-                await self._append(outcome)
+                await self._append(outcome, span)
             except AuditUnavailable as error:
                 span.fail(error.label)
                 self._ports.metrics.refused("reply", error.label)
@@ -143,7 +143,7 @@ class Evidence:
         )
         with self._ports.tracer.step("audit") as span:
             try:
-                turn.span.set({"mcp_sidecar.audit.id": await self._append(refusal)})
+                turn.span.set({"mcp_sidecar.audit.id": await self._append(refusal, span)})
             except AuditUnavailable as unavailable:
                 span.fail(unavailable.label)
                 self._ports.metrics.refused("reply", unavailable.label)
@@ -159,7 +159,7 @@ class Evidence:
         entry = record.approval(self._facts(turn), about, label, record_id=record_id, time_ns=time_ns)
         with self._ports.tracer.step("audit") as span:
             try:
-                turn.span.set({"mcp_sidecar.audit.id": await self._append(entry)})
+                turn.span.set({"mcp_sidecar.audit.id": await self._append(entry, span)})
             except AuditUnavailable as unavailable:
                 span.fail(unavailable.label)
                 self._ports.metrics.refused("approve", unavailable.label)
@@ -220,13 +220,16 @@ class Evidence:
             facts["more_like_it"] = others
         log.refused(label, facts, failure=isinstance(error, DependencyError | UpstreamError))
 
-    async def _append(self, entry: JsonObject) -> str:
+    async def _append(self, entry: JsonObject, span: Span) -> str:
         ports = self._ports
         began = ports.clock.monotonic()
         try:
-            return (await ports.audit.append(entry)).id
+            receipt = await ports.audit.append(entry)
         finally:
             ports.metrics.audited(ports.clock.monotonic() - began)
+        # A head outside the file: without it nobody could tell that records were cut off the end.
+        span.set({"mcp_sidecar.audit.seq": receipt.seq, "mcp_sidecar.audit.hash": receipt.hash})
+        return receipt.id
 
     def _milliseconds(self, turn: Turn) -> int:
         return round((self._ports.clock.monotonic() - turn.started) * 1000)

@@ -1,7 +1,10 @@
 """Where audit records, suspensions and approvals are kept."""
 
 from sidecar.store.approvals import FileApprovals
-from sidecar.store.file import FileAuditSink
+from sidecar.store.audit_proof import verify_chain
+from sidecar.store.audit_reader import FileAuditReader
+from sidecar.store.checkpoints import signer_of
+from sidecar.store.file import AuditSync, FileAuditSink, Rotation
 from sidecar.store.mongodb.approvals import MongoApprovals
 from sidecar.store.mongodb.connection import MongoStore
 from sidecar.store.mongodb.counters import MongoCounters
@@ -12,7 +15,9 @@ from sidecar.store.session_keys import SessionKeyFile
 from sidecar.store.suspensions import FileSuspensions, guard
 
 __all__ = [
+    "AuditSync",
     "FileApprovals",
+    "FileAuditReader",
     "FileAuditSink",
     "FileSuspensions",
     "MongoApprovals",
@@ -21,8 +26,11 @@ __all__ = [
     "MongoMarks",
     "MongoStore",
     "MongoSuspensions",
+    "Rotation",
     "SessionKeyFile",
     "SharedProofs",
     "SharedStates",
     "guard",
+    "signer_of",
+    "verify_chain",
 ]

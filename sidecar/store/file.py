@@ -5,52 +5,60 @@ The rules, and why:
 - One process for each chain. The file is held under an exclusive ``flock`` for as long as the sink lives; two writers
   would fork the chain.
 - A receipt means stored. A record is one ``write``; a short write is cut back before anything else happens. With
-  ``sync`` a receipt also means ``fsync``; calls that wait at the same time share one (group commit), in a thread.
+  ``group`` a receipt also means ``fsync``; calls that wait at the same time share one (group commit), in a thread.
 - The chain never runs ahead of the file. Nothing advances unless the write held; when an ``fsync`` fails, the file is
   cut back to what was durable before (after a failed ``fsync`` the kernel may have dropped the pages and report success
   the next time, see fsync(2) and "fsyncgate"), and every caller that waited is refused.
 - The file is the one at the path. If another program removes, renames, replaces, cuts or writes it, evidence would go
   to a file that no reader opens. So every append fails until the path is the held file again, as the sidecar left it.
-- A crash may tear the last line. The torn bytes were never acknowledged; they are kept in ``<file>.torn-<offset>`` and
-  the chain goes on from the last whole record. With anything else at its end the sidecar does not start: the file is
-  damaged, or the wrong file.
-
-Without ``sync`` the receipt outlives the process but not the machine. Rotation is a restart with the file moved away.
+- A crash loses nothing that was acknowledged (``audit_opening``).
+- Rotation carries the chain: the next file's first record links to the last one of the file before
+  (``audit_segments``). What is rotated away is durable first. If it fails, the chain goes on in the file that is there.
+- The head is published (``checkpoints``), so that records cut off the end can be missed.
 """
 
 import asyncio
-import fcntl
+import contextlib
 import logging
 import os
-import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 
-from sidecar.audit import BEGINNING, GENESIS, BrokenRecord, chain
+from sidecar.audit import Checkpoint, CheckpointSigner, chain
 from sidecar.errors import AuditUnavailable, ConfigurationError
 from sidecar.model import JsonObject
 from sidecar.ports import AuditReceipt
+from sidecar.store.audit_opening import flush_directory, identity, open_held, recover, why
+from sidecar.store.audit_segments import name_of
+from sidecar.store.checkpoints import Checkpoints
 
 _LOG = logging.getLogger(__name__)
-
-_BLOCK = 1 << 16
-_LONGEST_LINE = 1 << 24
-"""Bytes. A request is at most a megabyte and its record little more, so a longer last line is not a record."""
 
 _TRIAL = bytes(4096)
 """One block: a disk that is full may take less. Where a crash leaves it, the next start sets it aside as a torn end."""
 
-_FOREIGN_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+class AuditSync(StrEnum):
+    """What a receipt means."""
+
+    ALWAYS = "always"
+    """On the disk, each record before the next is written."""
+    GROUP = "group"
+    """On the disk; calls that wait at the same time share one ``fsync``."""
+    OS = "os"
+    """In the page cache: it outlives the process, and not the machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Position:
-    """The end of the chain: bytes in the file, number and hash of the last record."""
+class Rotation:
+    """When a file is full; zero is never."""
 
-    size: int = 0
-    seq: int = 0
-    head: str = GENESIS
+    max_bytes: int = 0
+    max_age_s: int = 0
+    """From the time of the first record to that of the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +72,10 @@ class FileAuditSink:
 
     Args:
         path: the file; created with mode 0600 if it is not there.
-        sync: whether a receipt waits for ``fsync``.
+        sync: what a receipt means.
+        rotation: when the next file begins.
+        checkpoint_s: how often a head is published while records come, seconds.
+        signer: signs published heads, where they are signed.
         flush: makes a file descriptor's bytes durable; a parameter so that a failing disk can be staged.
 
     Raises:
@@ -72,29 +83,47 @@ class FileAuditSink:
             another running sidecar, or its last record does not hold.
     """
 
-    def __init__(self, path: Path, *, sync: bool = False, flush: Callable[[int], None] = os.fsync) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        sync: AuditSync = AuditSync.OS,
+        rotation: Rotation | None = None,
+        checkpoint_s: float = 60.0,
+        signer: CheckpointSigner | None = None,
+        flush: Callable[[int], None] = os.fsync,
+    ) -> None:
         self._path = path
         self._sync = sync
+        self._rotation = rotation or Rotation()
         self._flush = flush
-        self._fd = _open(path)
+        self._fd = open_held(path)
         try:
-            self._written = _recover(self._fd, path, flush)
-            if sync:
+            self._written = recover(self._fd, path, flush)
+            if sync is not AuditSync.OS:
                 flush(self._fd)
-                _flush_directory(path.parent, flush)
+                flush_directory(path.parent, flush)
         except OSError as error:
             os.close(self._fd)
-            raise ConfigurationError(f"audit file {path}: {_why(error)}") from error
+            raise ConfigurationError(f"audit file {path}: {why(error)}") from error
         except ConfigurationError:
             os.close(self._fd)
             raise
-        self._identity = _identity(os.fstat(self._fd))
+        self._identity = identity(os.fstat(self._fd))
         self._durable = self._written
         self._overrun = False
         """Bytes past ``_written`` may be in the file and must be cut off before the next record."""
         self._failing = False
         self._waiting: list[_Waiter] = []
         self._flusher: asyncio.Task[None] | None = None
+        self._one_by_one = asyncio.Lock()
+        self._room = self._rotation.max_bytes
+        """Bytes beyond which the next file begins; 0 for any."""
+        self._due = False
+        self._checkpoints = Checkpoints(path, signer)
+        self._checkpoint_s = checkpoint_s
+        self._published_at = float("-inf")
+        self._compare_with_published()
 
     @property
     def head(self) -> tuple[int, str]:
@@ -110,19 +139,23 @@ class FileAuditSink:
         """See whether the next record would be stored.
 
         Where the last one was not, try it with zeros that are cut off again: if calls stopped because nothing
-        is stored, nothing else would find out that the disk has room again.
+        is stored, nothing else would find out that the disk has room again. Publishes the head when that is due.
         """
         try:
             self._check_file()
             if self._failing:
                 self._put(_TRIAL)
                 self._cut()
-                if self._sync:
+                if self._sync is not AuditSync.OS:
                     await asyncio.to_thread(self._flush, self._fd)
         except OSError as error:
-            self._unavailable(_why(error))
+            self._unavailable(why(error))
         else:
             self._works_again()
+        now = asyncio.get_running_loop().time()
+        if self._durable.seq > self._checkpoints.last and now - self._published_at >= self._checkpoint_s:
+            self._published_at = now
+            self._publish("periodic")
 
     async def append(self, record: JsonObject) -> AuditReceipt:
         """Number, link and store one record; return only when it is stored.
@@ -131,10 +164,22 @@ class FileAuditSink:
             AuditUnavailable: it is not stored, and the chain stands where it stood. Works again by itself when the
                 disk does.
         """
+        match self._sync:
+            case AuditSync.ALWAYS:
+                async with self._one_by_one:
+                    return await self._flushed(record)
+            case AuditSync.GROUP:
+                return await self._flushed(record)
+            case AuditSync.OS:
+                if self._full(record):
+                    self._rotate()
+                receipt = self._write(record)
+                self._durable = self._written
+                return receipt
+
+    async def _flushed(self, record: JsonObject) -> AuditReceipt:
+        self._due = self._due or self._full(record)
         receipt = self._write(record)
-        if not self._sync:
-            self._durable = self._written
-            return receipt
         stored = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiter(receipt=receipt, stored=stored))
         if self._flusher is None:
@@ -147,6 +192,8 @@ class FileAuditSink:
         while self._flusher is not None:
             await asyncio.wait([self._flusher])
         if self._fd >= 0:
+            if self._durable.seq > self._checkpoints.last:
+                self._publish("end")
             os.close(self._fd)
             self._fd = -1
 
@@ -160,9 +207,12 @@ class FileAuditSink:
             self._check_file()
             self._put(line)
         except OSError as error:
-            raise self._unavailable(_why(error)) from error
+            raise self._unavailable(why(error)) from error
         self._works_again()
-        self._written = _Position(size=self._written.size + len(line), seq=self._written.seq + 1, head=digest)
+        before, time = self._written, str(record["time"])
+        self._written = replace(
+            before, size=before.size + len(line), seq=before.seq + 1, head=digest, begun=before.begun or time, time=time
+        )
         return AuditReceipt(id=str(record["id"]), seq=self._written.seq, hash=digest)
 
     def _works_again(self) -> None:
@@ -182,7 +232,7 @@ class FileAuditSink:
             os.ftruncate(self._fd, self._written.size)
             self._overrun = False
         found = self._path.stat()
-        if _identity(found) != self._identity:
+        if identity(found) != self._identity:
             raise OSError("another file is at the path")
         if found.st_size != self._written.size:
             raise OSError("another program changed the file's length")
@@ -231,6 +281,10 @@ class FileAuditSink:
                 target, waiters, self._waiting = self._written, self._waiting, []
                 try:
                     await asyncio.to_thread(self._flush, self._fd)
+                    if self._due:
+                        # The few records of the meantime too, on the loop: afterwards there is another file.
+                        target, waiters, self._waiting = self._written, waiters + self._waiting, []
+                        self._flush(self._fd)
                 except OSError as error:
                     self._abandon(waiters, error)
                 else:
@@ -238,6 +292,8 @@ class FileAuditSink:
                     for waiter in waiters:
                         if not waiter.stored.done():
                             waiter.stored.set_result(None)
+                    if self._due:
+                        self._rotate()
         finally:
             self._flusher = None
 
@@ -248,128 +304,74 @@ class FileAuditSink:
         self._cut()
         for waiter in waiters:
             if not waiter.stored.done():
-                waiter.stored.set_exception(self._unavailable(f"fsync: {_why(error)}"))
+                waiter.stored.set_exception(self._unavailable(f"fsync: {why(error)}"))
 
+    def _full(self, record: JsonObject) -> bool:
+        """Whether the file has reached its size, or is too old for the record."""
+        if self._room and self._written.size >= self._room:
+            return True
+        age_s, begun = self._rotation.max_age_s, self._written.begun
+        if not age_s or not begun:
+            return False
+        with contextlib.suppress(ValueError):
+            age = datetime.fromisoformat(str(record["time"])) - datetime.fromisoformat(begun)
+            return age.total_seconds() >= age_s
+        return False
 
-def _why(error: OSError) -> str:
-    return error.strerror or str(error)
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return (status.st_dev, status.st_ino)
-
-
-def _open(path: Path) -> int:
-    """Open and lock the file. O_NONBLOCK: a FIFO at the path must be refused, not waited for."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-    try:
-        fd = os.open(path, flags, 0o600)
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"audit file {path}: there is no folder {path.parent}; make it") from error
-    except OSError as error:
-        raise ConfigurationError(f"audit file {path}: {_why(error)}") from error
-    try:
-        _admit(os.fstat(fd), path)
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ConfigurationError:
-        os.close(fd)
-        raise
-    except OSError as error:
-        os.close(fd)
-        raise ConfigurationError(
-            f"audit file {path}: in use by another process ({error.strerror}); give each sidecar its own file"
-        ) from error
-    return fd
-
-
-def _admit(status: os.stat_result, path: Path) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigurationError(f"audit file {path}: not a regular file")
-    if status.st_mode & _FOREIGN_WRITE:
-        raise ConfigurationError(f"audit file {path}: other users can write it; run chmod 600")
-
-
-def _recover(fd: int, path: Path, flush: Callable[[int], None]) -> _Position:
-    """Find the end of the chain, putting a torn last line aside."""
-    size = os.fstat(fd).st_size
-    whole = _last_break(fd, size)
-    if whole < size:
-        _set_aside(fd, path, whole, flush)
-    if whole == 0:
-        return _Position()
-    start = _last_break(fd, whole - 1)
-    try:
-        entry = chain.read(_read_at(fd, start, whole - 1))
-    except BrokenRecord as broken:
-        raise ConfigurationError(
-            f"audit file {path}: the last record is not valid ({broken}); restore the file or start a new one"
-        ) from broken
-    return _Position(size=whole, seq=entry.seq, head=entry.hash)
-
-
-def _last_break(fd: int, end: int) -> int:
-    """Return the offset just after the last line break before ``end``, or 0 where there is none."""
-    position = end
-    while position > 0:
-        if end - position > _LONGEST_LINE:
-            raise ConfigurationError("the audit file's last line is longer than a record can be; name another file")
-        start = max(0, position - _BLOCK)
-        found = _read_at(fd, start, position).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
-        position = start
-    return 0
-
-
-def _read_at(fd: int, start: int, end: int) -> bytes:
-    chunks = []
-    while start < end:
-        chunk = os.pread(fd, end - start, start)
-        if not chunk:
-            break
-        chunks.append(chunk)
-        start += len(chunk)
-    return b"".join(chunks)
-
-
-def _set_aside(fd: int, path: Path, whole: int, flush: Callable[[int], None]) -> None:
-    """Move the torn end into a separate file, durably, before it is cut off here."""
-    torn = _read_at(fd, whole, os.fstat(fd).st_size)
-    begun = torn.rstrip(b"\0")[: len(BEGINNING)]  # some file systems leave zeros after a loss of power
-    if not BEGINNING.startswith(begun):
-        raise ConfigurationError(f"audit file {path}: its end is not part of a record; name another file")
-    aside, copy = _create_aside(path, whole)
-    try:
-        rest = memoryview(torn)
-        while rest:
-            rest = rest[os.write(copy, rest) :]
-        flush(copy)
-    finally:
-        os.close(copy)
-    _flush_directory(path.parent, flush)
-    os.ftruncate(fd, whole)
-    flush(fd)
-    _LOG.warning(
-        "the audit file ended in a torn record, which was put aside",
-        extra={"path": str(path), "aside": str(aside), "bytes": len(torn)},
-    )
-
-
-def _create_aside(path: Path, whole: int) -> tuple[Path, int]:
-    """Create ``<file>.torn-<offset>``; where an earlier crash left one, the next free name."""
-    aside, number = path.with_name(f"{path.name}.torn-{whole}"), 0
-    while True:
+    def _rotate(self) -> None:
+        """Begin the next file. Everything that was written is durable, and nothing waits."""
+        self._due = False
+        ended, beside = self._written, self._path.with_name(f"{self._path.name}.next")
+        if not ended.size:
+            return
+        away = name_of(self._path, ended.first_seq)
         try:
-            return aside, os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            number += 1
-            aside = path.with_name(f"{path.name}.torn-{whole}-{number}")
+            self._check_file()
+            with contextlib.suppress(FileNotFoundError):
+                beside.unlink()  # what a crash left
+            fresh = open_held(beside, fresh=True)
+            try:
+                os.link(self._path, away)
+                beside.replace(self._path)
+                if self._sync is not AuditSync.OS:
+                    flush_directory(self._path.parent, self._flush)
+            except OSError:
+                os.close(fresh)
+                self._take_back(away)
+                raise
+        except (OSError, ConfigurationError) as error:
+            # Not tried again with every record.
+            self._room += self._rotation.max_bytes
+            self._written = self._durable = replace(ended, begun=ended.time)
+            _LOG.error(
+                "the audit file cannot be rotated; it goes on",
+                extra={"path": str(self._path), "error": why(error) if isinstance(error, OSError) else error.detail},
+            )
+            return
+        os.close(self._fd)
+        self._fd, self._identity, self._room = fresh, identity(os.fstat(fresh)), self._rotation.max_bytes
+        self._written = self._durable = replace(ended, size=0, first_seq=ended.seq + 1, begun="")
+        self._publish("rotation")
+        _LOG.info("the audit file was rotated", extra={"path": str(self._path), "away": str(away)})
 
+    def _take_back(self, away: Path) -> None:
+        with contextlib.suppress(OSError):
+            if identity(away.lstat()) == self._identity == identity(self._path.stat()):
+                away.unlink()
 
-def _flush_directory(directory: Path, flush: Callable[[int], None]) -> None:
-    """Make a new directory entry durable; a file's own fsync does not (fsync(2))."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        flush(fd)
-    finally:
-        os.close(fd)
+    def _publish(self, reason: str) -> None:
+        end = self._durable
+        self._checkpoints.publish(Checkpoint(seq=end.seq, head=end.head, time=end.time, why=reason))
+
+    def _compare_with_published(self) -> None:
+        """Say at the start that records which were published are not there; ``audit verify`` says more."""
+        newest = self._checkpoints.newest()
+        if newest is None:
+            return
+        if newest.seq > self._written.seq:
+            _LOG.error(
+                "audit records that were published are missing at the end of the file",
+                extra={"path": str(self._path), "last": self._written.seq, "published": newest.seq},
+            )
+        elif (newest.seq, newest.head) == (self._written.seq, self._written.head):
+            self._checkpoints.last = newest.seq

@@ -100,6 +100,7 @@ class OtelMetrics:
         )
         self._opa = _step(meter, "mcp_sidecar.opa.duration", "Duration of one question to OPA.")
         self._audit = _step(meter, "mcp_sidecar.audit.duration", "Duration of storing one audit record.")
+        self._audit_records = meter.create_gauge("mcp_sidecar.audit.records", description="The last record's number.")
         self._upstream = _step(meter, "mcp_sidecar.upstream.duration", "Duration of one forwarded call.")
         self._decisions = meter.create_counter("mcp_sidecar.decisions", description="Decisions of policy.")
         self._shadow = meter.create_counter(
@@ -122,8 +123,7 @@ class OtelMetrics:
             "mcp_sidecar.policy.load", description="1 for how the last attempt to load the policies ended."
         )
         self._candidate_load = meter.create_gauge(
-            "mcp_sidecar.policy.candidate.load",
-            description="1 for how the last attempt to load the candidate policies ended.",
+            "mcp_sidecar.policy.candidate.load", description="The same of the candidate policies."
         )
         self._unreviewed = meter.create_gauge(
             "mcp_sidecar.tools.unreviewed", description="Live tools that are refused because they were not reviewed."
@@ -179,6 +179,10 @@ class OtelMetrics:
     def audited(self, seconds: float) -> None:
         """One audit record stored."""
         self._audit.record(seconds)
+
+    def audit_records(self, number: int) -> None:
+        """Publish the number of the last record: a file with fewer was cut."""
+        self._audit_records.set(number)
 
     def forwarded(self, server: str, seconds: float) -> None:
         """One call answered by an upstream server."""

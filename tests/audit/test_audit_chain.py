@@ -4,12 +4,15 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from sidecar.audit import quick
+from sidecar.audit.canonical import canonical
 from sidecar.audit.chain import BEGINNING, GENESIS, BrokenRecord, link, read, verify
 from sidecar.audit.record import Facts, control, refusal
 from sidecar.model import JsonObject
@@ -82,6 +85,14 @@ def test_any_change_of_one_byte_is_noticed_at_its_line(data):
     assert verdict.fault is not None
     assert verdict.fault.line == number + 1
     assert verdict.records == number
+
+
+def test_every_single_bit_of_a_line_is_noticed():
+    *before, line = a_day(1)
+    for bit in range(len(line) * 8):
+        changed = bytearray(line)
+        changed[bit // 8] ^= 1 << bit % 8
+        assert not verify([*before, bytes(changed)]).holds, bit
 
 
 @given(st.data())
@@ -229,6 +240,33 @@ def test_a_prev_that_is_no_hash_is_refused(prev):
 @example({"a": [1e20, -1e20, 1e21, 2.0**53, float(2**53 - 1)]})
 def test_whatever_a_caller_sends_as_full_arguments_can_be_proved_later(arguments):
     assert verify(chained(a_record("refusal", "r", arguments=arguments))).holds
+
+
+@given(st.data())
+@settings(max_examples=examples(300))
+def test_what_the_quick_check_takes_the_slow_one_takes_too(data):
+    values = st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**70), 2**70),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(st.characters(codec="utf-8"), max_size=4),
+    )
+    names = st.text(st.characters(codec="utf-8"), max_size=3)
+    inside = data.draw(st.dictionaries(names, st.one_of(values, st.lists(values, max_size=3)), max_size=4))
+    body = json.dumps(
+        {**TEMPLATE, "arguments": inside, "seq": 1, "prev": GENESIS},
+        ensure_ascii=data.draw(st.booleans()),
+        sort_keys=data.draw(st.booleans()),
+        separators=(",", data.draw(st.sampled_from([":", ": "]))),
+    ).encode()
+    line = body[:-1] + b',"hash":"' + sha256(body).hexdigest().encode() + b'"}'
+    taken = quick.opened(line)
+    assert taken is None or (canonical(taken[0]), taken[1]) == (body, sha256(body).hexdigest())
+
+
+def test_nearly_every_line_is_checked_quickly():
+    assert all(quick.opened(line[:-1]) for line in a_day())
 
 
 def test_fields_of_later_versions_are_covered_by_the_hash_and_accepted():

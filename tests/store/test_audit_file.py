@@ -26,7 +26,7 @@ from sidecar.audit.record import Facts, refusal
 from sidecar.errors import AuditUnavailable, ConfigurationError
 from sidecar.model import JsonObject
 from sidecar.ports import AuditSink
-from sidecar.store.file import FileAuditSink
+from sidecar.store.file import AuditSync, FileAuditSink
 from tests.examples import examples
 
 
@@ -63,9 +63,9 @@ def contents_of(path: Path) -> bytes:
     return path.read_bytes()
 
 
-@pytest.fixture(params=[False, True], ids=["page-cache", "fsync"])
-def sync(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
+@pytest.fixture(params=list(AuditSync))
+def sync(request: pytest.FixtureRequest) -> AuditSync:
+    return AuditSync(request.param)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ async def test_calls_that_wait_at_the_same_time_share_one_flush(path):
         flushed += 1
         os.fsync(fd)
 
-    sink = FileAuditSink(path, sync=True, flush=counting)
+    sink = FileAuditSink(path, sync=AuditSync.GROUP, flush=counting)
     before = flushed
     await asyncio.gather(*(sink.append(a_record(str(number))) for number in range(64)))
     assert flushed - before <= 2
@@ -125,7 +125,7 @@ async def test_a_slow_flush_does_not_hold_the_loop_and_no_receipt_comes_before_i
             assert go.wait(30)
         os.fsync(fd)
 
-    sink = FileAuditSink(path, sync=True, flush=slow)
+    sink = FileAuditSink(path, sync=AuditSync.GROUP, flush=slow)
     opened = True
     append = asyncio.create_task(sink.append(a_record()))
     await asyncio.to_thread(begun.wait, 30)
@@ -167,7 +167,7 @@ async def test_another_process_is_kept_out_and_let_in_when_this_one_ends(path):
     program = textwrap.dedent(f"""
         from pathlib import Path
         from sidecar.errors import ConfigurationError
-        from sidecar.store.file import FileAuditSink
+        from sidecar.store.file import AuditSync, FileAuditSink
         try:
             FileAuditSink(Path({str(path)!r}))
         except ConfigurationError:
@@ -261,7 +261,7 @@ async def test_a_failed_flush_refuses_everybody_who_waited_and_leaves_a_chain_wi
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         os.fsync(fd)
 
-    sink = FileAuditSink(path, sync=True, flush=flush)
+    sink = FileAuditSink(path, sync=AuditSync.GROUP, flush=flush)
     await sink.append(a_record("kept"))
     size, head = path.stat().st_size, sink.head
     broken = True
@@ -286,7 +286,7 @@ async def test_records_written_during_a_flush_that_fails_are_refused_too(path):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         os.fsync(fd)
 
-    sink = FileAuditSink(path, sync=True, flush=flush)
+    sink = FileAuditSink(path, sync=AuditSync.GROUP, flush=flush)
     broken = True
     first = asyncio.create_task(sink.append(a_record("first")))
     await asyncio.to_thread(begun.wait, 30)
@@ -311,7 +311,7 @@ async def test_a_cancelled_caller_disturbs_neither_the_chain_nor_the_others(path
             assert go.wait(30)
         os.fsync(fd)
 
-    sink = FileAuditSink(path, sync=True, flush=slow)
+    sink = FileAuditSink(path, sync=AuditSync.GROUP, flush=slow)
     opened = True
     leaves, stays = (asyncio.create_task(sink.append(a_record(name))) for name in ("leaves", "stays"))
     await asyncio.to_thread(begun.wait, 30)
@@ -522,7 +522,7 @@ async def test_a_look_while_every_flush_fails_finds_it_failing(path):
         raise OSError(errno.EIO, "Input/output error")
 
     working = [True]
-    sink = FileAuditSink(path, sync=True, flush=lambda fd: os.fsync(fd) if working[0] else fail(fd))
+    sink = FileAuditSink(path, sync=AuditSync.GROUP, flush=lambda fd: os.fsync(fd) if working[0] else fail(fd))
     working[0] = False
     with pytest.raises(AuditUnavailable):
         await sink.append(a_record())

@@ -1,0 +1,100 @@
+"""The commands ``mcp-sidecar audit …``."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from sidecar.asking.progress import shown
+from sidecar.asking.question_commands import audit_export, audit_query, audit_report, audit_tail
+from sidecar.audit import BadKey, ChainReport, CheckpointVerifier
+from sidecar.errors import ConfigurationError
+from sidecar.model import JsonObject
+from sidecar.printing import escaped
+from sidecar.store import verify_chain
+
+NO: Final = 1
+_CONSOLE: Final = Console(soft_wrap=True)
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group()
+def audit() -> None:
+    """Ask the evidence: is it whole, who did what, what changed."""
+
+
+for _command in (audit_query, audit_report, audit_tail, audit_export):
+    audit.add_command(_command)
+
+
+@audit.command("verify")
+@click.argument("file", type=_FILE)
+@click.option("--head", metavar="HASH", help="A hash that you kept elsewhere; one of the records must have it.")
+@click.option(
+    "--checkpoints", "kept", type=_FILE, multiple=True, help="Checkpoints that you kept elsewhere, one a line; repeat."
+)
+@click.option("--key", type=_FILE, help="The public key (PEM) that every checkpoint must be signed with.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def audit_verify(file: Path, *, head: str | None, kept: tuple[Path, ...], key: Path | None, as_json: bool) -> None:
+    """Verify the hash chain of an audit FILE and of the files that were rotated away from it.
+
+    Status 1 if a record was changed, removed, added or moved: each place is listed with its line and the reason.
+
+    If records were cut off the end, the shorter chain is still valid. That shows against the checkpoints beside the
+    file (FILE.checkpoints), those of --checkpoints, and --head. With --key the chain may begin behind a signed
+    checkpoint, so that older files can be archived elsewhere.
+    """
+    with shown("verifying") as progress:
+        report = verify_chain(file, head=head, checkpoints=kept, verifier=_verifier(key), progress=progress)
+    if as_json:
+        click.echo(escaped(json.dumps(_verified(report), ensure_ascii=False)))
+    else:
+        _print_verified(report)
+    if not report.holds:
+        sys.exit(NO)
+
+
+def _verifier(key: Path | None) -> CheckpointVerifier | None:
+    try:
+        return None if key is None else CheckpointVerifier(key.read_bytes())
+    except (OSError, BadKey) as error:
+        raise ConfigurationError(f"--key: {key}: {error}") from None
+
+
+def _verified(report: ChainReport) -> JsonObject:
+    findings: list[JsonObject] = [
+        {"file": finding.file, "line": finding.line, "what": finding.what} for finding in report.findings
+    ]
+    first = findings[0] if findings else None
+    return {
+        "records": report.records,
+        "head": report.head,
+        "first": report.first,
+        "last": report.last,
+        "files": [*report.files],
+        "checkpoints": report.checkpoints,
+        "fault": None if first is None else {"line": first["line"], "what": first["what"]},
+        "findings": [*findings],
+        "more_findings": report.more,
+        "unfinished": [*report.unfinished],
+    }
+
+
+def _print_verified(report: ChainReport) -> None:
+    if report.holds:
+        since = f", from number {report.first}" if report.first > 1 else ""
+        within = f" in {len(report.files)} files" if len(report.files) > 1 else ""
+        _CONSOLE.print(f"[green]intact[/]: {report.records} records{within}{since}, head {report.head}")
+        if report.checkpoints:
+            _CONSOLE.print(f"all {report.checkpoints} published heads are among them")
+    for finding in report.findings:
+        place = Text.assemble(("broken", "red"), f" at line {finding.line} of {escaped(finding.file)}: {finding.what}")
+        _CONSOLE.print(place, highlight=False)
+    if report.more:
+        _CONSOLE.print(f"and {report.more} more")
+    for request in report.unfinished:
+        _CONSOLE.print(Text.assemble(("no outcome", "yellow"), f" for request {escaped(request)}"))

@@ -1,0 +1,58 @@
+"""Settings of the evidence."""
+
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
+
+from sidecar.settings_group import SettingsGroup
+
+_SWITCH: Final = TypeAdapter(bool)
+
+
+class Audit(SettingsGroup):
+    """Where the evidence goes, and what happens if it cannot be stored."""
+
+    store: str = "file:audit.jsonl"
+    """`file:` and a path."""
+    on_failure: Literal["deny", "allow"] = "deny"
+    """What happens to a call whose record cannot be stored: `deny` refuses it, `allow` forwards it without evidence."""
+    arguments: Literal["digest", "full"] = "digest"
+    """Whether records carry the SHA-256 of a call's arguments, or the arguments too."""
+    question: bool = False
+    """Whether records carry the question that OPA was asked, which `mcp-sidecar replay` needs. It holds the
+    caller's groups, roles, scopes, and the claims that `issuers.claims.extra` names."""
+    sync: Literal["always", "group", "os"] = "os"
+    """When a record counts as stored: `os` as soon as the operating system has it (it outlives the process, not a loss
+    of power), `group` when the disk has it (`fsync`, shared by calls that wait together), `always` when the disk has
+    it and each record has its own `fsync`. `true` is read as `group`, `false` as `os`."""
+    rotate_mb: int = Field(default=1024, ge=0, le=1_000_000)
+    """The file is rotated when it has this size, and the chain goes on in the next; 0: never. Nothing is deleted."""
+    rotate_hours: int = Field(default=0, ge=0, le=87_600)
+    """The file is also rotated when its first record is this old; 0: not for its age."""
+    checkpoint_s: int = Field(default=60, ge=1, le=86_400)
+    """How often the newest record's number and hash are published (log, and a file beside the audit file) while records
+    come; also at each rotation and at the end. A cut at the end shows against them."""
+    signing_key_file: Path | None = None
+    """An Ed25519 private key (PEM) that signs what is published; empty: it is not signed. A secret."""
+
+    @field_validator("sync", mode="before")
+    @classmethod
+    def _switch(cls, sync: object) -> object:
+        try:
+            return "group" if _SWITCH.validate_python(sync) else "os"
+        except ValidationError:
+            return sync
+
+    @field_validator("store")
+    @classmethod
+    def _known_store(cls, store: str) -> str:
+        if not store.startswith("file:") or not store.removeprefix("file:"):
+            msg = "use file:<path>"
+            raise ValueError(msg)
+        return store
+
+    @property
+    def path(self) -> Path:
+        """The file of a ``file:`` store."""
+        return Path(self.store.removeprefix("file:"))
