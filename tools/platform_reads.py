@@ -14,25 +14,24 @@ That this is right is not believed: tests/policyset/test_question_reads.py chang
 questions to a real OPA.
 """
 
+import asyncio
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from sidecar.policyset.folder import PolicySet  # noqa: E402
 from sidecar.policyset.question_reads import TIME, digest_of_rules  # noqa: E402
-from sidecar.policyset.read_list import ReadList, RuleReads, rules_of  # noqa: E402
+from sidecar.policyset.read_list import ReadList, RuleReads  # noqa: E402
 from sidecar.policyset.syntax_tree import RegoPath  # noqa: E402
+from sidecar.policyset.workshop import workshop  # noqa: E402
 from tools.generated_page import write_or_check  # noqa: E402
 
 TARGET: Final = ROOT / "sidecar" / "policyset" / "known_platform.py"
-PARSE: Final = '{f: object.remove(m, ["comments"]) | some f, s in input; m := rego.parse_module(f, s)}'
 DECISION: Final[RegoPath] = ("mcp", "main", "decision")
 FORM: Final[RegoPath] = ("mcp", "platform", "input_check")
 PASSING: Final[frozenset[RegoPath]] = frozenset(
@@ -69,7 +68,7 @@ def main() -> int:
 def render() -> str:
     """Return the module's whole text."""
     policies = PolicySet.read(ROOT / "policies")
-    rules = ReadList(rules=tuple(map(_used, _rules(policies))))
+    rules = ReadList(rules=tuple(map(_used, asyncio.run(_rules(policies)))))
     names = sorted({rule.path[2] for rule in rules.rules if rule.package == LIBRARY and len(rule.path) > len(LIBRARY)})
     library = "".join(f"    {name!r}: frozenset({_set(rules.of((*LIBRARY, name)))}),\n" for name in names)
     text = HEADER.format(digest=digest_of_rules(policies), reads=_set(rules.of(DECISION)), library=library)
@@ -77,13 +76,11 @@ def render() -> str:
     return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
 
 
-def _rules(policies: PolicySet) -> list[RuleReads]:
-    modules = {
-        path: text.decode() for path, text in policies.files if path.startswith("platform/") and path.endswith(".rego")
-    }
-    command = ["opa", "eval", "--format", "raw", "--stdin-input", PARSE]
-    done = subprocess.run(command, input=msgspec.json.encode(modules), capture_output=True, check=True)
-    return [rule for tree in msgspec.json.decode(done.stdout).values() for rule in rules_of(tree)]
+async def _rules(policies: PolicySet) -> list[RuleReads]:
+    """What each rule of the platform reads; the teams' need not be ready for it."""
+    files = tuple((path, content) for path, content in policies.files if path.startswith("platform/"))
+    async with workshop("opa") as checker:
+        return list((await checker.reads(replace(policies, files=files))).rules)
 
 
 def _used(rule: RuleReads) -> RuleReads:

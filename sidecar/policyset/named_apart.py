@@ -77,39 +77,22 @@ _AGENT_PLACES: Final = {
 
 def _groups(tables: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, _Where]]]:
     for table in ("routes", "grants", "limits"):
-        entries = tables.get(table, []) if table == "limits" else tables[table]
-        yield (
-            table,
-            {
-                str(group): (table, index, "groups", number)
-                for index, entry in enumerate(entries)
-                for number, group in enumerate(entry["groups"])
-            },
-        )
-    yield (
-        "traits",
-        {
-            str(group): ("traits", trait, "groups", number)
-            for trait, entry in tables["traits"].items()
-            for number, group in enumerate(entry["groups"])
-        },
-    )
+        yield table, _listed((table,), enumerate(tables.get(table, ())), "groups")
+    yield "traits", _listed(("traits",), tables["traits"].items(), "groups")
 
 
 def _agents(tables: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, _Where]]]:
     yield "registered", {name: ("agents", "registered", name) for name in tables["agents"]["registered"]}
     for table in ("routes", "limits"):
-        entries = tables.get(table, []) if table == "limits" else tables[table]
-        yield (
-            table,
-            {
-                str(agent): (table, index, "agents", number)
-                for index, entry in enumerate(entries)
-                for number, agent in enumerate(entry["agents"])
-            },
-        )
-    suspended = enumerate(tables["suspended"]["agents"])
-    yield "suspended", {str(agent): ("suspended", "agents", number) for number, agent in suspended}
+        yield table, _listed((table,), enumerate(tables.get(table, ())), "agents")
+    yield "suspended", _listed((), [("suspended", tables["suspended"])], "agents")
+
+
+def _listed(above: tuple[str, ...], entries: Iterable[tuple[int | str, Any]], names: str) -> dict[str, _Where]:
+    """Return the names in one list of each entry, and where each stands."""
+    return {
+        str(name): (*above, key, names, number) for key, entry in entries for number, name in enumerate(entry[names])
+    }
 
 
 def _slips(kind: _Kind) -> Iterator[tuple[_Where, str]]:

@@ -1,18 +1,16 @@
 """The sidecar says of no question that it is well-formed which the platform's rules refuse for its form."""
 
 import copy
-import json
 import random
-import subprocess
 from collections import Counter
 from typing import Any
 
-import msgspec
 import pytest
 
 from sidecar.policy import is_well_formed
 from tests import examples
 from tests.parts import ROOT
+from tests.policyset.opa_eval import opa_eval
 
 pytestmark = pytest.mark.real
 
@@ -93,9 +91,8 @@ def spoilt(chance: random.Random) -> Any:
 def test_both_say_the_same(opa_binary: str) -> None:
     chance = random.Random(SEED)  # noqa: S311 - repeatable
     questions = [spoilt(chance) for _ in range(examples.examples(4_000, deep=60_000))]
-    command = [opa_binary, "eval", "--format", "raw", "--stdin-input", "-d", str(ROOT / "policies/platform"), VALID]
-    done = subprocess.run(command, input=json.dumps(questions).encode(), capture_output=True, check=True)
-    pairs = [*zip(questions, msgspec.json.decode(done.stdout), strict=True)]
+    answers = opa_eval(opa_binary, VALID, questions, "-d", str(ROOT / "policies/platform"))
+    pairs = [*zip(questions, answers, strict=True)]
     seen = Counter((is_well_formed(question), theirs) for question, theirs in pairs)
     assert [question for question, theirs in pairs if is_well_formed(question) and not theirs] == []
     assert min(seen[True, True], seen[False, False]) > len(questions) / 5

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import PolicySet
 from sidecar.policyset.workshop import workshop
 from tests import parts
-from tests.patience import HANG_S
+from tests.policyset.opa_eval import opa_eval
 
 pytestmark = pytest.mark.real
 
@@ -171,10 +170,8 @@ def test_whether_opa_can_read_one_does_not_depend_on_the_name(opa_binary: str) -
     texts = ["".join(each) for length in (1, 2, 3, 4) for each in itertools.product("a*?[]{}!-,\\", repeat=length)]
     names = ["", "a", "a.b", "[", "{a", "a-b", "\\", "aaaa"]
     query = "{text: read | some text in input.texts; read := {name | some name in input.names; _ = %s}}"
-    command = [opa_binary, "eval", "--format", "raw", "--stdin-input", query % "glob.match(text, null, name)"]
-    stdin = json.dumps({"texts": texts, "names": names})
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=HANG_S, check=True)
-    answers = json.JSONDecoder().decode(done.stdout)
+    matches = query % "glob.match(text, null, name)"
+    answers = opa_eval(opa_binary, matches, {"texts": texts, "names": names})
     counts = {len(answers[text]) for text in texts}
     assert counts == {0, len(names)}
     assert [text for text in UNREADABLE[:6] if answers.get(text)] == []

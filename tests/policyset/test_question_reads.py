@@ -8,7 +8,6 @@ import asyncio
 import copy
 import json
 import random
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from sidecar.opa.memo import Memo
@@ -28,11 +26,11 @@ from sidecar.policyset.read_list import EVERYTHING, rules_of
 from sidecar.ports import PdpAnswer, Question
 from tests import examples
 from tests.parts import ROOT
+from tests.policyset.opa_eval import PARSE, opa_eval
 
 pytestmark = pytest.mark.real
 
 SEED = 20
-PARSE = "{f: m | some f, s in input; m := rego.parse_module(f, s)}"
 DECIDE = "[answer | some asked in input; answer := data.mcp.main.decision with input as asked]"
 NOW = 1_704_888_000_000_000_000
 HOUR_NS = 3_600_000_000_000
@@ -176,12 +174,6 @@ def asked(chance: random.Random, number: int) -> list[dict[str, Any]]:
     return questions
 
 
-def opa(binary: str, query: str, document: Any, *options: str) -> Any:
-    command = [binary, "eval", "--format", "raw", "--stdin-input", *options, query]
-    done = subprocess.run(command, input=json.dumps(document).encode(), capture_output=True, check=True)
-    return msgspec.json.decode(done.stdout)
-
-
 @pytest.fixture(scope="module")
 def sets(opa_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Makes policy sets with other rules of a team and other data of the platform, and decides under them."""
@@ -200,13 +192,13 @@ def sets(opa_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
         tables.write_text(json.dumps(document))
         policies = PolicySet.read(folder)
         texts = {path: content.decode() for path, content in policies.files if path.endswith(".rego")}
-        trees = opa(opa_binary, PARSE, texts)
+        trees = opa_eval(opa_binary, PARSE, texts)
         rules = {
             team: [rule for path, tree in trees.items() if path.startswith(f"teams/{team}/") for rule in rules_of(tree)]
             for team in policies.teams
         }
         options = [option for bundle in policies.bundles for option in ("-d", str(folder / bundle))]
-        return question_reads(policies, rules), lambda questions: opa(opa_binary, DECIDE, questions, *options)
+        return question_reads(policies, rules), lambda questions: opa_eval(opa_binary, DECIDE, questions, *options)
 
     return make
 
@@ -328,7 +320,7 @@ def test_where_a_builtin_answers_differently_each_time_nothing_is_known(tmp_path
 )
 def test_a_team_that_names_what_is_not_its_own_reads_everything(opa_binary: str, text: str) -> None:
     policies = PolicySet.read(ROOT / "policies")
-    [tree] = opa(opa_binary, PARSE, {"x.rego": f"package mcp.teams.analytics\n\n{text}\n"}).values()
+    [tree] = opa_eval(opa_binary, PARSE, {"x.rego": f"package mcp.teams.analytics\n\n{text}\n"}).values()
     reads = question_reads(policies, {"analytics": rules_of(tree)})
     assert reads is not None
     assert reads.owners["analytics"] == EVERYTHING

@@ -1,7 +1,6 @@
 """What the rules of a package can read: what is not listed never changes an answer. The judge of that is OPA."""
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from sidecar.policyset.read_list import EVERYTHING, ReadList, rules_of, widest, 
 from sidecar.policyset.syntax_tree import RegoPath
 from sidecar.policyset.workshop import workshop
 from tests.examples import examples
+from tests.policyset.opa_eval import PARSE, opa_eval
 
 pytestmark = pytest.mark.real
 
@@ -24,17 +24,9 @@ Write = Callable[[str, str], Path]
 
 HEAD = "package mcp.teams.red\n\n"
 RED = ("mcp", "teams", "red")
-PARSE = "{f: m | some f, s in input; m := rego.parse_module(f, s)}"
-
-
-def evaluated(opa_binary: str, query: str, document: Any, *options: str) -> Any:
-    command = [opa_binary, "eval", "--format", "raw", "--stdin-input", *options, query]
-    done = subprocess.run(command, input=json.dumps(document).encode(), capture_output=True, check=False)
-    return msgspec.json.decode(done.stdout) if done.returncode == 0 and done.stdout.strip() else None
-
 
 def read_list(opa_binary: str, *modules: str) -> ReadList:
-    trees = evaluated(opa_binary, PARSE, {f"{number}.rego": text for number, text in enumerate(modules)})
+    trees = opa_eval(opa_binary, PARSE, {f"{number}.rego": text for number, text in enumerate(modules)})
     assert len(trees) == len(modules), modules
     return ReadList(rules=tuple(rule for tree in trees.values() for rule in rules_of(tree)))
 
@@ -293,7 +285,7 @@ def test_what_is_not_listed_never_changes_an_answer(
         (folder / f"{number}.rego").write_text(text)
     questions = [one for base, other in pairs for one in (base, changed(base, other, reads))]
     query = "[answer | some question in input; answer := [x | x := data.mcp.teams.red with input as question]]"
-    answers = evaluated(opa_binary, query, questions, "-d", str(folder))
+    answers = opa_eval(opa_binary, query, questions, "-d", str(folder))
     assume(answers is not None)
     event("everything is read" if reads == EVERYTHING else "parts are read")
     event(f"{len({msgspec.json.encode(answer) for answer in answers})} answers")
@@ -405,7 +397,7 @@ def test_a_part_that_is_read_through_any_chain_is_listed(
     before, after = everywhere("before"), everywhere("before")
     after[part[0]][part[1]] = "after"
     query = "[answer | some question in input; answer := data.mcp.teams.red.q with input as question]"
-    answers = evaluated(opa_binary, query, [before, after], "-d", str(folder))
+    answers = opa_eval(opa_binary, query, [before, after], "-d", str(folder))
     assume(answers is not None)
     assert len(answers) == len([before, after])
     assert answers[0] != answers[1], "the chain does not lead to the part"
