@@ -333,7 +333,7 @@ class SetChecker:
     async def _tables(self, policies: PolicySet, home: Path) -> list[Violation]:
         """Hold the platform's data to its schema: what is not of its form would be refused question by question."""
         if not has_data(policies):
-            return []
+            return [platform_data.MISSING]
         status, output = await self._run(home, *platform_data.ARGUMENTS, stdin=platform_data.schema_of(policies))
         found = platform_data.findings(status, output, policies, self._issuers)
         return found if _errors(found) else found + platform_names.dangling(policies, self._scopes)

@@ -23,7 +23,7 @@ import msgspec
 
 from sidecar.errors import ConfigurationError
 from sidecar.policyset.data_lines import MOST_PROBLEMS, PLATFORM, pointer, where
-from sidecar.policyset.finding import Rule, Violation
+from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import SCHEMAS, PolicySet
 from sidecar.policyset.issuer_lists import issuer_findings
 from sidecar.policyset.names import nearest
@@ -117,6 +117,16 @@ _QUERY: Final = (
 ARGUMENTS: Final = ("eval", "--format", "raw", "--ignore", "*.rego", "--stdin-input", "-b", PLATFORM[-1], _QUERY)
 """Of an ``opa`` in the folder of the set, with ``schema_of`` the set as its input. Not for strict builtin errors: there
 the first glob that cannot be read would be the answer."""
+
+
+MISSING: Final = Violation(
+    file=_DATA,
+    line=1,
+    rule=Rule.DATA,
+    message="there is none, so every call is refused",
+    severity=Severity.WARNING,
+)
+"""Of a set without any. It is served: a platform may begin with rules, and all that follows from them is refusal."""
 
 
 def schema_of(policies: PolicySet) -> bytes:

@@ -7,8 +7,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from sidecar.authoring.checking import check
 from sidecar.errors import ConfigurationError
 from sidecar.opa.managed import ManagedOpa
+from sidecar.policyset.folder import PolicySet
 from tests.patience import HANG_S
 from tests.policyset.questions import ALLOWED_BLUE, allows
 
@@ -55,3 +57,16 @@ async def test_opa_has_no_bundles_whose_manifests_it_would_read_for_every_questi
                 session.get("http://opa/v1/data/system/bundles") as response,
             ):
                 assert (response.status, (await response.json()).get("result")) == (200, None)
+
+
+async def test_a_set_without_data_of_the_platform_starts_allows_nothing_and_is_warned_of(
+    policies: Path, opa_binary: str, runtime: Path
+) -> None:
+    report = await check(PolicySet.read(policies), opa_binary)
+    assert report.findings == ()
+    (policies / "platform" / "data.json").unlink()
+    report = await check(PolicySet.read(policies), opa_binary)
+    assert report.ok
+    assert [str(one) for one in report.findings] == ["platform/data.json:1: there is none, so every call is refused"]
+    async with ManagedOpa(opa_binary, policies, directory=runtime, timeout_s=2.0, start_timeout_s=HANG_S) as opa:
+        assert not await allows(opa, ALLOWED_BLUE)
