@@ -7,6 +7,9 @@ MAKEFLAGS += --no-print-directory
 # The parts that setup installs come first, so `opa`, `mongodb-mcp-server` and `secantusd-py` are the locked ones.
 export PATH := $(CURDIR)/.parts/bin:$(CURDIR)/.venv/bin:$(PATH)
 
+# Without its cache of compiled modules each start of the program compiles a thousand of them: 3 s of CPU, not 1.
+unexport PYTHONDONTWRITEBYTECODE
+
 # ARGS reaches the program behind a target: make run ARGS=--once, make test ARGS='-k pipeline -x'
 ARGS ?=
 # Test processes. Each starts its own real parts, so more of them than this gains little.
