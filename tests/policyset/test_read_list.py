@@ -25,6 +25,7 @@ Write = Callable[[str, str], Path]
 HEAD = "package mcp.teams.red\n\n"
 RED = ("mcp", "teams", "red")
 
+
 def read_list(opa_binary: str, *modules: str) -> ReadList:
     trees = opa_eval(opa_binary, PARSE, {f"{number}.rego": text for number, text in enumerate(modules)})
     assert len(trees) == len(modules), modules
