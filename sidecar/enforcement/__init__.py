@@ -7,6 +7,7 @@ the record; ``handshake`` is what only the revisions with sessions have, ``notic
 from sidecar.enforcement.approval_desk import ApprovalDesk
 from sidecar.enforcement.budget import Budget
 from sidecar.enforcement.confirmation import ConfirmationMissing
+from sidecar.enforcement.deadline import TimeLimitReached
 from sidecar.enforcement.event_stream import StreamEvent
 from sidecar.enforcement.killswitch import ByOthers, KillSwitch, OperatorCommandFailed
 from sidecar.enforcement.notices import TooManyStreams
@@ -41,6 +42,7 @@ __all__ = [
     "Stream",
     "StreamEvent",
     "Suspensions",
+    "TimeLimitReached",
     "TooManyStreams",
     "UsedInMemory",
 ]

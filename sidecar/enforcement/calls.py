@@ -14,6 +14,7 @@ from sidecar.commands import derive, generic
 from sidecar.enforcement import refusals, stateless
 from sidecar.enforcement.approvals import Approvals
 from sidecar.enforcement.confirmation import Confirmations, request_states
+from sidecar.enforcement.deadline import answered_within
 from sidecar.enforcement.deciding import PolicyDecisions
 from sidecar.enforcement.discharge import discharged, planned, unchanged
 from sidecar.enforcement.evidence import Evidence, settled, stage_of
@@ -141,7 +142,7 @@ class ToolCalls:
                 with self._ports.tracer.step("derive"):
                     turn.named = turn.command = use.derived()
                 decision = await self._policy.command(turn.named, turn)
-                todo = unchanged(decision, use.rows)
+                todo = unchanged(decision, use.rows, turn.command)
                 await use.require(decision.server)
                 await self._limits.admit(decision.limits, turn.identity, call.name, turn.time_ns)
                 await self._answered(turn, decision.server)
@@ -304,7 +305,7 @@ class ToolCalls:
         result: UpstreamResult | None = None
         failure: SidecarError | None = None
         try:
-            answer = await self._cancellable(permit, turn)
+            answer = await self._cancellable(permit, todo, turn)
             answer = await discharged(answer, todo, turn, self._names, turn.context(self._rules.environment))
             result = stateless.shaped(answer, turn.era, turn.method, self._rules.server_version)
             self._still(turn)
@@ -322,11 +323,12 @@ class ToolCalls:
         self._still(turn)  # the evidence was waited for
         return result
 
-    async def _cancellable(self, permit: Permit, turn: Turn) -> UpstreamResult:
+    async def _cancellable(self, permit: Permit, todo: Plan, turn: Turn) -> UpstreamResult:
         """Forward in a task of its own, so that notifications/cancelled ends the forwarding and nothing else.
 
         Raises:
             CancelledByClient: the client withdrew the request.
+            TimeLimitReached: it took longer than policy lets it run.
             UpstreamError: the server did not answer as it should.
         """
         upstream = self._ports.upstreams.get(permit.server)
@@ -339,7 +341,9 @@ class ToolCalls:
         with self._ports.tracer.step("forward", client=True) as span:
             task = turn.flight.task = asyncio.create_task(upstream.forward(permit))
             try:
-                return await task
+                if todo.time_ms is None:
+                    return await task
+                return await answered_within(todo.time_ms, task)
             except UpstreamError as error:
                 span.fail(error.label)
                 if turn.flight.suspended:

@@ -5,9 +5,9 @@ from dataclasses import replace
 from sidecar.commands import GenericTools, derive
 from sidecar.enforcement.names import ReachableNames, cut_down
 from sidecar.enforcement.turn import Turn
-from sidecar.errors import CallRefused, ObligationNotSupported
-from sidecar.model import Access, Decision, Namespace, RequestContext, Target, ToolCall, Trait, UpstreamResult
-from sidecar.obligations import Plan, plan, possible, rows_of, withheld, without_rows
+from sidecar.errors import CallRefused, ObligationNotSupported, UpstreamProtocolViolation
+from sidecar.model import Access, Command, Decision, Namespace, RequestContext, Target, ToolCall, Trait, UpstreamResult
+from sidecar.obligations import GIVING_DOCUMENTS, Plan, plan, possible, rows_of, time_ms, withheld, without_rows
 from sidecar.sites import Derivation
 
 
@@ -26,18 +26,20 @@ def planned(decision: Decision, call: ToolCall, turn: Turn, generic: GenericTool
     return todo
 
 
-def unchanged(decision: Decision, rows: tuple[str, ...]) -> Plan:
+def unchanged(decision: Decision, rows: tuple[str, ...], command: Command) -> Plan:
     """Return the plan for what is no tool call.
 
     Args:
         decision: an allow of the use.
-        rows: the filters that what is used was made under: an export holds the rows of them. As long as the caller is
-            held to the same ones, no filter is left to be applied.
+        rows: what the documents of the thing that is used were held to when it was made. As long as the caller is held
+            to the same, nothing is left to be applied to them.
+        command: all that the use touches.
 
     Raises:
         ObligationNotSupported: something else is to be done.
     """
-    return Plan(waits=possible(without_rows(decision) if rows == rows_of(decision) else decision, ""))
+    waits = possible(without_rows(decision) if rows == rows_of(decision) else decision, "")
+    return Plan(waits=waits, time_ms=time_ms(decision, command))
 
 
 def hold_to(decided: Derivation, rewritten: ToolCall, generic: GenericTools) -> None:
@@ -63,7 +65,18 @@ def _touched(access: Access) -> tuple[str, Namespace, Target | None]:
 async def discharged(
     answer: UpstreamResult, todo: Plan, turn: Turn, names: ReachableNames, context: RequestContext
 ) -> UpstreamResult:
-    """Return what of an answer goes back; raises as ``cut_down`` does."""
+    """Return what of an answer goes back.
+
+    Raises:
+        UpstreamProtocolViolation: the server gave more documents than it was asked for.
+        SidecarError: as ``cut_down`` does.
+    """
+    if (
+        todo.most_documents is not None
+        and (answer.documents or 0) > todo.most_documents
+        and turn.tool in GIVING_DOCUMENTS
+    ):
+        raise UpstreamProtocolViolation("more documents than were asked for")
     if todo.names:
         return await cut_down(answer, turn, names, context)
     return replace(answer, result=withheld()) if todo.withholds and answer.failed else answer

@@ -118,7 +118,7 @@ class ServerQuestions:
         command = replace(turn.named, accesses=(*turn.named.accesses, question))
         try:
             decision = await self._decide(command, turn.supposing(()))
-            unchanged(decision, ())
+            unchanged(decision, (), command)
         except (PolicyDenied, ObligationNotSupported):
             return False
         return decision.server == server

@@ -1,10 +1,12 @@
 """What must be done for an allow to stand: planned before forwarding, discharged on commands and results."""
 
 from sidecar.obligations.approvals import ApprovalKind
+from sidecar.obligations.limits import GIVING_DOCUMENTS, time_ms
 from sidecar.obligations.plan import Plan, plan, possible, rows_of, without_rows
 from sidecar.obligations.results import failed_list, read_names, withheld
 
 __all__ = [
+    "GIVING_DOCUMENTS",
     "ApprovalKind",
     "Plan",
     "failed_list",
@@ -12,6 +14,7 @@ __all__ = [
     "possible",
     "read_names",
     "rows_of",
+    "time_ms",
     "withheld",
     "without_rows",
 ]

@@ -11,7 +11,7 @@ from typing import Final
 
 from sidecar.errors import ObligationNotSupported
 from sidecar.model import AccessVerdict, Decision, JsonObject, JsonValue, ToolCall, Trait
-from sidecar.obligations import rewrite, writes
+from sidecar.obligations import limits, rewrite, writes
 from sidecar.obligations.approvals import Waits, waits
 from sidecar.obligations.results import FORMS
 from sidecar.obligations.row_filter import FilterNotUsable, RowFilter, read_filter
@@ -48,7 +48,11 @@ class Plan:
     """What the server says of a failure does not go back: it can quote what the caller may not see."""
 
     rows: tuple[str, ...] = ()
-    """The filters that it is held to, one text for each access; nothing where there are none."""
+    """The filters and numbers that its documents are held to, one text for each access; empty where there are none."""
+    most_documents: int | None = None
+    """How many documents may come back."""
+    time_ms: int | None = None
+    """After how many milliseconds it is ended."""
     waits: Waits = field(default_factory=Waits)
     """The approvals that have to be there before anything is forwarded."""
 
@@ -90,24 +94,30 @@ def plan(decision: Decision, call: ToolCall, derivation: Derivation) -> Plan:
         if verdict.filter is not None
     }
     arguments = _filtered(filters, call.arguments, derivation) if filters else call.arguments
+    most = limits.most_documents(decision, derivation.command)
+    if most is not None:
+        arguments = limits.limited(most, call, arguments, derivation, decision)
     return Plan(
         names=any(verdict.reachable_names for verdict in decision.accesses),
         call=replace(call, arguments=arguments) if arguments is not call.arguments else None,
         withholds=bool(filters),
         rows=rows_of(decision),
+        most_documents=most,
+        time_ms=limits.time_ms(decision, derivation.command),
         waits=waiting,
     )
 
 
 def rows_of(decision: Decision) -> tuple[str, ...]:
-    """Return the filters of a decision in a form that can be compared; in Python ``1 == True``."""
-    filters = [verdict.filter for verdict in decision.accesses]
-    return tuple(map(repr, filters)) if any(filters) else ()
+    """Return what a decision holds documents to, in a form that can be compared; in Python ``1 == True``."""
+    held = [(verdict.filter, verdict.max_documents) for verdict in decision.accesses]
+    return tuple(map(repr, held)) if any(map(any, held)) else ()
 
 
 def without_rows(decision: Decision) -> Decision:
-    """Return a decision whose filters were discharged before."""
-    return replace(decision, accesses=tuple(replace(verdict, filter=None) for verdict in decision.accesses))
+    """Return a decision whose documents were held to all of that before."""
+    accesses = tuple(replace(verdict, filter=None, max_documents=None) for verdict in decision.accesses)
+    return replace(decision, accesses=accesses)
 
 
 def _filtered(filters: Mapping[int, RowFilter], arguments: JsonObject, derivation: Derivation) -> JsonObject:
@@ -209,8 +219,7 @@ def _unmet(verdict: AccessVerdict, tool: str) -> list[str]:
     parts = {
         "filter": verdict.filter is not None and tool not in _FILTERED_TOOLS,
         "mask": bool(verdict.mask),
-        "max_documents": verdict.max_documents is not None,
-        "max_time_ms": verdict.max_time_ms is not None,
+        "max_documents": verdict.max_documents is not None and tool not in limits.LIMITED | limits.GIVING_NONE,
         "names": verdict.reachable_names and tool not in FORMS,
     }
     return [part for part, unmet in parts.items() if unmet]

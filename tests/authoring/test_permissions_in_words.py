@@ -493,11 +493,12 @@ def test_of_two_rows_that_say_the_same_one_stays() -> None:
         ({"filter": "<command.x>"}, None),
         ({"filter": "<command.x>", "mask": ["x"]}, "obligation_unsupported"),
         ({"mask": ["x"]}, "obligation_unsupported"),
-        ({"max_documents": 3}, "obligation_unsupported"),
+        ({"max_documents": 3}, None),
         ({"approval": "x"}, "obligation_unsupported"),
         ({"approval": "confirm"}, None),
         ({"approval": "second_person"}, None),
-        ({"platform_obligations": [{"id": "o", "kinds": ["read"], "max_time_ms": 5}]}, "obligation_unsupported"),
+        ({"platform_obligations": [{"id": "o", "kinds": ["read"], "max_time_ms": 5}]}, None),
+        ({"platform_obligations": [{"id": "o", "kinds": ["read"], "mask": ["x"]}]}, "obligation_unsupported"),
     ],
 )
 def test_a_row_that_this_build_would_refuse_is_marked(parts: dict[str, Any], label: str | None) -> None:

@@ -145,10 +145,10 @@ EVERYBODY_READS_HR = (
         pytest.param(
             ANALYTICS,
             GRANT,
-            '{"id": "analysts-read-orders", "max_time_ms": 5}',
+            '{"id": "analysts-read-orders", "names": "reachable"}',
             {"would_deny": 3, "same": 4},
             "alice",
-            {"allow", "reasons", "max_time_ms of access 0", "owner of access 0"},
+            {"allow", "reasons", "names of access 0", "owner of access 0"},
             id="an-obligation-that-cannot-be-discharged",
         ),
         pytest.param(

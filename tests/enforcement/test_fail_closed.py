@@ -163,8 +163,8 @@ def raising(error: BaseException) -> Callable[..., Awaitable[Any]]:
     return fail
 
 
-async def answers() -> UpstreamResult:
-    return UpstreamResult(result=ANSWER, failed=False, documents=1)
+async def answers(documents: int = 1) -> UpstreamResult:
+    return UpstreamResult(result=ANSWER, failed=False, documents=documents)
 
 
 async def never(*_: object) -> Any:
@@ -400,8 +400,30 @@ MATRIX: dict[str, tuple[dict[str, Any], str, int, list[tuple[str, str, str | Non
             0,
             [("refusal", "refused", "obligation_unsupported")],
         )
-        for name, value in (("filter", {"a": None}), ("mask", ["ssn"]), ("max_documents", 5), ("max_time_ms", 5))
+        for name, value in (("filter", {"a": None}), ("mask", ["ssn"]))
     },
+    "more documents come back than may": (
+        {
+            "decide": says(obliged(max_documents=5)),
+            "answer": lambda *_: answers(6),
+        },
+        "upstream_protocol",
+        1,
+        [("outcome", "error", "upstream_protocol")],
+    ),
+    "as many documents come back as may": (
+        {"decide": says(obliged(max_documents=1))},
+        "ok",
+        1,
+        [("outcome", "ok", None)],
+    ),
+    "the server takes longer than policy lets it": (
+        {"decide": says(obliged(max_time_ms=5)), "answer": never},
+        "time_limit",
+        1,
+        [("outcome", "error", "time_limit")],
+    ),
+    "the server takes less": ({"decide": says(obliged(max_time_ms=2**31 - 1))}, "ok", 1, [("outcome", "ok", None)]),
     "an approval is asked for": (
         {"decide": says({**ALLOW, "approval": APPROVAL})},
         "obligation_unsupported",

@@ -1,15 +1,18 @@
 """Which approvals an allow asks for: two kinds and no other, for calls and for what is no tool call."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from sidecar.commands import derive
 from sidecar.enforcement.discharge import unchanged
 from sidecar.errors import ObligationNotSupported
-from sidecar.model import AccessVerdict, Decision
+from sidecar.model import AccessVerdict, Command, Decision, ToolCall
 from sidecar.obligations import possible
 from sidecar.obligations.approvals import Waits
 
+ORDERS: Any = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 OPEN = AccessVerdict(owner="red", grants=("g",))
 
 
@@ -26,6 +29,12 @@ def allow(*codes: list[Any], verdict: AccessVerdict = OPEN) -> Decision:
     )
 
 
+def command(accesses: int) -> Command:
+    """A read with so many accesses."""
+    one = derive(ToolCall(name="find", arguments=ORDERS)).command
+    return replace(one, accesses=one.accesses * accesses)
+
+
 @pytest.mark.parametrize(
     ("decision", "waits"),
     [
@@ -38,7 +47,7 @@ def allow(*codes: list[Any], verdict: AccessVerdict = OPEN) -> Decision:
 )
 def test_what_waits_is_in_the_plan_of_every_use(decision: Decision, waits: Waits) -> None:
     assert possible(decision, "find") == waits
-    assert unchanged(decision, ()).waits == waits
+    assert unchanged(decision, (), command(len(decision.accesses))).waits == waits
     assert bool(waits) is bool(waits.confirm or waits.second_person)
 
 
@@ -57,6 +66,6 @@ def test_an_approval_of_nothing_is_never_none(approval: Any) -> None:
 
 
 def test_what_else_cannot_be_met_still_refuses() -> None:
-    masked = AccessVerdict(owner="red", grants=("g",), max_time_ms=5)
+    limited = AccessVerdict(owner="red", grants=("g",), max_documents=5)
     with pytest.raises(ObligationNotSupported):
-        possible(allow(["confirm"], verdict=masked), "find")
+        possible(allow(["confirm"], verdict=limited), "drop-index")

@@ -1,0 +1,178 @@
+"""Limits on what a call gives and takes, on real parts: what reaches the server, what is stored, what comes back."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from sidecar.demo import database as demo_database
+from sidecar.demo.identities import Person
+from tests.changed_policies import grant_more, platform_data
+from tests.hours import policies_on
+from tests.integration.deployment import deployed
+from tests.integration.test_exports import session
+
+SALES = {"connectionId": "preconfigured", "database": "sales"}
+KINDS = ["read", "metadata", "insert", "update", "delete", "create", "export"]
+SCOPES = ("mongodb:read", "mongodb:write", "mongodb:export", "mongodb:admin")
+CLERK = Person(user="clara", agent="clerks-desk", groups=("clerks",), scopes=SCOPES)
+GRANTS = """
+grant contains {"id": "few", "max_documents": 3} if {
+	input.access.kind in {"read", "export"}
+	lib.on("sales", ["events"])
+	lib.in_group("clerks")
+}
+
+grant contains {"id": "quick", "max_time_ms": 1} if {
+	lib.reads
+	lib.on("sales", ["archive"])
+	lib.in_group("clerks")
+}
+
+grant contains {"id": "copies"} if {
+	input.access.kind in {"read", "insert", "update", "delete", "create"}
+	lib.on("sales", ["copies"])
+	lib.in_group("clerks")
+}
+"""
+EVENTS = [{"_id": number, "text": f"event {number}", "day": number % 4} for number in range(30)]
+
+
+def with_policies(folder):
+    copy = policies_on(folder)
+    grant_more(copy, "analytics", GRANTS)
+    with platform_data(copy) as platform:
+        routes = platform["routes"]
+        routes[1]["groups"].append("clerks")
+        routes[1]["scopes"] = ["*"]
+        routes[1]["kinds"].append("export")
+        platform["deployments"]["demo"]["databases"]["sales"]["delegated"][0]["kinds"] = KINDS
+        agent = {"kinds": KINDS, "servers": ["*"], "deployments": ["*"]}
+        platform["agents"]["registered"]["clerks-desk"] = agent
+        for trait in ("writes_via_pipeline", "exports_file", "whole_collection", "unbounded"):
+            platform["traits"][trait] = {"groups": ["*"]}
+    return copy
+
+
+@pytest.fixture(scope="module")
+def limiting(tmp_path_factory, database):
+    folder = tmp_path_factory.mktemp("limits")
+    with deployed(folder, database, policies=with_policies(folder), of_servers='tool_groups = ["export"]') as running:
+        yield running
+
+
+@pytest.fixture
+async def stored(database):
+    await demo_database.seed(database)
+    with MongoClient[dict[str, Any]](database) as client:
+        for name in ("events", "archive", "copies"):
+            client.sales.drop_collection(name)
+        client.sales.events.insert_many(EVENTS)
+        client.sales.archive.insert_many(EVENTS)
+        yield client
+
+
+async def called(deployment, tool: str, **arguments: Any) -> dict[str, Any]:
+    async with deployment.plain(CLERK) as client:
+        await client.initialize()
+        result: dict[str, Any] = (await client.call(tool, {**SALES, **arguments})).result
+    return result
+
+
+def decision(result: dict[str, Any]) -> dict[str, Any]:
+    assert result["isError"] is True, result
+    found: dict[str, Any] = result["_meta"]["mcp-sidecar/decision"]
+    return found
+
+
+async def ids(deployment, tool: str, **arguments: Any) -> list[Any]:
+    """What came back, which is the same in the text and in the structured content."""
+    result = await called(deployment, tool, collection="events", **arguments)
+    assert not result.get("isError"), result
+    documents = result["structuredContent"]["documents"]
+    tagged = re.search(r"<(untrusted-user-data-[0-9a-f-]{36})>\n(.*)\n</\1>", result["content"][1]["text"], re.DOTALL)
+    assert tagged is not None
+    assert json.loads(tagged[2]) == documents  # noqa: TID251 - the server's own text
+    return [document["_id"] for document in documents]
+
+
+@pytest.mark.usefixtures("stored")
+async def test_no_more_documents_come_back_than_the_grant_says(limiting) -> None:
+    for callers, most in ((None, 3), (2, 2), (3, 3), (4, 3), (0, 3), (-2, 3), (1000, 3)):
+        limit = {} if callers is None else {"limit": callers}
+        assert await ids(limiting, "find", sort={"_id": 1}, **limit) == [0, 1, 2][:most]
+        assert limiting.all_reached()[-1]["arguments"]["limit"] == most
+    assert await ids(limiting, "aggregate", pipeline=[{"$sort": {"_id": -1}}]) == [29, 28, 27]
+    assert await ids(limiting, "aggregate", pipeline=[{"$sort": {"_id": -1}}, {"$limit": 2}]) == [29, 28]
+    grouped = [{"$group": {"_id": "$day", "n": {"$sum": 1}}}, {"$sort": {"_id": 1}}]
+    assert await ids(limiting, "aggregate", pipeline=grouped) == [0, 1, 2]
+    counted = await called(limiting, "count", collection="events")
+    assert counted["structuredContent"] == {"count": 30}, "a count gives no document"
+
+
+@pytest.mark.usefixtures("stored")
+async def test_an_export_holds_no_more_and_is_read_by_who_made_it(limiting) -> None:
+    target = [{"name": "find", "arguments": {"limit": 0}}]
+    export = {**SALES, "collection": "events", "exportTitle": "e", "exportTarget": target}
+    async with session(limiting, CLERK) as client:
+        result = (await client.ask("tools/call", name="export", arguments=export))["result"]
+        assert not result.get("isError"), result
+        uri = next(part["uri"] for part in result["content"] if part["type"] == "resource_link")
+        text = "still being generated"
+        while "still being generated" in text:
+            read = (await client.ask("resources/read", uri=uri))["result"]
+            text = read["contents"][0]["text"]
+    assert len(re.findall(r'"_id"', text)) == 3
+
+
+ALL = {"$group": {"_id": None, "all": {"$push": "$$ROOT"}}}
+PACKED = {
+    "pushed": [ALL],
+    "in a facet": [{"$facet": {"all": []}}],
+    "joined to itself": [{"$limit": 1}, {"$lookup": {"from": "events", "as": "all", "pipeline": []}}],
+    "copied": [{"$out": "copies"}],
+    "merged": [{"$merge": {"into": "copies"}}],
+    "pushed after a union": [{"$limit": 3}, {"$unionWith": "events"}, ALL],
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+async def test_documents_in_lists_and_copies_are_no_way_around_it(limiting, stored, name: str) -> None:
+    before = len(limiting.all_reached())
+    result = await called(limiting, "aggregate", collection="events", pipeline=PACKED[name])
+    assert decision(result)["reasons"][0]["code"] == "obligation_unsupported"
+    assert "$limit" in result["content"][0]["text"]
+    assert len(limiting.all_reached()) == before
+    assert stored.sales.copies.count_documents({}) == 0
+
+
+async def test_what_is_limited_first_may_be_collected_and_copied(limiting, stored) -> None:
+    few = [{"$sort": {"_id": 1}}, {"$limit": 3}]
+    result = await called(limiting, "aggregate", collection="events", pipeline=[*few, ALL])
+    [document] = result["structuredContent"]["documents"]
+    assert [one["_id"] for one in document["all"]] == [0, 1, 2]
+    copied = await called(limiting, "aggregate", collection="events", pipeline=[*few, {"$merge": {"into": "copies"}}])
+    assert not copied.get("isError"), copied
+    assert sorted(one["_id"] for one in stored.sales.copies.find()) == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("stored")
+async def test_a_call_is_ended_at_its_server_when_its_time_is_over(limiting) -> None:
+    result = await called(limiting, "find", collection="archive")
+    assert decision(result)["reasons"] == [{"code": "time_limit", "source": "sidecar", "access": None}]
+    assert "structuredContent" not in result
+    outcome = limiting.records()[-1]
+    assert (outcome["outcome"]["status"], outcome["outcome"]["error"]) == ("error", "time_limit")
+    lines = (limiting.folder / "demo-rw.stdin").read_bytes().splitlines()
+    told = [json.loads(line) for line in lines]  # noqa: TID251 - what we sent ourselves
+    [call] = [
+        one
+        for one in told
+        if one.get("method") == "tools/call" and one["params"]["arguments"].get("collection") == "archive"
+    ]
+    assert [one["params"]["requestId"] for one in told if one.get("method") == "notifications/cancelled"] == [
+        call["id"]
+    ]
+    assert await ids(limiting, "find", limit=1) == [0], "and the server goes on"
