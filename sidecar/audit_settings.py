@@ -2,12 +2,27 @@
 
 from pathlib import Path
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from sidecar.settings_group import SettingsGroup
 
 _SWITCH: Final = TypeAdapter(bool)
+
+
+def query_address(url: str) -> str:
+    """Return the address of a query API: HTTP or HTTPS, with a host, without a user, query or fragment.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = urlsplit(url)
+    plain = not (parts.username or parts.password or parts.query or parts.fragment)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
+        msg = "use http://HOST:PORT or https://HOST:PORT"
+        raise ValueError(msg)
+    return url
 
 
 class Audit(SettingsGroup):
@@ -35,6 +50,15 @@ class Audit(SettingsGroup):
     come; also at each rotation and at the end. A cut at the end shows against them."""
     signing_key_file: Path | None = None
     """An Ed25519 private key (PEM) that signs what is published; empty: it is not signed. A secret."""
+
+    jaeger_url: str = ""
+    """Where Jaeger's query API is, such as `http://127.0.0.1:16686`: `mcp-sidecar trace` asks it for the spans of a
+    call. The sidecar itself never asks it."""
+
+    @field_validator("jaeger_url")
+    @classmethod
+    def _query_address(cls, url: str) -> str:
+        return query_address(url) if url else url
 
     @field_validator("sync", mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from sidecar import __version__, app, inspection, lifecycle, operating, settings
 from sidecar.approving import approvals
-from sidecar.asking import audit
+from sidecar.asking import audit, trace
 from sidecar.authoring import golden_case, kit, token_explained, who_in_words, wording
 from sidecar.client_config import client_config
 from sidecar.demo import run as demo_run
@@ -367,6 +367,7 @@ def token_explain(*, as_json: bool) -> None:
 
 
 cli.add_command(audit)
+cli.add_command(trace)
 
 
 def main() -> NoReturn:

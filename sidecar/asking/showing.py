@@ -75,9 +75,14 @@ def print_report(document: JsonObject, console: Console) -> None:
         console.print(f"{found['not_told_apart']} records had further names, and are in no table")
 
 
-def _table(columns: tuple[str, ...], console: Console) -> Table:
+def widen(console: Console) -> None:
+    """Give a table room where no terminal bounds it."""
     if not console.is_terminal:
         console.width = max(console.width, _WIDTH)
+
+
+def _table(columns: tuple[str, ...], console: Console) -> Table:
+    widen(console)
     table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")
