@@ -333,7 +333,7 @@ class AccessVerdict:
     owner: str
     grants: tuple[str, ...] = ()
     filter: JsonObject | None = None
-    mask: tuple[str, ...] = ()
+    mask: tuple[JsonValue, ...] = ()  # paths of fields, or {"field", "as"}
     max_documents: int | None = None
     max_time_ms: int | None = None
     reachable_names: bool = False

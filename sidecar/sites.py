@@ -4,7 +4,8 @@ Policy is asked about each use of a namespace once, however often a call says it
 added to a call for an obligation has to be added at every place; so a derivation carries both.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -59,6 +60,9 @@ class Derivation:
     command: Command
     sites: tuple[Site, ...]
     """At least one of each access."""
+    looks: Mapping[SitePath, frozenset[str]] = field(default_factory=dict)
+    """By path of a stage that starts a pipeline, or goes over a graph: the fields that its own conditions look at, from
+    the root of the documents that it reads; the empty path is the document itself."""
 
     def through(self, command: Command) -> "Derivation":
         """Return the same with what the command reads through views besides; its first accesses are those of this one.
@@ -71,4 +75,4 @@ class Derivation:
         for index, access in enumerate(command.accesses[len(named) :], len(named)):
             homes = [at for at, one in enumerate(named) if access.via_view in (None, one.namespace)]
             found += [Site(index, site.path, SiteForm.VIEW) for site in self.sites if site.access in homes]
-        return Derivation(command=command, sites=tuple(dict.fromkeys(found)))
+        return Derivation(command=command, sites=tuple(dict.fromkeys(found)), looks=self.looks)

@@ -4,7 +4,8 @@
 #   A union, as people expect of permissions. Grants without a filter see all rows; if there is one, the filtered ones add no
 #   rows and are left out of account. Otherwise filters are ORed. A field is masked if every grant that opens the same rows
 #   masks it; where grants open different rows with different masks the union has no form, and everything that one of them
-#   masks is masked. Numbers take the largest; a grant without the number has no limit. The platform's obligations are ANDed.
+#   masks is masked. Where two leave different parts of a field, nothing is left of it. Numbers take the largest; a grant
+#   without the number has no limit. The platform's obligations are ANDed.
 package mcp.platform.combination
 
 # METADATA
@@ -24,38 +25,93 @@ contributing(grants) := grants if {
 filters(grants) := {grant.filter | some grant in grants}
 
 # METADATA
-# title: The masks of the grants with this filter; null stands for no filter
+# title: The masks of the grants with this filter, each by path; null stands for no filter
 masks_of(grants, filter) := {mask |
 	some grant in grants
 	object.get(grant, "filter", null) == filter
-	mask := {path | some path in object.get(grant, "mask", [])}
+	mask := tightest_forms(object.get(grant, "mask", []))
 }
 
 # METADATA
-# title: A mask hides a field if it names the field or something that contains it
+# title: The path of a masked field
 # scope: document
-hides(mask, path) if path in mask
+path_of(entry) := entry if is_string(entry)
 
-hides(mask, path) if {
-	some outer in mask
+path_of(entry) := entry.field if is_object(entry)
+
+# METADATA
+# title: What is left of a masked field; nothing where only its path is given
+# scope: document
+form_of(entry) := "absent" if is_string(entry)
+
+form_of(entry) := entry["as"] if is_object(entry)
+
+# METADATA
+# title: Masked fields that must all hold, by path
+# description: Of different forms for one field the tighter is that it is absent, whichever they are.
+tightest_forms(entries) := {path: form |
+	some entry in entries
+	path := path_of(entry)
+	form := only({form_of(other) | some other in entries; path_of(other) == path})
+}
+
+# METADATA
+# title: One of several forms, where there is one
+# scope: document
+only(forms) := form if {
+	count(forms) == 1
+	some form in forms
+} else := "absent"
+
+# METADATA
+# title: What a mask makes of a field that it names, or of which it names something around it
+# description: Inside a field that is masked in any form there is nothing to be seen.
+# scope: document
+shown(mask, path) := mask[path] if {
+	not hidden(mask, path)
+}
+
+shown(mask, path) := "absent" if hidden(mask, path)
+
+# METADATA
+# title: A mask names something around a field
+hidden(mask, path) if {
+	some outer, _ in mask
 	startswith(path, concat("", [outer, "."]))
 }
 
 # METADATA
-# title: What all of the masks hide
-# description: By containment, not by name. What {"address"} and {"address.city"} both hide is address.city.
-meet(masks) := {path |
+# title: What all of the masks hide, by path
+# description: >-
+#   By containment, not by name: what {"address"} and {"address.city"} both hide is address.city. What one of them leaves of a
+#   field is left; where they leave different things, nothing is.
+meet(masks) := {path: only(left(forms)) |
 	some mask in masks
-	some path in mask
-	count([other | some other in masks; not hides(other, path)]) == 0
+	some path, _ in mask
+	count([other | some other in masks; not shown(other, path)]) == 0
+	forms := {shown(other, path) | some other in masks}
 }
 
 # METADATA
-# title: The mask of the union of the grants
-mask(grants) := {path |
+# title: The forms that leave something; if there are none, the one that leaves nothing
+# scope: document
+left(forms) := forms - {"absent"} if count(forms - {"absent"}) > 0
+
+left(forms) := {"absent"} if count(forms - {"absent"}) == 0
+
+# METADATA
+# title: The masked fields of the union of the grants, as policies write them
+mask(grants) := {as_entry(path, form) |
 	some filter in {object.get(grant, "filter", null) | some grant in grants}
-	some path in meet(masks_of(grants, filter))
+	some path, form in meet(masks_of(grants, filter))
 }
+
+# METADATA
+# title: A masked field as policies write it
+# scope: document
+as_entry(path, "absent") := path
+
+as_entry(path, form) := {"field": path, "as": form} if form != "absent"
 
 # METADATA
 # title: The largest number that a grant gives; undefined where one gives none
@@ -109,7 +165,10 @@ filtered(grants, obligations) := all_filters({o.filter | some o in obligations} 
 # title: The obligations that an allow of this access carries
 combined(grants, obligations) := object.union(names(counted, obligations), {
 	"filter": filtered(counted, obligations),
-	"mask": sort(mask(counted) | {path | some o in obligations; some path in object.get(o, "mask", [])}),
+	"mask": sort({entry |
+		some path, form in tightest_forms(mask(counted) | {entry | some o in obligations; some entry in object.get(o, "mask", [])})
+		entry := as_entry(path, form)
+	}),
 	"max_documents": bounded(counted, obligations, "max_documents"),
 	"max_time_ms": bounded(counted, obligations, "max_time_ms"),
 }) if {

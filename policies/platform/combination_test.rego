@@ -59,6 +59,40 @@ test_masks_meet_by_containment if {
 	together({{"id": "a", "mask": {"address"}}, {"id": "b", "mask": {"addresses"}}}).mask == []
 }
 
+last4 := {"field": "card", "as": "last4"}
+
+hundreds := {"field": "pay", "as": "bucket:100"}
+
+test_what_one_grant_leaves_of_a_field_is_left if {
+	together({{"id": "a", "mask": {last4}}, {"id": "b", "mask": {"card"}}}).mask == [last4]
+	together({{"id": "a", "mask": {last4, "x"}}, {"id": "b", "mask": {last4, hundreds}}}).mask == [last4]
+	together({{"id": "a", "mask": {{"field": "card", "as": "absent"}}}}).mask == ["card"]
+	together({{"id": "a", "mask": {last4}}, {"id": "b"}}).mask == []
+}
+
+test_of_what_two_grants_leave_differently_nothing_is_left if {
+	together({{"id": "a", "mask": {last4}}, {"id": "b", "mask": {{"field": "card", "as": "bucket:10"}}}}).mask == ["card"]
+	together({{"id": "a", "mask": {hundreds}}, {"id": "b", "mask": {{"field": "pay", "as": "bucket:10"}}}}).mask == ["pay"]
+}
+
+test_a_grant_masks_each_field_in_the_tightest_of_its_own_forms if {
+	together({{"id": "a", "mask": [last4, "card"]}}).mask == ["card"]
+	together({{"id": "a", "mask": [last4, {"field": "card", "as": "bucket:10"}]}}).mask == ["card"]
+}
+
+test_inside_a_masked_field_nothing_is_left if {
+	inner := {"field": "card.number", "as": "last4"}
+	together({{"id": "a", "mask": {"card"}}, {"id": "b", "mask": {inner}}}).mask == [inner]
+	together({{"id": "a", "mask": {"card", inner}}, {"id": "b", "mask": {"card.number"}}}).mask == ["card.number"]
+	together({{"id": "a", "mask": {last4}}, {"id": "b", "mask": {"card.number"}}}).mask == ["card.number"]
+}
+
+test_forms_of_different_rows_are_not_mixed if {
+	together({{"id": "a", "filter": eu, "mask": {last4}}, {"id": "b", "filter": us, "mask": {"card"}}}).mask == ["card"]
+	together({{"id": "a", "filter": eu, "mask": {last4}}, {"id": "b", "filter": us, "mask": {last4}}}).mask == [last4]
+	together({{"id": "a", "filter": eu, "mask": {last4}}, {"id": "b", "filter": us}}).mask == [last4]
+}
+
 test_numbers_take_the_largest if {
 	combined := together({{"id": "a", "max_documents": 5, "max_time_ms": 9}, {"id": "b", "max_documents": 50, "max_time_ms": 7}})
 	combined.max_documents == 50
@@ -107,6 +141,10 @@ test_a_filtered_grant_of_all_names_does_not_lift_it if {
 test_the_platforms_masks_are_added if {
 	combination.combined({{"id": "a", "mask": {"x"}}, {"id": "b"}}, [{"id": "o", "mask": ["y"]}]).mask == ["y"]
 	combination.combined({{"id": "a", "mask": {"x"}}}, [{"id": "o", "mask": ["y"]}]).mask == ["x", "y"]
+	combination.combined({{"id": "a", "mask": {last4}}}, [{"id": "o", "mask": ["card"]}]).mask == ["card"]
+	combination.combined({{"id": "a", "mask": {"card"}}}, [{"id": "o", "mask": [last4]}]).mask == ["card"]
+	combination.combined({{"id": "a", "mask": {last4}}}, [{"id": "o", "mask": [last4]}]).mask == [last4]
+	combination.combined({{"id": "a"}}, [{"id": "o", "mask": [last4, hundreds]}]).mask == [hundreds, last4]
 }
 
 test_approvals_are_asked_if_the_platform_asks_or_every_grant_does if {

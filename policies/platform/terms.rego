@@ -37,7 +37,7 @@ sound("filter", value) if {
 sound("mask", value) if {
 	is_collection(value)
 	count(value) > 0
-	count([path | some path in value; not field(path)]) == 0
+	count([entry | some entry in value; not masked(entry)]) == 0
 }
 
 sound("max_documents", value) if positive(value)
@@ -58,12 +58,40 @@ is_collection(value) if is_set(value)
 is_collection(value) if is_array(value)
 
 # METADATA
-# title: A dotted path from the root of a document
+# title: A masked field, of which nothing is seen or a part
+# scope: document
+masked(entry) if field(entry)
+
+masked(entry) if {
+	is_object(entry)
+	object.keys(entry) == {"field", "as"}
+	field(entry.field)
+	form(entry["as"])
+}
+
+# METADATA
+# title: What may be left of a masked field
+# description: >-
+#   `absent`: nothing. `last4`: the last four characters. `bucket:N`: the multiple of N at or below a number; N from 2, exact in
+#   every reader of JSON.
+form(value) if {
+	is_string(value)
+	regex.match(`^(absent|last4|bucket:([2-9]|[1-9][0-9]{1,14}))$`, value)
+}
+
+# METADATA
+# title: The most parts of the path of a masked field
+most_parts := 5
+
+# METADATA
+# title: A dotted path from the root of a document, without positions in lists
 field(value) if {
 	is_string(value)
-	value != ""
-	not startswith(value, "$")
-	not "" in split(value, ".")
+	count(value) <= 256
+	parts := split(value, ".")
+	count(parts) <= most_parts
+	count([part | some part in parts; not regex.match(`^[^$\x00][^\x00]*$`, part)]) == 0
+	count([part | some part in parts; regex.match(`^([0-9]+|__proto__)$`, part)]) == 0
 }
 
 # METADATA

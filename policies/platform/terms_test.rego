@@ -54,6 +54,21 @@ test_every_part_is_of_its_type if {
 		{"mask": ["$a"]},
 		{"mask": ["a..b"]},
 		{"mask": ["a", 1]},
+		{"mask": ["a.0"]},
+		{"mask": ["a.$b"]},
+		{"mask": ["a.__proto__"]},
+		{"mask": ["a.b.c.d.e.f"]},
+		{"mask": [sprintf("a%0256d", [0])]},
+		{"mask": [{"field": "a"}]},
+		{"mask": [{"field": "a", "as": "last4", "keep": 4}]},
+		{"mask": [{"field": "$a", "as": "last4"}]},
+		{"mask": [{"field": "a", "as": "last5"}]},
+		{"mask": [{"field": "a", "as": "bucket:1"}]},
+		{"mask": [{"field": "a", "as": "bucket:0x10"}]},
+		{"mask": [{"field": "a", "as": "bucket:2.5"}]},
+		{"mask": [{"field": "a", "as": "bucket:1000000000000000"}]},
+		{"mask": [{"field": "a", "as": 4}]},
+		{"mask": [["a"]]},
 		{"max_documents": 0},
 		{"max_documents": 1.5},
 		{"max_documents": 2147483648},
@@ -77,6 +92,16 @@ test_a_mask_is_a_set_or_an_array if {
 	terms.sound("mask", {"a", "b"})
 	terms.sound("mask", ["a", "b"])
 	not terms.sound("mask", "a")
+}
+
+test_a_masked_field_says_what_is_left_of_it if {
+	terms.sound("mask", {"a", {"field": "b.c.d.e.f", "as": "absent"}, {"field": "card", "as": "last4"}})
+	every form in ["bucket:2", "bucket:9", "bucket:10", "bucket:10000", "bucket:999999999999999"] {
+		terms.sound("mask", [{"field": "a", "as": form}])
+	}
+	every path in ["a", "ä.b c", "a-1.b2", "0a", sprintf("a%0255d", [0])] {
+		terms.field(path)
+	}
 }
 
 test_identifiers_are_short_and_plain if {

@@ -377,7 +377,7 @@ def obligations(decision: Decision) -> list[JsonValue]:
             "access": index,
             "owner": verdict.owner,
             "filter": verdict.filter,
-            "mask": _names(verdict.mask),
+            "mask": [_escaped(entry) for entry in verdict.mask],
             "max_documents": verdict.max_documents,
             "max_time_ms": verdict.max_time_ms,
             **({"names": "reachable"} if verdict.reachable_names else {}),

@@ -27,12 +27,25 @@ _AccessKey: TypeAlias = tuple[AccessKind, Namespace, Target | None]
 class Draft:
     """The mutable side of ``Command``. One per call; every rule of this room writes into it."""
 
-    __slots__ = ("_accesses", "_depth", "_sites", "database", "fields", "limit", "path", "returned", "stages", "traits")
+    __slots__ = (
+        "_accesses",
+        "_depth",
+        "_sites",
+        "database",
+        "fields",
+        "limit",
+        "looks",
+        "path",
+        "returned",
+        "stages",
+        "traits",
+    )
 
     def __init__(self, database: str = "") -> None:
         self._accesses: dict[_AccessKey, tuple[int, Access]] = {}
         self._sites: dict[Site, None] = {}
         self._depth = 0
+        self.looks: dict[SitePath, frozenset[str]] = {}
         self.path: SitePath = ()
         """Where the stage that is being read stands; of what no stage touches, the place of its site."""
         self.database = database
@@ -114,7 +127,7 @@ class Draft:
 
     def derivation(self, tool: str) -> Derivation:
         """Return the finished command with the places of its accesses; raises as ``command`` does."""
-        return Derivation(command=self.command(tool), sites=tuple(self._sites))
+        return Derivation(command=self.command(tool), sites=tuple(self._sites), looks=self.looks)
 
     def command(self, tool: str) -> Command:
         """Return the finished command.

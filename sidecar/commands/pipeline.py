@@ -34,7 +34,13 @@ def walk(draft: Draft, pipeline: JsonValue, place: Place, at: str) -> None:
         draft.enter_stage(name, here)
         draft.fields.sizes, draft.fields.repeated = place.flow.sizes, place.flow.documents
         path = draft.path = (*place.path, index, name)
-        for nested in rule(draft, place, spec, f"{here}/{name}"):
+        if index and name != "$graphLookup":
+            inner = rule(draft, place, spec, f"{here}/{name}")
+        else:
+            with draft.fields.reading() as read:
+                inner = rule(draft, place, spec, f"{here}/{name}")
+            draft.looks[path] = frozenset(read.paths)
+        for nested in inner:
             with draft.nesting(nested.at):
                 inside = replace(nested.place, path=(*path, *nested.steps))
                 walk(draft, nested.pipeline, inside, nested.at)

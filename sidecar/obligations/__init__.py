@@ -2,6 +2,7 @@
 
 from sidecar.obligations.approvals import ApprovalKind
 from sidecar.obligations.limits import GIVING_DOCUMENTS, time_ms
+from sidecar.obligations.masks import is_form, is_maskable
 from sidecar.obligations.plan import Plan, plan, possible, rows_of, without_rows
 from sidecar.obligations.results import failed_list, read_names, withheld
 
@@ -10,6 +11,8 @@ __all__ = [
     "ApprovalKind",
     "Plan",
     "failed_list",
+    "is_form",
+    "is_maskable",
     "plan",
     "possible",
     "read_names",

@@ -7,12 +7,13 @@ discharged is in the tables here, an obligation at a form of place; what is not 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from sidecar.errors import ObligationNotSupported
 from sidecar.model import AccessVerdict, Decision, JsonObject, JsonValue, ToolCall, Trait
-from sidecar.obligations import limits, rewrite, writes
+from sidecar.obligations import limits, masking, rewrite, writes
 from sidecar.obligations.approvals import Waits, waits
+from sidecar.obligations.masks import Mask, MaskNotUsable, read_mask
 from sidecar.obligations.results import FORMS
 from sidecar.obligations.row_filter import FilterNotUsable, RowFilter, read_filter
 from sidecar.sites import Derivation, SiteForm, SitePath
@@ -20,7 +21,7 @@ from sidecar.sites import Derivation, SiteForm, SitePath
 MAX_ADDED: Final = 8192
 """Conditions and values that all filters together add to a call, so that a small call does not become a large one."""
 
-_FILTERED_TOOLS: Final = frozenset(
+_HELD_TOOLS: Final = frozenset(
     {
         "aggregate",
         "aggregate-db",
@@ -33,7 +34,7 @@ _FILTERED_TOOLS: Final = frozenset(
         "update-many",
     }
 )
-"""Tools with a place for a filter; whether a call of one can be held to it, its arguments say."""
+"""Tools with a place for a filter or a mask; whether a call of one can be held to it, its arguments say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +94,15 @@ def plan(decision: Decision, call: ToolCall, derivation: Derivation) -> Plan:
         for index, verdict in enumerate(decision.accesses)
         if verdict.filter is not None
     }
-    arguments = _filtered(filters, call.arguments, derivation) if filters else call.arguments
+    masks = {index: verdict.mask for index, verdict in enumerate(decision.accesses) if verdict.mask}
+    arguments = _held(filters, masks, call.arguments, derivation) if filters or masks else call.arguments
     most = limits.most_documents(decision, derivation.command)
     if most is not None:
         arguments = limits.limited(most, call, arguments, derivation, decision)
     return Plan(
         names=any(verdict.reachable_names for verdict in decision.accesses),
         call=replace(call, arguments=arguments) if arguments is not call.arguments else None,
-        withholds=bool(filters),
+        withholds=bool(filters or masks),
         rows=rows_of(decision),
         most_documents=most,
         time_ms=limits.time_ms(decision, derivation.command),
@@ -110,49 +112,100 @@ def plan(decision: Decision, call: ToolCall, derivation: Derivation) -> Plan:
 
 def rows_of(decision: Decision) -> tuple[str, ...]:
     """Return what a decision holds documents to, in a form that can be compared; in Python ``1 == True``."""
-    held = [(verdict.filter, verdict.max_documents) for verdict in decision.accesses]
+    held = [(verdict.filter, verdict.max_documents, verdict.mask) for verdict in decision.accesses]
     return tuple(map(repr, held)) if any(map(any, held)) else ()
 
 
 def without_rows(decision: Decision) -> Decision:
     """Return a decision whose documents were held to all of that before."""
-    accesses = tuple(replace(verdict, filter=None, max_documents=None) for verdict in decision.accesses)
+    accesses = tuple(replace(verdict, filter=None, max_documents=None, mask=()) for verdict in decision.accesses)
     return replace(decision, accesses=accesses)
 
 
-def _filtered(filters: Mapping[int, RowFilter], arguments: JsonObject, derivation: Derivation) -> JsonObject:
-    """Return the arguments with the filters at all of their places.
+@dataclass(frozen=True, slots=True)
+class _HeldTo:
+    """What one place of a call is held to; where it has several accesses (an export reads and exports), by all."""
 
-    What is deeper is changed first: a stage put before others moves their positions. Where one place has several
-    accesses with filters (an export reads and exports), all of them hold.
+    rows: dict[str, tuple[int, RowFilter]] = field(default_factory=dict)
+    """The different filters, each with one access that has it."""
+    masks: dict[int, tuple[JsonValue, ...]] = field(default_factory=dict)
+    """The masks by access."""
+
+
+_HeldByPlace: TypeAlias = dict[tuple[SitePath, SiteForm], _HeldTo]
+
+
+def _held(
+    filters: Mapping[int, RowFilter],
+    masks: Mapping[int, tuple[JsonValue, ...]],
+    arguments: JsonObject,
+    derivation: Derivation,
+) -> JsonObject:
+    """Return the arguments with the filters and masks at all of their places.
+
+    What is deeper is changed first: a stage put before others moves their positions. At one place the mask is put in
+    first and the filter before it: the rows are chosen by what is stored.
     """
-    places: dict[tuple[SitePath, SiteForm], dict[str, tuple[int, RowFilter]]] = {}
-    for site in derivation.sites:
-        if site.access in filters:
-            rows = filters[site.access]
-            places.setdefault((site.path, site.form), {})[repr(rows.query)] = site.access, rows
-    if filters.keys() - {site.access for site in derivation.sites}:
-        raise ObligationNotSupported("an access without a place", conditions=("filter",))
+    places = _places(filters, masks, derivation)
+    if masks:
+        masking.require_no_keys(arguments)
     traits = derivation.command.traits
-    added = sum(rows.size for found in places.values() for _, rows in found.values())
-    if added > MAX_ADDED:
-        raise rewrite.refused("this call", "names filtered collections at too many places; make it several calls")
     original = arguments
-    for (path, form), found in sorted(places.items(), key=lambda item: -len(item[0][0])):
-        for index, rows in found.values():
-            try:
-                if Trait.EXECUTES_PLAN in traits:
-                    raise rewrite.refused(
-                        "this verbosity", 'tells how many documents are looked at; use "queryPlanner"'
-                    )
+    for (path, form), place in sorted(places.items(), key=lambda item: -len(item[0][0])):
+        index = next(iter(place.masks), 0)
+        try:
+            if Trait.EXECUTES_PLAN in traits:
+                condition = "filter" if place.rows else "mask"
+                advice = 'tells how many documents are looked at; use "queryPlanner"'
+                raise rewrite.refused("this verbosity", advice, condition)
+            if place.masks:
+                arguments = masking.masked(_mask(place), form, arguments, path, derivation)
+            for index, rows in place.rows.values():  # noqa: B007 - the refusal says of which
                 if form in _CHECKS:
                     _CHECKS[form](rows, original)
                 else:
                     arguments = _edited(arguments, path, partial(_FILTERS[form], rows, original, path))
-            except ObligationNotSupported as error:
-                error.access = index
-                raise
+        except ObligationNotSupported as error:
+            error.access = index
+            raise
     return arguments
+
+
+def _places(
+    filters: Mapping[int, RowFilter], masks: Mapping[int, tuple[JsonValue, ...]], derivation: Derivation
+) -> _HeldByPlace:
+    """Return what each place is held to.
+
+    Raises:
+        ObligationNotSupported: an access has no place, or the call would grow by too much.
+    """
+    places: _HeldByPlace = {}
+    for site in derivation.sites:
+        place = places.setdefault((site.path, site.form), _HeldTo())
+        if site.access in filters:
+            rows = filters[site.access]
+            place.rows[repr(rows.query)] = site.access, rows
+        if site.access in masks:
+            place.masks[site.access] = masks[site.access]
+    placed = {site.access for site in derivation.sites}
+    for condition, missing in (("filter", filters.keys() - placed), ("mask", masks.keys() - placed)):
+        if missing:
+            raise ObligationNotSupported("an access without a place", conditions=(condition,))
+    held = {where: place for where, place in places.items() if place.rows or place.masks}
+    added = sum(rows.size for place in held.values() for _, rows in place.rows.values())
+    added += masking.SIZE * sum(len(mask) for place in held.values() for mask in place.masks.values())
+    if added > MAX_ADDED:
+        condition = "filter" if filters else "mask"
+        advice = "names collections that you see a part of at too many places; make it several calls"
+        raise rewrite.refused("this call", advice, condition)
+    return held
+
+
+def _mask(place: _HeldTo) -> Mask:
+    try:
+        return read_mask([entry for mask in place.masks.values() for entry in mask])
+    except MaskNotUsable as error:
+        raise ObligationNotSupported(str(error), conditions=("mask",)) from error
 
 
 _Discharge = Callable[[RowFilter, JsonObject, SitePath, JsonValue], JsonValue]
@@ -217,8 +270,8 @@ def _usable(index: int, query: JsonObject | None) -> RowFilter:
 def _unmet(verdict: AccessVerdict, tool: str) -> list[str]:
     """Return the obligations on one access that cannot be discharged, by their keys of the decision contract."""
     parts = {
-        "filter": verdict.filter is not None and tool not in _FILTERED_TOOLS,
-        "mask": bool(verdict.mask),
+        "filter": verdict.filter is not None and tool not in _HELD_TOOLS,
+        "mask": bool(verdict.mask) and tool not in _HELD_TOOLS,
         "max_documents": verdict.max_documents is not None and tool not in limits.LIMITED | limits.GIVING_NONE,
         "names": verdict.reachable_names and tool not in FORMS,
     }

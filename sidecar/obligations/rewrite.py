@@ -93,9 +93,9 @@ Head = Callable[[Query, list[JsonValue], JsonObject], list[JsonValue]]
 """Takes the filter, the pipeline and the options of its first stage."""
 
 
-def refused(construct: str, advice: str) -> ObligationNotSupported:
-    """Return the refusal of a construct that cannot be held to rows of a filter, with what to change."""
-    error = ObligationNotSupported(f"filter: {construct}", conditions=("filter",))
+def refused(construct: str, advice: str, condition: str = "filter") -> ObligationNotSupported:
+    """Return the refusal of a construct that cannot be held to rows of a filter or a mask, with what to change."""
+    error = ObligationNotSupported(f"{condition}: {construct}", conditions=(condition,))
     error.because = f"{construct} {advice}"
     return error
 
@@ -125,38 +125,42 @@ def pipeline_head(query: Query, pipeline: JsonValue) -> JsonValue:
     Raises:
         ObligationNotSupported: it starts with a stage that reads in another way, or holds one that does.
     """
-    stages = _stages(pipeline)
-    first, options = _named(stages[0]) if stages else ("", None)
+    stages = stages_of(pipeline)
+    first, options = named(stages[0]) if stages else ("", None)
     head = _HEADS.get(first, _before)
-    _require_after(stages if head is _before else stages[1:])
+    require_after(stages if head is _before else stages[1:])
     return head(query, stages, options if isinstance(options, dict) else {})
 
 
-def _require_after(stages: Sequence[JsonValue]) -> None:
-    """Return if every stage reads what the stage before it gives, also inside ``$facet``."""
-    for name, spec in map(_named, stages):
+def require_after(stages: Sequence[JsonValue], condition: str = "filter") -> None:
+    """Return if every stage reads what the stage before it gives, also inside ``$facet``.
+
+    Raises:
+        ObligationNotSupported: one does not.
+    """
+    for name, spec in map(named, stages):
         if name not in _AFTER:
-            raise refused(name, "does not read documents one by one; leave it out")
+            raise refused(name, "does not read documents one by one; leave it out", condition)
         if name == "$facet":
-            for pipeline in _object(spec).values():
-                _require_after(_stages(pipeline))
+            for pipeline in an_object(spec).values():
+                require_after(stages_of(pipeline), condition)
 
 
 def lookup(query: Query, spec: JsonValue) -> JsonValue:
     """Return a ``$lookup`` in any of its forms whose foreign documents are rows of the filter."""
-    options = _object(spec)
+    options = an_object(spec)
     return {**options, "pipeline": pipeline_head(query, options.get("pipeline", []))}
 
 
 def union(query: Query, spec: JsonValue) -> JsonValue:
     """Return a ``$unionWith`` in any of its forms whose documents are rows of the filter."""
-    options = {"coll": spec} if isinstance(spec, str) else _object(spec)
+    options = {"coll": spec} if isinstance(spec, str) else an_object(spec)
     return {**options, "pipeline": pipeline_head(query, options.get("pipeline", []))}
 
 
 def graph_restrict(query: Query, spec: JsonValue) -> JsonValue:
     """Return a ``$graphLookup`` that goes over rows of the filter alone: what is hidden also ends a path."""
-    options = _object(spec)
+    options = an_object(spec)
     key = "restrictSearchWithMatch"
     return {**options, key: query_filter(query, options.get(key))}
 
@@ -208,7 +212,7 @@ def _match(query: Query, stages: list[JsonValue], options: JsonObject) -> list[J
     barrier = _barrier(stages)
     if not barrier:
         return [{"$match": conjunction(query, options)}, *stages[1:]]
-    if _mentions(options, "$text"):
+    if mentions(options, "$text"):
         raise refused("$text beside a condition that can fail", "cannot be held to your documents; leave $expr out")
     return _before(query, stages, options)
 
@@ -231,7 +235,7 @@ def _search(query: Query, stages: list[JsonValue], options: JsonObject) -> list[
     for name in _SEARCH_TELLS:
         if name in options:
             raise refused(f"{name} of $search", "tells of all documents of the index; leave it out")
-    if _mentions(stages, "$$SEARCH_META"):
+    if mentions(stages, "$$SEARCH_META"):
         raise refused("$$SEARCH_META", "tells of all documents of the index; use $count behind $search")
     return [stages[0], {"$match": query}, *_barrier(stages[1:]), *stages[1:]]
 
@@ -259,11 +263,11 @@ _HEADS: Final[Mapping[str, Head]] = {
 
 def _barrier(stages: Sequence[JsonValue]) -> list[JsonValue]:
     """Return what keeps the conditions of these stages behind the filter, where one of them can fail."""
-    conditions = [spec for name, spec in map(_named, stages) if name == "$match"]
+    conditions = [spec for name, spec in map(named, stages) if name == "$match"]
     return [{"$limit": _EVERYTHING}] if any(map(can_fail, conditions)) else []
 
 
-def _mentions(value: JsonValue, word: str) -> bool:
+def mentions(value: JsonValue, word: str) -> bool:
     """Whether a key or a text anywhere begins with the word."""
     stack = [value]
     while stack:
@@ -278,20 +282,23 @@ def _mentions(value: JsonValue, word: str) -> bool:
     return False
 
 
-def _stages(pipeline: JsonValue) -> list[JsonValue]:
+def stages_of(pipeline: JsonValue) -> list[JsonValue]:
+    """Return the stages of a pipeline, or refuse what is none."""
     if not isinstance(pipeline, list):
         raise ObligationNotSupported("a pipeline that is no list", conditions=("filter",))
     return pipeline
 
 
-def _named(stage: JsonValue) -> tuple[str, JsonValue]:
+def named(stage: JsonValue) -> tuple[str, JsonValue]:
+    """Return the name of a stage and what it says, or refuse what is none."""
     if not isinstance(stage, dict) or len(stage) != 1:
         raise ObligationNotSupported("a stage of another form", conditions=("filter",))
     [(name, spec)] = stage.items()
     return name, spec
 
 
-def _object(spec: JsonValue) -> JsonObject:
+def an_object(spec: JsonValue) -> JsonObject:
+    """Return the options of a stage, or refuse what are none."""
     if not isinstance(spec, dict):
         raise ObligationNotSupported("options of another form", conditions=("filter",))
     return spec

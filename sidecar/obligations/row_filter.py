@@ -118,8 +118,13 @@ def _clause(query: JsonValue, depth: int) -> Clause:
     return Clause(every=True, parts=tuple(parts))
 
 
+def is_field(path: str) -> bool:
+    """Whether a text is the path of a field as policy may say it: dotted, without positions in lists."""
+    return len(path) <= _MAX_FIELD and all(_PART.fullmatch(part) for part in path.split("."))
+
+
 def _field(path: str) -> str:
-    if len(path) > _MAX_FIELD or not all(_PART.fullmatch(part) for part in path.split(".")):
+    if not is_field(path):
         raise FilterNotUsable("an operator or a path that a filter cannot have")
     return path
 

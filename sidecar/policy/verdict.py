@@ -17,6 +17,7 @@ from sidecar.usage import UsageLimit, UsagePart, UsageUnit
 _ANSWER_KEYS = frozenset({"v", "allow", "reasons", "server", "accesses", "approval", "revision"})
 _OPTIONAL_KEYS = frozenset({"step_up", "limits"})
 _ACCESS_KEYS = frozenset({"owner", "grants", "filter", "mask", "max_documents", "max_time_ms"})
+_MASK_KEYS = frozenset({"field", "as"})
 _REACHABLE = "reachable"
 """The only choice of names that there is (``policies/schema/decision.json``)."""
 
@@ -247,7 +248,7 @@ def _access(value: JsonValue) -> AccessVerdict:
         owner=_text(fields["owner"], "owner"),
         grants=_texts(fields["grants"], "grants"),
         filter=_filter(fields["filter"]),
-        mask=_texts(fields["mask"], "mask"),
+        mask=_mask(fields["mask"]),
         max_documents=_limit(fields["max_documents"], "max_documents"),
         max_time_ms=_limit(fields["max_time_ms"], "max_time_ms"),
         reachable_names=reachable,
@@ -261,6 +262,18 @@ def _filter(value: JsonValue) -> JsonObject | None:
         raise DecisionUnavailable("a filter is not an object", fault=PdpFault.WRONG_TYPE)
     _demand(bool(value) and all(value), "a filter without conditions")
     return value
+
+
+def _mask(value: JsonValue) -> tuple[JsonValue, ...]:
+    """Accept masked fields: paths of those that must not be seen, and objects that say what may be seen instead."""
+    entries = tuple(_array(value, "mask"))
+    for entry in entries:
+        parts = [entry]
+        if isinstance(entry, dict):
+            parts = [*_object(entry, _MASK_KEYS, "mask").values()]
+        _demand(all(_text(part, "mask") for part in parts), "mask: empty")
+    _demand(len(set(map(repr, entries))) == len(entries), "mask: repeated")
+    return entries
 
 
 def _limit(value: JsonValue, name: str) -> int | None:

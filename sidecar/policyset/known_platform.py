@@ -5,7 +5,7 @@ from typing import Final
 
 from sidecar.policyset.syntax_tree import RegoPath
 
-RULES: Final = "5971bbf8fecbef4551c123e16fba2ef86e814615abe3ce09949276ca9a356686"
+RULES: Final = "7a76e78ddfaef5fc890be969713a7dabd266f5666ea86b38fba70e883bdb6a99"
 """The served modules of the platform, by ``question_reads.digest_of_rules``."""
 
 READS: Final[frozenset[RegoPath]] = frozenset(
@@ -28,6 +28,7 @@ READS: Final[frozenset[RegoPath]] = frozenset(
 
 LIBRARY: Final[Mapping[str, frozenset[RegoPath]]] = {
     "asks": frozenset({("access", "kind"), ("access", "target", "id"), ("access", "target", "kind")}),
+    "bucket": frozenset(),
     "claim": frozenset({("subject", "claims")}),
     "counts": frozenset({("access", "kind"), ("command", "fields", "returned")}),
     "drops": frozenset({("access", "kind")}),
@@ -41,6 +42,7 @@ LIBRARY: Final[Mapping[str, frozenset[RegoPath]]] = {
     "inside": frozenset(),
     "is_person": frozenset({("subject", "type")}),
     "issued_by": frozenset({("subject", "issuer")}),
+    "last4": frozenset(),
     "looks_only_at": frozenset({("command", "fields", "filtered")}),
     "named": frozenset(),
     "on": frozenset({("access", "collection"), ("access", "database")}),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from sidecar.obligations import is_form, is_maskable
 from sidecar.policyset.bindings import Bindings
 from sidecar.policyset.syntax_tree import (
     SCALARS,
@@ -371,8 +372,17 @@ def _part_fault(name: str, term: Any) -> str:
 
 
 def _field_fault(term: Any) -> str:
+    """Return what is wrong with one masked field: a path, or an object of a path and what is left of the field."""
+    if _is(term, "object"):
+        parts = {key["value"]: value for key, value in term["value"] if _is(key, "string")}
+        if parts.keys() != {"field", "as"} or len(parts) != len(term["value"]):
+            return 'a masked field that is an object has "field" and "as", and no more'
+        form = parts["as"].get("value") if _is(parts["as"], "string") else None
+        if isinstance(form, str) and not is_form(form):
+            return f'{form!r} is nothing that can be left of a masked field: "absent", "last4" or "bucket:10000"'
+        return _field_fault(parts["field"])
     name = term.get("value") if _is(term, "string") else None
-    if isinstance(name, str) and (name.startswith("$") or "" in name.split(".")):
+    if isinstance(name, str) and not is_maskable(name):
         return f"{name!r} in a mask is no path of a field, such as customer.address"
     return ""
 

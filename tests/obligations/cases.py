@@ -58,12 +58,18 @@ class Generator:
             some["team"] = {"name": self.pick("red", "blue", ["red", "blue"]), "level": self.number()}
         if self.chance(0.2):
             some["team.name"] = "red"
+        if self.chance(0.8):
+            some["card"] = self.card()
         some |= {
             "orders": self._order,
             "customers": self._customer,
             "staff": self._staff,
         }[collection]()
         return some
+
+    def card(self) -> Any:
+        text = self.pick("4111111111111111", "4000-0000-1234", "4111-1111", "12", "ÄÖÜß€")
+        return self.pick(text, text, text, 4111111111111111, Int64(4000), True, [text, 7], [], {"no": text}, None, 2.5)
 
     def number(self) -> Any:
         return self.pick(0, 1, 2, 3, 1.0, 2.5, -1, Int64(2), Decimal128("1"), Decimal128("2.50"), float("nan"))
@@ -113,6 +119,33 @@ class Generator:
         joined: list[Any] = [self.row_filter(1), self.row_filter(1)]
         return {self.pick("$or", "$or", "$and"): joined}
 
+    def masks(self) -> dict[str, list[Any]]:
+        """A mask for at least one of the collections."""
+        chosen = [name for name in COLLECTIONS if self.chance(0.6)] or [self.pick(*COLLECTIONS)]
+        return {name: self.mask(name) for name in chosen}
+
+    def mask(self, collection: str) -> list[Any]:
+        card, level = {"field": "card", "as": "last4"}, {"field": "team.level", "as": "bucket:2"}
+        made: list[Any] = ["card", card, card, "note", "team.name", level, "team", "region"]
+        made += {
+            "orders": [
+                "lines.sku",
+                {"field": "lines.qty", "as": "bucket:3"},
+                "customer",
+                {"field": "amount", "as": "bucket:2"},
+                "tags",
+                "status",
+            ],
+            "customers": ["name", "friends", {"field": "score", "as": "bucket:10"}, "vip"],
+            "staff": ["name", "boss", {"field": "level", "as": "bucket:2"}],
+        }[collection]
+        found: dict[str, Any] = {}
+        for one in self.random.sample(made, self.pick(1, 2, 3, 4)):
+            field = one if isinstance(one, str) else one["field"]
+            if not any(f"{field}.".startswith(f"{other}.") or f"{other}.".startswith(f"{field}.") for other in found):
+                found[field] = one
+        return [*found.values()]
+
     # --- calls --------------------------------------------------------------------------------------------------------
 
     def call(self) -> tuple[str, JsonObject]:
@@ -156,7 +189,9 @@ class Generator:
         return made
 
     def _field(self) -> str:
-        names = "region team team.name team.level note amount tags lines.qty status customer score name level boss vip"
+        names = (
+            "region card team team.name team.level note amount tags lines.qty status customer score name level boss vip"
+        )
         return str(self.random.choice(names.split()))
 
     def scalar(self) -> Any:

@@ -27,12 +27,14 @@ from sidecar.errors import SidecarError
 from sidecar.model import AccessVerdict, Decision, JsonObject, ToolCall
 from sidecar.obligations import plan
 from tests.obligations.cases import COLLECTIONS, DATABASE, ROWS, Document, Generator
+from tests.obligations.reduced import disguised, reduced
 from tests.parts import outside_database
 
 Client: TypeAlias = MongoClient[dict[str, Any]]
 Policy: TypeAlias = dict[str, JsonObject]
-Rewrite: TypeAlias = Callable[[ToolCall, Policy], ToolCall | None]
-"""Returns what is sent instead of a call under row filters by collection; None where the call is refused."""
+Masks: TypeAlias = dict[str, list[Any]]
+Rewrite: TypeAlias = Callable[[ToolCall, Policy, Masks], ToolCall | None]
+"""Returns what is sent instead of a call under row filters and masks by collection; None where the call is refused."""
 
 CASES_OF_A_WORLD: Final = 30
 
@@ -61,12 +63,16 @@ class Tally:
         return self.ends["refused"] / self.ends.total()
 
 
-def rewritten(call: ToolCall, policy: Policy) -> ToolCall | None:
+def rewritten(call: ToolCall, policy: Policy, masks: Masks | None = None) -> ToolCall | None:
     """Return what the sidecar sends instead of a call, by its own walk and its own plan; None where it refuses."""
     try:
         derivation = derive(call)
         verdicts = tuple(
-            AccessVerdict(owner="sales", filter=policy.get(access.namespace.collection))
+            AccessVerdict(
+                owner="sales",
+                filter=policy.get(access.namespace.collection),
+                mask=tuple((masks or {}).get(access.namespace.collection, ())),
+            )
             for access in derivation.command.accesses
         )
         decision = Decision(allow=True, reasons=(), server="ro", accesses=verdicts, revision="r")
@@ -139,44 +145,74 @@ class World:
 
     client: Client
     policy: Policy
+    masks: Masks
     databases: dict[str, str]
     """Their names by ``kept``, ``full`` and ``other``."""
+
+    def sent(self, call: ToolCall, rewrite: Rewrite) -> ToolCall | None:
+        return rewrite(call, self.policy, self.masks)
 
     def outcome(self, which: str, call: ToolCall) -> Outcome:
         return perform(self.client, self.databases[which], call)
 
 
 @contextmanager
-def world(client: Client, generator: Generator, policy: Policy | None = None) -> Iterator[World]:
+def world(
+    client: Client, generator: Generator, policy: Policy | None = None, masks: Masks | None = None
+) -> Iterator[World]:
     """Random collections for as long as the block lasts."""
+    masks = masks or {}
     chosen = generator.policy() if policy is None else policy
     prefix = f"o{uuid4().hex[:12]}"
     names = {which: f"{prefix}_{which}" for which in ("kept", *_HIDDEN)}
     try:
         for collection in COLLECTIONS:
-            _fill(client, generator, chosen.get(collection), names, collection)
-        yield World(client=client, policy=chosen, databases=names)
+            _fill(client, generator, (chosen.get(collection), masks.get(collection, [])), names, collection)
+        yield World(client=client, policy=chosen, masks=masks, databases=names)
     finally:
         for name in names.values():
             client.drop_database(name)
 
 
 def _fill(
-    client: Client, generator: Generator, row_filter: JsonObject | None, names: dict[str, str], collection: str
+    client: Client,
+    generator: Generator,
+    held: tuple[JsonObject | None, list[Any]],
+    names: dict[str, str],
+    collection: str,
 ) -> None:
+    row_filter, mask = held
     pool = [generator.document(collection, number) for number in range(2 * ROWS)]
     target = client[names["kept"]][collection]
     target.insert_many(pool)
-    if row_filter is None:
-        admitted = {document["_id"] for document in pool}
-    else:
-        admitted = {document["_id"] for document in target.find(row_filter)}
-        target.delete_many({"_id": {"$nin": [*admitted]}})
+    admitted = {document["_id"] for document in target.find(row_filter or {})}
+    if row_filter is not None or mask:
+        target.delete_many({})
+        if permitted := [reduced(one, mask) for one in pool if one["_id"] in admitted]:
+            target.insert_many(permitted)
     for which in _HIDDEN:
         share = generator.random.random()
         mixed = [one for one in pool if one["_id"] in admitted or generator.random.random() < share]
+        if which == "other":
+            free = [one for one in mask if not any(_meet(one, field) for field in _fields(row_filter))]
+            mixed = [disguised(one, free, generator.random) for one in mixed]
         if mixed:
             client[names[which]][collection].insert_many(mixed)
+
+
+def _fields(row_filter: Any) -> Iterator[str]:
+    """The fields that choose the rows; another value there would be another row."""
+    for key, value in (row_filter or {}).items():
+        if key.startswith("$"):
+            for part in value:
+                yield from _fields(part)
+        else:
+            yield key
+
+
+def _meet(masked: Any, field: str) -> bool:
+    path = masked if isinstance(masked, str) else masked["field"]
+    return f"{path}.".startswith(f"{field}.") or f"{field}.".startswith(f"{path}.")
 
 
 # --- judging ----------------------------------------------------------------------------------------------------------
@@ -188,7 +224,7 @@ at instead (``restricted``)."""
 
 def judge(case: ToolCall, of: World, rewrite: Rewrite, tally: Tally) -> None:
     """Run one case, and note how it ended."""
-    sent = rewrite(case, of.policy)
+    sent = of.sent(case, rewrite)
     if sent is None:
         tally.ends["refused"] += 1
         return
@@ -236,7 +272,7 @@ def restricted(value: Any, policy: Policy) -> bool:
 
 
 def _described(what: str, case: ToolCall, sent: ToolCall, of: World) -> str:
-    parts = {"policy": of.policy, "call": case.arguments, "sent": sent.arguments}
+    parts = {"policy": of.policy, "masks": of.masks, "call": case.arguments, "sent": sent.arguments}
     return "\n".join([what, f"  {case.name}", *(f"  {name}: {json_util.dumps(part)}" for name, part in parts.items())])
 
 
@@ -245,12 +281,13 @@ def _shown(outcome: Outcome) -> str:
     return outcome.failed[:300] or f"{len(outcome.documents)} documents, {shown}"
 
 
-def run(client: Client, number: int, seed: str, rewrite: Rewrite = rewritten) -> Tally:
-    """Run this many random cases."""
+def run(client: Client, number: int, seed: str, rewrite: Rewrite = rewritten, *, masked: bool = False) -> Tally:
+    """Run this many random cases, of row filters, or of masks with and without row filters."""
     tally = Tally()
     for index in range(-(-number // CASES_OF_A_WORLD)):
         generator = Generator(f"{seed}/{index}")
-        with world(client, generator) as of:
+        masks = generator.masks() if masked else None
+        with world(client, generator, {} if masked and generator.chance(0.6) else None, masks) as of:
             for _ in range(CASES_OF_A_WORLD):
                 tool, arguments = generator.call()
                 judge(ToolCall(name=tool, arguments=arguments), of, rewrite, tally)

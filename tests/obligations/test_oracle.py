@@ -1,4 +1,4 @@
-"""Row filters against a database that holds nothing but the rows, thousands of random calls at a time."""
+"""Filters and masks against a database that holds only what they leave, thousands of random calls at a time."""
 
 from typing import Any
 
@@ -10,12 +10,13 @@ from sidecar.model import ToolCall
 from tests.examples import examples
 from tests.obligations import oracle
 from tests.obligations.cases import COLLECTIONS, Generator
+from tests.obligations.reduced import reduced
 
 pytestmark = pytest.mark.real
 
 CASES_OF_A_PART = 300
 PARTS = range(examples(10, deep=170))
-"""3,000 cases for every change and 51,000 at night."""
+"""3,000 cases for every change and 51,000 at night, half of them with masks."""
 
 MOST_REFUSED = 0.4
 MOST_FAILED = 0.2
@@ -31,20 +32,42 @@ def client(database):
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("part", PARTS)
 def test_answers_are_those_of_the_permitted_rows_alone_and_tell_of_no_others(client, part, record_property) -> None:
-    tally = oracle.run(client, CASES_OF_A_PART, f"rows/{part}")
-    record_property("oracle", dict(tally.ends))
+    masked = part % 2 == 1
+    tally = oracle.run(client, CASES_OF_A_PART, f"rows/{part}", masked=masked)
+    record_property("oracle", {f"masked {end}" if masked else end: number for end, number in tally.ends.items()})
     assert not tally.faults, "\n\n".join(tally.faults[:5])
     assert tally.refused <= MOST_REFUSED
     assert tally.ends["failed on both"] <= MOST_FAILED * tally.ends.total()
     assert tally.ends["answered"] >= 0.4 * tally.ends.total()
 
 
-def forgetful(call, policy):
+def test_masks_of_every_form_reduce_what_a_document_holds() -> None:
+    """What the oracle compares with is worked out without an expression; here are its values by hand."""
+    mask: list[Any] = ["ssn", "a.b", {"field": "card", "as": "last4"}, {"field": "pay", "as": "bucket:100"}]
+    for whole, left in (
+        ({"ssn": 1, "_id": 2}, {"_id": 2}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"c": 2}}),
+        ({"a": [{"b": 1}, 3, {"c": 2}]}, {"a": [{}, 3, {"c": 2}]}),
+        ({"a": 5}, {"a": 5}),
+        ({"card": "4111111111111234"}, {"card": "1234"}),
+        ({"card": 4111111111111234}, {"card": "1234"}),
+        ({"card": "1234"}, {}),
+        ({"card": 2.5}, {}),
+        ({"card": ["12345", 1, True]}, {"card": ["2345", None, None]}),
+        ({"pay": 1250}, {"pay": 1200.0}),
+        ({"pay": -1}, {"pay": -100.0}),
+        ({"pay": "1250"}, {}),
+        ({"pay": [150, "x"]}, {"pay": [100.0, None]}),
+    ):
+        assert reduced(whole, mask) == left
+
+
+def forgetful(call, policy, masks):
     """A rewriting that changes nothing."""
     return call
 
 
-def at_the_head_only(call, policy):
+def at_the_head_only(call, policy, masks):
     """A rewriting that knows of the first collection and of no other that a pipeline reads."""
     reduced = {name: query for name, query in policy.items() if name == call.arguments["collection"]}
     stages = [name for stage in call.arguments.get("pipeline", ()) for name in stage]
@@ -54,7 +77,7 @@ def at_the_head_only(call, policy):
     return ToolCall(name=call.name, arguments={**call.arguments, "pipeline": pipeline})
 
 
-def without_the_first_place(call, policy):
+def without_the_first_place(call, policy, masks):
     """A rewriting that leaves out the collection that the call itself names."""
     return oracle.rewritten(
         call, {name: query for name, query in policy.items() if name != call.arguments["collection"]}
@@ -65,6 +88,47 @@ def without_the_first_place(call, policy):
 def test_a_wrong_rewriting_is_found(client, wrong) -> None:
     tally = oracle.run(client, 60, "teeth", wrong)
     assert len(tally.faults) >= 5
+    assert any("expected" in fault for fault in tally.faults)
+    assert any("tells of hidden rows" in fault for fault in tally.faults)
+
+
+def unmasked(call, policy, masks):
+    """A rewriting that knows of row filters and of no mask."""
+    return oracle.rewritten(call, policy)
+
+
+def masked_at_the_head_only(call, policy, masks):
+    """A rewriting that masks the first collection and no other."""
+    return oracle.rewritten(
+        call, policy, {name: mask for name, mask in masks.items() if name == call.arguments["collection"]}
+    )
+
+
+def masked_elsewhere_only(call, policy, masks):
+    """A rewriting that leaves out the collection that the call itself names."""
+    return oracle.rewritten(
+        call, policy, {name: mask for name, mask in masks.items() if name != call.arguments["collection"]}
+    )
+
+
+def masked_by_taking_away_at_the_end(call, policy, masks):
+    """What a gateway does that takes fields out of results: all that the caller computes has seen them."""
+    mask = masks.get(call.arguments["collection"], [])
+    gone = [one if isinstance(one, str) else one["field"] for one in mask]
+    found = oracle.rewritten(call, policy)
+    if found is None or "pipeline" not in found.arguments or not gone:
+        return None
+    return ToolCall(
+        name=found.name, arguments={**found.arguments, "pipeline": [*found.arguments["pipeline"], {"$unset": gone}]}
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong", [unmasked, masked_at_the_head_only, masked_elsewhere_only, masked_by_taking_away_at_the_end]
+)
+def test_a_wrong_masking_is_found(client, wrong) -> None:
+    tally = oracle.run(client, 90, "teeth", wrong, masked=True)
+    assert len(tally.faults) >= 4
     assert any("expected" in fault for fault in tally.faults)
     assert any("tells of hidden rows" in fault for fault in tally.faults)
 

@@ -172,6 +172,19 @@ one_of_claim(name) := {"$in": values} if {
 }
 
 # METADATA
+# title: A masked field of which the last four characters are left
+# description: >-
+#   `"mask": {"ssn", lib.last4("card")}`. Of a text of more than four characters, and of a whole number by its digits; of
+#   anything else nothing.
+last4(field) := {"field": field, "as": "last4"}
+
+# METADATA
+# title: A masked field of which the multiple of a width at or below its number is left
+# description: >-
+#   `"mask": {lib.bucket("salary", 10000)}`. The width is a whole number from 2; of what is no number nothing is left.
+bucket(field, width) := {"field": field, "as": sprintf("bucket:%d", [width])}
+
+# METADATA
 # title: The user has this role
 has_role(role) if role in input.subject.roles
 

@@ -170,3 +170,8 @@ test_running_a_tool_is_about_its_exact_name if {
 	}
 	not lib.runs({"report"}) with input as question("execute", "", "")
 }
+
+test_masked_fields_of_which_something_is_left if {
+	lib.last4("card") == {"field": "card", "as": "last4"}
+	lib.bucket("salary", 10000) == {"field": "salary", "as": "bucket:10000"}
+}
