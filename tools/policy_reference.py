@@ -48,7 +48,7 @@ platform's `approvers` ([approvals](../approvals.md)).
 |---|---|
 | `id` | required; lower-case letters, digits, `.`, `_`, `-`; shown in decisions and evidence |
 | `filter` | only rows that match this filter; see [row filters](../row-filters.md) |
-| `mask` | the fields that must not be seen, as dotted paths; or of which a part is: `lib.last4`, `lib.bucket`; see [field masks](../field-masks.md) |
+| `mask` | the fields that must not be seen, or no more of than a part; see [field masks](../field-masks.md) |
 | `max_documents` | at most so many documents come back, from 1; see [limits of one call](../call-limits.md) |
 | `max_time_ms` | a read is ended after so many milliseconds, from 1 |
 | `approval` | `"confirm"`: the user confirms the call through the client; `"second_person"`: another person does |

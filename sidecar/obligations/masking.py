@@ -12,7 +12,7 @@ from typing import Final
 from sidecar.errors import ObligationNotSupported
 from sidecar.model import JsonObject, JsonValue
 from sidecar.obligations import projections
-from sidecar.obligations.masks import Mask
+from sidecar.obligations.masks import Mask, stage_below
 from sidecar.obligations.rewrite import an_object, edited, mentions, named, refused, require_after, stages_of
 from sidecar.sites import Derivation, SiteForm, SitePath
 
@@ -163,6 +163,22 @@ def _union(mask: Mask, arguments: JsonObject, path: SitePath, derivation: Deriva
     return _edited(arguments, path, changed)
 
 
+def _graph(mask: Mask, arguments: JsonObject, path: SitePath, derivation: Derivation) -> JsonObject:
+    """A graph is followed over what is stored; right after it, what it found is masked where it stands."""
+    require_unlooked(mask, derivation.looks.get(path, {""}), "$graphLookup")
+    *above, index, _ = path
+
+    def masked_after(pipeline: JsonValue) -> JsonValue:
+        stages = stages_of(pipeline)
+        at = int(index) + 1
+        options = an_object(an_object(stages[at - 1])["$graphLookup"])
+        if "depthField" in options:
+            require_unlooked(mask, [str(options["depthField"])], "a depth under a name that")
+        return [*stages[:at], stage_below(mask, str(options["as"])), *stages[at:]]
+
+    return _edited(arguments, tuple(above), masked_after)
+
+
 def _with_pipeline(mask: Mask, options: JsonObject, path: SitePath, looks: Looked) -> JsonObject:
     head = pipeline_head(mask, options.get("pipeline", []), (*path, "pipeline"), looks)
     return {**options, "pipeline": head}
@@ -184,7 +200,7 @@ _FORMS: Final[Mapping[SiteForm, _Masking]] = {
     SiteForm.PIPELINE_HEAD: _pipeline,
     SiteForm.LOOKUP: _lookup,
     SiteForm.UNION: _union,
-    SiteForm.GRAPH_RESTRICT: _nowhere,
+    SiteForm.GRAPH_RESTRICT: _graph,
     SiteForm.DOCUMENTS: _inserted,
     SiteForm.UPSERT: _written,
     SiteForm.VIEW: _behind_a_view,

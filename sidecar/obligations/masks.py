@@ -9,7 +9,7 @@ on the way to a field is null.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -152,25 +152,34 @@ def _holds(value: JsonValue, parts: list[str]) -> bool:
 # --- expressions ------------------------------------------------------------------------------------------------------
 
 
-def _left(node: _MaskTree, value: str, depth: int) -> JsonValue:
-    """Return what is left of a value, of each element where it is a list; ``value`` is a field or a variable."""
+def _left(node: _MaskTree, value: str, depth: int, unchanged: JsonValue = None) -> JsonValue:
+    """Return what is left of a value, of each element where it is a list.
+
+    Args:
+        node: what is masked in it.
+        value: where it is, as a field or a variable.
+        depth: how many lists it may be in.
+        unchanged: an expression of it that keeps it missing where it is; if there is none, ``value`` does.
+    """
     if node == ABSENT:
         return _GONE
     name = f"e{depth}"
-    one = _left_of_one(node, f"$${name}", depth)
+    one = _left_of_one(node, f"$${name}", depth, f"$${name}")
     of_element = one if isinstance(node, str) else _if({"$isArray": [f"$${name}"]}, None, one)
     each: JsonObject = {"$map": {"input": value, "as": name, "in": of_element}}
-    return _if({"$isArray": [value]}, each, _left_of_one(node, value, depth))
+    return _if({"$isArray": [value]}, each, _left_of_one(node, value, depth, unchanged or value))
 
 
-def _left_of_one(node: _MaskTree, value: str, depth: int) -> JsonValue:
+def _left_of_one(node: _MaskTree, value: str, depth: int, unchanged: JsonValue) -> JsonValue:
     """Return what is left of a value that is no list."""
     if isinstance(node, str):
         return _last4(value) if node == LAST4 else _bucket(value, _width(node))
     made: JsonValue = value
     for part, inner in node.items():
-        made = {"$setField": {"field": part, "input": made, "value": _left(inner, f"{value}.{part}", depth + 1)}}
-    return _if(_is_type(value, "object"), made, value)
+        same: JsonObject = {"$getField": {"field": part, "input": value}}
+        left = _left(inner, f"{value}.{part}", depth + 1, same)
+        made = {"$setField": {"field": part, "input": made, "value": left}}
+    return _if(_is_type(value, "object"), made, unchanged)
 
 
 def _last4(value: str) -> JsonValue:
@@ -195,10 +204,10 @@ def _if(condition: JsonValue, then: JsonValue, otherwise: JsonValue) -> JsonValu
     return {"$cond": [condition, then, otherwise]}
 
 
-def stages_below(mask: Mask, name: str) -> Iterator[JsonValue]:
-    """Return the stages that mask the documents of a list which stands under a name."""
-    parts = name.split(".")
+def stage_below(mask: Mask, name: str) -> JsonValue:
+    """Return the stage that masks the documents of a list which stands under a name; it is a dotted path."""
+    top, *rest = name.split(".")
     node: _MaskTree = dict(mask.tree)
-    for part in reversed(parts[1:]):
+    for part in reversed(rest):
         node = {part: node}
-    yield {"$set": {parts[0]: _left(node, f"${parts[0]}", 0)}}
+    return {"$set": {top: _left(node, f"${top}", 0)}}

@@ -143,15 +143,15 @@ def _held(
 ) -> JsonObject:
     """Return the arguments with the filters and masks at all of their places.
 
-    What is deeper is changed first: a stage put before others moves their positions. At one place the mask is put in
-    first and the filter before it: the rows are chosen by what is stored.
+    What is deeper is changed first, and in one pipeline what comes later: a stage that is put in moves those behind
+    it. At one place the mask is put in first and the filter before it: the rows are chosen by what is stored.
     """
     places = _places(filters, masks, derivation)
     if masks:
         masking.require_no_keys(arguments)
     traits = derivation.command.traits
     original = arguments
-    for (path, form), place in sorted(places.items(), key=lambda item: -len(item[0][0])):
+    for (path, form), place in sorted(places.items(), key=_order):
         index = next(iter(place.masks), 0)
         try:
             if Trait.EXECUTES_PLAN in traits:
@@ -199,6 +199,12 @@ def _places(
         advice = "names collections that you see a part of at too many places; make it several calls"
         raise rewrite.refused("this call", advice, condition)
     return held
+
+
+def _order(place: tuple[tuple[SitePath, SiteForm], _HeldTo]) -> tuple[int, int]:
+    (path, _), _ = place
+    *_, stage = (0, *(step for step in path if isinstance(step, int)))
+    return -len(path), -stage
 
 
 def _mask(place: _HeldTo) -> Mask:

@@ -228,7 +228,7 @@ def judge(case: ToolCall, of: World, rewrite: Rewrite, tally: Tally) -> None:
     if sent is None:
         tally.ends["refused"] += 1
         return
-    if not outside_database() and any(word in str(case.arguments) for word in LACKING):
+    if of.policy and not outside_database() and any(word in str(case.arguments) for word in LACKING):
         good = restricted(sent.arguments, of.policy)
         tally.ends["looked at"] += 1
         if not good:

@@ -160,7 +160,7 @@ def test_a_reduced_field_is_computed_before_the_callers_first_stage(form: str) -
 
 def test_every_place_of_a_masked_collection_is_masked() -> None:
     lookup: dict[str, Any] = {"from": "cards", "localField": "c", "foreignField": "_id", "as": "j"}
-    deep = {
+    deep: dict[str, Any] = {
         "from": "cards",
         "let": {"c": "$c"},
         "pipeline": [{"$match": {"$expr": {"$eq": ["$_id", "$$c"]}}}],
@@ -259,10 +259,52 @@ def test_values_that_come_past_the_mask_are_refused() -> None:
     assert piped({"$project": {"k": {"$meta": "textScore"}}})[0] == GONE
 
 
-def test_a_graph_over_a_masked_collection_is_refused() -> None:
+def test_what_a_graph_finds_in_a_masked_collection_is_masked_right_behind_it() -> None:
     graph = {"from": "cards", "startWith": "$x", "connectFromField": "a", "connectToField": "b", "as": "g"}
-    assert "$graphLookup" in refused_pipeline({"$graphLookup": graph}, only="cards")
+    other = {**graph, "as": "h.i"}
+    found = piped(
+        {"$graphLookup": graph}, {"$match": {"g.card": 1}}, {"$graphLookup": other}, {"$limit": 1}, only="cards"
+    )
+    assert [next(iter(stage)) for stage in found] == [
+        "$graphLookup",
+        "$set",
+        "$match",
+        "$graphLookup",
+        "$set",
+        "$limit",
+    ]
+    assert found[1]["$set"].keys() == {"g"}
+    assert found[4]["$set"].keys() == {"h"}
     assert piped({"$graphLookup": graph}, only="orders")[0] == GONE
+
+
+def test_masks_and_filters_of_many_places_in_one_pipeline_do_not_move_one_another() -> None:
+    graph = {"from": "orders", "startWith": "$x", "connectFromField": "a", "connectToField": "b", "as": "g"}
+    inner = [{"$graphLookup": graph}, {"$unionWith": "orders"}]
+    join = {"$lookup": {"from": "orders", "pipeline": inner, "as": "j"}}
+    found = piped({"$graphLookup": graph}, join, {"$graphLookup": graph}, join, rows=EU)
+    names = [next(iter(stage)) for stage in found]
+    assert names == ["$match", "$unset", "$graphLookup", "$set", "$lookup", "$graphLookup", "$set", "$lookup"]
+    for lookup in (found[4], found[7]):
+        names = [next(iter(stage)) for stage in lookup["$lookup"]["pipeline"]]
+        assert names == ["$match", "$unset", "$graphLookup", "$set", "$unionWith"]
+    graphs = [stage["$graphLookup"] for stage in found if "$graphLookup" in stage]
+    assert [one["restrictSearchWithMatch"] for one in graphs] == [EU, EU]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"connectFromField": "card"},
+        {"connectToField": "card.number"},
+        {"restrictSearchWithMatch": {"card": {"$gt": "4"}}},
+        {"restrictSearchWithMatch": {"$expr": {"$gt": ["$card", "4"]}}},
+        {"depthField": "card"},
+    ],
+)
+def test_a_graph_that_looks_at_a_masked_field_is_refused(wrong: Any) -> None:
+    graph = {"from": "cards", "startWith": "$x", "connectFromField": "a", "connectToField": "b", "as": "g"}
+    assert "card" in refused_pipeline({"$graphLookup": {**graph, **wrong}}, only="cards")
 
 
 def test_what_is_left_may_be_written_elsewhere_and_nothing_into_a_masked_collection() -> None:
@@ -438,15 +480,15 @@ def test_plans_show_no_more_than_how_a_query_would_run() -> None:
 
 
 def test_an_export_is_held_to_the_masks_of_both_of_its_accesses() -> None:
-    target = [{"name": "find", "arguments": {}}]
+    target: list[Any] = [{"name": "find", "arguments": {}}]
     call = ToolCall(name="export", arguments={**ON, "exportTitle": "t", "exportTarget": target})
     derivation = derive(call)
     masks: list[Any] = [("card",), ("ssn", {"field": "card", "as": "last4"})]
     verdicts = tuple(AccessVerdict(owner="o", grants=("g",), mask=mask) for mask in masks)
     todo = plan(Decision(allow=True, reasons=(), server="s", accesses=verdicts, revision="r"), call, derivation)
     assert todo.call is not None
-    [made] = todo.call.arguments["exportTarget"]  # type: ignore[misc,union-attr]
-    assert made["arguments"]["projection"] == {"card": 0, "ssn": 0}  # type: ignore[index,call-overload]
+    sent_target: Any = todo.call.arguments["exportTarget"]
+    assert sent_target[0]["arguments"]["projection"] == {"card": 0, "ssn": 0}
 
 
 # --- writes -----------------------------------------------------------------------------------------------------------

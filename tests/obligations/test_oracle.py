@@ -118,9 +118,8 @@ def masked_by_taking_away_at_the_end(call, policy, masks):
     found = oracle.rewritten(call, policy)
     if found is None or "pipeline" not in found.arguments or not gone:
         return None
-    return ToolCall(
-        name=found.name, arguments={**found.arguments, "pipeline": [*found.arguments["pipeline"], {"$unset": gone}]}
-    )
+    stages: Any = found.arguments["pipeline"]
+    return ToolCall(name=found.name, arguments={**found.arguments, "pipeline": [*stages, {"$unset": gone}]})
 
 
 @pytest.mark.parametrize(
