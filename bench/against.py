@@ -91,9 +91,9 @@ def tree_of(revision: str) -> Iterator[Path]:
 
 
 @contextmanager
-def served(tree: Path, uri: str, memo_ms: int) -> Iterator[dict[str, object]]:
+def served(tree: Path, uri: str, memo_ms: int, *upstream: str) -> Iterator[dict[str, object]]:
     """The tree's sidecar; yields what ``bench/served.py`` prints."""
-    command = [sys.executable, str(ROOT / "bench/served.py"), str(tree), uri, str(memo_ms)]
+    command = [sys.executable, str(ROOT / "bench/served.py"), str(tree), uri, str(memo_ms), *upstream]
     process = subprocess.Popen(command, cwd=tree, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin
     assert process.stdout

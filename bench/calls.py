@@ -1,0 +1,223 @@
+"""What a call costs the sidecar: CPU time per call of all its processes, with a server behind it that answers at once.
+
+CPU time is what counts, since other work on the machine changes the time by the clock and hardly the CPU time. Filter
+values, limits and callers differ from call to call. With ``--against`` another revision is played in the same run, in
+alternating rounds.
+
+    python bench/calls.py [--against REVISION] [--rows NAME …] [--rounds 6] [--clients 8]
+
+Rows: ``hit`` (questions that were answered before, of 50 identities), ``miss`` (OPA is asked every time), ``list``
+(tools/list), ``insert-1``, ``insert-30``, ``insert-300``, ``insert-900`` (an insert of so many kB).
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bench.against import Side, ratio, served, tree_of  # noqa: E402
+from bench.overhead import direct_server  # noqa: E402
+from bench.table import show  # noqa: E402
+from sidecar.demo import database as demo_database  # noqa: E402
+from sidecar.demo.client import ACCEPT, PROTOCOL, DemoClient  # noqa: E402
+from tests import parts  # noqa: E402
+
+THIS, OTHER = "this", "other"
+CALLS = {"hit": 1200, "miss": 400, "list": 400, "insert-1": 400, "insert-30": 200, "insert-300": 48, "insert-900": 24}
+STAGING = {"database": "staging", "collection": "orders"}
+PLACE = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
+
+
+class Connection:
+    """One client: a connection, a token, a session; it sends what is ready and reads to the end of the answer."""
+
+    def __init__(self, url: str, token: str) -> None:
+        parts_of = urlsplit(url)
+        assert parts_of.hostname
+        assert parts_of.port
+        self._address = parts_of.hostname, parts_of.port
+        self._head = (
+            f"POST {parts_of.path} HTTP/1.1\r\nHost: {parts_of.netloc}\r\nAccept: {ACCEPT}\r\n"
+            f"Content-Type: application/json\r\nAuthorization: Bearer {token}\r\n"
+        )
+        self._number = 0
+
+    async def open(self) -> None:
+        self._reader, self._writer = await asyncio.open_connection(*self._address, limit=1 << 24)
+        params = {"protocolVersion": PROTOCOL, "capabilities": {}, "clientInfo": {"name": "bench", "version": "0"}}
+        _, head, _ = await self.ask("initialize", json.dumps(params))
+        [session] = [line for line in head.split("\r\n") if line.lower().startswith("mcp-session-id:")]
+        self._head += f"{session}\r\nMCP-Protocol-Version: {PROTOCOL}\r\n"
+        await self._send(b'{"jsonrpc":"2.0","method":"notifications/initialized"}')
+
+    async def ask(self, method: str, params: str) -> tuple[int, str, bytes]:
+        self._number += 1
+        return await self._send(
+            f'{{"jsonrpc":"2.0","id":{self._number},"method":"{method}","params":{params}}}'.encode()
+        )
+
+    async def _send(self, body: bytes) -> tuple[int, str, bytes]:
+        self._writer.write(f"{self._head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
+        [length] = [line for line in head.split("\r\n") if line.lower().startswith("content-length:")]
+        return int(head[9:12]), head, await self._reader.readexactly(int(length.partition(":")[2]))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def documents(kilobytes: int) -> str:
+    """An insert of about so many kB, of documents of about 250 bytes."""
+    one = {"customer": 7, "name": "A. N. Other", "tags": ["a", "b"], "note": "x" * 120, "total": 12.5, "lines": [1, 2]}
+    size = len(json.dumps(one)) + 2
+    arguments = {**PLACE, **STAGING, "documents": [one] * max(1, kilobytes * 1000 // size)}
+    return json.dumps({"name": "insert-many", "arguments": arguments})
+
+
+def request(row: str, number: int) -> tuple[str, str]:
+    """One call of a row; values and limits differ from call to call."""
+    if row == "list":
+        return "tools/list", "{}"
+    if number % 2:
+        arguments = {**PLACE, "query": {"customer": number}}
+        return "tools/call", json.dumps({"name": "count", "arguments": arguments})
+    arguments = {**PLACE, "filter": {"customer": number}, "limit": 1 + number % 40}
+    return "tools/call", json.dumps({"name": "find", "arguments": arguments})
+
+
+@dataclass(slots=True, kw_only=True)
+class Deployed:
+    """A running sidecar with its clients."""
+
+    side: Side
+    analysts: list[Connection]
+    loaders: list[Connection]
+
+
+async def play(running: Deployed, row: str, clients: int, calls: int) -> tuple[float, float]:
+    """Play a row; return microseconds of CPU per call, and calls per second."""
+    kilobytes = int(row.partition("-")[2] or 0)
+    large = documents(kilobytes) if kilobytes else ""
+    among = running.loaders if kilobytes else running.analysts
+    queues = [among[start::clients] for start in range(min(clients, len(among)))]
+    numbers = iter(range(calls))
+
+    async def one(mine: list[Connection]) -> None:
+        for number in numbers:
+            method, params = ("tools/call", large) if large else request(row, number)
+            status, _, body = await mine[number % len(mine)].ask(method, params)
+            if status != 200 or b'"isError":true' in body or b'"error"' in body[:200]:
+                raise SystemExit(f"{row}: HTTP {status}: {body[:500]!r}")
+
+    before, began = running.side.cpu_s(), time.perf_counter()
+    await asyncio.gather(*(one(mine) for mine in queues))
+    seconds, after = time.perf_counter() - began, running.side.cpu_s()
+    spent = sum(after.values()) - sum(before.get(pid, 0.0) for pid in after)
+    return spent / calls * 1e6, calls / seconds
+
+
+@contextmanager
+def zero_upstream(folder: Path, tools: bytes) -> Iterator[str]:
+    """The server that answers at once, with the real one's tools; yields its URL."""
+    (folder / "tools.json").write_bytes(tools)
+    command = [sys.executable, str(ROOT / "bench/zero_upstream.py"), str(folder / "tools.json")]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin
+    assert process.stdout
+    try:
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}/mcp"
+    finally:
+        process.stdin.close()
+        process.wait(10)
+        process.stdout.close()
+
+
+async def real_tools(uri: str) -> bytes:
+    with direct_server(uri) as url:
+        async with DemoClient(url, None, "bench") as client:
+            for _ in range(400):
+                try:
+                    if (await client.initialize()).status == 200:
+                        break
+                except OSError:
+                    await asyncio.sleep(0.05)
+            return json.dumps((await client.tools()).result).encode()
+
+
+async def open_side(said: dict[str, object], clients: int) -> Deployed:
+    tokens = said["tokens"]
+    assert isinstance(tokens, list)
+    url = str(said["url"])
+    running = Deployed(
+        side=Side(pid=int(str(said["pid"])), clients=[]),
+        analysts=[Connection(url, tokens[number % len(tokens)]) for number in range(max(clients, len(tokens)))],
+        loaders=[Connection(url, str(said["loader"])) for _ in range(min(clients, 8))],
+    )
+    for one in running.analysts + running.loaders:
+        await one.open()
+    return running
+
+
+async def measure(against: str | None, rows: list[str], rounds: int, clients: int) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        uri = stack.enter_context(parts.running_database())
+        await demo_database.seed(uri)
+        upstream = stack.enter_context(zero_upstream(folder, await real_tools(uri)))
+        trees = {THIS: ROOT}
+        if against is not None:
+            trees[OTHER] = stack.enter_context(tree_of(against))
+        for memo_ms, played in ((1000, [row for row in rows if row != "miss"]), (0, [row for row in rows if row == "miss"])):
+            with ExitStack() as serving:
+                sides = {
+                    name: await open_side(
+                        serving.enter_context(served(tree, uri, memo_ms, upstream)) if played else {}, clients
+                    )
+                    for name, tree in trees.items()
+                    if played
+                }
+                for row in played:
+                    found.append(await alternating(sides, row, rounds, clients))
+    return found
+
+
+async def alternating(sides: dict[str, Deployed], row: str, rounds: int, clients: int) -> dict[str, object]:
+    seen: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for turn in range(rounds + 1):
+        for name in sorted(sides, reverse=bool(turn % 2)):
+            played = await play(sides[name], row, clients, CALLS[row])
+            if turn:  # the first round warms both sides up
+                seen[name].append(played)
+    cells: dict[str, object] = {"row": row, "clients": clients}
+    for name, each in sorted(seen.items()):
+        cells[f"{name} CPU µs"] = round(statistics.median(cpu for cpu, _ in each))
+        cells[f"{name} least"] = round(min(cpu for cpu, _ in each))
+        cells[f"{name} calls/s"] = round(statistics.median(rate for _, rate in each))
+    if OTHER in seen:
+        cells["CPU, ratio"] = ratio([cpu for cpu, _ in seen[OTHER]], [cpu for cpu, _ in seen[THIS]])
+    return cells
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--against", help="another revision, in the same run")
+    parser.add_argument("--rows", nargs="+", choices=CALLS, default=[*CALLS])
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    table = asyncio.run(measure(arguments.against, arguments.rows, max(arguments.rounds, 2), arguments.clients))
+    show(table, "CPU per call of the sidecar's own processes; medians of rounds", as_json=arguments.json)
