@@ -15,7 +15,7 @@ ARGS ?=
 # Test processes. Each starts its own real parts, so more of them than this gains little.
 WORKERS ?= 2
 
-.PHONY: help setup run test check nightly conformance mutants fmt lock jaeger bench bench-policy bench-floods bench-sessions bench-identity bench-evidence bench-against clean
+.PHONY: help setup run test check nightly conformance mutants fmt lock jaeger bench bench-policy bench-floods bench-sessions bench-identity bench-evidence bench-against bench-calls clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 23
@@ -72,6 +72,9 @@ bench-evidence: setup ## measure writing, proving and asking audit records (ARGS
 
 bench-against: setup ## this tree against another in one run (REV=main): CPU per call and calls/s, alternating rounds
 	@exec python bench/against.py $(or $(REV),main) $(ARGS)
+
+bench-calls: setup ## CPU per call with a server behind that answers at once (ARGS='--against main --rows hit miss')
+	@exec python bench/calls.py $(ARGS)
 
 clean: ## remove everything that setup, tests and demos made
 	@rm -rf .venv .parts .demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

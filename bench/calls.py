@@ -82,7 +82,7 @@ def documents(kilobytes: int) -> str:
     """An insert of about so many kB, of documents of about 250 bytes."""
     one = {"customer": 7, "name": "A. N. Other", "tags": ["a", "b"], "note": "x" * 120, "total": 12.5, "lines": [1, 2]}
     size = len(json.dumps(one)) + 2
-    arguments = {**PLACE, **STAGING, "documents": [one] * max(1, kilobytes * 1000 // size)}
+    arguments: dict[str, object] = {**PLACE, **STAGING, "documents": [one] * max(1, kilobytes * 1000 // size)}
     return json.dumps({"name": "insert-many", "arguments": arguments})
 
 
@@ -91,9 +91,9 @@ def request(row: str, number: int) -> tuple[str, str]:
     if row == "list":
         return "tools/list", "{}"
     if number % 2:
-        arguments = {**PLACE, "query": {"customer": number}}
-        return "tools/call", json.dumps({"name": "count", "arguments": arguments})
-    arguments = {**PLACE, "filter": {"customer": number}, "limit": 1 + number % 40}
+        counted = {**PLACE, "query": {"customer": number}}
+        return "tools/call", json.dumps({"name": "count", "arguments": counted})
+    arguments: dict[str, object] = {**PLACE, "filter": {"customer": number}, "limit": 1 + number % 40}
     return "tools/call", json.dumps({"name": "find", "arguments": arguments})
 
 
@@ -180,7 +180,10 @@ async def measure(against: str | None, rows: list[str], rounds: int, clients: in
         trees = {THIS: ROOT}
         if against is not None:
             trees[OTHER] = stack.enter_context(tree_of(against))
-        for memo_ms, played in ((1000, [row for row in rows if row != "miss"]), (0, [row for row in rows if row == "miss"])):
+        for memo_ms, played in (
+            (1000, [row for row in rows if row != "miss"]),
+            (0, [row for row in rows if row == "miss"]),
+        ):
             with ExitStack() as serving:
                 sides = {
                     name: await open_side(
@@ -189,8 +192,7 @@ async def measure(against: str | None, rows: list[str], rounds: int, clients: in
                     for name, tree in trees.items()
                     if played
                 }
-                for row in played:
-                    found.append(await alternating(sides, row, rounds, clients))
+                found += [await alternating(sides, row, rounds, clients) for row in played]
     return found
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from typing_extensions import override
 
 _LENGTH = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
 _ID = re.compile(rb'"id":([0-9]+)')
@@ -28,9 +29,11 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._pending = bytearray()
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
 
+    @override
     def data_received(self, data: bytes) -> None:
         self._pending += data
         while (end := self._pending.find(b"\r\n\r\n")) >= 0:
@@ -57,11 +60,11 @@ class _Connection(asyncio.Protocol):
 
 
 async def main() -> None:
-    _Connection.tools = Path(sys.argv[1]).read_bytes()
     server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
 if __name__ == "__main__":
+    _Connection.tools = Path(sys.argv[1]).read_bytes()
     uvloop.run(main())

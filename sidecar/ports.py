@@ -298,29 +298,27 @@ class Span(Protocol):
     @property
     def trace_id(self) -> str:
         """32 lower-case hexadecimal digits."""
-        ...
 
     @property
     def span_id(self) -> str:
         """16 lower-case hexadecimal digits."""
-        ...
 
     @property
     def traceparent(self) -> str:
         """W3C traceparent of this span, to be sent on."""
-        ...
+
+    @property
+    def recording(self) -> bool:
+        """Whether somebody will see its name and its attributes; where not, they need not be made."""
 
     def set(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Add attributes; keys are those of the contract."""
-        ...
 
     def rename(self, name: str) -> None:
         """Give the span its final name, once the method and target are known."""
-        ...
 
     def fail(self, error_type: str, description: str = "") -> None:
         """Mark the span as failed (``error.type`` and status ERROR)."""
-        ...
 
 
 class Tracer(Protocol):

@@ -176,35 +176,10 @@ class Evidence:
             self._ports.metrics.shadowed(turn.opinion.difference, tool=turn.tool)
 
     def describe(self, turn: Turn) -> None:
-        """Give the message's span its name and the attributes of the contract."""
-        name = f"{turn.method} {turn.tool}".strip() or "refused"
-        turn.span.rename(name)
-        attributes: dict[str, AttributeValue] = {
-            "mcp.method.name": turn.method or "_OTHER",
-            "network.transport": "tcp" if turn.exchange.transport == "http" else "pipe",
-            "client.address": turn.exchange.client_ip,
-        }
-        if turn.rpc_id is not None:
-            attributes["jsonrpc.request.id"] = str(turn.rpc_id)
-        if turn.conversation is not None:
-            attributes["mcp.protocol.version"] = str(turn.conversation.revision)
-        if turn.session_id:
-            attributes["mcp.session.id"] = record.session_digest(turn.session_id)
-        if turn.caller is not None:
-            attributes |= _who(turn.caller.identity)
-        if turn.tool:
-            attributes |= {"gen_ai.tool.name": turn.tool, "gen_ai.operation.name": "execute_tool"}
-        if turn.command is not None:
-            attributes |= _what(turn.command)
-        if turn.decision is not None:
-            attributes |= _decision(turn.decision)
-            attributes |= _refused(turn.decision, turn.command)
-        elif turn.call is not None:
-            attributes["mcp_sidecar.decision"] = "deny"
-        attributes |= _approval(turn.approval)
-        if turn.opinion is not None:
-            attributes["mcp_sidecar.shadow"] = turn.opinion.difference.value
-        turn.span.set(attributes)
+        """Give the message's span its name and the attributes of the contract, where somebody will see them."""
+        if turn.span.recording:
+            turn.span.rename(f"{turn.method} {turn.tool}".strip() or "refused")
+            turn.span.set(_attributes(turn))
 
     def tell(self, turn: Turn, error: SidecarError) -> None:
         """Log the refusal of a known caller's message, as often as a log can bear; strangers are the verifier's."""
@@ -326,6 +301,34 @@ def _label(error: SidecarError) -> str:
 def without_tool(decision: Decision) -> Decision:
     """Return what an allow comes to whose server has the tool's group off: settings deny it, against any policy."""
     return replace(decision, allow=False, reasons=(Reason(code=ToolGroupOff.label, source=OWN_SOURCE),))
+
+
+def _attributes(turn: Turn) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {
+        "mcp.method.name": turn.method or "_OTHER",
+        "network.transport": "tcp" if turn.exchange.transport == "http" else "pipe",
+        "client.address": turn.exchange.client_ip,
+    }
+    if turn.rpc_id is not None:
+        attributes["jsonrpc.request.id"] = str(turn.rpc_id)
+    if turn.conversation is not None:
+        attributes["mcp.protocol.version"] = str(turn.conversation.revision)
+    if turn.session_id:
+        attributes["mcp.session.id"] = record.session_digest(turn.session_id)
+    if turn.caller is not None:
+        attributes |= _who(turn.caller.identity)
+    if turn.tool:
+        attributes |= {"gen_ai.tool.name": turn.tool, "gen_ai.operation.name": "execute_tool"}
+    if turn.command is not None:
+        attributes |= _what(turn.command)
+    if turn.decision is not None:
+        attributes |= _decision(turn.decision) | _refused(turn.decision, turn.command)
+    elif turn.call is not None:
+        attributes["mcp_sidecar.decision"] = "deny"
+    attributes |= _approval(turn.approval)
+    if turn.opinion is not None:
+        attributes["mcp_sidecar.shadow"] = turn.opinion.difference.value
+    return attributes
 
 
 def _who(identity: Identity) -> dict[str, AttributeValue]:

@@ -6,18 +6,19 @@ Every label set is bounded. Labels whose values are known at start (methods, too
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.metrics import Histogram, Meter, Observation
+from opentelemetry.metrics import Meter, Observation
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from sidecar.telemetry.exporting import SCHEMA_URL, SCOPE, require_http_protobuf, resource, within
+from sidecar.telemetry.tallies import Counts, Durations, Tallies, TallyReader
 
 OTHER: Final = "_OTHER"
 
@@ -84,32 +85,39 @@ class OtelMetrics:
         self._component, self._action, self._difference = _Bounded(), _Bounded(), _Bounded()
         self._fault, self._ending, self._limit = _Bounded(), _Bounded(), _Bounded()
         self._registry = CollectorRegistry()
+        tallies = None if endpoint_configured else Tallies()
         self._provider = MeterProvider(
-            metric_readers=_readers(self._registry, endpoint_configured=endpoint_configured, protocol=protocol),
+            metric_readers=_readers(self._registry, tallies, protocol=protocol),
             resource=resource(version),
             # An exemplar would tie a bucket to one trace at the price of a context look-up per measurement.
             exemplar_filter=AlwaysOffExemplarFilter(),
             shutdown_on_exit=False,
         )
         meter = self._provider.get_meter(SCOPE, version, SCHEMA_URL)
-        self._operation = meter.create_histogram(
+        made_by = meter if tallies is None else tallies
+        self._operation = _durations(
+            made_by,
             "mcp.server.operation.duration",
-            "s",
             "Duration of an MCP request or notification, from receipt to the reply being sent.",
-            explicit_bucket_boundaries_advisory=OPERATION_BOUNDARIES,
+            OPERATION_BOUNDARIES,
         )
-        self._opa = _step(meter, "mcp_sidecar.opa.duration", "Duration of one question to OPA.")
-        self._audit = _step(meter, "mcp_sidecar.audit.duration", "Duration of storing one audit record.")
-        self._audit_records = meter.create_gauge("mcp_sidecar.audit.records", description="The last record's number.")
-        self._upstream = _step(meter, "mcp_sidecar.upstream.duration", "Duration of one forwarded call.")
-        self._decisions = meter.create_counter("mcp_sidecar.decisions", description="Decisions of policy.")
+        self._opa = _durations(made_by, "mcp_sidecar.opa.duration", "Duration of one question to OPA.")
+        self._audit = _durations(made_by, "mcp_sidecar.audit.duration", "Duration of storing one audit record.")
+        self._upstream = _durations(made_by, "mcp_sidecar.upstream.duration", "Duration of one forwarded call.")
+        self._decisions = _counts(made_by, "mcp_sidecar.decisions", "Decisions of policy.")
+        self._last_record: int | None = None
+        meter.create_observable_gauge(
+            "mcp_sidecar.audit.records",
+            [lambda _: [] if self._last_record is None else [Observation(self._last_record)]],
+            description="The last record's number.",
+        )
         self._shadow = meter.create_counter(
             "mcp_sidecar.shadow", description="Comparisons with a candidate policy set."
         )
         self._faults = meter.create_counter("mcp_sidecar.opa.faults", description="Refusals without a decision of OPA.")
         self._limited = meter.create_counter("mcp_sidecar.limits.reached", description="Calls over a limit on use.")
         self._approvals = meter.create_counter("mcp_sidecar.approvals", description="What became of approvals.")
-        self._refusals = meter.create_counter("mcp_sidecar.refusals", description="Refused requests.")
+        self._refusals = _counts(made_by, "mcp_sidecar.refusals", "Refused requests.")
         self._sessions = meter.create_gauge("mcp_sidecar.sessions", description="Open sessions.")
         self._suspensions = meter.create_gauge("mcp_sidecar.suspensions", description="Suspensions in force.")
         self._connections = meter.create_gauge("mcp_sidecar.connections", description="Open connections of clients.")
@@ -182,7 +190,7 @@ class OtelMetrics:
 
     def audit_records(self, number: int) -> None:
         """Publish the number of the last record: a file with fewer was cut."""
-        self._audit_records.set(number)
+        self._last_record = number
 
     def forwarded(self, server: str, seconds: float) -> None:
         """One call answered by an upstream server."""
@@ -240,13 +248,26 @@ class OtelMetrics:
         return within(seconds, self._provider.shutdown)
 
 
-def _step(meter: Meter, name: str, description: str) -> Histogram:
-    return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=STEP_BOUNDARIES)
+def _durations(
+    made_by: Meter | Tallies, name: str, description: str, boundaries: Sequence[float] = STEP_BOUNDARIES
+) -> Durations:
+    if isinstance(made_by, Tallies):
+        return made_by.durations(name, description, boundaries)
+    return made_by.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=boundaries)
 
 
-def _readers(registry: CollectorRegistry, *, endpoint_configured: bool, protocol: str) -> list[MetricReader]:
-    readers: list[MetricReader] = [PrometheusMetricReader(registry=registry, scope_info_enabled=False)]
-    if endpoint_configured:
-        require_http_protobuf(protocol)
-        readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
-    return readers
+def _counts(made_by: Meter | Tallies, name: str, description: str) -> Counts:
+    if isinstance(made_by, Tallies):
+        return made_by.counts(name, description)
+    return made_by.create_counter(name, description=description)
+
+
+def _readers(registry: CollectorRegistry, tallies: Tallies | None, *, protocol: str) -> list[MetricReader]:
+    """Return who reads the metrics; without tallies they are also sent."""
+    if tallies is not None:
+        return [TallyReader(tallies, registry)]
+    require_http_protobuf(protocol)
+    return [
+        PrometheusMetricReader(registry=registry, scope_info_enabled=False),
+        PeriodicExportingMetricReader(OTLPMetricExporter()),
+    ]

@@ -5,7 +5,8 @@ Whether spans are recorded is the operator's decision: with parent-based samplin
 evidence off by sending ``sampled=0``, and with ratio sampling by choosing its trace ids. Baggage and tracestate are
 ignored (O-04).
 
-Without an exporter nothing is recorded, but every span still has ids: audit records and replies name them.
+Without an exporter nothing is recorded, and there are no steps; but the span of each message still has ids: audit
+records and replies name them, and OPA and the server behind are told them.
 """
 
 from asyncio import CancelledError
@@ -137,6 +138,11 @@ class OtelSpan:
         context = self._context
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
+    @property
+    def recording(self) -> bool:
+        """Whether somebody will see its name and its attributes."""
+        return self._span.is_recording()
+
     def set(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Add attributes, each bounded (``TEXT_LIMIT``, ``ITEM_LIMIT``) and made to print."""
         if self._span.is_recording():
@@ -197,6 +203,23 @@ class _Opened:
         self._span.end()
 
 
+class _NotRecorded:
+    """A step that nobody will see; the span of its message stays the parent of what follows."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> OtelSpan:
+        return OtelSpan(trace.get_current_span())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
+
+
+_NOT_RECORDED = _NotRecorded()
+
+
 class OtelTracer:
     """Makes spans (``sidecar.ports.Tracer``).
 
@@ -208,11 +231,13 @@ class OtelTracer:
     def __init__(self, provider: TracerProvider | None, *, version: str = "") -> None:
         self._provider = provider
         self._start: _Start = _ids_only
+        self._steps = False
         if provider is not None:
             tracer = provider.get_tracer(SCOPE, version, SCHEMA_URL)
             # OTEL_SDK_DISABLED gives a tracer without ids; the evidence needs them all the same.
             if not isinstance(tracer, trace.NoOpTracer):
                 self._start = _recorded(tracer)
+                self._steps = True
 
     def server(
         self, name: str, *, traceparent: str | None, link: str | None, start_ns: int | None = None
@@ -228,11 +253,13 @@ class OtelTracer:
 
     def step(self, name: str, *, client: bool = False) -> AbstractContextManager[Span]:
         """Open the span of one step, below the innermost open one."""
+        if not self._steps:
+            return _NOT_RECORDED
         return _Opened(self._start, name, SpanKind.CLIENT if client else SpanKind.INTERNAL)
 
     def past(self, name: str, *, start_ns: int, end_ns: int) -> None:
         """Add a step that is over, below the innermost open span."""
-        if trace.get_current_span().is_recording():
+        if self._steps and trace.get_current_span().is_recording():
             self._start(name, None, SpanKind.INTERNAL, (), start_ns).end(end_ns)
 
     def shutdown(self, seconds: float) -> bool:

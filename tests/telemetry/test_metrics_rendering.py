@@ -1,10 +1,13 @@
 """Metrics as Prometheus and a collector read them, with label sets that a caller cannot grow."""
 
 import threading
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,7 +15,9 @@ from typing_extensions import override
 
 from sidecar.errors import ConfigurationError
 from sidecar.ports import Metrics
-from sidecar.telemetry.metrics import OPERATION_BOUNDARIES, OTHER, OtelMetrics
+from sidecar.telemetry.metrics import OPERATION_BOUNDARIES, OTHER, STEP_BOUNDARIES, OtelMetrics
+from sidecar.telemetry.tallies import MOST_SERIES, Tallies
+from tests.examples import examples
 
 
 def some_metrics(**more: Any) -> OtelMetrics:
@@ -181,3 +186,76 @@ def test_a_transport_that_is_not_built_in_refuses_to_start():
     with pytest.raises(ConfigurationError, match="http/protobuf"):
         some_metrics(endpoint_configured=True, protocol="grpc")
     assert some_metrics(protocol="grpc").shutdown(5), "nobody is sent anything"
+
+
+def seconds() -> st.SearchStrategy[float]:
+    return st.one_of(st.sampled_from((*OPERATION_BOUNDARIES, *STEP_BOUNDARIES, 0.0)), st.floats(0, 400))
+
+
+def measurements() -> st.SearchStrategy[list[Callable[[Metrics], None]]]:
+    name = st.sampled_from(["", "tools/call", "ping", "find", "count", "sales-ro", "invented", "x" * 300, 'a\nb"c\\'])
+    return st.lists(
+        st.one_of(
+            st.builds(lambda *of: lambda one: one.operation(*of), name, name, name, seconds()),
+            st.builds(
+                lambda allow, *of: lambda one: one.decided(allow=allow, reason=of[0], owner=of[1], tool=of[2]),
+                *(st.booleans(), name, name, name),
+            ),
+            st.builds(lambda *of: lambda one: one.refused(*of), name, name),
+            st.builds(lambda of: lambda one: one.asked(of), seconds()),
+            st.builds(lambda of: lambda one: one.audited(of), seconds()),
+            st.builds(lambda *of: lambda one: one.forwarded(*of), name, seconds()),
+        ),
+        max_size=30,
+    )
+
+
+def told(metrics: OtelMetrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {
+        (name, frozenset(labels.items())): round(value, 9)
+        for name, found in samples(metrics).items()
+        for labels, value in found
+    }
+
+
+@pytest.fixture(scope="module")
+def listening() -> Iterator[str]:
+    """A collector that takes what it gets, for metrics that are sent by the library."""
+    handler = type("Handler", (Receiver,), {"received": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, pytest.MonkeyPatch.context() as patch:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        yield "http/protobuf"
+        server.shutdown()
+        thread.join()
+
+
+@settings(max_examples=examples(20, deep=2_000))
+@given(measurements())
+def test_what_is_added_up_here_reads_as_what_the_library_adds_up(listening: str, measured: list[Any]):
+    own, library = some_metrics(), some_metrics(endpoint_configured=True, protocol=listening)
+    try:
+        for each in measured:
+            each(own)
+            each(library)
+        assert told(own) == told(library)
+    finally:
+        assert library.shutdown(10)
+
+
+def test_label_sets_beyond_the_bound_are_counted_together():
+    tallies = Tallies()
+    counts, durations = tallies.counts("a", "x"), tallies.durations("b", "x", STEP_BOUNDARIES)
+    for number in range(MOST_SERIES + 10):
+        counts.add(1, {"label": str(number)})
+        durations.record(0.5, {"label": str(number)})
+    rest = {"otel.metric.overflow": True}
+    [counted, measured] = [tally.metric(1) for tally in (counts, durations)]
+    assert counted is not None
+    assert measured is not None
+    assert [len(metric.data.data_points) for metric in (counted, measured)] == [MOST_SERIES + 1] * 2
+    last: Any = counted.data.data_points[-1]
+    assert (last.attributes, last.value) == (rest, 10)
+    last = measured.data.data_points[-1]
+    assert (last.attributes, last.count) == (rest, 10)
