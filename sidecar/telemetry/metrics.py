@@ -94,39 +94,18 @@ class OtelMetrics:
             shutdown_on_exit=False,
         )
         meter = self._provider.get_meter(SCOPE, version, SCHEMA_URL)
-        made_by = meter if tallies is None else tallies
-        self._operation = _durations(
-            made_by,
-            "mcp.server.operation.duration",
-            "Duration of an MCP request or notification, from receipt to the reply being sent.",
-            OPERATION_BOUNDARIES,
-        )
-        self._opa = _durations(made_by, "mcp_sidecar.opa.duration", "Duration of one question to OPA.")
-        self._audit = _durations(made_by, "mcp_sidecar.audit.duration", "Duration of storing one audit record.")
-        self._upstream = _durations(made_by, "mcp_sidecar.upstream.duration", "Duration of one forwarded call.")
-        self._decisions = _counts(made_by, "mcp_sidecar.decisions", "Decisions of policy.")
-        self._last_record: int | None = None
-        meter.create_observable_gauge(
-            "mcp_sidecar.audit.records",
-            [lambda _: [] if self._last_record is None else [Observation(self._last_record)]],
-            description="The last record's number.",
-        )
+        self._of_every_call(meter if tallies is None else tallies)
+        self._observed(meter)
         self._shadow = meter.create_counter(
             "mcp_sidecar.shadow", description="Comparisons with a candidate policy set."
         )
         self._faults = meter.create_counter("mcp_sidecar.opa.faults", description="Refusals without a decision of OPA.")
         self._limited = meter.create_counter("mcp_sidecar.limits.reached", description="Calls over a limit on use.")
         self._approvals = meter.create_counter("mcp_sidecar.approvals", description="What became of approvals.")
-        self._refusals = _counts(made_by, "mcp_sidecar.refusals", "Refused requests.")
         self._sessions = meter.create_gauge("mcp_sidecar.sessions", description="Open sessions.")
         self._suspensions = meter.create_gauge("mcp_sidecar.suspensions", description="Suspensions in force.")
         self._connections = meter.create_gauge("mcp_sidecar.connections", description="Open connections of clients.")
         self._ended = meter.create_counter("mcp_sidecar.connections.ended", description="Connections ended from here.")
-        self._running = 0
-        # Observed at export: two measurements per call would cost more than the rest of its metrics together.
-        meter.create_observable_up_down_counter(
-            "mcp_sidecar.in_flight", [lambda _: [Observation(self._running)]], description="Calls being handled."
-        )
         self._policy_load = meter.create_gauge(
             "mcp_sidecar.policy.load", description="1 for how the last attempt to load the policies ended."
         )
@@ -137,6 +116,32 @@ class OtelMetrics:
             "mcp_sidecar.tools.unreviewed", description="Live tools that are refused because they were not reviewed."
         )
         self._health = meter.create_gauge("mcp_sidecar.health", description="1 where a component answers, else 0.")
+
+    def _of_every_call(self, made_by: Meter | Tallies) -> None:
+        self._operation = _durations(
+            made_by,
+            "mcp.server.operation.duration",
+            "Duration of an MCP request or notification, from receipt to the reply being sent.",
+            OPERATION_BOUNDARIES,
+        )
+        self._opa = _durations(made_by, "mcp_sidecar.opa.duration", "Duration of one question to OPA.")
+        self._audit = _durations(made_by, "mcp_sidecar.audit.duration", "Duration of storing one audit record.")
+        self._upstream = _durations(made_by, "mcp_sidecar.upstream.duration", "Duration of one forwarded call.")
+        self._decisions = _counts(made_by, "mcp_sidecar.decisions", "Decisions of policy.")
+        self._refusals = _counts(made_by, "mcp_sidecar.refusals", "Refused requests.")
+
+    def _observed(self, meter: Meter) -> None:
+        """Make what is looked at when it is read: it changes with every call."""
+        self._running = 0
+        meter.create_observable_up_down_counter(
+            "mcp_sidecar.in_flight", [lambda _: [Observation(self._running)]], description="Calls being handled."
+        )
+        self._last_record: int | None = None
+        meter.create_observable_gauge(
+            "mcp_sidecar.audit.records",
+            [lambda _: [] if self._last_record is None else [Observation(self._last_record)]],
+            description="The last record's number.",
+        )
 
     def operation(self, method: str, tool: str, error: str, seconds: float) -> None:
         """One MCP message from receipt to reply; ``tool`` and ``error`` are empty where there is none."""
