@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
-from json import JSONEncoder, dumps
+from json import dumps
 
 import msgspec
 
+from sidecar import compact_json
 from sidecar.audit.canonical import canonical
 from sidecar.model import Access, Command, Decision, Identity, JsonObject, JsonValue
 from sidecar.printing import escaped
@@ -136,16 +137,11 @@ def question_text(document: JsonObject) -> str | None:
         None where there is no such JSON, or too much of it, which means that OPA was not asked either.
     """
     try:
-        text = _QUESTION.encode(document)
-        text.encode()  # refuses a lone surrogate, which ``escaped`` would write as a question mark
-        text = escaped(text)
+        text = escaped(compact_json.encode(document).decode())
         size = len(text.encode())
     except (ValueError, TypeError, RecursionError):
         return None
     return text if size <= QUESTION_LIMIT else None
-
-
-_QUESTION = JSONEncoder(allow_nan=False, ensure_ascii=False, check_circular=False, separators=(",", ":"))
 
 
 def rfc3339(time_ns: int) -> str:
@@ -154,7 +150,8 @@ def rfc3339(time_ns: int) -> str:
     Integer arithmetic: a float of seconds loses the last microsecond digits.
     """
     seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds // 1000:06d}Z"
+    # strftime takes 27 µs, and this one
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{nanoseconds // 1000:06d}Z"
 
 
 def intent(facts: Facts, decision: Decision, *, record_id: str, time_ns: int) -> JsonObject:

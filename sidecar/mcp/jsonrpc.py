@@ -17,7 +17,7 @@ from itertools import accumulate
 from math import isinf
 from typing import ClassVar, TypeAlias
 
-from sidecar import strict_json
+from sidecar import compact_json, strict_json
 from sidecar.errors import InvalidRequest, ParseError
 from sidecar.model import JsonObject, JsonValue
 
@@ -297,16 +297,13 @@ def _response(value: JsonObject, request_id: RequestId | None) -> Response:
     return Response(request_id, content if "result" in value else None)
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
 def encode(value: JsonValue) -> bytes:
     """Return ``value`` as compact JSON in UTF-8.
 
     Raises:
         ValueError: NaN, an infinity or a lone surrogate; ``decode`` lets none of them in.
     """
-    return _ENCODER.encode(value).encode()
+    return compact_json.encode(value)
 
 
 _NEWLINES_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")

@@ -5,11 +5,10 @@ quotes a document: questions carry claims, and OPA's own error messages repeat v
 """
 
 import hashlib
-import json
 import math
 import re
 
-from sidecar import strict_json
+from sidecar import compact_json, strict_json
 from sidecar.errors import DecisionUnavailable
 from sidecar.faults import PdpFault
 from sidecar.model import JsonObject, JsonValue
@@ -28,23 +27,22 @@ _LABEL = re.compile(r"[\x21-\x7e]*")
 _CODE = re.compile(r"[a-z_]{1,64}")
 _FILE = re.compile(r"[\w./\-]{1,256}", re.ASCII)
 
-_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, check_circular=False, separators=(",", ":"))
+_DELETE = b"\x7f"
 
 
 def encode_question(document: JsonObject, beside: JsonObject | None = None) -> bytes:
     """Render ``{"input": document}``, with what stands ``beside`` it, as compact UTF-8 JSON.
 
-    The standard encoder and not msgspec's: msgspec writes NaN as ``null``, which would be another question than the
-    one that was asked. What does not print is escaped, since OPA's decision log and our evidence hold the text.
+    What does not print is escaped, since OPA's decision log and our evidence hold the text.
 
     Raises:
         DecisionUnavailable: the document has no JSON form (NaN, infinity, a lone surrogate, too deep), or one that is
             too large. Never sent.
     """
     try:
-        text = _ENCODER.encode({**(beside or {}), "input": document})
-        text.encode()  # refuses a lone surrogate, which ``escaped`` would write as a question mark
-        body = escaped(text).encode()
+        body = compact_json.encode({**(beside or {}), "input": document})
+        if not body.isascii() or _DELETE in body:  # the encoder has escaped the other control characters
+            body = escaped(body.decode()).encode()
     except (ValueError, TypeError, RecursionError) as error:
         # Without the cause: its text repeats the offending value.
         raise DecisionUnavailable(
@@ -166,7 +164,7 @@ def _decode(body: bytes) -> JsonValue:
         value: JsonValue = _DECODER.decode(text)
         if _SURROGATE.search(text):
             # An escape may be half of a pair (fine) or alone (cannot be written again as UTF-8); only encoding tells.
-            _ENCODER.encode(value).encode()
+            compact_json.encode(value)
     except (ValueError, RecursionError) as error:
         # Without the cause: JSONDecodeError holds the whole document.
         raise DecisionUnavailable(

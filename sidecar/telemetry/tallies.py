@@ -32,7 +32,7 @@ Labels: TypeAlias = Mapping[str, str]
 
 _OVERFLOW: Final = {"otel.metric.overflow": True}
 _REST: Final = (("otel.metric.overflow", ""),)
-_Key: TypeAlias = tuple[tuple[str, str], ...]
+_LabelSet: TypeAlias = tuple[tuple[str, str], ...]
 
 
 class Counts(Protocol):
@@ -60,7 +60,7 @@ class CountTally:
 
     def __init__(self, name: str, description: str, began_ns: int) -> None:
         self._name, self._description, self._began_ns = name, description, began_ns
-        self._counts: dict[_Key, int] = {}
+        self._counts: dict[_LabelSet, int] = {}
 
     def add(self, amount: int, attributes: Labels) -> None:
         """Count so many more."""
@@ -100,7 +100,7 @@ class DurationTally:
     def __init__(self, name: str, description: str, boundaries: Sequence[float], began_ns: int) -> None:
         self._name, self._description, self._began_ns = name, description, began_ns
         self._boundaries = tuple(boundaries)
-        self._series: dict[_Key, _Series] = {}
+        self._series: dict[_LabelSet, _Series] = {}
 
     def record(self, amount: float, attributes: Labels | None = None) -> None:
         """Add one measurement."""
@@ -187,5 +187,5 @@ class TallyReader(PrometheusMetricReader):
         super()._receive_metrics(self._tallies.beside(metrics_data), timeout_millis, **kwargs)
 
 
-def _labels(key: _Key) -> Mapping[str, str | bool]:
+def _labels(key: _LabelSet) -> Mapping[str, str | bool]:
     return _OVERFLOW if key == _REST else dict(key)

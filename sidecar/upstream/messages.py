@@ -7,15 +7,14 @@ Only the envelope of an answer is read, and the ``result`` travels on as the byt
 cost ``find`` a fifth of its rate (measured).
 """
 
-import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
-from sidecar import __version__
+from sidecar import __version__, compact_json
 from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused
 from sidecar.mcp import McpRevision, questions
 from sidecar.model import JsonObject, JsonValue, Permit, Tell, UpstreamResult
@@ -39,9 +38,6 @@ _REQUIRED = {"resources/read": "contents", "prompts/get": "messages", "completio
 _MAX_FOREIGN_ID = 256
 _MAX_ERROR_TEXT = 500
 _ENDING_ID = re.compile(rb'[,{]"id":([0-9]{1,15})\}\s*\Z')
-
-# allow_nan: a NaN would leave as another value than the decided one (msgspec, for one, writes null).
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class _MessageEnvelope(msgspec.Struct, gc=False):
@@ -338,9 +334,9 @@ def read_page(method: str, result: bytes) -> tuple[list[JsonObject], str | None]
     return entries, page.nextCursor
 
 
-def _encode(message: Mapping[str, JsonValue]) -> bytes:
+def _encode(message: JsonObject) -> bytes:
     try:
-        return _encoder.encode(message).encode()
+        return compact_json.encode(message)
     except (ValueError, TypeError, RecursionError) as error:
         raise UpstreamRefused("the message has no JSON form") from error
 

@@ -129,7 +129,7 @@ def test_what_is_written_is_what_is_read(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [math.nan, math.inf, -math.inf, "\ud800", object(), {1, 2}, b"x"], ids=lambda value: ascii(value)[:12]
+    "value", [math.nan, math.inf, -math.inf, "\ud800", object()], ids=lambda value: ascii(value)[:12]
 )
 def test_a_document_without_a_json_form_is_never_sent(value: object) -> None:
     with pytest.raises(DecisionUnavailable) as caught:
