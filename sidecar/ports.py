@@ -309,7 +309,7 @@ class Span(Protocol):
 
     @property
     def recording(self) -> bool:
-        """Whether somebody will see its name and its attributes; where not, they need not be made."""
+        """Whether its name and attributes go anywhere; where not, they need not be made."""
 
     def set(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Add attributes; keys are those of the contract."""

@@ -176,7 +176,7 @@ class Evidence:
             self._ports.metrics.shadowed(turn.opinion.difference, tool=turn.tool)
 
     def describe(self, turn: Turn) -> None:
-        """Give the message's span its name and the attributes of the contract, where somebody will see them."""
+        """Give the message's span its name and the attributes of the contract, where it is recorded."""
         if turn.span.recording:
             turn.span.rename(f"{turn.method} {turn.tool}".strip() or "refused")
             turn.span.set(_attributes(turn))

@@ -140,7 +140,7 @@ class OtelSpan:
 
     @property
     def recording(self) -> bool:
-        """Whether somebody will see its name and its attributes."""
+        """Whether its name and attributes go anywhere."""
         return self._span.is_recording()
 
     def set(self, attributes: Mapping[str, AttributeValue]) -> None:
@@ -204,7 +204,7 @@ class _Opened:
 
 
 class _NotRecorded:
-    """A step that nobody will see; the span of its message stays the parent of what follows."""
+    """A step that is not recorded; the span of its message stays the parent of what follows."""
 
     __slots__ = ()
 
