@@ -29,6 +29,8 @@ RUN uv venv /opt/sidecar
 COPY deploy/requirements.lock deploy/
 RUN uv pip sync --no-cache --python /opt/sidecar/bin/python --require-hashes deploy/requirements.lock
 COPY pyproject.toml README.md LICENSE ./
+COPY parts/*.json parts/.npmrc parts/*.lock parts/
+COPY parts/authorization-server parts/authorization-server
 COPY policies policies
 COPY sidecar sidecar
 RUN uv pip install --no-cache --python /opt/sidecar/bin/python --no-deps --build-constraints parts/build.lock .

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from typing_extensions import override
 
-from sidecar import __version__, app, inspection, lifecycle, operating, settings
+from sidecar import __version__, app, deploying, inspection, lifecycle, operating, settings
 from sidecar.approving import approvals
 from sidecar.asking import audit, trace
 from sidecar.authoring import golden_case, kit, token_explained, who_in_words, wording
@@ -62,13 +62,16 @@ def serve() -> None:
 @click.option(
     "--write", is_flag=True, help="Write sample data and tour steps also to the database of MDB_MCP_CONNECTION_STRING."
 )
-def demo(*, once: bool, write: bool) -> None:
+@click.option("--no-setup", is_flag=True, help="Bring no program that is missing; say so instead.")
+def demo(*, once: bool, write: bool, no_setup: bool) -> None:
     """Run everything on this machine, play a short tour, then serve.
 
     Uses the database of MDB_MCP_CONNECTION_STRING if it is set (reading only, unless --write), otherwise a stand-in
-    with sample data. SIDECAR_* settings override the demo's own.
+    with sample data. Programs that are not on PATH are brought as `setup --demo` does. SIDECAR_* settings override the
+    demo's own.
     """
-    ok = lifecycle.run(demo_run.demo(once=once, write=write))
+    place = deploying.place(may_install=not no_setup)
+    ok = lifecycle.run(demo_run.demo(place, once=once, write=write))
     if not ok:
         sys.exit(NO)
 
@@ -344,7 +347,15 @@ def issuers_show(names: tuple[str, ...]) -> None:
         click.echo(as_settings(Preset(name)))
 
 
-for _command in (approvals, operating.suspend, operating.resume, operating.suspended, client_config, stdio):
+for _command in (
+    approvals,
+    operating.suspend,
+    operating.resume,
+    operating.suspended,
+    client_config,
+    stdio,
+    deploying.setup,
+):
     cli.add_command(_command)
 
 
@@ -372,5 +383,6 @@ cli.add_command(trace)
 
 def main() -> NoReturn:
     """Run the command line; the only place that ends the process."""
+    deploying.find_brought_programs()
     cli(prog_name="mcp-sidecar")
     sys.exit(0)

@@ -2,14 +2,14 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Final, Self
 
 from pydantic import Field, SecretStr, model_validator
 
 from sidecar.commands import CATALOG, GenericTool, GenericTools, ToolGroup, generic
 from sidecar.model import JsonObject, TargetKind
 from sidecar.questions import QuestionKind
-from sidecar.settings_group import SettingsGroup
+from sidecar.settings_group import Milliseconds, SettingsGroup
 
 ASKED_BY_DEFAULT: Final = frozenset(
     {
@@ -26,8 +26,6 @@ ASKED_BY_DEFAULT: Final = frozenset(
 """Tools that MongoDB MCP server 3.0.4 asks a confirmation for unless it is told otherwise."""
 
 _WRITING: Final = frozenset({"$out", "$merge"})
-
-Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
 
 
 class GenericToolSettings(SettingsGroup):

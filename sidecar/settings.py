@@ -39,7 +39,8 @@ from sidecar.errors import ConfigurationError
 from sidecar.identity import ResourceUri
 from sidecar.issuer_settings import MAX_ISSUERS, Issuer, check_together
 from sidecar.listener_settings import ClientConnections, Proxies, Tls, read_address, split_address
-from sidecar.server_settings import Milliseconds, Server, Views
+from sidecar.opa_settings import Opa
+from sidecar.server_settings import Server, Views
 from sidecar.session_settings import SessionLimits
 from sidecar.setting_names import in_words, names_at, suggestion, variables
 from sidecar.settings_group import SettingsGroup
@@ -49,39 +50,6 @@ from sidecar.store_settings import SharedStore, check_places
 PREFIX = "SIDECAR_"
 CONFIG_VARIABLE = "SIDECAR_CONFIG"
 DEMO_CONNECTION_VARIABLE = "MDB_MCP_CONNECTION_STRING"
-
-
-class Opa(SettingsGroup):
-    """Where decisions come from: an OPA by URL, or with an empty URL a local process that the sidecar manages."""
-
-    url: str = ""
-    """`http(s)://host:port` or `unix:///path` of an external OPA; empty: the sidecar starts its own."""
-    binary: str = "opa"
-    """The OPA program of the managed one: a path, or a name on `PATH`."""
-    timeout_ms: Milliseconds = 500
-    """How long a decision may take; after that the call is refused."""
-    ca_file: Path | None = None
-    """Certificates (PEM) that an https `url` is checked against; empty: the system's."""
-    token_file: Path | None = None
-    """The bearer token that `url` asks for. A secret, given as a file only."""
-    memory_mb: int = Field(default=512, ge=256, le=65536)
-    """Memory limit (address space) of each managed process; an idle one takes about 135, of which 40 are resident."""
-    standby: bool = True
-    """Keep a hot standby: if a team's policy ends one managed process, the decisions of other teams go on."""
-    memo_ms: int = Field(default=1000, ge=0, le=1000)
-    """How long an answer of the managed process that depends on the time is reused; others are as long as the policies
-    serve. 0 asks for every call."""
-    reload_ms: int = Field(default=1000, ge=0, le=3_600_000)
-    """How long a changed policy folder has to be at rest before it serves; an edit is in force within twice that. 0: it
-    is read at the start only."""
-
-    @field_validator("url")
-    @classmethod
-    def _known_scheme(cls, url: str) -> str:
-        if url and urlsplit(url).scheme not in {"http", "https", "unix"}:
-            msg = "must begin with http://, https:// or unix://"
-            raise ValueError(msg)
-        return url
 
 
 class Settings(BaseSettings):
@@ -443,6 +411,30 @@ def forget_tokens() -> None:
 def search_path() -> str:
     """Where programs are looked for; a server's own command may need it to find its interpreter."""
     return os.environ.get("PATH", os.defpath)
+
+
+def use_programs_of(folder: Path) -> None:
+    """Have programs looked for in a folder too, after those on ``PATH``."""
+    os.environ["PATH"] = f"{search_path()}{os.pathsep}{folder}"
+
+
+def data_folder() -> Path:
+    """Return where ``mcp-sidecar setup`` puts programs, for this user alone (XDG Base Directory Specification).
+
+    Raises:
+        ConfigurationError: this user has no home.
+    """
+    named = Path(os.environ.get("XDG_DATA_HOME", ""))
+    try:
+        return (named if named.is_absolute() else Path.home() / ".local" / "share") / "mcp-sidecar"
+    except RuntimeError:
+        raise ConfigurationError("this user has no home folder: set XDG_DATA_HOME") from None
+
+
+def installer_environment() -> dict[str, str]:
+    """Return the environment for what installs programs: without the settings, which may be secrets."""
+    own = (PREFIX, "MDB_", "OTEL_")
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith(own)}
 
 
 def demo_connection_string() -> str:

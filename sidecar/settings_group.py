@@ -1,6 +1,10 @@
 """What every group of settings is."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
 
 
 class SettingsGroup(BaseModel):

@@ -36,8 +36,9 @@ from sidecar.issuers import identity_rules
 from sidecar.mcp import revision
 from sidecar.model import JsonObject, RequestContext
 from sidecar.opa import ManagedOpa, OpaClient
+from sidecar.opa_settings import Opa
 from sidecar.policyset import MANIFEST, PLATFORM, PolicySet, Rule, Violation, archives_in, read_archives, workshop
-from sidecar.settings import Opa, Settings
+from sidecar.settings import Settings
 
 REPLAY_TIMEOUT_S: Final = 5.0
 """For one question of a replay. It is about the decision, not about the speed of this machine."""

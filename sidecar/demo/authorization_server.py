@@ -20,7 +20,7 @@ from sidecar.errors import ConfigurationError
 from sidecar.system import StandardStreams, spawn
 
 PROGRAM: Final = "demo-authorization-server"
-"""Installed by ``make setup``; its configuration is described in ``parts/authorization-server/configuration.js``."""
+"""Its configuration is described in ``parts/authorization-server/configuration.js``."""
 
 CALLBACK: Final = "http://127.0.0.1/callback"
 """Where the demo's own clients are sent back to, at any port (RFC 8252 section 7.3)."""
@@ -38,25 +38,27 @@ def made_passwords() -> dict[str, str]:
 
 
 @asynccontextmanager
-async def running(issuer: str, *, resource: str, passwords: Mapping[str, str], private: Path) -> AsyncIterator[None]:
+async def running(
+    program: Path, issuer: str, *, resource: str, passwords: Mapping[str, str], private: Path
+) -> AsyncIterator[None]:
     """Run it for as long as the block lasts.
 
     Args:
+        program: what is run.
         issuer: its own address, on loopback.
         resource: what its tokens are for (RFC 8707).
         passwords: of the demo's people.
         private: a folder that only this user can enter.
 
     Raises:
-        ConfigurationError: it is not installed or does not start.
+        ConfigurationError: there is no Node, or it does not start.
     """
-    for program in ("node", PROGRAM):
-        if shutil.which(program) is None:
-            raise ConfigurationError(f"{program} is not on PATH: run `make setup`; the demo's people log in with it")
+    if shutil.which("node") is None:
+        raise ConfigurationError("node is not on PATH; the demo's people log in with a program that needs it")
     file = private / "authorization-server.json"
     file.touch(mode=0o600)
     file.write_bytes(msgspec.json.encode(_configuration(issuer, resource, passwords)))
-    process = await spawn((str(shutil.which(PROGRAM)), str(file)), StandardStreams())
+    process = await spawn((str(program), str(file)), StandardStreams())
     try:
         await _answers(issuer, process)
         yield

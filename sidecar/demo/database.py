@@ -1,11 +1,11 @@
 """The database of the demo: the operator's, or a stand-in that is started for it; and its sample documents."""
 
 import asyncio
-import shutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from pymongo import AsyncMongoClient
@@ -15,7 +15,7 @@ from sidecar.errors import ConfigurationError
 from sidecar.system import StandardStreams, spawn
 
 STAND_IN: Final = "secantusd-py"
-"""SecantusDB, a separate program that speaks MongoDB's wire protocol; installed by ``make setup``, never imported."""
+"""SecantusDB, a separate program that speaks MongoDB's wire protocol; never imported."""
 
 START_SECONDS: Final = 30.0
 
@@ -53,18 +53,17 @@ SAMPLES: Final[dict[tuple[str, str], list[dict[str, Any]]]] = {
 
 
 @asynccontextmanager
-async def stand_in() -> AsyncIterator[str]:
+async def stand_in(program: Path) -> AsyncIterator[str]:
     """Run the stand-in on a free loopback port, in memory, and yield its connection string.
 
+    Args:
+        program: what is run.
+
     Raises:
-        ConfigurationError: it is not installed or does not start.
+        ConfigurationError: it does not start.
     """
-    binary = shutil.which(STAND_IN)
-    if binary is None:
-        msg = f"{STAND_IN} is not on PATH: run `make setup`, or name a MongoDB in MDB_MCP_CONNECTION_STRING"
-        raise ConfigurationError(msg)
     port = free_port()
-    command = (binary, "--host", "127.0.0.1", "--port", str(port), "--storage-path", ":memory:")
+    command = (str(program), "--host", "127.0.0.1", "--port", str(port), "--storage-path", ":memory:")
     process = await spawn(command, StandardStreams())
     uri = f"mongodb://127.0.0.1:{port}/"
     try:

@@ -35,5 +35,5 @@ async def are_on(binary: str, policies: Path, time_ns: int) -> bool:
 def _executable(binary: str) -> str:
     path = shutil.which(binary)
     if path is None:
-        raise ConfigurationError(f"{binary} is not on PATH: run `make setup`")
+        raise ConfigurationError(f"{binary} is not on PATH: run `mcp-sidecar setup`")
     return str(Path(path).resolve())

@@ -7,7 +7,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,10 @@ from sidecar.demo.identities import ANALYST, EVERYBODY, Person
 from sidecar.demo.tour import MARK, Tour, steps
 from sidecar.errors import ConfigurationError
 from sidecar.mcp import revision
+from sidecar.provision import InstallPlace, OutsideProgram, bring
 from sidecar.settings import Settings
 from sidecar.telemetry import logs
 
-MCP_SERVER: Final = "mongodb-mcp-server"
 PORTS: Final = (8080, 8081)
 ISSUER_PORT: Final = 9000
 PLAIN_WIDTH: Final = 120
@@ -42,10 +42,11 @@ class DemoSetup:
     may_write: bool
 
 
-async def demo(*, once: bool, write: bool) -> bool:
+async def demo(place: InstallPlace, *, once: bool, write: bool) -> bool:
     """Run the demo; return whether every step of the tour went as expected.
 
     Args:
+        place: with which programs that are missing are brought.
         once: end after the tour.
         write: seed and write even to a database that was named from outside.
 
@@ -55,7 +56,7 @@ async def demo(*, once: bool, write: bool) -> bool:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
-    async with _stage(write=write) as stage:
+    async with _stage(place, write=write) as stage:
         logs.configure("WARNING", json=not sys.stderr.isatty())
         async with app.sidecar(stage.config) as running:
             tokens = await _tokens(stage)
@@ -85,38 +86,44 @@ async def demo(*, once: bool, write: bool) -> bool:
 
 
 @asynccontextmanager
-async def _stage(*, write: bool) -> AsyncIterator[DemoSetup]:
+async def _stage(place: InstallPlace, *, write: bool) -> AsyncIterator[DemoSetup]:
     async with AsyncExitStack() as stack:
         private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcp-sidecar-demo-")))
         named = settings.demo_connection_string()
-        uri = named or await stack.enter_async_context(database.stand_in())
+        wanted = [part for part in OutsideProgram if part is not OutsideProgram.DATABASE or not named]
+        programs = {one.part: one.path for one in await bring(wanted, place)}
+        uri = named or await stack.enter_async_context(database.stand_in(programs[OutsideProgram.DATABASE]))
         may_write = write or not named
         if may_write:
             await database.seed(uri)
         issuer = f"http://127.0.0.1:{ISSUER_PORT if _is_free(ISSUER_PORT) else database.free_port()}"
-        config = settings.load(**_defaults(issuer, uri))
+        config = settings.load(**_defaults(issuer, uri, programs))
         passwords = authorization_server.made_passwords()
         await stack.enter_async_context(
-            authorization_server.running(issuer, resource=config.resource.text, passwords=passwords, private=private)
+            authorization_server.running(
+                programs[OutsideProgram.ISSUER],
+                issuer,
+                resource=config.resource.text,
+                passwords=passwords,
+                private=private,
+            )
         )
         yield DemoSetup(config=config, issuer=issuer, passwords=passwords, uri=uri, may_write=may_write)
 
 
-def _defaults(issuer: str, uri: str) -> dict[str, Any]:
+def _defaults(issuer: str, uri: str, programs: Mapping[OutsideProgram, Path]) -> dict[str, Any]:
     """The demo's own settings; the environment and the settings file win over them."""
     port, admin_port = (port if _is_free(port) else 0 for port in PORTS)
-    command = shutil.which(MCP_SERVER)
-    if command is None:
-        raise ConfigurationError(f"{MCP_SERVER} is not on PATH: run `make setup`")
     if not port:
         port = database.free_port()
-    server = {"command": [command], "connection_string": uri}
+    server = {"command": [str(programs[OutsideProgram.SERVER])], "connection_string": uri}
     return {
         "listen": f"127.0.0.1:{port}",
         "admin_listen": f"127.0.0.1:{admin_port}",
         "resource_url": f"http://127.0.0.1:{port}/mcp",
         "environment": "demo",
         "policies": _policies(),
+        "opa": {"binary": str(programs[OutsideProgram.OPA])},
         "issuers": [{"issuer": issuer, "algorithms": ["ES256"], "dpop": "allowed"}],
         "servers": [
             {"name": "demo-ro", "read_only": True, **server},
