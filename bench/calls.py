@@ -69,6 +69,9 @@ class Connection:
         )
 
     async def _send(self, body: bytes) -> tuple[int, str, bytes]:
+        if self._reader.at_eof():  # it was idle for longer than a connection may be
+            self._writer.close()
+            self._reader, self._writer = await asyncio.open_connection(*self._address, limit=1 << 24)
         self._writer.write(f"{self._head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
         [length] = [line for line in head.split("\r\n") if line.lower().startswith("content-length:")]

@@ -1,12 +1,13 @@
-"""JSON as the standard library's encoder writes it, by a compiled encoder that is several times as fast.
+"""JSON as it leaves or is hashed, by a compiled encoder that is several times as fast as the standard library's.
 
-``msgspec`` writes the same bytes for every value without a fraction: null, truth, integers of any size, texts,
-arrays and objects (tests/project/test_compact_json.py holds both against each other). Fractions it writes in another
-form, and NaN as ``null``. So a value with a fraction goes to the standard encoder, and so does what msgspec does not
-take. Whether there is one is seen in the value's MessagePack, where each fraction has a tag of its own: that takes a
-microsecond, and a walk over the value in Python would take more than what is gained.
+``msgspec`` writes the same bytes as the standard encoder for every value without a fraction: null, truth, integers of
+any size, texts, arrays and objects (tests/project/test_compact_json.py holds both against each other). A fraction it
+writes as the shortest text of the same double, if not always the same text, and NaN as ``null``, which is another value
+than the decided one. Whether there is a NaN is seen in the value's MessagePack, where a double has a tag of its own:
+that takes a microsecond, and a walk over the value in Python would take more than what is gained.
 """
 
+import re
 from json import JSONEncoder
 from typing import Final
 
@@ -21,9 +22,11 @@ _PACK: Final = msgspec.msgpack.Encoder().encode
 
 _FRACTION: Final = b"\xcb"
 """MessagePack's tag of a double. In a text it can be part of a character, and a length can have this value too: then
-the standard encoder is asked for nothing."""
+another encoder is asked for nothing."""
+_NOT_FINITE: Final = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]", re.DOTALL)
+"""How a double begins whose exponent has every bit set (IEEE 754): NaN and the infinities."""
 _WIDE: Final = (_FRACTION, b"\xcf", b"\xd3")
-"""The same and those of integers beyond 32 bits."""
+"""The tags of doubles and of integers beyond 32 bits."""
 
 
 def encode(value: JsonValue) -> bytes:
@@ -35,7 +38,7 @@ def encode(value: JsonValue) -> bytes:
         RecursionError: it is too deep.
     """
     try:
-        if _FRACTION not in _PACK(value):
+        if _NOT_FINITE.search(_PACK(value)) is None:
             return _COMPILED.encode(value)
     except (TypeError, ValueError, OverflowError):
         pass

@@ -19,6 +19,7 @@ from typing import ClassVar, TypeAlias
 
 from sidecar import compact_json, strict_json
 from sidecar.errors import InvalidRequest, ParseError
+from sidecar.mcp import quick_json
 from sidecar.model import JsonObject, JsonValue
 
 RequestId: TypeAlias = int | str
@@ -152,8 +153,11 @@ def decode(body: bytes) -> ClientMessage | Batch:
         ParseError: not strict JSON in UTF-8 (RFC 8259 with I-JSON's rules, RFC 7493 section 2).
         InvalidMessage: JSON, but no JSON-RPC 2.0 message that MCP allows; ``request_id`` is set where it was readable.
     """
-    _check_complexity(body)
-    value, numbers_hold = _parse(body)
+    suspect, numbers_hold = _has_suspect_numbers(body), True
+    value = None if suspect else quick_json.read(body, MAX_DEPTH, MAX_VALUES)
+    if value is None:
+        _check_complexity(body)
+        value, numbers_hold = _parse(body, suspect=suspect)
     if not numbers_hold:
         raise NumberRefused("a number cannot be carried exactly", request_id=_readable_id(value))
     if isinstance(value, list):
@@ -179,12 +183,16 @@ def _check_complexity(body: bytes) -> None:
         raise MessageTooComplex("nested too deeply")
 
 
-def _parse(body: bytes) -> tuple[JsonValue, bool]:
-    """Return the JSON value and whether all its numbers can be carried exactly."""
+def _has_suspect_numbers(body: bytes) -> bool:
+    shape = body.translate(_NUMBER_SHAPE)
+    return any(suspect in shape for suspect in _SUSPECT_NUMBERS)
+
+
+def _parse(body: bytes, *, suspect: bool) -> tuple[JsonValue, bool]:
+    """Return the JSON value and whether all its numbers, among which some are suspect, can be carried exactly."""
     if body.startswith(_BOM):
         raise ParseError("the body starts with a byte order mark")
-    shape = body.translate(_NUMBER_SHAPE)
-    numbers = _Numbers() if any(suspect in shape for suspect in _SUSPECT_NUMBERS) else None
+    numbers = _Numbers() if suspect else None
     decoder = strict_json.DECODER if numbers is None else numbers.decoder()
     try:
         value: JsonValue = decoder.decode(body.decode())
