@@ -336,17 +336,16 @@ class AccessVerdict:
     mask: tuple[JsonValue, ...] = ()  # paths of fields, or {"field", "as"}
     max_documents: int | None = None
     max_time_ms: int | None = None
+    max_affected: int | None = None
+    max_bytes: int | None = None
+    no_collection_scan: bool = False
     reachable_names: bool = False
     """A list shows only the names that some grant of the caller reaches."""
 
     @property
     def obliges(self) -> bool:
         """Whether anything must be done for this access to stand."""
-        return (
-            self.reachable_names
-            or bool(self.mask)
-            or any(obligation is not None for obligation in (self.filter, self.max_documents, self.max_time_ms))
-        )
+        return self != AccessVerdict(owner=self.owner, grants=self.grants)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,9 @@ platform's `approvers` ([approvals](../approvals.md)).
 | `mask` | the fields that must not be seen, or no more of than a part; see [field masks](../field-masks.md) |
 | `max_documents` | at most so many documents come back, from 1; see [limits of one call](../call-limits.md) |
 | `max_time_ms` | a read is ended after so many milliseconds, from 1 |
+| `max_affected` | a change or a deletion of at most so many documents, from 1 |
+| `max_bytes` | an answer of at most so many bytes, from 1 |
+| `no_collection_scan` | `true`: only where an index finds the documents |
 | `approval` | `"confirm"`: the user confirms the call through the client; `"second_person"`: another person does |
 | `names` | `"reachable"`: lists of databases and collections show only names that a grant of the caller reaches |
 """

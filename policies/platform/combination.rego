@@ -163,7 +163,7 @@ filtered(grants, obligations) := all_filters({o.filter | some o in obligations} 
 
 # METADATA
 # title: The obligations that an allow of this access carries
-combined(grants, obligations) := object.union(names(counted, obligations), {
+combined(grants, obligations) := object.union_n([names(counted, obligations), further(counted, obligations), {
 	"filter": filtered(counted, obligations),
 	"mask": sort({entry |
 		some path, form in tightest_forms(mask(counted) | {entry | some o in obligations; some entry in object.get(o, "mask", [])})
@@ -171,8 +171,33 @@ combined(grants, obligations) := object.union(names(counted, obligations), {
 	}),
 	"max_documents": bounded(counted, obligations, "max_documents"),
 	"max_time_ms": bounded(counted, obligations, "max_time_ms"),
-}) if {
+}]) if {
 	counted := contributing(grants)
+}
+
+# METADATA
+# title: The numbers and conditions that are a part of the answer only where there are some
+further(grants, obligations) := object.union(
+	{part: number |
+		some part in ["max_affected", "max_bytes"]
+		number := bounded(grants, obligations, part)
+		number != null
+	},
+	{part: true | some part in ["no_collection_scan"]; unscanned(grants, obligations)},
+)
+
+# METADATA
+# title: Whether no collection may be scanned
+# description: If the platform says so, or if every grant that counts does.
+# scope: document
+unscanned(_, obligations) if {
+	some obligation in obligations
+	obligation.no_collection_scan
+}
+
+unscanned(grants, _) if {
+	count(grants) > 0
+	count([grant | some grant in grants; not grant.no_collection_scan]) == 0
 }
 
 # METADATA

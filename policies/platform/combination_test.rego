@@ -3,6 +3,7 @@
 package mcp.platform.combination_test
 
 import data.mcp.platform.combination
+import data.mcp.platform.verdicts
 
 eu := {"region": "EU"}
 
@@ -97,6 +98,25 @@ test_numbers_take_the_largest if {
 	combined := together({{"id": "a", "max_documents": 5, "max_time_ms": 9}, {"id": "b", "max_documents": 50, "max_time_ms": 7}})
 	combined.max_documents == 50
 	combined.max_time_ms == 9
+}
+
+test_further_numbers_and_conditions_are_there_only_where_every_grant_has_them if {
+	first := {"id": "a", "max_affected": 5, "max_bytes": 900, "no_collection_scan": true}
+	second := {"id": "b", "max_affected": 7, "max_bytes": 800, "no_collection_scan": true}
+	together({first, second}) == object.union(
+		verdicts.free,
+		{"max_affected": 7, "max_bytes": 900, "no_collection_scan": true},
+	)
+	together({first, {"id": "c"}}) == verdicts.free
+	together({first, {"id": "c", "max_bytes": 100}}) == object.union(verdicts.free, {"max_bytes": 900})
+}
+
+test_the_platforms_further_numbers_and_conditions_hold_whatever_is_granted if {
+	ceiling := [{"id": "o", "max_affected": 10}, {"id": "p", "max_bytes": 20, "no_collection_scan": true}]
+	expected := object.union(verdicts.free, {"max_affected": 10, "max_bytes": 20, "no_collection_scan": true})
+	combination.combined({{"id": "a"}}, ceiling) == expected
+	combination.combined({{"id": "a", "max_affected": 11, "max_bytes": 21}}, ceiling) == expected
+	combination.combined({{"id": "a", "max_affected": 9}}, ceiling).max_affected == 9
 }
 
 test_a_grant_without_a_number_has_no_limit if {

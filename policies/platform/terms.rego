@@ -9,7 +9,17 @@ import data.mcp.platform.input_check
 
 # METADATA
 # title: The parts that oblige
-parts := {"filter", "mask", "max_documents", "max_time_ms", "approval", "names"}
+parts := {
+	"filter",
+	"mask",
+	"max_documents",
+	"max_time_ms",
+	"max_affected",
+	"max_bytes",
+	"no_collection_scan",
+	"approval",
+	"names",
+}
 
 # METADATA
 # title: The most grants that a team may give for one access
@@ -43,6 +53,12 @@ sound("mask", value) if {
 sound("max_documents", value) if positive(value)
 
 sound("max_time_ms", value) if positive(value)
+
+sound("max_affected", value) if positive(value)
+
+sound("max_bytes", value) if positive(value)
+
+sound("no_collection_scan", true) := true
 
 sound("approval", "confirm") := true
 

@@ -150,10 +150,12 @@ shaped(answer) := {{"code": "not_granted", "source": entry.owner, "access": home
 
 # METADATA
 # title: The entry of an access, under the numbers of what it implies
-bounded(answer, index) := object.union(
+bounded(answer, index) := object.union_n([
 	answer.accesses[index],
 	{part: combination.tightest({entry[part] | some entry in entries} - {null}) | some part in ["max_documents", "max_time_ms"]},
-) if {
+	{part: min({entry[part] | some entry in entries}) | some part in ["max_affected", "max_bytes"]; some entry in entries; entry[part]},
+	{part: true | some part in ["no_collection_scan"]; some entry in entries; entry[part]},
+]) if {
 	entries := [entry | some other, entry in answer.accesses; home(other) == index]
 }
 

@@ -243,6 +243,15 @@ test_a_filter_or_mask_of_a_source_means_nothing_on_a_view if {
 	blue_grants({}).allow == true
 }
 
+test_further_numbers_and_conditions_are_put_on_the_view if {
+	decision := blue_grants({"max_bytes": 9, "no_collection_scan": true})
+	decision.allow == true
+	[object.filter(entry, ["max_bytes", "no_collection_scan"]) | some entry in decision.accesses] == [
+		{},
+		{"max_bytes": 9, "no_collection_scan": true},
+	]
+}
+
 test_the_view_itself_is_granted_under_what_its_own_grant_says if {
 	grant := {"id": "all", "filter": {"region": "EU"}, "mask": {"ssn"}, "max_documents": 7, "max_time_ms": 9, "approval": "confirm"}
 	decision := with_views_and_authors([summary], declared(false), object.union(fixture.teams, {"red": {"grant": {grant}}}))
@@ -258,6 +267,9 @@ test_its_numbers_and_approvals_are_put_on_the_view if {
 	decision.allow == true
 	[entry.max_documents | some entry in decision.accesses] == [null, 7]
 	[entry.max_time_ms | some entry in decision.accesses] == [null, null]
+	every entry in decision.accesses {
+		count(object.filter(entry, ["max_bytes", "max_affected", "no_collection_scan"])) == 0
+	}
 	decision.approval == {"accesses": [{"access": 1, "codes": ["confirm"]}]}
 }
 

@@ -38,6 +38,7 @@ QUESTION_LIMIT = 1_000_000
 can double: far from the 16 MiB beyond which ``sidecar.store.file`` takes a line for another program's."""
 
 _SESSION_DIGITS = 16
+_FURTHER = ("max_affected", "max_bytes", "no_collection_scan")
 
 _CANONICAL_LIMIT = 8192
 """Bytes of arguments, as JSON, up to which their digest is over the canonical form."""
@@ -377,6 +378,7 @@ def obligations(decision: Decision) -> list[JsonValue]:
             "mask": [_escaped(entry) for entry in verdict.mask],
             "max_documents": verdict.max_documents,
             "max_time_ms": verdict.max_time_ms,
+            **{part: value for part in _FURTHER if (value := getattr(verdict, part))},
             **({"names": "reachable"} if verdict.reachable_names else {}),
             **({"approval": waiting[index]} if index in waiting else {}),
         }

@@ -11,7 +11,17 @@ from typing import Any, Final
 PATTERN: Final = frozenset("*?[{\\")
 """What makes a glob more than a name."""
 
-OBLIGATIONS: Final = ("filter", "mask", "max_documents", "max_time_ms", "approval", "names")
+OBLIGATIONS: Final = (
+    "filter",
+    "mask",
+    "max_documents",
+    "max_time_ms",
+    "max_affected",
+    "max_bytes",
+    "no_collection_scan",
+    "approval",
+    "names",
+)
 """The parts of a grant that must be done for it to stand."""
 
 

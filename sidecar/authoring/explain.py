@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from sidecar.authoring.constructs import constructs
+from sidecar.authoring.coverage import OBLIGATIONS
 from sidecar.authoring.engine import Engine
 from sidecar.authoring.trace import PolicyExpression, RuleRun, data_of, missing_of, read_trace, values_of
 from sidecar.model import JsonObject, JsonValue
@@ -14,7 +15,6 @@ from sidecar.model import JsonObject, JsonValue
 FACTS: Final = str(Path(__file__).with_name("facts.rego"))
 _TRACED: Final = ("--explain=full", "--disable-indexing")
 _REASONS: Final = "reasons.json"
-_OBLIGATIONS: Final = ("filter", "mask", "max_documents", "max_time_ms", "approval", "names")
 _BROKEN: Final = "team_policy_error"
 _SAID: Final = re.compile(r'^reasons contains \{"code": "([a-z_]+)"')
 
@@ -149,7 +149,7 @@ async def _access(
         "granted": [_granted(name, grants) for name in granted],
         "denied": [_held(run) for run in runs if run.rule == "deny" and run.held],
         "not_granted": [_failed(run, asked) for run in sorted(grants, key=lambda run: -run.fulfilled) if not run.held],
-        "obligations": {key: verdict.get(key) for key in _OBLIGATIONS},
+        "obligations": {key: verdict.get(key) for key in OBLIGATIONS},
         "unsound": [
             {**one, "at": _lines_of(one["grant"], grants)}
             for one in (await _unsound(engine, owner, asked) if verdict["broken"] else [])

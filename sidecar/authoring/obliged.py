@@ -9,6 +9,7 @@ from sidecar.obligations import possible
 from sidecar.policy import document, read_decision
 
 _EXAMPLES: Final[JsonObject] = {"filter": {"a": 1}, "mask": ["a"], "max_documents": 1, "max_time_ms": 1}
+_FURTHER: Final[JsonObject] = {"max_affected": 1, "max_bytes": 1, "no_collection_scan": True, "names": "reachable"}
 """What stands for an obligation whose value may be known only when a call is made."""
 
 
@@ -21,7 +22,7 @@ def refused(row: dict[str, Any]) -> str | None:
     parts = [{part: row[part] for part in OBLIGATIONS if row[part] is not None}, *row["platform_obligations"]]
     for one in parts:
         known: JsonObject = {"filter": None, "mask": [], "max_documents": None, "max_time_ms": None}
-        known |= {part: _EXAMPLES[part] for part in known if part in one}
+        known |= {part: value for part, value in (_EXAMPLES | _FURTHER).items() if part in one}
         answer: JsonObject = {
             "v": document.VERSION,
             "allow": True,

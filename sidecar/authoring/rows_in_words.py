@@ -10,14 +10,14 @@ from sidecar.printing import escaped
 def conditions(row: Any) -> Iterator[str]:
     """Say under what a row stands, besides limits."""
     yield from row["conditions"]
-    for part in ("filter", "mask", "approval", "names"):
+    for part in ("filter", "mask", "no_collection_scan", "approval", "names"):
         if row[part] is not None:
             yield f"{part} {as_json(row[part])}"
 
 
 def limits(row: Any) -> Iterator[str]:
     """Say the limits of a row, the grant's and the platform's."""
-    for part in ("max_documents", "max_time_ms"):
+    for part in ("max_documents", "max_time_ms", "max_affected", "max_bytes"):
         if row[part] is not None:
             yield f"{part} {row[part]}"
     for obligation in row["platform_obligations"]:

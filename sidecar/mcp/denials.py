@@ -161,6 +161,9 @@ _CONDITIONS: Final[Mapping[str, str]] = MappingProxyType(
         "mask": "without some fields",
         "max_documents": "up to a number of documents",
         "max_time_ms": "up to a time",
+        "max_affected": "up to a number of changed documents",
+        "max_bytes": "up to a size of the answer",
+        "no_collection_scan": "where an index finds the documents",
         "approval": "after an approval",
         "names": "for the names within your reach",
     }

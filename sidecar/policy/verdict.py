@@ -21,6 +21,7 @@ _MASK_KEYS = frozenset({"field", "as"})
 _REACHABLE = "reachable"
 """The only choice of names that there is (``policies/schema/decision.json``)."""
 
+_OPTIONAL_OBLIGATIONS = frozenset({"names", "max_affected", "max_bytes", "no_collection_scan"})
 _REASON_KEYS = frozenset({"code", "source", "access"})
 _BOUND_KEYS = frozenset({"construct", "most"})
 _STEP_UP_KEYS = frozenset({"missing", "held"})
@@ -238,11 +239,18 @@ def _usage_limit(value: JsonValue) -> UsageLimit:
 
 
 def _access(value: JsonValue) -> AccessVerdict:
-    reachable = False
-    if isinstance(value, dict) and "names" in value:
+    reachable = unscanned = False
+    further: dict[str, int | None] = {}
+    if isinstance(value, dict) and not value.keys().isdisjoint(_OPTIONAL_OBLIGATIONS):
         value = dict(value)
-        _demand(value.pop("names") == _REACHABLE, "a choice of names that is not known")
-        reachable = True
+        if "names" in value:
+            _demand(value.pop("names") == _REACHABLE, "a choice of names that is not known")
+            reachable = True
+        if "no_collection_scan" in value:
+            _demand(value.pop("no_collection_scan") is True, "no_collection_scan is not true")
+            unscanned = True
+        further = {name: _limit(value.pop(name), name) for name in ("max_affected", "max_bytes") if name in value}
+        _demand(None not in further.values(), "a number that is null where it may be left out")
     fields = _object(value, _ACCESS_KEYS, "access")
     return AccessVerdict(
         owner=_text(fields["owner"], "owner"),
@@ -251,6 +259,9 @@ def _access(value: JsonValue) -> AccessVerdict:
         mask=_mask(fields["mask"]),
         max_documents=_limit(fields["max_documents"], "max_documents"),
         max_time_ms=_limit(fields["max_time_ms"], "max_time_ms"),
+        max_affected=further.get("max_affected"),
+        max_bytes=further.get("max_bytes"),
+        no_collection_scan=unscanned,
         reachable_names=reachable,
     )
 

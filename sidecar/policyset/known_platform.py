@@ -5,7 +5,7 @@ from typing import Final
 
 from sidecar.policyset.syntax_tree import RegoPath
 
-RULES: Final = "7a76e78ddfaef5fc890be969713a7dabd266f5666ea86b38fba70e883bdb6a99"
+RULES: Final = "ff6ae355914bfd6dae62f63f67d5f939a71ee8ab479b79cf9ab152e2d8d1e431"
 """The served modules of the platform, by ``question_reads.digest_of_rules``."""
 
 READS: Final[frozenset[RegoPath]] = frozenset(
@@ -28,7 +28,6 @@ READS: Final[frozenset[RegoPath]] = frozenset(
 
 LIBRARY: Final[Mapping[str, frozenset[RegoPath]]] = {
     "asks": frozenset({("access", "kind"), ("access", "target", "id"), ("access", "target", "kind")}),
-    "bucket": frozenset(),
     "claim": frozenset({("subject", "claims")}),
     "counts": frozenset({("access", "kind"), ("command", "fields", "returned")}),
     "drops": frozenset({("access", "kind")}),
@@ -42,7 +41,6 @@ LIBRARY: Final[Mapping[str, frozenset[RegoPath]]] = {
     "inside": frozenset(),
     "is_person": frozenset({("subject", "type")}),
     "issued_by": frozenset({("subject", "issuer")}),
-    "last4": frozenset(),
     "looks_only_at": frozenset({("command", "fields", "filtered")}),
     "named": frozenset(),
     "on": frozenset({("access", "collection"), ("access", "database")}),

@@ -24,7 +24,18 @@ from sidecar.policyset.syntax_tree import (
     path_of,
 )
 
-PARTS: Final = ("id", "filter", "mask", "max_documents", "max_time_ms", "approval", "names")
+PARTS: Final = (
+    "id",
+    "filter",
+    "mask",
+    "max_documents",
+    "max_time_ms",
+    "max_affected",
+    "max_bytes",
+    "no_collection_scan",
+    "approval",
+    "names",
+)
 """Of a grant (``policies/platform/terms.rego``)."""
 
 IDENTIFIER: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -355,10 +366,14 @@ def _part_fault(name: str, term: Any) -> str:
     match name:
         case "id" if is_literal and not (isinstance(value, str) and IDENTIFIER.fullmatch(value)):
             return f"{name} is a text of a-z, 0-9, '.', '_' and '-', 64 at most, that begins with a letter or digit"
-        case "max_documents" | "max_time_ms" if is_literal and not (kind == "number" and _is_limit(value)):
+        case "max_documents" | "max_time_ms" | "max_affected" | "max_bytes" if is_literal and not (
+            kind == "number" and _is_limit(value)
+        ):
             return f"{name} is a whole number from 1 to {_MOST}"
         case "approval" if is_literal and value not in {"confirm", "second_person"}:
             return 'approval is "confirm" or "second_person"'
+        case "no_collection_scan" if is_literal and value is not True:
+            return "no_collection_scan is true"
         case "names" if is_literal and value != "reachable":
             return 'names is "reachable"'
         case "filter" if is_literal and not (kind == "object" and value):

@@ -109,6 +109,17 @@ def test_an_allow_is_read_whole() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("part", "value"), [("max_affected", 7), ("max_bytes", 2**31 - 1), ("no_collection_scan", True)]
+)
+def test_what_may_be_left_out_is_an_obligation_where_it_is(part: str, value: Any) -> None:
+    answer = patched(ALLOW, f"accesses/1/{part}", value)
+    assert SCHEMA.is_valid(answer)
+    verdict = read(answer).accesses[1]
+    assert (getattr(verdict, part), verdict.obliges) == (value, True)
+    assert not read(ALLOW).accesses[1].obliges
+
+
 def test_a_choice_of_names_is_an_obligation() -> None:
     answer = patched(ALLOW, "accesses/1/names", "reachable")
     assert SCHEMA.is_valid(answer)
@@ -198,6 +209,12 @@ def test_what_is_no_answer_is_refused(answer: JsonValue) -> None:
         ("accesses/0/max_documents", 2**31),
         ("accesses/0/max_time_ms", 0),
         ("accesses/0/max_time_ms", []),
+        ("accesses/0/max_affected", 0),
+        ("accesses/0/max_affected", None),
+        ("accesses/0/max_bytes", True),
+        ("accesses/0/max_bytes", "5"),
+        ("accesses/0/no_collection_scan", False),
+        ("accesses/0/no_collection_scan", 1),
         ("accesses/0/names", None),
         ("accesses/0/names", "all"),
         ("accesses/0/names", True),
@@ -306,6 +323,9 @@ def test_any_one_change_is_read_as_what_it_says_or_refused(path: str, value: Any
             "mask": list(verdict.mask),
             "max_documents": verdict.max_documents,
             "max_time_ms": verdict.max_time_ms,
+            **({"max_affected": verdict.max_affected} if verdict.max_affected is not None else {}),
+            **({"max_bytes": verdict.max_bytes} if verdict.max_bytes is not None else {}),
+            **({"no_collection_scan": True} if verdict.no_collection_scan else {}),
             **({"names": "reachable"} if verdict.reachable_names else {}),
         }
         for verdict in decision.accesses
