@@ -350,13 +350,11 @@ class RefusalLog(Protocol):
     """One log line for a call that was refused."""
 
     def refused(self, error: str, facts: JsonObject, *, failure: bool) -> None:
-        """Write the line.
+        """Write the label of why and the facts, nothing of the content; ``failure``: an operator can mend something."""
+        ...
 
-        Args:
-            error: the label of why.
-            facts: what is known of the call; nothing of its content.
-            failure: something that the call needs did not work, which an operator can mend.
-        """
+    def exceeded(self, facts: JsonObject) -> None:
+        """Write that a call changed more than its obligation allows, and by how much."""
         ...
 
 
@@ -381,6 +379,10 @@ class Metrics(Protocol):
 
     def limited(self, limit: str, unit: str) -> None:
         """Count a call that a limit on use refused, by the limit's id and what of it was used up."""
+        ...
+
+    def exceeded(self, obligation: str) -> None:
+        """Count a call that went further than an obligation allows, by the obligation's key."""
         ...
 
     def approval(self, action: str) -> None:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from sidecar import errors, questions, usage
 from sidecar.edge.stdio import EndingProcess
-from sidecar.enforcement import ConfirmationMissing, TimeLimitReached, TooManyStreams
+from sidecar.enforcement import AnswerTooLarge, ConfirmationMissing, TimeLimitReached, TooManyStreams
 from sidecar.errors import MessageError, SidecarError
 from sidecar.identity import (
     ApprovalConflict,
@@ -112,6 +112,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], Statuses]] = {
     errors.UpstreamUnreachable: both(200),
     errors.UpstreamTimedOut: both(200),
     TimeLimitReached: both(200),
+    AnswerTooLarge: both(200),
     errors.UpstreamProtocolViolation: both(200),
     errors.UpstreamRefused: both(200),
     questions.ClientLacks: both(200),

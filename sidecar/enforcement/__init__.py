@@ -6,8 +6,8 @@ the record; ``handshake`` is what only the revisions with sessions have, ``notic
 
 from sidecar.enforcement.approval_desk import ApprovalDesk
 from sidecar.enforcement.budget import Budget
+from sidecar.enforcement.call_limits import AnswerTooLarge, TimeLimitReached
 from sidecar.enforcement.confirmation import ConfirmationMissing
-from sidecar.enforcement.deadline import TimeLimitReached
 from sidecar.enforcement.event_stream import StreamEvent
 from sidecar.enforcement.killswitch import ByOthers, KillSwitch, OperatorCommandFailed
 from sidecar.enforcement.notices import TooManyStreams
@@ -25,6 +25,7 @@ __all__ = [
     "OWN_SOURCE",
     "Accepted",
     "Answer",
+    "AnswerTooLarge",
     "ApprovalDesk",
     "Budget",
     "ByOthers",

@@ -13,8 +13,8 @@ from typing import Final
 from sidecar.commands import derive, generic
 from sidecar.enforcement import refusals, stateless
 from sidecar.enforcement.approvals import Approvals
+from sidecar.enforcement.call_limits import answered_within
 from sidecar.enforcement.confirmation import Confirmations, request_states
-from sidecar.enforcement.deadline import answered_within
 from sidecar.enforcement.deciding import PolicyDecisions
 from sidecar.enforcement.discharge import discharged, planned, unchanged
 from sidecar.enforcement.evidence import Evidence, settled, stage_of
@@ -23,6 +23,7 @@ from sidecar.enforcement.limits import CallsUnderWay, CountersInMemory, Limits
 from sidecar.enforcement.livetools import LiveTools
 from sidecar.enforcement.names import ReachableNames
 from sidecar.enforcement.open_questions import OpenQuestions
+from sidecar.enforcement.probing import Probing
 from sidecar.enforcement.reply import Answer, Refused, Reply
 from sidecar.enforcement.server_questions import ServerQuestions
 from sidecar.enforcement.suspensions import Suspensions
@@ -85,6 +86,7 @@ class ToolCalls:
         self.confirmations = Confirmations(ports.clock, self.asked, states)
         self.approvals = Approvals(ports, suspensions, self.confirmations, rules.approval_s)
         self._questions = ServerQuestions(rules, self.asked, states, ports.clock, self._policy.allowed)
+        self._probing = Probing(ports, self._commit, self._forward, self._live.require_pinned)
         self._lists = EncodedLists(rules.server_version)
         self.exports = Exports()
         self.require_pinned, self.unreviewed = self._live.require_pinned, self._live.unreviewed
@@ -219,6 +221,7 @@ class ToolCalls:
         unasked = turn.era is Era.STATELESS and self._questions.concerns(turn)
         again = None if unasked else self._permissible
         decision, todo = await self.approvals.cleared(call, decision, todo, turn, again)
+        await self._probing.require(decision, todo, turn)
         permit = await self._commit(todo.call or call, decision, todo, turn)
         result = await self._forward(permit, todo, turn)
         await self._limits.charge(decision.limits, turn.identity, call.name, result)
@@ -307,6 +310,7 @@ class ToolCalls:
         try:
             answer = await self._cancellable(permit, todo, turn)
             answer = await discharged(answer, todo, turn, self._names, turn.context(self._rules.environment))
+            self._probing.note_excess(answer, todo, turn)
             result = stateless.shaped(answer, turn.era, turn.method, self._rules.server_version)
             self._still(turn)
         except SidecarError as error:

@@ -3,11 +3,22 @@
 from dataclasses import replace
 
 from sidecar.commands import GenericTools, derive
+from sidecar.enforcement.call_limits import AnswerTooLarge
 from sidecar.enforcement.names import ReachableNames, cut_down
 from sidecar.enforcement.turn import Turn
 from sidecar.errors import CallRefused, ObligationNotSupported, UpstreamProtocolViolation
 from sidecar.model import Access, Command, Decision, Namespace, RequestContext, Target, ToolCall, Trait, UpstreamResult
-from sidecar.obligations import GIVING_DOCUMENTS, Plan, plan, possible, rows_of, time_ms, withheld, without_rows
+from sidecar.obligations import (
+    GIVING_DOCUMENTS,
+    Plan,
+    most_bytes,
+    plan,
+    possible,
+    rows_of,
+    time_ms,
+    withheld,
+    without_rows,
+)
 from sidecar.sites import Derivation
 
 
@@ -39,7 +50,7 @@ def unchanged(decision: Decision, rows: tuple[str, ...], command: Command) -> Pl
         ObligationNotSupported: something else is to be done.
     """
     waits = possible(without_rows(decision) if rows == rows_of(decision) else decision, "")
-    return Plan(waits=waits, time_ms=time_ms(decision, command))
+    return Plan(waits=waits, time_ms=time_ms(decision, command), most_bytes=most_bytes(decision, command))
 
 
 def hold_to(decided: Derivation, rewritten: ToolCall, generic: GenericTools) -> None:
@@ -69,6 +80,7 @@ async def discharged(
 
     Raises:
         UpstreamProtocolViolation: the server gave more documents than it was asked for.
+        AnswerTooLarge: it is larger than it may be.
         SidecarError: as ``cut_down`` does.
     """
     if (
@@ -78,5 +90,9 @@ async def discharged(
     ):
         raise UpstreamProtocolViolation("more documents than were asked for")
     if todo.names:
-        return await cut_down(answer, turn, names, context)
-    return replace(answer, result=withheld()) if todo.withholds and answer.failed else answer
+        answer = await cut_down(answer, turn, names, context)
+    elif todo.withholds and answer.failed:
+        answer = replace(answer, result=withheld())
+    if todo.most_bytes is not None and len(answer.result) > todo.most_bytes and not answer.failed:
+        raise AnswerTooLarge
+    return answer

@@ -66,9 +66,9 @@ class Evidence:
         if turn.decision is None:
             msg = "an intent follows a decision"
             raise ValueError(msg)
-        turn.intended = record.intent(
-            self._facts(turn), turn.decision, record_id=self._ports.identifiers.request_id(), time_ns=turn.time_ns
-        )
+        record_id = self._ports.identifiers.request_id()
+        intended = record.intent(self._facts(turn), turn.decision, record_id=record_id, time_ns=turn.time_ns)
+        turn.intended = {**intended, **turn.besides}
         with self._ports.tracer.step("audit") as span:
             try:
                 receipt_id = await self._append(turn.intended, span)

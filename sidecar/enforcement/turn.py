@@ -293,6 +293,8 @@ class Turn:
     """Answers that its server was given."""
     confirmed: bool = False
     """Its client answered a question of the server's about it with a confirmation."""
+    besides: JsonObject = field(default_factory=dict)
+    """What its records say more."""
     approval: JsonObject | None = None
     """What its record says of the approval of a second person that it waits for, or has used up."""
     batched: bool = False

@@ -1,7 +1,7 @@
 """What must be done for an allow to stand: planned before forwarding, discharged on commands and results."""
 
 from sidecar.obligations.approvals import ApprovalKind
-from sidecar.obligations.limits import GIVING_DOCUMENTS, time_ms
+from sidecar.obligations.limits import GIVING_DOCUMENTS, most_bytes, time_ms
 from sidecar.obligations.masks import is_form, is_maskable
 from sidecar.obligations.plan import Plan, plan, possible, rows_of, without_rows
 from sidecar.obligations.results import failed_list, read_names, withheld
@@ -13,6 +13,7 @@ __all__ = [
     "failed_list",
     "is_form",
     "is_maskable",
+    "most_bytes",
     "plan",
     "possible",
     "read_names",

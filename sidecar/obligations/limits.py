@@ -16,6 +16,7 @@ from sidecar.sites import Derivation, SitePath
 
 DOCUMENTS: Final = "max_documents"
 TIME: Final = "max_time_ms"
+BYTES: Final = "max_bytes"
 """The keys of the decision contract."""
 
 _GIVING: Final = frozenset({AccessKind.READ, AccessKind.EXPORT})
@@ -26,7 +27,16 @@ _ENDABLE: Final = frozenset({AccessKind.READ, AccessKind.METADATA, AccessKind.EX
 
 _SERVERS_FIND: Final = 10
 _SERVERS_SAMPLE: Final = 50
-"""What the server takes where a call does not say (3.0.4: ``limit`` of find, ``sampleSize`` of collection-schema)."""
+_SERVERS_BYTES: Final = 1_048_576
+"""What the server takes where a call does not say (3.0.4: ``limit`` of find, ``sampleSize`` of collection-schema,
+``responseBytesLimit``)."""
+
+_TIMES_SENT: Final = 3
+"""The server sends a document twice, once of that as a text in a text, and counts the bytes of its BSON: about a third.
+What is still too large is withheld."""
+
+_BOUNDING: Final = frozenset({"aggregate", "aggregate-db", "collection-schema", "find"})
+"""Tools with a ``responseBytesLimit``."""
 
 LIMITED: Final = frozenset({"aggregate", "aggregate-db", "collection-schema", "export", "find"})
 """Tools that give documents, or what is found in them, and have a place for a number."""
@@ -125,6 +135,23 @@ def time_ms(decision: Decision, command: Command) -> int | None:
     if not {access.kind for access in command.accesses} <= _ENDABLE:
         raise _refused(TIME, "a call that writes", "cannot be ended halfway; read only", index)
     return numbers[index]
+
+
+def most_bytes(decision: Decision, command: Command) -> int | None:
+    """Return how large the answer may be: the strictest number of all accesses that look at something."""
+    numbers = [
+        verdict.max_bytes
+        for access, verdict in zip(command.accesses, decision.accesses, strict=True)
+        if verdict.max_bytes is not None and access.kind in _ENDABLE
+    ]
+    return min(numbers, default=None)
+
+
+def smaller(most: int, tool: str, arguments: JsonObject) -> JsonObject:
+    """Return arguments with which the server leaves documents away that would make an answer of more bytes."""
+    if tool not in _BOUNDING:
+        return arguments
+    return _with_number(arguments, ("responseBytesLimit",), max(1, most // _TIMES_SENT), _SERVERS_BYTES)
 
 
 def limited(most: int, call: ToolCall, arguments: JsonObject, derivation: Derivation, decision: Decision) -> JsonObject:

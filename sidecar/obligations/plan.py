@@ -14,6 +14,7 @@ from sidecar.model import AccessVerdict, Decision, JsonObject, JsonValue, ToolCa
 from sidecar.obligations import limits, masking, rewrite, writes
 from sidecar.obligations.approvals import Waits, waits
 from sidecar.obligations.masks import Mask, MaskNotUsable, read_mask
+from sidecar.obligations.probes import Probe, probes
 from sidecar.obligations.results import FORMS
 from sidecar.obligations.row_filter import FilterNotUsable, RowFilter, read_filter
 from sidecar.sites import Derivation, SiteForm, SitePath
@@ -54,6 +55,12 @@ class Plan:
     """How many documents may come back."""
     time_ms: int | None = None
     """After how many milliseconds it is ended."""
+    most_bytes: int | None = None
+    """How large the answer may be."""
+    most_affected: int | None = None
+    """How many documents it may change."""
+    probes: tuple[Probe, ...] = ()
+    """What the server is asked before the call goes there."""
     waits: Waits = field(default_factory=Waits)
     """The approvals that have to be there before anything is forwarded."""
 
@@ -99,13 +106,21 @@ def plan(decision: Decision, call: ToolCall, derivation: Derivation) -> Plan:
     most = limits.most_documents(decision, derivation.command)
     if most is not None:
         arguments = limits.limited(most, call, arguments, derivation, decision)
+    most_bytes = limits.most_bytes(decision, derivation.command)
+    if most_bytes is not None:
+        arguments = limits.smaller(most_bytes, call.name, arguments)
+    sent = replace(call, arguments=arguments) if arguments is not call.arguments else call
+    asked = probes(decision, sent, derivation)
     return Plan(
         names=any(verdict.reachable_names for verdict in decision.accesses),
-        call=replace(call, arguments=arguments) if arguments is not call.arguments else None,
+        call=sent if sent is not call else None,
         withholds=bool(filters or masks),
         rows=rows_of(decision),
         most_documents=most,
         time_ms=limits.time_ms(decision, derivation.command),
+        most_bytes=most_bytes,
+        most_affected=min((one.most for one in asked if one.most), default=None),
+        probes=asked,
         waits=waiting,
     )
 
@@ -279,6 +294,8 @@ def _unmet(verdict: AccessVerdict, tool: str) -> list[str]:
         "filter": verdict.filter is not None and tool not in _HELD_TOOLS,
         "mask": bool(verdict.mask) and tool not in _HELD_TOOLS,
         "max_documents": verdict.max_documents is not None and tool not in limits.LIMITED | limits.GIVING_NONE,
+        "max_affected": verdict.max_affected is not None and not tool,
+        "no_collection_scan": verdict.no_collection_scan and not tool,
         "names": verdict.reachable_names and tool not in FORMS,
     }
     return [part for part, unmet in parts.items() if unmet]

@@ -5,7 +5,7 @@ from typing import Final
 
 from sidecar.policyset.syntax_tree import RegoPath
 
-RULES: Final = "ff6ae355914bfd6dae62f63f67d5f939a71ee8ab479b79cf9ab152e2d8d1e431"
+RULES: Final = "8b081c12089a377bde8e11f0eba1ba685853676ee4bc82bc59cc8c4cdaa08e0d"
 """The served modules of the platform, by ``question_reads.digest_of_rules``."""
 
 READS: Final[frozenset[RegoPath]] = frozenset(
@@ -28,6 +28,7 @@ READS: Final[frozenset[RegoPath]] = frozenset(
 
 LIBRARY: Final[Mapping[str, frozenset[RegoPath]]] = {
     "asks": frozenset({("access", "kind"), ("access", "target", "id"), ("access", "target", "kind")}),
+    "bucket": frozenset(),
     "claim": frozenset({("subject", "claims")}),
     "counts": frozenset({("access", "kind"), ("command", "fields", "returned")}),
     "drops": frozenset({("access", "kind")}),
@@ -41,6 +42,7 @@ LIBRARY: Final[Mapping[str, frozenset[RegoPath]]] = {
     "inside": frozenset(),
     "is_person": frozenset({("subject", "type")}),
     "issued_by": frozenset({("subject", "issuer")}),
+    "last4": frozenset(),
     "looks_only_at": frozenset({("command", "fields", "filtered")}),
     "named": frozenset(),
     "on": frozenset({("access", "collection"), ("access", "database")}),

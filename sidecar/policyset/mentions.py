@@ -359,6 +359,14 @@ def _faults(grant: dict[str, Any], line: int) -> Iterator[tuple[int, str]]:
         yield line, "a grant has an id"
 
 
+_CHOICES: Final[dict[str, tuple[tuple[str | bool, ...], str]]] = {
+    "approval": (("confirm", "second_person"), 'approval is "confirm" or "second_person"'),
+    "no_collection_scan": ((True,), "no_collection_scan is true"),
+    "names": (("reachable",), 'names is "reachable"'),
+}
+"""The parts with few values, and how they are said."""
+
+
 def _part_fault(name: str, term: Any) -> str:
     """Return what is wrong with a literal in one part of a grant; empty where only evaluation can tell."""
     kind, value = (term.get("type"), term.get("value")) if isinstance(term, dict) else ("", None)
@@ -370,12 +378,9 @@ def _part_fault(name: str, term: Any) -> str:
             kind == "number" and _is_limit(value)
         ):
             return f"{name} is a whole number from 1 to {_MOST}"
-        case "approval" if is_literal and value not in {"confirm", "second_person"}:
-            return 'approval is "confirm" or "second_person"'
-        case "no_collection_scan" if is_literal and value is not True:
-            return "no_collection_scan is true"
-        case "names" if is_literal and value != "reachable":
-            return 'names is "reachable"'
+        case "approval" | "no_collection_scan" | "names" if is_literal:
+            values, words = _CHOICES[name]
+            return "" if any(value is one or (value == one and isinstance(one, str)) for one in values) else words
         case "filter" if is_literal and not (kind == "object" and value):
             return "filter is an object with at least one member"
         case "mask" if is_literal and not (kind in {"array", "set"} and value):

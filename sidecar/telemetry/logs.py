@@ -119,6 +119,10 @@ class LoggedRefusals:
         """Write it: as a warning where an operator can mend something."""
         self._log.log(logging.WARNING if failure else logging.INFO, "call refused: %s", error, extra=facts)
 
+    def exceeded(self, facts: JsonObject) -> None:
+        """Write that a call changed more than it may."""
+        self._log.warning("more documents were changed than an obligation allows", extra=facts)
+
 
 def _message(record: logging.LogRecord) -> str:
     try:

@@ -102,6 +102,9 @@ class OtelMetrics:
         self._faults = meter.create_counter("mcp_sidecar.opa.faults", description="Refusals without a decision of OPA.")
         self._limited = meter.create_counter("mcp_sidecar.limits.reached", description="Calls over a limit on use.")
         self._approvals = meter.create_counter("mcp_sidecar.approvals", description="What became of approvals.")
+        self._exceeded = meter.create_counter(
+            "mcp_sidecar.obligations.exceeded", description="Calls that went further than an obligation allows."
+        )
         self._sessions = meter.create_gauge("mcp_sidecar.sessions", description="Open sessions.")
         self._suspensions = meter.create_gauge("mcp_sidecar.suspensions", description="Suspensions in force.")
         self._connections = meter.create_gauge("mcp_sidecar.connections", description="Open connections of clients.")
@@ -180,6 +183,10 @@ class OtelMetrics:
     def approval(self, action: str) -> None:
         """Count what became of an approval: requested, approved, denied, spent or voided."""
         self._approvals.add(1, {"action": self._action(action)})
+
+    def exceeded(self, obligation: str) -> None:
+        """Count a call that went further than an obligation allows; the keys of the contract are few."""
+        self._exceeded.add(1, {"obligation": obligation})
 
     def asked(self, seconds: float) -> None:
         """One question to the PDP."""

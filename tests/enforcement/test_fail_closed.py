@@ -79,8 +79,10 @@ ANSWER = b'{"content":[{"type":"text","text":"canary-document"}]}'
 WAIT_S = 20
 
 
-def identity(user: str, *groups: str, agent: str = "claude-desktop") -> Identity:
-    principal = Principal(issuer="https://idp.example", subject=user, groups=groups, scopes=("mongodb:read",))
+def identity(
+    user: str, *groups: str, agent: str = "claude-desktop", scopes: tuple[str, ...] = ("mongodb:read",)
+) -> Identity:
+    principal = Principal(issuer="https://idp.example", subject=user, groups=groups, scopes=scopes)
     return Identity(principal=principal, actor=Actor(id=agent), expires_at=time.time() + 3600)
 
 
@@ -492,6 +494,64 @@ async def test_a_failure_ends_in_a_typed_refusal_and_one_record(world, name):
         assert body(reply)["result"]["isError"] is True
         if told and told[0][0] == REFUSED:
             assert [error for _, error in one.refusals()] == [told[0][2]]
+
+
+@pytest.mark.parametrize(("most", "label"), [(len(ANSWER) - 1, "answer_too_large"), (len(ANSWER), "ok")])
+async def test_an_answer_that_is_larger_than_it_may_be_is_withheld(world, most, label):
+    one = world(decide=says(obliged(max_bytes=most)))
+    reply = await one.send(call(), await one.open())
+    assert code(reply) == label
+    assert (b"canary-document" in reply.body) is (label == "ok")
+    assert one.told() == [("outcome", *(("ok", None) if label == "ok" else ("error", label)))]
+
+
+CHANGE = {"name": "update-many", "arguments": {**ORDERS, "filter": {"a": "canary-value"}, "update": {"$set": {"b": 1}}}}
+WRITER = identity("sue", "support", agent="support-console", scopes=("mongodb:read", "mongodb:write"))
+FEW = says(obliged(max_affected=3))
+
+
+def counting(count: Any, changed: int) -> Callable[[], Awaitable[UpstreamResult]]:
+    """Answers the count that comes first, and then the change."""
+    counted = json.dumps({"content": [], "structuredContent": {"count": count}}).encode()
+    left = [
+        UpstreamResult(result=ANSWER, failed=False, documents=changed),
+        UpstreamResult(result=counted, failed=False, documents=None),
+    ]
+
+    async def answer() -> UpstreamResult:
+        return left.pop()
+
+    return answer
+
+
+@pytest.mark.parametrize(("changed", "beyond"), [(3, 0), (4, 1)])
+async def test_what_changed_more_than_was_counted_is_recorded_and_alerted(world, changed, beyond):
+    one = world(decide=FEW, answer=counting(3, changed))
+    assert code(await one.send(call(CHANGE), await one.open(WRITER), WRITER)) == "ok"
+    probe, _, intent, outcome = one.records()
+    assert (probe["tool"], intent["tool"], outcome["outcome"]["documents"]) == ("count", "update-many", changed)
+    assert outcome.get("excess") == ({"max_affected": 3} if beyond else None)
+    text = one.metrics.render()[0].decode()
+    assert ('mcp_sidecar_obligations_exceeded_total{obligation="max_affected"} 1.0' in text) is bool(beyond)
+
+
+@pytest.mark.parametrize("count", [4, None, "3", True])
+async def test_what_is_counted_to_be_more_or_cannot_be_counted_is_not_sent(world, count):
+    one = world(decide=FEW, answer=counting(count, 1))
+    assert code(await one.send(call(CHANGE), await one.open(WRITER), WRITER)) == "obligation_unsupported"
+    assert [permit.call.name for permit in one.upstream.permits] == ["count"]
+    assert one.told() == [("outcome", "ok", None), ("refusal", "refused", "obligation_unsupported")]
+
+
+async def test_a_count_that_fails_or_is_not_recorded_keeps_the_call_from_being_sent(world):
+    for staged, label, sent in (
+        ({"answer": raising(UpstreamTimedOut(CANARY))}, "upstream_timeout", ["count"]),
+        ({"unrecorded": ("intent",)}, "audit_unavailable", []),
+        ({"unrecorded": ("outcome",), "answer": counting(1, 1)}, "outcome_not_recorded", ["count"]),
+    ):
+        one = world(decide=FEW, **staged)
+        assert code(await one.send(call(CHANGE), await one.open(WRITER), WRITER)) == label
+        assert [permit.call.name for permit in one.upstream.permits] == sent
 
 
 async def test_a_bug_in_an_adapter_is_not_an_answer_and_its_outcome_is_recorded(world):

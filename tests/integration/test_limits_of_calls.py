@@ -31,6 +31,24 @@ grant contains {"id": "quick", "max_time_ms": 1} if {
 	lib.in_group("clerks")
 }
 
+grant contains {"id": "few-changes", "max_affected": 3} if {
+	input.access.kind in {"insert", "update", "delete"}
+	lib.on("sales", ["changes"])
+	lib.in_group("clerks")
+}
+
+grant contains {"id": "by-index", "no_collection_scan": true} if {
+	input.access.kind in {"read", "delete", "export"}
+	lib.on("sales", ["indexed"])
+	lib.in_group("clerks")
+}
+
+grant contains {"id": "small", "max_bytes": 2500} if {
+	lib.reads
+	lib.on("sales", ["texts"])
+	lib.in_group("clerks")
+}
+
 grant contains {"id": "copies"} if {
 	input.access.kind in {"read", "insert", "update", "delete", "create"}
 	lib.on("sales", ["copies"])
@@ -67,10 +85,12 @@ def limiting(tmp_path_factory, database):
 async def stored(database):
     await demo_database.seed(database)
     with MongoClient[dict[str, Any]](database) as client:
-        for name in ("events", "archive", "copies"):
+        for name in ("events", "archive", "copies", "changes", "indexed", "texts"):
             client.sales.drop_collection(name)
-        client.sales.events.insert_many(EVENTS)
-        client.sales.archive.insert_many(EVENTS)
+        for name in ("events", "archive", "changes", "indexed"):
+            client.sales[name].insert_many(EVENTS)
+        client.sales.indexed.create_index("day", name="by_day")
+        client.sales.texts.insert_many([{"_id": number, "text": "x" * 300} for number in range(10)])
         yield client
 
 
@@ -176,3 +196,110 @@ async def test_a_call_is_ended_at_its_server_when_its_time_is_over(limiting) -> 
         call["id"]
     ]
     assert await ids(limiting, "find", limit=1) == [0], "and the server goes on"
+
+
+def records_since(deployment, seen: int) -> list[dict[str, Any]]:
+    return [one for one in deployment.records()[seen:] if one["event"] in {"intent", "outcome", "refusal"}]
+
+
+CHANGE = {"collection": "changes", "update": {"$set": {"seen": True}}}
+
+
+@pytest.mark.parametrize(("tool", "more"), [("delete-many", {"collection": "changes"}), ("update-many", CHANGE)])
+async def test_a_change_is_counted_first_and_of_no_more_than_the_grant_says(limiting, stored, tool, more) -> None:
+    for wanted, count in (({}, 30), ({"day": {"$gte": 1}}, 22), ({"_id": {"$lte": 3}}, 4)):
+        seen, before = len(limiting.records()), len(limiting.reached("demo-rw"))
+        result = await called(limiting, tool, **more, **({"filter": wanted} if wanted else {}))
+        assert decision(result)["reasons"][0]["code"] == "obligation_unsupported"
+        assert f"it is of {count} documents, and at most 3" in result["content"][0]["text"]
+        assert [one["name"] for one in limiting.reached("demo-rw")[before:]] == ["count"]
+        assert stored.sales.changes.count_documents({"seen": {"$exists": False}}) == 30
+        intent, outcome, refusal = records_since(limiting, seen)
+        assert (intent["tool"], intent["event"], outcome["event"]) == ("count", "intent", "outcome")
+        assert intent["probe"] == {"of": refusal["request_id"], "obligation": "max_affected"} == outcome["probe"]
+        assert (refusal["tool"], refusal["event"]) == (tool, "refusal")
+        assert intent["request_id"] == outcome["request_id"] != refusal["request_id"]
+    result = await called(limiting, tool, filter={"_id": {"$lte": 2}}, **more)
+    assert not result.get("isError"), result
+    assert stored.sales.changes.count_documents({"_id": {"$gt": 2}, "seen": {"$exists": False}}) == 27
+    assert stored.sales.changes.count_documents({"_id": {"$lte": 2}, "seen": {"$exists": False}}) == 0
+
+
+async def test_an_upsert_and_an_insert_are_counted_too(limiting, stored) -> None:
+    upsert = {**CHANGE, "filter": {"_id": 99}, "upsert": True}
+    assert not (await called(limiting, "update-many", **upsert)).get("isError")
+    assert stored.sales.changes.count_documents({"_id": 99, "seen": True}) == 1
+    many = await called(limiting, "insert-many", collection="changes", documents=[{"new": True}] * 4)
+    assert decision(many)["reasons"][0]["code"] == "obligation_unsupported"
+    assert stored.sales.changes.count_documents({"new": True}) == 0
+    few = await called(limiting, "insert-many", collection="changes", documents=[{"new": True}] * 3)
+    assert not few.get("isError"), few
+
+
+@pytest.mark.usefixtures("stored")
+async def test_a_call_without_the_obligation_asks_nothing_first(limiting) -> None:
+    before = len(limiting.all_reached())
+    assert not (await called(limiting, "delete-many", collection="copies", filter={"a": 1})).get("isError")
+    assert [one["name"] for one in limiting.all_reached()[before:]] == ["delete-many"]
+
+
+SCANS: dict[str, tuple[str, dict[str, Any]]] = {
+    "all": ("find", {}),
+    "a field without an index": ("find", {"filter": {"text": "event 3"}, "limit": 1}),
+    "one of two fields without an index": ("find", {"filter": {"$or": [{"day": 1}, {"text": "event 3"}]}}),
+    "a count of all": ("count", {}),
+    "a pipeline": ("aggregate", {"pipeline": [{"$match": {"text": "event 3"}}]}),
+    "a pipeline that sorts by an index": (
+        "aggregate",
+        {"pipeline": [{"$sort": {"day": 1}}, {"$match": {"text": "x"}}]},
+    ),
+    "a deletion": ("delete-many", {"filter": {"text": "event 3"}}),
+    "a join with itself": (
+        "aggregate",
+        {"pipeline": [{"$match": {"day": 1}}, {"$lookup": {"from": "indexed", "as": "x", "pipeline": []}}]},
+    ),
+    "a condition that is no plan's": ("find", {"filter": {"$expr": {"$eq": ["$text", "event 3"]}}}),
+}
+
+
+@pytest.mark.parametrize("name", SCANS)
+async def test_a_call_that_scans_the_collection_reaches_no_document(limiting, stored, name: str) -> None:
+    tool, arguments = SCANS[name]
+    before = len(limiting.all_reached())
+    result = await called(limiting, tool, collection="indexed", **arguments)
+    assert decision(result)["reasons"][0]["code"] == "obligation_unsupported"
+    assert "where an index finds the documents" in result["content"][0]["text"]
+    assert {one["name"] for one in limiting.all_reached()[before:]} <= {"explain"}
+    assert all(one["arguments"]["verbosity"] == "queryPlanner" for one in limiting.all_reached()[before:])
+    assert stored.sales.indexed.count_documents({}) == 30
+
+
+async def test_a_call_that_an_index_serves_goes_on(limiting, stored) -> None:
+    for tool, arguments in (
+        ("find", {"filter": {"day": 1}}),
+        ("find", {"filter": {"_id": {"$in": [1, 2]}}}),
+        ("count", {"query": {"day": {"$gt": 2}}}),
+        ("aggregate", {"pipeline": [{"$match": {"day": 2}}, {"$group": {"_id": "$text"}}]}),
+        ("delete-many", {"filter": {"day": 3}}),
+    ):
+        before = len(limiting.all_reached())
+        result = await called(limiting, tool, collection="indexed", **arguments)
+        assert not result.get("isError"), (result, arguments)
+        names = [one["name"] for one in limiting.all_reached()[before:]]
+        assert (set(names[:-1]), names[-1]) == ({"explain"}, tool)
+    assert stored.sales.indexed.count_documents({"day": 3}) == 0
+
+
+@pytest.mark.usefixtures("stored")
+async def test_an_answer_has_no_more_bytes_than_the_grant_says(limiting) -> None:
+    result = await called(limiting, "find", collection="texts", limit=1)
+    assert not result.get("isError"), result
+    for wanted in ({"limit": 10}, {"limit": 10, "responseBytesLimit": 1_000_000}):
+        result = await called(limiting, "find", collection="texts", **wanted)
+        assert limiting.all_reached()[-1]["arguments"]["responseBytesLimit"] == 2500 // 3
+        assert len(json.dumps(result)) < 4000
+    joined = [{"$group": {"_id": None, "all": {"$push": "$text"}}}]
+    result = await called(limiting, "aggregate", collection="texts", pipeline=joined)
+    assert "x" * 300 not in json.dumps(result)
+    said = await called(limiting, "aggregate", collection="texts", pipeline=[{"$project": {"text": 0}}])
+    assert not said.get("isError"), said

@@ -1,8 +1,8 @@
-"""For how long a call may run, where policy says so."""
+"""For how long a call may run and how large its answer may be, where policy says so."""
 
 import asyncio
 
-from sidecar.errors import UpstreamError
+from sidecar.errors import SidecarError, UpstreamError
 from sidecar.model import UpstreamResult
 
 
@@ -13,6 +13,16 @@ class TimeLimitReached(UpstreamError):
     public = (
         "Policy gives this call a limited time to run. It was over, so the call was ended and nothing comes back. Ask "
         "for less: fewer documents, a range of an indexed field, a $match and a $limit at the start."
+    )
+
+
+class AnswerTooLarge(SidecarError):
+    """The server's answer is larger than policy lets it be."""
+
+    label = "answer_too_large"
+    public = (
+        "The answer is larger than policy lets it be, so it is withheld. Ask for less: fewer documents, fewer fields "
+        "(a projection), a smaller range."
     )
 
 
