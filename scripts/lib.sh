@@ -7,6 +7,8 @@ readonly OPA_VERSION=1.22.4
 readonly OPA_GO_SUM='h1:/sKtqt7GVSvXQn1sML2PSzl8tD/mTHF2pzQC3x1CV8k='
 readonly JAEGER_VERSION=1.76.0
 readonly JAEGER_GO_SUM='h1:sWCOOF1dr+NL0PLil7mFo3BqqQL8k4WiM7aguFbc14g='
+readonly ACTIONLINT_VERSION=1.7.12
+readonly ACTIONLINT_GO_SUM='h1:vQ4GeJN86C0QH+gTUQcs8McmK62OLT3kmakPMtEWYnY='
 readonly UV_VERSION=0.13.9
 # What a Go that is too old, or has the fault below, fetches and builds with. The go command holds it to Go's checksum
 # database; from GO_FLOOR on it can.
