@@ -254,7 +254,7 @@ class OpaClient:
         key = memo.key(question, document) if memo is not None else None
         if memo is not None and key is not None and (known := memo.recall(key)) is not None:
             return known
-        if key is not None and key.document is None:
+        if key is not None and key.is_question:
             body = key.platform
         else:
             body = encode_question(document, _COMPILED if question is Question.RESIDUAL else None)

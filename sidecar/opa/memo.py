@@ -41,6 +41,9 @@ MAX_ANSWER_BYTES: Final = 65_536
 MAX_BYTES: Final = 8 * 1024 * 1024
 """Of all questions and answers together, as JSON; as values of Python answers take five to eight times that."""
 
+_LATEST_NS: Final = 2**63 - 1
+"""What ``input_check`` takes for a time, at most."""
+
 _FORGETFUL: Final = frozenset({Question.SELF_TEST, Question.RESIDUAL})
 """What must be seen to happen, and what its asker keeps (``sidecar.enforcement.visibility``)."""
 
@@ -58,6 +61,8 @@ class MemoKey:
     """The question, where the owners' rules read more of it."""
     timed: bool = True
     """The platform's rules read the time, or nothing is known of what they read."""
+    is_question: bool = False
+    """``platform`` is what OPA is sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +115,10 @@ class Memo:
         if self._max_age_s <= 0 or question in _FORGETFUL:
             return None
         platform = self._platform
+        if platform is not None and question is Question.VISIBILITY and not platform.timed and _has_time(document):
+            return MemoKey(question=question, platform=encode_question(_at_any_time(document)), timed=False)
         if platform is None or question is not Question.DECISION or not is_well_formed(document):
-            return MemoKey(question=question, platform=encode_question(document))
+            return MemoKey(question=question, platform=encode_question(document), is_question=True)
         read = _encoded(document, platform)
         name = hashlib.sha256(read).digest()
         return MemoKey(question=question, platform=read, short=name, document=document, timed=platform.timed)
@@ -213,6 +220,21 @@ class Memo:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _has_time(document: JsonObject) -> bool:
+    """Whether the time of a question is one to ``input_check``, which looks at its form."""
+    match document:
+        case {"context": {"time_ns": int(time_ns)}}:
+            return type(time_ns) is int and 0 <= time_ns <= _LATEST_NS
+        case _:
+            return False
+
+
+def _at_any_time(document: JsonObject) -> JsonObject:
+    """Return a question about a list without its time, which only closed hours are compared with there."""
+    context = document["context"]
+    return {**document, "context": {**context, "time_ns": 0}} if isinstance(context, dict) else document
 
 
 def _parts_read(parts: Iterable[RegoPath]) -> _PartsRead:

@@ -7,6 +7,7 @@ is ``policies/schema/input.json`` (and ``visibility.json``); the tests hold both
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sidecar.errors import DecisionUnavailable
 from sidecar.model import (
@@ -94,7 +95,7 @@ def visibility_document(
         "subject": subject_document(identity.principal),
         "actor": actor_document(identity.actor),
         "action": {"method": "tools/list"},
-        "tools": {name: kinds.document() for name, kinds in sorted(tools.items())},
+        "tools": {name: _kinds(kinds) for name, kinds in sorted(tools.items())},
         "possible": possible,
         "context": context_document(context, step_ns),
     }
@@ -152,6 +153,12 @@ def _command(command: Command) -> JsonObject:
     if command.arguments:
         document["arguments"] = dict(command.arguments)
     return document
+
+
+@lru_cache(maxsize=512)
+def _kinds(kinds: ToolKinds) -> JsonObject:
+    """Render the kinds of a tool once; every list asks about the same tools."""
+    return kinds.document()
 
 
 def _ordered(values: Collection[AccessKind] | Collection[Trait]) -> list[JsonValue]:

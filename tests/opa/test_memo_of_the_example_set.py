@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from sidecar.opa.managed import ManagedOpa
-from sidecar.ports import Question
+from sidecar.ports import PdpAnswer, Question
 from tests.parts import ROOT
 from tests.patience import HANG_S
 
@@ -79,3 +79,62 @@ async def test_the_time_makes_another_question_only_where_the_owners_rules_look_
         first = (await opa.ask(Question.DECISION, question)).decision_id
         later = question["context"]["time_ns"] + HOUR_NS
         assert (await decided(opa, question, "context", "time_ns", value=later) == first) is same, case
+
+
+ANALYST_SEES: dict[str, Any] = {
+    "v": 1,
+    "subject": golden(*ALLOWED)["subject"],
+    "actor": golden(*ALLOWED)["actor"],
+    "action": {"method": "tools/list"},
+    "tools": {
+        "find": {"needs": ["read"], "may_need": []},
+        "insert-many": {"needs": ["insert"], "may_need": ["create"]},
+    },
+    "possible": None,
+    "context": golden(*ALLOWED)["context"],
+}
+"""The question which tools show."""
+
+
+async def listed(opa: ManagedOpa, *place: str, value: Any) -> PdpAnswer:
+    other = copy.deepcopy(ANALYST_SEES)
+    inner = other
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    return await opa.ask(Question.VISIBILITY, other)
+
+
+async def test_a_list_is_asked_for_again_for_everything_but_the_time(opa: ManagedOpa) -> None:
+    first = await opa.ask(Question.VISIBILITY, ANALYST_SEES)
+    assert first.result
+    now = ANALYST_SEES["context"]["time_ns"]
+    for hours in (1, 24, 24 * 365):
+        assert (await listed(opa, "context", "time_ns", value=now + hours * HOUR_NS)).decision_id == first.decision_id
+    for place, value in (
+        (("subject", "groups"), ["strangers"]),
+        (("subject", "scopes"), []),
+        (("actor", "id"), "another"),
+        (("possible",), []),
+        (("tools",), {}),
+        (("context", "client_ip"), "198.51.100.1"),
+        (("context", "environment"), "another"),
+    ):
+        assert (await listed(opa, *place, value=value)).decision_id != first.decision_id, place
+    for malformed in (-1, "now", True):
+        found = await listed(opa, "context", "time_ns", value=malformed)
+        assert found.decision_id != first.decision_id
+        assert found.result != first.result, "an ill-formed question shows nothing"
+
+
+async def test_the_time_changes_no_list_of_policies_without_closed_hours(opa: ManagedOpa) -> None:
+    """What the memo goes by, asked of OPA without the memo: other addresses make other questions."""
+    now = ANALYST_SEES["context"]["time_ns"]
+    for groups in (["analysts"], ["loaders"], ["strangers"], ["analysts", "loaders"]):
+        found = []
+        for number, hours in enumerate((0, 1, 7, 24, 24 * 31, 24 * 365 * 9)):
+            context = {**ANALYST_SEES["context"], "time_ns": now + hours * HOUR_NS, "client_ip": f"203.0.113.{number}"}
+            subject = {**ANALYST_SEES["subject"], "groups": groups}
+            question = {**ANALYST_SEES, "context": context, "subject": subject}
+            found.append((await opa.ask(Question.VISIBILITY, question)).result)
+        assert all(each == found[0] for each in found), groups

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import weakref
+from typing import Any
 
 import pytest
 
 from sidecar.model import JsonObject
 from sidecar.opa.memo import MAX_ANSWER_BYTES, MAX_BYTES, MAX_ENTRIES, MAX_QUESTION_BYTES, Memo
 from sidecar.opa.wire import encode_question
+from sidecar.policyset import TIME, QuestionReads
 from sidecar.ports import PdpAnswer, Question
 from sidecar.system.liveness import Pulse
 
@@ -148,3 +150,40 @@ def test_a_pulse_ends_with_the_process_before_anybody_waits_for_it():
         process.communicate()
         pulse.close()
     assert not pulse.alive()
+
+
+def a_list(time_ns: object) -> tuple[Question, JsonObject]:
+    context: dict[str, Any] = {"time_ns": time_ns, "client_ip": "203.0.113.1"}
+    return Question.VISIBILITY, {"subject": {"id": "alice"}, "context": context}
+
+
+def reads(*platform: tuple[str, ...]) -> QuestionReads:
+    return QuestionReads(platform=frozenset({("accesses",), *platform}), owners={}, answers_name_owners=True)
+
+
+async def test_a_list_outlives_its_time_where_no_hours_are_closed_and_only_there():
+    for known, lasts in ((reads(), True), (reads(TIME), False), (None, False)):
+        memo = Memo(1e-9, alive, known)
+        remember(memo, *a_list(1), ANSWER, size=20)
+        await asyncio.sleep(0.001)
+        assert (recall(memo, *a_list(2)) is ANSWER) is lasts
+        assert (recall(memo, *a_list(1)) is ANSWER) is lasts
+        memo.clear()
+        assert recall(memo, *a_list(1)) is None
+
+
+@pytest.mark.parametrize("malformed", [-1, True, "1", None, 1.0])
+async def test_a_list_with_an_ill_formed_time_is_another_question(malformed):
+    memo = Memo(60, alive, reads())
+    remember(memo, *a_list(1), ANSWER, size=20)
+    assert recall(memo, *a_list(malformed)) is None
+
+
+async def test_a_question_that_differs_in_time_is_sent_as_it_is():
+    key = Memo(60, alive, reads()).key(*a_list(5))
+    assert key is not None
+    assert not key.is_question, "the key has another time in it"
+    key = Memo(60, alive, reads(TIME)).key(*a_list(5))
+    assert key is not None
+    assert key.is_question
+    assert key.platform == encode_question(a_list(5)[1])
