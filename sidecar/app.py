@@ -167,7 +167,7 @@ async def _core(
     )
     pep = EnforcementPoint(ports, _rules(config, launched=launched), _sessions(config, sessions))
     await _control(config, kept, ports, pep, decisions, stack)
-    servers_behind.tell_of_changes(pep, decisions, upstreams.values())
+    servers_behind.tell_of_changes(pep, decisions, upstreams)
     limits = listening.limits_of(config)
     connections = Connections(limits.connections, clock.monotonic, metrics.connection_ended)
     around = _around(config, audit, trusted, databases, own_tls)

@@ -259,6 +259,13 @@ class Upstream(Protocol):
         """
         ...
 
+    def unwatch(self, uri: str) -> None:
+        """Nobody wants to be told of a resource any more that a permitted ``resources/subscribe`` asked for.
+
+        The server is told soon, and as far as it can be.
+        """
+        ...
+
     @property
     def healthy(self) -> bool:
         """Whether the server answered the last thing it was asked."""

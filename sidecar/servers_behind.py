@@ -1,6 +1,6 @@
 """From the settings of one MongoDB MCP server to the upstream that calls are forwarded to."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -63,16 +63,17 @@ def connect(entry: Server) -> HttpUpstream | ConfirmingUpstream:
     )
 
 
-def tell_of_changes(pep: EnforcementPoint, decisions: Decider, upstreams: Iterable[ManagedUpstream]) -> None:
-    """Have clients told when their lists of tools change: with what a server offers, or with policies."""
+def tell_of_changes(pep: EnforcementPoint, decisions: Decider, upstreams: Mapping[str, ManagedUpstream]) -> None:
+    """Have clients told when their lists of tools change, with what a server offers or with policies, and resources."""
     decisions.on_served(pep.policies_changed)
-    for upstream in upstreams:
+    for name, upstream in upstreams.items():
         upstream.on_tools_changed(pep.tools_changed)
+        upstream.on_updated(partial(pep.resource_updated, name))
 
 
 def _is_remembered(permit: Permit) -> bool:
     """Whether a call makes or reads an export, which one child has."""
-    return permit.method == "resources/read" or exports(permit.call.name)
+    return permit.method in {"resources/read", "resources/subscribe"} or exports(permit.call.name)
 
 
 def _stages(call: ToolCall) -> Collection[str]:

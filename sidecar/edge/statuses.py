@@ -10,7 +10,13 @@ from typing import Final, NamedTuple
 
 from sidecar import errors, questions, usage
 from sidecar.edge.stdio import EndingProcess
-from sidecar.enforcement import AnswerTooLarge, ConfirmationMissing, TimeLimitReached, TooManyStreams
+from sidecar.enforcement import (
+    AnswerTooLarge,
+    ConfirmationMissing,
+    TimeLimitReached,
+    TooManyStreams,
+    TooManyWatches,
+)
 from sidecar.errors import MessageError, SidecarError
 from sidecar.identity import (
     ApprovalConflict,
@@ -79,6 +85,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], Statuses]] = {
     UnknownPrompt: both(200),
     errors.ToolGroupOff: both(200),
     errors.TooManyCalls: both(200),
+    TooManyWatches: both(200),
     # who is calling (MCP 2025-11-25 authorization, error handling; RFC 6750 section 3.1)
     errors.TokenMissing: both(401),
     errors.TokenRejected: both(401),

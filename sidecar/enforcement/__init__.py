@@ -19,6 +19,7 @@ from sidecar.enforcement.shared_sessions import SharedSessions
 from sidecar.enforcement.suspensions import MOST as MOST_SUSPENSIONS
 from sidecar.enforcement.suspensions import Suspensions
 from sidecar.enforcement.turn import Caller, EnforcementRules, Exchange, Ports
+from sidecar.enforcement.watches import TooManyWatches
 
 __all__ = [
     "MOST_SUSPENSIONS",
@@ -45,5 +46,6 @@ __all__ = [
     "Suspensions",
     "TimeLimitReached",
     "TooManyStreams",
+    "TooManyWatches",
     "UsedInMemory",
 ]

@@ -141,11 +141,7 @@ class ToolCalls:
         turn.call, turn.generic = call, self._generic
         with self._flying(message.id, turn):
             try:
-                with self._ports.tracer.step("derive"):
-                    turn.named = turn.command = use.derived()
-                decision = await self._policy.command(turn.named, turn)
-                todo = unchanged(decision, use.rows, turn.command)
-                await use.require(decision.server)
+                decision, todo = await self.admissible(turn, use)
                 await self._limits.admit(decision.limits, turn.identity, call.name, turn.time_ns)
                 await self._answered(turn, decision.server)
                 decision, todo = await self.approvals.cleared(call, decision, todo, turn)
@@ -163,6 +159,23 @@ class ToolCalls:
                     self._evidence.tell(turn, error)
                 return Refused.explained(turn.known_conversation.era, error, refusals.challenge(turn, error)), None
         return Answer(body=jsonrpc.encode_result(message.id, result.result)), result
+
+    async def admissible(self, turn: Turn, use: Use) -> tuple[Decision, Plan]:
+        """Return the decision on a use that is allowed as it is, and what it still waits for.
+
+        Raises:
+            PolicyDenied: it is not allowed.
+            ObligationNotSupported: it is only with what cannot be done to it.
+            DependencyError: it cannot be told.
+            SidecarError: what ``use.require`` raises.
+        """
+        with self._ports.tracer.step("derive"):
+            turn.named = turn.command = use.derived()
+        decision = await self._policy.command(turn.named, turn)
+        todo = unchanged(decision, use.rows, turn.command)
+        await use.require(decision.server)
+        self._still(turn)
+        return decision, todo
 
     def cancel(self, session_id: str, request_id: JsonValue) -> None:
         """End a call that the client no longer wants (MCP 2025-11-25, cancellation); an unknown id is nothing."""

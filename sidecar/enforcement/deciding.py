@@ -10,6 +10,7 @@ from sidecar.enforcement.shadow import Shadow, read_answer
 from sidecar.enforcement.turn import EnforcementRules, Ports, Turn
 from sidecar.enforcement.views import require_open, through_views
 from sidecar.errors import CommandNotDerivable, DecisionUnavailable, PolicyDenied, ToolGroupOff
+from sidecar.mcp import methods
 from sidecar.model import AccessRequest, Command, Decision, JsonObject
 from sidecar.policy import document
 from sidecar.ports import PdpAnswer, Question
@@ -51,7 +52,10 @@ class PolicyDecisions:
         """
         require_open(command, self._rules.own_database)
         request = AccessRequest(
-            identity=turn.identity, method=turn.method, command=command, context=turn.context(self._rules.environment)
+            identity=turn.identity,
+            method=methods.decided_as(turn.method),
+            command=command,
+            context=turn.context(self._rules.environment),
         )
         question = turn.question = document.decision_document(request, step_ns=self._rules.time_step_ns)
         read = partial(read_answer, accesses=len(command.accesses), servers=self._ports.upstreams.keys())

@@ -107,6 +107,10 @@ class EventStream:
         self._append(message)
         return True
 
+    def put_news(self, message: bytes) -> bool:
+        """Add a message as ``put`` does, unless the same one is there and was not read yet."""
+        return any(held == message for number, held in self._kept if number > self._read) or self.put(message)
+
     def finish(self, message: bytes) -> None:
         """Add the last message. Where nobody reads and it is too large to be kept, the stream is lost."""
         if self.closed or self.complete:

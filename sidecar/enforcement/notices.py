@@ -79,17 +79,24 @@ class Notices:
             raise TooManyStreams
 
     async def listen(
-        self, session: Session, caller: Caller, last_event_id: str | None = None
+        self,
+        session: Session,
+        caller: Caller,
+        last_event_id: str | None = None,
+        begun: Callable[[str, Caller], None] = lambda _session_id, _caller: None,
     ) -> AsyncGenerator[StreamEvent]:
         """Yield the events of a GET stream, until the session or the token ends or a newer stream takes its place.
 
         An event id of this session's resumes the stream that it is of, also the answer to a call. Any other one, also
         that of another session or caller, counts as none: what follows is a new general stream. The newest stream wins:
-        a proxy may hold a dead one open for minutes, and only the client knows which it reads.
+        a proxy may hold a dead one open for minutes, and only the client knows which it reads. ``begun`` is told of a
+        general stream and who reads it.
         """
         stream, after = self._resumed(session, caller, last_event_id)
         if stream is None:
             stream = self._new_general(session, caller)
+        if stream is self._general.get(session.id):
+            begun(session.id, caller)
         with self._sessions.streaming(session, self._clock.monotonic):
             async with aclosing(self.read(stream, caller, after)) as events:
                 async for event in events:
@@ -162,9 +169,12 @@ class Notices:
 
     def tools_changed_for(self, session_id: str) -> None:
         """Tell one session, where it listens, that its list of tools may have changed."""
+        self.tell(session_id, TOOLS_CHANGED)
+
+    def tell(self, session_id: str, message: bytes) -> bool:
+        """Put a message on the general stream of a session; return whether it has one with room."""
         stream = self._general.get(session_id)
-        if stream is not None and not stream.waiting:
-            stream.put(TOOLS_CHANGED)
+        return stream is not None and stream.put_news(message)
 
     def listeners(self) -> tuple[str, ...]:
         """Return the sessions that have a general stream."""

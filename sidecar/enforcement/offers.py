@@ -5,6 +5,7 @@ There are two kinds of resources: exports, which belong to the caller that made 
 tool: decided, recorded, forwarded under a permit.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 from sidecar.commands import GenericTool, GenericTools, generic, pinning
@@ -53,7 +54,7 @@ class Offers:
             DecisionUnavailable: it cannot be told what the caller may see.
             UpstreamError: no server could be asked.
         """
-        self._require(message.method)
+        self.require(message.method)
         tools.check_list_params(message.params)
         match message.method:
             case "resources/list":
@@ -79,7 +80,7 @@ class Offers:
             ResourceNotFound: there is none, or not for this caller.
             UnknownPrompt: there is none, or not for this caller.
         """
-        self._require(message.method)
+        self.require(message.method)
         match message.method:
             case "resources/read":
                 params, turn.given = split(message.params, turn.era)
@@ -91,7 +92,8 @@ class Offers:
             case _:
                 return await self._complete(message, turn)
 
-    def _require(self, method: str) -> None:
+    def require(self, method: str) -> None:
+        """Return where something of the kind that a method is about is configured; raises MethodRefused."""
         capability = {"resources": "resources", "prompts": "prompts", "completion": "completions"}
         if capability.get(method.partition("/")[0], "") not in self._rules.capabilities:
             raise MethodRefused("nothing of the kind is configured")
@@ -124,18 +126,38 @@ class Offers:
         return await upstream.prompts()
 
     async def _read(self, message: Request, turn: Turn, uri: str) -> Reply:
+        found = self.readable(turn, uri)
+        reply, result = await self._calls.carry_out(message, turn, found.call, found.use, found.absent)
+        if found.export is not None and result is not None and result.failed and _GENERATING not in result.result:
+            self._calls.exports.forget(turn.known_conversation, found.export)
+            return Refused.of(ResourceNotFound(found.uri), message.id, era=turn.known_conversation.era)
+        return reply
+
+    def readable(self, turn: Turn, uri: str) -> "Readable":
+        """Return what a URI is to the caller of a turn: an export of the same session, or what settings name.
+
+        Raises:
+            ResourceNotFound: neither.
+        """
         now = self._ports.clock.monotonic()
         export = self._calls.exports.find(turn.known_conversation, uri, now)
         if export is not None:
-            return await self._read_export(message, turn, export)
+            return self._exported(turn, export)
         resource, variables = _resource(self._named, uri)
         if resource is None:
             raise ResourceNotFound(uri)
-        call = ToolCall(name=resource.key, arguments={"uri": uri})
-        return await self._generic(message, turn, call, resource, variables, ResourceNotFound(uri))
 
-    async def _read_export(self, message: Request, turn: Turn, export: Export) -> Reply:
-        """Read an export with the accesses of the call that made it, decided as of now."""
+        def derived() -> Command:
+            return generic.derive_generic(ToolCall(name=resource.key, arguments=variables), resource)
+
+        async def anywhere(_server: str) -> None:
+            """No pin could hold what a resource says."""
+
+        call = ToolCall(name=resource.key, arguments={"uri": uri})
+        return Readable(uri=uri, call=call, use=Use(derived, anywhere), absent=ResourceNotFound(uri))
+
+    def _exported(self, turn: Turn, export: Export) -> "Readable":
+        """Return an export, with the accesses of the call that made it."""
 
         async def still_there(server: str) -> None:
             if server != export.server:
@@ -144,11 +166,7 @@ class Offers:
 
         call = ToolCall(name=export.command.tool, arguments={"uri": export.uri})
         use = Use(lambda: export.command, still_there, export.rows)
-        reply, result = await self._calls.carry_out(message, turn, call, use)
-        if result is not None and result.failed and _GENERATING not in result.result:
-            self._calls.exports.forget(turn.known_conversation, export)
-            return Refused.of(ResourceNotFound(export.uri), message.id, era=turn.known_conversation.era)
-        return reply
+        return Readable(uri=export.uri, call=call, use=use, export=export)
 
     async def _prompt(self, message: Request, turn: Turn, name: str, arguments: JsonObject) -> Reply:
         prompt = self._named.get(f"{TargetKind.PROMPT}/{name}")
@@ -186,6 +204,19 @@ class Offers:
 
         reply, _ = await self._calls.carry_out(message, turn, call, Use(derived, reviewed), absent)
         return reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readable:
+    """One resource, and what reading it takes."""
+
+    uri: str
+    """As its server has it."""
+    call: ToolCall
+    use: Use
+    absent: ResourceNotFound | None = None
+    """What a caller reads who may not see it."""
+    export: Export | None = None
 
 
 def _pinned(prompt: JsonObject, pin: GenericTool) -> bool:

@@ -6,7 +6,6 @@ what a step does lives in its room. They do no I/O of their own; the outside wor
 
 import asyncio
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Final, Never
 
 from sidecar.audit import record
@@ -17,6 +16,7 @@ from sidecar.enforcement.calls import ToolCalls
 from sidecar.enforcement.channel import CallChannel
 from sidecar.enforcement.evidence import Evidence, stage_of
 from sidecar.enforcement.handshake import INSTRUCTIONS, Handshake
+from sidecar.enforcement.incoming import Incoming, RefusedBody, trace_context
 from sidecar.enforcement.list_news import ListNews
 from sidecar.enforcement.notices import Notices
 from sidecar.enforcement.offers import Offers
@@ -24,6 +24,7 @@ from sidecar.enforcement.reply import Accepted, Answer, Refused, Reply, Stream, 
 from sidecar.enforcement.subscriptions import Subscriptions
 from sidecar.enforcement.suspensions import Suspensions
 from sidecar.enforcement.turn import Caller, EndedBySuspension, EnforcementRules, Exchange, Ports, Turn
+from sidecar.enforcement.watching import SUBSCRIBE, Watching
 from sidecar.errors import (
     AuthenticationError,
     CallerSuspended,
@@ -40,10 +41,8 @@ from sidecar.errors import (
 from sidecar.identity import CallerName, Suspendable, SuspensionTarget, names_of
 from sidecar.mcp import (
     Batch,
-    ClientMessage,
     Conversation,
     Ends,
-    Envelope,
     Era,
     InvalidMessage,
     Notification,
@@ -87,6 +86,8 @@ class EnforcementPoint:
         self._news = ListNews(self._notices, self._calls.shown, sessions, ports.clock)
         sessions.on_end(self._session_ended)
         self._handshake = Handshake(sessions, ports)
+        self._watching = Watching(ports, self._offers, self._calls, self._evidence, self._notices, sessions, self._turn)
+        self.resource_updated = self._watching.updated
         self.approvals = approval_desk(ports, rules, self._evidence, self._suspensions, self._turn)
 
     async def authenticate(self, credential: Credential | None, exchange: Exchange) -> Caller | Refused:
@@ -148,7 +149,7 @@ class EnforcementPoint:
         envelope = read_envelope(body, readable=readable)
         if envelope is None:
             return await self.refuse(error, exchange, caller)
-        return await self._message(_RefusedBody(envelope, error), exchange, caller)
+        return await self._message(RefusedBody(envelope, error), exchange, caller)
 
     async def end_session(self, exchange: Exchange, caller: Caller) -> Accepted | Refused:
         """End the caller's session (HTTP DELETE)."""
@@ -167,11 +168,16 @@ class EnforcementPoint:
             self._notices.require_room(session)
         except SidecarError as error:
             return await self.refuse(error, exchange, caller)
-        return Stream(events=self._notices.listen(session, caller, exchange.last_event_id))
+        events = self._notices.listen(session, caller, exchange.last_event_id, self._watching.watches.listening)
+        return Stream(events=events)
 
     def policies_changed(self) -> None:
-        """Tell every client that listens, and whose list of tools another policy set changes, that it did."""
+        """Tell every client that listens, and whose list of tools another policy set changes, that it did.
+
+        Subscriptions to what may not be read any more end.
+        """
         self._news.policies_changed()
+        self._watching.watches.policies_changed()
 
     def close_streams(self) -> None:
         """End every stream that belongs to no call, and open no more: the listener shuts down."""
@@ -181,6 +187,7 @@ class EnforcementPoint:
     async def stop(self) -> None:
         """End the calls that go on although no connection waits for them."""
         await self._news.stop()
+        await self._watching.watches.stop()
         await self._answering.stop()
         await self._calls.approvals.stop()
 
@@ -233,7 +240,7 @@ class EnforcementPoint:
 
     async def _message(
         self,
-        message: "ClientMessage | _RefusedBody",
+        message: Incoming,
         exchange: Exchange,
         caller: Caller,
         *,
@@ -242,7 +249,7 @@ class EnforcementPoint:
     ) -> Reply:
         """Open the span of one message, and see that every way out of it is counted."""
         ports = self._ports
-        parent, link = _trace_context(message, exchange)
+        parent, link = trace_context(message, exchange)
         with ports.tracer.server("message", traceparent=parent, link=link, start_ns=caller.began_ns) as span:
             ports.tracer.past("authenticate", start_ns=caller.began_ns, end_ns=caller.ended_ns)
             turn = self._turn(span, exchange, caller)
@@ -266,21 +273,21 @@ class EnforcementPoint:
                 seconds = ports.clock.monotonic() - turn.started
                 ports.metrics.operation(turn.method, turn.tool, error.label if error else turn.error, seconds)
 
-    def _refusal(self, message: "ClientMessage | _RefusedBody", error: SidecarError, turn: Turn) -> Reply:
+    def _refusal(self, message: Incoming, error: SidecarError, turn: Turn) -> Reply:
         """Answer a refused message in the form that its sender reads, or not at all where it expects nothing."""
         if turn.rpc_id is None:
             # JSON-RPC 2.0 section 4.1: a notification has no answer, so its sender learns nothing of its content.
             # What concerns the session has an HTTP status, and so has a request that hides as a notification.
             silent = isinstance(error, MessageError) and not isinstance(message, Response)
             return Accepted() if silent else Refused.of(error, era=turn.era)
-        if isinstance(message, _RefusedBody) and error is message.error and turn.method == "tools/call":
+        if isinstance(message, RefusedBody) and error is message.error and turn.method == "tools/call":
             denial = refusals.denial(turn, error, self._rules.server_version)
             return Answer(body=jsonrpc.encode_result(turn.rpc_id, denial))
         if isinstance(error, InsufficientScope):
             return Refused.explained(turn.era, error, refusals.challenge(turn, error))
         return Refused.of(error, turn.rpc_id, era=turn.era)
 
-    async def _dispatch(self, message: "ClientMessage | _RefusedBody", turn: Turn) -> Reply:
+    async def _dispatch(self, message: Incoming, turn: Turn) -> Reply:
         """Classify one message by the closed method table, and treat it accordingly."""
         self._suspensions.require(turn.identity)  # the body may have come long after the headers
         match message:
@@ -288,7 +295,7 @@ class EnforcementPoint:
                 if turn.era is Era.STATELESS:  # nothing is asked of clients there (transports, sending messages)
                     raise InvalidRequest("a response where there are no requests of servers")
                 return self._respond(message, turn)
-            case _RefusedBody():
+            case RefusedBody():
                 return self._dispatch_refused(message, turn)
             case Request() | Notification():
                 turn.rpc_id = message.id if isinstance(message, Request) else None
@@ -329,7 +336,7 @@ class EnforcementPoint:
             case _:
                 raise MethodRefused("the method is of another kind")
 
-    def _dispatch_refused(self, message: "_RefusedBody", turn: Turn) -> Never:
+    def _dispatch_refused(self, message: "RefusedBody", turn: Turn) -> Never:
         """Say of a refused body whose it is, as of every message; its own error comes after that of its session."""
         method = message.envelope.method
         turn.rpc_id = message.envelope.request_id
@@ -343,6 +350,9 @@ class EnforcementPoint:
     async def _used(self, message: Request, turn: Turn) -> Reply:
         if message.method == "tools/call":
             return await self._calls.call_tool(message, turn)
+        session = turn.known_conversation.session
+        if message.method == SUBSCRIBE and session is not None:
+            return await self._watching.subscribe(message, turn, session)
         return await self._offers.used(message, turn)
 
     def _in_use(self, turn: Turn) -> AbstractContextManager[None]:
@@ -354,6 +364,7 @@ class EnforcementPoint:
         self._notices.end(session_id)
         self._calls.asked.end(session_id)
         self._news.end(session_id)
+        self._watching.watches.end(session_id)
 
     def _respond(self, message: Response, turn: Turn) -> Reply:
         """Take a client's answer to a question; one that nobody waits for is dropped."""
@@ -379,7 +390,9 @@ class EnforcementPoint:
             if message.method == "subscriptions/listen" and turn.conversation is not None:
                 wanted = parse_listen(message.id, message.params)
                 self._notices.require_open()
-                return Stream(events=self._subscriptions.listen(wanted, turn.conversation, turn.known_caller))
+                return Stream(events=self._subscriptions.listen(wanted, turn, self._watching))
+            if message.method == "resources/unsubscribe" and turn.known_conversation.session is not None:
+                self._watching.unsubscribe(message, turn.known_conversation.session)
             if message.method == "server/discover":
                 result = stateless_results.discovered(
                     self._rules.server_version, INSTRUCTIONS, self._rules.capabilities
@@ -402,19 +415,3 @@ class EnforcementPoint:
             time_ns=clock.time_ns(),
             started=clock.monotonic(),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _RefusedBody:
-    """A body that is refused as a whole, but whose id is certain."""
-
-    envelope: Envelope
-    error: MessageError
-
-
-def _trace_context(message: ClientMessage | _RefusedBody, exchange: Exchange) -> tuple[str | None, str | None]:
-    """Return parent and link: if ``params._meta`` has the parent, the HTTP context becomes a link (SEP-414)."""
-    inner = None if isinstance(message, Response | _RefusedBody) else tools.traceparent(message.params)
-    if inner is None:
-        return exchange.traceparent, None
-    return inner, exchange.traceparent

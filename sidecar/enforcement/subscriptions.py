@@ -7,9 +7,11 @@ from typing import Final
 
 from sidecar.enforcement.event_stream import EventStream, StreamEvent, StreamOwner, new_stream
 from sidecar.enforcement.notices import Notices
-from sidecar.enforcement.turn import Caller
+from sidecar.enforcement.turn import Turn
+from sidecar.enforcement.watches import Subscriber
+from sidecar.enforcement.watching import Watching
 from sidecar.identity import names_of
-from sidecar.mcp import Conversation, IdentityKey, Subscription
+from sidecar.mcp import IdentityKey, Subscription
 from sidecar.ports import Identifiers
 
 MAX_OF_IDENTITY: Final = 16
@@ -29,32 +31,38 @@ class Subscriptions:
     def __len__(self) -> int:
         return len(self._open)
 
-    async def listen(
-        self, subscription: Subscription, conversation: Conversation, caller: Caller
-    ) -> AsyncGenerator[StreamEvent]:
+    async def listen(self, subscription: Subscription, turn: Turn, watching: Watching) -> AsyncGenerator[StreamEvent]:
         """Yield what is honoured, then the notices, and the answer where the client is still there to read it.
 
         Nothing is kept for a client that left, and nothing can be resumed (MCP 2026-07-28, basic, patterns,
         subscriptions): it asks for the list once it listens again.
         """
+        conversation, caller = turn.known_conversation, turn.known_caller
         owner = StreamOwner(session_id="", key=conversation.key, names=names_of(caller.identity))
         stream = new_stream(self._identifiers.request_id(), owner, conversation.revision)
         self._enter(stream, subscription)
         try:
-            stream.put(subscription.acknowledged())
+            subscriber = Subscriber(
+                id=stream.name,
+                lasts=lambda: not (stream.closed or stream.complete),
+                tell=lambda uri: stream.put_news(subscription.resource_updated(uri)),
+            )
+            uris = await watching.honoured(subscription.id, subscriber, subscription.resources, turn)
+            stream.put(subscription.acknowledged(uris))
             async with aclosing(self._notices.read(stream, caller)) as events:
                 async for event in events:
                     yield event
             if not stream.closed and not stream.complete:  # the token's time is up
                 yield StreamEvent(subscription.ended(self._server_version))
         finally:
+            watching.watches.end(stream.name)
             self._leave(stream)
 
     def tools_changed(self) -> None:
         """Tell those who asked for it that their list of tools may have changed."""
         for stream, subscription in self._open.values():
             if subscription.tools_list_changed:
-                stream.put(subscription.tools_changed())
+                stream.put_news(subscription.tools_changed())
 
     def close(self) -> None:
         """Answer all of them: the listener is shutting down."""

@@ -154,7 +154,7 @@ class EnforcementRules:
         kinds = {one.kind for named in self.generic_tools.values() for one in named.values()}
         found: JsonObject = {}
         if ToolGroup.EXPORT in groups or TargetKind.RESOURCE in kinds:
-            found["resources"] = {}
+            found["resources"] = {"subscribe": True}
         if TargetKind.PROMPT in kinds:
             found["prompts"] = {}
         if kinds & {TargetKind.PROMPT, TargetKind.RESOURCE}:

@@ -59,8 +59,9 @@ _REQUESTS: Final[Mapping[str, _ByEra]] = MappingProxyType(
         "resources/list": _ByEra(Treatment.FILTER, Treatment.FILTER),
         "resources/templates/list": _ByEra(Treatment.FILTER, Treatment.FILTER),
         "resources/read": _ByEra(Treatment.ENFORCE, Treatment.ENFORCE),
-        "resources/subscribe": _NEITHER,
-        "resources/unsubscribe": _NEITHER,
+        # Removed in 2026-07-28, where ``subscriptions/listen`` names resources; each is enforced like this one.
+        "resources/subscribe": _ByEra(Treatment.ENFORCE, Treatment.REFUSE),
+        "resources/unsubscribe": _ByEra(Treatment.LOCAL, Treatment.REFUSE),
         "prompts/list": _ByEra(Treatment.FILTER, Treatment.FILTER),
         "prompts/get": _ByEra(Treatment.ENFORCE, Treatment.ENFORCE),
         "completion/complete": _ByEra(Treatment.ENFORCE, Treatment.ENFORCE),
@@ -113,7 +114,7 @@ _UPSTREAM_NOTIFICATIONS: Final = MappingProxyType(
     {
         "notifications/tools/list_changed": Treatment.LOCAL,
         "notifications/resources/list_changed": Treatment.REFUSE,
-        "notifications/resources/updated": Treatment.REFUSE,
+        "notifications/resources/updated": Treatment.LOCAL,
         "notifications/prompts/list_changed": Treatment.REFUSE,
         "notifications/progress": Treatment.RELAY,
         "notifications/cancelled": Treatment.REFUSE,
@@ -149,6 +150,11 @@ def classify(message: Request | Notification, era: Era) -> Treatment:
             return _REQUESTS.get(message.method, _NEITHER).of(era)
         case Notification():
             return _NOTIFICATIONS.get(message.method, _NEITHER if message.method in _REQUESTS else _DROPPED).of(era)
+
+
+def decided_as(method: str) -> str:
+    """Return the method that policy is asked about: who may be told that a resource changed is who may read it."""
+    return "resources/read" if method == "resources/subscribe" else method
 
 
 def from_upstream(method: str, *, notification: bool) -> Treatment:

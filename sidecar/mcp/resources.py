@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sidecar.errors import InvalidParams, SidecarError
-from sidecar.mcp.jsonrpc import encode
+from sidecar.mcp.jsonrpc import encode, encode_notification
 from sidecar.model import JsonObject, JsonValue
+
+UPDATED: Final = "notifications/resources/updated"
 
 MAX_URI_CHARACTERS: Final = 2048
 MAX_NAME_CHARACTERS: Final = 128
@@ -39,13 +41,18 @@ class UnknownPrompt(SidecarError):
 
 
 def parse_read(params: JsonObject) -> str:
-    """Return the URI of ``resources/read``.
+    """Return the URI of ``resources/read``, ``resources/subscribe`` or ``resources/unsubscribe``.
 
     Raises:
         InvalidParams: not of the form.
     """
     _keys(params, "uri")
     return _text(params.get("uri"), MAX_URI_CHARACTERS)
+
+
+def is_uri(value: JsonValue) -> bool:
+    """Whether a value can name a resource."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_URI_CHARACTERS
 
 
 def parse_prompt(params: JsonObject) -> tuple[str, JsonObject]:
@@ -86,6 +93,11 @@ def parse_completion(params: JsonObject) -> tuple[str, str, JsonObject]:
             return "ref/resource", named, {"ref": {"type": "ref/resource", "uri": named}, **sent}
         case _:
             raise InvalidParams("ref is neither a prompt nor a resource")
+
+
+def updated(uri: str) -> bytes:
+    """Return the notification that a resource may have changed (MCP 2025-11-25, resources, subscriptions)."""
+    return encode_notification(UPDATED, {"uri": uri})
 
 
 def listed(member: str, entries: Sequence[Mapping[str, JsonValue]]) -> bytes:

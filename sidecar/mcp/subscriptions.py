@@ -4,32 +4,40 @@ Every message carries the id of the request that opened the stream, so that a cl
 patterns, subscriptions).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sidecar.errors import InvalidParams
 from sidecar.mcp.jsonrpc import RequestId, encode, encode_notification, encode_result
+from sidecar.mcp.resources import UPDATED, is_uri
 from sidecar.mcp.stateless_results import ending
 from sidecar.model import JsonObject
 
 SUBSCRIPTION_KEY: Final = "io.modelcontextprotocol/subscriptionId"
 
-MAX_RESOURCES: Final = 256
-"""URIs that one request may name; none is honoured, as resources are not served to subscribers."""
+MAX_RESOURCES: Final = 64
+"""URIs that one request may name: each is decided as a read is."""
 
 _FLAGS: Final = ("toolsListChanged", "promptsListChanged", "resourcesListChanged")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """What of a request to listen is honoured: changes of the list of tools, and nothing else."""
+    """What of a request to listen is honoured: changes of the list of tools, and of resources.
+
+    ``resources`` are those that it names; which of them are honoured is for enforcement to say.
+    """
 
     id: RequestId
     tools_list_changed: bool
+    resources: tuple[str, ...] = ()
 
-    def acknowledged(self) -> bytes:
-        """Return the first message: what is honoured."""
+    def acknowledged(self, resources: Sequence[str] = ()) -> bytes:
+        """Return the first message: what is honoured, of the resources only these."""
         honoured: JsonObject = {"toolsListChanged": True} if self.tools_list_changed else {}
+        if resources:
+            honoured["resourceSubscriptions"] = [*resources]
         return encode_notification(
             "notifications/subscriptions/acknowledged", {"notifications": honoured, "_meta": self._meta()}
         )
@@ -37,6 +45,10 @@ class Subscription:
     def tools_changed(self) -> bytes:
         """Return the message that the list of tools may have changed."""
         return encode_notification("notifications/tools/list_changed", {"_meta": self._meta()})
+
+    def resource_updated(self, uri: str) -> bytes:
+        """Return the message that a resource may have changed."""
+        return encode_notification(UPDATED, {"uri": uri, "_meta": self._meta()})
 
     def ended(self, server_version: str) -> bytes:
         """Return the answer to the request, which ends it: nothing more will come."""
@@ -59,7 +71,11 @@ def parse_listen(request_id: RequestId, params: JsonObject) -> Subscription:
         raise InvalidParams("a type of notice is on or off")
     uris = wanted.get("resourceSubscriptions")
     if uris is not None and not (
-        isinstance(uris, list) and len(uris) <= MAX_RESOURCES and all(isinstance(uri, str) for uri in uris)
+        isinstance(uris, list) and len(uris) <= MAX_RESOURCES and all(is_uri(uri) for uri in uris)
     ):
         raise InvalidParams("resourceSubscriptions is not a list of URIs")
-    return Subscription(id=request_id, tools_list_changed=wanted.get("toolsListChanged") is True)
+    return Subscription(
+        id=request_id,
+        tools_list_changed=wanted.get("toolsListChanged") is True,
+        resources=tuple(dict.fromkeys(uri for uri in uris or () if isinstance(uri, str))),
+    )

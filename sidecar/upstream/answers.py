@@ -2,19 +2,32 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import aiohttp
 
-from sidecar.errors import UpstreamProtocolViolation
+from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused, UpstreamUnreachable
+from sidecar.mcp import EventDecoder, Treatment, from_upstream
+from sidecar.model import Tell
+from sidecar.questions import ClientLacks
+from sidecar.upstream import stateless
+from sidecar.upstream.asking import Asking
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
     MalformedMessage,
     Refusal,
+    ServerNotification,
+    ServerRequest,
     ServerResult,
     UpstreamMessage,
     decode_message,
+    encode_reply,
 )
+from sidecar.upstream.redaction import Redactor
+from sidecar.upstream.relayed import of_call
+from sidecar.upstream.server_session import ServerSession
 
 _STREAM_END_S: Final = 0.25
 _REFUSED: Final = frozenset({400, 404})
@@ -34,6 +47,16 @@ def outcome_of(message: UpstreamMessage, request_id: int) -> ServerResult | Refu
             raise UpstreamProtocolViolation(reason)
         case _:
             raise UpstreamProtocolViolation("the message is not the answer to this request")
+
+
+def check_identity(response: aiohttp.ClientResponse) -> None:
+    """Return where a body is as it was written.
+
+    Raises:
+        UpstreamProtocolViolation: it is not.
+    """
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise UpstreamProtocolViolation("the answer is compressed, although the request forbade it")
 
 
 async def whole(content: aiohttp.StreamReader) -> bytes:
@@ -69,3 +92,113 @@ async def refusal_in(response: aiohttp.ClientResponse) -> Refusal | None:
             return refusal
         case _:
             return None
+
+
+class AnswerReader:
+    """Reads what a server sends over HTTP: the answer to one request, and what comes with it.
+
+    Args:
+        redactor: what no error may show.
+        heard: takes what is told that belongs to no call.
+        reply: sends the server a response.
+    """
+
+    def __init__(
+        self,
+        redactor: Redactor,
+        heard: Callable[[ServerNotification], None],
+        reply: Callable[[bytes, ServerSession], Awaitable[None]],
+    ) -> None:
+        self._redactor = redactor
+        self._heard = heard
+        self._reply = reply
+
+    async def read(
+        self,
+        response: aiohttp.ClientResponse,
+        request_id: int,
+        session: ServerSession | None,
+        tell: Tell | None = None,
+        asking: Asking | None = None,
+    ) -> bytes:
+        """Read the answer to one request from its response, JSON or stream.
+
+        Raises:
+            ClientLacks: the client of the call can answer too little.
+            UpstreamRefused: it is an error.
+            UpstreamProtocolViolation: it is no answer.
+            UpstreamUnreachable: the stream ended before it.
+        """
+        check_identity(response)
+        match response.content_type:
+            case "application/json":
+                outcome = outcome_of(decode_message(await whole(response.content)), request_id)
+            case "text/event-stream":
+                outcome = await self._from_stream(response.content, request_id, session, tell, asking)
+            case _:
+                raise UpstreamProtocolViolation("the answer is neither JSON nor an event stream")
+        match outcome:
+            case ServerResult(result=result):
+                return result
+            case Refusal(code=code, lacks=lacks) if lacks:
+                raise ClientLacks(f"error {code}: the client lacks {sorted(lacks)}", lacks)
+            case Refusal(code=code, message=message):
+                text = self._redactor.clean(message.encode("utf-8", "replace"))
+                raise UpstreamRefused(f"error {code}: {text}")
+
+    async def outside(self, data: bytes, session: ServerSession) -> frozenset[str] | None:
+        """Act on one message that came on a stream of no call; return the resources that it says it will tell of.
+
+        A server may ask whether its client is there; it has no call to ask anything else about.
+        """
+        match decode_message(data):
+            case ServerNotification(method=stateless.ACKNOWLEDGED, params=params) if session.stateless:
+                return stateless.honoured(params)
+            case ServerNotification() as told if from_upstream(told.method, notification=True) is Treatment.LOCAL:
+                self._heard(told)
+            case ServerRequest() as request if not session.stateless:
+                await self._reply(encode_reply(request), session)
+            case _:
+                pass
+        return None
+
+    async def _from_stream(
+        self,
+        content: aiohttp.StreamReader,
+        request_id: int,
+        session: ServerSession | None,
+        tell: Tell | None,
+        asking: Asking | None,
+    ) -> ServerResult | Refusal:
+        decoder = EventDecoder(MAX_MESSAGE_BYTES)
+        try:
+            async for chunk in content.iter_any():
+                for data in decoder.feed(chunk):
+                    match decode_message(data):
+                        case ServerRequest() as request:
+                            if session is None or session.stateless or asking is None:
+                                raise UpstreamProtocolViolation("the server sends its client a request here")
+                            await asking.take(request, partial(self._replied, session))
+                        case ServerNotification() as told:
+                            self._hear(told, request_id, tell)
+                        case message:
+                            outcome = outcome_of(message, request_id)
+                            await finished(content)
+                            return outcome
+        finally:
+            if asking is not None:
+                await asking.close()
+        raise UpstreamUnreachable("the stream ended before the answer")
+
+    async def _replied(self, session: ServerSession, body: bytes) -> None:
+        await self._reply(body, session)
+
+    def _hear(self, told: ServerNotification, request_id: int, tell: Tell | None) -> None:
+        """Act on a notification, or take it to the call on whose stream it came (MCP 2025-11-25, transports)."""
+        match from_upstream(told.method, notification=True):
+            case Treatment.LOCAL:
+                self._heard(told)
+            case Treatment.RELAY if tell is not None and (said := of_call(told.method, told.params, request_id)):
+                tell(told.method, said)
+            case _:
+                pass

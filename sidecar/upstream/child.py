@@ -35,6 +35,7 @@ from sidecar.upstream.relayed import CONFIRMING, PROGRESS, read_progress, read_q
 from sidecar.upstream.spawning import READ_BYTES, ChildProcess
 from sidecar.upstream.stateless import RevisionRefused
 from sidecar.upstream.toollist import ToolList
+from sidecar.upstream.watched import UPDATED
 
 _MAX_LOG_LINE_BYTES = 8 * 1024
 _LAST_LINES = 4
@@ -70,6 +71,7 @@ class Child:
         redactor: what that log must not show.
         repeats: which of its lines were logged already, by this process or one before it.
         tools: its list of tools, which is forgotten when it says that they changed.
+        updated: takes what it says of a resource that changed.
         on_end: called once, the moment the child can answer no more.
     """
 
@@ -81,6 +83,7 @@ class Child:
         redactor: Redactor,
         repeats: Repeats,
         tools: ToolList,
+        updated: Callable[[bytes], None],
         on_end: Callable[[], None],
     ) -> None:
         process = asyncio.subprocess.Process(spawned.transport, spawned.protocol, asyncio.get_running_loop())
@@ -93,6 +96,7 @@ class Child:
         self._redactor = redactor
         self._repeats = repeats
         self.tools = tools
+        self._updated = updated
         self._on_end = on_end
         self._budget = LogBudget(lines=_LOG_LINES_PER_SECOND, seconds=1.0)
         self._last_id = 0
@@ -212,11 +216,7 @@ class Child:
                 os.killpg(self._pid, number)
 
     async def _send(
-        self,
-        method: str,
-        params: JsonObject,
-        leaving: Callable[[], None] | None,
-        tell: Tell | None,
+        self, method: str, params: JsonObject, leaving: Callable[[], None] | None, tell: Tell | None
     ) -> tuple[int, asyncio.Future[bytes]]:
         # One waiting writer at a time bounds what piles up for a child that does not read. The reader never takes this
         # lock, so a child that wants its answers read before it reads on gets them read.
@@ -346,7 +346,10 @@ class Child:
         """
         match from_upstream(told.method, notification=True):
             case Treatment.LOCAL if not self.stateless or stateless.told_of(told.params) == self._subscription:
-                self.tools.changed()
+                if told.method == UPDATED:
+                    self._updated(told.params)
+                else:
+                    self.tools.changed()
             case Treatment.RELAY if told.method == PROGRESS and (report := read_progress(told.params)) is not None:
                 token, said = report
                 tell = self._telling.get(token) if isinstance(token, int) else None

@@ -61,6 +61,14 @@ class ConfirmingUpstream:
         """Call ``callback`` whenever the tool list may have changed."""
         self._plain.on_tools_changed(callback)
 
+    def on_updated(self, callback: Callable[[str], None]) -> None:
+        """Call ``callback`` with the URI of each watched resource that may have changed."""
+        self._plain.on_updated(callback)
+
+    def unwatch(self, uri: str) -> None:
+        """Nobody wants to be told of a resource any more (see ``sidecar.ports.Upstream``)."""
+        self._plain.unwatch(uri)
+
     async def start(self) -> None:
         """Start the server; raises as ``StdioUpstream.start`` does."""
         await self._plain.start()
@@ -85,7 +93,7 @@ class ConfirmingUpstream:
             NotConfirmed: it is asked about, and its client cannot be asked or did not confirm it.
             UpstreamTimedOut: too many calls that are asked about were before it.
         """
-        if not self._asks(permit.call):
+        if permit.method != "tools/call" or not self._asks(permit.call):
             return await self._plain.forward(permit)
         if permit.confirm is None:
             if self._required:

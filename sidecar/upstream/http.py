@@ -23,31 +23,24 @@ from sidecar.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
-from sidecar.mcp import EventDecoder, Treatment, from_upstream
-from sidecar.model import JsonObject, Permit, Tell, UpstreamResult
-from sidecar.questions import ClientLacks
+from sidecar.model import JsonObject, Permit, UpstreamResult
 from sidecar.system import Outage
 from sidecar.upstream import stateless
-from sidecar.upstream.answers import finished, outcome_of, refusal_in, whole
+from sidecar.upstream.answers import AnswerReader, refusal_in
 from sidecar.upstream.asking import Asking, CallTime, QuestionPlaces, carried_out, complete_or_required
 from sidecar.upstream.endpoint import ServerHeaders, checked_url, client_session
 from sidecar.upstream.leaving import CheckedPayload
 from sidecar.upstream.messages import (
-    MAX_MESSAGE_BYTES,
     Outgoing,
-    Refusal,
     ServerNotification,
-    ServerRequest,
-    ServerResult,
     check_initialized,
-    decode_message,
     encode_notification,
     encode_request,
     initialize_params,
 )
 from sidecar.upstream.recovery import Recovery
 from sidecar.upstream.redaction import LogBudget, Redactor
-from sidecar.upstream.relayed import of_call, with_progress
+from sidecar.upstream.relayed import with_progress
 from sidecar.upstream.server_session import (
     PLAIN,
     Declaration,
@@ -58,7 +51,9 @@ from sidecar.upstream.server_session import (
     check_status,
     request_headers,
 )
+from sidecar.upstream.server_stream import ServerStream
 from sidecar.upstream.toollist import ToolList, all_prompts
+from sidecar.upstream.watched import SUBSCRIBE, UNSUBSCRIBE, UPDATED, WatchedResources
 
 _TOOLS_MAX_AGE_S = 300.0
 """Without a GET stream the server cannot announce a change between calls."""
@@ -110,6 +105,10 @@ class HttpUpstream:
         self._sessions: dict[Declaration, ServerSession] = {}  # one for each set of kinds and era, and so few
         self._handshake = asyncio.Lock()
         self._recovery = Recovery(name, self._ping, self._outage)
+        self._answers = AnswerReader(self._redactor, self._heard, self._tell)
+        self._watched = WatchedResources(self._ask)
+        self.on_updated, self.unwatch = self._watched.on_update, self._watched.unwatch
+        self._stream = ServerStream(name, self._opened, self._answers.outside, self._watched.told_all, self._recovery)
         self._cancellations: set[asyncio.Task[None]] = set()
         self._budget = LogBudget(lines=_CANCELLATIONS_LOGGED_PER_S, seconds=1.0)
 
@@ -146,6 +145,8 @@ class HttpUpstream:
         """End the session (DELETE) and every connection; calls in flight fail."""
         http, self._http = self._http, None
         sessions, self._sessions = self._sessions, {}
+        await self._stream.stop()
+        await self._watched.stop()
         await self._recovery.stop()
         tasks = set(self._cancellations)
         for task in tasks:
@@ -164,7 +165,8 @@ class HttpUpstream:
         """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``)."""
         if permit.server != self._name:
             raise UpstreamRefused(f"a permit for server {permit.server!r} cannot be used at {self._name!r}")
-        return await carried_out(permit, self._ask)
+        async with self._watched.asked(permit):
+            return await carried_out(permit, self._ask)
 
     async def tools(self) -> tuple[JsonObject, ...]:
         """Return the server's live tools, all pages, cached for a while (see ``sidecar.ports.Upstream``)."""
@@ -215,11 +217,55 @@ class HttpUpstream:
     async def _in_session(self, request: Outgoing, time: CallTime) -> bytes:
         told = Declaration.of(request.questions)
         session = self._sessions.get(told) or await self._open(told, None)
+        if session.stateless and request.method == SUBSCRIBE:
+            return await self._listened_to(request)
+        if session.stateless and request.method == UNSUBSCRIBE:
+            return b"{}"  # the next stream does not ask for it
         asking = Asking(request.questions, time, self._places)
         try:
             return await self._request(session, request, asking)
         except SessionGone:
             return await self._request(await self._open(told, session), request, asking)
+
+    async def _listened_to(self, request: Outgoing) -> bytes:
+        """Listen on a new stream that asks for what is watched too (MCP 2026-07-28, subscriptions).
+
+        Raises:
+            UpstreamRefused: the server does not tell of the resource.
+            UpstreamUnreachable: there is no such stream.
+        """
+        if request.leaving is not None:
+            request.leaving()
+        if request.params.get("uri") not in await self._stream.again():
+            raise UpstreamRefused("the server does not tell of this resource")
+        return b"{}"
+
+    @contextlib.asynccontextmanager
+    async def _opened(self) -> AsyncIterator[tuple[aiohttp.ClientResponse, ServerSession]]:
+        """Open the stream of what the server tells that belongs to no call.
+
+        Raises:
+            UpstreamRefused: the server has none.
+            UpstreamError: it cannot be had now.
+        """
+        session = self._sessions.get(PLAIN)
+        if session is None:
+            raise UpstreamUnreachable("no session")
+        if session.stateless:
+            params = stateless.with_envelope(stateless.listening(self._watched.uris))
+            text = encode_request(next(self._ids), stateless.LISTEN, params)
+            asked = self._post(text, session, stateless.mirrored_headers(stateless.LISTEN, params, ()))
+        else:
+            asked = self._exchange("GET", None, request_headers(self._headers.present, session), session)
+        async with asked as response:
+            yield response, session
+
+    def _heard(self, told: ServerNotification) -> None:
+        """Act on a notification that is about no call."""
+        if told.method == UPDATED:
+            self._watched.heard(told.params)
+        else:
+            self._tools.changed()
 
     async def _open(self, told: Declaration, gone: ServerSession | None) -> ServerSession:
         """Return a session other than ``gone``; the first caller opens it."""
@@ -229,6 +275,9 @@ class HttpUpstream:
                 self._sessions.pop(told, None)
                 session = self._sessions[told] = await self._initialize(told)
                 self._tools.changed()
+                if told == PLAIN:
+                    self._stream.begin()
+                    self._watched.renew(asking=not session.stateless)
             return session
 
     async def _initialize(self, told: Declaration) -> ServerSession:
@@ -262,7 +311,7 @@ class HttpUpstream:
         body = encode_request(request_id, "initialize", initialize_params(kinds))
         async with self._post(body, None) as response:
             session_id = response.headers.get("mcp-session-id")
-            revision = check_initialized(await self._result(response, request_id, None))
+            revision = check_initialized(await self._answers.read(response, request_id, None))
         if session_id is not None and not _SESSION_ID.match(session_id):
             raise UpstreamProtocolViolation("the session id has characters other than visible ASCII")
         session = ServerSession(revision=revision, id=session_id, kinds=kinds)
@@ -283,7 +332,7 @@ class HttpUpstream:
         body = text if request.leaving is None else CheckedPayload(text, request.leaving)
         try:
             async with self._post(body, session, mirrored) as response:
-                result = await self._result(response, request_id, session, request.tell, asking)
+                result = await self._answers.read(response, request_id, session, request.tell, asking)
             return complete_or_required(result) if session.stateless else result
         except asyncio.CancelledError:
             if session.stateless:
@@ -315,12 +364,20 @@ class HttpUpstream:
     async def _post(
         self, body: bytes | CheckedPayload, session: ServerSession | None, mirrored: Mapping[str, str] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = {**request_headers(self._headers.present, session), **(mirrored or {})}
+        async with self._exchange("POST", body, headers, session) as response:
+            yield response
+
+    @contextlib.asynccontextmanager
+    async def _exchange(
+        self, leg: str, body: bytes | CheckedPayload | None, headers: Mapping[str, str], session: ServerSession | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._http is None:
             raise UpstreamUnreachable("not started")
-        headers = {**request_headers(self._headers.present, session), **(mirrored or {})}
-        post = self._http.post(self._url, data=body, headers=headers, allow_redirects=False)
         try:
-            async with post as response:
+            async with self._http.request(
+                leg, self._url, data=body, headers=headers, allow_redirects=False
+            ) as response:
                 if session is not None and (refusal := await refusal_in(response)) is not None:
                     check_refusal(refusal, session, self._redactor)
                 check_status(response.status, session)
@@ -329,71 +386,6 @@ class HttpUpstream:
             if isinstance(error, TimeoutError):
                 raise
             raise UpstreamUnreachable(f"{type(error).__name__} while talking to the server") from error
-
-    async def _result(
-        self,
-        response: aiohttp.ClientResponse,
-        request_id: int,
-        session: ServerSession | None,
-        tell: Tell | None = None,
-        asking: Asking | None = None,
-    ) -> bytes:
-        """Read the answer to one request from its response, JSON or stream."""
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise UpstreamProtocolViolation("the answer is compressed, although the request forbade it")
-        match response.content_type:
-            case "application/json":
-                outcome = outcome_of(decode_message(await whole(response.content)), request_id)
-            case "text/event-stream":
-                outcome = await self._from_stream(response.content, request_id, session, tell, asking)
-            case _:
-                raise UpstreamProtocolViolation("the answer is neither JSON nor an event stream")
-        match outcome:
-            case ServerResult(result=result):
-                return result
-            case Refusal(code=code, lacks=lacks) if lacks:
-                raise ClientLacks(f"error {code}: the client lacks {sorted(lacks)}", lacks)
-            case Refusal(code=code, message=message):
-                text = self._redactor.clean(message.encode("utf-8", "replace"))
-                raise UpstreamRefused(f"error {code}: {text}")
-
-    async def _from_stream(
-        self,
-        content: aiohttp.StreamReader,
-        request_id: int,
-        session: ServerSession | None,
-        tell: Tell | None,
-        asking: Asking | None,
-    ) -> ServerResult | Refusal:
-        decoder = EventDecoder(MAX_MESSAGE_BYTES)
-        try:
-            async for chunk in content.iter_any():
-                for data in decoder.feed(chunk):
-                    match decode_message(data):
-                        case ServerRequest() as request:
-                            if session is None or session.stateless or asking is None:
-                                raise UpstreamProtocolViolation("the server sends its client a request here")
-                            await asking.take(request, partial(self._tell, session=session))
-                        case ServerNotification() as told:
-                            self._hear(told, request_id, tell)
-                        case message:
-                            outcome = outcome_of(message, request_id)
-                            await finished(content)
-                            return outcome
-        finally:
-            if asking is not None:
-                await asking.close()
-        raise UpstreamUnreachable("the stream ended before the answer")
-
-    def _hear(self, told: ServerNotification, request_id: int, tell: Tell | None) -> None:
-        """Act on a notification, or take it to the call on whose stream it came (MCP 2025-11-25, transports)."""
-        match from_upstream(told.method, notification=True):
-            case Treatment.LOCAL:
-                self._tools.changed()
-            case Treatment.RELAY if tell is not None and (said := of_call(told.method, told.params, request_id)):
-                tell(told.method, said)
-            case _:
-                pass
 
     async def _farewell(self, http: aiohttp.ClientSession, session: ServerSession) -> None:
         try:

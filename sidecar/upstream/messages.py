@@ -34,6 +34,8 @@ CAPABILITY_MISSING = -32021
 
 _REQUIRED = {"resources/read": "contents", "prompts/get": "messages", "completion/complete": "completion"}
 """The member without which a result of the method says nothing."""
+_EMPTY = frozenset({"resources/subscribe"})
+"""Methods whose result says nothing but that there is one."""
 
 _MAX_FOREIGN_ID = 256
 _MAX_ERROR_TEXT = 500
@@ -296,7 +298,7 @@ def read_result(method: str, result: bytes) -> UpstreamResult:
         members = _decode_members(result)
     except (msgspec.DecodeError, RecursionError) as error:
         raise UpstreamProtocolViolation(f"the result of {method} is no object") from error
-    if _REQUIRED.get(method) not in members:
+    if method not in _EMPTY and _REQUIRED.get(method) not in members:
         raise UpstreamProtocolViolation(f"the result of {method} lacks what it is for")
     return UpstreamResult(result=result, failed=bytes(members.get("isError", msgspec.Raw())) == b"true")
 

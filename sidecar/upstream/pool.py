@@ -64,6 +64,16 @@ class StdioPool:
         """Call ``callback`` whenever the tool list of a child may have changed."""
         self._callbacks.append(callback)
 
+    def on_updated(self, callback: Callable[[str], None]) -> None:
+        """Call ``callback`` with the URI of each watched resource that may have changed at a child."""
+        for member in self._members:
+            member.on_updated(callback)
+
+    def unwatch(self, uri: str) -> None:
+        """Nobody wants to be told of a resource any more (see ``sidecar.ports.Upstream``)."""
+        for member in self._members:
+            member.unwatch(uri)
+
     async def start(self) -> None:
         """Start every child.
 

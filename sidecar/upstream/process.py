@@ -9,8 +9,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from sidecar.errors import (
 from sidecar.model import JsonObject, Permit, UpstreamResult
 from sidecar.system import BackOff, Outage
 from sidecar.upstream.agreeing import Opening, agree
+from sidecar.upstream.at_work import CallsAtWork
 from sidecar.upstream.child import AnswerForm, Child
 from sidecar.upstream.environment import check_command, check_environment, child_environment, secrets_of
 from sidecar.upstream.messages import Outgoing, outgoing, read_result
@@ -32,6 +32,7 @@ from sidecar.upstream.renewal import ChildSource, Renewal
 from sidecar.upstream.spawning import resolved, spawn
 from sidecar.upstream.stateless import DISCOVER
 from sidecar.upstream.toollist import ToolList, all_prompts
+from sidecar.upstream.watched import WatchedResources
 
 _FIRST_BACKOFF_S = 0.25
 _LONGEST_BACKOFF_S = 30.0
@@ -88,10 +89,9 @@ class StdioUpstream:
         self._obstacle = ""
         """Why it does not start again, as last reported."""
         self._child: Child | None = None
-        self._busy: Counter[Child] = Counter()
-        """How many calls are with each child."""
-        self._freed = asyncio.Event()
-        """The last call of a child was answered."""
+        self._at_work = CallsAtWork()
+        self._watched = WatchedResources(self._ask)
+        self.on_updated, self.unwatch = self._watched.on_update, self._watched.unwatch
         self._retired: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._renewals = BackOff(_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S)
@@ -114,7 +114,7 @@ class StdioUpstream:
     @property
     def calls(self) -> int:
         """How many calls are with its children."""
-        return self._busy.total()
+        return self._at_work.total
 
     def on_tools_changed(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` whenever the tool list may have changed: the server says so, or its child ended."""
@@ -148,6 +148,7 @@ class StdioUpstream:
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
+        await self._watched.stop()
 
     async def forward(self, permit: Permit, reply: AnswerForm | None = None) -> UpstreamResult:
         """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``).
@@ -158,7 +159,8 @@ class StdioUpstream:
         """
         if permit.server != self._name:
             raise UpstreamRefused(f"a permit for server {permit.server!r} cannot be used at {self._name!r}")
-        return read_result(permit.method, await self._ask(outgoing(permit), reply))
+        async with self._watched.asked(permit):
+            return read_result(permit.method, await self._ask(outgoing(permit), reply))
 
     async def tools(self) -> tuple[JsonObject, ...]:
         """Return the server's live tools, all pages, cached until they change (see ``sidecar.ports.Upstream``)."""
@@ -187,24 +189,12 @@ class StdioUpstream:
             async with asyncio.timeout(self._timeout_s), self._slots:
                 child = await self._ready_child()
                 answers = child.answers
-                with self._at(child):
+                with self._at_work.at(child):
                     yield child
         except TimeoutError as error:
             if child is not None and child.answers == answers:
                 self._suspect(child)
             raise UpstreamTimedOut(f"no answer to {method} within {self._timeout_s} s") from error
-
-    @contextlib.contextmanager
-    def _at(self, child: Child) -> Iterator[None]:
-        """Note that a call is with a child, which is not ended before it is answered."""
-        self._busy[child] += 1
-        try:
-            yield
-        finally:
-            self._busy[child] -= 1
-            if not self._busy[child]:
-                del self._busy[child]
-                self._freed.set()
 
     async def _ready_child(self) -> Child:
         if not self._ready.is_set() and self._supervisor is not None:
@@ -361,9 +351,7 @@ class StdioUpstream:
         """End a child that gets no more calls, when those that it has are answered or have had their time."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                while self._busy[child]:
-                    self._freed.clear()
-                    await self._freed.wait()
+                await self._at_work.idle(child)
         except TimeoutError:
             self._log.info("child %d has had its time, and is ended with calls under way", child.pid)
         finally:
@@ -382,6 +370,7 @@ class StdioUpstream:
     def _offer(self, child: Child, first: asyncio.Future[None]) -> None:
         self._child, self._tools = child, child.tools
         self._ready.set()
+        self._watched.renew()
         self._outage.ends()
         self._obstacle = ""
         if not first.done():
@@ -395,6 +384,7 @@ class StdioUpstream:
             redactor=self._redactor,
             repeats=self._repeats,
             tools=self._tools.of_another(),
+            updated=self._watched.heard,
             on_end=self._down,
         )
 

@@ -21,6 +21,9 @@ LISTEN: Final = "subscriptions/listen"
 CHANGES_OF_TOOLS: Final[JsonObject] = {"notifications": {"toolsListChanged": True}}
 """What is listened to, over standard streams (basic, patterns, subscriptions)."""
 
+ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
+"""The first message of a stream that is listened to: what of it is honoured."""
+
 UNSUPPORTED_REVISION: Final = -32022
 OF_ANOTHER_ERA: Final = frozenset({UNSUPPORTED_REVISION, -32601})
 """Errors of a server that does not speak this revision any more: unsupported revision, no such method."""
@@ -49,6 +52,14 @@ class _OfSubscription(msgspec.Struct, gc=False):
     meta: _SubscriptionMeta = msgspec.field(name="_meta")
 
 
+class _Filter(msgspec.Struct, gc=False, rename="camel"):
+    resource_subscriptions: list[str] = []
+
+
+class _Acknowledged(msgspec.Struct, gc=False):
+    notifications: _Filter
+
+
 class RevisionRefused(UpstreamRefused):
     """The server speaks without a handshake, but not this revision.
 
@@ -62,6 +73,7 @@ class RevisionRefused(UpstreamRefused):
         self.supported = frozenset(supported)
 
 
+_decode_acknowledged = msgspec.json.Decoder(_Acknowledged).decode
 _decode_of_subscription = msgspec.json.Decoder(_OfSubscription).decode
 _decode_typed = msgspec.json.Decoder(_Typed).decode
 _decode_discovered = msgspec.json.Decoder(_Discovered).decode
@@ -123,6 +135,22 @@ def told_of(params: bytes) -> int | str | None:
         return _decode_of_subscription(params).meta.id
     except (msgspec.DecodeError, RecursionError):
         return None
+
+
+def listening(uris: Sequence[str]) -> JsonObject:
+    """Return the parameters of a request to be told of changes: of the tools, and of these resources."""
+    wanted: JsonObject = {"toolsListChanged": True}
+    if uris:
+        wanted["resourceSubscriptions"] = [*uris]
+    return {"notifications": wanted}
+
+
+def honoured(params: bytes) -> frozenset[str]:
+    """Return the resources that a server says it will tell of; none where it says something else."""
+    try:
+        return frozenset(_decode_acknowledged(params).notifications.resource_subscriptions)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return frozenset()
 
 
 def check_complete(result: bytes) -> bytes:

@@ -8,12 +8,8 @@ from typing import Final
 _HANDSHAKE: Final = "2025-11-25"
 _STATELESS: Final = "2026-07-28"
 
-_SUBSCRIBE: Final = "an export never changes once it is there, and other resources are not watched"
-
 DIFFERENCES: Final[dict[tuple[str, str], str]] = {
     (_HANDSHAKE, "server-sse-polling"): "not scored; a stream ends by the sidecar's own rules, not with the server's",
-    (_HANDSHAKE, "resources-subscribe"): _SUBSCRIBE,
-    (_HANDSHAKE, "resources-unsubscribe"): _SUBSCRIBE,
     (_STATELESS, "server-stateless"): (
         "a server behind a URL is asked for no stream of its own, so two notices of changed lists are not sent"
     ),

@@ -160,6 +160,23 @@ async def trigger_prompt_change(ctx: Context) -> str:
     return "prompt list changed"
 
 
+_watched: set[str] = set()
+
+
+@server.tool(name="test_trigger_resource_update")
+async def trigger_resource_update(uri: str, ctx: Context) -> str:
+    """Says that a resource changed, whether it was asked to or not."""
+    await ctx.session.send_resource_updated(uri)
+    await ctx.notify_resource_updated(uri)
+    return "resource updated"
+
+
+@server.tool(name="test_watched_resources")
+def watched_resources() -> str:
+    """Says what it was asked to tell of."""
+    return json.dumps(sorted(_watched))
+
+
 # --- questions to the client, in the handshake revisions --------------------------------------------------------------
 
 
@@ -507,11 +524,13 @@ async def _set_level(_ctx: ServerRequestContext, _params: SetLevelRequestParams)
     return EmptyResult()
 
 
-async def _subscribe(_ctx: ServerRequestContext, _params: SubscribeRequestParams) -> EmptyResult:
+async def _subscribe(_ctx: ServerRequestContext, params: SubscribeRequestParams) -> EmptyResult:
+    _watched.add(str(params.uri))
     return EmptyResult()
 
 
-async def _unsubscribe(_ctx: ServerRequestContext, _params: UnsubscribeRequestParams) -> EmptyResult:
+async def _unsubscribe(_ctx: ServerRequestContext, params: UnsubscribeRequestParams) -> EmptyResult:
+    _watched.discard(str(params.uri))
     return EmptyResult()
 
 

@@ -87,6 +87,9 @@ class Server:
     async def tools(self) -> tuple[JsonObject, ...]:
         return self._offered
 
+    def unwatch(self, uri: str) -> None:
+        """Nothing was watched."""
+
     async def prompts(self) -> tuple[JsonObject, ...]:
         return ()
 

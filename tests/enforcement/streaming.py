@@ -58,6 +58,9 @@ class ScriptedServer:
         result = json.dumps({"content": [{"type": "text", "text": text}]}).encode()
         return UpstreamResult(result=result, failed=False, documents=1)
 
+    def unwatch(self, uri: str) -> None:
+        """Nothing was watched."""
+
     async def prompts(self) -> tuple[JsonObject, ...]:
         return ()
 

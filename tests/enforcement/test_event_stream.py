@@ -161,3 +161,10 @@ def test_every_reader_gets_each_message_once_and_in_order_however_often_it_comes
         assert got == list(range(1, sent + 1))
 
     asyncio.run(play())
+
+
+def test_news_that_waits_unread_is_held_once_and_other_news_beside_it():
+    news = stream()
+    for message in (b"one", b"two", b"one", b"two", b"three"):
+        assert news.put_news(message)
+    assert [message for _, message in news._kept] == [b"one", b"two", b"three"]

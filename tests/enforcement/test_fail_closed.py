@@ -137,6 +137,9 @@ class StagedUpstream:
         self.reached.set()
         return await self.answer()
 
+    def unwatch(self, uri: str) -> None:
+        """Nothing was watched."""
+
     async def prompts(self) -> tuple[JsonObject, ...]:
         return ()
 

@@ -33,6 +33,9 @@ class Offering:
     now: tuple[JsonObject, ...]
     healthy: bool = True
 
+    def unwatch(self, uri: str) -> None:
+        """Nothing was watched."""
+
     async def prompts(self) -> tuple[JsonObject, ...]:
         return ()
 

@@ -44,6 +44,9 @@ def without(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator
         yield running
 
 
+LARGE = {**EXPORT, "exportTarget": [{"name": "find", "arguments": {"filter": {"region": "many"}}}]}
+
+
 class Session:
     """One session that sends exactly what it is told to."""
 
@@ -67,6 +70,19 @@ class Session:
         message = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
         body: dict[str, Any] = (await self._http.post(self._url, json=message, headers=self._headers)).json()
         return body
+
+    @asynccontextmanager
+    async def news(self) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """Listen to what belongs to no call, besides changes of the tools."""
+
+        async def messages(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, Any]]:
+            async for line in lines:
+                if line.startswith("data: {") and "list_changed" not in line:
+                    yield msgspec.json.decode(line.removeprefix("data: "))
+
+        async with self._http.stream("GET", self._url, headers=self._headers) as answer:
+            assert answer.status_code == 200
+            yield messages(answer.aiter_lines())
 
     async def end(self) -> None:
         await self._http.delete(self._url, headers=self._headers)
@@ -272,3 +288,50 @@ async def test_the_official_client_lists_and_reads(exporting):
         assert "EU" in read.contents[0].text
         with pytest.raises(mcp.MCPError):
             await client.read_resource("config://config")
+
+
+@pytest.fixture
+def many_orders(exporting: Deployment) -> Iterator[None]:
+    """So many that an export of them takes a while."""
+    with exporting.database() as client:
+        orders = client["sales"]["orders"]
+        orders.insert_many([{"region": "many", "number": number, "filler": "x" * 200} for number in range(5000)])
+        yield
+        orders.delete_many({"region": "many"})
+
+
+@pytest.mark.usefixtures("many_orders")
+async def test_an_export_that_is_being_made_is_watched_by_its_own_session_and_by_no_other(exporting):
+    async with session(exporting) as client, session(exporting) as same_user, session(exporting, OTHER_USER) as other:
+        async with client.news() as news, other.news() as of_other:
+            while True:
+                result = (await ask(client, "tools/call", name="export", arguments=LARGE))["result"]
+                uri = next(part["uri"] for part in result["content"] if part["type"] == "resource_link")
+                for stranger in (same_user, other):
+                    answer = await ask(stranger, "resources/subscribe", uri=uri)
+                    assert answer["error"]["code"] == -32002
+                spelled = uri.replace(".json", "%2Ejson")
+                assert (await ask(client, "resources/subscribe", uri=spelled))["result"] == {}
+                read = (await ask(client, "resources/read", uri=uri))["result"]["contents"][0]["text"]
+                if "still being generated" in read:
+                    break  # else it was ready before anybody could subscribe, and is not told of
+            told = await anext(news)
+            assert told["method"] == "notifications/resources/updated"
+            assert told["params"] == {"uri": spelled}
+            read = (await ask(client, "resources/read", uri=uri))["result"]["contents"][0]["text"]
+            assert "still being generated" not in read
+            await client.end()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await anext(of_other)
+        wait_until(
+            lambda: {"resources/subscribe", "resources/unsubscribe"} <= set(sent(exporting)), "the server to be told"
+        )
+    watched = [row for row in exporting.records() if row["method"] == "resources/subscribe"]
+    assert {row["event"] for row in watched} == {"intent", "outcome", "refusal"}
+
+
+def sent(deployment: Deployment) -> list[str]:
+    """The methods that were sent to the server."""
+    lines = (deployment.folder / "demo-ro.stdin").read_bytes().splitlines()
+    return [msgspec.json.decode(line).get("method", "") for line in lines]

@@ -190,6 +190,8 @@ REQUIREMENTS: Final[dict[str, Row]] = {
         f"{LISTEN}::test_a_subscription_ends_with_its_answer_when_the_token_does",
         f"{LISTEN}::test_a_subscription_ends_with_the_suspension_of_its_caller_and_no_other_does",
         f"{LISTEN}::test_one_identity_has_so_many_and_a_newer_one_ends_the_oldest",
+        "integration/test_watched_resources.py"
+        "::test_who_listens_without_a_session_is_told_what_is_honoured_and_then_of_changes",
     ),
     "M-52": held(
         f"{ASKED_ONCE}::test_a_call_ends_with_its_question_and_is_carried_out_when_it_comes_back_confirmed",

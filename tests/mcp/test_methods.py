@@ -21,6 +21,8 @@ REQUESTS = {
     "resources/list": {H: Treatment.FILTER, S: Treatment.FILTER},
     "resources/templates/list": {H: Treatment.FILTER, S: Treatment.FILTER},
     "resources/read": {H: Treatment.ENFORCE, S: Treatment.ENFORCE},
+    "resources/subscribe": {H: Treatment.ENFORCE},
+    "resources/unsubscribe": {H: Treatment.LOCAL},
     "prompts/list": {H: Treatment.FILTER, S: Treatment.FILTER},
     "prompts/get": {H: Treatment.ENFORCE, S: Treatment.ENFORCE},
     "completion/complete": {H: Treatment.ENFORCE, S: Treatment.ENFORCE},
@@ -87,7 +89,7 @@ def test_nothing_that_the_stateless_revision_lacks_is_served_in_it():
 
 
 @given(
-    st.sampled_from(["notifications/cancelled", "notifications/resources/updated"])
+    st.sampled_from(["notifications/cancelled", "notifications/resources/list_changed"])
     | st.text().filter(
         lambda method: (
             method
@@ -97,6 +99,7 @@ def test_nothing_that_the_stateless_revision_lacks_is_served_in_it():
                 "sampling/createMessage",
                 "roots/list",
                 "notifications/tools/list_changed",
+                "notifications/resources/updated",
                 "notifications/progress",
                 "notifications/message",
             }

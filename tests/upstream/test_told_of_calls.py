@@ -127,7 +127,7 @@ async def test_progress_of_an_unknown_finished_or_foreign_token_is_dropped(doubl
         report("true"),
         report("ID").replace('"id"', '"x"').replace('"progress":1', '"progress":"1"'),
         report("ID").replace("notifications/progress", "notifications/message"),
-        report("ID").replace("notifications/progress", "notifications/resources/updated"),
+        report("ID").replace("notifications/progress", "notifications/resources/list_changed"),
     ):
         before = child.strays
         quiet = Permit(
