@@ -1,4 +1,4 @@
-"""Costs of row filters: from a decided call to the call that is sent, compared with deriving the call alone.
+"""Costs of row filters and masks: from a decided call to the call that is sent, compared with deriving the call alone.
 
 Run ``python bench/obligations.py``; with ``--json`` for programs.
 
@@ -9,11 +9,12 @@ import json
 import sys
 import timeit
 from collections.abc import Callable
+from dataclasses import replace
 from time import process_time
 from typing import Final
 
 from sidecar.commands import derive
-from sidecar.model import AccessVerdict, Decision, JsonObject, ToolCall
+from sidecar.model import AccessVerdict, Decision, JsonObject, JsonValue, ToolCall
 from sidecar.obligations import plan
 
 AIM_US: Final = 60.0
@@ -46,21 +47,29 @@ CALLS: Final[dict[str, ToolCall]] = {
 SIMPLE: Final = ("find", "count", "aggregate")
 
 
-def decided(call: ToolCall) -> Decision:
-    """Return an allow with a row filter on each access."""
+MASK: Final[tuple[JsonValue, ...]] = ("ssn", "contact.email", {"field": "card", "as": "last4"})
+
+
+def decided(call: ToolCall, mask: tuple[JsonValue, ...] = ()) -> Decision:
+    """Return an allow with a row filter on each access, and a mask."""
     accesses = derive(call).command.accesses
-    verdicts = tuple(AccessVerdict(owner="sales", filter={"region": {"$in": ["EU", "UK"]}}) for _ in accesses)
+    query: JsonObject = {"region": {"$in": ["EU", "UK"]}}
+    verdicts = tuple(AccessVerdict(owner="sales", filter=query, mask=mask) for _ in accesses)
     return Decision(allow=True, reasons=(), server="ro", accesses=verdicts, revision="r")
 
 
 def measured_us(call: ToolCall) -> dict[str, float]:
     """Return the costs of planning and of deriving the rewritten call again, and of deriving the call itself."""
     decision, derivation = decided(call), derive(call)
+    named: ToolCall = replace(call, arguments={**call.arguments, "projection": {"card": 1, "contact": 1, "status": 1}})
+    masked = call if call.name != "find" else named  # of a part of a field, find gives what it names
+    both, derived = decided(masked, MASK), derive(masked)
     sent = plan(decision, call, derivation).call
     assert sent is not None
     return {
         "derive": _best_us(lambda: derive(call)),
         "plan and rewrite": _best_us(lambda: plan(decision, call, derivation)),
+        "plan and rewrite with a mask": _best_us(lambda: plan(both, masked, derived)),
         "derive again": _best_us(lambda: derive(sent)),
     }
 
@@ -77,7 +86,7 @@ def main() -> int:
     else:
         for name, costs in found.items():
             print(f"{name:10}", "  ".join(f"{what} {cost:7.1f} µs" for what, cost in costs.items()))
-    return 0 if all(found[name]["plan and rewrite"] <= AIM_US for name in SIMPLE) else 1
+    return 0 if all(cost <= AIM_US for name in SIMPLE for what, cost in found[name].items() if "plan" in what) else 1
 
 
 if __name__ == "__main__":

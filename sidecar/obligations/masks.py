@@ -9,8 +9,9 @@ on the way to a field is null.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from sidecar.model import JsonObject, JsonValue
@@ -40,26 +41,20 @@ class MaskNotUsable(ValueError):
     """A mask of policy that is not of the contract. The message never repeats a value."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mask:
     """A mask that was understood completely."""
 
     forms: Mapping[str, str]
     """What is left of each field, by its path; none lies inside another."""
+    parts: tuple[tuple[str, list[str]], ...]
+    """Each path, and the parts of it."""
     tree: Mapping[str, _MaskTree]
-    """The same by the parts of the paths."""
-
-    @property
-    def stages(self) -> list[JsonValue]:
-        """The stages after which a document holds no more than the mask leaves of it."""
-        gone: list[JsonValue] = [top for top, node in self.tree.items() if node == ABSENT]
-        computed: JsonObject = {top: self.computed(top) for top, node in self.tree.items() if node != ABSENT}
-        stages: list[JsonValue] = [{"$unset": gone}] if gone else []
-        return [*stages, {"$set": computed}] if computed else stages
-
-    def computed(self, top: str) -> JsonValue:
-        """Return the expression of what is left of a field of the document itself, in which something is masked."""
-        return _left(self.tree[top], f"${top}", 0)
+    """The forms by the parts of the paths."""
+    computed: JsonObject
+    """The expression of what is left of each field of the document itself in which something is masked."""
+    stages: tuple[JsonValue, ...]
+    """The stages after which a document holds no more than the mask leaves of it."""
 
     def touched(self, path: str) -> str:
         """Return a masked field that a path leads to, into or around; empty where there is none.
@@ -67,11 +62,11 @@ class Mask:
         A path counts without its positions in lists (``a.0.b``, ``a.$[].b``), which lead to any element.
         """
         parts = [part for part in path.split(".") if not (part.isdigit() or part.startswith("$"))] if path else []
-        return next((field for field in self.forms if _meet(parts, field.split("."))), "")
+        return next((field for field, known in self.parts if _meet(parts, known)), "")
 
     def held_by(self, document: JsonValue) -> str:
         """Return a masked field that a document to be stored holds anything of; empty where it holds none."""
-        return next((field for field in self.forms if _holds(document, field.split("."))), "")
+        return next((field for field, parts in self.parts if _holds(document, parts)), "")
 
 
 def read_mask(entries: Iterable[JsonValue]) -> Mask:
@@ -86,7 +81,14 @@ def read_mask(entries: Iterable[JsonValue]) -> Mask:
         found[field] = form if found.get(field, form) == form else ABSENT
     if len(found) > MAX_FIELDS:
         raise MaskNotUsable(f"a mask of more than {MAX_FIELDS} fields")
-    forms = {field: form for field, form in found.items() if not _is_below(field, found)}
+    return _understood(tuple(found.items()))
+
+
+@lru_cache(maxsize=128)
+def _understood(found: tuple[tuple[str, str], ...]) -> Mask:
+    """Return a mask of fields and forms; policies have few, and the expressions cost more than all else of a call."""
+    fields = {field for field, _ in found}
+    forms = {field: form for field, form in found if not _is_below(field, fields)}
     tree: dict[str, _MaskTree] = {}
     for field, form in forms.items():
         *above, last = field.split(".")
@@ -96,7 +98,16 @@ def read_mask(entries: Iterable[JsonValue]) -> Mask:
             assert isinstance(inner, dict)  # noqa: S101 - no path is below another
             node = inner
         node[last] = form
-    return Mask(forms, tree)
+    gone: list[JsonValue] = [top for top, node in tree.items() if node == ABSENT]
+    computed = {top: _left(node, f"${top}", 0) for top, node in tree.items() if node != ABSENT}
+    stages: list[JsonValue] = [{"$unset": gone}] if gone else []
+    return Mask(
+        forms=forms,
+        parts=tuple((field, field.split(".")) for field in forms),
+        tree=tree,
+        computed=computed,
+        stages=(*stages, {"$set": computed}) if computed else tuple(stages),
+    )
 
 
 def is_maskable(field: str) -> bool:
@@ -122,7 +133,7 @@ def _entry(entry: JsonValue) -> tuple[str, str]:
     return field, form
 
 
-def _is_below(field: str, others: Mapping[str, str]) -> bool:
+def _is_below(field: str, others: Collection[str]) -> bool:
     return any(field[:at] in others for at, letter in enumerate(field) if letter == ".")
 
 

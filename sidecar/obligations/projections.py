@@ -94,8 +94,8 @@ def _inclusive(mask: Mask, leaves: JsonObject) -> JsonObject:
         elif mask.forms[field] == ABSENT and f"{path}.".startswith(f"{field}."):
             above = field.rpartition(".")[0]
             made[f"{above}.{_NOTHING}" if above else _NOTHING] = 1
-        elif path in mask.tree:
-            made[path] = mask.computed(path)
+        elif path in mask.computed:
+            made[path] = mask.computed[path]
         else:
             raise _refused(path, "cannot be reduced inside of its parents; name the whole of it, or use aggregate")
     if not any(_is_on(value) for path, value in made.items() if path != "_id"):
