@@ -37,7 +37,7 @@ def require_no_keys(arguments: JsonValue) -> None:
         if isinstance(node, list):
             stack.extend(node)
         elif isinstance(node, dict):
-            if "$meta" in node and node["$meta"] not in _META:
+            if "$meta" in node and not (isinstance(node["$meta"], str) and node["$meta"] in _META):
                 raise _refused("this $meta", "can hold values of fields that you may not see; leave it out")
             stack.extend(node.values())
 
@@ -172,6 +172,8 @@ def _graph(mask: Mask, arguments: JsonObject, path: SitePath, derivation: Deriva
         stages = stages_of(pipeline)
         at = int(index) + 1
         options = an_object(an_object(stages[at - 1])["$graphLookup"])
+        if any(part.isdigit() for part in str(options["as"]).split(".")):
+            raise _refused("this name for what is found", "can be a position in a list; use a name without numbers")
         if "depthField" in options:
             require_unlooked(mask, [str(options["depthField"])], "a depth under a name that")
         return [*stages[:at], stage_below(mask, str(options["as"])), *stages[at:]]

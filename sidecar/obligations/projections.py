@@ -33,6 +33,8 @@ def masked(mask: Mask, projection: JsonValue) -> JsonObject:
         takes_elements = path.endswith(".$") or (isinstance(value, dict) and not _KEEPING.isdisjoint(value))
         if takes_elements and mask.touched(path.removesuffix(".$")):
             raise _refused("this projection", "takes elements of a list of which you may not see all; name fields")
+        if not _is_plain(value) and mask.touched(path):
+            raise _refused(path, "is a field that you may not see all of; say 1 or 0")
     return _inclusive(mask, leaves) if _is_inclusive(leaves) else _exclusive(mask, leaves)
 
 
@@ -45,6 +47,13 @@ def _leaves(level: JsonObject, prefix: str) -> Iterator[tuple[str, JsonValue]]:
             raise _refused("an empty object in a projection", "says nothing; leave it out")
         else:
             yield prefix + key, value
+
+
+def _is_plain(value: JsonValue) -> bool:
+    """Whether all servers take a value for the same: older ones take some literals for "on"."""
+    if isinstance(value, str):
+        return value.startswith("$")
+    return isinstance(value, dict | bool | int | float)
 
 
 def _is_off(value: JsonValue) -> bool:

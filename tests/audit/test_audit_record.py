@@ -30,6 +30,7 @@ from sidecar.model import (
     Command,
     Decision,
     Identity,
+    JsonValue,
     Namespace,
     Principal,
     Reason,
@@ -68,12 +69,13 @@ COMMAND = Command(
     ),
     traits=frozenset({Trait.UNBOUNDED, Trait.COST}),
 )
+MASK: tuple[JsonValue, ...] = ("ssn", {"field": "card", "as": "last4"})
 ALLOW = Decision(
     allow=True,
     reasons=(),
     server="sales-ro",
     accesses=(
-        AccessVerdict(owner="analytics", grants=("g1",), filter={"region": "EU"}, mask=("ssn",), max_documents=50),
+        AccessVerdict(owner="analytics", grants=("g1",), filter={"region": "EU"}, mask=MASK, max_documents=50),
         AccessVerdict(owner="analytics", grants=("g1", "g2")),
         AccessVerdict(owner="platform", grants=("p",)),
     ),
@@ -162,7 +164,7 @@ def test_an_intent_says_who_what_where_and_why():
             "access": 0,
             "owner": "analytics",
             "filter": {"region": "EU"},
-            "mask": ["ssn"],
+            "mask": ["ssn", {"field": "card", "as": "last4"}],
             "max_documents": 50,
             "max_time_ms": None,
         }

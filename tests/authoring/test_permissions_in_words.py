@@ -494,12 +494,14 @@ def test_of_two_rows_that_say_the_same_one_stays() -> None:
         ({"filter": "<command.x>", "mask": ["x"]}, None),
         ({"filter": "<command.x>", "names": "reachable"}, "obligation_unsupported"),
         ({"max_affected": 3, "max_bytes": 5, "no_collection_scan": True}, None),
+        ({"mask": ["x"]}, None),
         ({"max_documents": 3}, None),
         ({"approval": "x"}, "obligation_unsupported"),
         ({"approval": "confirm"}, None),
         ({"approval": "second_person"}, None),
         ({"platform_obligations": [{"id": "o", "kinds": ["read"], "max_time_ms": 5}]}, None),
         ({"platform_obligations": [{"id": "o", "kinds": ["read"], "approval": "x"}]}, "obligation_unsupported"),
+        ({"platform_obligations": [{"id": "o", "kinds": ["read"], "mask": ["x"]}]}, None),
     ],
 )
 def test_a_row_that_this_build_would_refuse_is_marked(parts: dict[str, Any], label: str | None) -> None:

@@ -43,6 +43,7 @@ class Call:
     database: str = "sales"
     claims: JsonObject = field(default_factory=dict)
     second: int = SECOND
+    tool: str = "find"
 
     @property
     def identity(self) -> Identity:
@@ -59,7 +60,8 @@ class Call:
     @property
     def command(self) -> Command:
         place = {"connectionId": "preconfigured", "database": self.database, "collection": self.collection}
-        return derive(ToolCall(name="find", arguments={**place, "filter": {}, "limit": 5})).command
+        more: JsonObject = {"filter": {}, "limit": 5} if self.tool == "find" else {}
+        return derive(ToolCall(name=self.tool, arguments={**place, **more})).command
 
     @property
     def question(self) -> JsonObject:
@@ -75,8 +77,8 @@ ANALYST = Call(subject="alice", groups=("analysts",))
 STRANGER = Call(subject="mallory", groups=("nobodies",))
 HR = Call(subject="hanna", groups=("hr-admins",), database="hr", collection="salaries")
 REGIONAL = Call(subject="rita", groups=("regional-analysts",))
-SUPPORT = Call(subject="sue", groups=("support",), database="support", collection="tickets")
-"""Is allowed under a mask, which cannot be applied."""
+SUPPORT = Call(subject="sue", groups=("support",), database="support", collection="tickets", tool="collection-schema")
+"""Is allowed under a mask, for which this tool has no place."""
 
 
 async def decided(calls: Iterable[Call], policies: Path = POLICIES) -> dict[str, Decision]:
@@ -120,7 +122,7 @@ class Book:
         """Write what a sidecar writes of a call: an intent and its outcome, or a refusal (of ``error``, if it says)."""
         number, changes = len(self.lines), edit or {}
         facts = facts_of(call, number, question=question)
-        if not error and (not decision.allow or refused_by_plan(decision)):
+        if not error and (not decision.allow or refused_by_plan(decision, call.tool)):
             error = "obligation_unsupported" if decision.allow else "policy_denied"
         if error:
             self.add(record.refusal(facts, error, decision, record_id=f"i{number}", time_ns=number) | changes)
@@ -142,15 +144,15 @@ def facts_of(call: Call, number: int, *, question: bool) -> record.Facts:
         identity=call.identity,
         command=call.command,
         method="tools/call",
-        tool="find",
+        tool=call.tool,
         arguments_sha256="0" * 64,
     )
     return replace(facts, question=text(call)) if question else facts
 
 
-def refused_by_plan(decision: Decision) -> bool:
+def refused_by_plan(decision: Decision, tool: str) -> bool:
     try:
-        possible(decision, "find")
+        possible(decision, tool)
     except Exception:  # noqa: BLE001 - whatever it is, the call was not forwarded
         return True
     return False

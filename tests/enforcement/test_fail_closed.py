@@ -405,7 +405,7 @@ MATRIX: dict[str, tuple[dict[str, Any], str, int, list[tuple[str, str, str | Non
             0,
             [("refusal", "refused", "obligation_unsupported")],
         )
-        for name, value in (("filter", {"a": None}), ("mask", ["ssn"]))
+        for name, value in (("filter", {"a": None}), ("mask", ["$ssn"]))
     },
     "more documents come back than may": (
         {

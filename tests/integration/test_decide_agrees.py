@@ -27,15 +27,22 @@ def find(database: str, collection: str) -> tuple[str, dict[str, Any]]:
 
 ORDERS, TICKETS, SALARIES = find("sales", "orders"), find("support", "tickets"), find("hr", "salaries")
 NOWHERE = find("nobodys", "things")
+BY_EMAIL = {
+    "connectionId": "preconfigured",
+    "database": "support",
+    "collection": "tickets",
+    "query": {"customer.email": "ann@example.com"},
+}
 COUNTED = {"connectionId": "preconfigured", "database": "support", "collection": "tickets", "query": {}}
 UNSUPPORTED = [{"code": "obligation_unsupported", "source": "sidecar", "access": None}]
 
 CALLS: dict[str, tuple[Person, tuple[str, dict[str, Any]], bool, str]] = {
     "a grant without a condition": (ANALYST, ORDERS, True, ""),
     "a grant without a condition, of another team": (HR_ADMIN, SALARIES, True, ""),
-    "a masked grant": (SUPPORT, TICKETS, False, "obligation_unsupported"),
-    "a masked grant, to count": (SUPPORT, ("count", COUNTED), False, "obligation_unsupported"),
-    "a masked grant, for one who leads": (LEAD, TICKETS, False, "obligation_unsupported"),
+    "a masked grant": (SUPPORT, TICKETS, True, ""),
+    "a masked grant, to count": (SUPPORT, ("count", COUNTED), True, ""),
+    "a masked grant, to count by the field": (SUPPORT, ("count", BY_EMAIL), False, "obligation_unsupported"),
+    "a masked grant, for one who leads": (LEAD, TICKETS, True, ""),
     "no grant": (ANALYST, SALARIES, False, "not_granted"),
     "no owner": (ANALYST, NOWHERE, False, "no_owner"),
     "a stage that reaches further": (

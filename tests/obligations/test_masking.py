@@ -256,6 +256,9 @@ def test_values_that_come_past_the_mask_are_refused() -> None:
         assert "$meta" in refused_pipeline(
             {"$lookup": {"from": "x", "pipeline": [{"$set": {"k": {"$meta": meta}}}], "as": "j"}}
         )
+    others: list[Any] = [{"indexKey": 1}, ["indexKey"], None, 1]
+    for other in others:
+        assert "$meta" in refused_pipeline({"$project": {"k": {"$meta": other}}})
     assert piped({"$project": {"k": {"$meta": "textScore"}}})[0] == GONE
 
 
@@ -305,6 +308,7 @@ def test_masks_and_filters_of_many_places_in_one_pipeline_do_not_move_one_anothe
 def test_a_graph_that_looks_at_a_masked_field_is_refused(wrong: Any) -> None:
     graph = {"from": "cards", "startWith": "$x", "connectFromField": "a", "connectToField": "b", "as": "g"}
     assert "card" in refused_pipeline({"$graphLookup": {**graph, **wrong}}, only="cards")
+    assert "numbers" in refused_pipeline({"$graphLookup": {**graph, "as": "g.0"}}, only="cards")
 
 
 def test_what_is_left_may_be_written_elsewhere_and_nothing_into_a_masked_collection() -> None:
@@ -393,6 +397,11 @@ def test_the_whole_of_what_holds_a_masked_field_is_computed() -> None:
         (("lines.sku",), {"lines": {"$elemMatch": {"qty": 1}}}),
         (("lines.sku",), {"lines.$": 1}),
         (EMAIL, {"a": {}}),
+        (CARD, {"card": "1"}),
+        (CARD, {"card": None}),
+        (CARD, {"card": []}),
+        (CARD, {"card": [1]}),
+        (EMAIL, {"customer": "on"}),
     ],
 )
 def test_a_projection_that_cannot_be_combined_is_refused(mask: Any, projection: Any) -> None:

@@ -120,6 +120,11 @@ def test_what_may_be_left_out_is_an_obligation_where_it_is(part: str, value: Any
     assert not read(ALLOW).accesses[1].obliges
 
 
+def test_a_masked_field_may_say_what_is_left_of_it() -> None:
+    entries = ["ssn", {"field": "card", "as": "last4"}]
+    assert read(patched(ALLOW, "accesses/0/mask", entries)).accesses[0].mask == tuple(entries)
+
+
 def test_a_choice_of_names_is_an_obligation() -> None:
     answer = patched(ALLOW, "accesses/1/names", "reachable")
     assert SCHEMA.is_valid(answer)
@@ -201,6 +206,13 @@ def test_what_is_no_answer_is_refused(answer: JsonValue) -> None:
         ("accesses/0/mask", [""]),
         ("accesses/0/mask", ["ssn", "ssn"]),
         ("accesses/0/mask", {"ssn": True}),
+        ("accesses/0/mask", [{"field": "ssn"}]),
+        ("accesses/0/mask", [{"field": "ssn", "as": ""}]),
+        ("accesses/0/mask", [{"field": 1, "as": "last4"}]),
+        ("accesses/0/mask", [{"field": "ssn", "as": "last4", "keep": 1}]),
+        ("accesses/0/mask", [{"field": "ssn", "as": "last4"}, {"field": "ssn", "as": "last4"}]),
+        ("accesses/0/mask", [["ssn"]]),
+        ("accesses/0/mask", [7]),
         ("accesses/0/max_documents", 0),
         ("accesses/0/max_documents", -1),
         ("accesses/0/max_documents", True),

@@ -66,6 +66,20 @@ WRONG = {
     "a limit of a part": ('grant contains {"id": "x", "max_documents": 1.5}', "max_documents is a whole number"),
     "a mask of nothing": ('grant contains {"id": "x", "mask": []}', "mask is a set of fields"),
     "a mask that is a text": ('grant contains {"id": "x", "mask": "a"}', "mask is a set of fields"),
+    "a mask of a position": ('grant contains {"id": "x", "mask": {"a.0"}}', "no path of a field"),
+    "a mask of an unknown form": (
+        'grant contains {"id": "x", "mask": {{"field": "a", "as": "sha256"}}}',
+        "nothing that can be left of a masked field",
+    ),
+    "a mask of one value a bucket": (
+        'grant contains {"id": "x", "mask": {{"field": "a", "as": "bucket:1"}}}',
+        "nothing that can be left of a masked field",
+    ),
+    "a mask without a form": ('grant contains {"id": "x", "mask": {{"field": "a"}}}', '"field" and "as", and no more'),
+    "a reduced field that is none": (
+        'grant contains {"id": "x", "mask": [{"field": "$a", "as": "last4"}]}',
+        "no path of a field",
+    ),
     "a mask of no field": ('grant contains {"id": "x", "mask": {"a..b"}}', "no path of a field"),
     "a filter of nothing": ('grant contains {"id": "x", "filter": {}}', "filter is an object"),
     "an approval with a space": ('grant contains {"id": "x", "approval": "the boss"}', 'approval is "confirm"'),
@@ -100,7 +114,7 @@ part := {"inner": 1}
 
 approver contains "lead" if "leads" in input.subject.groups
 
-grant contains {"id": "fine", "filter": {"a": 1}, "mask": {"a.b"}, "max_documents": 1, "approval": "second_person"} if {
+grant contains {"id": "fine", "mask": {"a.b", {"field": "c", "as": "last4"}}, "approval": "second_person"} if {
 	lib.reads
 	lib.on("red", ["a*", "[a-c]", ""])
 	helper(mine.globs)
