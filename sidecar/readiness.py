@@ -56,6 +56,10 @@ class ManagedUpstream(Upstream, Protocol):
         """Call back when the list of tools may have changed."""
         ...
 
+    def on_prompts_changed(self, callback: Callable[[], None]) -> None:
+        """Call back when the list of prompts may have changed."""
+        ...
+
     def on_updated(self, callback: Callable[[str], None]) -> None:
         """Call back with the URI of a watched resource that may have changed."""
         ...

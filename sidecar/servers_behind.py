@@ -64,10 +64,11 @@ def connect(entry: Server) -> HttpUpstream | ConfirmingUpstream:
 
 
 def tell_of_changes(pep: EnforcementPoint, decisions: Decider, upstreams: Mapping[str, ManagedUpstream]) -> None:
-    """Have clients told when their lists of tools change, with what a server offers or with policies, and resources."""
+    """Have clients told when their lists change, with what a server offers or with policies, and of resources."""
     decisions.on_served(pep.policies_changed)
     for name, upstream in upstreams.items():
         upstream.on_tools_changed(pep.tools_changed)
+        upstream.on_prompts_changed(pep.prompts_changed)
         upstream.on_updated(partial(pep.resource_updated, name))
 
 

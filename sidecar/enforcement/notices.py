@@ -29,6 +29,7 @@ MAX_OF_SESSION: Final = 40
 MAX_UNREAD_BYTES: Final = 64 * 1024 * 1024
 """What all streams together hold that nobody reads."""
 
+PROMPTS_CHANGED: Final = jsonrpc.encode_notification("notifications/prompts/list_changed", {})
 TOOLS_CHANGED: Final = jsonrpc.encode_notification("notifications/tools/list_changed", {})
 
 
@@ -166,6 +167,11 @@ class Notices:
         """Tell everybody who listens that their list of tools may have changed."""
         for session_id in self._general:
             self.tools_changed_for(session_id)
+
+    def prompts_changed(self) -> None:
+        """Tell everybody who listens that their list of prompts may have changed."""
+        for session_id in self._general:
+            self.tell(session_id, PROMPTS_CHANGED)
 
     def tools_changed_for(self, session_id: str) -> None:
         """Tell one session, where it listens, that its list of tools may have changed."""

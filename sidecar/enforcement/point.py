@@ -172,10 +172,7 @@ class EnforcementPoint:
         return Stream(events=events)
 
     def policies_changed(self) -> None:
-        """Tell every client that listens, and whose list of tools another policy set changes, that it did.
-
-        Subscriptions to what may not be read any more end.
-        """
+        """Tell those whose list of tools another policy set changes; end subscriptions to what is refused now."""
         self._news.policies_changed()
         self._watching.watches.policies_changed()
 
@@ -195,6 +192,12 @@ class EnforcementPoint:
         """Tell every client that listens that its list of tools may have changed."""
         self._notices.tools_changed()
         self._subscriptions.tools_changed()
+
+    def prompts_changed(self) -> None:
+        """Tell every client that listens that its list of prompts may have changed, where prompts are offered."""
+        if "prompts" in self._rules.capabilities:
+            self._notices.prompts_changed()
+            self._subscriptions.prompts_changed()
 
     def take_away(self, target: SuspensionTarget) -> EndedBySuspension:
         """End what is under way of a target that is suspended from now on; nothing here waits."""
@@ -388,7 +391,7 @@ class EnforcementPoint:
             if message.method == "logging/setLevel":
                 self._notices.set_level(turn.session_id, tools.parse_level(message.params))
             if message.method == "subscriptions/listen" and turn.conversation is not None:
-                wanted = parse_listen(message.id, message.params)
+                wanted = parse_listen(message.id, message.params, prompts="prompts" in self._rules.capabilities)
                 self._notices.require_open()
                 return Stream(events=self._subscriptions.listen(wanted, turn, self._watching))
             if message.method == "resources/unsubscribe" and turn.known_conversation.session is not None:

@@ -64,6 +64,12 @@ class Subscriptions:
             if subscription.tools_list_changed:
                 stream.put_news(subscription.tools_changed())
 
+    def prompts_changed(self) -> None:
+        """Tell those who asked for it that their list of prompts may have changed."""
+        for stream, subscription in self._open.values():
+            if subscription.prompts_list_changed:
+                stream.put_news(subscription.prompts_changed())
+
     def close(self) -> None:
         """Answer all of them: the listener is shutting down."""
         for stream, subscription in [*self._open.values()]:

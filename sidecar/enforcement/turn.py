@@ -156,7 +156,7 @@ class EnforcementRules:
         if ToolGroup.EXPORT in groups or TargetKind.RESOURCE in kinds:
             found["resources"] = {"subscribe": True}
         if TargetKind.PROMPT in kinds:
-            found["prompts"] = {}
+            found["prompts"] = {"listChanged": True}
         if kinds & {TargetKind.PROMPT, TargetKind.RESOURCE}:
             found["completions"] = {}
         return found

@@ -115,7 +115,7 @@ _UPSTREAM_NOTIFICATIONS: Final = MappingProxyType(
         "notifications/tools/list_changed": Treatment.LOCAL,
         "notifications/resources/list_changed": Treatment.REFUSE,
         "notifications/resources/updated": Treatment.LOCAL,
-        "notifications/prompts/list_changed": Treatment.REFUSE,
+        "notifications/prompts/list_changed": Treatment.LOCAL,
         "notifications/progress": Treatment.RELAY,
         "notifications/cancelled": Treatment.REFUSE,
         "notifications/message": Treatment.RELAY,

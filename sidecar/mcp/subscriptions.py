@@ -24,18 +24,21 @@ _FLAGS: Final = ("toolsListChanged", "promptsListChanged", "resourcesListChanged
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """What of a request to listen is honoured: changes of the list of tools, and of resources.
+    """What of a request to listen is honoured: changes of the lists of tools and prompts, and of resources.
 
     ``resources`` are those that it names; which of them are honoured is for enforcement to say.
     """
 
     id: RequestId
     tools_list_changed: bool
+    prompts_list_changed: bool = False
     resources: tuple[str, ...] = ()
 
     def acknowledged(self, resources: Sequence[str] = ()) -> bytes:
         """Return the first message: what is honoured, of the resources only these."""
         honoured: JsonObject = {"toolsListChanged": True} if self.tools_list_changed else {}
+        if self.prompts_list_changed:
+            honoured["promptsListChanged"] = True
         if resources:
             honoured["resourceSubscriptions"] = [*resources]
         return encode_notification(
@@ -45,6 +48,10 @@ class Subscription:
     def tools_changed(self) -> bytes:
         """Return the message that the list of tools may have changed."""
         return encode_notification("notifications/tools/list_changed", {"_meta": self._meta()})
+
+    def prompts_changed(self) -> bytes:
+        """Return the message that the list of prompts may have changed."""
+        return encode_notification("notifications/prompts/list_changed", {"_meta": self._meta()})
 
     def resource_updated(self, uri: str) -> bytes:
         """Return the message that a resource may have changed."""
@@ -58,8 +65,13 @@ class Subscription:
         return {SUBSCRIPTION_KEY: self.id}
 
 
-def parse_listen(request_id: RequestId, params: JsonObject) -> Subscription:
+def parse_listen(request_id: RequestId, params: JsonObject, *, prompts: bool = False) -> Subscription:
     """Return what is honoured of a request; a type of notice that is not known here is left out.
+
+    Args:
+        request_id: the request's.
+        params: the request's.
+        prompts: whether there are prompts.
 
     Raises:
         InvalidParams: not of the form.
@@ -77,5 +89,6 @@ def parse_listen(request_id: RequestId, params: JsonObject) -> Subscription:
     return Subscription(
         id=request_id,
         tools_list_changed=wanted.get("toolsListChanged") is True,
+        prompts_list_changed=prompts and wanted.get("promptsListChanged") is True,
         resources=tuple(dict.fromkeys(uri for uri in uris or () if isinstance(uri, str))),
     )

@@ -35,7 +35,7 @@ from sidecar.upstream.relayed import CONFIRMING, PROGRESS, read_progress, read_q
 from sidecar.upstream.spawning import READ_BYTES, ChildProcess
 from sidecar.upstream.stateless import RevisionRefused
 from sidecar.upstream.toollist import ToolList
-from sidecar.upstream.watched import UPDATED
+from sidecar.upstream.watched import TOOLS_CHANGED
 
 _MAX_LOG_LINE_BYTES = 8 * 1024
 _LAST_LINES = 4
@@ -71,7 +71,7 @@ class Child:
         redactor: what that log must not show.
         repeats: which of its lines were logged already, by this process or one before it.
         tools: its list of tools, which is forgotten when it says that they changed.
-        updated: takes what it says of a resource that changed.
+        told: takes what it says of what it offers besides tools.
         on_end: called once, the moment the child can answer no more.
     """
 
@@ -83,7 +83,7 @@ class Child:
         redactor: Redactor,
         repeats: Repeats,
         tools: ToolList,
-        updated: Callable[[bytes], None],
+        told: Callable[[ServerNotification], None],
         on_end: Callable[[], None],
     ) -> None:
         process = asyncio.subprocess.Process(spawned.transport, spawned.protocol, asyncio.get_running_loop())
@@ -96,7 +96,7 @@ class Child:
         self._redactor = redactor
         self._repeats = repeats
         self.tools = tools
-        self._updated = updated
+        self._told = told
         self._on_end = on_end
         self._budget = LogBudget(lines=_LOG_LINES_PER_SECOND, seconds=1.0)
         self._last_id = 0
@@ -249,7 +249,7 @@ class Child:
 
     async def _listen(self) -> None:
         with contextlib.suppress(UpstreamError):
-            self._subscription, ended = await self._send(stateless.LISTEN, stateless.CHANGES_OF_TOOLS, None, None)
+            self._subscription, ended = await self._send(stateless.LISTEN, stateless.CHANGES_OF_LISTS, None, None)
             await ended
 
     def _abandon(self, method: str, request_id: int, future: asyncio.Future[bytes]) -> None:
@@ -346,10 +346,10 @@ class Child:
         """
         match from_upstream(told.method, notification=True):
             case Treatment.LOCAL if not self.stateless or stateless.told_of(told.params) == self._subscription:
-                if told.method == UPDATED:
-                    self._updated(told.params)
-                else:
+                if told.method == TOOLS_CHANGED:
                     self.tools.changed()
+                else:
+                    self._told(told)
             case Treatment.RELAY if told.method == PROGRESS and (report := read_progress(told.params)) is not None:
                 token, said = report
                 tell = self._telling.get(token) if isinstance(token, int) else None

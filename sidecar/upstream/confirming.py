@@ -65,6 +65,10 @@ class ConfirmingUpstream:
         """Call ``callback`` with the URI of each watched resource that may have changed."""
         self._plain.on_updated(callback)
 
+    def on_prompts_changed(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever the list of prompts may have changed."""
+        self._plain.on_prompts_changed(callback)
+
     def unwatch(self, uri: str) -> None:
         """Nobody wants to be told of a resource any more (see ``sidecar.ports.Upstream``)."""
         self._plain.unwatch(uri)

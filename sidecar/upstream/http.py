@@ -53,7 +53,7 @@ from sidecar.upstream.server_session import (
 )
 from sidecar.upstream.server_stream import ServerStream
 from sidecar.upstream.toollist import ToolList, all_prompts
-from sidecar.upstream.watched import SUBSCRIBE, UNSUBSCRIBE, UPDATED, WatchedResources
+from sidecar.upstream.watched import SUBSCRIBE, TOOLS_CHANGED, UNSUBSCRIBE, WatchedResources
 
 _TOOLS_MAX_AGE_S = 300.0
 """Without a GET stream the server cannot announce a change between calls."""
@@ -108,6 +108,7 @@ class HttpUpstream:
         self._answers = AnswerReader(self._redactor, self._heard, self._tell)
         self._watched = WatchedResources(self._ask)
         self.on_updated, self.unwatch = self._watched.on_update, self._watched.unwatch
+        self.on_prompts_changed = self._watched.on_prompts_changed
         self._stream = ServerStream(name, self._opened, self._answers.outside, self._watched.told_all, self._recovery)
         self._cancellations: set[asyncio.Task[None]] = set()
         self._budget = LogBudget(lines=_CANCELLATIONS_LOGGED_PER_S, seconds=1.0)
@@ -262,10 +263,10 @@ class HttpUpstream:
 
     def _heard(self, told: ServerNotification) -> None:
         """Act on a notification that is about no call."""
-        if told.method == UPDATED:
-            self._watched.heard(told.params)
-        else:
+        if told.method == TOOLS_CHANGED:
             self._tools.changed()
+        else:
+            self._watched.heard(told)
 
     async def _open(self, told: Declaration, gone: ServerSession | None) -> ServerSession:
         """Return a session other than ``gone``; the first caller opens it."""

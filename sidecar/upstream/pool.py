@@ -69,6 +69,11 @@ class StdioPool:
         for member in self._members:
             member.on_updated(callback)
 
+    def on_prompts_changed(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever the list of prompts of a child may have changed."""
+        for member in self._members:
+            member.on_prompts_changed(callback)
+
     def unwatch(self, uri: str) -> None:
         """Nobody wants to be told of a resource any more (see ``sidecar.ports.Upstream``)."""
         for member in self._members:

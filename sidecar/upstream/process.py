@@ -92,6 +92,7 @@ class StdioUpstream:
         self._at_work = CallsAtWork()
         self._watched = WatchedResources(self._ask)
         self.on_updated, self.unwatch = self._watched.on_update, self._watched.unwatch
+        self.on_prompts_changed = self._watched.on_prompts_changed
         self._retired: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._renewals = BackOff(_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S)
@@ -384,7 +385,7 @@ class StdioUpstream:
             redactor=self._redactor,
             repeats=self._repeats,
             tools=self._tools.of_another(),
-            updated=self._watched.heard,
+            told=self._watched.heard,
             on_end=self._down,
         )
 

@@ -18,7 +18,7 @@ from sidecar.questions import QuestionKind
 REVISION: Final = "2026-07-28"
 DISCOVER: Final = "server/discover"
 LISTEN: Final = "subscriptions/listen"
-CHANGES_OF_TOOLS: Final[JsonObject] = {"notifications": {"toolsListChanged": True}}
+CHANGES_OF_LISTS: Final[JsonObject] = {"notifications": {"toolsListChanged": True, "promptsListChanged": True}}
 """What is listened to, over standard streams (basic, patterns, subscriptions)."""
 
 ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
@@ -138,8 +138,8 @@ def told_of(params: bytes) -> int | str | None:
 
 
 def listening(uris: Sequence[str]) -> JsonObject:
-    """Return the parameters of a request to be told of changes: of the tools, and of these resources."""
-    wanted: JsonObject = {"toolsListChanged": True}
+    """Return the parameters of a request to be told of changes: of tools, prompts, and these resources."""
+    wanted: JsonObject = {"toolsListChanged": True, "promptsListChanged": True}
     if uris:
         wanted["resourceSubscriptions"] = [*uris]
     return {"notifications": wanted}

@@ -13,11 +13,11 @@ import msgspec
 
 from sidecar.errors import UpstreamError, UpstreamRefused
 from sidecar.model import Permit
-from sidecar.upstream.messages import Outgoing
+from sidecar.upstream.messages import Outgoing, ServerNotification
 
 SUBSCRIBE: Final = "resources/subscribe"
 UNSUBSCRIBE: Final = "resources/unsubscribe"
-UPDATED: Final = "notifications/resources/updated"
+TOOLS_CHANGED: Final = "notifications/tools/list_changed"
 
 MAX_BYTES: Final = 16 * 1024
 """Parameters of one notification; longer ones are dropped."""
@@ -54,6 +54,7 @@ class WatchedResources:
         self._send = send
         self._wanted: dict[str, None] = {}
         self._callbacks: list[Callable[[str], None]] = []
+        self._prompt_callbacks: list[Callable[[], None]] = []
         self._farewells: dict[str, asyncio.Task[None]] = {}
         self._turns = asyncio.Semaphore(FAREWELLS_AT_ONCE)
         self._renewing: asyncio.Task[None] | None = None
@@ -67,11 +68,22 @@ class WatchedResources:
         """Call ``callback`` with the URI of each watched resource that may have changed."""
         self._callbacks.append(callback)
 
-    def heard(self, params: bytes) -> None:
-        """Take what the server says; of what nobody watches it is nothing."""
-        uri = read_updated(params)
-        if uri is not None and uri in self._wanted:
-            self._tell(uri)
+    def on_prompts_changed(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever the list of prompts may have changed."""
+        self._prompt_callbacks.append(callback)
+
+    def heard(self, told: ServerNotification) -> None:
+        """Take what the server says; of a resource that nobody watches it is nothing."""
+        match told.method:
+            case "notifications/resources/updated":
+                uri = read_updated(told.params)
+                if uri is not None and uri in self._wanted:
+                    self._tell(uri)
+            case "notifications/prompts/list_changed":
+                for callback in self._prompt_callbacks:
+                    asyncio.get_running_loop().call_soon(callback)
+            case _:
+                pass
 
     @asynccontextmanager
     async def asked(self, permit: Permit) -> AsyncIterator[None]:

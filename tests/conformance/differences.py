@@ -10,9 +10,6 @@ _STATELESS: Final = "2026-07-28"
 
 DIFFERENCES: Final[dict[tuple[str, str], str]] = {
     (_HANDSHAKE, "server-sse-polling"): "not scored; a stream ends by the sidecar's own rules, not with the server's",
-    (_STATELESS, "server-stateless"): (
-        "a server behind a URL is asked for no stream of its own, so two notices of changed lists are not sent"
-    ),
     (_STATELESS, "input-required-result-ignore-extra-params"): (
         "answers to what nobody asked never reach a server, so it asks first"
     ),

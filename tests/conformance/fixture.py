@@ -147,6 +147,7 @@ async def trigger_tool_change(ctx: Context) -> str:
     """Changes the list of tools for a moment."""
     server.add_tool(_dynamic, name="test_dynamic_tool", description="Comes and goes.")
     server.remove_tool("test_dynamic_tool")
+    await ctx.session.send_tool_list_changed()
     await ctx.notify_tools_changed()
     return "tool list changed"
 
@@ -156,6 +157,7 @@ async def trigger_prompt_change(ctx: Context) -> str:
     """Changes the list of prompts for a moment."""
     server.add_prompt(Prompt.from_function(_dynamic, name="test_dynamic_prompt", description="Comes and goes."))
     server.remove_prompt("test_dynamic_prompt")
+    await ctx.session.send_prompt_list_changed()
     await ctx.notify_prompts_changed()
     return "prompt list changed"
 

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 PREFIX = "io.modelcontextprotocol/"
 META: Any = {f"{PREFIX}protocolVersion": "2026-07-28", f"{PREFIX}clientCapabilities": {}}
 WATCHED, TEXT, NAMED = "test://watched-resource", "test://static-text", "test://template/7/data"
-UPDATED = "notifications/resources/updated"
+UPDATED, PROMPTS = "notifications/resources/updated", "notifications/prompts/list_changed"
 
 
 def person(user: str, *groups: str, agent: str = "claude-desktop") -> Person:
@@ -110,10 +110,19 @@ class Client:
             yield _messages(answer)
 
     @asynccontextmanager
-    async def listening(self, *uris: str, number: int = 5) -> AsyncIterator[tuple[Any, AsyncIterator[Any]]]:
+    async def listening_for_prompts(self) -> AsyncIterator[AsyncIterator[Any]]:
+        """Listen without a session for changes of the prompts."""
+        async with self.listening(number=9, promptsListChanged=True, resourcesListChanged=True) as (honoured, messages):
+            assert honoured == {"promptsListChanged": True}
+            yield messages
+
+    @asynccontextmanager
+    async def listening(
+        self, *uris: str, number: int = 5, **more: bool
+    ) -> AsyncIterator[tuple[Any, AsyncIterator[Any]]]:
         """Listen without a session; yield what is honoured, and the messages."""
         headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "subscriptions/listen"}
-        params = {"notifications": {"resourceSubscriptions": [*uris]}, "_meta": META}
+        params = {"notifications": {"resourceSubscriptions": [*uris], **more}, "_meta": META}
         message = {"jsonrpc": "2.0", "id": number, "method": "subscriptions/listen", "params": params}
         async with self.http.post(self.running.url, json=message, headers=self.headers(**headers)) as answer:
             messages = _messages(answer)
@@ -275,3 +284,15 @@ async def test_a_change_of_policies_ends_what_may_not_be_read_any_more_and_nothi
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await anext(messages)
+
+
+async def test_a_change_of_prompts_reaches_who_listens_for_it_and_nobody_else(running):
+    async with clients(running, ALICE, BOB) as [alice, bob], alice.news() as of_alice:
+        stateless = Client(running, bob.http, ALICE)
+        await alice.ask("resources/subscribe", uri=WATCHED)
+        async with stateless.listening(WATCHED) as (_, other), stateless.listening_for_prompts() as messages:
+            assert await bob.call("test_trigger_prompt_change") == "prompt list changed"
+            await bob.changes(WATCHED)
+            assert (await anext(messages))["method"] == PROMPTS
+            assert (await anext(other))["method"] == UPDATED, "nothing before it"
+            assert [(await anext(of_alice))["method"] for _ in range(2)] == [PROMPTS, UPDATED]

@@ -100,6 +100,7 @@ def test_nothing_that_the_stateless_revision_lacks_is_served_in_it():
                 "roots/list",
                 "notifications/tools/list_changed",
                 "notifications/resources/updated",
+                "notifications/prompts/list_changed",
                 "notifications/progress",
                 "notifications/message",
             }

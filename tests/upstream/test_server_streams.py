@@ -162,7 +162,11 @@ async def test_what_is_watched_is_told_and_nothing_else(server, permit, stateles
         await until(lambda: len(told) == 3)
         assert told[-1] == "x://1"
         if stateless:
-            assert server.filters[-1] == {"toolsListChanged": True, "resourceSubscriptions": ["x://1", "x://2"]}
+            assert server.filters[-1] == {
+                "toolsListChanged": True,
+                "promptsListChanged": True,
+                "resourceSubscriptions": ["x://1", "x://2"],
+            }
             assert not server.asked("resources/subscribe")
         else:
             await until(lambda: server.asked("resources/unsubscribe"))
