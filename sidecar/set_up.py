@@ -183,12 +183,12 @@ def databases(config: Settings) -> Databases:
 def concerns(config: Settings) -> Collection[str]:
     """Log what is most likely a mistake though everything can start, and return its names for probes."""
     found = _concerns(config)
-    for sentence in (*found.values(), *_neighbours(config)):
+    for sentence in found.values():
         _LOG.warning("%s", sentence)
     return found.keys()
 
 
-def _neighbours(config: Settings) -> Iterator[str]:
+def _neighbours(config: Settings) -> Iterator[tuple[str, str]]:
     """Say which servers are in the deployment of the shared store; what rights their users have there is not known."""
     if not config.mongodb.given:
         return
@@ -196,11 +196,14 @@ def _neighbours(config: Settings) -> Iterator[str]:
     for entry in config.servers:
         if entry.command and store & hosts_of(settings.secret(entry.connection_string, entry.connection_string_file)):
             where = f"the shared store ({config.mongodb.database}) is in the deployment of the server {entry.name}"
-            yield f"{where}: see that the server's database user has no rights on it; calls of tools are refused it"
+            yield (
+                f"shared_store:{entry.name}",
+                f"{where}: see that the server's database user has no rights on it; calls of tools are refused it",
+            )
 
 
 def _concerns(config: Settings) -> Mapping[str, str]:
-    found = dict(_doubtful(config))
+    found = {**dict(_doubtful(config)), **dict(_neighbours(config))}
     resource, address = urlsplit(config.resource_url), read_address(config.listen)
     if isinstance(address, Path) or not is_loopback(address[0]) or not is_loopback(resource.hostname or ""):
         return found

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from sidecar.control.client import ControlError, send
@@ -68,6 +69,9 @@ def test_a_suspension_at_one_sidecar_binds_at_the_other_and_so_does_its_end(pair
 async def test_no_call_touches_the_database_of_the_shared_store_even_where_policy_allows_it(tmp_path, database):
     with deployed(tmp_path, database, extra=settings(tmp_path, database, "sales")) as one:
         assert "the shared store (sales) is in the deployment of the server demo-ro" in one.log_file.read_text()
+        status, body = one.admin("/readyz")
+        assert status == 200
+        assert {"shared_store:demo-ro", "shared_store:demo-rw"} <= set(msgspec.json.decode(body)["degraded"])
         lookup = {"$lookup": {"from": {"db": "sales", "coll": "orders"}, "pipeline": [], "as": "x"}}
         near = {"connectionId": "preconfigured", "database": "staging", "collection": "orders"}
         async with one.plain(LOADER) as client:
