@@ -279,3 +279,59 @@ async def test_one_who_leaves_while_reading_takes_nothing_from_others_and_leaves
                     writer.transport.abort()
         assert left_over(run)["calls"] == 0
         assert before["calls"] == 0
+
+
+def stateless_requests(run: Streaming) -> dict[str, bytes]:
+    """Return what is answered without a session: by one body, by events, and by a stream that lasts."""
+    listening = message("subscriptions/listen", {"notifications": {"toolsListChanged": True}, "_meta": ENVELOPE})
+    progress = {**ENVELOPE, "progressToken": "t"}
+    return {
+        "one body": raw(run, "POST", message("tools/call", {**LEFT, "_meta": ENVELOPE}), None, MIRRORED),
+        "events": raw(run, "POST", message("tools/call", {**LEFT, "_meta": progress}), None, MIRRORED),
+        "a stream": raw(run, "POST", listening, None, LISTENING),
+    }
+
+
+async def read_of(run: Streaming, data: bytes, most: int | None) -> bytes:
+    """Send a request, read so many bytes of its answer, and leave; or all until a stream has told of a change."""
+    address = urlsplit(run.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(data)
+    try:
+        async with asyncio.timeout(HANG_S):
+            if most is not None:
+                return await reader.readexactly(most)
+            received = b""
+            while not received.endswith((b"}", b"0\r\n\r\n")) and b"tools/list_changed" not in received:
+                received += await reader.read(65_536)
+                if b"acknowledged" in received:
+                    run.pep.tools_changed()
+            return received
+    finally:
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    "step",
+    [pytest.param(9, id="every ninth byte"), pytest.param(1, id="every byte", marks=pytest.mark.nightly)],
+)
+@pytest.mark.parametrize("kind", ["one body", "events", "a stream"])
+async def test_one_without_a_session_may_leave_at_any_byte_of_the_answer_and_nothing_is_left(
+    endpoint: Endpoint, kind: str, step: int
+) -> None:
+    async with endpoint(stall_s=30.0) as run:
+        data = stateless_requests(run)[kind]
+        whole = await read_of(run, data, None)
+        assert (b"text/event-stream" in whole) is (kind != "one body")
+        async with beside_another(run) as before:
+            some = {**before, "connections": before["connections"] + 2, "tasks": before["tasks"] + 8}
+            # What comes before a change of tools, of a stream that tells of none.
+            last = whole.index(b"acknowledged") if kind == "a stream" else len(whole)
+            for number, at in enumerate(range(0, last, step)):
+                received = await read_of(run, data, at)
+                assert b"another user" not in received
+                if number % AT_ONCE == AT_ONCE - 1:
+                    await nothing_left(run, {**some, "calls": 1, "answers": 1, "streams": 1, "subscriptions": 1})
+        assert carried_out(run) <= len(range(0, last, step)) + 1
+        again = await read_of(run, data, None)
+        assert again.partition(b"\r\n")[0] == whole.partition(b"\r\n")[0] == b"HTTP/1.1 200 OK"
