@@ -264,6 +264,7 @@ def _rules(config: Settings, *, launched: bool) -> EnforcementRules:
         audit_required=config.audit.on_failure == "deny",
         audit_arguments=config.audit.arguments == "full",
         audit_question=config.audit.question,
+        comments=config.audit.comments,
         calls_per_identity=config.sessions.calls_per_identity,
         streams_per_identity=config.sessions.streams_per_identity,
         challenges=config.step_up == "http" and not launched,  # a challenge needs a transport that has one

@@ -37,6 +37,9 @@ class Audit(SettingsGroup):
     question: bool = False
     """Whether records carry the question that OPA was asked, which `mcp-sidecar replay` needs. It holds the
     caller's groups, roles, scopes, and the claims that `issuers.claims.extra` names."""
+    comments: bool = False
+    """Whether filters and pipelines that are sent carry a `$comment` with the trace id, so that MongoDB's profiler and
+    slow-query log lead back to the trace and the records of a call."""
     sync: Literal["always", "group", "os"] = "os"
     """When a record counts as stored: `os` as soon as the operating system has it (it outlives the process, not a loss
     of power), `group` when the disk has it (`fsync`, shared by calls that wait together), `always` when the disk has

@@ -332,7 +332,7 @@ class Tracer(Protocol):
     """Makes spans; the span of the innermost open context is the parent of the next."""
 
     def server(
-        self, name: str, *, traceparent: str | None, link: str | None, start_ns: int | None = None
+        self, name: str, *, traceparent: str | None, link: str | None, start_ns: int | None = None, request_id: str = ""
     ) -> AbstractContextManager[Span]:
         """Open the span of one incoming message.
 
@@ -341,6 +341,7 @@ class Tracer(Protocol):
             traceparent: the remote parent (W3C), or None for a new trace; a malformed value counts as None.
             link: a second W3C traceparent to link to, or None.
             start_ns: when the message arrived, in nanoseconds since the epoch; None for now.
+            request_id: goes with the span's context.
         """
         ...
 

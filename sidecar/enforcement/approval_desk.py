@@ -50,7 +50,7 @@ class ApprovalDesk:
         evidence: Evidence,
         suspensions: Suspensions,
         store: ApprovalStore,
-        turn: Callable[[Span, Exchange, Caller], Turn],
+        turn: Callable[[Span, Exchange, Caller, str], Turn],
     ) -> None:
         self._ports = ports
         self._rules = rules
@@ -130,8 +130,12 @@ class ApprovalDesk:
     async def _answer(self, work: _Work, exchange: Exchange, caller: Caller) -> Answer | Refused:
         """Open the span of one request, and see that every way out of it is counted."""
         ports = self._ports
-        with ports.tracer.server(METHOD, traceparent=exchange.traceparent, link=None, start_ns=caller.began_ns) as span:
-            turn = self._turn(span, exchange, caller)
+        number = ports.identifiers.request_id()
+        opened = ports.tracer.server(
+            METHOD, traceparent=exchange.traceparent, link=None, start_ns=caller.began_ns, request_id=number
+        )
+        with opened as span:
+            turn = self._turn(span, exchange, caller, number)
             turn.method = METHOD
             error: SidecarError | None = None
             try:
@@ -196,7 +200,7 @@ def approval_desk(
     rules: EnforcementRules,
     evidence: Evidence,
     suspensions: Suspensions,
-    turn: Callable[[Span, Exchange, Caller], Turn],
+    turn: Callable[[Span, Exchange, Caller, str], Turn],
 ) -> ApprovalDesk | None:
     """Return the desk; None where no approvals are kept."""
     store = ports.approvals

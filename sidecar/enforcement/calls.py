@@ -16,7 +16,7 @@ from sidecar.enforcement.approvals import Approvals
 from sidecar.enforcement.call_limits import answered_within
 from sidecar.enforcement.confirmation import Confirmations, request_states
 from sidecar.enforcement.deciding import PolicyDecisions
-from sidecar.enforcement.discharge import discharged, planned, unchanged
+from sidecar.enforcement.discharge import commented, discharged, planned, unchanged
 from sidecar.enforcement.evidence import Evidence, settled, stage_of
 from sidecar.enforcement.exports import Exports
 from sidecar.enforcement.limits import CallsUnderWay, CountersInMemory, Limits
@@ -235,7 +235,9 @@ class ToolCalls:
         again = None if unasked else self._permissible
         decision, todo = await self.approvals.cleared(call, decision, todo, turn, again)
         await self._probing.require(decision, todo, turn)
-        permit = await self._commit(todo.call or call, decision, todo, turn)
+        sent = todo.call or call
+        sent = commented(sent, turn, self._tools) if self._rules.comments else sent
+        permit = await self._commit(sent, decision, todo, turn)
         result = await self._forward(permit, todo, turn)
         await self._limits.charge(decision.limits, turn.identity, call.name, result)
         if AccessKind.EXPORT in (access.kind for access in command.accesses) and not result.failed:

@@ -16,6 +16,7 @@ from sidecar.obligations import (
     possible,
     rows_of,
     time_ms,
+    with_comment,
     withheld,
     without_rows,
 )
@@ -67,6 +68,23 @@ def hold_to(decided: Derivation, rewritten: ToolCall, generic: GenericTools) -> 
     more = found.traits - before.traits - {Trait.AMPLIFYING}  # a filter makes a pipeline of every $lookup
     if {*map(_touched, found.accesses)} != {*map(_touched, before.accesses)} or more:
         raise ObligationNotSupported("the rewritten call would touch something else")
+
+
+def commented(call: ToolCall, turn: Turn, generic: GenericTools) -> ToolCall:
+    """Return the call with its trace in a ``$comment``, where it has a place for one; else as it is.
+
+    The comment is a label: a call that cannot be derived with it, or would touch anything else, is sent without.
+    """
+    if turn.derived is None:
+        return call
+    noted = with_comment(call, turn.derived.sites, f"mcp-sidecar trace {turn.span.trace_id}")
+    if noted is None:
+        return call
+    try:
+        hold_to(turn.derived, noted, generic)
+    except ObligationNotSupported:
+        return call
+    return noted
 
 
 def _touched(access: Access) -> tuple[str, Namespace, Target | None]:

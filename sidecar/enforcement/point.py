@@ -109,7 +109,7 @@ class EnforcementPoint:
     async def refuse(self, error: SidecarError, exchange: Exchange, caller: Caller | None = None) -> Refused:
         """Refuse what is no message, or not yet: the refusal is recorded, and then returned."""
         with self._ports.tracer.server("refused", traceparent=exchange.traceparent, link=None) as span:
-            turn = self._turn(span, exchange, caller)
+            turn = self._turn(span, exchange, caller, self._ports.identifiers.request_id())
             await self._evidence.refusal(turn, error, stage="admit")
             self._evidence.describe(turn)
         request_id = error.request_id if isinstance(error, InvalidMessage) else None
@@ -251,11 +251,11 @@ class EnforcementPoint:
         channel: CallChannel | None = None,
     ) -> Reply:
         """Open the span of one message, and see that every way out of it is counted."""
-        ports = self._ports
+        ports, key, began = self._ports, self._ports.identifiers.request_id(), caller.began_ns
         parent, link = trace_context(message, exchange)
-        with ports.tracer.server("message", traceparent=parent, link=link, start_ns=caller.began_ns) as span:
-            ports.tracer.past("authenticate", start_ns=caller.began_ns, end_ns=caller.ended_ns)
-            turn = self._turn(span, exchange, caller)
+        with ports.tracer.server("message", traceparent=parent, link=link, start_ns=began, request_id=key) as span:
+            ports.tracer.past("authenticate", start_ns=began, end_ns=caller.ended_ns)
+            turn = self._turn(span, exchange, caller, key)
             turn.batched, turn.channel = batched, channel
             error: SidecarError | None = None
             try:
@@ -407,10 +407,10 @@ class EnforcementPoint:
             self._calls.cancel(turn.session_id, message.params.get("requestId"))
         return Accepted()
 
-    def _turn(self, span: Span, exchange: Exchange, caller: Caller | None) -> Turn:
+    def _turn(self, span: Span, exchange: Exchange, caller: Caller | None, request_id: str) -> Turn:
         clock = self._ports.clock
         return Turn(
-            request_id=self._ports.identifiers.request_id(),
+            request_id=request_id,
             exchange=exchange,
             era=exchange.era,
             caller=caller,

@@ -128,6 +128,8 @@ class EnforcementRules:
     """Audit records carry the arguments, not only their digest (``audit.arguments = "full"``)."""
     audit_question: bool = False
     """Audit records carry the question that OPA was asked, claims included (``audit.question``)."""
+    comments: bool = False
+    """Filters and pipelines carry a ``$comment`` with the trace (``audit.comments``)."""
     calls_per_identity: int = 32
     """Tool calls that one user through one agent may have under way, so that one caller cannot block a server for the
     others."""

@@ -45,7 +45,7 @@ class Watching:
         evidence: Evidence,
         notices: Notices,
         sessions: Sessions,
-        turn: Callable[[Span, Exchange, Caller], Turn],
+        turn: Callable[[Span, Exchange, Caller, str], Turn],
     ) -> None:
         self._ports = ports
         self._offers = offers
@@ -88,7 +88,8 @@ class Watching:
         found = []
         for uri in uris:
             message = Request(id=request_id, method=SUBSCRIBE, params={"uri": uri})
-            own = self._turn(turn.span, turn.exchange, turn.known_caller)
+            number = self._ports.identifiers.request_id()
+            own = self._turn(turn.span, turn.exchange, turn.known_caller, number)
             own.method, own.rpc_id, own.era, own.conversation = SUBSCRIBE, request_id, turn.era, turn.conversation
             try:
                 self._offers.require(SUBSCRIBE)
@@ -152,8 +153,9 @@ class Watching:
 
     async def _look(self, watch: Watch) -> None:
         """Return where a watch's subscriber may read its resource at this moment, unconditionally."""
-        with self._ports.tracer.server("resource updated", traceparent=None, link=None) as span:
-            turn = self._turn(span, watch.exchange, watch.caller)
+        number = self._ports.identifiers.request_id()
+        with self._ports.tracer.server("resource updated", traceparent=None, link=None, request_id=number) as span:
+            turn = self._turn(span, watch.exchange, watch.caller, number)
             turn.method, turn.era, turn.conversation = SUBSCRIBE, watch.conversation.era, watch.conversation
             turn.supposed = True  # no use of it
             readable = self._offers.readable(turn, watch.uri)

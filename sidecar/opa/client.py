@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 from opa_client import AsyncOpaClient
+from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from sidecar.addresses import is_loopback
@@ -27,9 +28,10 @@ from sidecar.faults import PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.deadline import answered_within
 from sidecar.opa.memo import Memo
-from sidecar.opa.wire import decode_answer, describe_failure, encode_question
+from sidecar.opa.wire import about_request, decode_answer, describe_failure, encode_question
 from sidecar.policy import COMPILE_QUERY, COMPILE_UNKNOWNS
 from sidecar.ports import PdpAnswer, Question
+from sidecar.system import REQUEST_ID
 
 _STRICT = "strict-builtin-errors=true"
 """Without it a builtin error makes a ``deny`` rule undefined, and the deny silently disappears."""
@@ -259,7 +261,7 @@ class OpaClient:
         else:
             body = encode_question(document, _COMPILED if question is Question.RESIDUAL else None)
         try:
-            raw = await self._evaluate(self._urls[question], body)
+            raw = await self._evaluate(self._urls[question], about_request(body, _request_id()))
             answer = decode_answer(raw, revision=self._revision)
         except DecisionUnavailable as error:
             if memo is not None and error.fault is not PdpFault.TIMEOUT:
@@ -385,6 +387,12 @@ def _dropped(error: aiohttp.ClientConnectionError) -> bool:
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return True
     return isinstance(error, aiohttp.ClientOSError) and error.errno in _DROPPED
+
+
+def _request_id() -> str:
+    """Return the request id of the message whose span is open; empty where there is none."""
+    found = otel_context.get_value(REQUEST_ID)
+    return found if isinstance(found, str) else ""
 
 
 def _trace_headers() -> dict[str, str]:

@@ -53,6 +53,21 @@ def encode_question(document: JsonObject, beside: JsonObject | None = None) -> b
     return body
 
 
+def about_request(body: bytes, request_id: str) -> bytes:
+    """Return a question with our request id beside its input, for OPA's decision log alone.
+
+    OPA takes further members of the body for request metadata (1.21, REST API, "Request/Response Metadata"). It logs
+    them as ``custom.request_metadata``. No rule can read them, so a remembered answer holds for every request.
+
+    Args:
+        body: as ``encode_question`` returns it.
+        request_id: empty where there is none.
+    """
+    if not request_id:
+        return body
+    return b'%b,"mcp-sidecar":{"request_id":%b}}' % (body[:-1], compact_json.encode(request_id))
+
+
 def decode_answer(body: bytes, *, revision: str | None = None) -> PdpAnswer:
     """Read the body of ``POST /v1/data/…`` (OPA REST API, "Get a Document (with Input)").
 

@@ -9,8 +9,10 @@ from sidecar.system.liveness import Pulse
 from sidecar.system.os_user import OsUser
 from sidecar.system.outage import Outage
 from sidecar.system.process import StandardStreams, ended, in_thread, kill, make_home, remove, spawn, start_tied
+from sidecar.system.request_id import REQUEST_ID
 
 __all__ = [
+    "REQUEST_ID",
     "BackOff",
     "ClientGone",
     "ClientStreams",

@@ -32,6 +32,7 @@ from typing_extensions import override
 from sidecar.errors import SidecarError
 from sidecar.ports import AttributeValue, Span
 from sidecar.printing import escaped
+from sidecar.system import REQUEST_ID
 from sidecar.telemetry.exporting import SCHEMA_URL, SCOPE, require_http_protobuf, resource, within
 
 TEXT_LIMIT: Final = 1024
@@ -240,7 +241,7 @@ class OtelTracer:
                 self._steps = True
 
     def server(
-        self, name: str, *, traceparent: str | None, link: str | None, start_ns: int | None = None
+        self, name: str, *, traceparent: str | None, link: str | None, start_ns: int | None = None, request_id: str = ""
     ) -> AbstractContextManager[Span]:
         """Open the span of one incoming message; see ``sidecar.ports.Tracer.server``.
 
@@ -248,6 +249,8 @@ class OtelTracer:
         """
         parent, other = _remote(traceparent), _remote(link)
         context = _EMPTY if parent is None else trace.set_span_in_context(NonRecordingSpan(parent), _EMPTY)
+        if request_id:
+            context = otel_context.set_value(REQUEST_ID, request_id, context)
         links = (Link(other),) if other is not None and other != parent else ()
         return _Opened(self._start, name, SpanKind.SERVER, context=context, links=links, start_ns=start_ns)
 
