@@ -397,7 +397,7 @@ class Permit:
     caller: tuple[str, ...] = field(default=(), compare=False, repr=False)
     """Whose call it is, with the session: one of several processes keeps what such calls leave in it."""
     reviewed: tuple[JsonObject, ...] | None = field(default=None, compare=False, repr=False)
-    """The live tools that were held against the pins for it: only a process that has these may get the call."""
+    """The live tools (or prompts) that were held against the pins: only a process that has these gets the call."""
     confirm: Callable[[JsonObject], Awaitable[JsonObject]] | None = field(default=None, compare=False, repr=False)
     """Takes a question of the server's to the user; None where the client cannot be asked."""
     questions: CallQuestions | None = field(default=None, compare=False, repr=False)  # None: it may ask nothing else

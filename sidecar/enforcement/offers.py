@@ -195,7 +195,8 @@ class Offers:
         async def reviewed(server: str) -> None:
             if one.kind is not TargetKind.PROMPT:
                 return
-            live = [prompt for prompt in await self._live(server) if prompt["name"] == one.name]
+            turn.reviewed = await self._live(server)
+            live = [prompt for prompt in turn.reviewed if prompt["name"] == one.name]
             pin = self._rules.generic_tools.get(server, {}).get(one.key)
             if not live or pin is None:
                 raise CommandNotDerivable("tool_absent", "The server that serves this call does not offer the prompt.")

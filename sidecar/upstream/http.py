@@ -52,7 +52,7 @@ from sidecar.upstream.server_session import (
     request_headers,
 )
 from sidecar.upstream.server_stream import ServerStream
-from sidecar.upstream.toollist import ToolList, all_prompts
+from sidecar.upstream.toollist import OF_PROMPTS, PromptList, ToolList, all_prompts
 from sidecar.upstream.watched import SUBSCRIBE, TOOLS_CHANGED, UNSUBSCRIBE, WatchedResources
 
 _TOOLS_MAX_AGE_S = 300.0
@@ -294,9 +294,9 @@ class HttpUpstream:
             except UpstreamError:
                 raise refused from None
 
-    async def _listed(self, session: ServerSession, asking: Asking | None, params: JsonObject) -> bytes:
-        """Return the tools as the session has them in which they were reviewed: other eras describe them otherwise."""
-        listing = Outgoing(method="tools/list", params=params)
+    async def _listed(self, method: str, session: ServerSession, asking: Asking | None, params: JsonObject) -> bytes:
+        """Return a list as the session has it in which it was reviewed: other eras describe entries otherwise."""
+        listing = Outgoing(method=method, params=params)
         if asking is None or not session.kinds:
             return await self._request(session, listing)
         return await self._in_session(listing, asking.time)
@@ -320,9 +320,13 @@ class HttpUpstream:
         return session
 
     async def _request(self, session: ServerSession, request: Outgoing, asking: Asking | None = None) -> bytes:
-        if request.reviewed is not None:
+        if request.reviewed is not None and request.method in OF_PROMPTS:
+            await PromptList().require(
+                session, request.reviewed, partial(self._listed, "prompts/list", session, asking)
+            )
+        elif request.reviewed is not None:
             # The session may be another one than when the call was checked, with another version of the server.
-            await self._tools.require(request.reviewed, partial(self._listed, session, asking))
+            await self._tools.require(request.reviewed, partial(self._listed, "tools/list", session, asking))
         request_id = next(self._ids)
         params = request.params if request.tell is None else with_progress(request.params, request_id)
         mirrored = {}

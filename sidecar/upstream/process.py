@@ -31,7 +31,7 @@ from sidecar.upstream.redaction import Redactor, Repeats
 from sidecar.upstream.renewal import ChildSource, Renewal
 from sidecar.upstream.spawning import resolved, spawn
 from sidecar.upstream.stateless import DISCOVER
-from sidecar.upstream.toollist import ToolList, all_prompts
+from sidecar.upstream.toollist import OF_PROMPTS, PromptList, ToolList
 from sidecar.upstream.watched import WatchedResources
 
 _FIRST_BACKOFF_S = 0.25
@@ -93,6 +93,8 @@ class StdioUpstream:
         self._watched = WatchedResources(self._ask)
         self.on_updated, self.unwatch = self._watched.on_update, self._watched.unwatch
         self.on_prompts_changed = self._watched.on_prompts_changed
+        self._prompts = PromptList()
+        self.on_prompts_changed(self._prompts.changed)
         self._retired: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._renewals = BackOff(_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S)
@@ -172,11 +174,14 @@ class StdioUpstream:
 
     async def prompts(self) -> tuple[JsonObject, ...]:
         """Return the server's live prompts, all pages, asked for each time (see ``sidecar.ports.Upstream``)."""
-        return await all_prompts(lambda params: self._ask(Outgoing(method="prompts/list", params=params)))
+        async with self._turn("prompts/list") as child:
+            return await self._prompts.read(child, partial(child.ask, "prompts/list"))
 
     async def _ask(self, request: Outgoing, reply: AnswerForm | None = None) -> bytes:
         async with self._turn(request.method) as child:
-            if request.reviewed is not None:
+            if request.reviewed is not None and request.method in OF_PROMPTS:
+                await self._prompts.require(child, request.reviewed, partial(child.ask, "prompts/list"))
+            elif request.reviewed is not None:
                 # The child may be another one than when the call was checked, and another version of the program.
                 await child.tools.require(request.reviewed, partial(child.ask, "tools/list"))
             return await child.ask(request.method, request.params, request.leaving, request.tell, reply)

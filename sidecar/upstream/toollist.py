@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import msgspec
 
@@ -11,6 +12,9 @@ from sidecar.model import JsonObject
 from sidecar.upstream.messages import read_page
 
 _MAX_PAGES = 64
+
+OF_PROMPTS: Final = frozenset({"prompts/get", "completion/complete"})
+"""Methods that use a prompt: what was reviewed for them are the server's prompts, and for all others its tools."""
 
 
 class ToolList:
@@ -94,14 +98,44 @@ class ToolList:
         if self._tools is not None and (reviewed is self._tools or reviewed is self._alike):
             return
         live = await self.get(fetch)
-        try:
-            same = msgspec.json.encode(live) == msgspec.json.encode(reviewed)
-        except RecursionError:
-            raise UpstreamProtocolViolation("a tool is nested too deep to be compared") from None
-        if not same:
+        if not _alike(live, reviewed):
             raise UpstreamUnreachable("the server has other tools by now than those that were looked at")
         if live is self._tools:
             self._alike = reviewed
+
+
+class PromptList:
+    """The server's prompts: read each time they are asked for, and held against those that were reviewed.
+
+    Prompts are few and seldom used, so nothing is kept but from which process they were read last.
+    """
+
+    def __init__(self) -> None:
+        self._seen: tuple[object, tuple[JsonObject, ...]] | None = None
+
+    async def read(self, source: object, fetch: Callable[[JsonObject], Awaitable[bytes]]) -> tuple[JsonObject, ...]:
+        """Return the prompts of a source; raises as ``all_prompts`` does."""
+        prompts = await all_prompts(fetch)
+        self._seen = source, prompts
+        return prompts
+
+    def changed(self) -> None:
+        """They may be others by now."""
+        self._seen = None
+
+    async def require(
+        self, source: object, reviewed: tuple[JsonObject, ...], fetch: Callable[[JsonObject], Awaitable[bytes]]
+    ) -> None:
+        """Return if a source has the prompts that were reviewed.
+
+        Raises:
+            UpstreamUnreachable: it has others.
+            UpstreamError: as for ``read``.
+        """
+        if self._seen is not None and self._seen[0] is source and self._seen[1] is reviewed:
+            return
+        if not _alike(await self.read(source, fetch), reviewed):
+            raise UpstreamUnreachable("the server has other prompts by now than those that were looked at")
 
 
 async def all_prompts(fetch: Callable[[JsonObject], Awaitable[bytes]]) -> tuple[JsonObject, ...]:
@@ -112,6 +146,14 @@ async def all_prompts(fetch: Callable[[JsonObject], Awaitable[bytes]]) -> tuple[
         UpstreamError: what ``fetch`` raises.
     """
     return await _all_pages(fetch, "prompts/list")
+
+
+def _alike(live: tuple[JsonObject, ...], reviewed: tuple[JsonObject, ...]) -> bool:
+    """Whether two lists have the same JSON."""
+    try:
+        return msgspec.json.encode(live) == msgspec.json.encode(reviewed)
+    except RecursionError:
+        raise UpstreamProtocolViolation("an entry is nested too deep to be compared") from None
 
 
 async def _all_pages(fetch: Callable[[JsonObject], Awaitable[bytes]], method: str) -> tuple[JsonObject, ...]:

@@ -15,6 +15,7 @@ options = set(sys.argv[1:])
 listens: list[int] = []
 received: list[str] = []
 held: list[int] = []
+PROMPTS = [{"name": "summary", "description": "as reviewed"}]
 tools = [{"name": "echo", "inputSchema": {"type": "object"}}]
 
 
@@ -211,6 +212,10 @@ def main() -> None:
                 discover(message["id"])
             case "subscriptions/listen":
                 listens.append(message["id"])
+            case "prompts/list":
+                send({"jsonrpc": "2.0", "id": message["id"], "result": {"prompts": PROMPTS}})
+            case "prompts/get":
+                send({"jsonrpc": "2.0", "id": message["id"], "result": {"messages": []}})
             case "tools/list":
                 list_tools(message["id"], params.get("cursor"))
             case "tools/call":

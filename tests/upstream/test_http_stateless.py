@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -45,6 +46,7 @@ class Modern:
         self.gate = asyncio.Event()
         self.gate.set()
         self.closed = 0
+        self.prompts: list[JsonObject] = [{"name": "summary", "description": "as reviewed"}]
         self.url = ""
 
     def methods(self) -> list[str]:
@@ -90,6 +92,10 @@ class Modern:
                 result = self.discovered
             case "tools/list":
                 result = {"tools": TOOLS, "resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+            case "prompts/list":
+                result = {"prompts": self.prompts, "resultType": "complete"}
+            case "prompts/get":
+                result = {"messages": [], "resultType": "complete"}
             case "tools/call" if params["name"] == "find":
                 try:
                     await self.gate.wait()
@@ -126,6 +132,16 @@ async def upstream(modern: Modern) -> AsyncIterator[HttpUpstream]:
     await upstream.start()
     yield upstream
     await upstream.stop()
+
+
+async def test_a_prompt_that_changed_since_it_was_looked_at_is_not_asked_for(upstream, modern, permit):
+    use = replace(permit("p", name="summary"), method="prompts/get", reviewed=await upstream.prompts())
+    await upstream.forward(use)
+    modern.prompts = [{"name": "summary", "description": "another one"}]
+    with pytest.raises(UpstreamUnreachable, match="other prompts"):
+        await upstream.forward(use)
+    assert modern.methods().count("prompts/get") == 1
+    await upstream.forward(replace(use, reviewed=await upstream.prompts()))
 
 
 async def test_a_server_without_a_handshake_is_asked_what_it_speaks_and_called(upstream, modern, permit):

@@ -177,6 +177,26 @@ async def test_a_call_that_waited_goes_to_no_child_whose_tools_nobody_reviewed(
     assert not any("unsent" in line for line in lines), "the next call is checked against the tools of today"
 
 
+@pytest.mark.parametrize("pooled", [False, True], ids=["alone", "pooled"])
+@pytest.mark.parametrize("method", ["prompts/get", "completion/complete"])
+async def test_a_prompt_that_nobody_reviewed_is_not_used_at_a_new_child(rolled, permit, until, method, pooled):
+    one = await rolled()
+    upstream = StdioPool([one.upstream]) if pooled else one.upstream
+    use = replace(permit("prompt/summary", name="summary"), method="prompts/get", reviewed=await upstream.prompts())
+    await upstream.forward(use)
+    old, left = one.upstream.pid, list[str]()
+    one.write("two")
+    await until(lambda: one.upstream.pid != old)
+    await upstream.forward(use)
+    old = one.upstream.pid
+    one.install(FAULT_SERVER.read_text().replace("as reviewed", "another one"))
+    await until(lambda: one.upstream.pid != old)
+    with pytest.raises(UpstreamUnreachable, match="other prompts"):
+        await upstream.forward(replace(use, method=method, leaving=lambda: left.append(method)))
+    assert left == []
+    await upstream.forward(replace(use, reviewed=await upstream.prompts()))
+
+
 async def test_a_call_that_waited_goes_to_a_new_child_that_has_the_reviewed_tools(
     rolled, permit, structured, until, tmp_path
 ):
