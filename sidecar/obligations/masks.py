@@ -66,6 +66,8 @@ class Mask:
 
     def held_by(self, document: JsonValue) -> str:
         """Return a masked field that a document to be stored holds anything of; empty where it holds none."""
+        if isinstance(document, dict) and self.tree.keys().isdisjoint(document) and "." not in "".join(document):
+            return ""  # as most documents of a large insert
         return next((field for field, parts in self.parts if _holds(document, parts)), "")
 
 

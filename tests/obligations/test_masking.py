@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import pytest
+from hypothesis import assume, given, settings
 
 from sidecar.commands import derive
 from sidecar.enforcement.discharge import hold_to
@@ -11,6 +12,8 @@ from sidecar.errors import ObligationNotSupported
 from sidecar.model import AccessKind, AccessVerdict, Decision, JsonObject, ToolCall
 from sidecar.obligations import Plan, plan
 from sidecar.sites import Derivation, Site, SiteForm
+from tests.examples import examples
+from tests.ledger.generator import Case, cases
 
 ON: dict[str, Any] = {"connectionId": "preconfigured", "database": "shop", "collection": "orders"}
 CARD: tuple[Any, ...] = ("card",)
@@ -624,3 +627,71 @@ def test_an_access_of_another_kind_keeps_its_own_mask() -> None:
     )
     with pytest.raises(ObligationNotSupported):
         plan(Decision(allow=True, reasons=(), server="s", accesses=verdicts, revision="r"), call, derivation)
+
+
+# --- every place of any call ------------------------------------------------------------------------------------------
+
+UNHEARD_OF: tuple[Any, ...] = ("zzz",)
+"""A field that no generated call names, so that only calls which look at all fields are refused."""
+
+
+def unmasked(value: Any) -> list[Any]:
+    """The places of a call that read another collection and see its masked field."""
+    if isinstance(value, list):
+        behind = [*value[1:], None]
+        graphs = [
+            stage
+            for stage, following in zip(value, behind, strict=False)
+            if isinstance(stage, dict) and "$graphLookup" in stage and not takes_out(following)
+        ]
+        return [*graphs, *(one for item in value for one in unmasked(item))]
+    if not isinstance(value, dict):
+        return []
+    found = []
+    for key, spec in value.items():
+        if key == "$literal":
+            continue
+        if key == "$unionWith" and isinstance(spec, str):
+            found.append(value)
+        if key in ("$lookup", "$unionWith") and isinstance(spec, dict) and ("from" in spec or "coll" in spec):
+            found += [] if begins(spec.get("pipeline")) else [value]
+        found += unmasked(spec)
+    return found
+
+
+def takes_out(stage: Any) -> bool:
+    return isinstance(stage, dict) and "$set" in stage and "zzz" in str(stage)
+
+
+def begins(pipeline: Any) -> bool:
+    """Whether a pipeline takes the field out before any other stage than one that may come first."""
+    names = [next(iter(stage)) for stage in pipeline or []]
+    gone = {"$unset": ["zzz"]}
+    return gone in (pipeline or [])[:1] or (
+        gone in (pipeline or [])[1:2] and names[0] in ("$match", "$geoNear", "$vectorSearch")
+    )
+
+
+@settings(max_examples=examples(100))
+@given(case=cases())
+def test_no_place_of_a_generated_call_sees_a_masked_field(case: Case) -> None:
+    call = ToolCall(name=case.tool, arguments=case.arguments)
+    derivation = derive(call)
+    try:
+        todo = plan(decided(derivation, UNHEARD_OF), call, derivation)
+    except ObligationNotSupported:
+        todo = None
+    assume(todo is not None and todo.call is not None)
+    assert todo is not None
+    assert todo.call is not None
+    hold_to(derivation, todo.call, {})
+    assert unmasked(todo.call.arguments) == []
+    for site in derive(todo.call).sites:
+        value: Any = todo.call.arguments
+        steps = site.path if site.form is SiteForm.PIPELINE_HEAD else (*site.path[:-1], "projection")
+        for step in steps:
+            value = value.get(step) if isinstance(value, dict) else value[step]
+        if site.form is SiteForm.PIPELINE_HEAD:
+            assert begins(value)
+        elif site.form is SiteForm.FILTER and site.path[-1] == "filter":
+            assert value["zzz"] == 0 or 1 in value.values()

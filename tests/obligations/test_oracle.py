@@ -126,8 +126,8 @@ def masked_by_taking_away_at_the_end(call, policy, masks):
     "wrong", [unmasked, masked_at_the_head_only, masked_elsewhere_only, masked_by_taking_away_at_the_end]
 )
 def test_a_wrong_masking_is_found(client, wrong) -> None:
-    tally = oracle.run(client, 90, "teeth", wrong, masked=True)
-    assert len(tally.faults) >= 4
+    tally = oracle.run(client, 60, "teeth", wrong, masked=True)
+    assert len(tally.faults) >= 3
     assert any("expected" in fault for fault in tally.faults)
     assert any("tells of hidden rows" in fault for fault in tally.faults)
 
