@@ -22,7 +22,7 @@ from tests.integration.deployment import deployed  # noqa: E402
 IDENTITIES = 50
 
 if __name__ == "__main__":
-    more = {"SIDECAR_OPA__MEMO_MS": MEMO_MS}
+    more = {"SIDECAR_OPA__MEMO_MS": MEMO_MS, "SIDECAR_OPA__TIMEOUT_MS": "500"}  # the default, which tests do not have
     urls = {"demo-ro": UPSTREAM[0], "demo-rw": UPSTREAM[0]} if UPSTREAM else None
     with (
         tempfile.TemporaryDirectory() as folder,

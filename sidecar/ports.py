@@ -277,11 +277,9 @@ class Clock(Protocol):
 
     def time_ns(self) -> int:
         """Nanoseconds since the epoch."""
-        ...
 
     def monotonic(self) -> float:
         """Seconds on a clock that never goes back."""
-        ...
 
 
 class Identifiers(Protocol):
@@ -289,11 +287,9 @@ class Identifiers(Protocol):
 
     def request_id(self) -> str:
         """Return a new request id, sortable by time."""
-        ...
 
     def session_id(self) -> str:
         """Return a new unguessable session id of visible ASCII (MCP 2025-11-25, session management)."""
-        ...
 
 
 AttributeValue = str | int | float | bool | tuple[str, ...]
@@ -343,15 +339,12 @@ class Tracer(Protocol):
             start_ns: when the message arrived, in nanoseconds since the epoch; None for now.
             request_id: goes with the span's context.
         """
-        ...
 
     def step(self, name: str, *, client: bool = False) -> AbstractContextManager[Span]:
         """Open the span of one step; ``client`` where the step calls another system."""
-        ...
 
     def past(self, name: str, *, start_ns: int, end_ns: int) -> None:
         """Add a step that is over to the open span: what ran before the message, and so its parent, was known."""
-        ...
 
 
 class RefusalLog(Protocol):
@@ -359,11 +352,9 @@ class RefusalLog(Protocol):
 
     def refused(self, error: str, facts: JsonObject, *, failure: bool) -> None:
         """Write the label of why and the facts, nothing of the content; ``failure``: an operator can mend something."""
-        ...
 
     def exceeded(self, facts: JsonObject) -> None:
         """Write that a call changed more than its obligation allows, and by how much."""
-        ...
 
 
 class Metrics(Protocol):
@@ -371,56 +362,42 @@ class Metrics(Protocol):
 
     def operation(self, method: str, tool: str, error: str, seconds: float) -> None:
         """One MCP message from receipt to reply; ``tool`` and ``error`` are empty where there is none."""
-        ...
 
     def decided(self, *, allow: bool, reason: str, owner: str, tool: str) -> None:
         """One decision of policy; ``reason`` is the first reason's code, or empty."""
-        ...
 
     def shadowed(self, difference: str, *, tool: str) -> None:
         """One comparison with a candidate policy set: same, would_deny, would_allow or unavailable."""
-        ...
 
     def refused(self, stage: str, error: str) -> None:
         """One refusal, by the step that refused and the label of the error."""
-        ...
 
     def limited(self, limit: str, unit: str) -> None:
         """Count a call that a limit on use refused, by the limit's id and what of it was used up."""
-        ...
 
     def exceeded(self, obligation: str) -> None:
         """Count a call that went further than an obligation allows, by the obligation's key."""
-        ...
 
     def approval(self, action: str) -> None:
         """Count what became of an approval: requested, approved, denied, spent or voided."""
-        ...
 
     def asked(self, seconds: float) -> None:
         """One question to the PDP."""
-        ...
 
     def faulted(self, fault: str) -> None:
         """One refusal because OPA gave no decision, by the way in which it failed (``sidecar.errors.PdpFault``)."""
-        ...
 
     def audited(self, seconds: float) -> None:
         """One audit record stored."""
-        ...
 
     def forwarded(self, server: str, seconds: float) -> None:
         """One call answered by an upstream server."""
-        ...
 
     def sessions(self, count: int) -> None:
         """How many sessions are open."""
-        ...
 
     def in_flight(self, change: int) -> None:
         """A call began (+1) or ended (-1)."""
-        ...
 
     def health(self, component: str, *, up: bool) -> None:
         """Whether a dependency is up: ``opa`` or ``server/<configured name>``."""
-        ...

@@ -46,12 +46,15 @@ _HEALTH = "/health?bundles=true"
 _REDIRECTS = range(300, 400)
 _OK = 200
 _MAX_ANSWER_BYTES = 1_000_000
-_POOL = 64
-"""Questions that are put to OPA at the same time. More of them make each slower and none sooner (OPA has two to four
-processors); a question that waits here has not been sent, and its deadline has not begun."""
+AT_ONCE = 64
+"""Questions that are put to an OPA elsewhere at the same time; a question that waits here has not been sent, and its
+deadline has not begun."""
+AT_ONCE_HERE = 8
+"""The same of an OPA on this machine: more of them make each slower and none sooner. With 64 on two busy processors,
+256 callers at once had all of them miss their deadlines, and OPA was taken for one that hangs."""
 _QUEUE = 1024
 """Questions that wait to be sent; with more, a new one is refused at once."""
-_QUEUE_DEADLINES = 4
+_QUEUE_DEADLINES = 8
 """Deadlines that a question may wait before it is sent."""
 
 _BASE_HEADERS = {
@@ -135,8 +138,8 @@ class _Transport(AsyncOpaClient):  # type: ignore[misc]  # the library carries n
 
     def _connect(self) -> aiohttp.BaseConnector:
         if self._endpoint.socket is not None:
-            return aiohttp.UnixConnector(self._endpoint.socket, limit=2 * _POOL)
-        return aiohttp.TCPConnector(limit=2 * _POOL, ssl=self._tls if self._tls is not None else True)
+            return aiohttp.UnixConnector(self._endpoint.socket, limit=2 * AT_ONCE)
+        return aiohttp.TCPConnector(limit=2 * AT_ONCE, ssl=self._tls if self._tls is not None else True)
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, str, bytes]:
         """Ask once and return status, media type and body."""
@@ -180,6 +183,7 @@ class OpaClient:
         token_file: file with a bearer token for OPA (``--authentication=token``); read when the client opens.
         revision: the policy set that is known to answer there; None takes what the answer's provenance says.
         memo: recent answers that stand for equal questions; None asks every time.
+        at_once: questions that are put to it at the same time.
 
     Raises:
         ConfigurationError: the URL has another form, an option does not fit it, or a bearer token would travel in
@@ -195,6 +199,7 @@ class OpaClient:
         token_file: Path | None = None,
         revision: str | None = None,
         memo: Memo | None = None,
+        at_once: int = AT_ONCE,
     ) -> None:
         self._endpoint = Endpoint.parse(url)
         self._memo = memo
@@ -214,7 +219,7 @@ class OpaClient:
         self._urls[Question.RESIDUAL] = f"{self._endpoint.base}/{Question.RESIDUAL.value}"
         self._health_url = self._endpoint.base + _HEALTH
         self._transport: _Transport | None = None
-        self._under_way = asyncio.Semaphore(_POOL)
+        self._under_way = asyncio.Semaphore(at_once)
         self._lined_up = 0
 
     async def open(self) -> None:

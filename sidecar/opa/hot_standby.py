@@ -245,18 +245,29 @@ class HotStandby:
             await asyncio.wait({ends, doubt})
 
     async def _stalls(self, member: Member) -> None:
-        """Wait until a process that was slow to answer is slow to say that it is well, too, and another could do."""
+        """Wait until a process that was slow to answer is slow to say that it is well, and the standby is not.
+
+        Where the standby, which has nothing to do, is as slow, it is the machine that is: to start another process then
+        would take from it what it has too little of.
+        """
         while True:
             await member.doubted.wait()
             member.doubted.clear()
-            if member is not self._first or self._second is None or self._now() < self._stall_again_at:
+            standby = self._second
+            if member is not self._first or standby is None or self._now() < self._stall_again_at:
                 continue
-            try:
-                async with answered_within(self._launch.timeout_s / 2):
-                    await member.instance.healthy()
-            except TimeoutError:
+            if not await self._well(member) and await self._well(standby):
                 self._stall_again_at = self._now() + _STALLS_S
                 return
+
+    async def _well(self, member: Member) -> bool:
+        """Whether a process answers its health probe in half of the time that a question may take."""
+        try:
+            async with answered_within(self._launch.timeout_s / 2):
+                await member.instance.healthy()
+        except TimeoutError:
+            return False
+        return True
 
     def _take_out(self, member: Member, why: str) -> None:
         """Let the other one decide, and remember what the lost one was asked about."""

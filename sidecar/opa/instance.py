@@ -14,7 +14,7 @@ import msgspec
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable
 from sidecar.model import JsonObject
-from sidecar.opa.client import OpaClient
+from sidecar.opa.client import AT_ONCE_HERE, OpaClient
 from sidecar.opa.engine_version import version_fault
 from sidecar.opa.memo import Memo
 from sidecar.opa.self_test import self_test
@@ -127,6 +127,7 @@ class Instance:
                 timeout_s=launch.timeout_s,
                 revision=policies.revision,
                 memo=Memo(launch.memo_s, pulse.alive, approved.reads),
+                at_once=AT_ONCE_HERE,
             )
             process = await launch.opa.start(*arguments, folder=home / "policies", home=home)
         except BaseException:

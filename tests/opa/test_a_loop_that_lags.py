@@ -1,12 +1,16 @@
-"""While our own loop is busy with something else, OPA answers in time and is believed to."""
+"""While our own loop is busy with something else, OPA answers in time and is believed to; and so where all are slow."""
 
 import asyncio
+import contextlib
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sidecar.errors import DecisionUnavailable
 from sidecar.opa.hot_standby import HotStandby
 from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import Question
@@ -44,4 +48,34 @@ async def test_a_loop_that_stands_still_times_out_no_question_and_takes_no_opa_o
         assert pair.pids == before
         assert managed._current is pair
     finally:
+        await managed.stop()
+
+
+@pytest.mark.parametrize("also_the_standby", [True, False])
+async def test_an_opa_that_is_slow_is_taken_out_only_where_the_standby_is_not(
+    make_policies: Callable[..., Path], opa_binary: str, runtime: Path, also_the_standby: bool
+) -> None:
+    """Both stand still where the machine does: to start a third would make it slower."""
+    managed = ManagedOpa(
+        opa_binary, make_policies(), directory=runtime, timeout_s=0.5, start_timeout_s=HANG_S, probe_interval_s=HANG_S
+    )
+    await managed.start(standby=True)
+    stopped: list[int] = []
+    try:
+        pair = managed._current
+        assert isinstance(pair, HotStandby)
+        before = pair.pids
+        stopped = [*before] if also_the_standby else [before[0]]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(DecisionUnavailable):
+            await managed.ask(Question.VISIBILITY, {"echo": "in vain"})
+        await asyncio.sleep(1.5)  # both were asked whether they are well, and had a quarter of a second each
+        assert (pair.pids[:1] == before[:1]) is also_the_standby
+        if also_the_standby:
+            assert pair.pids == before
+    finally:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
         await managed.stop()

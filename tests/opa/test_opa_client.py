@@ -429,7 +429,7 @@ async def test_fifty_questions_do_not_wait_for_one_another() -> None:
 
 async def test_a_question_that_waits_too_long_for_others_is_refused_and_was_not_sent() -> None:
     async with peer(never) as stand_in, OpaClient(stand_in.url, timeout_s=IMPATIENT_S) as client:
-        questions = [client.ask(Question.DECISION, {"n": number}) for number in range(64 * 6)]
+        questions = [client.ask(Question.DECISION, {"n": number}) for number in range(64 * 12)]
         faults = Counter(
             found.fault if isinstance(found, DecisionUnavailable) else found
             for found in await asyncio.gather(*questions, return_exceptions=True)
@@ -437,6 +437,26 @@ async def test_a_question_that_waits_too_long_for_others_is_refused_and_was_not_
         assert faults.keys() == {PdpFault.TIMEOUT, PdpFault.OVERLOADED}
         assert faults[PdpFault.TIMEOUT] >= 64
         assert len(stand_in.asked) <= faults[PdpFault.TIMEOUT], "each that was sent had a whole deadline"
+
+
+async def test_no_more_questions_are_under_way_than_may_be() -> None:
+    under_way, most, answered = 0, 0, asyncio.Event()
+
+    async def counted(request: web.Request) -> web.Response:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        if under_way == 3:
+            answered.set()
+        await answered.wait()
+        await asyncio.sleep(0)
+        under_way -= 1
+        return await properly(request)
+
+    async with peer(counted) as stand_in, OpaClient(stand_in.url, timeout_s=PATIENT_S, at_once=3) as client:
+        answers = await asyncio.gather(*(client.ask(Question.DECISION, {"n": n}) for n in range(30)))
+    assert len(answers) == 30
+    assert most == 3
 
 
 async def test_the_line_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
