@@ -52,6 +52,11 @@ class ManagedUpstream(Upstream, Protocol):
         """Come down."""
         ...
 
+    @property
+    def refusing(self) -> bool:
+        """Whether calls are refused at once, because it does not answer (a circuit breaker that is open)."""
+        ...
+
     def on_tools_changed(self, callback: Callable[[], None]) -> None:
         """Call back when the list of tools may have changed."""
         ...
@@ -112,6 +117,8 @@ class Readiness:
         """Look at every part now."""
         found = {"opa": await self._decisions.healthy()}
         found |= {f"server:{name}": upstream.healthy for name, upstream in self._upstreams.items()}
+        for name, upstream in self._upstreams.items():
+            self._metrics.circuit(name, is_open=upstream.refusing)
         keys = self._around.keys.values()
         found["keys"] = not keys or any(key_set.usable for key_set in keys)
         await self._around.audit.look()

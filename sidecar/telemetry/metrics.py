@@ -118,6 +118,9 @@ class OtelMetrics:
         self._unreviewed = meter.create_gauge(
             "mcp_sidecar.tools.unreviewed", description="Live tools that are refused because they were not reviewed."
         )
+        self._circuit = meter.create_gauge(
+            "mcp_sidecar.upstream.circuit_open", description="1 while calls are refused because a server is silent."
+        )
         self._health = meter.create_gauge("mcp_sidecar.health", description="1 where a component answers, else 0.")
 
     def _of_every_call(self, made_by: Meter | Tallies) -> None:
@@ -227,6 +230,10 @@ class OtelMetrics:
     def in_flight(self, change: int) -> None:
         """Count a call that began (+1) or ended (-1)."""
         self._running += change
+
+    def circuit(self, server: str, *, is_open: bool) -> None:
+        """Whether calls to a server are refused at once because it does not answer."""
+        self._circuit.set(int(is_open), {"server": self._server(server)})
 
     def health(self, component: str, *, up: bool) -> None:
         """Whether a dependency is up: ``opa`` or ``server/<configured name>``."""

@@ -57,6 +57,11 @@ class ConfirmingUpstream:
         """Whether the server that most calls go to answers."""
         return self._plain.healthy
 
+    @property
+    def refusing(self) -> bool:
+        """Whether calls are refused at once at the server that most go to."""
+        return self._plain.refusing
+
     def on_tools_changed(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` whenever the tool list may have changed."""
         self._plain.on_tools_changed(callback)

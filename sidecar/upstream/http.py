@@ -106,9 +106,8 @@ class HttpUpstream:
         self._handshake = asyncio.Lock()
         self._recovery = Recovery(name, self._ping, self._outage)
         self._answers = AnswerReader(self._redactor, self._heard, self._tell)
-        self._watched = WatchedResources(self._ask)
-        self.on_updated, self.unwatch = self._watched.on_update, self._watched.unwatch
-        self.on_prompts_changed = self._watched.on_prompts_changed
+        news = self._watched = WatchedResources(self._ask)
+        self.on_updated, self.unwatch, self.on_prompts_changed = news.on_update, news.unwatch, news.on_prompts_changed
         self._stream = ServerStream(name, self._opened, self._answers.outside, self._watched.told_all, self._recovery)
         self._cancellations: set[asyncio.Task[None]] = set()
         self._budget = LogBudget(lines=_CANCELLATIONS_LOGGED_PER_S, seconds=1.0)
@@ -117,6 +116,11 @@ class HttpUpstream:
     def healthy(self) -> bool:
         """Whether the server answered the last thing it was asked."""
         return PLAIN in self._sessions and not self._recovery.under_way
+
+    @property
+    def refusing(self) -> bool:
+        """Whether calls are refused at once, because the server does not answer (``recovery``)."""
+        return self._recovery.is_open
 
     def on_tools_changed(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` whenever the tool list may have changed: the server says so, or there is a new session."""

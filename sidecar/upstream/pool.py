@@ -56,6 +56,11 @@ class StdioPool:
         return any(member.healthy for member in self._members)
 
     @property
+    def refusing(self) -> bool:
+        """Whether calls are refused at once, because no child answers a ping."""
+        return all(member.refusing for member in self._members)
+
+    @property
     def pids(self) -> tuple[int, ...]:
         """The process ids of the present children."""
         return tuple(member.pid for member in self._members if member.pid is not None)

@@ -90,9 +90,8 @@ class StdioUpstream:
         """Why it does not start again, as last reported."""
         self._child: Child | None = None
         self._at_work = CallsAtWork()
-        self._watched = WatchedResources(self._ask)
-        self.on_updated, self.unwatch = self._watched.on_update, self._watched.unwatch
-        self.on_prompts_changed = self._watched.on_prompts_changed
+        news = self._watched = WatchedResources(self._ask)
+        self.on_updated, self.unwatch, self.on_prompts_changed = news.on_update, news.unwatch, news.on_prompts_changed
         self._prompts = PromptList()
         self.on_prompts_changed(self._prompts.changed)
         self._retired: set[asyncio.Task[None]] = set()
@@ -108,6 +107,11 @@ class StdioUpstream:
     def healthy(self) -> bool:
         """Whether the child runs and answered the last thing it was asked in time."""
         return self._ready.is_set() and self._probe is None
+
+    @property
+    def refusing(self) -> bool:
+        """Whether calls are refused at once, because the child does not answer a ping."""
+        return self._child is not None and self._child is self._silent
 
     @property
     def pid(self) -> int | None:

@@ -39,13 +39,18 @@ class Recovery:
         """Whether the server failed, and did not answer since."""
         return self._task is not None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are refused at once."""
+        return self._silent >= _SILENT_PINGS
+
     def require_closed(self) -> None:
         """Return if calls may be sent.
 
         Raises:
             UpstreamUnreachable: the server did not answer the last pings.
         """
-        if self._silent >= _SILENT_PINGS:
+        if self.is_open:
             raise UpstreamUnreachable(f"not sent, because the server did not answer the last ping: {self._last}")
 
     def begin(self) -> None:

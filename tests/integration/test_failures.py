@@ -62,6 +62,8 @@ async def test_without_opa_calls_are_refused_until_it_is_back(tmp_path, database
                 assert code(await find(client)) == "decision_unavailable"
             assert deployment.all_reached() == before
             assert not deployment.ready()
+            metrics = deployment.admin("/metrics")[1]
+            assert 'mcp_sidecar_upstream_circuit_open{server="demo-ro"} 0.0' in metrics, "the servers answer"
             away.rename(program)
             wait_until(deployment.ready, "OPA to be back")
             assert not (await find(client)).result.get("isError")

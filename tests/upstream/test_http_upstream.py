@@ -464,7 +464,7 @@ async def test_a_server_that_hangs_is_not_waited_for_by_every_call_and_is_found_
         double.fault = hang
         with pytest.raises(UpstreamTimedOut):
             await upstream.forward(permit("find"))
-        await until(lambda: upstream._recovery._silent >= 2, 60)
+        await until(lambda: upstream.refusing, 60)
         sent = double.methods().count("tools/call")
         for _ in range(20):
             with pytest.raises(UpstreamUnreachable, match="not sent"):
@@ -472,6 +472,7 @@ async def test_a_server_that_hangs_is_not_waited_for_by_every_call_and_is_found_
         assert double.methods().count("tools/call") == sent
         double.fault = double.fine
         await until(lambda: upstream.healthy, 60)
+        assert not upstream.refusing
         await upstream.forward(permit("find"))
         assert double.methods().count("tools/call") == sent + 1
     finally:
@@ -496,6 +497,7 @@ async def test_one_slow_call_opens_no_circuit(double, permit, until):
             await upstream.forward(permit("find"))
         results = await asyncio.gather(*(upstream.forward(permit("find")) for _ in range(8)))
         assert not [result for result in results if result.failed]
+        assert not upstream.refusing
         await until(lambda: upstream.healthy)
     finally:
         await upstream.stop()

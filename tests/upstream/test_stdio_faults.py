@@ -19,6 +19,7 @@ from sidecar.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
+from sidecar.upstream.pool import StdioPool
 from sidecar.upstream.process import StdioUpstream
 from tests.patience import HANG_S
 from tests.starting import start_and_stop
@@ -281,7 +282,9 @@ async def test_calls_to_a_child_that_hangs_are_refused_at_once_until_it_answers(
         with pytest.raises(UpstreamTimedOut):
             await hung
         upstream._timeout_s = HANG_S  # so that it is not ended meanwhile
-        await until(lambda: upstream._silent is not None)
+        assert not StdioPool([upstream, await double()]).refusing, "the other one answers"
+        await until(lambda: upstream.refusing)
+        assert StdioPool([upstream]).refusing
         sent = upstream._child._last_id
         for _ in range(20):
             with pytest.raises(UpstreamUnreachable, match="not sent"):
@@ -290,6 +293,7 @@ async def test_calls_to_a_child_that_hangs_are_refused_at_once_until_it_answers(
     finally:
         os.kill(pid, signal.SIGCONT)
     await until(lambda: upstream.healthy)
+    assert not upstream.refusing
     assert not (await upstream.forward(permit("echo"))).failed
     assert upstream.pid == pid
     assert "does not answer: calls are refused" in caplog.text
