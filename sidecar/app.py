@@ -262,6 +262,7 @@ def _rules(config: Settings, *, launched: bool) -> EnforcementRules:
         server_version=__version__,
         own_database=config.mongodb.database if config.mongodb.given else "",
         audit_required=config.audit.on_failure == "deny",
+        audit_at_once=config.audit.sync == "os",  # the file waits for no disk then
         audit_arguments=config.audit.arguments == "full",
         audit_question=config.audit.question,
         comments=config.audit.comments,

@@ -80,7 +80,7 @@ class BodyReader:
         error: MessageError | None = None
         try:
             with self._holding(caller) as coming:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(None if request.content.is_eof() else self._timeout_s):
                     await _promise(request)
                     async for chunk in request.content.iter_any():
                         size += len(chunk)

@@ -338,7 +338,8 @@ class ToolCalls:
             ports.metrics.in_flight(-1)
             ports.metrics.forwarded(permit.server, ports.clock.monotonic() - began)
             # A client or a shutdown that cancels now must not leave an effect without its outcome.
-            await settled(asyncio.create_task(self._evidence.outcome(turn, result, failure)))
+            outcome = self._evidence.outcome(turn, result, failure)
+            await (outcome if self._rules.audit_at_once else settled(asyncio.create_task(outcome)))
         self._still(turn)  # the evidence was waited for
         return result
 

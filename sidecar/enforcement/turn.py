@@ -124,6 +124,8 @@ class EnforcementRules:
     """The database that several sidecars share, which no call may touch, even where policy allows it. Empty: none."""
     audit_required: bool = True
     """A call whose intent cannot be stored is refused (``audit.on_failure = "deny"``)."""
+    audit_at_once: bool = False
+    """Storing a record waits for nothing (``audit.sync = "os"``): it cannot be cancelled half way."""
     audit_arguments: bool = False
     """Audit records carry the arguments, not only their digest (``audit.arguments = "full"``)."""
     audit_question: bool = False

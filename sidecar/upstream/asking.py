@@ -190,7 +190,8 @@ async def carried_out(permit: Permit, ask: Callable[[Outgoing], Awaitable[bytes]
     inputs: JsonObject = {} if asks is None else asks.inputs
     for _ in range(MAX_ROUNDS):
         try:
-            return read_result(permit.method, await ask(replace(request, params={**request.params, **inputs})))
+            sent = replace(request, params={**request.params, **inputs}) if inputs else request
+            return read_result(permit.method, await ask(sent))
         except MoreRequired as more:
             required = more
         inputs = await _inputs(required, asks)

@@ -216,6 +216,7 @@ class World:
             environment="test",
             server_version="0",
             audit_required=staged.get("required", True),
+            audit_at_once=staged.get("at_once", False),
             tool_groups=staged.get("tool_groups", {}),
             generic_tools=staged.get("generic_tools", {}),
         )
@@ -726,8 +727,9 @@ async def test_cancelled_before_the_permit_nothing_is_forwarded(world):
     assert one.told() == [("refusal", "refused", "cancelled")]
 
 
-async def test_cancelled_after_the_permit_the_outcome_is_still_recorded(world):
-    one = world(answer=never)
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_cancelled_after_the_permit_the_outcome_is_still_recorded(world, at_once):
+    one = world(answer=never, at_once=at_once)
     session = await one.open()
     waiting = asyncio.create_task(one.send(call(number=7), session))
     await asyncio.wait_for(one.upstream.reached.wait(), WAIT_S)
@@ -768,8 +770,9 @@ async def test_a_shutdown_before_the_permit_forwards_nothing(world):
     assert [record["event"] for record in one.records()] in ([], ["refusal"])
 
 
-async def test_a_shutdown_after_the_permit_records_the_outcome(world):
-    one = world(answer=never)
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_a_shutdown_after_the_permit_records_the_outcome(world, at_once):
+    one = world(answer=never, at_once=at_once)
     session = await one.open()
     waiting = asyncio.create_task(one.send(call(), session))
     await asyncio.wait_for(one.upstream.reached.wait(), WAIT_S)

@@ -26,7 +26,7 @@ from sidecar.audit.record import Facts, refusal
 from sidecar.errors import AuditUnavailable, ConfigurationError
 from sidecar.model import JsonObject
 from sidecar.ports import AuditSink
-from sidecar.store.file import AuditSync, FileAuditSink
+from sidecar.store.file import AuditSync, FileAuditSink, Rotation
 from tests.examples import examples
 
 
@@ -167,7 +167,7 @@ async def test_another_process_is_kept_out_and_let_in_when_this_one_ends(path):
     program = textwrap.dedent(f"""
         from pathlib import Path
         from sidecar.errors import ConfigurationError
-        from sidecar.store.file import AuditSync, FileAuditSink
+        from sidecar.store.file import AuditSync, FileAuditSink, Rotation
         try:
             FileAuditSink(Path({str(path)!r}))
         except ConfigurationError:
@@ -530,3 +530,20 @@ async def test_a_look_while_every_flush_fails_finds_it_failing(path):
     working[0] = True
     assert await ready(sink)
     await sink.close()
+
+
+async def test_where_no_disk_is_waited_for_a_record_is_stored_in_one_go(tmp_path: Path):
+    """A call that is cancelled while its outcome is stored loses nothing: there is no moment to be cancelled in."""
+    path = tmp_path / "audit.jsonl"
+    sink = FileAuditSink(path, sync=AuditSync.OS, rotation=Rotation(max_bytes=1))
+    for number in range(3):
+        storing = sink.append(a_record(str(number)))
+        with pytest.raises(StopIteration) as stored:
+            storing.send(None)
+        assert stored.value.value.seq == number + 1
+    await sink.close()
+    waiting = FileAuditSink(tmp_path / "other.jsonl", sync=AuditSync.GROUP)
+    storing = waiting.append(a_record())
+    storing.send(None)
+    storing.close()
+    await waiting.close()
