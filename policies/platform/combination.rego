@@ -1,7 +1,8 @@
 # METADATA
 # title: Grants of one access, taken together
 # description: >-
-#   A union, as people expect of permissions. Grants without a filter see all rows; if there is one, the filtered ones add no
+#   A union, as people expect of permissions. If one of the grants asks for no approval, those that ask for one are left out of
+#   account: what they open was to be approved. Grants without a filter see all rows; if there is one, the filtered ones add no
 #   rows and are left out of account. Otherwise filters are ORed. A field is masked if every grant that opens the same rows
 #   masks it; where grants open different rows with different masks the union has no form, and everything that one of them
 #   masks is masked. Where two leave different parts of a field, nothing is left of it. Numbers take the largest; a grant
@@ -12,13 +13,20 @@ package mcp.platform.combination
 # title: The grants that count
 # scope: document
 contributing(grants) := open if {
-	open := {grant | some grant in grants; not grant.filter}
+	open := {grant | some grant in at_once(grants); not grant.filter}
 	count(open) > 0
 }
 
-contributing(grants) := grants if {
-	count({grant | some grant in grants; not grant.filter}) == 0
+contributing(grants) := at_once(grants) if {
+	count({grant | some grant in at_once(grants); not grant.filter}) == 0
 }
+
+# METADATA
+# title: The grants that ask for no approval; all of them, if each asks for one
+# scope: document
+at_once(grants) := grants if asked_by_all(grants) != set()
+
+at_once(grants) := {grant | some grant in grants; not grant.approval} if asked_by_all(grants) == set()
 
 # METADATA
 # title: The different filters of the grants that count; none where one of them sees all rows

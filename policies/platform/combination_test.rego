@@ -173,3 +173,25 @@ test_approvals_are_asked_if_the_platform_asks_or_every_grant_does if {
 	combination.approvals({{"id": "a", "approval": "x"}, {"id": "b", "approval": "y"}}, []) == {"x", "y"}
 	combination.approvals({{"id": "a"}}, [{"id": "o", "approval": "z"}]) == {"z"}
 }
+
+test_what_a_grant_opens_after_an_approval_is_not_opened_by_another if {
+	approved := {"id": "b", "approval": "second_person", "max_documents": 1000}
+	together({{"id": "a", "mask": {"x"}, "max_documents": 10}, approved}) == {
+		"filter": null,
+		"mask": ["x"],
+		"max_documents": 10,
+		"max_time_ms": null,
+	}
+	together({{"id": "a", "filter": eu}, approved}).filter == eu
+	together({{"id": "a", "filter": eu}, object.union(approved, {"filter": us})}).filter == eu
+}
+
+test_grants_that_all_ask_for_an_approval_are_a_union if {
+	asking := {{"id": "a", "mask": {"x"}, "approval": "confirm"}, {"id": "b", "approval": "second_person"}}
+	together(asking).mask == []
+	combination.approvals(asking, []) == {"confirm", "second_person"}
+}
+
+test_a_grant_that_asks_for_nothing_lifts_a_mask_beside_one_that_asks if {
+	together({{"id": "a", "mask": {"x"}, "approval": "confirm"}, {"id": "b"}}).mask == []
+}
