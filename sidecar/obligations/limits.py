@@ -4,6 +4,9 @@ A limit on documents is one on what comes back, whatever the database looks at. 
 caller's: as the ``limit`` of a find, as the last stage of a pipeline. A document that comes back can hold others in its
 lists, so a pipeline may collect documents (``$push``, ``$facet``, a ``$lookup`` from a limited collection) only where
 its own words bound how many: those in lists are counted like those that come back, and at most so many may be.
+
+A document that is made of several (``$first`` and ``$max`` of a ``$group``, ``$shift`` over its neighbours) counts as
+that many: a hundred computed fields can hold a hundred documents.
 """
 
 from collections.abc import Iterable, Sequence
@@ -105,11 +108,34 @@ _SINGLE: Final = frozenset(
 """Accumulators that give what one document holds, or a number; every other one collects."""
 
 
+_PICKING: Final = frozenset(["$bottom", "$locf", "$max", "$min", "$shift", "$top"])
+"""Those of them that give what a document holds, which can be the whole of it; another one for each field."""
+
+_ENDS: Final = frozenset(["$first", "$last"])
+"""The same, of one document for all fields of a group."""
+
+
 class _Emitted(NamedTuple):
     """What leaves a pipeline: how many documents, and how many more are inside their lists. None: nothing says."""
 
     documents: int | None
     inside: int
+    made_of: int = 1
+    """Of how many documents one of them can be made."""
+    shown: int | None = None
+    """How many documents all of them together are made of."""
+
+    def then(self, documents: int | None, inside: int, made_of: int) -> "_Emitted":
+        """Return what leaves a stage that these come to; what it makes of them shows no documents but theirs."""
+        if documents is None:
+            return _Emitted(None, inside, made_of)
+        made_of = made_of if self.shown is None else min(made_of, self.shown)
+        shown = documents * made_of
+        return _Emitted(documents, inside, made_of, shown if self.shown is None else min(shown, self.shown))
+
+
+_ALL: Final = _Emitted(None, 0)
+"""What a collection itself gives."""
 
 
 def most_documents(decision: Decision, command: Command) -> int | None:
@@ -178,13 +204,13 @@ def limited(most: int, call: ToolCall, arguments: JsonObject, derivation: Deriva
     path: SitePath = (*inside, "pipeline")
     stages = _stages(_at(call.arguments, path))
     try:
-        flow = _through(stages, path, None, _HeldPlaces.of(derivation, decision, most))
+        flow = _through(stages, path, _ALL, _HeldPlaces.of(derivation, decision, most))
     except ObligationNotSupported as error:
         error.access = index
         raise
-    if flow.documents is not None and flow.documents <= most:
+    if flow.shown is not None and flow.shown <= most:
         return arguments
-    changed = edited(arguments, path, lambda pipeline: [*_stages(pipeline), {"$limit": most}])
+    changed = edited(arguments, path, lambda pipeline: [*_stages(pipeline), {"$limit": most // flow.made_of}])
     if not isinstance(changed, dict):
         raise ObligationNotSupported("a pipeline without arguments", conditions=(DOCUMENTS,))
     return changed
@@ -246,22 +272,56 @@ _FACETS: Final = "collects documents, of which only {most} may come back; end ea
 _TOGETHER: Final = "collects more than {most} documents together with the stages before it; use smaller limits"
 
 
-def _through(stages: Sequence[JsonValue], path: SitePath, documents: int | None, places: _HeldPlaces) -> _Emitted:
+def _through(stages: Sequence[JsonValue], path: SitePath, before: _Emitted, places: _HeldPlaces) -> _Emitted:
     """Return what leaves a pipeline.
+
+    Args:
+        stages: of the pipeline.
+        path: where it stands.
+        before: what it starts with.
+        places: where the call reads what is limited.
 
     Raises:
         ObligationNotSupported: more documents than may come back can be in lists of what leaves.
     """
-    flow = _Emitted(documents, 0)
+    flow = before._replace(inside=0)
     for index, stage in enumerate(stages):
         if not isinstance(stage, dict) or len(stage) != 1:
             raise ObligationNotSupported("a stage of another form", conditions=(DOCUMENTS,))
         [(name, spec)] = stage.items()
-        flow = _Emitted(
-            _leaving(name, spec, flow, places), flow.inside + _inside(name, spec, (*path, index), flow, places)
-        )
-        places.require(flow.inside, name, _TOGETHER)
+        inside, joined = _inside(name, spec, (*path, index), flow, places)
+        inside = places.require(flow.inside + inside, name, _TOGETHER)
+        flow = flow.then(_leaving(name, spec, flow, places), inside, max(_made_of(name, spec, flow.made_of), joined))
+        places.require(flow.made_of, name, _BEFORE)
     return flow
+
+
+def _made_of(name: str, spec: JsonValue, before: int) -> int:
+    """Return of how many documents one that leaves a stage can be made, where one before it is of so many."""
+    if name in ("$count", "$facet"):
+        return 1
+    if not isinstance(spec, dict):
+        return before
+    match name:
+        case "$group":
+            own = [{*field} for key, field in spec.items() if key != "_id" and isinstance(field, dict)]
+            ends = _ENDS & {key for one in own for key in one}
+            return before * max(sum(not _PICKING.isdisjoint(one) for one in own) + len(ends), 1)
+        case "$bucket" | "$bucketAuto":
+            return before * max(_picked(spec.get("output")), 1)
+        case "$setWindowFields":
+            return before * (1 + _picked(spec.get("output")))
+        case "$fill":
+            filled = [field for field in _values(spec.get("output")) if isinstance(field, dict)]
+            return before * (1 + sum(field.get("method") == "locf" for field in filled))
+        case _:
+            return before
+
+
+def _picked(output: JsonValue) -> int:
+    """Return how many computed fields can hold another document each."""
+    picking = _PICKING | _ENDS
+    return sum(isinstance(field, dict) and not picking.isdisjoint(field) for field in _values(output))
 
 
 def _leaving(name: str, spec: JsonValue, flow: _Emitted, places: _HeldPlaces) -> int | None:
@@ -277,40 +337,37 @@ def _leaving(name: str, spec: JsonValue, flow: _Emitted, places: _HeldPlaces) ->
         case "$group" if isinstance(spec, dict) and "_id" in spec and spec["_id"] is None:
             return 1
         case "$out" | "$merge":
-            return places.require(before, name, _COPIES)
+            return places.require(flow.shown, name, _COPIES)
         case "$changeStream":
             raise _refused(DOCUMENTS, name, "never ends, so it has no number of documents; use find or aggregate")
         case _:
             return before if name in _SAME else None
 
 
-def _inside(name: str, spec: JsonValue, path: SitePath, flow: _Emitted, places: _HeldPlaces) -> int:
-    """Return how many documents a stage puts into lists."""
+def _inside(name: str, spec: JsonValue, path: SitePath, flow: _Emitted, places: _HeldPlaces) -> tuple[int, int]:
+    """Return how many documents a stage puts into lists, and of how many one is made that it adds to those before."""
     if not isinstance(spec, dict):
-        return 0
+        return 0, 1
     match name:
         case "$group" if _collects(value for key, value in spec.items() if key != "_id"):
-            return places.require(flow.documents, name, _BEFORE)
+            return places.require(flow.shown, name, _BEFORE), 1
         case "$bucket" | "$bucketAuto" | "$setWindowFields" if _collects(_values(spec.get("output"))):
-            return places.require(flow.documents, name, _BEFORE)
+            return places.require(flow.shown, name, _BEFORE), 1
         case "$facet":
-            inner = [
-                _through(_stages(pipeline), (*path, name, key), flow.documents, places)
-                for key, pipeline in spec.items()
-            ]
-            return sum(places.require(one.documents, name, _FACETS) + one.inside for one in inner)
+            inner = [_through(_stages(pipeline), (*path, name, key), flow, places) for key, pipeline in spec.items()]
+            return sum(places.require(one.shown, name, _FACETS) + one.inside for one in inner), 1
         case "$graphLookup" if places.within((*path, name)):
             raise _refused(DOCUMENTS, name, "has no number of documents that it joins; use $lookup with $limit")
         case "$lookup" if places.within((*path, name)):
-            one = _through(_stages(spec.get("pipeline", [])), (*path, name, "pipeline"), None, places)
-            outer, joined = flow.documents, one.documents
-            return places.require(
-                None if outer is None or joined is None else outer * (joined + one.inside), name, _JOINED
-            )
+            one = _through(_stages(spec.get("pipeline", [])), (*path, name, "pipeline"), _ALL, places)
+            outer, joined = flow.documents, one.shown
+            number = None if outer is None or joined is None else outer * (joined + one.inside)
+            return places.require(number, name, _JOINED), 1
         case "$unionWith" if places.within((*path, name)):
-            return _through(_stages(spec.get("pipeline", [])), (*path, name, "pipeline"), None, places).inside
+            one = _through(_stages(spec.get("pipeline", [])), (*path, name, "pipeline"), _ALL, places)
+            return one.inside, one.made_of
         case _:
-            return 0
+            return 0, 1
 
 
 def _collects(fields: Iterable[JsonValue]) -> bool:

@@ -16,8 +16,9 @@ from sidecar.obligations.masks import Mask, stage_below
 from sidecar.obligations.rewrite import an_object, edited, mentions, named, refused, require_after, stages_of
 from sidecar.sites import Derivation, SiteForm, SitePath
 
-_META: Final = frozenset({"textScore", "searchScore", "vectorSearchScore", "score", "randVal", "recordId"})
-"""What ``$meta`` may name: none of it is a part of a document, as ``indexKey`` is."""
+_META: Final = frozenset({"textScore", "searchScore", "vectorSearchScore", "score", "randVal"})
+"""What ``$meta`` may name: none of it is a part of a document, as ``indexKey`` is, and in a clustered collection the
+``recordId``: there it is the ``_id`` (manual, "Clustered Collections")."""
 
 SIZE: Final = 16
 """What one field of a mask adds to a place, counted as conditions and values of a filter are."""

@@ -183,6 +183,111 @@ def test_what_collects_documents_is_refused_where_nothing_bounds_how_many(stages
         assert piped(*stages) == stages, "the joined collection is not limited"
 
 
+def _picks(number: int) -> dict[str, Any]:
+    """Fields of a ``$group`` that hold a document each, chosen by its key."""
+    return {f"d{key}": {"$max": {"$cond": [{"$eq": ["$_id", key]}, "$$ROOT", None]}} for key in range(number)}
+
+
+def _neighbours(number: int) -> JsonObject:
+    return {
+        "sortBy": {"_id": 1},
+        "output": {f"d{by}": {"$shift": {"output": "$$ROOT", "by": by}} for by in range(number)},
+    }
+
+
+def _carried(number: int) -> JsonObject:
+    return {"sortBy": {"_id": 1}, "output": {f"d{key}": {"method": "locf"} for key in range(number)}}
+
+
+SUMS: dict[str, Any] = {
+    "n": {"$sum": 1},
+    "mean": {"$avg": "$n"},
+    "p": {"$percentile": {"input": "$n", "p": [0.5, 0.9]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("stage", "last"),
+    [
+        ({"$group": {"_id": "$a", **SUMS}}, 5),
+        ({"$group": {"_id": "$a", **SUMS, "x": {"$max": "$n"}}}, 5),
+        ({"$group": {"_id": "$a", "x": {"$first": "$n"}, "y": {"$first": "$m"}}}, 5),
+        ({"$group": {"_id": "$a", "x": {"$first": "$n"}, "y": {"$last": "$n"}}}, 2),
+        ({"$group": {"_id": "$a", **_picks(2)}}, 2),
+        ({"$group": {"_id": "$a", **_picks(5)}}, 1),
+        ({"$bucketAuto": {"groupBy": "$a", "buckets": 9, "output": _picks(2)}}, 2),
+        ({"$setWindowFields": {"sortBy": {"a": 1}, "output": {"x": {"$sum": "$n", "window": {}}}}}, 5),
+        ({"$setWindowFields": _neighbours(1)}, 2),
+        ({"$fill": {"sortBy": {"a": 1}, "output": {"x": {"method": "linear"}, "y": {"value": 0}}}}, 5),
+        ({"$fill": _carried(4)}, 1),
+        ({"$unionWith": {"coll": "orders", "pipeline": [{"$setWindowFields": _neighbours(1)}]}}, 2),
+    ],
+    ids=str,
+)
+def test_a_document_that_is_made_of_several_counts_as_so_many(stage: Any, last: int) -> None:
+    assert piped(stage) == [stage, {"$limit": last}]
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        [{"$group": {"_id": None, **_picks(6)}}],
+        [{"$bucketAuto": {"groupBy": "$a", "buckets": 1, "output": _picks(6)}}],
+        [{"$setWindowFields": _neighbours(5)}],
+        [{"$setWindowFields": _neighbours(5)}, {"$limit": 1}],
+        [{"$set": {"d0": {"$cond": ["$a", "$$ROOT", None]}}}, {"$fill": _carried(5)}],
+        [{"$setWindowFields": _neighbours(2)}, {"$setWindowFields": _neighbours(2)}],
+        [{"$setWindowFields": _neighbours(2)}, {"$group": {"_id": "$b", **_picks(2)}}],
+        [{"$facet": {"a": [{"$group": {"_id": None, **_picks(4)}}], "b": [{"$group": {"_id": None, **_picks(2)}}]}}],
+        [{"$unionWith": {"coll": "orders", "pipeline": [{"$setWindowFields": _neighbours(5)}]}}],
+        [
+            {"$limit": 5},
+            {
+                "$lookup": {
+                    **JOIN,
+                    "from": "orders",
+                    "pipeline": [{"$limit": 5}, {"$group": {"_id": None, **_picks(5)}}],
+                }
+            },
+        ],
+        [
+            {"$limit": 5},
+            {"$lookup": {**JOIN, "from": "orders", "pipeline": [{"$setWindowFields": _neighbours(4)}, {"$limit": 1}]}},
+        ],
+        [{"$setWindowFields": _neighbours(1)}, {"$limit": 5}, ALL],
+        [{"$setWindowFields": _neighbours(1)}, {"$limit": 5}, {"$out": "copy"}],
+    ],
+    ids=str,
+)
+def test_documents_in_computed_fields_are_refused_where_they_are_too_many(stages: list[Any]) -> None:
+    assert "5" in refusal(*stages)
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        [{"$limit": 5}, {"$group": {"_id": None, **_picks(30)}}],
+        [{"$limit": 5}, {"$setWindowFields": _neighbours(30)}],
+        [{"$group": {"_id": None, **_picks(5), **SUMS}}],
+        [{"$setWindowFields": _neighbours(1)}, {"$limit": 2}, ALL],
+        [{"$setWindowFields": _neighbours(4)}, {"$limit": 1}, {"$merge": {"into": "copy"}}],
+        [
+            {"$limit": 1},
+            {
+                "$lookup": {
+                    **JOIN,
+                    "from": "orders",
+                    "pipeline": [{"$limit": 5}, {"$group": {"_id": None, **_picks(5)}}],
+                }
+            },
+        ],
+    ],
+    ids=str,
+)
+def test_what_is_made_of_few_documents_stays_as_it_is(stages: list[Any]) -> None:
+    assert piped(*stages) == stages
+
+
 def test_the_limit_of_a_joined_collection_counts_and_that_of_others_does_not() -> None:
     parcels = frozenset({"parcels"})
     assert refusal({"$limit": 5}, {"$lookup": JOIN}, on=parcels).startswith("$lookup")
