@@ -199,7 +199,8 @@ def _last4(value: str) -> JsonValue:
     """The last characters of a text that is longer, and of a whole number by its digits."""
     length: JsonObject = {"$strLenCP": "$$text"}
     last: JsonObject = {"$substrCP": ["$$text", {"$subtract": [length, _SHOWN]}, _SHOWN]}
-    text = _if({"$in": [{"$type": value}, _WHOLE_NUMBERS]}, {"$toString": value}, value)
+    digits: JsonObject = {"$ltrim": {"input": {"$toString": value}, "chars": "-"}}
+    text = _if({"$in": [{"$type": value}, _WHOLE_NUMBERS]}, digits, value)
     shown = _if(_is_type("$$text", "string"), _if({"$gt": [length, _SHOWN]}, last, _GONE), _GONE)
     return {"$let": {"vars": {"text": text}, "in": shown}}
 

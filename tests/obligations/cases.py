@@ -69,7 +69,9 @@ class Generator:
 
     def card(self) -> Any:
         text = self.pick("4111111111111111", "4000-0000-1234", "4111-1111", "12", "ÄÖÜß€")
-        return self.pick(text, text, text, 4111111111111111, Int64(4000), True, [text, 7], [], {"no": text}, None, 2.5)
+        return self.pick(
+            text, text, text, 4111111111111111, Int64(4000), -4321, -54321, True, [text, 7], [], {"no": text}, None, 2.5
+        )
 
     def number(self) -> Any:
         return self.pick(0, 1, 2, 3, 1.0, 2.5, -1, Int64(2), Decimal128("1"), Decimal128("2.50"), float("nan"))

@@ -69,7 +69,7 @@ def _left(value: Any, form: str) -> Any:
 
 def _left_of_one(value: Any, form: str) -> Any:
     if form == "last4":
-        text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        text = str(abs(value)) if isinstance(value, int) and not isinstance(value, bool) else value
         return text[-4:] if isinstance(text, str) and len(text) > 4 else GONE
     width = int(form.partition(":")[2])
     if isinstance(value, Decimal128):

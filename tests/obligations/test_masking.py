@@ -483,6 +483,18 @@ def test_a_sort_or_a_value_computed_from_a_masked_field_is_refused(more: Any) ->
     assert refusal("find", **more)
 
 
+@pytest.mark.parametrize("meta", ["indexKey", "recordId", "sortKey", "searchHighlights", ["textScore"], {}, None, 1])
+def test_what_meta_gives_of_a_document_is_refused_in_any_spelling(meta: Any) -> None:
+    assert "$meta" in refused_pipeline({"$set": {"x": {"$meta": meta}}})
+    assert "$meta" in refused_pipeline({"$match": {"a": 1}}, {"$project": {"x": {"$literal": {"$meta": meta}}}})
+    assert "$meta" in refusal("find", projection={"x": {"$meta": meta}})
+
+
+def test_its_near_misses_in_a_pipeline_pass() -> None:
+    stages: list[Any] = [{"$set": {"x": {"$meta": "randVal"}, "meta": "recordId"}}, {"$sort": {"x": 1}}]
+    assert piped(*stages) == [GONE, *stages]
+
+
 def test_plans_show_no_more_than_how_a_query_would_run() -> None:
     method = [{"name": "aggregate", "arguments": {"pipeline": [{"$group": {"_id": "$card"}}]}}]
     found: Any = sent("explain", method=method)["method"]
