@@ -31,6 +31,12 @@ class ValueReads:
         self.origins: set[str] = set()
         """Paths of their own documents that variables are made of."""
 
+    @property
+    def distinct(self) -> frozenset[str]:
+        """Every path of these documents; only the root, if there are more than are told apart."""
+        paths = frozenset(self.paths)
+        return paths if len(paths) <= MAX_PATHS else frozenset({ROOT})
+
     def __enter__(self) -> Self:
         self._open.append(self)
         return self

@@ -39,7 +39,7 @@ def walk(draft: Draft, pipeline: JsonValue, place: Place, at: str) -> None:
         else:
             with draft.fields.reading() as read:
                 inner = rule(draft, place, spec, f"{here}/{name}")
-            draft.looks[path] = frozenset(read.paths)
+            draft.looks[path] = read.distinct
         for nested in inner:
             with draft.nesting(nested.at):
                 inside = replace(nested.place, path=(*path, *nested.steps))

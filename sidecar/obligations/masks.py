@@ -62,13 +62,18 @@ class Mask:
         A path counts without its positions in lists (``a.0.b``, ``a.$[].b``), which lead to any element.
         """
         parts = [part for part in path.split(".") if not (part.isdigit() or part.startswith("$"))] if path else []
-        return next((field for field, known in self.parts if _meet(parts, known)), "")
+        node: Mapping[str, _MaskTree] | str = self.tree
+        for at, part in enumerate(parts):
+            if isinstance(node, str):
+                return ".".join(parts[:at])
+            if part not in node:
+                return ""
+            node = node[part]
+        return next(field for field, known in self.parts if known[: len(parts)] == parts)
 
     def held_by(self, document: JsonValue) -> str:
         """Return a masked field that a document to be stored holds anything of; empty where it holds none."""
-        if isinstance(document, dict) and self.tree.keys().isdisjoint(document) and "." not in "".join(document):
-            return ""  # as most documents of a large insert
-        return next((field for field, parts in self.parts if _holds(document, parts)), "")
+        return _held(document, self.tree, "")
 
 
 def read_mask(entries: Iterable[JsonValue]) -> Mask:
@@ -144,22 +149,33 @@ def _width(form: str) -> int:
     return int(found[1]) if found is not None else 0
 
 
-def _meet(left: list[str], right: list[str]) -> bool:
-    shorter = min(len(left), len(right))
-    return left[:shorter] == right[:shorter]
-
-
-def _holds(value: JsonValue, parts: list[str]) -> bool:
-    """Whether a document has a path, also through lists in lists, or a key that is spelled like the rest of one."""
-    if not parts:
-        return True
+def _held(value: JsonValue, node: Mapping[str, _MaskTree] | str, path: str) -> str:
+    """Return what of a tree a value holds, also in lists in lists, or under a key that is spelled like a path."""
+    if isinstance(node, str):
+        return path
     if isinstance(value, list):
-        return any(_holds(one, parts) for one in value)
+        return next(filter(None, (_held(one, node, path) for one in value)), "")
     if not isinstance(value, dict):
-        return False
-    return any(".".join(parts[:length]) in value for length in range(2, len(parts) + 1)) or (
-        parts[0] in value and _holds(value[parts[0]], parts[1:])
-    )
+        return ""
+    for key, inner in value.items():
+        where = f"{path}.{key}" if path else key
+        if key in node:
+            if found := _held(inner, node[key], where):
+                return found
+        elif "." in key and _leads(key, node):
+            return where
+    return ""
+
+
+def _leads(key: str, node: Mapping[str, _MaskTree] | str) -> bool:
+    """Whether a key with dots in it would lead to or into something masked, or to what holds it, if it were a path."""
+    for part in key.split("."):
+        if isinstance(node, str):
+            return True
+        if part not in node:
+            return False
+        node = node[part]
+    return True
 
 
 # --- expressions ------------------------------------------------------------------------------------------------------

@@ -77,11 +77,11 @@ def _exclusive(mask: Mask, leaves: JsonObject) -> JsonObject:
     kept = {
         path: value
         for path, value in leaves.items()
-        if not (_is_off(value) and any(path == field or path.startswith(f"{field}.") for field in mask.forms))
+        if not (_is_off(value) and (field := mask.touched(path)) and f"{path}.".startswith(f"{field}."))
     }
     made: JsonObject = dict(kept)
     for field, form in mask.forms.items():
-        if any(field.startswith(f"{path}.") for path, value in kept.items() if _is_off(value)):
+        if any(_is_off(kept.get(field[:at])) for at, letter in enumerate(field) if letter == "."):
             continue
         if form != ABSENT and not _is_off(leaves.get(field, True)):
             advice = "cannot be reduced beside all other fields; name the fields that you want, or use aggregate"

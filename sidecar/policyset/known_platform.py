@@ -5,7 +5,7 @@ from typing import Final
 
 from sidecar.policyset.syntax_tree import RegoPath
 
-RULES: Final = "8b081c12089a377bde8e11f0eba1ba685853676ee4bc82bc59cc8c4cdaa08e0d"
+RULES: Final = "f35ef54f7f21de9a94e6c58780b1115323e44c94a9f80bae1f7cd1d22fc8e9ea"
 """The served modules of the platform, by ``question_reads.digest_of_rules``."""
 
 READS: Final[frozenset[RegoPath]] = frozenset(

@@ -483,6 +483,13 @@ def test_a_sort_or_a_value_computed_from_a_masked_field_is_refused(more: Any) ->
     assert refusal("find", **more)
 
 
+def test_a_first_match_on_more_fields_than_are_told_apart_comes_behind_the_mask() -> None:
+    few: Any = {"$match": {f"f{number}": 1 for number in range(256)}}
+    many: Any = {"$match": {f"f{number}": 1 for number in range(257)}}
+    assert piped(few) == [few, GONE]
+    assert piped(many) == [GONE, many]
+
+
 @pytest.mark.parametrize("meta", ["indexKey", "recordId", "sortKey", "searchHighlights", ["textScore"], {}, None, 1])
 def test_what_meta_gives_of_a_document_is_refused_in_any_spelling(meta: Any) -> None:
     assert "$meta" in refused_pipeline({"$set": {"x": {"$meta": meta}}})
@@ -559,6 +566,26 @@ def test_an_update_beside_a_masked_field_passes_and_one_around_it_does_not() -> 
 )
 def test_a_document_with_a_masked_field_is_not_inserted(document: Any) -> None:
     assert "customer.email" in refusal("insert-many", EMAIL, documents=[{"a": 1}, document])
+
+
+@pytest.mark.parametrize(
+    ("document", "held"),
+    [
+        ({"a": {"b.c": 1}}, True),
+        ({"a.b": {"x": 1}}, True),
+        ({"a.b.c": 1}, True),
+        ({"a.b.c.d": 1}, True),
+        ({"a": [[{"b": [{"x": 1}, [{"c": None}]]}]]}, True),
+        ({"a": {"b": {"x": 1}}, "a.x": 1, "b.c": 1}, False),
+        ({"a": {"b": "c", "c": 1, "x.b": 1}}, False),
+        ({"x": {"a": {"b": {"c": 1}}}, "": 1, ".": 2, "a.": 3}, False),
+    ],
+)
+def test_what_a_document_holds_is_found_in_every_spelling(document: Any, held: bool) -> None:
+    if held:
+        assert "a" in refusal("insert-many", ("x.y", "a.b.c"), documents=[document])
+    else:
+        assert sent("insert-many", ("x.y", "a.b.c"), documents=[document]) == {"documents": [document]}
 
 
 def test_a_document_without_one_is() -> None:
