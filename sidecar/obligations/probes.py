@@ -192,6 +192,7 @@ def _methods(call: ToolCall, access: int) -> Iterator[JsonObject]:
     """Return what is to be explained: everything that the server makes of the call."""
     arguments = call.arguments
     if call.name in _FILTERED:
+        _require_chosen_order(arguments, access)
         query = arguments.get("query" if call.name == "count" else "filter", {})
         yield _pipeline([{"$match": query}, _ANY_NUMBER])
         return
@@ -204,6 +205,7 @@ def _methods(call: ToolCall, access: int) -> Iterator[JsonObject]:
         inner, name = arguments, call.name
     match name:
         case "find" | "count" if isinstance(inner, dict):
+            _require_chosen_order(inner, access)
             query = inner.get("query" if name == "count" else "filter", {})
             yield _pipeline([{"$match": query}, _ANY_NUMBER])
         case "aggregate" if isinstance(inner, dict):
@@ -216,6 +218,17 @@ def _methods(call: ToolCall, access: int) -> Iterator[JsonObject]:
             yield _pipeline([*reading, {"$count": "n"}])
         case _:
             raise refused(UNSCANNED, f"how {call.name} reads cannot be told before", access)
+
+
+def _require_chosen_order(arguments: JsonObject, access: int) -> None:
+    """Return if a find leaves its way to the planner: the natural order is that of a scan, whatever indexes there are.
+
+    Raises:
+        ObligationNotSupported: it asks for the natural order.
+    """
+    sort = arguments.get("sort")
+    if isinstance(sort, dict) and "$natural" in sort:
+        raise refused(UNSCANNED, "$natural looks at every document of the collection; leave it out", access)
 
 
 def _pipeline(stages: list[JsonValue]) -> JsonObject:

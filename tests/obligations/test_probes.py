@@ -101,6 +101,22 @@ def test_a_plan_is_asked_of_everything_that_the_server_makes_of_a_call() -> None
     assert asked("insert-many", {"documents": [{"a": 1}]}, **scan) == []
 
 
+@pytest.mark.parametrize("order", [{"$natural": 1}, {"$natural": -1}, {"a": 1, "$natural": 1}])
+def test_the_natural_order_is_a_scan_whatever_plan_the_filter_has(order: Any) -> None:
+    found = {"filter": MINE, "sort": order}
+    for tool, arguments in (
+        ("find", found),
+        ("explain", {"method": [{"name": "find", "arguments": found}]}),
+        ("export", {"exportTitle": "t", "exportTarget": [{"name": "find", "arguments": found}]}),
+    ):
+        with pytest.raises(ObligationNotSupported) as caught:
+            planned(tool, arguments=arguments, no_collection_scan=True)
+        assert caught.value.conditions == ("no_collection_scan",)
+        assert "$natural" in caught.value.because
+    assert asked("find", {"filter": MINE, "sort": {"a": 1}}, no_collection_scan=True)
+    assert asked("find", found) == []
+
+
 def test_a_plan_is_asked_of_the_call_with_its_filter_and_its_limit() -> None:
     call = asked("aggregate", {"pipeline": []}, no_collection_scan=True, max_documents=5, filter={"region": "EU"})
     stages: list[Any] = [{"$match": {"region": "EU"}}, {"$limit": 5}]
