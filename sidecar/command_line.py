@@ -355,6 +355,8 @@ for _command in (
     client_config,
     stdio,
     deploying.setup,
+    deploying.doctor,
+    deploying.roles,
 ):
     cli.add_command(_command)
 

@@ -16,6 +16,7 @@ from sidecar.addresses import is_loopback
 from sidecar.errors import ConfigurationError, KeysUnavailable, SidecarError
 from sidecar.listener_settings import read_address
 from sidecar.oauth import key_sets
+from sidecar.outgoing import demand_named
 from sidecar.ports import Clock
 from sidecar.setting_names import suggestion
 from sidecar.settings import Settings
@@ -50,6 +51,7 @@ def require(config: Settings, clock: Clock, *, listening: bool = True) -> None:
     if listening:
         _require_addresses(config)
     _require_own_files(config)
+    demand_named(config)
     if fault := exporter_fault(settings.exporter_variables()):
         raise ConfigurationError(fault)
     if not EARLIEST_NS <= clock.time_ns() < LATEST_NS:

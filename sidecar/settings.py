@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     """Origins of browser pages that may call (CORS), such as `https://app.example`, besides the resource URL's own."""
     admin_allowed_hosts: tuple[Annotated[str, AfterValidator(allowed_host)], ...] = ()
     """Host headers that the admin listener serves besides its address; needed where probes dial a name."""
+    insecure_connections: tuple[str, ...] = ()
+    """Connections to other machines that may go without verified TLS, because nobody else can reach that network:
+    `opa.url`, `servers.NAME.url`, `servers.NAME.connection_string`, `otlp.traces`, and others that the start names."""
     scopes: tuple[str, ...] = ("mongodb:read",)
     """The baseline scopes that metadata and challenges name."""
     step_up: Literal["http", "result"] = "http"
@@ -435,6 +438,17 @@ def installer_environment() -> dict[str, str]:
     """Return the environment for what installs programs: without the settings, which may be secrets."""
     own = (PREFIX, "MDB_", "OTEL_")
     return {name: value for name, value in os.environ.items() if not name.upper().startswith(own)}
+
+
+def settings_file() -> Path | None:
+    """Return the TOML file that settings come from, if there is one."""
+    file = os.environ.get(CONFIG_VARIABLE, "")
+    return Path(file) if file else None
+
+
+def own_variables() -> Mapping[str, str]:
+    """Return the variables that settings are read from."""
+    return {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
 
 
 def demo_connection_string() -> str:

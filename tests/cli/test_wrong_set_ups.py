@@ -414,7 +414,7 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
     ),
     "a connection string without a host": (setting("servers", 0, "connection_string", to="mongodb:///x"), "host"),
     "a connection string with a wrong port": (
-        setting("servers", 0, "connection_string", to=f"mongodb://u:{SECRET}@db:what/"),
+        setting("servers", 0, "connection_string", to=f"mongodb://u:{SECRET}@127.0.0.1:what/"),
         "connection string",
     ),
     "a certificate of the database that is not there": (
@@ -442,8 +442,15 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
         "opa.ca_file",
     ),
     "a token that would leave in the clear": (
-        both(setting("opa", "url", to="http://opa.example:8181"), setting("opa", "token_file", to=file("t", "x"))),
+        both(
+            both(setting("opa", "url", to="http://opa.example:8181"), setting("opa", "token_file", to=file("t", "x"))),
+            setting("insecure_connections", to=["opa.url"]),
+        ),
         "opa.token_file",
+    ),
+    "a database on another machine in the clear": (
+        setting("servers", 0, "connection_string", to=f"mongodb://u:{SECRET}@db.example/"),
+        "insecure_connections",
     ),
     "policies that are not there": (setting("policies", to="/nowhere"), "policies"),
     "an empty policy folder": (setting("policies", to=folder("empty")), "platform/.manifest"),
