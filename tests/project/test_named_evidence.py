@@ -10,7 +10,7 @@ import pytest
 
 from tests.parts import ROOT
 
-PAGES = ("docs/security-guidance.md", "docs/delegation.md")
+PAGES = ("docs/security-guidance.md", "docs/delegation.md", "docs/yardsticks.md")
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 _ROW = re.compile(r"^\|(?!---)(.+)\|$", re.MULTILINE)
 
@@ -83,3 +83,56 @@ def test_a_test_that_is_not_there_would_be_found() -> None:
         f"{here}::test_nothing",
         "tests/none.py::test_every_attack_names_a_test",
     ]
+
+
+# --- the yardsticks ---------------------------------------------------------------------------------------------------
+
+REQUIREMENTS = {
+    *(f"MCP{number:02}" for number in range(1, 11)),
+    *(f"9.{section}.{number}" for section, last in enumerate((3, 10, 8, 4, 6, 3), 1) for number in range(1, last + 1)),
+    *(f"10.{section}.{number}" for section, last in enumerate((3, 7, 5, 8), 1) for number in range(1, last + 1)),
+}
+"""Every line of the OWASP MCP Top 10 (2025) and of chapters C9 and C10 of AISVS 1.0."""
+
+_ID = re.compile(r"MCP\d\d|\d+\.\d+\.\d+")
+
+
+def judged(text: str) -> Iterator[tuple[list[str], str, str, str]]:
+    """The ids of each row, how it is met, what is said of it, and its tests."""
+    for cells in rows(text):
+        if ids := _ID.findall(cells[0]):
+            yield ids, cells[1], cells[2], cells[3] if len(cells) > 3 else ""
+
+
+def unsound(text: str) -> list[str]:
+    """Rows that claim something without a test, or a test where nothing is claimed."""
+    found = []
+    for ids, how, what, tests in judged(text):
+        claims = how in {"met", "in part"}
+        if not what or how not in {"met", "in part", "not met", "elsewhere"} or claims is not bool(_TEST.search(tests)):
+            found.append(ids[0])
+    return found
+
+
+def test_each_line_of_the_yardsticks_is_judged_once_and_a_claim_has_its_test() -> None:
+    text = (ROOT / "docs/yardsticks.md").read_text()
+    ids = [one for row in judged(text) for one in row[0]]
+    assert sorted(ids) == sorted(REQUIREMENTS)
+    assert unsound(text) == []
+    hows = [row[1] for row in judged(text)]
+    assert min(hows.count(how) for how in ("met", "in part", "not met", "elsewhere")) >= 4, "nothing is glossed over"
+
+
+@pytest.mark.parametrize(
+    ("row", "sound"),
+    [
+        ("| 9.1.1 x | met | done | `tests/a/test_b.py::test_c` |", True),
+        ("| 9.1.1 x | met | done | |", False),
+        ("| 9.1.1 x | in part | done | |", False),
+        ("| 9.1.1 x | not met | nothing | |", True),
+        ("| 9.1.1 x | not met | nothing | `tests/a/test_b.py::test_c` |", False),
+        ("| 9.1.1 x | mostly | done | `tests/a/test_b.py::test_c` |", False),
+    ],
+)
+def test_a_row_that_claims_without_a_test_is_found(row: str, sound: bool) -> None:
+    assert (unsound(row) == []) is sound
