@@ -45,14 +45,14 @@ masks_of(grants, filter) := {mask |
 # scope: document
 path_of(entry) := entry if is_string(entry)
 
-path_of(entry) := entry.field if is_object(entry)
+path_of(entry) := entry.field
 
 # METADATA
 # title: What is left of a masked field; nothing where only its path is given
 # scope: document
 form_of(entry) := "absent" if is_string(entry)
 
-form_of(entry) := entry["as"] if is_object(entry)
+form_of(entry) := entry["as"]
 
 # METADATA
 # title: Masked fields that must all hold, by path

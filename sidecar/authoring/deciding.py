@@ -178,6 +178,8 @@ def _enforced(decision: Decision, asked: DerivedQuestion) -> tuple[tuple[Reason,
         own = Reason(code=error.label, source=OWN_SOURCE)
         return (own,), {"unmet": error.because or error.detail}
     document: JsonObject = {} if todo.call is None else {"forwarded": todo.call.arguments}
+    if todo.find_of and todo.call is not None:
+        document["forwarded_tool"] = todo.call.name
     if todo.probes:
         document["asked_first"] = [{"name": one.call.name, "arguments": one.call.arguments} for one in todo.probes]
     if not todo.waits:

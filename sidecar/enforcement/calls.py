@@ -258,7 +258,8 @@ class ToolCalls:
     async def _permissible(self, call: ToolCall, command: Command, turn: Turn) -> tuple[Decision, Plan]:
         decision = await self._policy.command(command, turn)
         todo = planned(decision, call, turn, self._tools)
-        turn.reviewed = await self._live.require_pinned(decision.server, call.name)
+        for tool in dict.fromkeys((call.name, (todo.call or call).name)):
+            turn.reviewed = await self._live.require_pinned(decision.server, tool)
         return decision, todo
 
     async def _lacking(self, call: ToolCall, turn: Turn, caught: SidecarError) -> InsufficientScope | None:

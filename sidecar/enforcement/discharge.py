@@ -11,6 +11,7 @@ from sidecar.model import Access, Command, Decision, Namespace, RequestContext, 
 from sidecar.obligations import (
     GIVING_DOCUMENTS,
     Plan,
+    as_find,
     most_bytes,
     plan,
     possible,
@@ -107,6 +108,8 @@ async def discharged(
         and turn.tool in GIVING_DOCUMENTS
     ):
         raise UpstreamProtocolViolation("more documents than were asked for")
+    if todo.find_of and not answer.failed:
+        answer = replace(answer, result=as_find(answer.result, todo.find_of))
     if todo.names:
         answer = await cut_down(answer, turn, names, context)
     elif todo.withholds and answer.failed:

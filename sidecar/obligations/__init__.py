@@ -2,6 +2,7 @@
 
 from sidecar.obligations.approvals import ApprovalKind
 from sidecar.obligations.comment import with_comment
+from sidecar.obligations.finds import as_find
 from sidecar.obligations.limits import GIVING_DOCUMENTS, most_bytes, time_ms
 from sidecar.obligations.masks import is_form, is_maskable
 from sidecar.obligations.plan import Plan, plan, possible, rows_of, without_rows
@@ -11,6 +12,7 @@ __all__ = [
     "GIVING_DOCUMENTS",
     "ApprovalKind",
     "Plan",
+    "as_find",
     "failed_list",
     "is_form",
     "is_maskable",

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from sidecar.errors import ObligationNotSupported
 from sidecar.model import AccessVerdict, Decision, JsonObject, JsonValue, ToolCall, Trait
-from sidecar.obligations import limits, masking, rewrite, writes
+from sidecar.obligations import finds, limits, masking, rewrite, writes
 from sidecar.obligations.approvals import Waits, waits
 from sidecar.obligations.masks import Mask, MaskNotUsable, read_mask
 from sidecar.obligations.probes import Probe, probes
@@ -46,6 +46,8 @@ class Plan:
     """The list of names in the result is cut down to those that a grant of the caller reaches."""
     call: ToolCall | None = None
     """What is sent instead of the call; None where it is sent as it is."""
+    find_of: str = ""
+    """The collection of a find that is sent as a pipeline, whose answer becomes that of a find again."""
     withholds: bool = False
     """What the server says of a failure does not go back: it can quote what the caller may not see."""
 
@@ -102,18 +104,23 @@ def plan(decision: Decision, call: ToolCall, derivation: Derivation) -> Plan:
         if verdict.filter is not None
     }
     masks = {index: verdict.mask for index, verdict in enumerate(decision.accesses) if verdict.mask}
-    arguments = _held(filters, masks, call.arguments, derivation) if filters or masks else call.arguments
     most = limits.most_documents(decision, derivation.command)
-    if most is not None:
+    came = call
+    if masks and (piped := _piped(most, call, derivation, decision)) is not None:
+        call, derivation = piped
+    arguments = _held(filters, masks, call.arguments, derivation) if filters or masks else call.arguments
+    if most is not None and call is came:
         arguments = limits.limited(most, call, arguments, derivation, decision)
     most_bytes = limits.most_bytes(decision, derivation.command)
     if most_bytes is not None:
         arguments = limits.smaller(most_bytes, call.name, arguments)
     sent = replace(call, arguments=arguments) if arguments is not call.arguments else call
+    collection = call.arguments.get("collection")
     asked = probes(decision, sent, derivation)
     return Plan(
         names=any(verdict.reachable_names for verdict in decision.accesses),
-        call=sent if sent is not call else None,
+        call=sent if sent is not came else None,
+        find_of=str(collection) if call is not came else "",
         withholds=bool(filters or masks),
         rows=rows_of(decision),
         most_documents=most,
@@ -123,6 +130,16 @@ def plan(decision: Decision, call: ToolCall, derivation: Derivation) -> Plan:
         probes=asked,
         waits=waiting,
     )
+
+
+def _piped(
+    most: int | None, call: ToolCall, derivation: Derivation, decision: Decision
+) -> tuple[ToolCall, Derivation] | None:
+    """Return a find as a pipeline, where a mask needs one, with the limit of the find."""
+    if call.name == "find" and most is not None:
+        arguments = limits.limited(most, call, call.arguments, derivation, decision)
+        call = replace(call, arguments=arguments)
+    return finds.as_pipeline(call, derivation, decision)
 
 
 def rows_of(decision: Decision) -> tuple[str, ...]:

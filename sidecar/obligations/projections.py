@@ -38,6 +38,18 @@ def masked(mask: Mask, projection: JsonValue) -> JsonObject:
     return _inclusive(mask, leaves) if _is_inclusive(leaves) else _exclusive(mask, leaves)
 
 
+def is_stage(projection: JsonObject) -> bool:
+    """Whether a projection means in ``$project`` what it means in ``find``: nothing but fields and expressions."""
+    try:
+        leaves = dict(_leaves(projection, ""))
+    except ObligationNotSupported:
+        return False
+    return not any(
+        path.endswith(".$") or not _is_plain(value) or (isinstance(value, dict) and not _KEEPING.isdisjoint(value))
+        for path, value in leaves.items()
+    )
+
+
 def _leaves(level: JsonObject, prefix: str) -> Iterator[tuple[str, JsonValue]]:
     """Spell out nested objects: ``{a: {b: 1}}`` is ``{"a.b": 1}``."""
     for key, value in level.items():

@@ -5,7 +5,7 @@ from typing import Final
 
 from sidecar.policyset.syntax_tree import RegoPath
 
-RULES: Final = "f35ef54f7f21de9a94e6c58780b1115323e44c94a9f80bae1f7cd1d22fc8e9ea"
+RULES: Final = "fa875d61bca27f5836d270695e4dc7ee24795dab1255e35a56cadf7185c3112a"
 """The served modules of the platform, by ``question_reads.digest_of_rules``."""
 
 READS: Final[frozenset[RegoPath]] = frozenset(

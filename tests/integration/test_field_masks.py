@@ -115,6 +115,22 @@ async def test_find_gives_the_rest_of_each_document(masking, stored):
     assert given(shown) == [{"_id": 1, "card": "1234", "pay": 12000}, {"_id": 2, "card": "5678", "pay": 12000}]
 
 
+async def test_find_of_all_fields_gives_parts_of_some_and_answers_as_find_does(masking, stored):
+    result = await called(masking, "find", collection="cards", sort={"_id": -1}, filter={"client": {"$gt": 0}}, limit=9)
+    assert given(result) == [
+        {"_id": 2, "client": 2, "open": True, "card": "5678", "pay": 12000},
+        {"_id": 1, "client": 1, "open": True, "card": "1234", "pay": 12000},
+    ]
+    assert result["structuredContent"].keys() == {"documents", "appliedLimits"}
+    assert result["content"][0]["text"] == 'Query on collection "cards" gave 2 documents.'
+    assert masking.reached("demo-rw")[-1]["name"] == "aggregate"
+    failed = await called(masking, "find", collection="cards", filter={"client": {"$regex": "("}})
+    assert failed["isError"]
+    async with masking.client(CLERK) as client:  # it holds the answer to the schema of find
+        kept = await client.call_tool("find", {**SALES, "collection": "cards", "projection": {"client": 0}})
+        assert not kept.is_error, kept
+
+
 async def test_pipelines_group_join_and_take_apart_what_is_left(masking, stored):
     join = {"from": "cards", "localField": "_id", "foreignField": "client", "as": "cards"}
     everything = [{"$lookup": join}, {"$sort": {"_id": 1}}, {"$replaceWith": {"all": {"$objectToArray": "$$ROOT"}}}]
@@ -133,7 +149,7 @@ async def test_a_refusal_says_which_field_and_what_to_do(masking, stored):
     text = refusal(await called(masking, "count", collection="clients", query={"ssn": {"$regex": "^s"}}))
     assert "only without some fields" in text
     assert "looks at ssn, which you may not see" in text
-    assert "name the fields" in refusal(await called(masking, "find", collection="cards"))
+    assert "name the fields" in refusal(await called(masking, "find", collection="cards", limit=0))
     for tool, more in (
         ("collection-schema", {}),
         ("find", {"sort": {"contact.email": 1}}),

@@ -92,11 +92,12 @@ def perform(client: Client, database: str, call: ToolCall) -> Outcome:
     return Outcome(documents=tuple(map(bson.encode, found)))
 
 
-def _answers(collection: Any, tool: str, arguments: Document) -> Iterator[Document]:
+def _answers(collection: Any, tool: str, arguments: Document, limit: int = 10) -> Iterator[Document]:
+    """Yield what comes back; ``limit`` is the server's own for a find that says none."""
     match tool:
         case "export":
             [target] = arguments["exportTarget"]
-            yield from _answers(collection, target["name"], target["arguments"])
+            yield from _answers(collection, target["name"], target["arguments"], 0)
         case "count":
             yield from collection.aggregate(
                 [{"$match": arguments.get("query", {})}, {"$group": {"_id": 1, "n": {"$sum": 1}}}]
@@ -109,7 +110,7 @@ def _answers(collection: Any, tool: str, arguments: Document) -> Iterator[Docume
                 arguments.get("filter", {}),
                 arguments.get("projection"),
                 sort=sort,
-                limit=arguments.get("limit", 0),
+                limit=arguments.get("limit", limit),
             )
         case _:
             raise AssertionError(tool)

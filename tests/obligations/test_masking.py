@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 
+from sidecar import strict_json
 from sidecar.commands import derive
 from sidecar.enforcement.discharge import hold_to
-from sidecar.errors import ObligationNotSupported
+from sidecar.errors import ObligationNotSupported, UpstreamProtocolViolation
+from sidecar.mcp import jsonrpc
 from sidecar.model import AccessKind, AccessVerdict, Decision, JsonObject, ToolCall
-from sidecar.obligations import Plan, plan
+from sidecar.obligations import Plan, as_find, plan
 from sidecar.sites import Derivation, Site, SiteForm
 from tests.examples import examples
 from tests.ledger.generator import Case, cases
@@ -392,9 +394,8 @@ def test_the_whole_of_what_holds_a_masked_field_is_computed() -> None:
 @pytest.mark.parametrize(
     ("mask", "projection"),
     [
-        (LAST4, {}),
-        (LAST4, {"a": 0}),
-        (({"field": "customer.card", "as": "last4"},), {"customer.card": 1}),
+        (LAST4, {"tags": {"$slice": 1}}),
+        (LAST4, {"lines": {"$elemMatch": {"a": 1}}, "b": 0}),
         (("a.b.c",), {"a.b": 1}),
         (("lines.sku",), {"lines": {"$slice": 1}}),
         (("lines.sku",), {"lines": {"$elemMatch": {"qty": 1}}}),
@@ -409,6 +410,67 @@ def test_the_whole_of_what_holds_a_masked_field_is_computed() -> None:
 )
 def test_a_projection_that_cannot_be_combined_is_refused(mask: Any, projection: Any) -> None:
     assert refusal("find", mask, projection=projection)
+
+
+@pytest.mark.parametrize(
+    ("projection", "last"),
+    [(None, None), ({"a": 0}, {"a": 0}), ({"card.x": 1}, {"card.x": 1}), ({"a": {"b": 0}}, {"a": {"b": 0}})],
+)
+def test_a_find_of_all_fields_and_a_part_of_one_is_sent_as_a_pipeline(projection: Any, last: Any) -> None:
+    asked: Any = {"filter": {"a": 1}, "sort": {"b": -1}, "limit": 3}
+    if projection is not None:
+        asked["projection"] = projection
+    todo = planned("find", LAST4, **asked)
+    assert todo.call is not None
+    assert (todo.call.name, todo.find_of) == ("aggregate", "orders")
+    assert todo.call.arguments.keys() == {*ON, "pipeline"}
+    pipeline: Any = todo.call.arguments["pipeline"]
+    assert [next(iter(stage)) for stage in pipeline[:4]] == ["$match", "$set", "$sort", "$limit"]
+    assert pipeline[4:] == ([{"$project": last}] if last else [])
+    rows: Any = planned("find", LAST4, rows=EU, **asked).call
+    assert rows.arguments["pipeline"][0] == {"$match": {"$and": [EU, {"a": 1}]}}
+    assert rows.arguments["pipeline"][1:] == pipeline[1:]
+
+
+def test_a_find_without_a_limit_has_the_servers_as_a_pipeline_too() -> None:
+    todo = planned("find", LAST4)
+    assert todo.call is not None
+    pipeline: Any = todo.call.arguments["pipeline"]
+    assert pipeline[1:] == [{"$limit": 10}]
+    assert planned("find", LAST4, projection={"card": 1}).find_of == ""
+    assert planned("find", CARD).find_of == ""
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"limit": 0},
+        {"limit": -1},
+        {"sort": {"$natural": -1}},
+        {"filter": {"place": {"$near": [1, 2]}}},
+        {"filter": {"card": "4"}},
+        {"sort": {"card": 1}},
+        {"projection": {"x": "$card", "card": 1}},
+    ],
+)
+def test_a_find_that_a_pipeline_answers_in_another_way_is_refused(more: Any) -> None:
+    assert refusal("find", LAST4, **more)
+
+
+def test_the_answer_to_the_pipeline_is_that_of_a_find() -> None:
+    text = {"type": "text", "text": "<untrusted>[]</untrusted>"}
+    answer: Any = {
+        "content": [{"type": "text", "text": "The aggregation resulted in 1 documents."}, text],
+        "structuredContent": {"documents": [{"a": 1}], "count": 1, "appliedLimits": []},
+    }
+    found = strict_json.DECODER.decode(as_find(jsonrpc.encode(answer), "orders").decode())
+    assert found == {
+        "content": [{"type": "text", "text": 'Query on collection "orders" gave 1 documents.'}, text],
+        "structuredContent": {"documents": [{"a": 1}], "appliedLimits": []},
+    }
+    for wrong in (b"[]", b"{", b'{"content": []}', jsonrpc.encode({**answer, "structuredContent": {"documents": []}})):
+        with pytest.raises(UpstreamProtocolViolation):
+            as_find(wrong, "orders")
 
 
 def test_what_a_projection_gives_without_being_asked_is_masked_too() -> None:
