@@ -5,7 +5,9 @@
 # database records for the module; go.sum inside a verified module covers everything below it.
 readonly OPA_VERSION=1.22.4
 readonly OPA_GO_SUM='h1:/sKtqt7GVSvXQn1sML2PSzl8tD/mTHF2pzQC3x1CV8k='
-readonly JAEGER_VERSION=1.76.0
+# Jaeger 2.13.0; its Go module counts as Jaeger 1 does (the release is v1.76.0 and v2.13.0).
+readonly JAEGER_VERSION=2.13.0
+readonly JAEGER_GO_MODULE=v1.76.0
 readonly JAEGER_GO_SUM='h1:sWCOOF1dr+NL0PLil7mFo3BqqQL8k4WiM7aguFbc14g='
 readonly ACTIONLINT_VERSION=1.7.12
 readonly ACTIONLINT_GO_SUM='h1:vQ4GeJN86C0QH+gTUQcs8McmK62OLT3kmakPMtEWYnY='

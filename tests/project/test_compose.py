@@ -82,7 +82,7 @@ def test_mounts_are_read_only_except_volumes_of_their_own() -> None:
 
 def test_images_are_of_the_versions_that_the_project_pins() -> None:
     assert SERVICES["opa"]["image"] == f"openpolicyagent/opa:{PINNED['OPA']}-static"
-    assert SERVICES["jaeger"]["image"] == f"jaegertracing/all-in-one:{PINNED['JAEGER']}"
+    assert SERVICES["jaeger"]["image"] == f"jaegertracing/jaeger:{PINNED['JAEGER']}"
     assert re.fullmatch(r"mongo:8\.\d+", SERVICES["mongo"]["image"])
 
 
