@@ -16,6 +16,9 @@ from sidecar.obligations.rewrite import refused
 _NOTHING: Final = "(not shown)"
 """The name of a field that is asked for in the place of a masked one; what is inside its parents is the same then."""
 
+_TYPED_NUMBERS: Final = frozenset({"$numberInt", "$numberLong", "$numberDouble", "$numberDecimal"})
+"""Extended JSON. The MongoDB MCP server hands a projection on as it is (3.0.4); were it read, a field would be on."""
+
 _KEEPING: Final = frozenset({"$slice", "$elemMatch", "$meta"})
 """What a projection says of a field without being inclusive for it."""
 
@@ -55,6 +58,8 @@ def _leaves(level: JsonObject, prefix: str) -> Iterator[tuple[str, JsonValue]]:
     for key, value in level.items():
         if isinstance(value, dict) and value and not any(name.startswith("$") for name in value):
             yield from _leaves(value, f"{prefix}{key}.")
+        elif isinstance(value, dict) and not _TYPED_NUMBERS.isdisjoint(value):
+            raise _refused("a typed number in a projection", "is none to every reader of it; write it plainly")
         elif value == {}:
             raise _refused("an empty object in a projection", "says nothing; leave it out")
         else:
