@@ -118,6 +118,41 @@ async def ids(deployment, tool: str, **arguments: Any) -> list[Any]:
     return [document["_id"] for document in documents]
 
 
+def _picks(number: int) -> dict[str, Any]:
+    return {f"d{key}": {"$max": {"$cond": [{"$eq": ["$_id", key]}, "$$ROOT", None]}} for key in range(number)}
+
+
+def _neighbours(number: int) -> dict[str, Any]:
+    return {f"d{by}": {"$shift": {"output": "$$ROOT", "by": by}} for by in range(1, number + 1)}
+
+
+MADE_OF_MANY: list[list[dict[str, Any]]] = [
+    [{"$group": {"_id": None, **_picks(30)}}],
+    [{"$group": {"_id": "$day", **_picks(3)}}],
+    [{"$group": {"_id": "$day", "x": {"$first": "$$ROOT"}, "y": {"$last": "$$ROOT"}, "z": {"$max": "$text"}}}],
+    [{"$bucketAuto": {"groupBy": "$_id", "buckets": 3, "output": _picks(30)}}],
+    [{"$setWindowFields": {"sortBy": {"_id": 1}, "output": _neighbours(2)}}],
+    [{"$setWindowFields": {"sortBy": {"_id": 1}, "output": _neighbours(29)}}],
+    [{"$facet": {"a": [{"$group": {"_id": None, **_picks(30)}}]}}],
+    [{"$limit": 3}, {"$lookup": {"from": "events", "pipeline": [{"$group": {"_id": None, **_picks(9)}}], "as": "j"}}],
+    [{"$unionWith": {"coll": "events", "pipeline": [{"$group": {"_id": None, **_picks(9)}}]}}],
+]
+"""Thirty documents in a few."""
+
+
+@pytest.mark.usefixtures("stored")
+async def test_no_more_documents_are_in_computed_fields_than_the_grant_says(limiting) -> None:
+    seen = []
+    for stages in MADE_OF_MANY:
+        result = await called(limiting, "aggregate", collection="events", pipeline=stages)
+        if not result.get("isError"):
+            seen.append(len(set(re.findall(r"event \d+", json.dumps(result["structuredContent"])))))
+        else:
+            assert decision(result)["reasons"][0]["code"] in ("obligation_unsupported", "trait_refused"), result
+    assert seen
+    assert max(seen) <= 3
+
+
 @pytest.mark.usefixtures("stored")
 async def test_no_more_documents_come_back_than_the_grant_says(limiting) -> None:
     for callers, most in ((None, 3), (2, 2), (3, 3), (4, 3), (0, 3), (-2, 3), (1000, 3)):
