@@ -1,8 +1,8 @@
 """What a server behind a URL tells that belongs to no call: one stream of it, for as long as the server has one.
 
 Within a session that is the GET leg (MCP 2025-11-25, transports), else ``subscriptions/listen`` (MCP 2026-07-28). A
-server need not have either. A stream that ends is opened again, later each time it did not last. One that breaks has
-the server pinged, as a call that fails has (``recovery``).
+server need not have either. A stream that ends is opened again, later each time it did not last. Where that fails, the
+server is pinged, as after a call that failed (``recovery``); that a stream broke says little: proxies end idle ones.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class ServerStream:
         opened: opens it; raises UpstreamRefused or SessionGone where the server has none.
         take: acts on one message; returns the resources that the server says it will tell of, where it says that.
         missed: called where the stream was away for a while.
-        recovery: told of a stream that broke.
+        recovery: told where the stream cannot be opened again.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class ServerStream:
             except (UpstreamRefused, SessionGone):
                 return
             except (UpstreamError, OSError):
-                if openings > before:
+                if 0 < openings == before:
                     self._recovery.begin()
             if clock() - began >= STABLE_S:
                 back_off.reset()

@@ -1,7 +1,7 @@
 """What a server behind a URL tells that belongs to no call, in both eras; with a server that does as a test says."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
@@ -39,6 +39,7 @@ class Telling:
         self.seen: list[dict] = []
         self.ended = asyncio.Event()
         self.url = ""
+        self.stop: Callable[[], Awaitable[None]]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         if request.method == "GET":
@@ -81,6 +82,13 @@ class Telling:
     async def tell(self, message: dict) -> None:
         await self.streams[-1].write(b"data: " + msgspec.json.encode({"jsonrpc": "2.0"} | message) + b"\n\n")
 
+    def breaks(self) -> None:
+        """Break every stream that there is off, as a proxy does with idle ones."""
+        for number in self.open:
+            request = self.streams[number]._req
+            if request is not None and request.transport is not None:
+                request.transport.abort()
+
     def end(self) -> None:
         """End every stream that there is."""
         self.ended.set()
@@ -100,6 +108,7 @@ async def server() -> AsyncIterator[Telling]:
     port = parts.free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     server.url = f"http://127.0.0.1:{port}/mcp"
+    server.stop = runner.cleanup
     yield server
     await runner.cleanup()
 
@@ -200,6 +209,30 @@ async def test_a_stream_that_ends_is_opened_again_and_what_is_watched_may_have_c
         await server.tell(updated("x://1"))
         await until(lambda: len(told) == 2)
         assert upstream.healthy
+
+
+@pytest.mark.parametrize("stateless", [False, True])
+async def test_a_stream_that_breaks_is_opened_again_and_the_server_counts_as_well(server, stateless):
+    async with started(server, stateless=stateless) as upstream:
+        await until(lambda: server.open)
+        alive = "server/discover" if stateless else "ping"
+        pings = len(server.asked(alive))
+        for _ in range(3):
+            before = len(server.streams)
+            server.breaks()
+            await until(lambda: len(server.streams) > before and upstream.healthy)  # noqa: B023 - awaited at once
+        assert len(server.asked(alive)) == pings
+
+
+async def test_a_server_that_went_away_is_known_to_be_away_without_a_call(server):
+    async with started(server, stateless=False) as upstream:
+        await until(lambda: server.open)
+        server.refuses = 503
+        server.breaks()
+        await until(lambda: server.asked("ping"))
+        assert not upstream.refusing, "it answers pings"
+        await server.stop()
+        await until(lambda: upstream.refusing and not upstream.healthy)
 
 
 @pytest.mark.parametrize("status", [400, 404, 405])
