@@ -229,9 +229,6 @@ class Server(SettingsGroup):
         if self.url and self.require_confirmation:
             msg = "require_confirmation goes with command; what a server behind url asks reaches nobody"
             raise ValueError(msg)
-        if "export" in (self.confirmation_required_tools or ()):
-            msg = "confirmation_required_tools: export cannot be confirmed; its files are in the child that made them"
-            raise ValueError(msg)
         if unknown := sorted(set(self.confirmation_required_tools or ()) - CATALOG.keys()):
             msg = f"confirmation_required_tools: {', '.join(unknown)} is not a tool of the server"
             raise ValueError(msg)

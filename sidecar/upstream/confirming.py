@@ -20,6 +20,7 @@ from sidecar.errors import NotConfirmed, UpstreamRefused, UpstreamTimedOut
 from sidecar.model import JsonObject, Permit, ToolCall, UpstreamResult
 from sidecar.upstream.pool import StdioPool
 from sidecar.upstream.process import StdioUpstream
+from sidecar.upstream.watched import SUBSCRIBE
 
 CANCEL: Final[JsonObject] = {"action": "cancel"}
 
@@ -69,6 +70,7 @@ class ConfirmingUpstream:
     def on_updated(self, callback: Callable[[str], None]) -> None:
         """Call ``callback`` with the URI of each watched resource that may have changed."""
         self._plain.on_updated(callback)
+        self._asking.on_updated(callback)
 
     def on_prompts_changed(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` whenever the list of prompts may have changed."""
@@ -77,6 +79,7 @@ class ConfirmingUpstream:
     def unwatch(self, uri: str) -> None:
         """Nobody wants to be told of a resource any more (see ``sidecar.ports.Upstream``)."""
         self._plain.unwatch(uri)
+        self._asking.unwatch(uri)
 
     async def start(self) -> None:
         """Start the server; raises as ``StdioUpstream.start`` does."""
@@ -102,7 +105,9 @@ class ConfirmingUpstream:
             NotConfirmed: it is asked about, and its client cannot be asked or did not confirm it.
             UpstreamTimedOut: too many calls that are asked about were before it.
         """
-        if permit.method != "tools/call" or not self._asks(permit.call):
+        if permit.method != "tools/call":
+            return await self._left_behind(permit)
+        if not self._asks(permit.call):
             return await self._plain.forward(permit)
         if permit.confirm is None:
             if self._required:
@@ -128,7 +133,19 @@ class ConfirmingUpstream:
 
         return await self._attempt(permit, repeat)
 
-    async def _attempt(self, permit: Permit, reply: Callable[[JsonObject], JsonObject]) -> UpstreamResult:
+    async def _left_behind(self, permit: Permit) -> UpstreamResult:
+        """Use what a call left: a confirmed one left it in the child that asks, any other in that of most calls.
+
+        Nothing is asked about such a use, and the one in vain does nothing. To be told of a change is asked of both.
+        """
+        result = await self._plain.forward(permit)
+        if not (self._begun and self._asks(permit.call)):
+            return result
+        if not result.failed and permit.method != SUBSCRIBE:
+            return result
+        return await self._attempt(permit, None)
+
+    async def _attempt(self, permit: Permit, reply: Callable[[JsonObject], JsonObject] | None) -> UpstreamResult:
         try:
             async with asyncio.timeout(self._wait_s):
                 await self._one_at_a_time.acquire()

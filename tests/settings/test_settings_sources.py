@@ -653,7 +653,7 @@ def test_every_group_is_off_unless_it_is_named():
     [
         ({"confirmation_required_tools": ["drop-databse"]}, {"confirmation_required_tools": ["drop-database"]}),
         ({"confirmation_required_tools": ["find,count"]}, {"confirmation_required_tools": []}),
-        ({"confirmation_required_tools": ["export"]}, {"confirmation_required_tools": ["find"]}),
+        ({"confirmation_required_tools": ["exports"]}, {"confirmation_required_tools": ["export"]}),
     ],
 )
 def test_confirmations_are_asked_for_tools_that_there_are(wrong, right):

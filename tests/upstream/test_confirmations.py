@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from pymongo import AsyncMongoClient
 
+from sidecar.commands import ToolGroup
 from sidecar.errors import NotConfirmed, SidecarError, UpstreamRefused, UpstreamTimedOut, UpstreamUnreachable
 from sidecar.model import JsonObject, Permit, ToolCall
 from sidecar.upstream.agreeing import Opening
@@ -44,6 +45,24 @@ def deletes(
     return Permit(server=SERVER, call=call, request_id="r", audit_id="a", confirm=confirm, reviewed=reviewed, **more)
 
 
+def exports(database: str, collection: str, confirm: Confirm | None) -> Permit:
+    arguments: JsonObject = {
+        "connectionId": "preconfigured",
+        "database": database,
+        "collection": collection,
+        "exportTitle": "a test",
+        "exportTarget": [{"name": "find", "arguments": {"filter": {}}}],
+    }
+    call = ToolCall(name="export", arguments=arguments)
+    return Permit(server=SERVER, call=call, request_id="r", audit_id="a", confirm=confirm)
+
+
+def uses(method: str, uri: str) -> Permit:
+    """The use of an export; its call is named as the one that made it."""
+    call = ToolCall(name="export", arguments={"uri": uri})
+    return Permit(server=SERVER, call=call, method=method, request_id="r", audit_id="a")
+
+
 def answering(answer: JsonObject, asked: list[JsonObject] | None = None) -> Confirm:
     async def confirm(question: JsonObject) -> JsonObject:
         if asked is not None:
@@ -54,12 +73,14 @@ def answering(answer: JsonObject, asked: list[JsonObject] | None = None) -> Conf
 
 
 def asks(call: ToolCall) -> bool:
-    return call.name in {"delete-many", "aggregate"}
+    return call.name in {"delete-many", "aggregate", "export"}
 
 
 @contextlib.asynccontextmanager
 async def running(database: str, command: list[str], *, required: bool = False) -> AsyncIterator[ConfirmingUpstream]:
-    environment = mongodb_environment(database, read_only=False, confirmed_tools=["delete-many"])
+    environment = mongodb_environment(
+        database, read_only=False, confirmed_tools=["delete-many", "export"], tool_groups=[ToolGroup.EXPORT]
+    )
     plain, asking = (
         StdioUpstream(SERVER, command, environment, timeout_s=60, start_timeout_s=60, ready_wait_s=60, opening=opening)
         for opening in (Opening.HANDSHAKE, Opening.ASKING)
@@ -90,6 +111,32 @@ pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 async def filled(rows: Any, name: str) -> str:
     await rows[name].insert_many([{"n": n} for n in range(3)])
     return name
+
+
+async def test_a_confirmed_export_is_found_by_later_reads_and_told_of(server, rows, database_name):
+    name = await filled(rows, "exported")
+    made = []
+    for confirm in (None, answering(YES)):  # as a client that cannot be asked, and as one that can
+        result = await server.forward(exports(database_name, name, confirm))
+        assert not result.failed, result
+        content = msgspec.json.decode(result.result)["content"]
+        made.append(next(part["uri"] for part in content if part["type"] == "resource_link"))
+    for uri in made:
+        await server.forward(uses("resources/subscribe", uri))
+        text = "still being generated"
+        while "still being generated" in text:
+            text = (await server.forward(uses("resources/read", uri))).result.decode()
+        assert text.count('\\"n\\"') == 3, text
+        server.unwatch(uri)
+    assert (await server.forward(uses("resources/read", "exported-data://not-there.json"))).failed
+
+
+async def test_an_export_that_was_not_confirmed_is_not_made(server, rows, database_name):
+    name = await filled(rows, "not-exported")
+    with contextlib.suppress(SidecarError):
+        result = await server.forward(exports(database_name, name, answering({"action": "decline"})))
+        assert result.failed
+        assert b"resource_link" not in result.result
 
 
 async def test_a_confirmed_call_is_carried_out_once_and_its_user_read_the_servers_question(server, rows, database_name):
