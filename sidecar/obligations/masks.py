@@ -223,7 +223,9 @@ def _last4(value: str) -> JsonValue:
 
 def _bucket(value: str, width: int) -> JsonValue:
     """The multiple of the width at or below a number of any type."""
-    return _if({"$isNumber": value}, {"$multiply": [{"$floor": {"$divide": [value, width]}}, width]}, _GONE)
+    multiple: JsonObject = {"$multiply": [{"$floor": {"$divide": [value, width]}}, width]}
+    finite: JsonObject = {"$eq": [{"$subtract": [value, value]}, 0]}  # of no other number it is NaN
+    return _if({"$isNumber": value}, _if(finite, multiple, _GONE), _GONE)
 
 
 def _is_type(value: str, name: str) -> JsonObject:

@@ -74,10 +74,12 @@ def _left_of_one(value: Any, form: str) -> Any:
     width = int(form.partition(":")[2])
     if isinstance(value, Decimal128):
         number: Decimal = value.to_decimal()
+        if not number.is_finite():
+            return GONE
         return Decimal128((number / width).to_integral_value(ROUND_FLOOR) * width)
     if not isinstance(value, int | float) or isinstance(value, bool):
         return GONE
-    return math.floor(value / width) * float(width) if math.isfinite(value) else float(value)
+    return math.floor(value / width) * float(width) if math.isfinite(value) else GONE
 
 
 def _disguise(value: Any, form: str, choice: random.Random) -> Any:

@@ -19,6 +19,7 @@ from bson import json_util
 from pymongo import MongoClient
 
 from sidecar.model import ToolCall
+from sidecar.obligations.masks import read_mask
 from tests.obligations import oracle
 from tests.obligations.reduced import reduced
 from tests.parts import outside_database
@@ -241,3 +242,33 @@ def test_most_attempts_in_pipelines_are_answered_and_not_refused(attempts, recor
     record_property("oracle", {f"evasions of masks {end}": number for end, number in ends.items()})
     assert ends["refused"] == 0
     assert ends["failed"] <= (5 if outside_database() else 8)
+
+
+LEFT: Final[list[tuple[Any, Any, Any]]] = [
+    (-4321, None, -5000.0),
+    (-54321, "4321", -55000.0),
+    (bson.Int64(4321), None, 4000.0),
+    (bson.Int64(-(2**63)), "5808", -(2.0**63)),
+    ("-4321", "4321", None),
+    ("abcd", None, None),
+    (12345.75, None, 12000.0),
+    (bson.Decimal128("-0.1"), None, bson.Decimal128("-1000")),
+    (float("inf"), None, None),
+    (float("-inf"), None, None),
+    (float("nan"), None, None),
+    (bson.Decimal128("NaN"), None, None),
+    (True, None, None),
+    ([-4321, [54321]], [None, None], [-5000.0, None]),
+]
+"""A value, and what ``last4`` and ``bucket:1000`` leave of it."""
+
+
+def test_what_is_left_of_a_number_is_never_all_of_it(database) -> None:
+    stages = read_mask([{"field": "card", "as": "last4"}, {"field": "pay", "as": "bucket:1000"}]).stages
+    with MongoClient[dict[str, Any]](database) as client:
+        client.drop_database("left_of_numbers")
+        values = client.left_of_numbers.values
+        values.insert_many([{"_id": at, "card": value, "pay": value} for at, (value, _, _) in enumerate(LEFT)])
+        found = values.aggregate([*stages, {"$sort": {"_id": 1}}])  # type: ignore[list-item]  # they are objects
+        assert [(one.get("card"), one.get("pay")) for one in found] == [(last4, bucket) for _, last4, bucket in LEFT]
+        client.drop_database("left_of_numbers")
