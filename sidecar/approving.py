@@ -2,9 +2,13 @@
 
 import http.client
 import json
+import secrets
 import ssl
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +21,8 @@ from sidecar import settings, strict_json
 from sidecar.addresses import is_loopback
 from sidecar.edge import APPROVALS_SEGMENT
 from sidecar.errors import ConfigurationError
-from sidecar.model import JsonObject
+from sidecar.model import JsonObject, JsonValue
+from sidecar.oauth import ProofMaker
 from sidecar.printing import escaped
 
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -27,7 +32,67 @@ _TIMEOUT_S: Final = 60.0
 _LONGEST_ANSWER: Final = 64 * 2**20
 _LONGEST_TOKEN: Final = 65_536
 
+_NONCE: Final = "DPoP-Nonce"
+
 _Decorated = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Desk:
+    """Where the calls wait, and with what its caller proves who they are."""
+
+    url: str | None
+    token_file: Path
+    ca: Path | None
+    proof_key_file: Path | None
+
+    def send(self, method: str, approval_id: str, asked: JsonObject | None) -> JsonObject:
+        """Send one request; where it is not carried out, say why and end."""
+        try:
+            proofs = None if self.proof_key_file is None else _proofs(self.proof_key_file)
+            request = _DeskRequest(
+                method=method,
+                approval_id=approval_id,
+                asked=asked,
+                url=self.url or _configured(),
+                token=_token(self.token_file),
+                proofs=proofs,
+            )
+            return _exchange(request, self.ca)
+        except ApprovalCommandError as error:
+            click.echo(f"mcp-sidecar: {escaped(str(error))}", err=True)
+            sys.exit(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DeskRequest:
+    """What is sent."""
+
+    method: str
+    approval_id: str
+    asked: JsonObject | None
+    url: str
+    token: str
+    proofs: ProofMaker | None
+
+    @property
+    def path(self) -> str:
+        """The path below the MCP endpoint."""
+        base = urlsplit(self.url).path.rstrip("/")
+        return f"{base}{APPROVALS_SEGMENT}{'/' if self.approval_id else ''}{self.approval_id}"
+
+    def headers(self, nonce: str | None) -> dict[str, str]:
+        """Return the headers; a bound token goes with a proof that no other request has."""
+        found = {"Authorization": f"Bearer {self.token}", "Accept": "application/json"}
+        if self.asked is not None:
+            found["Content-Type"] = "application/json"
+        if self.proofs is not None:
+            address = urlsplit(self.url)
+            uri = f"{address.scheme}://{address.netloc}{self.path}"
+            now_s, proof_id = int(time.time()), secrets.token_urlsafe(16)
+            proof = self.proofs.proof(self.token, self.method, uri, now_s=now_s, proof_id=proof_id, nonce=nonce)
+            found |= {"Authorization": f"DPoP {self.token}", "DPoP": proof}
+        return found
 
 
 class ApprovalCommandError(Exception):
@@ -36,16 +101,28 @@ class ApprovalCommandError(Exception):
 
 def _options(command: _Decorated) -> _Decorated:
     """Add what every command of the group takes."""
+
+    def with_desk(
+        *, url: str | None, token_file: Path, ca: Path | None, proof_key_file: Path | None, **more: Any
+    ) -> None:
+        command(desk=_Desk(url=url, token_file=token_file, ca=ca, proof_key_file=proof_key_file), **more)
+
+    found: _Decorated = wraps(command)(with_desk)
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON."),
         click.option("--ca", type=_FILE, help="Certificates (PEM) that the sidecar's is checked against."),
         click.option(
             "--token-file", type=_TOKEN, required=True, help="A file with your own access token; `-` is standard input."
         ),
+        click.option(
+            "--proof-key-file",
+            type=_FILE,
+            help="The private key (PEM) that the token is bound to (DPoP), where it is; nothing of it is sent.",
+        ),
         click.option("--url", metavar="URL", help="The sidecar's MCP endpoint; default: resource_url."),
     ):
-        command = option(command)
-    return command
+        found = option(found)
+    return found
 
 
 @click.group()
@@ -58,9 +135,9 @@ def approvals() -> None:
 
 @approvals.command("list")
 @_options
-def list_(*, url: str | None, token_file: Path, ca: Path | None, as_json: bool) -> None:
+def list_(*, desk: _Desk, as_json: bool) -> None:
     """List the calls that wait and that you may approve."""
-    answer = _send("GET", "", None, url, token_file, ca)
+    answer = desk.send("GET", "", None)
     if as_json:
         _CONSOLE.print_json(data=answer)
         return
@@ -83,9 +160,9 @@ def list_(*, url: str | None, token_file: Path, ca: Path | None, as_json: bool) 
 @approvals.command()
 @click.argument("approval_id", metavar="ID")
 @_options
-def show(approval_id: str, *, url: str | None, token_file: Path, ca: Path | None, as_json: bool) -> None:
+def show(*, approval_id: str, desk: _Desk, as_json: bool) -> None:
     """Show one call: who makes it through which agent, what it touches, and its arguments."""
-    answer: Any = _send("GET", approval_id, None, url, token_file, ca)
+    answer: Any = desk.send("GET", approval_id, None)
     if as_json:
         _CONSOLE.print_json(data=answer)
         return
@@ -105,34 +182,22 @@ def show(approval_id: str, *, url: str | None, token_file: Path, ca: Path | None
 @click.argument("approval_id", metavar="ID")
 @click.option("--reason", default="", help="For the evidence; the caller does not see it.")
 @_options
-def approve(
-    approval_id: str, *, reason: str, url: str | None, token_file: Path, ca: Path | None, as_json: bool
-) -> None:
+def approve(*, approval_id: str, reason: str, desk: _Desk, as_json: bool) -> None:
     """Approve one call: the same call, by the same user through the same agent, passes once."""
-    _decide(approval_id, "approve", reason, _send_with(url, token_file, ca), as_json=as_json)
+    _decide(approval_id, "approve", reason, desk, as_json=as_json)
 
 
 @approvals.command()
 @click.argument("approval_id", metavar="ID")
 @click.option("--reason", default="", help="For the evidence; the caller does not see it.")
 @_options
-def deny(approval_id: str, *, reason: str, url: str | None, token_file: Path, ca: Path | None, as_json: bool) -> None:
+def deny(*, approval_id: str, reason: str, desk: _Desk, as_json: bool) -> None:
     """Deny one call: the same call is refused until the time that it would have waited is over."""
-    _decide(approval_id, "deny", reason, _send_with(url, token_file, ca), as_json=as_json)
+    _decide(approval_id, "deny", reason, desk, as_json=as_json)
 
 
-_Send = Callable[[str, str, JsonObject | None], JsonObject]
-
-
-def _send_with(url: str | None, token_file: Path, ca: Path | None) -> _Send:
-    def send(method: str, approval_id: str, asked: JsonObject | None) -> JsonObject:
-        return _send(method, approval_id, asked, url, token_file, ca)
-
-    return send
-
-
-def _decide(approval_id: str, decision: str, reason: str, send: _Send, *, as_json: bool) -> None:
-    done = send("POST", approval_id, {"decision": decision, "reason": reason})
+def _decide(approval_id: str, decision: str, reason: str, desk: _Desk, *, as_json: bool) -> None:
+    done = desk.send("POST", approval_id, {"decision": decision, "reason": reason})
     if as_json:
         _CONSOLE.print_json(data=done)
     else:
@@ -147,16 +212,6 @@ def _accesses(row: Any) -> list[str]:
         name = f"{target['kind']} {target['id']}" if target else f"{one['database']}.{one['collection']}"
         found.append(f"{one['kind']} {name} of team {one['owner']}{' (waits)' if one['waits'] else ''}")
     return found
-
-
-def _send(
-    method: str, approval_id: str, asked: JsonObject | None, url: str | None, token_file: Path, ca: Path | None
-) -> JsonObject:
-    try:
-        return _exchange(method, approval_id, asked, url or _configured(), _token(token_file), ca)
-    except ApprovalCommandError as error:
-        click.echo(f"mcp-sidecar: {escaped(str(error))}", err=True)
-        sys.exit(1)
 
 
 def _configured() -> str:
@@ -178,37 +233,46 @@ def _token(file: Path) -> str:
     return token
 
 
-def _exchange(
-    method: str, approval_id: str, asked: JsonObject | None, url: str, token: str, ca: Path | None
-) -> JsonObject:
+def _proofs(file: Path) -> ProofMaker:
+    try:
+        return ProofMaker(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ApprovalCommandError(f"{file} cannot be used to prove who has the token: {error}") from error
+
+
+def _exchange(request: _DeskRequest, ca: Path | None) -> JsonObject:
     """Send one request and return its answer; no redirect is followed, since the token would go along.
 
     Raises:
         ApprovalCommandError: it was not carried out.
     """
-    address = urlsplit(url)
-    if approval_id and not approval_id.replace("-", "").replace("_", "").isalnum():
+    if request.approval_id and not request.approval_id.replace("-", "").replace("_", "").isalnum():
         raise ApprovalCommandError("that is no id of an approval")
-    path = f"{address.path.rstrip('/')}{APPROVALS_SEGMENT}{'/' if approval_id else ''}{approval_id}"
-    headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
-    body = None if asked is None else json.dumps(asked).encode()
-    if body is not None:
-        headers["Content-Type"] = "application/json"
-    connection = _connection(address, ca)
-    try:
-        connection.request(method, path, body, headers)
-        response = connection.getresponse()
-        status, text = response.status, response.read(_LONGEST_ANSWER)
-        answer = strict_json.DECODER.decode(text.decode("utf-8")) if text else None
-    except (OSError, http.client.HTTPException) as error:
-        raise ApprovalCommandError(f"no answer from {url}: {getattr(error, 'strerror', None) or error}") from error
-    except ValueError as error:
-        raise ApprovalCommandError(f"{url} is not the endpoint of a sidecar") from error
-    finally:
-        connection.close()
+    status, answer, nonce = _sent(request, ca, None)
+    if status == HTTPStatus.UNAUTHORIZED and request.proofs is not None and nonce is not None:
+        status, answer, _ = _sent(request, ca, nonce)  # RFC 9449 section 8: the server says what proofs have in them
     if status != HTTPStatus.OK or not isinstance(answer, dict):
         raise ApprovalCommandError(f"not done: {_said(status, answer)}")
     return answer
+
+
+def _sent(request: _DeskRequest, ca: Path | None, nonce: str | None) -> tuple[int, JsonValue, str | None]:
+    """Return the status, the body and the nonce of one answer."""
+    body = None if request.asked is None else json.dumps(request.asked).encode()
+    connection = _connection(urlsplit(request.url), ca)
+    try:
+        connection.request(request.method, request.path, body, request.headers(nonce))
+        response = connection.getresponse()
+        text = response.read(_LONGEST_ANSWER)
+        answer = strict_json.DECODER.decode(text.decode("utf-8")) if text else None
+        return response.status, answer, response.headers.get(_NONCE)
+    except (OSError, http.client.HTTPException) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ApprovalCommandError(f"no answer from {request.url}: {why}") from error
+    except ValueError as error:
+        raise ApprovalCommandError(f"{request.url} is not the endpoint of a sidecar") from error
+    finally:
+        connection.close()
 
 
 def _said(status: int, answer: Any) -> str:

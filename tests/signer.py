@@ -29,8 +29,11 @@ class Signer:
         public = ECAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
         path.write_text(json.dumps({"keys": [{**public, "kid": KEY_ID, "use": "sig", "alg": "ES256"}]}), "utf-8")
 
-    def token(self, person: Person, *, audience: str, now: int) -> str:
-        """Return an access token for ``audience`` that is valid from ``now`` (seconds since the epoch)."""
+    def token(self, person: Person, *, audience: str, now: int, confirmation: dict[str, str] | None = None) -> str:
+        """Return an access token for ``audience`` that is valid from ``now`` (seconds since the epoch).
+
+        With a ``confirmation`` (``cnf``) it is bound to a key of its client.
+        """
         claims = {
             "iss": ISSUER,
             "sub": person.user,
@@ -41,5 +44,6 @@ class Signer:
             "client_id": person.agent,
             "scope": " ".join(person.scopes),
             "groups": list(person.groups),
+            **({"cnf": confirmation} if confirmation is not None else {}),
         }
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"typ": TOKEN_TYPE, "kid": KEY_ID})

@@ -27,14 +27,14 @@ from sidecar.authoring.question import QuestionRefused, read_identity, read_obje
 from sidecar.authoring.reaching import AskedPlace, who
 from sidecar.authoring.replaying import ReplayReport
 from sidecar.authoring.scaffold import scaffold
-from sidecar.authoring.switched_off import Servers
+from sidecar.authoring.switched_off import Servers, nobody_asked
 from sidecar.authoring.watching import only_cases, team_of, watch
 from sidecar.commands import GenericTools
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
 from sidecar.identity import IdentityRules
 from sidecar.issuers import identity_rules
 from sidecar.mcp import revision
-from sidecar.model import JsonObject, RequestContext
+from sidecar.model import JsonObject, JsonValue, RequestContext
 from sidecar.opa import ManagedOpa, OpaClient
 from sidecar.opa_settings import Opa
 from sidecar.policyset import MANIFEST, PLATFORM, PolicySet, Rule, Violation, archives_in, read_archives, workshop
@@ -187,7 +187,7 @@ async def show_who(folder: Path, place: str, opa: str | None) -> JsonObject:
     servers, issuers = (_servers(config), [one.issuer for one in config.issuers]) if config else ({}, [])
     async with engine(settings.opa_binary(opa), folder) as held:
         try:
-            return await who(held, asked, servers, issuers)
+            return _with_approvals(await who(held, asked, servers, issuers), "reach", config)
         except DecisionUnavailable as error:
             raise ConfigurationError(f"policy who cannot evaluate this policy: {error.detail}") from error
 
@@ -210,9 +210,9 @@ async def show_permissions(
         raise ConfigurationError(f"{refused.code}: {refused.message}") from None
     async with engine(settings.opa_binary(opa), folder) as held:
         try:
-            return await permissions.show(
-                held, identity, _context(about, config), _servers(config) if config else {}, every_row=every_row
-            )
+            servers = _servers(config) if config else {}
+            shown = await permissions.show(held, identity, _context(about, config), servers, every_row=every_row)
+            return _with_approvals(shown, "permissions", config)
         except DecisionUnavailable as error:
             raise ConfigurationError(f"policy show cannot evaluate this policy: {error.detail}") from error
 
@@ -306,6 +306,16 @@ async def _ask_service(
 
 def _servers(config: Settings) -> Servers:
     return {server.name: server.tool_groups for server in config.servers}
+
+
+def _with_approvals(document: JsonObject, rows: str, config: Settings | None) -> JsonObject:
+    """Say in each row whether the settings keep the calls that it lets wait; without settings that is not known."""
+    found: Any = document[rows]
+    if config is None:
+        return document
+    kept = bool(config.approvals.store)
+    told: list[JsonValue] = [{**row, "off": [*row["off"], *nobody_asked(row, kept=kept)]} for row in found]
+    return {**document, rows: told}
 
 
 def _generic(config: Settings | None) -> Mapping[str, GenericTools]:

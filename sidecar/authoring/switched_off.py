@@ -1,9 +1,11 @@
-"""What of a grant no tool can use, because the settings leave the tool groups off that it takes."""
+"""What of a grant no call can use, because the settings leave off what it takes: tool groups, or kept approvals."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 from sidecar.commands import CATALOG, ToolGroup, groups_off
 from sidecar.model import JsonValue
+from sidecar.obligations import ApprovalKind
 
 Servers = Mapping[str, Collection[ToolGroup]]
 """The configured servers, with the groups of tools that are on."""
@@ -20,3 +22,10 @@ def switched_off(kinds: Iterable[str], names: Iterable[str], servers: Servers) -
                 noun = "group" if len(groups) == 1 else "groups"
                 be = "is" if len(groups) == 1 else "are"
                 yield f"{kind}: tool {noun} {', '.join(groups)} {be} off on server {name}"
+
+
+def nobody_asked(row: Mapping[str, Any], *, kept: bool) -> Iterator[JsonValue]:
+    """Say that a row waits for a second person, where the settings keep no calls that wait."""
+    asking = [row, *row["platform_obligations"]]
+    if not kept and any(one.get("approval") == ApprovalKind.SECOND_PERSON for one in asking):
+        yield "no calls are kept that wait for a second person (approvals.store)"

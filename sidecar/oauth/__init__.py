@@ -11,6 +11,7 @@ from sidecar.oauth.jwt_tokens import MAX_LEEWAY_S, TrustedIssuer
 from sidecar.oauth.key_sets import FileKeySet, KeySet, RemoteKeySet, WatchedKeySet
 from sidecar.oauth.metadata import Discovery
 from sidecar.oauth.nonces import LEAST_KEY_BYTES, Nonces
+from sidecar.oauth.proof_maker import ProofMaker
 from sidecar.oauth.proof_memory import ProofsInMemory
 from sidecar.oauth.verifier import JwtVerifier
 
@@ -29,6 +30,7 @@ __all__ = [
     "KeySet",
     "Nonces",
     "NotAKeySet",
+    "ProofMaker",
     "ProofsInMemory",
     "RemoteKeySet",
     "TrustedIssuer",

@@ -293,6 +293,23 @@ def test_masks_limits_and_the_platforms_obligations_are_shown(folder: Path) -> N
     assert row["platform_obligations"][0]["max_time_ms"] == 5000
 
 
+@pytest.mark.parametrize("store", ["", "file:/var/lib/approvals.json"])
+def test_a_row_that_waits_for_a_second_person_says_where_no_calls_are_kept(folder: Path, store: str) -> None:
+    claims, config = folder / "claims.json", folder.parent / "sidecar.toml"
+    lead = {**CALLER, "iss": "https://a.example", "groups": ["support-leads"]}
+    claims.write_bytes(msgspec.json.encode(lead))
+    config.write_text(
+        'resource_url = "http://127.0.0.1:8080/mcp"\n[[issuers]]\nissuer = "https://a.example"\n'
+        f'[[servers]]\nname = "demo-ro"\nurl = "http://127.0.0.1:1/mcp"\n[approvals]\nstore = "{store}"\n'
+    )
+    asked = ("policy", "show", str(folder), "--claims", str(claims), "--json")
+    (row,) = rows(answer(run(*asked, SIDECAR_CONFIG=str(config))), "leads-read-tickets-unmasked")
+    said = [one for one in row["off"] if "approvals.store" in one]
+    assert bool(said) is not bool(store)
+    (unknown,) = rows(answer(run(*asked)), "leads-read-tickets-unmasked")
+    assert unknown["off"] == [], "without settings nothing is known"
+
+
 def test_what_cannot_be_told_beforehand_stands_as_a_condition(folder: Path) -> None:
     loader = {**CALLER, "client_id": "nightly-loader", "groups": ["loaders"]}
     (row,) = rows(show(folder, loader), "loader-inserts-on-weekdays")

@@ -61,7 +61,7 @@ class Deployment:
         return self.folder / "sidecar.log"
 
     def token(self, person: Person, **changes: Any) -> str:
-        return self.issuer.token(person, audience=changes.get("audience", self.url), now=int(time.time()))
+        return self.issuer.token(person, now=int(time.time()), **{"audience": self.url, **changes})
 
     def records(self) -> list[dict[str, Any]]:
         """Everything in the audit file."""
