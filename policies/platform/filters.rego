@@ -17,6 +17,13 @@ joins := {"$and", "$or"}
 comparisons := {"$eq", "$gt", "$gte", "$lt", "$lte"}
 
 # METADATA
+# title: Values that extended JSON spells as an object, and the one form of each that is taken
+types := {
+	"$date": `^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{3})?Z$`,
+	"$oid": `^[0-9a-f]{24}$`,
+}
+
+# METADATA
 # title: The filter can be used
 usable(filter) if {
 	count([at | walk(filter, [at, part]); not fits(at, part)]) == 0
@@ -47,6 +54,11 @@ fits(at, part) if {
 	is_number(at[count(at) - 1])
 	at[count(at) - 2] == "$in"
 	plain(part)
+}
+
+fits(at, part) if {
+	form := types[at[count(at) - 1]]
+	regex.match(form, part)
 }
 
 fits(at, part) if {
@@ -98,3 +110,10 @@ plain(value) if {
 plain(value) if is_number(value)
 
 plain(value) if is_boolean(value)
+
+plain(value) if {
+	is_object(value)
+	count(value) == 1
+	some type, _ in value
+	types[type]
+}

@@ -22,6 +22,9 @@ test_equality_in_and_ranges_over_plain_values_can_be_used if {
 		{"region": {"$in": ["EU", "US"]}},
 		{"level": {"$gte": 1, "$lt": 5}},
 		{"$or": [{"region": "EU"}, {"$and": [{"owner": "alice"}, {"level": {"$lte": 2}}]}]},
+		{"day": {"$date": "2026-03-31T12:00:00Z"}, "by": {"$oid": "0123456789abcdef01234567"}},
+		{"day": {"$gte": {"$date": "2026-03-31T12:00:00.000Z"}, "$lt": {"$date": "2026-04-30T00:00:00Z"}}},
+		{"by": {"$in": [{"$oid": "0123456789abcdef01234567"}]}},
 	] {
 		usable(filter, {})
 	}
@@ -51,6 +54,17 @@ test_anything_else_cannot if {
 		{"$where": "true"},
 		{"$expr": {"$eq": [1, 1]}},
 		{"region": {"$or": [{"x": 1}]}},
+		{"day": {"$date": "next year"}},
+		{"day": {"$date": "2026-03-31T12:00:00"}},
+		{"day": {"$date": "2026-03-31T12:00:00+01:00"}},
+		{"day": {"$date": {"$numberLong": "0"}}},
+		{"day": {"$date": 5}},
+		{"day": {"$date": "2026-03-31T12:00:00Z", "$gt": 1}},
+		{"by": {"$oid": "0123456789ABCDEF01234567"}},
+		{"by": {"$oid": "x"}},
+		{"by": {"$in": [{"$oid": "x"}]}},
+		{"by": {"$numberLong": "5"}},
+		{"$date": "2026-03-31T12:00:00Z"},
 	] {
 		not usable(filter, {})
 	}
@@ -61,6 +75,8 @@ test_an_object_that_came_with_a_claim_is_no_condition if {
 	not usable({"region": {"$gte": "A"}}, given)
 	not usable({"$and": [{"region": {"$in": ["EU"]}}]}, given)
 	usable({"region": {"$gte": "B"}}, given)
+	not usable({"day": {"$date": "2026-03-31T12:00:00Z"}}, {"day": {"$date": "2026-03-31T12:00:00Z"}})
+	usable({"day": {"$date": "2026-03-31T12:00:00Z"}}, {"day": "2026-03-31T12:00:00Z"})
 }
 
 # METADATA

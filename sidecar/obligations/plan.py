@@ -38,6 +38,19 @@ _HELD_TOOLS: Final = frozenset(
 """Tools with a place for a filter or a mask; whether a call of one can be held to it, its arguments say."""
 
 
+_WHOLE: Final[Mapping[str, str]] = {
+    "collection-indexes": "an index names fields of all documents, and a partial one values; find and aggregate use "
+    "the indexes that there are",
+    "collection-schema": "it is made of a sample of all documents and tells their fields; use aggregate with $sample",
+    "collection-storage-size": "it is the size of all documents; use count, or $bsonSize in aggregate",
+    "create-index": "an index is over all documents, and fails by what they hold",
+    "drop-collection": "it is of all documents; use delete-many",
+    "drop-index": "an index is over all documents",
+    "rename-collection": "it is of all documents",
+}
+"""Tools that are about a collection as a whole, and why none of what they say or do can be of some documents only."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What is done for an allow to stand."""
@@ -82,7 +95,10 @@ def possible(decision: Decision, tool: str) -> Waits:
     for index, verdict in enumerate(decision.accesses):
         if conditions := _unmet(verdict, tool):
             detail = f"{', '.join(conditions)} of access {index}"
-            raise ObligationNotSupported(detail, access=index, conditions=tuple(conditions))
+            error = ObligationNotSupported(detail, access=index, conditions=tuple(conditions))
+            if not {"filter", "mask"}.isdisjoint(conditions):
+                error.because = _WHOLE.get(tool, "")
+            raise error
     return waiting
 
 

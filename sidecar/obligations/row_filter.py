@@ -1,13 +1,15 @@
 """Row filters of policy: a closed part of the query language, so that no database is needed to tell what one admits.
 
-Equality, ``$in`` and ranges over scalars, joined by ``$and`` and ``$or``. A filter is made of values of claims and
-comes over the wire from OPA; so it is read strictly, and anything else in it refuses the call: an operator that is not
-known, a null (which in MongoDB also matches documents without the field), an empty text or list.
+Equality, ``$in`` and ranges over scalars, joined by ``$and`` and ``$or``; dates and ObjectIds have one form each. A
+filter is made of values of claims and comes over the wire from OPA; so it is read strictly, and anything else in it
+refuses the call: an operator that is not known, a null (which in MongoDB also matches documents without the field), an
+empty text or list.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from math import isfinite
 from typing import Final, TypeAlias
 
@@ -29,7 +31,21 @@ _PART: Final = re.compile(r"(?!\$)(?!\d+\Z)(?!__proto__\Z)[^.\0]+")
 
 _RANGES: Final = frozenset({"$gt", "$gte", "$lt", "$lte"})
 
-Scalar: TypeAlias = bool | int | float | str
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z", re.ASCII)
+_OBJECT_ID: Final = re.compile(r"[0-9a-f]{24}", re.ASCII)
+"""The one form in which a date and an ObjectId are taken here; Extended JSON has more, and js-bson reads yet others."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TypedScalar:
+    """A date or an ObjectId; two of one type are compared as MongoDB does."""
+
+    type: str
+    order: str
+    """A text that sorts as the value does."""
+
+
+Scalar: TypeAlias = bool | int | float | str | TypedScalar
 
 
 class FilterNotUsable(ValueError):
@@ -47,11 +63,12 @@ class Comparison:
 
     def holds(self, value: JsonValue) -> bool:
         """Whether it holds of a plain scalar, as MongoDB compares: never across types."""
-        if not _is_scalar(value):
+        known = plain(value)
+        if known is None:
             return False
         if self.operator == "$in":
-            return any(value == one and _alike(value, one) for one in self.values)
-        return _within(value, self.operator, self.values[0])
+            return any(known == one and _alike(known, one) for one in self.values)
+        return _within(known, self.operator, self.values[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +98,7 @@ class RowFilter:
         element and hide others, and what Extended JSON spells may be stored as something else than it looks like.
         """
         values = {field: _at(document, field) for field in self.fields}
-        return all(_is_scalar(value) for value in values.values()) and _holds(self.root, values)
+        return all(plain(value) is not None for value in values.values()) and _holds(self.root, values)
 
     def holds_of(self, values: dict[str, JsonValue]) -> bool:
         """Whether it is certain of any document that has these values at these paths."""
@@ -130,7 +147,7 @@ def _field(path: str) -> str:
 
 
 def _conditions(field: str, value: JsonValue) -> Iterator[Comparison]:
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or plain(value) is not None:
         yield Comparison(field, "$in", (_scalar(value),))
         return
     if not value:
@@ -149,25 +166,41 @@ def _conditions(field: str, value: JsonValue) -> Iterator[Comparison]:
 
 
 def _scalar(value: JsonValue) -> Scalar:
-    if not _is_scalar(value) or value == "":
-        raise FilterNotUsable("a value that is null, empty, a list or an object")
-    if isinstance(value, int | float) and not (isfinite(value) and abs(value) <= _MOST_EXACT):
+    known = plain(value)
+    if known is None or known == "":
+        raise FilterNotUsable("a value that is null, empty, a list or an object of no known type")
+    if isinstance(known, int | float) and not (isfinite(known) and abs(known) <= _MOST_EXACT):
         raise FilterNotUsable("a number that is not exact")
-    return value  # type: ignore[return-value]  # it is one of the scalars
+    return known
 
 
-def _is_scalar(value: JsonValue) -> bool:
-    return isinstance(value, bool | int | float | str)
+def plain(value: JsonValue) -> Scalar | None:
+    """Return a value that can be compared without a database; None for every other one."""
+    match value:
+        case bool() | int() | float() | str():
+            return value
+        case {"$date": str(text), **rest} if not rest and _DATE.fullmatch(text):
+            try:
+                moment = datetime.fromisoformat(text)
+            except ValueError:  # a day that does not exist: js-bson would make 1970 of it
+                return None
+            return TypedScalar("date", moment.isoformat(timespec="milliseconds"))
+        case {"$oid": str(text), **rest} if not rest and _OBJECT_ID.fullmatch(text):
+            return TypedScalar("oid", text)
+        case _:
+            return None
 
 
-def _alike(left: JsonValue, right: JsonValue) -> bool:
+def _alike(left: Scalar, right: Scalar) -> bool:
     """Whether MongoDB compares the two at all; in Python ``True == 1``."""
+    if isinstance(left, TypedScalar) or isinstance(right, TypedScalar):
+        return isinstance(left, TypedScalar) and isinstance(right, TypedScalar) and left.type == right.type
     return all(isinstance(one, str) for one in (left, right)) or (
         isinstance(left, bool) is isinstance(right, bool) and not isinstance(left, str) and not isinstance(right, str)
     )
 
 
-def _within(value: JsonValue, operator: str, bound: Scalar) -> bool:
+def _within(value: Scalar, operator: str, bound: Scalar) -> bool:
     if not _alike(value, bound) or isinstance(value, bool):
         return False
     # Texts are compared by their bytes, as MongoDB does without a collation.

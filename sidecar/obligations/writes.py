@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from sidecar.errors import ObligationNotSupported
 from sidecar.model import JsonObject, JsonValue
 from sidecar.obligations.rewrite import query_filter, refused
-from sidecar.obligations.row_filter import RowFilter
+from sidecar.obligations.row_filter import RowFilter, plain
 
 
 def require_rows(rows: RowFilter, documents: JsonValue) -> None:
@@ -41,7 +41,7 @@ def require_upsert(rows: RowFilter, arguments: JsonObject) -> None:
         if isinstance(value, dict) and value.keys() == {"$eq"}:
             value = value["$eq"]
         values[field] = value
-    if any(not isinstance(value, bool | int | float | str) for value in values.values()) or not rows.holds_of(values):
+    if any(plain(value) is None for value in values.values()) or not rows.holds_of(values):
         advice = "must say in its filter, by a plain value that is yours, each field that your rows are chosen by"
         raise refused("upsert", advice)
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from sidecar.policyset.syntax_tree import RegoPath
 
-RULES: Final = "fa875d61bca27f5836d270695e4dc7ee24795dab1255e35a56cadf7185c3112a"
+RULES: Final = "111ea8fd78a04efba639f1cd4cb718626814025a98db7939ddd717789359da1a"
 """The served modules of the platform, by ``question_reads.digest_of_rules``."""
 
 READS: Final[frozenset[RegoPath]] = frozenset(

@@ -2,9 +2,11 @@
 
 import asyncio
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from bson import ObjectId
 from pymongo import MongoClient
 
 from sidecar.demo import database as demo_database
@@ -21,6 +23,15 @@ GRANTS = """
 grant contains {"id": "eu-rows", "filter": {"region": "EU"}} if {
 	input.access.kind in {"read", "insert", "update", "delete", "export"}
 	lib.on("sales", ["shipments", "parcels"])
+	lib.in_group("eu-editors")
+}
+
+grant contains {"id": "this-year", "filter": {
+	"day": {"$gte": {"$date": "2026-01-01T00:00:00Z"}, "$lt": {"$date": "2027-01-01T00:00:00Z"}},
+	"by": {"$oid": "0123456789abcdef01234567"},
+}} if {
+	input.access.kind in {"read", "insert", "update", "delete"}
+	lib.on("sales", ["visits"])
 	lib.in_group("eu-editors")
 }
 
@@ -283,3 +294,49 @@ async def test_evidence_says_which_rows_a_call_was_held_to(filtering, stored):
     await called(filtering, "find", collection="shipments", filter={"weight": 5})
     intent = [record for record in filtering.records() if record["event"] == "intent"][-1]
     assert intent["obligations"][0]["filter"] == {"region": "EU"}
+
+
+HER: dict[str, Any] = {"$oid": "0123456789abcdef01234567"}
+OTHER: dict[str, Any] = {"$oid": "f" * 24}
+VISITS: dict[int, Any] = {
+    1: (datetime(2026, 1, 1, tzinfo=UTC), HER),
+    2: (datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC), HER),
+    3: (datetime(2027, 1, 1, tzinfo=UTC), HER),
+    4: (datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC), HER),
+    5: (datetime(2026, 5, 1, tzinfo=UTC), OTHER),
+    6: ("2026-05-01T00:00:00Z", HER),
+    7: (datetime(2026, 5, 1, tzinfo=UTC), None),
+}
+
+
+async def test_dates_and_object_ids_of_a_filter_are_compared_as_such(filtering, stored) -> None:
+    visits = stored.sales.visits
+    visits.drop()
+    rows = [{"_id": key, "day": day, "by": by and ObjectId(by["$oid"])} for key, (day, by) in VISITS.items()]
+    visits.insert_many([*rows, {"_id": 8, "day": rows[0]["day"], "by": HER["$oid"]}])
+    found = await called(filtering, "find", collection="visits", filter={"_id": {"$gt": 0}}, limit=50)
+    assert sorted(one["_id"] for one in found["structuredContent"]["documents"]) == [1, 2]
+    counted = await called(filtering, "count", collection="visits", query={"by": OTHER})
+    assert counted["structuredContent"]["count"] == 0
+    piped = await called(
+        filtering, "aggregate", collection="visits", pipeline=[{"$group": {"_id": None, "n": {"$sum": 1}}}]
+    )
+    assert piped["structuredContent"]["documents"] == [{"_id": None, "n": 2}]
+
+    day: dict[str, Any] = {"$date": "2026-06-01T08:00:00.000Z"}
+    mine = await called(filtering, "insert-many", collection="visits", documents=[{"_id": 9, "day": day, "by": HER}])
+    assert not mine.get("isError"), mine
+    assert visits.count_documents({"day": datetime(2026, 6, 1, 8, tzinfo=UTC), "by": ObjectId(HER["$oid"])}) == 1
+    for others in (
+        {"day": day, "by": OTHER},
+        {"day": day, "by": HER["$oid"]},
+        {"day": "2026-06-01T08:00:00.000Z", "by": HER},
+        {"day": {"$date": "2027-06-01T08:00:00Z"}, "by": HER},
+        {"day": {"$date": {"$numberLong": "1780300800000"}}, "by": HER},
+        {"day": [day], "by": HER},
+    ):
+        refused = await called(filtering, "insert-many", collection="visits", documents=[{"_id": 10, **others}])
+        assert refused["_meta"]["mcp-sidecar/decision"]["allow"] is False
+    assert visits.count_documents({"_id": 10}) == 0
+    await called(filtering, "delete-many", collection="visits", filter={"_id": {"$gt": 0}})
+    assert sorted(one["_id"] for one in visits.find()) == [3, 4, 5, 6, 7, 8]

@@ -361,3 +361,25 @@ def test_reads_have_the_strictest_time_and_writes_none() -> None:
             planned(tool, arguments, max_time_ms=50)
         assert caught.value.conditions == ("max_time_ms",)
         assert caught.value.access is not None
+
+
+@pytest.mark.parametrize(
+    ("tool", "word"),
+    [
+        ("collection-indexes", "index"),
+        ("collection-schema", "sample"),
+        ("collection-storage-size", "size"),
+        ("create-index", "index"),
+        ("drop-index", "index"),
+        ("drop-collection", "delete-many"),
+        ("rename-collection", "all documents"),
+    ],
+)
+def test_a_tool_about_a_whole_collection_says_why_it_cannot_be_of_some_documents(tool: str, word: str) -> None:
+    for obligation in ({"filter": {"region": "EU"}}, {"mask": ("card",)}):
+        verdict = AccessVerdict(owner="o", grants=("g",), **obligation)
+        with pytest.raises(ObligationNotSupported) as caught:
+            possible(Decision(allow=True, reasons=(), server="s", accesses=(verdict,), revision="r"), tool)
+        assert word in caught.value.because
+        assert "EU" not in caught.value.because
+        assert "card" not in caught.value.because

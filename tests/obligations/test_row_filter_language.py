@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from sidecar.obligations.row_filter import FilterNotUsable, read_filter
 
 EU: dict[str, Any] = {"region": "EU"}
+NOON: dict[str, Any] = {"$date": "2026-03-31T12:00:00Z"}
+MAY: dict[str, Any] = {"$date": "2026-05-01T00:00:00.000Z"}
+HER: dict[str, Any] = {"$oid": "0123456789abcdef01234567"}
 USABLE: list[dict[str, Any]] = [
     EU,
     {"live": False, "level": 3},
@@ -16,6 +19,10 @@ USABLE: list[dict[str, Any]] = [
     {"region": {"$in": ["EU", "US"]}},
     {"level": {"$gte": 1, "$lt": 5}},
     {"$or": [EU, {"$and": [{"owner": "alice"}, {"level": {"$lte": 2}}]}]},
+    {"day": NOON, "by": HER},
+    {"day": {"$gte": NOON, "$lt": MAY}},
+    {"by": {"$in": [HER, {"$oid": "f" * 24}]}},
+    {"by": {"$eq": HER}},
 ]
 UNUSABLE: list[Any] = [
     {},
@@ -31,7 +38,20 @@ UNUSABLE: list[Any] = [
     {"region": {"$in": [None]}},
     {"region": {"$eq": {"x": 1}}},
     {"region": {"x": "EU"}},
-    {"region": {"$oid": "0" * 24}},
+    {"by": {"$oid": "A" * 24}},
+    {"by": {"$oid": "0" * 23}},
+    {"by": {"$oid": 5}},
+    {"by": {**HER, "$gt": 1}},
+    {"by": {**HER, **NOON}},
+    {"day": {"$date": "2026-02-30T00:00:00Z"}},
+    {"day": {"$date": "2026-03-31T12:00:00"}},
+    {"day": {"$date": "2026-03-31T12:00:00+02:00"}},
+    {"day": {"$date": "2026-03-31"}},
+    {"day": {"$date": {"$numberLong": "0"}}},
+    {"day": {"$gte": {"$date": "next year"}}},
+    {"day": {"$timestamp": {"t": 1, "i": 1}}},
+    {"level": {"$numberLong": "5"}},
+    NOON,
     {"region": {"$gt": None}},
     {"region": {"$gt": True}},
     {"region": float("nan")},
@@ -78,6 +98,22 @@ def test_what_is_nested_without_end_is_not() -> None:
     ("query", "document", "admitted"),
     [
         (EU, {"region": "EU", "x": None}, True),
+        ({"day": NOON}, {"day": NOON}, True),
+        ({"day": NOON}, {"day": {"$date": "2026-03-31T12:00:00.000Z"}}, True),
+        ({"day": NOON}, {"day": {"$date": "2026-03-31T12:00:00.001Z"}}, False),
+        ({"day": NOON}, {"day": "2026-03-31T12:00:00Z"}, False),
+        ({"day": NOON}, {"day": {"$date": {"$numberLong": "1774958400000"}}}, False),
+        ({"day": NOON}, {"day": [NOON]}, False),
+        ({"day": {"$gte": NOON, "$lt": MAY}}, {"day": {"$date": "2026-04-30T23:59:59.999Z"}}, True),
+        ({"day": {"$gte": NOON, "$lt": MAY}}, {"day": MAY}, False),
+        ({"day": {"$gte": NOON}}, {"day": HER}, False),
+        ({"day": {"$gte": NOON}}, {"day": "9"}, False),
+        ({"day": {"$gte": "2"}}, {"day": NOON}, False),
+        ({"by": HER}, {"by": HER}, True),
+        ({"by": HER}, {"by": {"$oid": HER["$oid"].upper()}}, False),
+        ({"by": HER}, {"by": HER["$oid"]}, False),
+        ({"by": {"$lte": HER}}, {"by": {"$oid": "0" * 24}}, True),
+        ({"by": {"$lte": HER}}, {"by": {"$oid": "f" * 24}}, False),
         (EU, {"region": "US"}, False),
         (EU, {}, False),
         (EU, {"region": None}, False),
