@@ -1,6 +1,6 @@
 """How many documents a call may give, and for how long it may read.
 
-A limit on documents is one on what comes back, whatever the database looks at. It is put behind everything of the
+A limit on documents is one on what comes back, however many the database looks at. It is put behind everything of the
 caller's: as the ``limit`` of a find, as the last stage of a pipeline. A document that comes back can hold others in its
 lists, so a pipeline may collect documents (``$push``, ``$facet``, a ``$lookup`` from a limited collection) only where
 its own words bound how many: those in lists are counted like those that come back, and at most so many may be.
@@ -27,6 +27,11 @@ _GIVING: Final = frozenset({AccessKind.READ, AccessKind.EXPORT})
 
 _ENDABLE: Final = frozenset({AccessKind.READ, AccessKind.METADATA, AccessKind.EXPORT})
 """What can be ended at any moment: nothing is left half done. No abort signal reaches the writes of the server."""
+
+_STORING: Final = frozenset(
+    {AccessKind.INSERT, AccessKind.UPDATE, AccessKind.DELETE, AccessKind.CREATE, AccessKind.DROP, AccessKind.INDEX}
+)
+"""What is answered with what it did; that is not withheld for its size once it is done."""
 
 _SERVERS_FIND: Final = 10
 _SERVERS_SAMPLE: Final = 50
@@ -164,11 +169,11 @@ def time_ms(decision: Decision, command: Command) -> int | None:
 
 
 def most_bytes(decision: Decision, command: Command) -> int | None:
-    """Return how large the answer may be: the strictest number of all accesses that look at something."""
+    """Return how large the answer may be: the strictest number of all accesses that do more than store."""
     numbers = [
         verdict.max_bytes
         for access, verdict in zip(command.accesses, decision.accesses, strict=True)
-        if verdict.max_bytes is not None and access.kind in _ENDABLE
+        if verdict.max_bytes is not None and access.kind not in _STORING
     ]
     return min(numbers, default=None)
 

@@ -20,8 +20,11 @@ AFFECTED: Final = "max_affected"
 UNSCANNED: Final = "no_collection_scan"
 """The keys of the decision contract."""
 
-_CHANGING: Final = frozenset({AccessKind.INSERT, AccessKind.UPDATE, AccessKind.DELETE, AccessKind.DROP})
-_LOOKING: Final = frozenset({AccessKind.READ, AccessKind.EXPORT, AccessKind.UPDATE, AccessKind.DELETE})
+_UNCHANGING: Final = frozenset({AccessKind.READ, AccessKind.METADATA, AccessKind.EXPORT})
+"""What affects nothing; of every other kind it has to be known how much."""
+
+_UNSEEING: Final = frozenset({AccessKind.METADATA, AccessKind.INSERT, AccessKind.CREATE, AccessKind.DROP})
+"""What looks for no documents; of every other kind it has to be known how."""
 
 _COUNTABLE: Final = frozenset({"delete-many", "update-many"})
 _FILTERED: Final = frozenset({"count", "delete-many", "find", "update-many"})
@@ -143,7 +146,7 @@ def _counts(decision: Decision, call: ToolCall, derivation: Derivation) -> Itera
     held = {
         index: one.max_affected
         for index, one in enumerate(decision.accesses)
-        if one.max_affected is not None and kinds[index] in _CHANGING
+        if one.max_affected is not None and kinds[index] not in _UNCHANGING
     }
     if not held:
         return
@@ -162,7 +165,8 @@ def _counts(decision: Decision, call: ToolCall, derivation: Derivation) -> Itera
 
 def _plans(decision: Decision, call: ToolCall, derivation: Derivation) -> Iterator[Probe]:
     accesses = derivation.command.accesses
-    held = {at for at, one in enumerate(decision.accesses) if one.no_collection_scan and accesses[at].kind in _LOOKING}
+    kinds = [access.kind for access in accesses]
+    held = {at for at, one in enumerate(decision.accesses) if one.no_collection_scan and kinds[at] not in _UNSEEING}
     if not held:
         return
     for site in derivation.sites:

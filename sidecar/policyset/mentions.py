@@ -364,7 +364,7 @@ _CHOICES: Final[dict[str, tuple[tuple[str | bool, ...], str]]] = {
     "no_collection_scan": ((True,), "no_collection_scan is true"),
     "names": (("reachable",), 'names is "reachable"'),
 }
-"""The parts with few values, and how they are said."""
+"""The parts with few values, and what is told where another one stands."""
 
 
 def _part_fault(name: str, term: Any) -> str:

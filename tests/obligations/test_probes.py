@@ -1,15 +1,27 @@
 """What the server is asked before a call goes there, and which answers let it go."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sidecar.commands import derive
 from sidecar.errors import ObligationNotSupported
-from sidecar.model import AccessVerdict, Decision, JsonObject, ToolCall
+from sidecar.model import (
+    Access,
+    AccessKind,
+    AccessVerdict,
+    Decision,
+    JsonObject,
+    Namespace,
+    Target,
+    TargetKind,
+    ToolCall,
+)
 from sidecar.obligations import Plan, plan
 from sidecar.obligations.probes import Probe
+from sidecar.sites import Derivation, Site, SiteForm
 
 ORDERS: dict[str, Any] = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 MINE: dict[str, Any] = {"status": "open"}
@@ -69,6 +81,7 @@ def test_inserts_are_counted_as_they_are() -> None:
         ("aggregate", {"pipeline": [{"$merge": {"into": "orders"}}]}),
         ("aggregate", {"pipeline": [{"$out": "orders"}]}),
         ("rename-collection", {"newName": "other"}),
+        ("create-collection", {}),
     ],
 )
 def test_a_change_that_cannot_be_counted_before_is_refused(tool: str, arguments: Any) -> None:
@@ -76,6 +89,31 @@ def test_a_change_that_cannot_be_counted_before_is_refused(tool: str, arguments:
         asked(tool, arguments, max_affected=5)
     assert caught.value.conditions == ("max_affected",)
     assert caught.value.access is not None
+
+
+GENERIC: dict[str, Any] = {"target": Target(kind=TargetKind.TOOL, id="report")}
+
+
+@pytest.mark.parametrize("part", ["max_affected", "no_collection_scan", "max_time_ms", "max_documents"])
+def test_of_a_tool_that_nothing_is_known_of_no_limit_is_believed(part: str) -> None:
+    access = Access(kind=AccessKind.EXECUTE, namespace=Namespace(), via="/name", target=GENERIC["target"])
+    command = replace(derive(ToolCall(name="find", arguments=ORDERS)).command, tool="report", accesses=(access,))
+    derivation = Derivation(command=command, sites=(Site(0, (), SiteForm.NONE),))
+    obligation: dict[str, Any] = {part: part == "no_collection_scan" or 5}
+    verdict = AccessVerdict(owner="o", grants=("g",), **obligation)
+    decision = Decision(allow=True, reasons=(), server="s", accesses=(verdict,), revision="r")
+    with pytest.raises(ObligationNotSupported) as caught:
+        plan(decision, ToolCall(name="report", arguments={}), derivation)
+    assert caught.value.conditions == (part,)
+    sized = replace(decision, accesses=(AccessVerdict(owner="o", grants=("g",), max_bytes=5),))
+    assert plan(sized, ToolCall(name="report", arguments={}), derivation).most_bytes == 5
+
+
+def test_an_index_is_made_by_looking_at_all_documents() -> None:
+    definition = [{"type": "classic", "keys": {"a": 1}}]
+    with pytest.raises(ObligationNotSupported) as caught:
+        asked("create-index", {"name": "a", "definition": definition}, no_collection_scan=True)
+    assert caught.value.conditions == ("no_collection_scan",)
 
 
 def test_a_read_affects_nothing() -> None:
