@@ -5,7 +5,7 @@ from typing import Final
 
 from sidecar.policyset.syntax_tree import RegoPath
 
-RULES: Final = "b242b03aa71d8c61b8b6838a26e0b8cf38ddea59c591b29b541a2edc8871269d"
+RULES: Final = "6c8fd8bfc1ada8bcc110c636496dd2ff8a3415dd047870757cfd24d336bf7323"
 """The served modules of the platform, by ``question_reads.digest_of_rules``."""
 
 READS: Final[frozenset[RegoPath]] = frozenset(
