@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.table import show  # noqa: E402
-from sidecar.audit import record  # noqa: E402
+from sidecar.audit import Selection, Verdict, record  # noqa: E402
 from sidecar.model import (  # noqa: E402
     Access,
     AccessKind,
@@ -32,12 +33,18 @@ from sidecar.model import (  # noqa: E402
     Principal,
     Reason,
 )
-from sidecar.store import AuditSync, FileAuditSink, Rotation, verify_chain  # noqa: E402
+from sidecar.store import AuditSync, FileAuditReader, FileAuditSink, Rotation, verify_chain  # noqa: E402
 
 T = TypeVar("T")
 
 WAITING = 64
 """Calls at the same time, where they share a flush."""
+
+QUESTIONS = {
+    "of one collection": Selection(collections=frozenset({("db7", "c47")})),
+    "of one user's denials": Selection(users=frozenset({"user-9"}), verdict=Verdict.DENY),
+    "of everything": Selection(),
+}
 
 USERS, AGENTS, PLACES = 500, 12, 200
 BEGIN_NS = 1_790_000_000 * 10**9
@@ -187,7 +194,20 @@ def measure(folder: Path, count: int) -> list[dict[str, object]]:
     tell("audit verify", report.records, seconds, "≥ 100,000/s")
     report, seconds = timed(lambda: verify_chain(chain, workers=1))
     tell("audit verify, one process", report.records, seconds, "")
+    for what, wanted in QUESTIONS.items():
+        answers, seconds = timed(partial(found_by, chain, wanted))
+        assert answers > 0
+        tell(f"audit query, {what} ({answers} found)", report.records, seconds, "a million in ≤ 30 s")
     return rows
+
+
+def found_by(chain: Path, wanted: Selection) -> int:
+    """How many records a question finds."""
+
+    async def count() -> int:
+        return sum([len(batch) async for batch in FileAuditReader(chain).read(wanted)])
+
+    return asyncio.run(count())
 
 
 def main() -> None:
