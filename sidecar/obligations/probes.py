@@ -225,7 +225,7 @@ def _methods(call: ToolCall, access: int) -> Iterator[JsonObject]:
 
 
 def _require_chosen_order(arguments: JsonObject, access: int) -> None:
-    """Return if a find leaves its way to the planner: the natural order is that of a scan, whatever indexes there are.
+    """Return if a find leaves its way to the planner: the natural order is a scan, with an index as without.
 
     Raises:
         ObligationNotSupported: it asks for the natural order.
