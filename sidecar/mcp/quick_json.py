@@ -3,7 +3,7 @@
 ``msgspec`` reads every JSON text as the strict decoder does (tests/mcp/test_quick_json.py holds both against each
 other), but for what that one refuses and this one cannot see: a name that is there twice, of which it takes the last.
 So it is used where something else shows that there is none, and where no number, no escape and no depth needs a closer
-look. Whatever it is not used for, or refuses, the strict decoder reads from the beginning; it also says what is wrong.
+look. What it is not used for, or refuses, the strict decoder reads from the beginning; it also says what is wrong.
 
 Names are counted in the text and in what was read. A name ends in a quote, and a colon follows. Without escapes by
 number, the two stand in a text only where they were written, and where the value is written again they are there
