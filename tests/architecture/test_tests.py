@@ -64,7 +64,6 @@ NOTHING_IS_RAISED: frozenset[str] = frozenset(
         "mcp/test_tools_params.py::test_a_list_without_parameters_is_fine",
         "oauth/test_jwt_verification.py::test_any_text_is_refused_or_read_and_nothing_else",
         "opa/test_deadline.py::test_what_comes_in_time_is_not",
-        "policy/test_policy_set.py::test_the_platforms_data_is_of_its_schema",
         "policy/test_verdicts.py::test_a_selftest_with_all_known_answers_is_accepted",
         "policy/test_verdicts.py::test_the_examples_are_of_the_schema",
         "policy/test_visibility_residual.py::test_anything_at_all_is_read_or_refused",
