@@ -99,7 +99,7 @@ class Exports:
         """Remember the exports that the result of a call of ``export`` links to; a result of another form has none."""
         try:
             links = _decode(result).content
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
         made = self._of(conversation.key, now)
         for link in links:

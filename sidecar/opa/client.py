@@ -265,8 +265,10 @@ class OpaClient:
             body = key.platform
         else:
             body = encode_question(document, _COMPILED if question is Question.RESIDUAL else None)
+        if question is not Question.RESIDUAL:  # OPA's own rules let no other member pass there, and OPA logs none
+            body = about_request(body, _request_id())
         try:
-            raw = await self._evaluate(self._urls[question], about_request(body, _request_id()))
+            raw = await self._evaluate(self._urls[question], body)
             answer = decode_answer(raw, revision=self._revision)
         except DecisionUnavailable as error:
             if memo is not None and error.fault is not PdpFault.TIMEOUT:

@@ -82,7 +82,7 @@ def read_failures(body: bytes) -> dict[str, str]:
     """
     try:
         report = _ANSWER.decode(body).result
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # Without the cause: it may quote what it read.
         what = f"the status has another form than OPA's ({type(error).__name__})"
         raise DecisionUnavailable(what, fault=PdpFault.MALFORMED) from None

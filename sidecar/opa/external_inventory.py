@@ -147,7 +147,7 @@ def read_inventory(bundles: bytes, modules: bytes) -> Inventory:
     manifests, revision, downloaded = _read_bundles(bundles)
     try:
         found = _MODULES.decode(modules).result
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # Without the cause: it may quote what it read.
         what = f"the list of modules has another form than OPA's ({type(error).__name__})"
         raise DecisionUnavailable(what, fault=PdpFault.MALFORMED) from None
@@ -338,7 +338,7 @@ def _is_reserved(manifest: Any) -> bool:
 def _tree(module: InventoryModule) -> Any:
     try:
         return msgspec.json.decode(module.ast)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -215,7 +215,7 @@ async def _build(go: Mapping[str, str], folder: Path, installer: Installer) -> N
     try:
         # What the toolchain says of itself when it is fetched stands before the document.
         module = msgspec.json.decode(printed[max(printed.find("{\n"), 0) :], type=_GoModule)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         module = _GoModule()
     if module.Sum != OPA_GO_SUM:
         raise ConfigurationError(f"Go module {_MODULE} is not the one that this version pins ({OPA_GO_SUM})")

@@ -141,7 +141,7 @@ def _first_record(fd: int, whole: int, path: Path) -> _RecordPlace:
         end = upto
     try:
         return msgspec.json.decode(begun.partition(b"\n")[0], type=_RecordPlace)
-    except msgspec.DecodeError as broken:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
         raise ConfigurationError(
             f"audit file {path}: the first record cannot be read; restore the file or start a new one"
         ) from broken

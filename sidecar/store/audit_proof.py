@@ -188,7 +188,7 @@ def _beginning(files: list[OpenSegment], proven: Mapping[int, str]) -> tuple[int
     for line in files[0].lines():
         try:
             first = msgspec.json.decode(line, type=_FirstRecord)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             break
         if proven.get(first.seq - 1) == first.prev:
             return first.seq - 1, first.prev

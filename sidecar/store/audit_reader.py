@@ -156,7 +156,7 @@ def _time_after(segment: OpenSegment, place: int) -> tuple[str, int]:
     line = segment.file.readline(LONGEST_LINE)
     try:
         return msgspec.json.decode(line, type=_Timed).time, begin
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return "~", min(begin, segment.size)
 
 

@@ -280,7 +280,7 @@ def read_tool_result(result: bytes) -> UpstreamResult:
     """
     try:
         tool_result = _decode_tool_result(result)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamProtocolViolation("the result is not a tool result") from error
     documents = None if tool_result.isError else _count(tool_result.structuredContent)
     return UpstreamResult(result=result, failed=tool_result.isError, documents=documents)
@@ -296,7 +296,7 @@ def read_result(method: str, result: bytes) -> UpstreamResult:
         return read_tool_result(result)
     try:
         members = _decode_members(result)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamProtocolViolation(f"the result of {method} is no object") from error
     if method not in _EMPTY and _REQUIRED.get(method) not in members:
         raise UpstreamProtocolViolation(f"the result of {method} lacks what it is for")
@@ -311,7 +311,7 @@ def check_initialized(result: bytes) -> str:
     """
     try:
         initialized = _decode_initialized(result)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamProtocolViolation("the answer to initialize is not valid or offers no tools") from error
     if initialized.protocolVersion not in ACCEPTED_VERSIONS:
         raise UpstreamProtocolViolation(
@@ -329,7 +329,7 @@ def read_page(method: str, result: bytes) -> tuple[list[JsonObject], str | None]
     try:
         page = _decode_page[method](result)
         entries = [{key: _value(raw) for key, raw in entry.items()} for entry in page.entries]
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamProtocolViolation(f"the answer to {method} is not valid") from error
     if not all(isinstance(entry.get("name"), str) and entry["name"] for entry in entries):
         raise UpstreamProtocolViolation(f"{method} has an entry without a name")
@@ -374,7 +374,7 @@ def _response(envelope: _MessageEnvelope) -> UpstreamMessage:
         return ServerResult(id=envelope.id, result=result)
     try:
         found = _decode_error(error)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return MalformedMessage(id=envelope.id, reason="a response whose error has no code and message")
     return Refusal(
         id=envelope.id,
@@ -398,7 +398,7 @@ def _lacks(error: _ErrorObject) -> frozenset[QuestionKind]:
 def _supported(data: msgspec.Raw) -> tuple[str, ...]:
     try:
         return tuple(_decode_supported(data).supported)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ()
 
 
@@ -406,7 +406,7 @@ def _count(structured: msgspec.Raw) -> int | None:
     """Documents returned, else written, else counted; None for every shape without such a number."""
     try:
         counted = _decode_counted(structured)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if counted.documents is not None:
         return len(counted.documents)

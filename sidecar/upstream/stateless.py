@@ -123,7 +123,7 @@ def check_discovered(result: bytes) -> None:
     """
     try:
         found = _decode_discovered(result)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamProtocolViolation("the answer to server/discover is not valid") from error
     if REVISION not in found.supported_versions or "tools" not in found.capabilities:
         raise UpstreamProtocolViolation(f"the server does not speak MCP {REVISION}, or offers no tools")
@@ -133,7 +133,7 @@ def told_of(params: bytes) -> int | str | None:
     """Return the request to listen that a notification belongs to; None where it names none."""
     try:
         return _decode_of_subscription(params).meta.id
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -161,7 +161,7 @@ def check_complete(result: bytes) -> bytes:
     """
     try:
         kind = _decode_typed(result).result_type
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamProtocolViolation("the result is not an object") from error
     if kind != "complete":
         raise UpstreamProtocolViolation("the result is not complete, and nothing more was offered")

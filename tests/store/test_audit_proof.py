@@ -92,6 +92,16 @@ def test_any_flipped_bit_is_found(tmp_path_factory, data):
     assert (report.findings[0].file, report.findings[0].line) == (copy.files[number].name, line)
 
 
+def test_a_first_record_that_is_no_text_any_more_is_found(tmp_path_factory):
+    copy = Copy(made_once(tmp_path_factory), tmp_path_factory.getbasetemp() / "bits")
+    first = copy.files[0]
+    text = bytearray(first.read_bytes())
+    text[text.index(b'"prev":"') + len(b'"prev":"')] |= 0x80
+    first.write_bytes(text)
+    report = verify_chain(copy.path)
+    assert (report.findings[0].file, report.findings[0].line) == (first.name, 1)
+
+
 _MADE: list[Path] = []
 
 
