@@ -195,3 +195,8 @@ test_grants_that_all_ask_for_an_approval_are_a_union if {
 test_a_grant_that_asks_for_nothing_lifts_a_mask_beside_one_that_asks if {
 	together({{"id": "a", "mask": {"x"}, "approval": "confirm"}, {"id": "b"}}).mask == []
 }
+
+test_no_grants_ask_for_nothing if {
+	not combination.unscanned(set(), [])
+	combination.names(set(), []) == {}
+}
