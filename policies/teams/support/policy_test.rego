@@ -38,7 +38,7 @@ test_leads_read_it_after_the_approval_of_a_second_person if {
 
 test_support_updates_single_tickets if {
 	asked := question(["support"], "update", "tickets")
-	ids(asked) == {"support-updates-tickets"}
+	ids(asked) == {"support-updates-tickets"} with data.mcp.grants.support.personal as ["customer.email"]
 	ids(json.patch(asked, [{"op": "replace", "path": "/command/traits", "value": ["whole_collection"]}])) == set()
 	ids(question(["support"], "delete", "tickets")) == set()
 	ids(question(["support-leads"], "update", "tickets")) == set()
