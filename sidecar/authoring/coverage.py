@@ -8,21 +8,10 @@ be told covers nothing.
 from collections.abc import Sequence
 from typing import Any, Final
 
+from sidecar.policyset import OBLIGATIONS
+
 PATTERN: Final = frozenset("*?[{\\")
 """What makes a glob more than a name."""
-
-OBLIGATIONS: Final = (
-    "filter",
-    "mask",
-    "max_documents",
-    "max_time_ms",
-    "max_affected",
-    "max_bytes",
-    "no_collection_scan",
-    "approval",
-    "names",
-)
-"""The parts of a grant that must be done for it to stand."""
 
 
 def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

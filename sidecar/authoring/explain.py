@@ -7,10 +7,10 @@ from typing import Any, Final
 import msgspec
 
 from sidecar.authoring.constructs import constructs
-from sidecar.authoring.coverage import OBLIGATIONS
 from sidecar.authoring.engine import Engine
 from sidecar.authoring.trace import PolicyExpression, RuleRun, data_of, missing_of, read_trace, values_of
 from sidecar.model import JsonObject, JsonValue
+from sidecar.policyset import OBLIGATIONS
 
 FACTS: Final = str(Path(__file__).with_name("facts.rego"))
 _TRACED: Final = ("--explain=full", "--disable-indexing")

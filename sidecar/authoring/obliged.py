@@ -2,11 +2,11 @@
 
 from typing import Any, Final
 
-from sidecar.authoring.coverage import OBLIGATIONS
 from sidecar.errors import ObligationNotSupported
 from sidecar.model import JsonObject
 from sidecar.obligations import possible
 from sidecar.policy import document, read_decision
+from sidecar.policyset import OBLIGATIONS
 
 _EXAMPLES: Final[JsonObject] = {"filter": {"a": 1}, "mask": ["a"], "max_documents": 1, "max_time_ms": 1}
 _FURTHER: Final[JsonObject] = {"max_affected": 1, "max_bytes": 1, "no_collection_scan": True, "names": "reachable"}

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sidecar.authoring.coverage import OBLIGATIONS, PATTERN, merged, without_covered
+from sidecar.authoring.coverage import PATTERN, merged, without_covered
 from sidecar.authoring.engine import Engine
 from sidecar.authoring.explain import FACTS
 from sidecar.authoring.hours import hours_of_windows
@@ -33,7 +33,7 @@ from sidecar.policy import (
     residual_document,
     visibility_document,
 )
-from sidecar.policyset import CAPABILITIES
+from sidecar.policyset import CAPABILITIES, OBLIGATIONS
 
 _COLLECTION: Final = "access.collection"
 _EVERY: Final = frozenset({f"is_string({_COLLECTION})", f'{_COLLECTION} != ""'})

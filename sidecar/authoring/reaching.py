@@ -13,7 +13,6 @@ from typing import Any, Final
 import msgspec
 
 from sidecar.authoring.counting_issuers import counting, of_each
-from sidecar.authoring.coverage import OBLIGATIONS
 from sidecar.authoring.engine import Engine
 from sidecar.authoring.explain import FACTS
 from sidecar.authoring.hours import hours_of_windows
@@ -23,7 +22,7 @@ from sidecar.authoring.terms import TermWriter, resolved, unfolded
 from sidecar.errors import ConfigurationError
 from sidecar.model import JsonObject, JsonValue, Target, TargetKind
 from sidecar.policy import read_residual
-from sidecar.policyset import CAPABILITIES, data_place
+from sidecar.policyset import CAPABILITIES, OBLIGATIONS, data_place
 
 _COLLECTION: Final = "input.access.collection"
 _TARGET: Final = "input.access.target"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from sidecar.model import JsonObject, JsonValue, ToolCall
-from sidecar.obligations.rewrite import edited
+from sidecar.obligations.rewrite import edited, value_at
 from sidecar.sites import Site, SiteForm
 
 _TOOLS: Final = frozenset({"aggregate", "count", "explain", "export", "find", "update-many"})
@@ -61,7 +61,7 @@ def with_comment(call: ToolCall, sites: Sequence[Site], comment: str) -> ToolCal
     found = min((site for site in sites if site.form in _PLACES), key=lambda site: len(site.path), default=None)
     if found is None:
         return None
-    value = _at(call.arguments, found.path)
+    value = value_at(call.arguments, found.path)
     changed = _pipeline(value, comment) if found.form is SiteForm.PIPELINE_HEAD else _query(value, comment)
     if changed is None:
         return None
@@ -90,15 +90,3 @@ def _pipeline(value: JsonValue, comment: str) -> JsonValue:
         query = _query(spec, comment)
         return None if query is None else [{"$match": query}, *value[1:]]
     return [{"$match": {"$comment": comment}}, *value] if name in _MAY_FOLLOW else None
-
-
-def _at(arguments: JsonObject, path: tuple[str | int, ...]) -> JsonValue:
-    value: JsonValue = arguments
-    for step in path:
-        if isinstance(value, dict) and isinstance(step, str):
-            value = value.get(step)
-        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
-            value = value[step]
-        else:
-            return None
-    return value

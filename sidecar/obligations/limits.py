@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from sidecar.errors import ObligationNotSupported
 from sidecar.model import AccessKind, Command, Decision, JsonObject, JsonValue, ToolCall
-from sidecar.obligations.rewrite import edited
+from sidecar.obligations.rewrite import edited, value_at
 from sidecar.sites import Derivation, SitePath
 
 DOCUMENTS: Final = "max_documents"
@@ -207,7 +207,7 @@ def limited(most: int, call: ToolCall, arguments: JsonObject, derivation: Deriva
     if operation == "find":
         return _with_number(arguments, (*inside, "limit"), most, None if inside else _SERVERS_FIND)
     path: SitePath = (*inside, "pipeline")
-    stages = _stages(_at(call.arguments, path))
+    stages = _stages(value_at(call.arguments, path))
     try:
         flow = _through(stages, path, _ALL, _HeldPlaces.of(derivation, decision, most))
     except ObligationNotSupported as error:
@@ -225,7 +225,7 @@ def _operation(call: ToolCall) -> tuple[SitePath, str]:
     """Return where the arguments of the operation are, and whether it is a find or an aggregation."""
     if call.name != "export":
         return (), "find" if call.name == "find" else "aggregate"
-    target = _at(call.arguments, ("exportTarget", 0))
+    target = value_at(call.arguments, ("exportTarget", 0))
     name = target.get("name") if isinstance(target, dict) else None
     if name not in ("find", "aggregate"):
         raise ObligationNotSupported("an export of another form", conditions=(DOCUMENTS,))
@@ -234,7 +234,7 @@ def _operation(call: ToolCall) -> tuple[SitePath, str]:
 
 def _with_number(arguments: JsonObject, path: SitePath, most: int, own: int | None) -> JsonObject:
     """Return arguments whose number is the caller's, or the server's own, if that is a smaller one from 1."""
-    said = _at(arguments, path)
+    said = value_at(arguments, path)
     number = own if said is None else said
     if isinstance(number, int | float) and not isinstance(number, bool) and 1 <= number <= most:
         return arguments
@@ -395,18 +395,6 @@ def _stages(pipeline: JsonValue) -> list[JsonValue]:
     if not isinstance(pipeline, list):
         raise ObligationNotSupported("a pipeline that is no list", conditions=(DOCUMENTS,))
     return pipeline
-
-
-def _at(value: JsonValue, path: SitePath) -> JsonValue:
-    """Return what stands at a path; None where nothing does."""
-    for step in path:
-        if isinstance(value, dict) and isinstance(step, str):
-            value = value.get(step)
-        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
-            value = value[step]
-        else:
-            return None
-    return value
 
 
 def _refused(condition: str, construct: str, advice: str, access: int | None = None) -> ObligationNotSupported:

@@ -304,6 +304,18 @@ def an_object(spec: JsonValue) -> JsonObject:
     return spec
 
 
+def value_at(value: JsonValue, path: SitePath) -> JsonValue:
+    """Return what stands at a path; None where nothing does."""
+    for step in path:
+        if isinstance(value, dict) and isinstance(step, str):
+            value = value.get(step)
+        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+            value = value[step]
+        else:
+            return None
+    return value
+
+
 def edited(value: JsonValue, path: SitePath, change: Callable[[JsonValue], JsonValue]) -> JsonValue:
     """Return a value in which the one at the path is changed; nothing of the original is, and the rest is shared.
 

@@ -21,6 +21,7 @@ from sidecar.policyset.manifest import (
     team_fault,
     trusted_fault,
 )
+from sidecar.policyset.mentions import OBLIGATIONS
 from sidecar.policyset.module_lint import ModuleReport, lint_module, uncalled
 from sidecar.policyset.opa_command import OpaCommand, installed
 from sidecar.policyset.question_reads import TIME, QuestionReads
@@ -36,6 +37,7 @@ __all__ = [
     "MAX_MODULE_BYTES",
     "MAX_TEAM_FILES",
     "MAX_TEAM_RULES_BYTES",
+    "OBLIGATIONS",
     "PLATFORM",
     "SCHEMAS",
     "TEAMS",

@@ -24,8 +24,7 @@ from sidecar.policyset.syntax_tree import (
     path_of,
 )
 
-PARTS: Final = (
-    "id",
+OBLIGATIONS: Final = (
     "filter",
     "mask",
     "max_documents",
@@ -36,7 +35,10 @@ PARTS: Final = (
     "approval",
     "names",
 )
-"""Of a grant (``policies/platform/terms.rego``)."""
+"""The parts of a grant that must be done for it to stand (``policies/platform/terms.rego``)."""
+
+PARTS: Final = ("id", *OBLIGATIONS)
+"""Of a grant."""
 
 IDENTIFIER: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _MOST: Final = 2147483647

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sidecar.authoring.coverage import OBLIGATIONS, without_covered
+from sidecar.authoring.coverage import without_covered
 from sidecar.authoring.engine import engine
 from sidecar.authoring.hours import hours_in_words
 from sidecar.authoring.obliged import refused
@@ -23,6 +23,7 @@ from sidecar.authoring.terms import ASKED, EXCLUDED, TermWriter, resolved, unfol
 from sidecar.authoring.wording import print_permissions
 from sidecar.commands import ToolGroup
 from sidecar.model import JsonObject, RequestContext
+from sidecar.policyset import OBLIGATIONS
 from tests.parts import ROOT
 
 pytestmark = pytest.mark.real

@@ -1,6 +1,5 @@
 """Tokens that are bound to a certificate (RFC 8705), over real TLS: whose certificate counts, and whose header."""
 
-import asyncio
 import base64
 import re
 import ssl
@@ -21,7 +20,7 @@ from sidecar.system import thumbprint_of
 from tests import parts
 from tests.edge.endpoint import INITIALIZE, PING, Endpoint, encoded, request, running, token
 from tests.edge.test_tls import issue, trusting
-from tests.patience import HANG_S
+from tests.nginx import nginx, with_real
 
 Files = tuple[Path, Path]
 LOOPBACK = TrustedProxies(networks=(ip_network("127.0.0.0/8"),))
@@ -242,11 +241,10 @@ def documented() -> str:
 
 
 @asynccontextmanager
-async def nginx(folder: Path, here: World, port: int) -> AsyncIterator[None]:
+async def proxied(folder: Path, here: World, port: int) -> AsyncIterator[None]:
     """The real nginx, with the configuration of the page."""
     authorities = folder / "authorities.pem"
-    server = documented()
-    for shown, real in {
+    real = {
         "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
         "/etc/nginx/server.pem": str(here.server[0]),
         "/etc/nginx/server.key": str(here.server[1]),
@@ -257,38 +255,9 @@ async def nginx(folder: Path, here: World, port: int) -> AsyncIterator[None]:
         "sidecar.internal:8443": f"127.0.0.1:{here.endpoint.port}",
         "sidecar.internal": "localhost",
         "mcp.corp.example": "mcp.corp.example",
-    }.items():
-        assert shown in server, f"{shown} is not in the page any more"
-        server = server.replace(shown, real)
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
-    configuration = folder / "nginx.conf"
-    configuration.write_text(
-        f"daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;\n"
-        f"events {{}}\nhttp {{ access_log off;\n{temporary}{server} }}\n"
-    )
-    process = await asyncio.create_subprocess_exec(
-        "nginx", "-p", str(folder), "-c", str(configuration), "-e", str(folder / "nginx.log")
-    )
-    try:
-        async with asyncio.timeout(HANG_S):
-            while not await listens(port):
-                assert process.returncode is None, (folder / "nginx.log").read_text()
-                await asyncio.sleep(0.05)
+    }
+    async with nginx(folder, with_real(documented(), real), port):
         yield
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-
-
-async def listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 @pytest.mark.needs("nginx")
@@ -296,7 +265,7 @@ async def test_a_real_nginx_passes_the_clients_certificate_on_and_nobodys_header
     header = CertificateHeader.SSL_CLIENT_CERT
     async with world(tmp_path, header=header) as here:
         port = parts.free_port()
-        async with nginx(tmp_path, here, port):
+        async with proxied(tmp_path, here, port):
             through = replace(here, endpoint=replace(here.endpoint, port=port))
             bound = bound_to(here.ann)
             assert await through.reason(here.ann, bound) == ""

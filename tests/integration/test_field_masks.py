@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,12 +10,9 @@ from pymongo import MongoClient
 
 from sidecar.demo import database as demo_database
 from sidecar.demo.identities import Person
-from tests.changed_policies import grant_more, platform_data
-from tests.hours import policies_on
 from tests.integration.deployment import deployed
+from tests.integration.obliged import SALES, TRAITS, call_as, policies_for
 
-SALES = {"connectionId": "preconfigured", "database": "sales"}
-KINDS = ["read", "metadata", "insert", "update", "delete", "export"]
 SCOPES = ("mongodb:read", "mongodb:write", "mongodb:export")
 CLERK = Person(user="carl", agent="front-desk", groups=("clerks",), scopes=SCOPES)
 GRANTS = """
@@ -44,25 +42,11 @@ CARDS: list[dict[str, Any]] = [
 ]
 
 
-def with_policies(folder):
-    copy = policies_on(folder)
-    grant_more(copy, "analytics", GRANTS)
-    with platform_data(copy) as platform:
-        routes = platform["routes"]
-        routes[1]["groups"].append("clerks")
-        routes[1]["scopes"] = ["*"]
-        routes[1]["kinds"].append("export")
-        platform["deployments"]["demo"]["databases"]["sales"]["delegated"][0]["kinds"] = KINDS
-        platform["agents"]["registered"]["front-desk"] = {"kinds": KINDS, "servers": ["*"], "deployments": ["*"]}
-        for trait in ("writes_via_pipeline", "exports_file", "whole_collection", "unbounded"):
-            platform["traits"][trait] = {"groups": ["*"]}
-    return copy
-
-
 @pytest.fixture(scope="module")
 def masking(tmp_path_factory, database):
     folder = tmp_path_factory.mktemp("masks")
-    with deployed(folder, database, policies=with_policies(folder), of_servers='tool_groups = ["export"]') as running:
+    policies = policies_for(folder, CLERK, GRANTS, traits=(*TRAITS, "unbounded"))
+    with deployed(folder, database, policies=policies, of_servers='tool_groups = ["export"]') as running:
         yield running
 
 
@@ -76,11 +60,7 @@ async def stored(database):
         yield client.sales
 
 
-async def called(deployment, tool: str, **arguments: Any) -> dict[str, Any]:
-    async with deployment.plain(CLERK) as client:
-        await client.initialize()
-        result: dict[str, Any] = (await client.call(tool, {**SALES, **arguments})).result
-        return result
+called = partial(call_as, CLERK)
 
 
 def given(result: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,13 +10,10 @@ from pymongo import MongoClient
 
 from sidecar.demo import database as demo_database
 from sidecar.demo.identities import Person
-from tests.changed_policies import grant_more, platform_data
-from tests.hours import policies_on
 from tests.integration.deployment import deployed
+from tests.integration.obliged import KINDS, SALES, TRAITS, call_as, policies_for
 from tests.integration.test_exports import session
 
-SALES = {"connectionId": "preconfigured", "database": "sales"}
-KINDS = ["read", "metadata", "insert", "update", "delete", "create", "export"]
 SCOPES = ("mongodb:read", "mongodb:write", "mongodb:export", "mongodb:admin")
 CLERK = Person(user="clara", agent="clerks-desk", groups=("clerks",), scopes=SCOPES)
 GRANTS = """
@@ -58,26 +56,11 @@ grant contains {"id": "copies"} if {
 EVENTS = [{"_id": number, "text": f"event {number}", "day": number % 4} for number in range(30)]
 
 
-def with_policies(folder):
-    copy = policies_on(folder)
-    grant_more(copy, "analytics", GRANTS)
-    with platform_data(copy) as platform:
-        routes = platform["routes"]
-        routes[1]["groups"].append("clerks")
-        routes[1]["scopes"] = ["*"]
-        routes[1]["kinds"].append("export")
-        platform["deployments"]["demo"]["databases"]["sales"]["delegated"][0]["kinds"] = KINDS
-        agent = {"kinds": KINDS, "servers": ["*"], "deployments": ["*"]}
-        platform["agents"]["registered"]["clerks-desk"] = agent
-        for trait in ("writes_via_pipeline", "exports_file", "whole_collection", "unbounded"):
-            platform["traits"][trait] = {"groups": ["*"]}
-    return copy
-
-
 @pytest.fixture(scope="module")
 def limiting(tmp_path_factory, database):
     folder = tmp_path_factory.mktemp("limits")
-    with deployed(folder, database, policies=with_policies(folder), of_servers='tool_groups = ["export"]') as running:
+    policies = policies_for(folder, CLERK, GRANTS, kinds=(*KINDS, "create"), traits=(*TRAITS, "unbounded"))
+    with deployed(folder, database, policies=policies, of_servers='tool_groups = ["export"]') as running:
         yield running
 
 
@@ -94,11 +77,7 @@ async def stored(database):
         yield client
 
 
-async def called(deployment, tool: str, **arguments: Any) -> dict[str, Any]:
-    async with deployment.plain(CLERK) as client:
-        await client.initialize()
-        result: dict[str, Any] = (await client.call(tool, {**SALES, **arguments})).result
-    return result
+called = partial(call_as, CLERK)
 
 
 def decision(result: dict[str, Any]) -> dict[str, Any]:

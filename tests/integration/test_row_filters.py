@@ -3,6 +3,7 @@
 import asyncio
 import re
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,12 +12,9 @@ from pymongo import MongoClient
 
 from sidecar.demo import database as demo_database
 from sidecar.demo.identities import Person
-from tests.changed_policies import grant_more, platform_data
-from tests.hours import policies_on
 from tests.integration.deployment import deployed
+from tests.integration.obliged import SALES, call_as, policies_for
 
-SALES = {"connectionId": "preconfigured", "database": "sales"}
-KINDS = ["read", "metadata", "insert", "update", "delete", "export"]
 SCOPES = ("mongodb:read", "mongodb:write", "mongodb:export")
 EDITOR = Person(user="edda", agent="eu-desk", groups=("eu-editors",), scopes=SCOPES)
 GRANTS = """
@@ -116,27 +114,11 @@ PIPELINES: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def with_policies(folder):
-    copy = policies_on(folder)
-    grant_more(copy, "analytics", GRANTS)
-    with platform_data(copy) as platform:
-        routes = platform["routes"]
-        routes[1]["groups"].append("eu-editors")
-        routes[1]["scopes"] = ["*"]
-        routes[1]["kinds"].append("export")
-        sales = platform["deployments"]["demo"]["databases"]["sales"]
-        sales["delegated"][0]["kinds"] = KINDS
-        agent = {"kinds": KINDS, "servers": ["*"], "deployments": ["*"]}
-        platform["agents"]["registered"]["eu-desk"] = agent
-        for trait in ("writes_via_pipeline", "exports_file", "whole_collection"):
-            platform["traits"][trait] = {"groups": ["*"]}
-    return copy
-
-
 @pytest.fixture(scope="module")
 def filtering(tmp_path_factory, database):
     folder = tmp_path_factory.mktemp("rows")
-    with deployed(folder, database, policies=with_policies(folder), of_servers='tool_groups = ["export"]') as running:
+    policies = policies_for(folder, EDITOR, GRANTS)
+    with deployed(folder, database, policies=policies, of_servers='tool_groups = ["export"]') as running:
         yield running
 
 
@@ -155,11 +137,7 @@ async def stored(database):
         client.drop_database("permitted")
 
 
-async def called(deployment, tool: str, **arguments: Any) -> dict[str, Any]:
-    async with deployment.plain(EDITOR) as client:
-        await client.initialize()
-        result: dict[str, Any] = (await client.call(tool, {**SALES, **arguments})).result
-        return result
+called = partial(call_as, EDITOR)
 
 
 def refusal(result: dict[str, Any]) -> str:

@@ -7,7 +7,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from sidecar.demo.identities import Person
 from tests.conformance import behind
 from tests.conformance.run import fixture
 from tests.enforcement.streaming import events
+from tests.integration.caller import Caller
 from tests.integration.deployment import Deployment
 from tests.patience import HANG_S
 
@@ -63,21 +63,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
             yield deployment
 
 
-@dataclass
-class Client:
+class Client(Caller):
     """One session of one caller, as bytes on the wire."""
-
-    running: Deployment
-    http: aiohttp.ClientSession
-    caller: Person
-    session: str = ""
-
-    def headers(self, **more: str) -> dict[str, str]:
-        given = {
-            "Authorization": f"Bearer {self.running.token(self.caller)}",
-            "Accept": "application/json, text/event-stream",
-        }
-        return given | ({"Mcp-Session-Id": self.session} if self.session else {}) | more
 
     async def send(self, message: Any) -> int:
         async with self.http.post(self.running.url, json=message, headers=self.headers()) as answer:

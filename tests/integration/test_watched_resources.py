@@ -7,7 +7,6 @@ asked to or not, and says what it was asked for.
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from sidecar.demo.identities import Person
 from tests.conformance import behind
 from tests.conformance.run import fixture
 from tests.enforcement.streaming import events
+from tests.integration.caller import Caller
 from tests.integration.deployment import Deployment
 from tests.patience import HANG_S
 
@@ -67,21 +67,8 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             yield deployment
 
 
-@dataclass
-class Client:
+class Client(Caller):
     """One session of one caller, as bytes on the wire."""
-
-    running: Deployment
-    http: aiohttp.ClientSession
-    caller: Person
-    session: str = ""
-
-    def headers(self, **more: str) -> dict[str, str]:
-        given = {
-            "Authorization": f"Bearer {self.running.token(self.caller)}",
-            "Accept": "application/json, text/event-stream",
-        }
-        return given | ({"Mcp-Session-Id": self.session} if self.session else {}) | more
 
     async def ask(self, method: str, **params: Any) -> Any:
         message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}

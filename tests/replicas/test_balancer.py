@@ -18,6 +18,7 @@ from sidecar.demo.client import DemoClient, HttpAnswer
 from sidecar.demo.identities import ANALYST, LOADER, Person
 from tests import parts
 from tests.integration.deployment import Deployment, deployed
+from tests.nginx import nginx, with_real
 from tests.parts import ROOT
 from tests.patience import HANG_S
 from tests.signer import ISSUER
@@ -30,45 +31,15 @@ FIND = {"database": "sales", "collection": "orders", "filter": {}, "connectionId
 @asynccontextmanager
 async def balancer(folder: Path, port: int, first: int, second: int, *, wrong: str = "") -> AsyncIterator[str]:
     """The real nginx with the shipped file, without TLS and with other addresses; ``wrong`` is added to it."""
-    text = SHIPPED.read_text()
-    for shown, real in {
+    real = {
         "listen 443 ssl;": f"listen 127.0.0.1:{port};",
         "10.0.0.11:8080": f"127.0.0.1:{first}",
         "10.0.0.12:8080": f"127.0.0.1:{second}",
         "proxy_next_upstream error timeout;": f"proxy_next_upstream error timeout{wrong};",
         **dict.fromkeys(TLS, ""),
-    }.items():
-        assert shown in text
-        text = text.replace(shown, real)
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
-    file = folder / "nginx.conf"
-    file.write_text(
-        f"daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;\n"
-        f"events {{}}\nhttp {{ access_log off;\n{temporary}{text} }}\n"
-    )
-    process = await asyncio.create_subprocess_exec(
-        "nginx", "-p", str(folder), "-c", str(file), "-e", str(folder / "nginx.log")
-    )
-    try:
-        async with asyncio.timeout(HANG_S):
-            while not await listens(port):
-                assert process.returncode is None, (folder / "nginx.log").read_text()
-                await asyncio.sleep(0.05)
+    }
+    async with nginx(folder, with_real(SHIPPED.read_text(), real), port):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-
-
-async def listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 # --- what nginx does with a request whose answer is lost --------------------------------------------------------------
