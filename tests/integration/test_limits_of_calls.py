@@ -1,5 +1,6 @@
 """Limits on what a call gives and takes, on real parts: what reaches the server, what is stored, what comes back."""
 
+import asyncio
 import json
 import re
 from functools import partial
@@ -13,6 +14,7 @@ from sidecar.demo.identities import Person
 from tests.integration.deployment import deployed
 from tests.integration.obliged import KINDS, SALES, TRAITS, call_as, policies_for
 from tests.integration.test_exports import session
+from tests.patience import HANG_S
 
 SCOPES = ("mongodb:read", "mongodb:write", "mongodb:export", "mongodb:admin")
 CLERK = Person(user="clara", agent="clerks-desk", groups=("clerks",), scopes=SCOPES)
@@ -192,6 +194,13 @@ async def test_what_is_limited_first_may_be_collected_and_copied(limiting, store
     assert sorted(one["_id"] for one in stored.sales.copies.find()) == [0, 1, 2]
 
 
+def sent(deployment, method: str) -> list[Any]:
+    """The messages of a method that reached the server which writes."""
+    lines = (deployment.folder / "demo-rw.stdin").read_bytes().splitlines(keepends=True)
+    told = [json.loads(line) for line in lines if line.endswith(b"\n")]  # noqa: TID251 - what we sent ourselves
+    return [one for one in told if one.get("method") == method]
+
+
 @pytest.mark.usefixtures("stored")
 async def test_a_call_is_ended_at_its_server_when_its_time_is_over(limiting) -> None:
     result = await called(limiting, "find", collection="archive")
@@ -199,16 +208,13 @@ async def test_a_call_is_ended_at_its_server_when_its_time_is_over(limiting) -> 
     assert "structuredContent" not in result
     outcome = limiting.records()[-1]
     assert (outcome["outcome"]["status"], outcome["outcome"]["error"]) == ("error", "time_limit")
-    lines = (limiting.folder / "demo-rw.stdin").read_bytes().splitlines()
-    told = [json.loads(line) for line in lines]  # noqa: TID251 - what we sent ourselves
-    [call] = [
-        one
-        for one in told
-        if one.get("method") == "tools/call" and one["params"]["arguments"].get("collection") == "archive"
-    ]
-    assert [one["params"]["requestId"] for one in told if one.get("method") == "notifications/cancelled"] == [
-        call["id"]
-    ]
+    # The answer does not wait until the server has read what it is told.
+    async with asyncio.timeout(HANG_S):
+        while not (cancelled := sent(limiting, "notifications/cancelled")):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+    calls = sent(limiting, "tools/call")
+    [call] = [one for one in calls if one["params"]["arguments"].get("collection") == "archive"]
+    assert [one["params"]["requestId"] for one in cancelled] == [call["id"]]
     assert await ids(limiting, "find", limit=1) == [0], "and the server goes on"
 
 
