@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,13 +93,14 @@ class Deployment:
             return False
 
     def children(self, name: str) -> list[psutil.Process]:
-        """The sidecar's own descendants whose command line names a program."""
+        """The sidecar's own descendants whose command line names a program; one that has just ended is none."""
         assert self.process is not None
-        return [
-            child
-            for child in psutil.Process(self.process.pid).children(recursive=True)
-            if any(part.endswith(name) for part in child.cmdline()[:3])
-        ]
+        found = []
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if any(part.endswith(name) for part in child.cmdline()[:3]):
+                    found.append(child)
+        return found
 
     @asynccontextmanager
     async def client(self, person: Person):

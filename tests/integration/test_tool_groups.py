@@ -18,7 +18,7 @@ import pytest
 from sidecar.demo import database as demo_database
 from sidecar.demo.identities import Person
 from tests import parts
-from tests.integration.deployment import Deployment, deployed, search_path
+from tests.integration.deployment import Deployment, deployed, search_path, wait_until
 from tests.patience import HANG_S
 from tests.signer import ISSUER
 
@@ -202,21 +202,26 @@ async def test_an_export_that_is_on_and_granted_is_listed_decided_done_and_recor
     (link,) = [item for item in result["content"] if item["type"] == "resource_link"]
     assert link["uri"].startswith("exported-data://")
     written = exported(on, link["uri"].removeprefix("exported-data://"))
-    assert {order["region"] for order in msgspec.json.decode(written.read_bytes())} == {"EU"}
+    assert {order["region"] for order in written} == {"EU"}
     intent, outcome = on.records()[-2:]
     assert (intent["event"], intent["tool"], intent["decision"]["allow"]) == ("intent", "export", True)
     assert (outcome["event"], outcome["outcome"]["status"]) == ("outcome", "ok")
 
 
-def exported(deployment: Deployment, name: str) -> Path:
-    """The file that the server wrote, below the home that its environment names; it is written after the answer."""
+def exported(deployment: Deployment, name: str) -> list[dict[str, Any]]:
+    """What the server wrote below the home that its environment names; it goes on writing after its answer."""
     (server,) = [one for one in servers(deployment) if environment_of(one)["MDB_MCP_READ_ONLY"] == "true"]
     home = Path(environment_of(server)["HOME"])
-    for _ in range(200):
-        if found := [path for path in home.rglob("*") if path.name == Path(name).name and path.stat().st_size]:
-            return found[0]
-        threading.Event().wait(0.05)
-    raise AssertionError(f"no {name} among {[*home.rglob('*')]}")
+    written: list[dict[str, Any]] = []
+
+    def whole() -> bool:
+        for path in home.rglob(Path(name).name):
+            with suppress(msgspec.DecodeError):
+                written[:] = msgspec.json.decode(path.read_bytes(), type=list[dict[str, Any]])
+        return bool(written)
+
+    wait_until(whole, f"{name} below {home}")
+    return written
 
 
 async def test_an_export_of_another_collection_is_refused_by_policy(on):

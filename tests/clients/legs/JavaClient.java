@@ -68,7 +68,9 @@ public class JavaClient {
         leg("resources", () -> {
             call(client, calls, "export", Map.of());
             McpSchema.Resource resource = client.listResources().resources().get(0);
-            String content = client.readResource(resource).contents().get(0).toString();
+            String content;
+            do content = client.readResource(resource).contents().get(0).toString();
+            while (content.contains("still being generated"));
             return content.contains("EU") ? "listed, read" : "another content";
         });
         leg("confirmation", () -> call(client, calls, "confirmation", Map.of()) + ", asked " + asked + " times");

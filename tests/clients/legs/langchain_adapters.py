@@ -53,6 +53,8 @@ async def main(url: str, token: str, calls: dict[str, Any]) -> dict[str, str]:
         async def resources() -> str:
             await call("export")
             (blob,) = await load_mcp_resources(session)
+            while "still being generated" in blob.as_string():
+                (blob,) = await load_mcp_resources(session)
             return "listed, read" if "EU" in blob.as_string() else "another content"
 
         async def confirmation() -> str:

@@ -129,8 +129,10 @@ async def level(session: ClientSession, _client: Client, _calls: dict[str, Any])
 async def resources(session: ClientSession, _client: Client, calls: dict[str, Any]) -> str:
     await call(session, calls["export"])
     (listed,) = (await session.list_resources()).resources
-    read = await session.read_resource(listed.uri)
-    return "listed, read" if "EU" in read.contents[0].text else "another content"
+    text = (await session.read_resource(listed.uri)).contents[0].text
+    while "still being generated" in text:
+        text = (await session.read_resource(listed.uri)).contents[0].text
+    return "listed, read" if "EU" in text else "another content"
 
 
 async def confirmation(session: ClientSession, client: Client, calls: dict[str, Any]) -> str:

@@ -89,8 +89,10 @@ class Talk:
     async def resources(self) -> str:
         await self.call("export")
         (listed,) = (await self.client.list_resources()).resources
-        read = await self.client.read_resource(listed.uri)
-        return "listed, read" if "EU" in read.contents[0].text else "another content"
+        text = (await self.client.read_resource(listed.uri)).contents[0].text
+        while "still being generated" in text:
+            text = (await self.client.read_resource(listed.uri)).contents[0].text
+        return "listed, read" if "EU" in text else "another content"
 
     async def confirmation(self) -> str:
         said = await self.call("confirmation")

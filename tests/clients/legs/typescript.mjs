@@ -74,7 +74,9 @@ const legs = {
   resources: async () => {
     await call(calls.export);
     const [{ uri }] = (await client.listResources()).resources;
-    const [{ text }] = (await client.readResource({ uri })).contents;
+    const read = async () => (await client.readResource({ uri })).contents[0].text;
+    let text = await read();
+    while (text.includes("still being generated")) text = await read();
     return text.includes("EU") ? "listed, read" : "another content";
   },
   confirmation: async () => `${await call(calls.confirmation)}, asked ${asked} times`,
