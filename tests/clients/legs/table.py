@@ -71,6 +71,7 @@ _STATELESS: Final[Mapping[Leg, str]] = MappingProxyType({
 _OF_ADAPTERS: Final = frozenset(
     {Leg.TOOLS, Leg.CALL, Leg.REFUSAL, Leg.STREAM, Leg.RESOURCES, Leg.CONFIRMATION, Leg.CLOSE}
 )
+_OF_INSPECTOR: Final = frozenset({Leg.TOOLS, Leg.CALL, Leg.REFUSAL, Leg.LEVEL})
 
 FOUND: Final[Mapping[str, Mapping[Leg, str]]] = {
     "Python 1.26.0": _SESSION,
@@ -81,6 +82,10 @@ FOUND: Final[Mapping[str, Mapping[Leg, str]]] = {
     "TypeScript 2.4.0": _SESSION,
     "TypeScript 2.4.0, without sessions": _STATELESS,
     "mcp-remote 0.15.1": {**_SESSION, Leg.CLOSE: "left open"},
+    "MCP Inspector 2.12.0, command line": {
+        **{leg: said for leg, said in _SESSION.items() if leg in _OF_INSPECTOR},
+        Leg.CLOSE: "left open",
+    },
     "Java 2.1.0": {leg: said for leg, said in _SESSION.items() if leg not in {Leg.CANCEL, Leg.RESUME}},
     "langchain-mcp-adapters 0.3.2": {leg: said for leg, said in _SESSION.items() if leg in _OF_ADAPTERS},
 }
