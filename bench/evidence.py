@@ -33,7 +33,8 @@ from sidecar.model import (  # noqa: E402
     Principal,
     Reason,
 )
-from sidecar.store import AuditSync, FileAuditReader, FileAuditSink, Rotation, verify_chain  # noqa: E402
+from sidecar.store import AuditSync, FileAuditReader, FileAuditSink, Rotation  # noqa: E402
+from sidecar.store.audit_proof import verify_chain  # noqa: E402
 
 T = TypeVar("T")
 

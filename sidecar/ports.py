@@ -4,13 +4,12 @@ An implementation translates every foreign exception at its own border into the 
 method names; anything else is a bug. Cancellation (``asyncio.CancelledError``) always passes through.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from sidecar.audit import AuditEntry, Selection
 from sidecar.commands import ViewDefinitions
 from sidecar.identity import Suspension
 from sidecar.model import Credential, Identity, JsonObject, JsonValue, Permit, UpstreamResult
@@ -172,32 +171,6 @@ class AuditSink(Protocol):
 
         Raises:
             AuditUnavailable: the record is not stored.
-        """
-        ...
-
-
-ReadProgress = Callable[[int, int], None]
-"""Takes how much was read, of how much."""
-
-
-class AuditReader(Protocol):
-    """Where questions to the evidence are answered from; each store has one."""
-
-    def read(
-        self, selection: Selection, progress: ReadProgress | None = None
-    ) -> AsyncIterator[list[tuple[AuditEntry, bytes]]]:
-        """Yield the records that are meant, with their canonical JSON, in the order of the chain.
-
-        Raises:
-            ConfigurationError: the store cannot be read.
-        """
-        ...
-
-    def follow(self, selection: Selection) -> AsyncIterator[list[tuple[AuditEntry, bytes]]]:
-        """Yield records that are stored from now on.
-
-        Raises:
-            ConfigurationError: the store cannot be read.
         """
         ...
 

@@ -11,11 +11,12 @@ from rich.text import Text
 
 from sidecar.asking.progress import shown
 from sidecar.asking.question_commands import audit_export, audit_query, audit_report, audit_tail
-from sidecar.audit import BadKey, ChainReport, CheckpointVerifier
+from sidecar.audit import BadKey, ChainReport, CheckpointVerifier, HeldAgainst
 from sidecar.errors import ConfigurationError
+from sidecar.evidence_source import asked
+from sidecar.lifecycle import run
 from sidecar.model import JsonObject
 from sidecar.printing import escaped
-from sidecar.store import verify_chain
 
 NO: Final = 1
 _CONSOLE: Final = Console(soft_wrap=True)
@@ -32,15 +33,17 @@ for _command in (audit_query, audit_report, audit_tail, audit_export):
 
 
 @audit.command("verify")
-@click.argument("file", type=_FILE)
+@click.argument("file", type=_FILE, required=False)
 @click.option("--head", metavar="HASH", help="A hash that you kept elsewhere; one of the records must have it.")
 @click.option(
     "--checkpoints", "kept", type=_FILE, multiple=True, help="Checkpoints that you kept elsewhere, one a line; repeat."
 )
 @click.option("--key", type=_FILE, help="The public key (PEM) that every checkpoint must be signed with.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def audit_verify(file: Path, *, head: str | None, kept: tuple[Path, ...], key: Path | None, as_json: bool) -> None:
-    """Verify the hash chain of an audit FILE and of the files that were rotated away from it.
+def audit_verify(
+    file: Path | None, *, head: str | None, kept: tuple[Path, ...], key: Path | None, as_json: bool
+) -> None:
+    """Verify the hash chain of an audit FILE and of the files that were rotated away from it; default: the settings'.
 
     Status 1 if a record was changed, removed, added or moved: each place is listed with its line and the reason.
 
@@ -48,13 +51,15 @@ def audit_verify(file: Path, *, head: str | None, kept: tuple[Path, ...], key: P
     file (FILE.checkpoints), those of --checkpoints, and --head. With --key the chain may begin behind a signed
     checkpoint, so that older files can be archived elsewhere.
     """
+    against = HeldAgainst(head=head, checkpoints=tuple(map(str, kept)), verifier=_verifier(key))
     with shown("verifying") as progress:
-        report = verify_chain(file, head=head, checkpoints=kept, verifier=_verifier(key), progress=progress)
-    if as_json:
-        click.echo(escaped(json.dumps(_verified(report), ensure_ascii=False)))
-    else:
-        _print_verified(report)
-    if not report.holds:
+        reports = run(asked(file, lambda reader: reader.verify(against, progress)))
+    for report in reports:
+        if as_json:
+            click.echo(escaped(json.dumps(_verified(report), ensure_ascii=False)))
+        else:
+            _print_verified(report)
+    if not all(report.holds for report in reports):
         sys.exit(NO)
 
 

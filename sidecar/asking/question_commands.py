@@ -17,13 +17,12 @@ from sidecar.asking.calls import RecordedCall, calls
 from sidecar.asking.export import Format, head, rendered
 from sidecar.asking.progress import shown
 from sidecar.asking.report import AuditReport, report
-from sidecar.asking.selecting import TIME, audit_path, later, selecting, selection, stored_time
+from sidecar.asking.selecting import TIME, later, selecting, selection, stored_time
 from sidecar.asking.showing import print_calls, print_report
-from sidecar.audit import AuditEntry, Selection
+from sidecar.audit import AuditEntry, AuditReader, Selection
+from sidecar.evidence_source import asked
 from sidecar.lifecycle import run
-from sidecar.ports import AuditReader
 from sidecar.printing import escaped
-from sidecar.store import FileAuditReader
 
 _CONSOLE: Final = Console(soft_wrap=True)
 _JSON: Final = click.option(
@@ -43,7 +42,7 @@ def audit_query(*, file: Path | None, limit: int, as_json: bool, **given: Any) -
     Reads all files of the chain and proves nothing: `audit verify` does. Status 1 if there is no such call.
     """
     with shown("reading") as progress:
-        found, more = run(_newest(FileAuditReader(audit_path(file)), selection(given), limit, progress))
+        found, more = run(asked(file, lambda reader: _newest(reader, selection(given), limit, progress)))
     if as_json:
         for row in found:
             _print_json(row.document())
@@ -86,8 +85,7 @@ def audit_report(*, file: Path | None, since: datetime, until: datetime | None, 
     if end <= since:
         raise click.UsageError("--until must be after --since")
     with shown("reading") as progress:
-        reader = FileAuditReader(audit_path(file))
-        found = run(_summed_up(reader, since, end, progress))
+        found = run(asked(file, lambda reader: _summed_up(reader, since, end, progress)))
     if as_json:
         _print_json(found.document(rows))
     else:
@@ -107,7 +105,7 @@ async def _summed_up(reader: AuditReader, since: datetime, until: datetime, prog
 def audit_tail(*, file: Path | None, lines: int, follow: bool, as_json: bool, **given: Any) -> None:
     """Show the newest records, one a line, and with -f those that come. A file that is rotated is followed."""
     with suppress(SystemExit, BrokenPipeError):
-        run(_tail(FileAuditReader(audit_path(file)), selection(given), lines, follow=follow, as_json=as_json))
+        run(asked(file, lambda reader: _tail(reader, selection(given), lines, follow=follow, as_json=as_json)))
 
 
 async def _tail(reader: AuditReader, wanted: Selection, lines: int, *, follow: bool, as_json: bool) -> None:
@@ -141,7 +139,7 @@ def audit_export(*, file: Path | None, form: str, out: BinaryIO, **given: Any) -
     In CSV a cell that a spreadsheet would run as a formula begins with an apostrophe.
     """
     with shown("exporting") as progress:
-        run(_export(FileAuditReader(audit_path(file)), selection(given), Format(form), out, progress))
+        run(asked(file, lambda reader: _export(reader, selection(given), Format(form), out, progress)))
 
 
 async def _export(reader: AuditReader, wanted: Selection, form: Format, out: BinaryIO, progress: Any) -> None:

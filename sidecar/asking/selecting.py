@@ -9,9 +9,7 @@ from typing import Any, Final
 import click
 from typing_extensions import override
 
-from sidecar import settings
 from sidecar.audit import Selection, Verdict
-from sidecar.errors import ConfigurationError
 from sidecar.printing import escaped
 
 LONGEST_CALL: Final = timedelta(hours=1)
@@ -90,19 +88,6 @@ def selection(given: dict[str, Any]) -> Selection:
         since=stored_time(given["since"]),
         until=stored_time(given["until"]),
     )
-
-
-def audit_path(given: Path | None) -> Path:
-    """Return the audit file that is meant.
-
-    Raises:
-        ConfigurationError: none is named, and there are no settings that name one.
-    """
-    if given is not None:
-        return given
-    if not settings.given():
-        raise ConfigurationError("no audit file: name one with --file, or set SIDECAR_CONFIG")
-    return settings.load().audit.path
 
 
 def stored_time(moment: datetime | None) -> str:

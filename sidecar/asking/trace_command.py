@@ -16,14 +16,13 @@ from sidecar.asking.calls import RecordedCall, calls
 from sidecar.asking.drawing import draw_call, draw_spans, spans_document
 from sidecar.asking.jaeger import JaegerFailed, JaegerSpan, fetch_trace
 from sidecar.asking.progress import shown
-from sidecar.asking.selecting import audit_path, stored_time
-from sidecar.audit import Selection, record
+from sidecar.asking.selecting import stored_time
+from sidecar.audit import AuditReader, ReadProgress, Selection, record
 from sidecar.audit_settings import query_address
+from sidecar.evidence_source import asked
 from sidecar.lifecycle import run
 from sidecar.model import JsonObject
-from sidecar.ports import AuditReader, ReadProgress
 from sidecar.printing import escaped
-from sidecar.store import FileAuditReader
 
 _ID: Final = re.compile("[0-9a-fA-F]{32}")
 _BACK: Final = (timedelta(hours=1), timedelta(days=1), timedelta(days=30), None)
@@ -61,9 +60,9 @@ def trace(*, trace_id: str | None, last: bool, file: Path | None, jaeger: str | 
         raise click.UsageError("give an ID, or --last")
     if trace_id is not None and not _ID.fullmatch(trace_id):
         raise click.UsageError(f"{escaped(trace_id)!r} is not 32 hexadecimal digits")
-    reader, url = FileAuditReader(audit_path(file)), _url(jaeger)
+    url, wanted = _url(jaeger), trace_id.lower() if trace_id is not None else None
     with shown("reading") as progress:
-        found = run(_find(reader, trace_id.lower() if trace_id is not None else None, url, progress))
+        found = run(asked(file, lambda reader: _find(reader, wanted, url, progress)))
     if as_json:
         click.echo(escaped(json.dumps(_document(found), ensure_ascii=False)))
     else:

@@ -12,6 +12,7 @@ from sidecar.audit.checkpoint import (
     read_checkpoint,
 )
 from sidecar.audit.entry import AuditEntry, Unreadable, read_entry
+from sidecar.audit.reading import AuditReader, HeldAgainst, ReadProgress, StoredChain
 from sidecar.audit.selection import Needles, Selection, Verdict
 from sidecar.audit.stretch import ProvenStretch, fit, prove
 from sidecar.audit.survey import ChainFinding, ChainReport, Survey
@@ -20,6 +21,7 @@ __all__ = [
     "BEGINNING",
     "GENESIS",
     "AuditEntry",
+    "AuditReader",
     "BadCheckpoint",
     "BadKey",
     "BrokenRecord",
@@ -29,9 +31,12 @@ __all__ = [
     "Checkpoint",
     "CheckpointSigner",
     "CheckpointVerifier",
+    "HeldAgainst",
     "Needles",
     "ProvenStretch",
+    "ReadProgress",
     "Selection",
+    "StoredChain",
     "Survey",
     "Unreadable",
     "Verdict",

@@ -160,14 +160,17 @@ class Walk:
 
     Args:
         awaited: a remembered hash; None again once it was met.
+        seq: number of the record before the first; above 0, outcomes may be of intents that are not here.
+        head: its hash.
     """
 
-    def __init__(self, *, awaited: str | None = None) -> None:
+    def __init__(self, *, awaited: str | None = None, seq: int = 0, head: str = GENESIS) -> None:
         self.awaited = awaited
         self.record: JsonObject = {}
         """The last record that holds, without its hash."""
-        self._records = 0
-        self._head = GENESIS
+        self._begun = seq
+        self._records = seq
+        self._head = head
         self._open: dict[str, None] = {}
 
     def step(self, line: bytes) -> str:
@@ -198,10 +201,10 @@ class Walk:
                 return "a second intent for one request"
             case Event.INTENT:
                 self._open[entry.request_id] = None
-            case Event.OUTCOME if entry.request_id not in self._open:
+            case Event.OUTCOME if entry.request_id not in self._open and not self._begun:
                 return "an outcome without its intent"
             case Event.OUTCOME:
-                del self._open[entry.request_id]
+                self._open.pop(entry.request_id, None)
             case Event.REFUSAL | Event.CONTROL | Event.APPROVAL:
                 pass
         return ""

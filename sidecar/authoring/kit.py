@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from sidecar import settings
+from sidecar.audit import AuditReader, StoredChain
 from sidecar.authoring import deciding, permissions, replaying
 from sidecar.authoring.checking import (
     CheckReport,
@@ -31,6 +32,7 @@ from sidecar.authoring.switched_off import Servers, nobody_asked
 from sidecar.authoring.watching import only_cases, team_of, watch
 from sidecar.commands import GenericTools
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
+from sidecar.evidence_source import asked
 from sidecar.identity import IdentityRules
 from sidecar.issuers import identity_rules
 from sidecar.mcp import revision
@@ -245,13 +247,13 @@ async def decide(
         return decided if config is None else _confirmed(decided, config)
 
 
-async def replay_file(records: BinaryIO, folder: Path, opa: str | None, *, limit: int) -> ReplayReport:
-    """Decide the recorded questions of an audit file again with a policy folder.
+async def replay_evidence(records: BinaryIO | None, folder: Path, opa: str | None, *, limit: int) -> ReplayReport:
+    """Decide the recorded questions of an audit file, else of the configured store, again with a policy folder.
 
     An allow may go to the configured servers; without settings, to those of the platform's data.
 
     Args:
-        records: the audit file.
+        records: the audit file; None takes the evidence of the settings.
         folder: the policy folder.
         opa: the OPA executable; None takes the configured one.
         limit: how many distinct differences are listed.
@@ -259,6 +261,20 @@ async def replay_file(records: BinaryIO, folder: Path, opa: str | None, *, limit
     Raises:
         ConfigurationError: the folder would not be served, the file cannot be read, or OPA cannot be run.
     """
+    if records is not None:
+        return await _replay(records, folder, opa, limit)
+
+    async def one_chain(reader: AuditReader) -> ReplayReport:
+        chains = await reader.chains()
+        if len(chains) > 1:
+            names = ", ".join(each.name for each in chains)
+            raise ConfigurationError(f"there are several chains; say which one with --instance: {names}")
+        return await _replay(chains[0], folder, opa, limit)
+
+    return await asked(None, one_chain)
+
+
+async def _replay(records: BinaryIO | StoredChain, folder: Path, opa: str | None, limit: int) -> ReplayReport:
     config = settings.load() if settings.given() else None
     binary = settings.opa_binary(opa)
     memory = (config.opa if config is not None else Opa()).memory_mb * 2**20

@@ -1,12 +1,12 @@
 """``mcp-sidecar replay``: recorded calls decided again under a candidate policy set, and how that differs.
 
-The file is read once, record by record, and verified on the way; only the differences are kept. Reading ends at the
+The chain is read once, record by record, and verified on the way; only the differences are kept. Reading ends at the
 first line that does not verify: nothing after it is proven.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -14,7 +14,7 @@ from typing import BinaryIO, Final, Protocol, TypeAlias
 
 import msgspec
 
-from sidecar.audit import BEGINNING, ChainFault, Verification, Walk
+from sidecar.audit import BEGINNING, ChainFault, StoredChain, Verification, Walk
 from sidecar.authoring.records import DecisionOutcome, RecordedDecision, RecordedQuestion, UnreadableRecord, read_record
 from sidecar.bounded import BoundedMemory
 from sidecar.errors import ConfigurationError, DecisionUnavailable
@@ -164,12 +164,17 @@ class ReplayReport:
 
 
 async def replay(
-    file: BinaryIO, candidate: Candidate, *, servers: Collection[str], titles: Mapping[str, str], limit: int
+    source: BinaryIO | StoredChain,
+    candidate: Candidate,
+    *,
+    servers: Collection[str],
+    titles: Mapping[str, str],
+    limit: int,
 ) -> ReplayReport:
-    """Decide the questions of an audit file again.
+    """Decide the questions of recorded calls again.
 
     Args:
-        file: the records, from the first one of a chain on.
+        source: a file of records, from the first one of a chain on; or a chain as its store has it.
         candidate: asked each distinct question once.
         servers: the names of servers that an allow may go to.
         titles: what reason codes mean.
@@ -178,8 +183,9 @@ async def replay(
     Raises:
         ConfigurationError: the file cannot be read.
     """
-    tape, decisions, tally = _Tape(file), _Decisions(candidate, servers), _Tally(titles)
-    for batch in _batches(tape.records()):
+    tape = _Tape(source if isinstance(source, StoredChain) else _chain_of(source))
+    decisions, tally = _Decisions(candidate, servers), _Tally(titles)
+    async for batch in _batches(tape.records()):
         answers = await decisions.of(
             one.asked for _, one in batch if one.asked is not None and one.standing is not None
         )
@@ -197,12 +203,27 @@ async def replay(
     )
 
 
-class _Tape:
-    """Reads an audit file from its beginning to its end or its first fault."""
+def _chain_of(file: BinaryIO) -> StoredChain:
+    return StoredChain(name=str(getattr(file, "name", "")), lines=_lines_of(file))
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._walk = Walk()
+
+async def _lines_of(file: BinaryIO) -> AsyncIterator[bytes]:
+    while True:
+        try:
+            line = file.readline(LONGEST_LINE)
+        except OSError as error:
+            raise ConfigurationError(f"the audit file cannot be read: {error.strerror or error}") from error
+        if not line:
+            return
+        yield line
+
+
+class _Tape:
+    """Reads a chain from its beginning to its end or its first fault."""
+
+    def __init__(self, chain: StoredChain) -> None:
+        self._lines = chain.lines
+        self._walk = Walk(seq=chain.seq, head=chain.head)
         self._fault: ChainFault | None = None
         self.unfinished = False
 
@@ -210,10 +231,10 @@ class _Tape:
         """Return what the lines read so far prove."""
         return self._walk.verdict(self._fault)
 
-    def records(self) -> Iterator[tuple[int, int, RecordedDecision]]:
+    async def records(self) -> AsyncIterator[tuple[int, int, RecordedDecision]]:
         """Yield the number of each line that holds an intent or a refusal, its bytes, and what it says."""
         number = 0
-        while line := self._line():
+        async for line in self._lines:
             number += 1
             if not line.endswith(b"\n") and len(line) < LONGEST_LINE and BEGINNING.startswith(line[: len(BEGINNING)]):
                 self.unfinished = True
@@ -224,12 +245,6 @@ class _Tape:
                 return
             if one is not None:
                 yield number, len(line), one
-
-    def _line(self) -> bytes:
-        try:
-            return self._file.readline(LONGEST_LINE)
-        except OSError as error:
-            raise ConfigurationError(f"the audit file cannot be read: {error.strerror or error}") from error
 
     def _read(self, line: bytes) -> tuple[str, RecordedDecision | None]:
         """Return what is wrong with a line, or what it says."""
@@ -243,10 +258,12 @@ class _Tape:
             return str(error), None
 
 
-def _batches(records: Iterable[tuple[int, int, RecordedDecision]]) -> Iterator[list[tuple[int, RecordedDecision]]]:
+async def _batches(
+    records: AsyncIterator[tuple[int, int, RecordedDecision]],
+) -> AsyncIterator[list[tuple[int, RecordedDecision]]]:
     batch: list[tuple[int, RecordedDecision]] = []
     size = 0
-    for line, length, one in records:
+    async for line, length, one in records:
         batch.append((line, one))
         size += length
         if len(batch) >= BATCH or size >= BATCH_BYTES:

@@ -1,7 +1,6 @@
 """Where audit records, suspensions and approvals are kept."""
 
 from sidecar.store.approvals import FileApprovals
-from sidecar.store.audit_proof import verify_chain
 from sidecar.store.audit_reader import FileAuditReader
 from sidecar.store.checkpoints import signer_of
 from sidecar.store.file import AuditSync, FileAuditSink, Rotation
@@ -32,5 +31,4 @@ __all__ = [
     "SharedStates",
     "guard",
     "signer_of",
-    "verify_chain",
 ]

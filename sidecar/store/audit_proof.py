@@ -20,12 +20,12 @@ from sidecar.audit import (
     Checkpoint,
     CheckpointVerifier,
     ProvenStretch,
+    ReadProgress,
     Survey,
     fit,
     prove,
 )
 from sidecar.errors import ConfigurationError
-from sidecar.ports import ReadProgress
 from sidecar.store.audit_opening import LONGEST_LINE, identity
 from sidecar.store.audit_segments import checkpoints_of, segments
 from sidecar.store.checkpoints import read_checkpoints

@@ -1,4 +1,4 @@
-"""Reading the files of a chain for questions (``sidecar.ports.AuditReader``).
+"""Reading the files of a chain for questions (``sidecar.audit.AuditReader``).
 
 Where a question names something, its text is looked for in whole blocks of the file, in C, and only lines that have it
 are decoded: a gigabyte takes a second or two. Files, and parts of files, outside of the time that is asked about are
@@ -17,11 +17,20 @@ from typing import Final
 
 import msgspec
 
-from sidecar.audit import AuditEntry, Needles, Selection, Unreadable, read_entry
+from sidecar.audit import (
+    AuditEntry,
+    ChainReport,
+    HeldAgainst,
+    Needles,
+    ReadProgress,
+    Selection,
+    StoredChain,
+    Unreadable,
+    read_entry,
+)
 from sidecar.errors import ConfigurationError
-from sidecar.ports import ReadProgress
 from sidecar.store.audit_opening import LONGEST_LINE, identity
-from sidecar.store.audit_proof import OpenSegment, open_segments
+from sidecar.store.audit_proof import OpenSegment, open_segments, verify_chain
 
 BLOCK: Final = 8 << 20
 """Bytes that are searched at a time."""
@@ -90,6 +99,38 @@ class FileAuditReader:
                     held, place = _next(self._path, held, stack), 0
                     continue
                 await asyncio.sleep(POLL_S)
+
+    async def verify(self, against: HeldAgainst, progress: ReadProgress | None = None) -> tuple[ChainReport, ...]:
+        """Prove the chain of these files.
+
+        Raises:
+            ConfigurationError: a file cannot be read.
+        """
+        report = verify_chain(
+            self._path,
+            head=against.head,
+            checkpoints=tuple(map(Path, against.checkpoints)),
+            verifier=against.verifier,
+            progress=progress,
+        )
+        return (report,)
+
+    async def chains(self) -> tuple[StoredChain, ...]:
+        """Return the chain of these files, as long as it is now.
+
+        Raises:
+            ConfigurationError: a file cannot be read.
+        """
+        stack = ExitStack()
+        files = open_segments(self._path, stack)
+        return (StoredChain(name=str(self._path), lines=_all_lines(files, stack)),)
+
+
+async def _all_lines(files: list[OpenSegment], stack: ExitStack) -> AsyncIterator[bytes]:
+    with stack:
+        for each in files:
+            for line in each.lines():
+                yield line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,9 @@ def test_every_command_explains_itself(path, flag):
     assert len(done.output.splitlines()) > 4
 
 
-@pytest.mark.parametrize("words", [["no-such"], ["serve", "--no-such"], ["audit", "verify"], ["audit", "no-such"]])
+@pytest.mark.parametrize(
+    "words", [["no-such"], ["serve", "--no-such"], ["audit", "verify", "a", "b"], ["audit", "no-such"]]
+)
 def test_wrong_usage_is_status_2(words, tmp_path):
     done = run(*words, folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
