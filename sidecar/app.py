@@ -242,7 +242,6 @@ def _around(
     own_tls: tls.ListenerTls | None,
 ) -> Surroundings:
     return Surroundings(
-        audit_required=config.audit.on_failure == "deny",
         audit=audit,
         keys=trusted.keys,
         look_at_keys=trusted.look,
@@ -261,7 +260,6 @@ def _rules(config: Settings, *, launched: bool) -> EnforcementRules:
         server_questions={entry.name: frozenset(entry.server_questions) for entry in config.servers},
         server_version=__version__,
         own_database=config.mongodb.database if config.mongodb.given else "",
-        audit_required=config.audit.on_failure == "deny",
         audit_at_once=config.audit.sync == "os",  # the file waits for no disk then
         audit_arguments=config.audit.arguments == "full",
         audit_question=config.audit.question,

@@ -30,8 +30,8 @@ class Audit(SettingsGroup):
 
     store: str = "file:audit.jsonl"
     """`file:` and a path."""
-    on_failure: Literal["deny", "allow"] = "deny"
-    """What happens to a call whose record cannot be stored: `deny` refuses it, `allow` forwards it without evidence."""
+    on_failure: Literal["deny"] = "deny"
+    """What happens to a call whose record cannot be stored: `deny` refuses it."""
     arguments: Literal["digest", "full"] = "digest"
     """Whether records carry the SHA-256 of a call's arguments, or the arguments too."""
     question: bool = False
@@ -62,6 +62,14 @@ class Audit(SettingsGroup):
     @classmethod
     def _query_address(cls, url: str) -> str:
         return query_address(url) if url else url
+
+    @field_validator("on_failure", mode="before")
+    @classmethod
+    def _never_without_evidence(cls, what: object) -> object:
+        if what == "allow":
+            msg = '"allow" forwarded calls without evidence and is gone; use "deny"'
+            raise ValueError(msg)
+        return what
 
     @field_validator("sync", mode="before")
     @classmethod

@@ -74,8 +74,6 @@ class ManagedUpstream(Upstream, Protocol):
 class Surroundings:
     """What stands around the decision: evidence, keys, databases, and what the start was concerned about."""
 
-    audit_required: bool
-    """Calls are refused while evidence cannot be stored."""
     audit: FileAuditSink
     keys: Mapping[str, WatchedKeySet]
     """By issuer."""
@@ -123,8 +121,7 @@ class Readiness:
         found["keys"] = not keys or any(key_set.usable for key_set in keys)
         await self._around.audit.look()
         self._metrics.audit_records(self._around.audit.head[0])
-        if self._around.audit_required:
-            found["audit"] = self._around.audit.ready
+        found["audit"] = self._around.audit.ready
         for component, up in found.items():
             self._metrics.health(component, up=up)
         if self._suspensions is not None:
@@ -141,9 +138,8 @@ class Readiness:
 
         ``policies`` is a refused policy set, ``candidate`` a refused candidate, ``connections`` a listener that is full
         or had to end a connection for another a moment ago, ``database:…`` a database that does not answer, ``keys:…``
-        an issuer whose newest keys cannot be had, ``audit`` evidence that is not stored and need not be, ``routes``
-        servers that the policies and the settings do not have in common, ``tls`` a newer certificate of the listener
-        that cannot be served. The rest are concerns of the start.
+        an issuer whose newest keys cannot be had, ``routes`` servers that the policies and the settings do not have in
+        common, ``tls`` a newer certificate of the listener that cannot be served. The rest are concerns of the start.
         """
         sets = {"policies": self._decisions, "candidate": self._candidate}
         names = [name for name, opa in sets.items() if opa is not None and opa.policy_state.result is Load.REFUSED]
@@ -151,7 +147,6 @@ class Readiness:
         around = self._around
         names += [f"database:{name}" for name in around.databases.silent]
         names += [f"keys:{issuer}" for issuer, keys in around.keys.items() if keys.fault or not keys.usable]
-        names += [] if around.audit_required or around.audit.ready else ["audit"]
         names += ["routes"] if self._differing_routes() else []
         names += ["tls"] if around.tls_error() else []
         return [*names, *around.concerns]

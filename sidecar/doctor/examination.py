@@ -143,13 +143,6 @@ def _of_files(deployment: ExaminedDeployment) -> Iterator[PostureFinding]:
     yield from files.examine_evidence(audit)
     if config.suspensions.startswith(FILE):
         yield from files.examine_writable("suspensions", Path(config.suspensions.removeprefix(FILE)))
-    if config.audit.on_failure == "allow":
-        yield PostureFinding(
-            check=Check.EVIDENCE_OPTIONAL,
-            where="audit.on_failure",
-            what="calls go on without evidence when it cannot be stored",
-            fix='audit.on_failure = "deny"',
-        )
     for setting, program in _programs(config):
         yield from files.examine_writable(setting, program)
     for setting, path in _certificates(config):

@@ -61,7 +61,7 @@ class Evidence:
         """Store what is about to be forwarded, and return the record's id.
 
         Raises:
-            AuditUnavailable: it is not stored, and evidence is required.
+            AuditUnavailable: it is not stored.
         """
         if turn.decision is None:
             msg = "an intent follows a decision"
@@ -76,9 +76,7 @@ class Evidence:
                 span.fail(error.label)
                 self._ports.metrics.refused("commit", error.label)
                 turn.intended = None  # an outcome without its intent would break the chain's story
-                if self._rules.audit_required:
-                    raise
-                return ""
+                raise
         turn.span.set({"mcp_sidecar.audit.id": receipt_id})
         return receipt_id
 
@@ -86,7 +84,7 @@ class Evidence:
         """Store what became of a forwarded call.
 
         Raises:
-            OutcomeNotRecorded: it is not stored, and evidence is required.
+            OutcomeNotRecorded: it is not stored.
         """
         if turn.intended is None:
             return
@@ -111,8 +109,7 @@ class Evidence:
             except AuditUnavailable as error:
                 span.fail(error.label)
                 self._ports.metrics.refused("reply", error.label)
-                if self._rules.audit_required:
-                    raise OutcomeNotRecorded(error.detail) from error
+                raise OutcomeNotRecorded(error.detail) from error
 
     async def refusal(self, turn: Turn, error: SidecarError, *, stage: str) -> None:
         """Store and count a refusal; a refusal stands whether or not it can be recorded."""
@@ -152,7 +149,7 @@ class Evidence:
         """Store what a second person decided, before it counts; with an error, that it does not count after all.
 
         Raises:
-            AuditUnavailable: it is not stored, and evidence is required.
+            AuditUnavailable: it is not stored, and there is no error.
         """
         label = error.label if error is not None else None
         record_id, time_ns = self._ports.identifiers.request_id(), self._ports.clock.time_ns()
@@ -163,7 +160,7 @@ class Evidence:
             except AuditUnavailable as unavailable:
                 span.fail(unavailable.label)
                 self._ports.metrics.refused("approve", unavailable.label)
-                if self._rules.audit_required and error is None:
+                if error is None:
                     raise
 
     def decided(self, turn: Turn) -> None:

@@ -122,8 +122,6 @@ class EnforcementRules:
     """The tools outside of the catalog that there are, by server."""
     own_database: str = ""
     """The database that several sidecars share, which no call may touch, even where policy allows it. Empty: none."""
-    audit_required: bool = True
-    """A call whose intent cannot be stored is refused (``audit.on_failure = "deny"``)."""
     audit_at_once: bool = False
     """Storing a record waits for nothing (``audit.sync = "os"``): it cannot be cancelled half way."""
     audit_arguments: bool = False

@@ -214,11 +214,6 @@ async def test_evidence_that_everybody_can_read_is_named(good, access, folder):
     assert await examined(good, access) == {("evidence_readable", "audit.store")}
 
 
-async def test_evidence_that_may_be_missing_is_named(good, access):
-    good["audit"]["on_failure"] = "allow"
-    assert await examined(good, access) == {("evidence_optional", "audit.on_failure")}
-
-
 @pytest.mark.parametrize(("days", "named"), [late(-1, True), (10, True), (60, False)])
 async def test_a_certificate_near_its_end_is_named(good, access, folder, days, named):
     file = certificate(folder / "tls.pem", days=days)

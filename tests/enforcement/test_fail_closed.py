@@ -215,7 +215,6 @@ class World:
         rules = EnforcementRules(
             environment="test",
             server_version="0",
-            audit_required=staged.get("required", True),
             audit_at_once=staged.get("at_once", False),
             tool_groups=staged.get("tool_groups", {}),
             generic_tools=staged.get("generic_tools", {}),
@@ -450,15 +449,8 @@ MATRIX: dict[str, tuple[dict[str, Any], str, int, list[tuple[str, str, str | Non
     ),
     "nothing can be recorded": ({"unrecorded": ("intent", "outcome", "refusal")}, "audit_unavailable", 0, []),
     "the outcome is not recorded": ({"unrecorded": ("outcome",)}, "outcome_not_recorded", 1, []),
-    "evidence is not required and not there": (
-        {"unrecorded": ("intent", "outcome", "refusal"), "required": False},
-        "ok",
-        1,
-        [],
-    ),
-    "evidence is not required and the outcome is lost": ({"unrecorded": ("outcome",), "required": False}, "ok", 1, []),
-    "evidence is not required and policy denies": (
-        {"unrecorded": ("intent", "outcome", "refusal"), "required": False, "decide": says(DENY)},
+    "nothing can be recorded and policy denies": (
+        {"unrecorded": ("intent", "outcome", "refusal"), "decide": says(DENY)},
         "not_granted",
         0,
         [],

@@ -108,14 +108,6 @@ async def test_without_evidence_nothing_is_forwarded(tmp_path, database):
             assert not (await find(client)).result.get("isError")
 
 
-async def test_evidence_that_may_be_missed_takes_nothing_out_of_rotation(tmp_path, database):
-    with deployed(tmp_path, database, environment={"SIDECAR_AUDIT__ON_FAILURE": "allow"}) as deployment:
-        deployment.audit_file.rename(tmp_path / "moved.jsonl")
-        assert readiness(deployment) == (200, {"ready": True, "failing": [], "degraded": ["audit"]})
-        (tmp_path / "moved.jsonl").rename(deployment.audit_file)
-        assert readiness(deployment) == (200, {"ready": True, "failing": []})
-
-
 async def test_nothing_outlives_a_killed_sidecar(tmp_path, database):
     with deployed(tmp_path, database) as deployment:
         children = deployment.children("/opa") + deployment.children("recording_pipe.py")

@@ -59,7 +59,7 @@ def file_of(folder: Path, text: str) -> str:
 
 
 def test_the_environment_beats_the_file_and_the_file_beats_defaults(given_environment, tmp_path):
-    text = 'environment = "file"\nlisten = "127.0.0.1:1"\n[audit]\nstore = "file:/file"\non_failure = "allow"\n'
+    text = 'environment = "file"\nlisten = "127.0.0.1:1"\n[audit]\nstore = "file:/file"\narguments = "full"\n'
     given_environment(
         SIDECAR_CONFIG=file_of(tmp_path, text),
         SIDECAR_ENVIRONMENT="variable",
@@ -70,7 +70,7 @@ def test_the_environment_beats_the_file_and_the_file_beats_defaults(given_enviro
     assert found.listen == "127.0.0.1:1"
     assert found.admin_listen == "127.0.0.1:4"
     assert found.audit.store == "file:/variable"
-    assert found.audit.on_failure == "allow", "one variable of a group leaves the file's others alone"
+    assert found.audit.arguments == "full", "one variable of a group leaves the file's others alone"
     assert found.log_level == "INFO"
 
 
@@ -273,7 +273,7 @@ def test_a_server_has_one_transport_and_one_connection(bad, good):
         ({"audit": {"store": "audit.jsonl"}}, {"audit": {"store": "file:audit.jsonl"}}),
         ({"audit": {"store": "file:"}}, {"audit": {"store": "file:x"}}),
         ({"audit": {"store": ""}}, {"audit": {"store": "file:/x"}}),
-        ({"audit": {"on_failure": "ignore"}}, {"audit": {"on_failure": "allow"}}),
+        ({"audit": {"on_failure": "ignore"}}, {"audit": {"on_failure": "deny"}}),
         ({"audit": {"arguments": "none"}}, {"audit": {"arguments": "full"}}),
         ({"audit": {"sync": "never"}}, {"audit": {"sync": "always"}}),
         ({"audit": {"rotate_mb": -1}}, {"audit": {"rotate_mb": 0}}),
@@ -324,6 +324,13 @@ def test_settings_cannot_be_changed_afterwards():
     for group, name in ((found, "listen"), (found.audit, "on_failure"), (found.opa, "url")):
         with pytest.raises(Exception, match="frozen"):
             setattr(group, name, "x")
+
+
+def test_calls_without_evidence_are_no_longer_a_choice_and_the_error_names_the_replacement():
+    with pytest.raises(ConfigurationError) as caught:
+        loaded(audit={"on_failure": "allow"})
+    assert "audit.on_failure" in caught.value.detail
+    assert 'use "deny"' in caught.value.detail
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------------
