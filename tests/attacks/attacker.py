@@ -8,6 +8,7 @@ from typing import Any
 
 from sidecar.demo.identities import Person
 from tests.integration.deployment import Deployment
+from tests.patience import HANG_S
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 STAGING = {**ORDERS, "database": "staging"}
@@ -52,7 +53,7 @@ class Attacker:
         if session is not None:
             sent["Mcp-Session-Id"] = session
         raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        connection = HTTPConnection("127.0.0.1", self.deployment.port, timeout=30)
+        connection = HTTPConnection("127.0.0.1", self.deployment.port, timeout=HANG_S)
         try:
             connection.request(method, "/mcp", body=raw, headers=sent)
             answer = connection.getresponse()

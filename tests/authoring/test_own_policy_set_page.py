@@ -13,6 +13,7 @@ import pytest
 from sidecar.demo.identities import Person
 from tests import parts
 from tests.integration.deployment import deployed
+from tests.patience import HANG_S
 
 pytestmark = pytest.mark.real
 
@@ -30,7 +31,7 @@ def followed(folder: Path, commands: str) -> str:
         env={"PATH": f"{parts.BIN}:/usr/bin:/bin", "PYTHONPATH": str(parts.ROOT), "COLUMNS": "200"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=HANG_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

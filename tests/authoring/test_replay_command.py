@@ -367,7 +367,7 @@ def measured(file: Path) -> tuple[Any, int]:
         env={"PATH": path(), "PYTHONPATH": str(parts.ROOT)},
         cwd=parts.ROOT,
         capture_output=True,
-        timeout=150,
+        timeout=HANG_S,
         check=False,
     )
     return answer(done), int(done.stderr.split()[-1])

@@ -27,6 +27,7 @@ from tests.authorized.test_log_in import (
 )
 from tests.hours import policies_on
 from tests.integration.deployment import Deployment, deployed, wait_until
+from tests.patience import HANG_S
 
 INSPECTOR = "mcp-inspector"
 pytestmark = pytest.mark.needs(INSPECTOR, CHROMIUM)
@@ -82,7 +83,7 @@ def driven(link: str, who: tuple[str, str], calls: list[dict[str, Any]]) -> dict
         input=json.dumps(told),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=HANG_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

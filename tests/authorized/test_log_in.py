@@ -30,6 +30,7 @@ from tests.authorization_server import (
 from tests.hours import policies_on
 from tests.integration.deployment import Deployment, deployed
 from tests.oauth.proofs import ABSENT, THIEF, proof
+from tests.patience import HANG_S
 
 HERE = parts.ROOT / "tests/clients"
 PARTS = parts.ROOT / ".parts"
@@ -85,7 +86,7 @@ def run(client: str, told: dict[str, Any]) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": str(parts.ROOT)},  # noqa: TID251 - the tests' own environment
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=HANG_S,
         check=False,
     )
 

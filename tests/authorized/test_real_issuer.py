@@ -27,6 +27,7 @@ from tests.authorization_server import (
 )
 from tests.hours import policies_on
 from tests.integration.deployment import Deployment, deployed
+from tests.patience import HANG_S
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 STAGING = {**ORDERS, "database": "staging"}
@@ -159,7 +160,7 @@ async def test_no_part_of_a_token_reaches_the_mcp_server_or_any_record(
     token = await server.token("alice")
     headers = {"Authorization": f"Bearer {token}"}
     async with (
-        httpx2.AsyncClient(headers=headers, timeout=30) as http,
+        httpx2.AsyncClient(headers=headers, timeout=HANG_S) as http,
         Client(streamable_http_client(deployment.url, http_client=http)) as client,
     ):
         assert not (await client.call_tool("count", ORDERS)).is_error

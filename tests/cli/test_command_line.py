@@ -352,7 +352,7 @@ async def test_asked_to_stop_it_ends_with_status_0_and_leaves_nothing(tmp_path, 
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= 3
         process.send_signal(number)
-        assert process.wait(30) == 0
+        assert process.wait(HANG_S) == 0
         wait_until(lambda: not any(map(is_alive, children)), "the children to end")
     assert "Traceback" not in deployment.log_file.read_text()
     assert run("audit", "verify", str(deployment.audit_file), folder=tmp_path).returncode == 0

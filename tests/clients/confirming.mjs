@@ -30,7 +30,7 @@ await client.connect(transport);
 const done = [];
 for (const [call, given] of steps) {
   answers.splice(0, answers.length, given);
-  const result = await client.callTool(call, undefined, { timeout: 60000 });
+  const result = await client.callTool(call, undefined, { timeout: 300000 });
   done.push([result.isError ?? false, result.content[0].text]);
 }
 await client.close();

@@ -28,7 +28,7 @@ async def main(url: str, token: str, steps: list[Any]) -> list[Any]:
     done = []
     async with (
         streamablehttp_client(url, headers={"Authorization": f"Bearer {token}"}) as (read, write, _),
-        ClientSession(read, write, read_timeout_seconds=timedelta(seconds=60), elicitation_callback=answer) as session,
+        ClientSession(read, write, read_timeout_seconds=timedelta(seconds=300), elicitation_callback=answer) as session,
     ):
         await session.initialize()
         for call, given in steps:

@@ -22,7 +22,7 @@ async def main(url: str, token: str, steps: list[Any], mode: str) -> list[Any]:
     done: list[Any] = []
     callback: Any = answer
     async with (
-        httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60) as http,
+        httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=300) as http,
         Client(streamable_http_client(url, http_client=http), mode=mode, elicitation_callback=callback) as client,
     ):
         for call, given in steps:

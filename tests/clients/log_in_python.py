@@ -33,7 +33,7 @@ except ImportError:
 
     httpx2 = None
 
-SECONDS = 30
+SECONDS = 300
 
 
 class Storage:
@@ -68,7 +68,7 @@ class Person:
 
     async def come_back(self) -> Any:
         run = await asyncio.to_thread(
-            subprocess.run, [*self.browser, self.links[-1]], capture_output=True, text=True, check=True, timeout=60
+            subprocess.run, [*self.browser, self.links[-1]], capture_output=True, text=True, check=True, timeout=300
         )
         said = {name: values[0] for name, values in parse_qs(urlsplit(run.stdout).query).items()}
         if httpx2 is None:

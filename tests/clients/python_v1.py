@@ -15,7 +15,7 @@ from typing import Any
 from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 
-WAIT = timedelta(seconds=20)
+WAIT = timedelta(seconds=300)
 
 
 async def main(url: str, token: str, steps: list[dict[str, Any]]) -> list[Any]:

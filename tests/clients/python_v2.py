@@ -16,7 +16,7 @@ from mcp.client.streamable_http import streamable_http_client
 async def main(mode: str, url: str, token: str, steps: list[dict[str, Any]]) -> list[Any]:
     done: list[Any] = []
     async with (
-        httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=20) as http,
+        httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=300) as http,
         Client(streamable_http_client(url, http_client=http), mode=mode) as client,
     ):
         done.append(client.protocol_version)

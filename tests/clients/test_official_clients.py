@@ -90,7 +90,7 @@ def test_an_open_stream_keeps_a_session_that_says_nothing(tmp_path: Path, databa
     with deployed(tmp_path, database, environment=environment) as running:
         asyncio.run(demo_database.seed(running.uri))
         said = {name: started(command, running, [FINE, later]) for name, command in CLIENTS.items()}
-        found = {name: run.communicate(timeout=120) for name, run in said.items()}
+        found = {name: run.communicate(timeout=HANG_S) for name, run in said.items()}
     outcomes = {name: json.loads(output)[2:] for name, (output, _) in found.items()}  # noqa: TID251 - the scripts' own
     assert outcomes == dict.fromkeys(CLIENTS, ["answered"] * 3)
 

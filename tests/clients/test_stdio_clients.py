@@ -12,6 +12,7 @@ from sidecar.demo import database as demo_database
 from sidecar.demo.identities import ANALYST
 from tests import parts
 from tests.integration.launched import ORDERS, Launched, launchable
+from tests.patience import HANG_S
 
 HERE = Path(__file__).parent
 PARTS = parts.ROOT / ".parts"
@@ -50,7 +51,7 @@ def test_a_client_launches_the_sidecar_and_calls(ready: Launched, client: str) -
     steps = [COUNT, DENIED, COUNT]
     told = {"environment": ready.environment(), "cwd": str(parts.ROOT), "steps": steps}
     command = [*CLIENTS[client], *ready.command("--token-file", str(ready.token_file))]
-    run = subprocess.run(command, input=json.dumps(told), capture_output=True, text=True, timeout=240, check=False)
+    run = subprocess.run(command, input=json.dumps(told), capture_output=True, text=True, timeout=HANG_S, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     _, tools, *outcomes = json.loads(run.stdout)  # noqa: TID251 - the script's own answer
     assert {"find", "count"} <= set(tools)

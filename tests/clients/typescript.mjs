@@ -39,7 +39,7 @@ async function outcome(step) {
   await new Promise((resolve) => setTimeout(resolve, 1000 * (step.after_s ?? 0)));
   if (step.levels) step.arguments = { ...step.arguments, filter: { a: nested(step.levels) } };
   try {
-    const result = await client.callTool({ name: step.name, arguments: step.arguments }, undefined, { timeout: 20000 });
+    const result = await client.callTool({ name: step.name, arguments: step.arguments }, undefined, { timeout: 300000 });
     return result.isError ? "refused" : "answered";
   } catch (error) {
     return `raised ${error.name} ${error.code ?? ""}: ${error.message}`.slice(0, 200);

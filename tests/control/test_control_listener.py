@@ -20,6 +20,7 @@ from sidecar.enforcement import KillSwitch, OperatorCommandFailed
 from sidecar.errors import ConfigurationError
 from sidecar.model import JsonObject
 from tests import parts
+from tests.patience import HANG_S
 
 OPERATOR = "organizationName=Example,commonName=ann"
 
@@ -178,7 +179,7 @@ async def test_a_name_that_holds_a_whole_subject_is_no_operators(tmp_path: Path)
 
 def spoken_to(port: int, context: ssl.SSLContext) -> bytes:
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=10) as raw,
+        socket.create_connection(("127.0.0.1", port), timeout=HANG_S) as raw,
         context.wrap_socket(raw, server_hostname="127.0.0.1") as tls,
     ):
         tls.sendall(b"POST /suspend HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")

@@ -61,7 +61,7 @@ def demo(folder: Path, *words: str, **environment: str) -> subprocess.CompletedP
         env=surroundings(**policies, **environment),
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=HANG_S,
         check=False,
     )
 
@@ -200,7 +200,7 @@ def text_until(process: subprocess.Popen[str], last: str) -> str:
 
 
 def issuer_is(process: psutil.Process) -> bool:
-    return any("demo-authorization-server" in word for word in process.cmdline())
+    return bool(runs(process)) and any("demo-authorization-server" in word for word in process.cmdline())
 
 
 PAGES = ("http://localhost:6274", "http://127.0.0.1:6274", "http://localhost:6275", "https://evil.test")
@@ -210,7 +210,7 @@ PAGES = ("http://localhost:6274", "http://127.0.0.1:6274", "http://localhost:627
 def may_call(page: str, url: str) -> bool:
     """Whether a browser lets a page of this origin send JSON to an address (CORS)."""
     asked = {"Origin": page, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
-    answer = httpx2.options(url, headers=asked, timeout=30)
+    answer = httpx2.options(url, headers=asked, timeout=HANG_S)
     return answer.is_success and answer.headers.get("Access-Control-Allow-Origin") == page
 
 
@@ -244,7 +244,7 @@ def test_after_the_tour_a_client_that_knows_the_address_only_logs_in_with_what_w
             assert asked == dict(zip(PAGES, (True, True, False, False), strict=True))
         finally:
             process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        assert process.wait(HANG_S) == 0
     assert [one for one in started if one.is_running()] == [], "everything that it started ended with it"
 
 
@@ -315,16 +315,17 @@ def interrupted(folder: Path, when: Callable[[str, psutil.Process], bool], by: i
         )
     children: set[psutil.Process] = set()
     demo_process = psutil.Process(process.pid)
-    ends = time.monotonic() + 120
+    ends = time.monotonic() + HANG_S
     while process.poll() is None and time.monotonic() < ends:
         children.update(demo_process.children(recursive=True))
         if when((folder / "output").read_text(), demo_process):
             os.killpg(process.pid, by)
             break
         time.sleep(0.02)
-    status = process.wait(60)
-    _, alive = psutil.wait_procs(children, timeout=5)
-    left = [child.name() for child in alive if child.status() != psutil.STATUS_ZOMBIE]
+    status = process.wait(HANG_S)
+    ends = time.monotonic() + HANG_S
+    while (left := [name for child in children if (name := runs(child))]) and time.monotonic() < ends:
+        time.sleep(0.02)
     remains = [path.name for path in temporary.iterdir()]
     shutil.rmtree(temporary)
     return Played(
@@ -336,8 +337,16 @@ def interrupted(folder: Path, when: Callable[[str, psutil.Process], bool], by: i
     )
 
 
+def runs(process: psutil.Process) -> str:
+    """What a process is called; empty if it has ended, though perhaps nobody has asked how."""
+    try:
+        return "" if process.status() == psutil.STATUS_ZOMBIE else process.name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def an_opa_runs(_output: str, process: psutil.Process) -> bool:
-    return any(child.name() == "opa" for child in process.children())
+    return any(runs(child) == "opa" for child in process.children())
 
 
 def it_serves(output: str, _process: psutil.Process) -> bool:

@@ -10,13 +10,14 @@ import pytest
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.edge.endpoint import Endpoint, encoded, running, token
+from tests.patience import HANG_S
 
 
 @asynccontextmanager
 async def connected(endpoint: Endpoint, mode: str) -> AsyncIterator[mcp.Client]:
     url = f"http://127.0.0.1:{endpoint.port}/mcp"
     async with (
-        httpx2.AsyncClient(headers={"Authorization": f"Bearer {token()}"}, timeout=20) as http,
+        httpx2.AsyncClient(headers={"Authorization": f"Bearer {token()}"}, timeout=HANG_S) as http,
         mcp.Client(streamable_http_client(url, http_client=http), mode=mode) as client,
     ):
         yield client

@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from sidecar.edge.server import serve
 from sidecar.edge.tls import ClientCertificates, ListenerTls, TlsFiles
 from sidecar.errors import ConfigurationError
+from tests.patience import HANG_S
 
 
 def issue(folder: Path, name: str, *, password: bytes | None = None) -> tuple[Path, Path]:
@@ -188,7 +189,7 @@ async def test_no_session_is_resumed_past_the_authority_of_its_certificate(files
 def spoken(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None) -> tuple[bytes, ssl.SSLSession | None]:
     """One request on one connection, which goes on with a session where there is one."""
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=10) as raw,
+        socket.create_connection(("127.0.0.1", port), timeout=HANG_S) as raw,
         context.wrap_socket(raw, server_hostname="localhost", session=session) as tls,
     ):
         tls.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

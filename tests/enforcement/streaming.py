@@ -35,11 +35,11 @@ from sidecar.system.clock import SystemClock
 from sidecar.system.identifiers import RandomIdentifiers
 from sidecar.telemetry.metrics import OtelMetrics
 from sidecar.telemetry.tracing import OtelTracer
+from tests.patience import HANG_S
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 FIND: JsonObject = {"name": "find", "arguments": {**ORDERS, "filter": {}, "limit": 1}}
 GROUPS = {"alice": "analysts", "bob": "analysts", "hanna": "hr-admins"}
-WAIT_S = 20
 Script = Callable[[Permit], Awaitable[str]]
 
 
@@ -165,7 +165,7 @@ async def streaming(
     *,
     stall_s: float = 30.0,
     shutdown_s: float = 5.0,
-    lasts_s: float | None = 10.0 * WAIT_S,
+    lasts_s: float | None = 10.0 * HANG_S,
     upstream: Upstream | None = None,
     approvals: ApprovalStore | None = None,
     **edge: Any,

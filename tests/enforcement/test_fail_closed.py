@@ -65,6 +65,7 @@ from sidecar.system.identifiers import RandomIdentifiers
 from sidecar.telemetry.metrics import OtelMetrics
 from sidecar.telemetry.tracing import OtelTracer
 from tests import parts
+from tests.patience import HANG_S
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
@@ -76,7 +77,6 @@ ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "o
 FIND = {"name": "find", "arguments": {**ORDERS, "filter": {"status": "canary-value"}, "limit": 1}}
 SALARIES = {"name": "find", "arguments": {**ORDERS, "database": "hr", "collection": "salaries", "filter": {}}}
 ANSWER = b'{"content":[{"type":"text","text":"canary-document"}]}'
-WAIT_S = 20
 
 
 def identity(
@@ -228,7 +228,7 @@ class World:
     async def send(self, message: Any, session: str | None, who: Identity = ANALYST, protocol: str | None = None):
         exchange = Exchange(transport="http", client_ip="127.0.0.1", session_id=session, protocol=protocol)
         body = message if isinstance(message, bytes) else json.dumps(message).encode()
-        return await asyncio.wait_for(self.pep.enforce(body, exchange, self.caller(who)), WAIT_S)
+        return await asyncio.wait_for(self.pep.enforce(body, exchange, self.caller(who)), HANG_S)
 
     async def turned_away(self, credential: Credential | None) -> SidecarError:
         """Return why a caller is not let in."""
@@ -711,7 +711,7 @@ async def test_cancelled_before_the_permit_nothing_is_forwarded(world):
     one = world(decide=late)
     session = await one.open()
     waiting = asyncio.create_task(one.send(call(number=7), session))
-    await asyncio.wait_for(one.decisions.asked.wait(), WAIT_S)
+    await asyncio.wait_for(one.decisions.asked.wait(), HANG_S)
     assert await one.send(cancelled(7), session) == Accepted()
     decided.set()
     assert code(await waiting) == "cancelled"
@@ -724,7 +724,7 @@ async def test_cancelled_after_the_permit_the_outcome_is_still_recorded(world, a
     one = world(answer=never, at_once=at_once)
     session = await one.open()
     waiting = asyncio.create_task(one.send(call(number=7), session))
-    await asyncio.wait_for(one.upstream.reached.wait(), WAIT_S)
+    await asyncio.wait_for(one.upstream.reached.wait(), HANG_S)
     assert await one.send(cancelled(7), session) == Accepted()
     assert code(await waiting) == "cancelled"
     assert one.told() == [("outcome", "cancelled", "cancelled")]
@@ -742,7 +742,7 @@ async def test_a_cancellation_of_something_else_changes_nothing(world, named):
     one = world(answer=late)
     session, other = await one.open(), await one.open()
     waiting = asyncio.create_task(one.send(call(number=7), session))
-    await asyncio.wait_for(one.upstream.reached.wait(), WAIT_S)
+    await asyncio.wait_for(one.upstream.reached.wait(), HANG_S)
     await one.send(cancelled(named), session)
     await one.send(cancelled(7), other)
     answered.set()
@@ -754,7 +754,7 @@ async def test_a_shutdown_before_the_permit_forwards_nothing(world):
     one = world(decide=never)
     session = await one.open()
     waiting = asyncio.create_task(one.send(call(), session))
-    await asyncio.wait_for(one.decisions.asked.wait(), WAIT_S)
+    await asyncio.wait_for(one.decisions.asked.wait(), HANG_S)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -767,7 +767,7 @@ async def test_a_shutdown_after_the_permit_records_the_outcome(world, at_once):
     one = world(answer=never, at_once=at_once)
     session = await one.open()
     waiting = asyncio.create_task(one.send(call(), session))
-    await asyncio.wait_for(one.upstream.reached.wait(), WAIT_S)
+    await asyncio.wait_for(one.upstream.reached.wait(), HANG_S)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -787,7 +787,7 @@ async def test_an_id_in_flight_cannot_be_used_again(world):
     one = world(answer=late)
     session, other = await one.open(), await one.open()
     first = asyncio.create_task(one.send(call(number=1), session))
-    await asyncio.wait_for(one.upstream.reached.wait(), WAIT_S)
+    await asyncio.wait_for(one.upstream.reached.wait(), HANG_S)
     second = await one.send(call(number=1), session)
     assert isinstance(second.error, InvalidRequest)
     assert len(one.upstream.permits) == 1
@@ -810,7 +810,7 @@ async def test_one_identity_cannot_keep_a_server_from_the_others(world):
     session = await one.open()
     bound = EnforcementRules(environment="test", server_version="0").calls_per_identity
     held = [asyncio.create_task(one.send(call(number=number), session)) for number in range(bound)]
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(HANG_S):
         while len(one.upstream.permits) < bound:  # noqa: ASYNC110 - the upstream under test has no such event
             await asyncio.sleep(0)
     refused = await one.send(call(number=bound), session)

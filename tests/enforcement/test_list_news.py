@@ -154,7 +154,7 @@ async def test_a_managed_opa_tells_of_every_set_that_serves_after_the_first(opa_
             first = running.revision
             file = policies / "platform" / "data.json"
             file.write_text(file.read_text() + "\n")
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(HANG_S):
                 await told.wait()
             assert served == [running.revision]
             assert running.revision != first

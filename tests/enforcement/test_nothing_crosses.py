@@ -33,6 +33,7 @@ from sidecar.upstream.process import StdioUpstream
 from tests import examples, parts
 from tests.enforcement.crossing import USERS, Held, Opened, Reader, World, answer_of, says
 from tests.enforcement.streaming import message
+from tests.patience import HANG_S
 
 pytestmark = pytest.mark.real
 
@@ -327,7 +328,7 @@ class Crossing(RuleBasedStateMachine):
             self.answered.append(held)
         reader, held.reader = held.reader, None
         if reader is not None and reader.task is not None:
-            await asyncio.wait({reader.task}, timeout=60)
+            await asyncio.wait({reader.task}, timeout=HANG_S)
             assert reader.over
             assert reader.messages, "it ended with the answer"
             assert reader.messages[-1].get("id") == held.request_id
@@ -384,7 +385,7 @@ class Crossing(RuleBasedStateMachine):
             progress = [one["params"]["progress"] for one in reader.messages]
         else:
             assert reader.task is not None
-            await asyncio.wait({reader.task}, timeout=60)
+            await asyncio.wait({reader.task}, timeout=HANG_S)
             progress = [one["params"]["progress"] for one in reader.messages if "method" in one]
             assert len(reader.messages) == max(missed, -1) + 1
         assert progress == [*range(held.told - max(missed, 0) + 1, held.told + 1)]

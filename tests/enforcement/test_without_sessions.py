@@ -20,6 +20,7 @@ from sidecar.model import JsonObject, Permit
 from sidecar.opa.managed import ManagedOpa
 from tests import parts
 from tests.enforcement.streaming import FIND, Script, Streaming, call, events, message, streaming
+from tests.patience import HANG_S
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
@@ -271,7 +272,7 @@ async def test_one_identity_has_so_many_and_a_newer_one_ends_the_oldest(endpoint
 async def test_the_official_client_hears_that_tools_changed_and_how_it_ends(endpoint: Endpoints) -> None:
     async with (
         endpoint(at_once) as run,
-        httpx2.AsyncClient(headers={"Authorization": "Bearer alice"}, timeout=20) as http,
+        httpx2.AsyncClient(headers={"Authorization": "Bearer alice"}, timeout=HANG_S) as http,
         mcp.Client(streamable_http_client(run.url, http_client=http), mode=REVISION) as client,
         client.listen(tools_list_changed=True, prompts_list_changed=True) as subscription,
     ):

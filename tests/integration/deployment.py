@@ -81,7 +81,7 @@ class Deployment:
 
     def admin(self, path: str) -> tuple[int, str]:
         try:
-            with urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=5) as response:
+            with urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=HANG_S) as response:
                 return response.status, response.read().decode()
         except HTTPError as error:
             return error.code, error.read().decode()
@@ -107,7 +107,7 @@ class Deployment:
         """The official Python MCP client as this person's agent."""
         headers = {"Authorization": f"Bearer {self.token(person)}"}
         async with (
-            httpx2.AsyncClient(headers=headers, timeout=30) as http,
+            httpx2.AsyncClient(headers=headers, timeout=HANG_S) as http,
             Client(streamable_http_client(self.url, http_client=http)) as client,
         ):
             yield client
@@ -131,7 +131,7 @@ class Deployment:
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(30)
+            self.process.wait(HANG_S)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from sidecar.demo.identities import TOKEN_SECONDS, Person
 from tests import parts
 from tests.hours import policies_on
 from tests.integration.deployment import Deployment, search_path, settings_of
+from tests.patience import HANG_S
 from tests.signer import Signer
 
 INITIALIZE: dict[str, Any] = {
@@ -92,7 +93,7 @@ class Launched:
         if not self.process.stdin.closed:
             self.process.stdin.close()
         rest = b"" if self.process.stdout.closed else self.process.stdout.read()
-        status = self.process.wait(60)
+        status = self.process.wait(HANG_S)
         self.process.stdout.close()
         return status, rest
 

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 from typing_extensions import override
 
+from tests.patience import HANG_S
+
 ABOUT_CALLS = "/v1/data/mcp/main/decision?"
 PASSED_ON = ("Authorization", "Content-Type", "Accept", "Accept-Encoding")
 JSON = "application/json"
@@ -92,7 +94,7 @@ class LyingOpa(ThreadingHTTPServer):
 
     def honestly(self, method: str, path: str, body: bytes, headers: Any) -> tuple[int, str, bytes]:
         """Return status, media type and body of the real OPA's answer."""
-        real = http.client.HTTPConnection(self._opa, timeout=30)
+        real = http.client.HTTPConnection(self._opa, timeout=HANG_S)
         try:
             given = {name: headers[name] for name in PASSED_ON if headers.get(name) is not None}
             real.request(method, path, body or None, given)
@@ -208,7 +210,7 @@ def not_http(exchange: Exchange, _honest: bytes) -> None:
 
 def silent(exchange: Exchange, _honest: bytes) -> None:
     """No answer until it no longer matters."""
-    exchange.server.over.wait(60)
+    exchange.server.over.wait(HANG_S)
     exchange.hang_up()
 
 

@@ -133,7 +133,7 @@ def command(deployment: Deployment, person: Person, *words: str) -> subprocess.C
 
 async def http(deployment: Deployment, person: Person | None, method: str, path: str, body: Any = None):
     headers = {} if person is None else {"Authorization": f"Bearer {deployment.token(person)}"}
-    async with httpx2.AsyncClient(timeout=30) as client:
+    async with httpx2.AsyncClient(timeout=HANG_S) as client:
         return await client.request(method, f"{deployment.url}/approvals{path}", json=body, headers=headers)
 
 
@@ -324,7 +324,7 @@ async def test_a_batch_member_waits_like_a_call_of_its_own(waiting, orders):
         "Authorization": f"Bearer {waiting.token(AGENT)}",
         "Accept": "application/json, text/event-stream",
     }
-    async with httpx2.AsyncClient(timeout=30, headers=headers) as client:
+    async with httpx2.AsyncClient(timeout=HANG_S, headers=headers) as client:
         start = {"protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": {"name": "b", "version": "1"}}
         opened = await client.post(
             waiting.url, json={"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": start}
@@ -356,7 +356,7 @@ async def test_without_a_session_it_waits_and_passes_once_too(waiting, orders):
         "Mcp-Method": "tools/call",
         "Mcp-Name": "delete-many",
     }
-    async with httpx2.AsyncClient(timeout=30, headers=headers) as client:
+    async with httpx2.AsyncClient(timeout=HANG_S, headers=headers) as client:
         first = (await client.post(waiting.url, json=body)).json()
         approval = first["result"]["_meta"][DECISION]["approval"]["id"]
         assert await decided(waiting, approval) == 200

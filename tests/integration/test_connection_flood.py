@@ -14,6 +14,7 @@ from mcp import Client, MCPError
 from sidecar.demo.identities import ANALYST
 from tests.hours import policies_on
 from tests.integration.deployment import Deployment, deployed, wait_until
+from tests.patience import HANG_S
 from tests.signer import ISSUER
 
 pytestmark = pytest.mark.real
@@ -29,7 +30,7 @@ IDLE = 1_200
 def idle_connections(port: int, count: int) -> Iterator[None]:
     with ExitStack() as stack:
         for _ in range(count):
-            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=HANG_S))
         yield
 
 

@@ -12,6 +12,7 @@ from urllib.request import urlopen
 
 from tests import parts
 from tests.integration.deployment import search_path, wait_until
+from tests.patience import HANG_S
 
 SECTION = (parts.ROOT / "docs/deploy.md").read_text().partition("## On a host")[2].partition("\n## ")[0]
 CALLED = "127.0.0.1:8080"
@@ -64,7 +65,7 @@ def call(folder: Path, port: int) -> tuple[int, str]:
     command = block("sh", "token=")
     headers = dict(re.findall(r"-H ['\"]([^:]+): ([^'\"]+)['\"]", command))
     headers["Authorization"] = headers["Authorization"].replace("$token", token(folder))
-    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = HTTPConnection("127.0.0.1", port, timeout=HANG_S)
     body = command.partition("-d '")[2].partition("'\n")[0]
     connection.request("POST", "/mcp", body, {**headers, "Host": CALLED})
     answer = connection.getresponse()
@@ -100,7 +101,7 @@ def test_the_settings_and_the_call_of_the_page_work_as_they_stand_there(tmp_path
         status, text = call(tmp_path, port)
     finally:
         process.send_signal(signal.SIGTERM)
-        ended = process.wait(30)
+        ended = process.wait(HANG_S)
     assert status == 200, text
     assert json.loads(text)["result"]["serverInfo"]["name"] == "mcp-sidecar"  # noqa: TID251 - our own answer
     assert ended == 0, "as the page says of SIGTERM"

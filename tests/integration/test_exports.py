@@ -18,6 +18,7 @@ from sidecar.demo import database as demo_database
 from sidecar.demo.identities import ANALYST, Person
 from tests.integration.deployment import Deployment, deployed, wait_until
 from tests.integration.test_tool_groups import EXPORT, EXPORTER, with_policies
+from tests.patience import HANG_S
 
 OTHER_USER = Person(user="erin", agent="claude-desktop", groups=("exporters",), scopes=EXPORTER.scopes)
 OTHER_AGENT = Person(user="eve", agent="another-agent", groups=("exporters",), scopes=EXPORTER.scopes)
@@ -90,7 +91,7 @@ class Session:
 @asynccontextmanager
 async def session(deployment: Deployment, person: Person = EXPORTER) -> AsyncIterator[Session]:
     headers = {"Authorization": f"Bearer {deployment.token(person)}"}
-    async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
+    async with httpx2.AsyncClient(headers=headers, timeout=HANG_S) as http:
         client = Session(deployment.url, http)
         await client.initialize()
         yield client

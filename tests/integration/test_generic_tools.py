@@ -18,6 +18,7 @@ from sidecar.demo.identities import Person
 from sidecar.upstream.process import StdioUpstream
 from tests import parts
 from tests.integration.deployment import PIPE, Deployment, deployed, search_path
+from tests.patience import HANG_S
 from tests.signer import ISSUER
 
 SERVER = Path(__file__).with_name("own_tools_server.py")
@@ -260,7 +261,7 @@ def run(deployment: Deployment, *arguments: str, given: str = "") -> tuple[int, 
         check=False,
         env=environment,
         cwd=parts.ROOT,
-        timeout=120,
+        timeout=HANG_S,
     )
     return done.returncode, json.loads(done.stdout or "{}")  # noqa: TID251 - our own output
 

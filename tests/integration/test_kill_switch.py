@@ -588,7 +588,7 @@ def served_over_http(folder, uri):
     finally:
         process.send_signal(signal.SIGCONT)
         process.terminate()
-        process.wait(30)
+        process.wait(HANG_S)
 
 
 def listens(port):

@@ -29,6 +29,7 @@ from sidecar.demo.client import DemoClient
 from sidecar.demo.identities import ANALYST
 from tests import parts
 from tests.integration.deployment import Deployment, deployed, search_path, wait_until
+from tests.patience import HANG_S
 from tests.signer import Signer
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
@@ -366,7 +367,7 @@ async def test_an_issuer_that_is_away_is_a_line_each_way_of_its_keys_and_of_its_
             log = Log(deployment.log_file)
             log.new()
             web.close()
-            ends = time.monotonic() + 40
+            ends = time.monotonic() + HANG_S
             while LOST_AND_FOUND["keys"][0] not in log.so_far():
                 assert time.monotonic() < ends, "an unknown key is asked for every ten seconds"
                 await calls(deployment, 0.5, token=unknown_key(deployment, port))

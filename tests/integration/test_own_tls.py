@@ -14,6 +14,7 @@ from sidecar.system import thumbprint_of
 from tests.edge.test_certificate_bound_tokens import der_of
 from tests.edge.test_tls import issue, trusting
 from tests.integration.deployment import deployed, wait_until
+from tests.patience import HANG_S
 from tests.signer import KEY_ID, TOKEN_TYPE
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
@@ -52,7 +53,7 @@ async def client(deployment, server, shown, token):
     url = f"https://localhost:{deployment.port}/mcp"
     headers = {"Authorization": f"Bearer {token}", "Host": f"127.0.0.1:{deployment.port}"}
     async with (
-        httpx2.AsyncClient(headers=headers, timeout=30, verify=trusting(server[0], shown=shown)) as http,
+        httpx2.AsyncClient(headers=headers, timeout=HANG_S, verify=trusting(server[0], shown=shown)) as http,
         Client(streamable_http_client(url, http_client=http)) as connected,
     ):
         yield connected

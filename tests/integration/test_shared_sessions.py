@@ -10,6 +10,7 @@ import pytest
 from sidecar.demo.client import DemoClient
 from sidecar.demo.identities import ANALYST, LOADER
 from tests.integration.deployment import deployed, wait_until
+from tests.patience import HANG_S
 from tests.signer import ISSUER
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders", "limit": 1}
@@ -77,7 +78,7 @@ async def test_a_session_goes_on_at_the_other_sidecar_also_when_its_own_is_kille
     another = first.token(LOADER)
     assert [await agent.call(one, another) for one in pair] == [(404, False)] * 2, "the token counts, at both"
     first.process.kill()
-    first.process.wait(30)
+    first.process.wait(HANG_S)
     assert await agent.call(second) == (200, True)
     assert len(second.records()) >= 4, "each sidecar has evidence of its own"
 

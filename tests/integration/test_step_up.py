@@ -12,6 +12,7 @@ import pytest
 
 from sidecar.demo.identities import ANALYST, LOADER, Person
 from tests.integration.deployment import Deployment, deployed
+from tests.patience import HANG_S
 from tests.signer import ISSUER
 
 DECISION, STEP_UP = "mcp-sidecar/decision", "mcp-sidecar/step-up"
@@ -32,7 +33,7 @@ class Raw:
             "Accept": "application/json, text/event-stream",
             "Authorization": f"Bearer {token or deployment.token(person)}",
         }
-        self.http = httpx2.AsyncClient(timeout=30)
+        self.http = httpx2.AsyncClient(timeout=HANG_S)
 
     async def __aenter__(self) -> Self:
         return self

@@ -20,6 +20,7 @@ from sidecar.system import SystemClock
 from tests.oauth.proofs import CLIENT, proof, thumbprint
 from tests.oauth.test_jwt_verification import RESOURCE, RSA_KEY, issuer, jwk
 from tests.oauth.test_jwt_verification import token as access_token
+from tests.patience import HANG_S
 
 PROCESSES = 4
 PROOFS = 25
@@ -35,7 +36,7 @@ class SharedProofs:
         return await asyncio.to_thread(self._insert, proof, key, until)
 
     def _insert(self, *row: object) -> bool:
-        with sqlite3.connect(self._path, timeout=60) as table:
+        with sqlite3.connect(self._path, timeout=HANG_S) as table:
             return table.execute("INSERT OR IGNORE INTO proofs VALUES (?, ?, ?)", row).rowcount == 1
 
 
@@ -48,7 +49,7 @@ def accepted(folder: str, credentials: list[tuple[str, str]], start: Any) -> lis
         trusted = issuer(dpop=Binding.ALLOWED, keys=FileKeySet(Path(folder, "jwks.json"), clock))
         checker = JwtVerifier([trusted], clock, proofs=memory)
         found = []
-        start.wait(60)
+        start.wait(HANG_S)
         for number, (token, shown) in enumerate(credentials):
             presented = Credential(
                 scheme=AuthScheme.DPOP, token=UnverifiedToken(token), proof=shown, method="POST", uri=RESOURCE

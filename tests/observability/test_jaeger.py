@@ -18,6 +18,7 @@ from sidecar.demo import database as demo_database
 from sidecar.demo.identities import ANALYST, STRANGER
 from tests import parts, programs
 from tests.integration.deployment import deployed, wait_until
+from tests.patience import HANG_S
 
 JAEGER = "jaeger-2.13.0"
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
@@ -33,7 +34,7 @@ class RunningJaeger:
 
     def get(self, path: str, **parameters: str) -> list[Any]:
         try:
-            with urlopen(f"{self.query}{path}?{urlencode(parameters)}", timeout=10) as answer:  # noqa: S310 - loopback
+            with urlopen(f"{self.query}{path}?{urlencode(parameters)}", timeout=HANG_S) as answer:  # noqa: S310 - loopback
                 found: list[Any] = json.load(answer)["data"] or []
         except (URLError, OSError):
             return []

@@ -102,7 +102,7 @@ class Outside:
     folder: Path
 
     def get(self, path: str) -> Any:
-        with urlopen(f"{self.url}/{path}", timeout=10) as response:  # noqa: S310 - our own process
+        with urlopen(f"{self.url}/{path}", timeout=HANG_S) as response:  # noqa: S310 - our own process
             return decoded(response)
 
     def listens(self) -> bool:
@@ -116,7 +116,7 @@ class Outside:
         """The revision of each active bundle, as provenance says it."""
         try:
             url = f"{self.url}/v1/data/mcp/main/selftest?provenance=true"
-            with urlopen(url, data=b'{"input": {}}', timeout=10) as response:  # noqa: S310 - our own process
+            with urlopen(url, data=b'{"input": {}}', timeout=HANG_S) as response:  # noqa: S310 - our own process
                 found = decoded(response)["provenance"]["bundles"]
         except (URLError, KeyError, OSError):
             return {}

@@ -369,7 +369,7 @@ async def test_the_tree_of_a_running_opa_is_judged_like_that_of_a_file(opa_binar
 def put(opa: Outside, name: str, text: str) -> bool:
     request = Request(f"{opa.url}/{MODULES}/{name}", data=text.encode(), method="PUT")  # noqa: S310 - our own process
     try:
-        with urlopen(request, timeout=10):  # noqa: S310 - our own process
+        with urlopen(request, timeout=HANG_S):  # noqa: S310 - our own process
             return True
     except HTTPError as error:
         error.close()

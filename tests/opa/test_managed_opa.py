@@ -567,5 +567,5 @@ async def test_opa_goes_with_a_sidecar_that_dies_without_a_word(
     finally:
         owner.send_signal(fatal)
         await owner.wait()
-    await asyncio.to_thread(psutil.wait_procs, [opa], 30)
+    await asyncio.to_thread(psutil.wait_procs, [opa], HANG_S)
     assert not opa.is_running()

@@ -30,7 +30,7 @@ def bundles(root: Path) -> list[str]:
 
 class _Unix(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
-        super().__init__("opa", timeout=10)
+        super().__init__("opa", timeout=HANG_S)
         self._path = str(path)
 
     @override
@@ -88,7 +88,7 @@ def ask(opa_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
             raise
 
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HANG_S
         while not (path.exists() and _healthy(request)):
             assert process.poll() is None, "OPA ended"
             assert time.monotonic() < deadline, "OPA does not come up"
@@ -97,7 +97,7 @@ def ask(opa_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
     finally:
         connection.close()
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=HANG_S)
 
 
 def _healthy(request: Ask) -> bool:

@@ -20,6 +20,7 @@ from sidecar.policyset.finding import Rule
 from sidecar.policyset.workshop import examine, examine_set
 from tests import parts
 from tests.opa.outside import Outside, process, wait_until
+from tests.patience import HANG_S
 
 pytestmark = pytest.mark.real
 
@@ -111,7 +112,7 @@ async def test_no_closed_builtin_is_called_in_a_running_opa(policies: Path, team
 
 async def fetched(url: str) -> bytes:
     def get() -> bytes:
-        with urlopen(url, timeout=10) as response:  # noqa: S310 - our own process
+        with urlopen(url, timeout=HANG_S) as response:  # noqa: S310 - our own process
             body: bytes = response.read()
             return body
 

@@ -28,6 +28,7 @@ from sidecar.model import JsonObject
 from sidecar.ports import AuditSink
 from sidecar.store.file import AuditSync, FileAuditSink, Rotation
 from tests.examples import examples
+from tests.patience import HANG_S
 
 
 def a_record(name: str = "r") -> JsonObject:
@@ -122,13 +123,13 @@ async def test_a_slow_flush_does_not_hold_the_loop_and_no_receipt_comes_before_i
     def slow(fd: int) -> None:
         if opened:
             begun.set()
-            assert go.wait(30)
+            assert go.wait(HANG_S)
         os.fsync(fd)
 
     sink = FileAuditSink(path, sync=AuditSync.GROUP, flush=slow)
     opened = True
     append = asyncio.create_task(sink.append(a_record()))
-    await asyncio.to_thread(begun.wait, 30)
+    await asyncio.to_thread(begun.wait, HANG_S)
     for _ in range(100):
         await asyncio.sleep(0)  # the loop turns
     assert not append.done()
@@ -282,14 +283,14 @@ async def test_records_written_during_a_flush_that_fails_are_refused_too(path):
     def flush(fd: int) -> None:
         if broken:
             begun.set()
-            assert go.wait(30)
+            assert go.wait(HANG_S)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         os.fsync(fd)
 
     sink = FileAuditSink(path, sync=AuditSync.GROUP, flush=flush)
     broken = True
     first = asyncio.create_task(sink.append(a_record("first")))
-    await asyncio.to_thread(begun.wait, 30)
+    await asyncio.to_thread(begun.wait, HANG_S)
     second = asyncio.create_task(sink.append(a_record("second")))
     await asyncio.sleep(0)
     go.set()
@@ -308,13 +309,13 @@ async def test_a_cancelled_caller_disturbs_neither_the_chain_nor_the_others(path
     def slow(fd: int) -> None:
         if opened:
             begun.set()
-            assert go.wait(30)
+            assert go.wait(HANG_S)
         os.fsync(fd)
 
     sink = FileAuditSink(path, sync=AuditSync.GROUP, flush=slow)
     opened = True
     leaves, stays = (asyncio.create_task(sink.append(a_record(name))) for name in ("leaves", "stays"))
-    await asyncio.to_thread(begun.wait, 30)
+    await asyncio.to_thread(begun.wait, HANG_S)
     leaves.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaves

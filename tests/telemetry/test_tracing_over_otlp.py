@@ -18,6 +18,7 @@ from typing_extensions import override
 from sidecar.errors import ConfigurationError, DecisionUnavailable
 from sidecar.ports import Tracer
 from sidecar.telemetry.tracing import ITEM_LIMIT, TEXT_LIMIT, OtelTracer, build_tracer_provider
+from tests.patience import HANG_S
 
 CLIENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 CLIENT_UNSAMPLED = "00-" + "a" * 32 + "-" + "b" * 16 + "-00"
@@ -369,5 +370,5 @@ def test_a_collector_that_does_not_answer_delays_the_end_by_the_bound_only(monke
         assert all(thread.daemon for thread in left), "what is left ends with the process"
         # Here it must end with the test: its back-off draws from ``random``, which Hypothesis watches in other tests.
         for thread in left:
-            thread.join(30)
+            thread.join(HANG_S)
             assert not thread.is_alive()
