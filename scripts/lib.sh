@@ -11,6 +11,8 @@ readonly JAEGER_GO_MODULE=v1.76.0
 readonly JAEGER_GO_SUM='h1:sWCOOF1dr+NL0PLil7mFo3BqqQL8k4WiM7aguFbc14g='
 readonly ACTIONLINT_VERSION=1.7.12
 readonly ACTIONLINT_GO_SUM='h1:vQ4GeJN86C0QH+gTUQcs8McmK62OLT3kmakPMtEWYnY='
+readonly HELM_VERSION=3.21.4
+readonly HELM_GO_SUM='h1:T/GcIEXU/gNjJnkITlIZ3e9xqkZjhFTmISuStTZ6+Qg='
 readonly UV_VERSION=0.13.9
 # What a Go that is too old, or has the fault below, fetches and builds with. The go command holds it to Go's checksum
 # database; from GO_FLOOR on it can.
