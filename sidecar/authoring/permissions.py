@@ -21,7 +21,7 @@ from sidecar.authoring.hours import hours_of_windows
 from sidecar.authoring.known_database import database_glob, settled
 from sidecar.authoring.obliged import refused
 from sidecar.authoring.switched_off import Servers, switched_off
-from sidecar.authoring.terms import TermWriter, names_of, resolved, unfolded, variables
+from sidecar.authoring.terms import TermWriter, has_unnamed, names_of, resolved, unfolded, variables
 from sidecar.errors import ConfigurationError
 from sidecar.model import Identity, JsonObject, JsonValue, RequestContext
 from sidecar.policy import (
@@ -142,16 +142,12 @@ async def _partial(engine: Engine, identity: Identity, query: str) -> _Partial:
     partial = answer.get("partial", {})
     ways = read_residual({"queries": partial.get("queries", [])})
     names: dict[str, str] = {}
-    anonymous = sorted({way.owner for way in ways if any(map(_is_anonymous, variables([*way.conditions, way.grant])))})
+    anonymous = sorted({way.owner for way in ways if has_unnamed([*way.conditions, way.grant])})
     for owner in anonymous[:_NAMED_AFTER]:
         narrowed = query.replace("data.mcp.platform.visible.owners[owner]", f"owner := {_quoted(owner)}")
         traced = await engine.evaluate(narrowed, document, "--partial", "--explain=full", *unknowns)
         names |= names_of(traced.get("explanation") or [])
     return _Partial(ways=ways, arities=_arities(engine), modules=partial.get("modules") or [], names=names)
-
-
-def _is_anonymous(variable: str) -> bool:
-    return variable.startswith("__local")
 
 
 def _quoted(text: str) -> str:

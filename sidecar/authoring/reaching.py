@@ -18,7 +18,7 @@ from sidecar.authoring.explain import FACTS
 from sidecar.authoring.hours import hours_of_windows
 from sidecar.authoring.obliged import refused
 from sidecar.authoring.switched_off import Servers, switched_off
-from sidecar.authoring.terms import TermWriter, resolved, unfolded
+from sidecar.authoring.terms import TermWriter, has_unnamed, names_of, resolved, unfolded
 from sidecar.errors import ConfigurationError
 from sidecar.model import JsonObject, JsonValue, Target, TargetKind
 from sidecar.policy import read_residual
@@ -167,11 +167,15 @@ async def _left(engine: Engine, place: AskedPlace, owner: str, rule: str) -> tup
     query = f"data.mcp.teams[{msgspec.json.encode(owner).decode()}].{rule}[grant]"
     options = [part for unknown in unknowns for part in ("--unknowns", unknown)]
     partial = (await engine.evaluate(query, {"access": access}, "--partial", *options)).get("partial", {})
+    names: dict[str, str] = {}
+    if has_unnamed(partial.get("queries")):
+        traced = await engine.evaluate(query, {"access": access}, "--partial", "--explain=full", *options)
+        names = names_of(traced.get("explanation") or [])
     capabilities = msgspec.json.decode(dict(engine.policies.files)[CAPABILITIES])
     arities = {one["name"]: len(one["decl"].get("args", [])) for one in capabilities["builtins"]}
     queries = [[_owned_by(owner), *expressions] for expressions in partial.get("queries", [])]
     ways = [*read_residual({"queries": [*queries]})]
-    return ways, TermWriter(arities, partial.get("modules") or [], database=place.database)
+    return ways, TermWriter(arities, partial.get("modules") or [], names=names, database=place.database)
 
 
 def _owned_by(owner: str) -> Any:

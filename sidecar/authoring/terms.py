@@ -295,6 +295,11 @@ def variables(node: Any) -> Iterator[str]:
             return
 
 
+def has_unnamed(node: Any) -> bool:
+    """Whether a variable in a part of the tree has the compiler's name and not its author's."""
+    return any(name.startswith("__local") for name in variables(node))
+
+
 def _meaning(expression: Any) -> tuple[str, Any]:
     """Return the variable of the compiler that an expression says the meaning of, and the meaning."""
     match expression:

@@ -58,6 +58,8 @@ class RuleRun:
 class _Fail:
     query: int
     index: int
+    number: int
+    """Of its event in the trace."""
     place: PolicyExpression
     callee: str
 
@@ -76,17 +78,22 @@ def read_trace(events: Sequence[dict[str, Any]], team_folder: str, lines: Lines)
     """
     runs: dict[int, RuleRun] = {}
     reasons: dict[str, PolicyExpression] = {}
+    begun: dict[int, int] = {}
     last: _Fail | None = None
-    for event in events:
+    for number, event in enumerate(events):
         query, node = event["QueryID"], event["Node"]
         match event["Op"]:
+            case "Eval":
+                begun[query] = number
             case "Enter" if isinstance(node, dict) and _is_rule(node, event, team_folder):
                 runs[query] = _run(node, event, lines)
             case "Exit" if query in runs:
                 runs[query].held = True
             case "Fail":
-                fail = _fail(event, lines)
-                inner = last.place if last is not None and last.query > query else None
+                fail = _fail(event, number, lines)
+                # What failed before this condition began failed on the way to one that held.
+                since = begun.get(query, 0)
+                inner = last.place if last is not None and last.query > query and last.number > since else None
                 last = fail
                 if fail.callee and inner is not None:
                     # OPA evaluates a rule once for one question and only says "Fail" the next time.
@@ -165,12 +172,12 @@ def _note(run: RuleRun, fail: _Fail, inner: PolicyExpression | None) -> None:
         run.because = inner if inner is not None and inner.at != fail.place.at else None
 
 
-def _fail(event: dict[str, Any], lines: Lines) -> _Fail:
+def _fail(event: dict[str, Any], number: int, lines: Lines) -> _Fail:
     node = event["Node"]
     index = node.get("index", 0) if isinstance(node, dict) else 0
     place = _place(event, lines)
     place = replace(place, locals=tuple(_locals(event, place.text)))
-    return _Fail(query=event["QueryID"], index=index, place=place, callee=_callee(node))
+    return _Fail(query=event["QueryID"], index=index, number=number, place=place, callee=_callee(node))
 
 
 def _locals(event: dict[str, Any], text: str) -> Iterator[tuple[str, JsonValue]]:

@@ -394,6 +394,29 @@ def test_the_values_that_decided_are_shown(tmp_path: Path) -> None:
     assert "input.context.time_ns is 1767517200000000000 (2026-01-04 09:00 UTC)" in " ".join(seen.split())
 
 
+ONE_OF_TWO_WAYS = """
+grant contains {"id": "in-staging"} if {
+	lib.reads
+	lib.on("sales", ["archive_*", "orders"])
+	input.context.environment == "staging"
+}
+
+grant contains {"id": "elsewhere"} if {
+	lib.reads
+	lib.on("sales", ["archive_*"])
+}
+"""
+
+
+def test_what_failed_on_the_way_to_a_condition_that_held_is_no_reason(tmp_path: Path) -> None:
+    policies = with_analytics(tmp_path, ONE_OF_TWO_WAYS)
+    done = answer(run(asked("loaders"), "--explain", policies=policies))
+    misses = {one["grant"]: one for one in done["explanation"]["accesses"][0]["not_granted"]}
+    assert misses["in-staging"]["failed"]["values"] == {"input.context.environment": "production"}
+    assert misses["in-staging"]["because"] is None
+    assert misses["elsewhere"]["because"]["at"].startswith("platform/lib/lib.rego:"), "the near miss"
+
+
 UNSOUND = """
 grant contains {"id": "masked", "mask": []} if lib.in_group("analysts")
 

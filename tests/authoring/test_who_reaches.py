@@ -128,6 +128,30 @@ async def test_what_a_grant_asks_of_the_caller_is_told_and_what_its_agent_may_no
     assert old["denies"] == {"people": ["closed"]}
 
 
+COUNTING = """package mcp.teams.people
+
+import data.mcp.lib
+
+grant contains {"id": "counting"} if {
+	lib.reads
+	lib.looks_only_at(["status"])
+	lib.on_any(["hr_*"], ["*"])
+	some stage in input.command.stages
+	stage != "$out"
+}
+"""
+
+
+async def test_variables_have_their_authors_names(tmp_path: Path, opa_binary: str) -> None:
+    folder = folder_with(tmp_path)
+    (folder / "teams/people/policy.rego").write_text(COUNTING)
+    row = by_grant(await reached(folder, opa_binary, "hr_new.rooms"))["counting", "demo-ro"]
+    assert row["conditions"] == [
+        'every path in command.fields.filtered { lib.inside(path, ["status"]) }',
+        'command.stages[_] != "$out"',
+    ]
+
+
 @pytest.mark.parametrize("text", ["", ".", ".orders", "sales."])
 def test_what_is_no_place_is_said(text: str) -> None:
     with pytest.raises(ConfigurationError):
