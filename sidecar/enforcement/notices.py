@@ -14,11 +14,11 @@ from dataclasses import replace
 from typing import Final
 
 from sidecar.enforcement.event_stream import EventStream, StreamEvent, StreamOwner, event_number, new_stream
-from sidecar.enforcement.turn import Caller
+from sidecar.enforcement.suspensions import Suspensions
+from sidecar.enforcement.turn import Caller, Ports
 from sidecar.errors import SidecarError, StreamConflict
 from sidecar.identity import CallerName, names_of
 from sidecar.mcp import IdentityKey, Session, Sessions, jsonrpc
-from sidecar.ports import Clock, Identifiers
 
 KEEP_S: Final = 60.0
 """How long a stream is kept that nobody reads and to which nothing more comes."""
@@ -44,10 +44,11 @@ class TooManyStreams(SidecarError):
 class Notices:
     """Every stream that is read or can be resumed."""
 
-    def __init__(self, sessions: Sessions, clock: Clock, identifiers: Identifiers, most: int = 64) -> None:
+    def __init__(self, sessions: Sessions, suspensions: Suspensions, ports: Ports, most: int = 64) -> None:
         self._sessions = sessions
-        self._clock = clock
-        self._identifiers = identifiers
+        self._suspensions = suspensions
+        self._clock = ports.clock
+        self._identifiers = ports.identifiers
         self._streams: dict[str, EventStream] = {}
         self._of_session: dict[str, OrderedDict[str, None]] = {}
         self._general: dict[str, EventStream] = {}
@@ -68,6 +69,18 @@ class Notices:
         """
         if self._closing:
             raise StreamConflict("shutting down")
+
+    def may_begin(self, caller: Caller, session_id: str = "") -> bool:
+        """Whether what was asked to listen may still do so when its stream begins.
+
+        A transport begins to read a little after the request was admitted. What ends its session or suspends its caller
+        in between finds no stream to end yet.
+        """
+        try:
+            self._suspensions.require(caller.identity, session_id)
+        except SidecarError:
+            return False
+        return not self._closing and (not session_id or self._sessions.lasts(session_id, self._clock.monotonic()))
 
     def require_room(self, session: Session) -> None:
         """Return if a session may read a stream of news; an earlier one of its own makes room.
@@ -93,6 +106,8 @@ class Notices:
         a proxy may hold a dead one open for minutes, and only the client knows which it reads. ``begun`` is told of a
         general stream and who reads it.
         """
+        if not self.may_begin(caller, session.id):
+            return
         stream, after = self._resumed(session, caller, last_event_id)
         if stream is None:
             stream = self._new_general(session, caller)

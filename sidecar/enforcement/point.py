@@ -80,7 +80,7 @@ class EnforcementPoint:
         self._suspensions = ports.suspensions or Suspensions(ports.clock)
         self._calls = ToolCalls(ports, rules, self._evidence, self._suspensions)
         self._offers = Offers(ports, rules, self._calls)
-        self._notices = Notices(sessions, ports.clock, ports.identifiers, rules.streams_per_identity)
+        self._notices = Notices(sessions, self._suspensions, ports, rules.streams_per_identity)
         self._subscriptions = Subscriptions(self._notices, ports.identifiers, rules.server_version)
         self._answering = Answering(self._notices, rules.stall_s)
         self._news = ListNews(self._notices, self._calls.shown, sessions, ports.clock)

@@ -38,6 +38,8 @@ class Subscriptions:
         subscriptions): it asks for the list once it listens again.
         """
         conversation, caller = turn.known_conversation, turn.known_caller
+        if not self._notices.may_begin(caller):
+            return
         owner = StreamOwner(session_id="", key=conversation.key, names=names_of(caller.identity))
         stream = new_stream(self._identifiers.request_id(), owner, conversation.revision)
         self._enter(stream, subscription)

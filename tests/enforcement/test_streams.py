@@ -13,13 +13,14 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from sidecar.enforcement import channel, notices
+from sidecar.audit import record
+from sidecar.enforcement import Accepted, Caller, Exchange, Stream, channel, notices
 from sidecar.enforcement.event_stream import MAX_KEPT_BYTES
-from sidecar.identity import Suspendable, SuspensionTarget
-from sidecar.model import Permit
+from sidecar.identity import Suspendable, Suspension, SuspensionTarget
+from sidecar.model import AuthScheme, Credential, Permit, UnverifiedToken
 from sidecar.opa.managed import ManagedOpa
 from tests import parts
-from tests.enforcement.streaming import Script, Streaming, call, events, message, streaming
+from tests.enforcement.streaming import NamedTokens, Script, Streaming, call, events, message, streaming
 from tests.patience import HANG_S
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
@@ -504,6 +505,46 @@ async def test_the_end_of_a_session_or_of_its_caller_ends_streams_and_what_is_ke
         assert len(run.pep._notices) == (1 if kept else 0)
         async with run.listen(session, last) as stream:
             assert stream.status == (200 if kept else 404)
+
+
+@pytest.mark.parametrize("how", ["delete", "suspend-user", "suspend-session", "shut down", "nothing"])
+async def test_what_ends_before_its_stream_begins_is_told_nothing_and_leaves_nothing(endpoint: Endpoints, how):
+    """A transport begins to read some turns of the loop after the request was admitted; here they are held open."""
+    async with endpoint(at_once) as run:
+        session = await run.open()
+        identity = await NamedTokens().verify(
+            Credential(scheme=AuthScheme.BEARER, token=UnverifiedToken("alice"), method="GET", uri="")
+        )
+        caller = Caller(identity=identity, began_ns=1, ended_ns=2)
+        exchange = Exchange(transport="http", client_ip="127.0.0.1", session_id=session)
+        admitted = await run.pep.listen(exchange, caller)
+        assert isinstance(admitted, Stream)
+        user = SuspensionTarget(kind=Suspendable.USER, issuer="https://idp.example", subject="alice")
+        match how:
+            case "delete":
+                assert isinstance(await run.pep.end_session(exchange, caller), Accepted)
+            case "suspend-user":
+                suspend(run, user)
+            case "suspend-session":
+                suspend(run, SuspensionTarget(kind=Suspendable.SESSION, digest=record.session_digest(session)))
+            case "shut down":
+                run.pep.close_streams()
+            case _:
+                suspend(run, SuspensionTarget(kind=Suspendable.USER, issuer="https://idp.example", subject="bob"))
+        async with asyncio.timeout(HANG_S):
+            if how == "nothing":
+                assert (await anext(aiter(admitted.events))).message == b"", "the near miss begins"
+                run.pep.tools_changed()
+                assert (await anext(aiter(admitted.events))).message
+                suspend(run, user)
+            assert [event async for event in admitted.events] == []
+        assert len(run.pep._notices) == 0
+
+
+def suspend(run: Streaming, target: SuspensionTarget) -> None:
+    """Suspend as an operator does (``KillSwitch.suspend``)."""
+    run.pep._suspensions.add(Suspension(target=target, until=None, reason="test", operator="test", since=0))
+    run.pep.take_away(target)
 
 
 async def test_a_cancelled_call_ends_its_stream_although_nobody_reads_it(endpoint: Endpoints):

@@ -1,8 +1,9 @@
 """MCP 2026-07-28 at the running endpoint: a client that leaves cancels its call; who listens is told until the end."""
 
 import asyncio
+import json
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ import pytest
 import pytest_asyncio
 from mcp.client.streamable_http import streamable_http_client
 
+from sidecar.enforcement import Caller, Exchange, Stream
 from sidecar.enforcement.subscriptions import MAX_OF_IDENTITY
-from sidecar.identity import Suspendable, SuspensionTarget
-from sidecar.model import JsonObject, Permit
+from sidecar.identity import Suspendable, Suspension, SuspensionTarget
+from sidecar.mcp import MirroredHeaders
+from sidecar.model import AuthScheme, Credential, JsonObject, Permit, UnverifiedToken
 from sidecar.opa.managed import ManagedOpa
 from tests import parts
-from tests.enforcement.streaming import FIND, Script, Streaming, call, events, message, streaming
+from tests.enforcement.streaming import FIND, NamedTokens, Script, Streaming, call, events, message, streaming
 from tests.patience import HANG_S
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
@@ -251,6 +254,33 @@ async def test_a_subscription_ends_with_the_suspension_of_its_caller_and_no_othe
         assert [one async for one in alices] == []
         run.pep.tools_changed()
         assert (await anext(bobs))["method"] == "notifications/tools/list_changed"
+
+
+@pytest.mark.parametrize("how", ["suspended", "shut down", "somebody else suspended"])
+async def test_what_ends_before_a_subscription_begins_is_told_nothing(endpoint: Endpoints, how: str) -> None:
+    """A transport begins to read some turns of the loop after the request was admitted; here they are held open."""
+    async with endpoint(at_once) as run:
+        identity = await NamedTokens().verify(
+            Credential(scheme=AuthScheme.BEARER, token=UnverifiedToken("alice"), method="POST", uri="")
+        )
+        mirrored = MirroredHeaders(method="subscriptions/listen")
+        exchange = Exchange(transport="http", client_ip="127.0.0.1", protocol=REVISION, mirrored=mirrored)
+        body = json.dumps(stateless("subscriptions/listen", {"notifications": TOOLS})).encode()
+        admitted = await run.pep.enforce(body, exchange, Caller(identity=identity, began_ns=1, ended_ns=2))
+        assert isinstance(admitted, Stream)
+        if how == "shut down":
+            run.pep.close_streams()
+        else:
+            user = "alice" if how == "suspended" else "bob"
+            target = SuspensionTarget(kind=Suspendable.USER, issuer="https://idp.example", subject=user)
+            run.pep._suspensions.add(Suspension(target=target, until=None, reason="t", operator="t", since=0))
+            run.pep.take_away(target)
+        reading = aiter(admitted.events)
+        first = await anext(reading, None)
+        assert (first is None) is (how != "somebody else suspended")
+        assert len(run.pep._subscriptions) == len(run.pep._notices) == (first is not None)
+        if isinstance(reading, AsyncGenerator):
+            await reading.aclose()
 
 
 async def test_one_identity_has_so_many_and_a_newer_one_ends_the_oldest(endpoint: Endpoints) -> None:
