@@ -5,6 +5,7 @@ There are two kinds of resources: exports, which belong to the caller that made 
 tool: decided, recorded, forwarded under a permit.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -228,12 +229,21 @@ def _pinned(prompt: JsonObject, pin: GenericTool) -> bool:
 
 
 def _resource(named: GenericTools, uri: str) -> tuple[GenericTool | None, JsonObject]:
-    """Return the resource that settings name and a URI means, with what its template's variables are."""
+    """Return the resource that settings name and a URI means, with what its template's variables are.
+
+    One that two of them could mean is none: which of them the server takes it for, policy could not know. Servers also
+    read some parts of a URI in any case (RFC 3986 section 6.2.2.1: the host), so that counts as well.
+    """
     exact = named.get(f"{TargetKind.RESOURCE}/{uri}")
     if exact is not None and exact.template is None:
         return exact, {}
-    for one in named.values():
-        found = None if one.template is None else one.template.fullmatch(uri)
-        if found is not None:
-            return one, dict(found.groupdict())
-    return None, {}
+    possible = [one for one in named.values() if one.kind is TargetKind.RESOURCE and _could_be(one, uri)]
+    found = possible[0].template.fullmatch(uri) if len(possible) == 1 and possible[0].template is not None else None
+    return (possible[0], dict(found.groupdict())) if found is not None else (None, {})
+
+
+def _could_be(resource: GenericTool, uri: str) -> bool:
+    """Whether a server could take a URI for this resource, whatever case its letters have."""
+    if resource.template is None:
+        return resource.name.lower() == uri.lower()
+    return re.fullmatch(resource.template.pattern, uri, re.IGNORECASE) is not None

@@ -61,6 +61,24 @@ def index() -> str:
     return "index"
 
 
+@server.resource("minutes://{board}/summary")
+def minutes(board: str) -> str:
+    """The minutes of a board, in short."""
+    return f"minutes of {board}"
+
+
+@server.resource("minutes://directors/{part}")
+def minutes_of_directors(part: str) -> str:
+    """What the directors said."""
+    return f"{part} of the directors"
+
+
+@server.resource("minutes://owners/summary")
+def minutes_of_owners() -> str:
+    """What the owners said."""
+    return "minutes of the owners"
+
+
 @server.resource("reports://hidden")
 def hidden() -> str:
     """Is not named in the settings."""

@@ -48,6 +48,12 @@ grant contains {"id": "reporters-see-the-index"} if {
 	lib.in_group("reporters")
 }
 
+grant contains {"id": "reporters-read-minutes"} if {
+	input.access.kind == "execute"
+	input.access.target == {"kind": "resource", "id": "minutes://{board}/summary"}
+	lib.in_group("reporters")
+}
+
 grant contains {"id": "reporters-complete"} if {
 	input.access.kind == "execute"
 	input.access.target == {"kind": "prompt", "id": "summary"}
@@ -137,6 +143,18 @@ policy_arguments = ["/region"]
 uri = "reports://index"
 name = "index"
 mime_type = "text/plain"
+
+[[servers.generic_resources]]
+uri = "minutes://{{board}}/summary"
+name = "minutes"
+
+[[servers.generic_resources]]
+uri = "minutes://directors/{{part}}"
+name = "minutes of the directors"
+
+[[servers.generic_resources]]
+uri = "minutes://owners/summary"
+name = "minutes of the owners"
 """
 
 
@@ -319,9 +337,9 @@ async def test_prompts_that_are_named_pinned_and_granted_are_offered_and_got(own
 async def test_resources_that_are_named_and_granted_are_listed_and_read(own):
     async with own.client(REPORTER) as client:
         listed = (await client.list_resources()).resources
-        assert [(str(one.uri), one.name) for one in listed] == [("reports://index", "index")]
+        assert {(str(one.uri), one.name) for one in listed} >= {("reports://index", "index")}
         templates = (await client.list_resource_templates()).resource_templates
-        assert [one.uri_template for one in templates] == ["reports://{region}/latest"]
+        assert {one.uri_template for one in templates} >= {"reports://{region}/latest", "minutes://{board}/summary"}
         assert (await client.read_resource("reports://index")).contents[0].text == "index"
         assert (await client.read_resource("reports://EU/latest")).contents[0].text == "latest of EU"
         for uri in ("reports://US/latest", "reports://%45U/latest", "reports://EU%2Flatest", "reports://eu/latest"):
@@ -335,6 +353,25 @@ async def test_resources_that_are_named_and_granted_are_listed_and_read(own):
         assert (await client.list_resource_templates()).resource_templates == []
         with pytest.raises(mcp.MCPError, match="not found"):
             await client.read_resource("reports://index")
+
+
+def read_at_the_server(deployment: Deployment) -> list[str]:
+    """The URIs that were sent to it."""
+    lines = (deployment.folder / "demo-ro.stdin").read_bytes().splitlines()
+    messages = [msgspec.json.decode(line) for line in lines]
+    return [message["params"]["uri"] for message in messages if message.get("method") == "resources/read"]
+
+
+@pytest.mark.parametrize("uri", ["directors/summary", "DIRECTORS/summary", "Directors/summary", "OWNERS/summary"])
+async def test_a_uri_that_two_resources_could_mean_reaches_no_server(own, uri):
+    """The caller may read the first template; of what else the server could take it for, policy was not asked."""
+    async with own.client(REPORTER) as client:
+        minutes = (await client.read_resource("minutes://works-council/summary")).contents[0].text
+        assert minutes == "minutes of works-council"
+        before = len(read_at_the_server(own))
+        with pytest.raises(mcp.MCPError, match="not found"):
+            await client.read_resource(f"minutes://{uri}")
+        assert len(read_at_the_server(own)) == before
 
 
 async def test_a_completion_is_a_use_of_what_it_completes(own):
