@@ -72,7 +72,7 @@ def test_preparing_again_keeps_what_is_there(prepared: Path) -> None:
     before = contents()
     subprocess.run([str(ROOT / "deploy/prepare"), str(prepared)], check=True, capture_output=True)
     assert contents() == before
-    assert len(before) == 11
+    assert len(before) == 19
 
 
 def test_nobody_else_on_the_machine_can_reach_the_secrets(prepared: Path) -> None:
@@ -127,6 +127,7 @@ def test_no_database_user_may_drop_or_manage() -> None:
     granted = re.findall(r'on\("\w+", ([^)]*)\)', (ROOT / "deploy/mongo/10-users.js").read_text())
     actions = {action.strip(' "') for group in granted for action in group.split(",")}
     assert actions == {"insert", "update"}
-    assert not re.search(
-        r"readWrite|dbOwner|dbAdmin|\broot\b|AnyDatabase", (ROOT / "deploy/mongo/10-users.js").read_text()
-    )
+    users, _, store = (ROOT / "deploy/mongo/10-users.js").read_text().partition("// Of its own database")
+    assert not re.search(r"readWrite|dbOwner|dbAdmin|\broot\b|AnyDatabase", users)
+    assert re.findall(r'role: "(\w+)", db: "(\w+)"', store) == [("readWrite", "mcp_sidecar")]
+    assert "mcp_sidecar" not in users, "what sidecars share is out of every server's reach"
