@@ -115,6 +115,7 @@ class Generator:
             lambda: {"vip": True},
             lambda: {"level": self.pick(1, 2.5)},
             lambda: {"note": {"$gt": "a"}},
+            lambda: {"at": {self.pick("$lt", "$gte"): {"$date": f"2026-02-{self.pick('01', '15')}T00:00:00Z"}}},
         )
         if depth or self.chance(0.7):
             return plain()

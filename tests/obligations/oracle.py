@@ -81,11 +81,17 @@ def rewritten(call: ToolCall, policy: Policy, masks: Masks | None = None) -> Too
         return None
 
 
+def as_values(value: JsonObject) -> Document:
+    """Return what the MongoDB MCP server makes of extended JSON: a date is one."""
+    found: Document = json_util.loads(json_util.dumps(value))
+    return found
+
+
 def perform(client: Client, database: str, call: ToolCall) -> Outcome:
     """Do on a database what the MongoDB MCP server does for the call."""
     collection = client[database][str(call.arguments["collection"])]
     try:
-        found = [*_answers(collection, call.name, json_util.loads(json_util.dumps(call.arguments)))]
+        found = [*_answers(collection, call.name, as_values(call.arguments))]
     except OperationFailure as error:
         said = error.details or {}
         return Outcome(failed=f"{said.get('code')}: {said.get('errmsg')}".replace(database, DATABASE))
@@ -119,7 +125,7 @@ def _answers(collection: Any, tool: str, arguments: Document, limit: int = 10) -
 def write(client: Client, database: str, call: ToolCall) -> str:
     """Do a write as the MongoDB MCP server does it; ``done`` or ``failed``."""
     collection = client[database][str(call.arguments["collection"])]
-    arguments = json_util.loads(json_util.dumps(call.arguments))
+    arguments = as_values(call.arguments)
     try:
         match call.name:
             case "insert-many":
@@ -186,7 +192,7 @@ def _fill(
     pool = [generator.document(collection, number) for number in range(2 * ROWS)]
     target = client[names["kept"]][collection]
     target.insert_many(pool)
-    admitted = {document["_id"] for document in target.find(row_filter or {})}
+    admitted = {document["_id"] for document in target.find(as_values(row_filter or {}))}
     if row_filter is not None or mask:
         target.delete_many({})
         if permitted := [reduced(one, mask) for one in pool if one["_id"] in admitted]:
