@@ -7,7 +7,7 @@ of their own, at another time (``approval_desk``). What is required of it here, 
 - the same caller through the same agent, the same server, tool and canonical arguments: one digest is looked up, so a
   call that differs in any of these finds nothing;
 - the same policy set: the call was decided under it a moment ago, and the approver was admitted under it;
-- neither who asked nor who approved is suspended;
+- neither who asked nor who approved is suspended, up to the moment at which the call leaves;
 - it has not expired, and nobody used it: the store gives it out once.
 
 It is used up before the intent is stored, so an intent that fails costs an approval and never the other way round.
@@ -148,6 +148,7 @@ class Approvals:
             raise ApprovalRequired(approval, self._now())
         self._ports.metrics.approval("spent")
         turn.approval = {"action": "spent", "id": approval.id, **given(approval)}
+        turn.relies_on = approval.approver.names if approval.approver is not None else ()
 
     def void(self, name: CallerName) -> None:
         """End every approval that concerns a caller who is suspended from now on, also if they are resumed later."""

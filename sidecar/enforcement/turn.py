@@ -299,6 +299,8 @@ class Turn:
     """What its records say more."""
     approval: JsonObject | None = None
     """What its record says of the approval of a second person that it waits for, or has used up."""
+    relies_on: tuple[CallerName, ...] = ()
+    """What its approver can be suspended by, where it has used an approval up."""
     batched: bool = False
     """It came with others in one HTTP request, so it cannot have a status of its own."""
     reviewed: tuple[JsonObject, ...] | None = None
@@ -370,14 +372,16 @@ class Turn:
 
 
 def still(suspensions: Suspensions, turn: Turn) -> None:
-    """Return if the caller was not suspended since the message came.
+    """Return if neither the caller was suspended since the message came nor who approved the call.
 
     Raises:
-        CallerSuspended: it was, or the token was.
+        CallerSuspended: one of them was, or the token was.
         SuspensionsUnavailable: the suspensions cannot be read.
     """
     if turn.flight is not None and turn.flight.suspended:
         raise CallerSuspended
+    if any(map(suspensions.in_force, turn.relies_on)):
+        raise CallerSuspended("who approved it is suspended")
     try:
         suspensions.require(turn.identity, turn.session_id)
     except TokenRejected as error:
