@@ -128,6 +128,7 @@ class Readiness:
             found["suspensions"] = self._suspensions.known
             self._metrics.suspensions(len(self._suspensions.all()))
         self._metrics.policy_load(self._decisions.policy_state.result)
+        self._metrics.policy_serves(self._decisions.policy_state.revision)
         self._metrics.connections(len(self._connections))
         if self._candidate is not None:
             self._metrics.candidate_load(self._candidate.policy_state.result)

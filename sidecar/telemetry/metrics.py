@@ -148,6 +148,12 @@ class OtelMetrics:
             [lambda _: [] if self._last_record is None else [Observation(self._last_record)]],
             description="The last record's number.",
         )
+        self._serving = ""
+        meter.create_observable_gauge(
+            "mcp_sidecar.policy.revision",
+            [lambda _: [Observation(1, {"revision": self._serving})] if self._serving else []],
+            description="1, with the revision of the policies that decide now; of an earlier one nothing is kept.",
+        )
 
     def operation(self, method: str, tool: str, error: str, seconds: float) -> None:
         """One MCP message from receipt to reply; ``tool`` and ``error`` are empty where there is none."""
@@ -243,6 +249,10 @@ class OtelMetrics:
         """How the last attempt to load the policies ended: ``loaded`` or ``refused`` (the last good set serves)."""
         for each in POLICY_LOADS:
             self._policy_load.set(int(each == result), {"result": each})
+
+    def policy_serves(self, revision: str) -> None:
+        """Say which revision decides now, so that sidecars that differ can be told apart."""
+        self._serving = revision
 
     def candidate_load(self, result: str) -> None:
         """How the last attempt to load the candidate policies ended: ``loaded`` or ``refused``.

@@ -48,6 +48,7 @@ def every_metric() -> OtelMetrics:
     metrics.in_flight(1)
     metrics.approval("requested")
     metrics.policy_load("refused")
+    metrics.policy_serves("sha256:1")
     metrics.candidate_load("refused")
     metrics.unreviewed_tools("demo-ro", ["changed"])
     metrics.health("opa", up=True)

@@ -111,6 +111,8 @@ def test_labels_that_come_from_policy_are_taken_as_they_come_up_to_a_number():
 def test_refused_candidates_unreviewed_tools_and_open_circuits_are_gauges_of_their_own():
     metrics = some_metrics()
     metrics.policy_load("loaded")
+    metrics.policy_serves("sha256:1")
+    metrics.policy_serves("sha256:2")
     metrics.candidate_load("refused")
     metrics.unreviewed_tools("sales-ro", ["changed", "unknown", "changed"])
     metrics.unreviewed_tools("elsewhere", [])
@@ -118,6 +120,7 @@ def test_refused_candidates_unreviewed_tools_and_open_circuits_are_gauges_of_the
     metrics.circuit("elsewhere", is_open=False)
     found = samples(metrics)
     assert found["mcp_sidecar_upstream_circuit_open"] == [({"server": "sales-ro"}, 1.0), ({"server": OTHER}, 0.0)]
+    assert found["mcp_sidecar_policy_revision"] == [({"revision": "sha256:2"}, 1.0)], "the one that serves now"
     assert found["mcp_sidecar_policy_load"] == [({"result": "loaded"}, 1.0), ({"result": "refused"}, 0.0)]
     assert found["mcp_sidecar_policy_candidate_load"] == [({"result": "loaded"}, 0.0), ({"result": "refused"}, 1.0)]
     assert found["mcp_sidecar_tools_unreviewed"] == [
