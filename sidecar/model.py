@@ -402,6 +402,7 @@ class Permit:
     """Takes a question of the server's to the user; None where the client cannot be asked."""
     questions: CallQuestions | None = field(default=None, compare=False, repr=False)  # None: it may ask nothing else
     tell: Tell | None = field(default=None, compare=False, repr=False)
+    paused: Callable[[int], None] = field(default=lambda _ms: None, compare=False, repr=False)  # see ``Outgoing``
     leaving: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
     """To be called right before the call is written to its server, each time that it is; raises where the permit has
     lapsed while the call waited for its turn, and then nothing may be written."""

@@ -18,6 +18,8 @@ def frame(event: StreamEvent) -> bytes:
     One without a message only tells its id (MCP 2025-11-25, transports, sending messages to the server).
     """
     head = b"id: %b\n" % event.id.encode() if event.id else b""
+    if event.retry_ms is not None:
+        head += b"retry: %d\n" % event.retry_ms
     if not event.message:
         return head + b"data: \n\n"
     data = event.message.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")

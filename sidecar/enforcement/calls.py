@@ -301,6 +301,7 @@ class ToolCalls:
             caller=(*turn.identity.key, turn.session_id or ""),
             reviewed=turn.reviewed,
             tell=turn.teller(numbers_only=todo.cuts),
+            paused=turn.pause,
             confirm=self.confirmations.asker(turn, decision.server, todo, self._permissible),
             questions=self._questions.of(turn, decision.server),
             leaving=partial(self._leave, turn),

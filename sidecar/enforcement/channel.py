@@ -86,6 +86,11 @@ class CallChannel:
             self._wanted()
         return True
 
+    def pause(self, retry_ms: int) -> None:
+        """End the connection that waits for the answer, as the server ended its own; the client comes back for it."""
+        if self._open and self.stream is not None and self.stream.pause(retry_ms) and self._wanted is not None:
+            self._wanted()
+
     def _tell(self, numbers_only: bool, method: str, params: JsonObject) -> None:  # noqa: FBT001 -- bound by name above
         said: JsonObject
         if method == _PROGRESS and self._token is not None:

@@ -34,6 +34,8 @@ class StreamEvent:
     """One JSON-RPC message; empty for the event that only carries an id (MCP 2025-11-25, transports: priming)."""
     id: str = ""
     """What a client resumes with; empty where it cannot."""
+    retry_ms: int | None = None
+    """Its connection ends here, and the client comes back after so long; None where it does not end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,8 @@ class EventStream:
         self._read = 0
         self._reader = 0
         self._reading = False
+        self._retry_ms: int | None = None
+        self._was_paused = False
         self._changed: asyncio.Event | None = None
 
     @property
@@ -111,12 +115,28 @@ class EventStream:
         """Add a message as ``put`` does, unless the same one is there and was not read yet."""
         return any(held == message for number, held in self._kept if number > self._read) or self.put(message)
 
+    def pause(self, retry_ms: int) -> bool:
+        """Have its reader leave and come back, once all is read; return whether there is one that knows of that.
+
+        Clients of MCP 2025-11-25 do (transports, sending messages to the server), which are those that are primed.
+        """
+        if self.closed or self.complete or self.is_left or not (self._numbered and self._primed):
+            return False
+        self._retry_ms = retry_ms
+        self._was_paused = True
+        self._wake()
+        return True
+
     def finish(self, message: bytes) -> None:
-        """Add the last message. Where nobody reads and it is too large to be kept, the stream is lost."""
+        """Add the last message. Where nobody reads and it is too large to be kept, the stream is lost.
+
+        A reader that was sent away comes back: for it any answer is kept, within what all streams hold together.
+        """
         if self.closed or self.complete:
             return
         self._trim(len(message))
-        if self.is_left and (not self._numbered or self.size + len(message) > MAX_KEPT_BYTES):
+        large = self.size + len(message) > MAX_KEPT_BYTES and not self._was_paused
+        if self.is_left and (not self._numbered or large):
             self.close()
             return
         self.complete = True
@@ -154,6 +174,10 @@ class EventStream:
                     self._trim(0)
                     yield StreamEvent(message, self._id(after))
                 elif self.complete:
+                    return
+                elif self._retry_ms is not None:
+                    retry_ms, self._retry_ms = self._retry_ms, None
+                    yield StreamEvent(b"", self._id(after), retry_ms)
                     return
                 else:
                     with suppress(TimeoutError):

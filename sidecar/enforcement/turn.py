@@ -324,6 +324,11 @@ class Turn:
             self.channel.when_withdrawn(flight.cancel)
         return flight
 
+    def pause(self, retry_ms: int) -> None:
+        """See ``CallChannel.pause``; where there is one connection for everything, it does not end."""
+        if self.channel is not None and self.exchange.over_http:
+            self.channel.pause(retry_ms)
+
     def teller(self, *, numbers_only: bool) -> Tell | None:
         """Return who hears what the server says of the call before its answer; see ``CallChannel.teller``."""
         return None if self.channel is None else self.channel.teller(numbers_only=numbers_only)

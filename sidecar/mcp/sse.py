@@ -7,20 +7,29 @@ from sidecar.errors import UpstreamProtocolViolation
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BOM = b"\xef\xbb\xbf"
+_HEADER = re.compile(rb"[\x21-\x7e]{1,512}")
+"""An id that can be sent back in a header; with any other the stream cannot be resumed."""
+_DIGITS = re.compile(rb"[0-9]{1,9}")
 
 
 class EventDecoder:
     """Turns a byte stream into the data of its ``message`` events.
 
-    Events of another type, comments, ids, retry hints and events without data (the priming event of MCP 2025-11-25)
-    are skipped: this client does not resume streams.
+    Events of another type, comments and events without data (the priming event of MCP 2025-11-25) are skipped, but
+    for the id that they have.
 
     Args:
         limit: the most bytes one event may have, line ends not counted.
+        last_id: id of the last event of the stream that this one goes on with.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, last_id: str = "") -> None:
+        self.last_id = last_id
+        """What the stream can be asked to go on after; empty where it cannot."""
+        self.retry_ms: int | None = None
+        """How long to wait before that; None where it did not say."""
         self._limit = limit
+        self._id = last_id
         self._size = 0
         self._partial: list[bytes] = []
         self._data: list[bytes] = []
@@ -67,12 +76,18 @@ class EventDecoder:
                 self._data.append(value.removeprefix(b" "))
             case b"event":
                 self._event = value.removeprefix(b" ")
+            case b"id" if b"\0" not in value:
+                found = value.removeprefix(b" ")
+                self._id = found.decode() if _HEADER.fullmatch(found) else ""
+            case b"retry" if _DIGITS.fullmatch(value.removeprefix(b" ")):
+                self.retry_ms = int(value)
             case _:
                 pass
         return b""
 
     def _dispatch(self) -> bytes:
         data = b"\n".join(self._data) if self._event in {b"", b"message"} else b""
+        self.last_id = self._id
         self._data.clear()
         self._event = b""
         self._size = 0

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final
 
@@ -30,8 +31,16 @@ from sidecar.upstream.relayed import of_call
 from sidecar.upstream.server_session import ServerSession
 
 _STREAM_END_S: Final = 0.25
+_RETRY_MS: Final = 1000
+"""How long to wait before a stream is gone on with, where its server did not say."""
+_SHORTEST_RETRY_MS: Final = 100
+"""A server that says less is asked no more often than that."""
 _REFUSED: Final = frozenset({400, 404})
 _MAX_REFUSAL_BYTES: Final = 65_536
+
+
+_Take = Callable[[UpstreamMessage], Awaitable[ServerResult | Refusal | None]]
+_Paused = Callable[[int], None]
 
 
 def outcome_of(message: UpstreamMessage, request_id: int) -> ServerResult | Refusal:
@@ -94,6 +103,19 @@ async def refusal_in(response: aiohttp.ClientResponse) -> Refusal | None:
             return None
 
 
+async def _read_to_answer(
+    content: aiohttp.StreamReader, decoder: EventDecoder, take: _Take
+) -> ServerResult | Refusal | None:
+    """Return the answer; None where the stream ends before it."""
+    async for chunk in content.iter_any():
+        for data in decoder.feed(chunk):
+            outcome = await take(decode_message(data))
+            if outcome is not None:
+                await finished(content)
+                return outcome
+    return None
+
+
 class AnswerReader:
     """Reads what a server sends over HTTP: the answer to one request, and what comes with it.
 
@@ -101,6 +123,7 @@ class AnswerReader:
         redactor: what no error may show.
         heard: takes what is told that belongs to no call.
         reply: sends the server a response.
+        go_on: opens a stream again, after an event of that id.
     """
 
     def __init__(
@@ -108,10 +131,12 @@ class AnswerReader:
         redactor: Redactor,
         heard: Callable[[ServerNotification], None],
         reply: Callable[[bytes, ServerSession], Awaitable[None]],
+        go_on: Callable[[ServerSession, str], AbstractAsyncContextManager[aiohttp.ClientResponse]],
     ) -> None:
         self._redactor = redactor
         self._heard = heard
         self._reply = reply
+        self._go_on = go_on
 
     async def read(
         self,
@@ -120,21 +145,31 @@ class AnswerReader:
         session: ServerSession | None,
         tell: Tell | None = None,
         asking: Asking | None = None,
+        paused: Callable[[int], None] | None = None,
     ) -> bytes:
         """Read the answer to one request from its response, JSON or stream.
+
+        The request is being carried out by then. So nothing raised here says that it may be sent again.
 
         Raises:
             ClientLacks: the client of the call can answer too little.
             UpstreamRefused: it is an error.
             UpstreamProtocolViolation: it is no answer.
-            UpstreamUnreachable: the stream ended before it.
+            UpstreamUnreachable: the stream ended before it, or the server does not take what answers its own requests.
         """
         check_identity(response)
         match response.content_type:
             case "application/json":
                 outcome = outcome_of(decode_message(await whole(response.content)), request_id)
             case "text/event-stream":
-                outcome = await self._from_stream(response.content, request_id, session, tell, asking)
+                take = partial(self._taken, request_id, session, tell, asking)
+                try:
+                    outcome = await self._from_stream(response.content, session, take, paused)
+                except (UpstreamRefused, UpstreamUnreachable) as error:
+                    raise UpstreamUnreachable(error.detail) from error
+                finally:
+                    if asking is not None:
+                        await asking.close()
             case _:
                 raise UpstreamProtocolViolation("the answer is neither JSON nor an event stream")
         match outcome:
@@ -163,32 +198,55 @@ class AnswerReader:
         return None
 
     async def _from_stream(
+        self, content: aiohttp.StreamReader, session: ServerSession | None, take: _Take, paused: _Paused | None
+    ) -> ServerResult | Refusal:
+        """Read a stream to the answer, also where its server ends it and goes on with it when it is asked again.
+
+        A server may do so once it has sent an event with an id (MCP 2025-11-25, transports, sending messages).
+        """
+        decoder = EventDecoder(MAX_MESSAGE_BYTES)
+        outcome = await _read_to_answer(content, decoder, take)
+        while outcome is None:
+            async with self._rest(decoder, session, paused) as more:
+                decoder = EventDecoder(MAX_MESSAGE_BYTES, decoder.last_id)
+                outcome = await _read_to_answer(more, decoder, take)
+        return outcome
+
+    @contextlib.asynccontextmanager
+    async def _rest(
+        self, ended: EventDecoder, session: ServerSession | None, paused: _Paused | None
+    ) -> AsyncIterator[aiohttp.StreamReader]:
+        if session is None or session.id is None or not ended.last_id:
+            raise UpstreamUnreachable("the stream ended before the answer")
+        pause_ms = max(_SHORTEST_RETRY_MS, _RETRY_MS if ended.retry_ms is None else ended.retry_ms)
+        if paused is not None:
+            paused(pause_ms)
+        await asyncio.sleep(pause_ms / 1000)
+        async with self._go_on(session, ended.last_id) as response:
+            check_identity(response)
+            if response.content_type != "text/event-stream":
+                raise UpstreamUnreachable("the stream ended before the answer, and the server does not go on with it")
+            yield response.content
+
+    async def _taken(
         self,
-        content: aiohttp.StreamReader,
         request_id: int,
         session: ServerSession | None,
         tell: Tell | None,
         asking: Asking | None,
-    ) -> ServerResult | Refusal:
-        decoder = EventDecoder(MAX_MESSAGE_BYTES)
-        try:
-            async for chunk in content.iter_any():
-                for data in decoder.feed(chunk):
-                    match decode_message(data):
-                        case ServerRequest() as request:
-                            if session is None or session.stateless or asking is None:
-                                raise UpstreamProtocolViolation("the server sends its client a request here")
-                            await asking.take(request, partial(self._replied, session))
-                        case ServerNotification() as told:
-                            self._hear(told, request_id, tell)
-                        case message:
-                            outcome = outcome_of(message, request_id)
-                            await finished(content)
-                            return outcome
-        finally:
-            if asking is not None:
-                await asking.close()
-        raise UpstreamUnreachable("the stream ended before the answer")
+        message: UpstreamMessage,
+    ) -> ServerResult | Refusal | None:
+        """Act on one message of a call's stream; return it if it is the answer."""
+        match message:
+            case ServerRequest() as request:
+                if session is None or session.stateless or asking is None:
+                    raise UpstreamProtocolViolation("the server sends its client a request here")
+                await asking.take(request, partial(self._replied, session))
+            case ServerNotification() as told:
+                self._hear(told, request_id, tell)
+            case _:
+                return outcome_of(message, request_id)
+        return None
 
     async def _replied(self, session: ServerSession, body: bytes) -> None:
         await self._reply(body, session)

@@ -11,6 +11,7 @@ import itertools
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TypeVar
 
@@ -42,6 +43,7 @@ from sidecar.upstream.recovery import Recovery
 from sidecar.upstream.redaction import LogBudget, Redactor
 from sidecar.upstream.relayed import with_progress
 from sidecar.upstream.server_session import (
+    FAREWELL_S,
     PLAIN,
     Declaration,
     SecretRefused,
@@ -49,6 +51,7 @@ from sidecar.upstream.server_session import (
     SessionGone,
     check_refusal,
     check_status,
+    farewell,
     request_headers,
 )
 from sidecar.upstream.server_stream import ServerStream
@@ -57,7 +60,6 @@ from sidecar.upstream.watched import SUBSCRIBE, TOOLS_CHANGED, UNSUBSCRIBE, Watc
 
 _TOOLS_MAX_AGE_S = 300.0
 """Without a GET stream the server cannot announce a change between calls."""
-_FAREWELL_S = 2.0
 _SESSION_ID = re.compile(r"[\x21-\x7e]{1,512}\Z")
 _CANCELLATIONS_LOGGED_PER_S = 5
 
@@ -105,7 +107,7 @@ class HttpUpstream:
         self._sessions: dict[Declaration, ServerSession] = {}  # one for each set of kinds and era, and so few
         self._handshake = asyncio.Lock()
         self._recovery = Recovery(name, self._ping, self._outage)
-        self._answers = AnswerReader(self._redactor, self._heard, self._tell)
+        self._answers = AnswerReader(self._redactor, self._heard, self._tell, self._go_on)
         news = self._watched = WatchedResources(self._ask)
         self.on_updated, self.unwatch, self.on_prompts_changed = news.on_update, news.unwatch, news.on_prompts_changed
         self._stream = ServerStream(name, self._opened, self._answers.outside, self._watched.told_all, self._recovery)
@@ -162,7 +164,7 @@ class HttpUpstream:
         try:
             for session in sessions.values():
                 if session.id is not None:
-                    await self._farewell(http, session)
+                    await farewell(http, self._url, request_headers(self._headers.present, session), self._log)
         finally:
             await http.close()
 
@@ -341,7 +343,7 @@ class HttpUpstream:
         body = text if request.leaving is None else CheckedPayload(text, request.leaving)
         try:
             async with self._post(body, session, mirrored) as response:
-                result = await self._answers.read(response, request_id, session, request.tell, asking)
+                result = await self._answers.read(response, request_id, session, request.tell, asking, request.paused)
             return complete_or_required(result) if session.stateless else result
         except asyncio.CancelledError:
             if session.stateless:
@@ -355,7 +357,7 @@ class HttpUpstream:
 
     async def _cancel(self, note: bytes, session: ServerSession) -> None:
         try:
-            async with asyncio.timeout(_FAREWELL_S):
+            async with asyncio.timeout(FAREWELL_S):
                 await self._tell(note, session)
         except (UpstreamError, TimeoutError) as error:
             # A caller can cancel as often as it likes.
@@ -363,6 +365,10 @@ class HttpUpstream:
                 dropped = self._budget.take_dropped()
                 more = f" ({dropped} more before it)" if dropped else ""
                 self._log.info("a cancellation was not delivered: %s%s", error, more)
+
+    def _go_on(self, session: ServerSession, event_id: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        headers = {**request_headers(self._headers.present, session), "Last-Event-ID": event_id}
+        return self._exchange("GET", None, headers, session)
 
     async def _tell(self, body: bytes, session: ServerSession) -> None:
         """Send a notification or a response."""
@@ -395,18 +401,6 @@ class HttpUpstream:
             if isinstance(error, TimeoutError):
                 raise
             raise UpstreamUnreachable(f"{type(error).__name__} while talking to the server") from error
-
-    async def _farewell(self, http: aiohttp.ClientSession, session: ServerSession) -> None:
-        try:
-            async with (
-                asyncio.timeout(_FAREWELL_S),
-                http.delete(
-                    self._url, headers=request_headers(self._headers.present, session), allow_redirects=False
-                ) as response,
-            ):
-                self._log.info("the session was ended: HTTP status %d", response.status)
-        except (aiohttp.ClientError, OSError) as error:
-            self._log.info("the session could not be ended: %s", type(error).__name__)
 
     async def _ping(self) -> None:
         """Return when the server answered."""

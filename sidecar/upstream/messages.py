@@ -173,6 +173,8 @@ class Outgoing:
     """Called right before it is written; what it raises keeps it from being written."""
     tell: Tell | None = None
     """Takes what the server tells of it before it answers; None asks for nothing."""
+    paused: Callable[[int], None] | None = None
+    """Told that the server ended the stream of the call, and goes on with it when it is asked in so many ms."""
     reviewed: tuple[JsonObject, ...] | None = None
     """The tools that the server must have still."""
     questions: CallQuestions | None = None
@@ -206,6 +208,7 @@ def outgoing(permit: Permit) -> Outgoing:
         params=call_params(permit),
         leaving=permit.leaving,
         tell=permit.tell,
+        paused=permit.paused,
         reviewed=permit.reviewed,
         questions=permit.questions,
     )

@@ -1,14 +1,22 @@
 """What was agreed with a server behind HTTP, the headers that say so, and what a status says of it."""
 
+import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
+
+import aiohttp
+from yarl import URL
 
 from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused, UpstreamUnreachable
 from sidecar.questions import CallQuestions, ClientLacks, QuestionKind
 from sidecar.upstream import stateless
 from sidecar.upstream.messages import Refusal
 from sidecar.upstream.redaction import Redactor
+
+FAREWELL_S: Final = 2.0
+"""How long a server has to take in that a session or a call is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,3 +127,12 @@ def check_refusal(refusal: Refusal, session: ServerSession, redactor: Redactor) 
     if session.stateless:
         text = redactor.clean(refusal.message.encode("utf-8", "replace"))
         raise UpstreamRefused(f"error {refusal.code}: {text}")
+
+
+async def farewell(http: aiohttp.ClientSession, url: URL, headers: Mapping[str, str], log: logging.Logger) -> None:
+    """End a session (DELETE); a server that cannot be told ends it when it is idle."""
+    try:
+        async with asyncio.timeout(FAREWELL_S), http.delete(url, headers=headers, allow_redirects=False) as response:
+            log.info("the session was ended: HTTP status %d", response.status)
+    except (aiohttp.ClientError, OSError) as error:
+        log.info("the session could not be ended: %s", type(error).__name__)

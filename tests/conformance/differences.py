@@ -5,11 +5,9 @@
 
 from typing import Final
 
-_HANDSHAKE: Final = "2025-11-25"
 _STATELESS: Final = "2026-07-28"
 
 DIFFERENCES: Final[dict[tuple[str, str], str]] = {
-    (_HANDSHAKE, "server-sse-polling"): "not scored; a stream ends by the sidecar's own rules, not with the server's",
     (_STATELESS, "input-required-result-ignore-extra-params"): (
         "answers to what nobody asked never reach a server, so it asks first"
     ),

@@ -385,6 +385,47 @@ async def test_an_answer_that_is_too_large_is_not_kept_for_a_client_that_has_lef
         assert found.message["method"] == "notifications/tools/list_changed"
 
 
+@pytest.mark.parametrize("size", [4, MAX_KEPT_BYTES + 1])
+async def test_a_stream_that_the_server_ended_ends_for_its_client_too_which_comes_back_for_the_answer(
+    endpoint: Endpoints, size
+):
+    held = Held()
+    held.text = "x" * size
+    async with endpoint(held) as run:
+        session = await run.open()
+
+        async def end_its_stream() -> Permit:
+            permit = await held.arrived.get()
+            permit.paused(150)
+            return permit
+
+        ending = asyncio.create_task(end_its_stream())
+        async with run.post(session, call(5)) as answer:
+            assert answer.content_type == "text/event-stream"
+            raw = (await answer.content.read()).decode()
+        first = raw.partition("id: ")[2].partition("\n")[0]
+        assert raw.endswith(f"id: {first}\ndata: \n\nid: {first}\nretry: 150\ndata: \n\n")
+        (await ending).paused(150)  # its client is away already, and is not sent away when it comes back
+        held.release.set()
+        await until(run.outcomes)
+        async with run.listen(session, first) as stream:
+            assert f'"{held.text}"'.encode() in await stream.content.read()
+        assert run.outcomes() == [("ok", None)]
+
+
+@pytest.mark.parametrize("revision", ["2025-06-18", "2025-03-26", "2024-11-05"])
+async def test_a_client_that_does_not_know_of_streams_that_end_early_waits_on(endpoint: Endpoints, revision):
+    async def script(permit: Permit) -> str:
+        permit.paused(1)
+        await asyncio.sleep(0.05)
+        return "done"
+
+    async with endpoint(script) as run:
+        session = await run.open(revision=revision)
+        async with run.post(session, call(5)) as answer:
+            assert text(await answer.json()) == "done"
+
+
 async def test_streams_that_nobody_reads_are_few_and_do_not_last(endpoint: Endpoints, monkeypatch):
     async def script(permit: Permit) -> str:
         told(permit, 1)

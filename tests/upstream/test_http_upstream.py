@@ -157,6 +157,10 @@ class Double:
         self.url = ""
         self.replaced = False
         self.deaf = False
+        self.of_replies = 202
+        """The status with which what answers one of its own requests is taken."""
+        self.resumed: Fault = self.fine
+        """Answers who asks for the rest of a stream."""
 
     def methods(self) -> list[str]:
         return [message.get("method", "reply") for _, message in self.seen]
@@ -169,7 +173,11 @@ class Double:
             result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}}
             body = {"jsonrpc": "2.0", "id": message["id"], "result": result}
             return web.json_response(body, headers={"mcp-session-id": f"s{self.sessions}"})
-        if "id" not in message or "method" not in message:
+        if "id" in message and "method" not in message:
+            return web.Response(status=self.of_replies)
+        if "Last-Event-ID" in request.headers:
+            return await self.resumed(request, message)
+        if "id" not in message:
             return web.Response(status=500 if self.deaf else 202)
         return await self.fault(request, message)
 
@@ -335,11 +343,91 @@ async def test_a_stream_that_stays_open_after_the_answer_holds_nobody(upstream, 
     assert not (await upstream.forward(permit("echo"))).failed
 
 
+def polled(*, rest: Fault, retry: bytes = b"retry: 1\n") -> tuple[Fault, Fault]:
+    """A server that ends the stream of a call after its first event, and what it answers to who asks for the rest."""
+
+    async def fault(request: web.Request, message: dict) -> web.StreamResponse:
+        number.append(message["id"])
+        return await stream(raw=b"id: e1\n" + retry + b"data:\n\n")(request, message)
+
+    async def resumed(request: web.Request, message: dict) -> web.StreamResponse:
+        return await rest(request, {"id": number[-1]})
+
+    number: list[int] = []
+    return fault, resumed
+
+
+def resumptions(double: Double) -> list[str]:
+    return [one.headers["Last-Event-ID"] for one, _ in double.seen if "Last-Event-ID" in one.headers]
+
+
+async def test_a_stream_that_its_server_ends_before_the_answer_is_gone_on_with(upstream, double, permit):
+    told: list[object] = []
+    pauses: list[int] = []
+    note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": "ID", "progress": 1}}
+    once_more = stream(note, raw=b"id: e2\n\n")
+
+    async def rest(request: web.Request, message: dict) -> web.StreamResponse:
+        return await (once_more if len(resumptions(double)) == 1 else stream(ANSWER))(request, message)
+
+    double.fault, double.resumed = polled(rest=rest)
+    call = replace(permit("insert-many"), tell=lambda *said: told.append(said), paused=pauses.append)
+    assert (await upstream.forward(call)).result == b'{"content":[]}'
+    assert (resumptions(double), pauses) == (["e1", "e2"], [100, 1000])
+    assert told == [("notifications/progress", {"progress": 1})]
+    assert double.methods().count("tools/call") == 1
+    asked = next(one for one, _ in double.seen if "Last-Event-ID" in one.headers)
+    assert (asked.method, asked.headers["mcp-session-id"]) == ("GET", "s1")
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 405, 503])
+async def test_a_call_is_not_sent_again_because_its_stream_cannot_be_gone_on_with(upstream, double, permit, status):
+    async def rest(_request: web.Request, _message: dict) -> web.StreamResponse:
+        return web.Response(status=status)
+
+    double.fault, double.resumed = polled(rest=rest)
+    with pytest.raises(UpstreamUnreachable) as caught:
+        await upstream.forward(permit("insert-many"))
+    assert caught.type is UpstreamUnreachable
+    assert (double.methods().count("tools/call"), double.sessions) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "event_id", [b"", b"id: \n", b"id: two words\n", "id: é\n".encode(), b"id: " + b"x" * 513 + b"\n"]
+)
+async def test_a_stream_without_an_id_that_can_be_sent_back_is_not_asked_for_again(upstream, double, permit, event_id):
+    double.fault = stream(raw=event_id + b"data:\n\n")
+    with pytest.raises(UpstreamUnreachable):
+        await upstream.forward(permit("insert-many"))
+    assert resumptions(double) == []
+
+
+async def test_a_stream_that_never_comes_to_its_answer_takes_no_longer_than_a_call_may(double, permit):
+    upstream = HttpUpstream("double", double.url, SECRET, timeout_s=1.0)
+    await upstream.start()
+    double.fault, double.resumed = polled(rest=stream(raw=b"id: e1\nretry: 0\n\n"))
+    with pytest.raises(UpstreamTimedOut):
+        await upstream.forward(permit("insert-many"))
+    assert 0 < len(resumptions(double)) <= 10, "a server that asks for no pause is not asked without one"
+    await upstream.stop()
+
+
 async def test_what_the_server_asks_in_a_stream_is_refused(upstream, double, permit):
     double.fault = stream({"jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": {}}, ANSWER)
     await upstream.forward(permit("echo"))
     [reply] = [message for _, message in double.seen if "error" in message]
     assert (reply["id"], reply["error"]["code"]) == ("q", -32601)
+
+
+@pytest.mark.parametrize("status", [404, 401, 403, 400, 500])
+async def test_a_call_is_not_sent_again_because_an_answer_to_its_server_was_not_taken(upstream, double, permit, status):
+    """The call is under way by then: only what was not looked at may be sent once more."""
+    double.of_replies = status
+    double.fault = stream({"jsonrpc": "2.0", "id": "q", "method": "ping"}, ANSWER)
+    with pytest.raises(UpstreamUnreachable) as caught:
+        await upstream.forward(permit("insert-many"))
+    assert caught.type is UpstreamUnreachable, "not one of those after which a call is sent again"
+    assert double.methods().count("tools/call") == 1
 
 
 async def test_a_server_that_only_asks_is_a_protocol_violation(upstream, double, permit):
