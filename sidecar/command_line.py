@@ -226,13 +226,13 @@ def policy_check(
 def policy_test(folder: Path, *, watch: bool, opa: str | None, as_json: bool) -> None:
     """Run the tests of the policy folder DIR and its golden cases (DIR/cases), and show the coverage of each file.
 
-    Status 1 if a test fails. With --watch a change in one team's folder runs that team's tests only.
+    Status 1 if a test fails. With --watch a change runs the tests of what changed, then those that depend on it.
     """
     if watch:
         if as_json:
             raise click.UsageError("--watch is not for --json")
         lifecycle.run(kit.watch_tests(folder, opa, lambda told: wording.print_tested(told, _CONSOLE)))
-    tested = lifecycle.run(kit.run_folder(folder, opa, None))
+    tested = lifecycle.run(kit.run_folder(folder, opa))
     _conclude(tested, lambda: wording.print_tested(tested, _CONSOLE), as_json=as_json)
 
 

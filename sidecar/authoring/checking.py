@@ -90,6 +90,8 @@ class TeamTestReport:
     failures: tuple[Violation, ...]
     coverage: dict[str, tuple[float, tuple[int, ...]]]
     """By file: per cent of its lines, and the lines that no test reaches."""
+    of: str = ""
+    """What was run, in words; empty: everything."""
     left_out: tuple[Violation, ...] = ()
     """Golden cases that nobody decides, because their team is not in the set; one for each file and team."""
 
@@ -180,45 +182,65 @@ async def check_archives(
     return replace(report, findings=tuple(archives.located(finding) for finding in report.findings))
 
 
-async def run_tests(
-    engine: Engine, team: str | None = None, *, only_cases: bool = False, measured: bool = True
-) -> TeamTestReport:
-    """Run every test of the folder, its golden cases included, and measure what they reach.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenTests:
+    """Which tests are run."""
 
-    Args:
-        engine: over the folder.
-        team: run the tests of this team alone, and no golden cases.
-        only_cases: run the golden cases alone.
-        measured: measure what the tests reach, too; that takes three times as long (measured: 11 s of CPU, not 3 s).
+    packages: tuple[str, ...] | None = None
+    """Those in these packages; None: all."""
+    cases: bool = True
+    """Whether golden cases are decided."""
+    measured: bool = True
+    """Whether it is measured what the tests reach, too; that takes three times as long (11 s of CPU, not 3 s)."""
+    below: str = ""
+    """The files of which that is told."""
+
+
+ALL_TESTS: Final = ChosenTests()
+_NAMED_CASES: Final = r"data\.mcp\.cases_test\."
+
+
+async def run_tests(engine: Engine, chosen: ChosenTests = ALL_TESTS) -> TeamTestReport:
+    """Run tests of the folder and decide its golden cases, and measure what the tests reach.
 
     Raises:
         ConfigurationError: the tests do not compile.
     """
     options: tuple[str, ...] = ("--capabilities", CAPABILITIES, "--timeout", _TEST_LIMIT)
-    if team is not None:
-        options += ("--run", rf"^data\.mcp\.teams\.{re.escape(team)}\.")
-    if only_cases:
-        options += ("--run", r"^data\.mcp\.cases_test\.")
-    cases = (golden.LOADED,) if team is None and golden.are_there(engine.folder) else ()
+    cases = (golden.LOADED,) if chosen.cases and golden.are_there(engine.folder) else ()
+    if chosen.packages is not None:
+        named = [rf"data\.{re.escape(package)}\." for package in chosen.packages]
+        options += ("--run", f"^(?:{'|'.join((*named, _NAMED_CASES))})")
     paths = (*engine.policies.bundles, *cases)
-    results, tally = await _results(engine, options, cases, only_cases=only_cases)
-    report = b"{}"
-    if measured and not only_cases:
-        _, report = await engine.run("test", *options, "--coverage", "--format", "json", *paths)
+    measuring = asyncio.create_task(_measured(engine, chosen, options, paths))
+    try:
+        results, tally = await _results(engine, options, cases, only_cases=chosen.packages == ())
+        coverage = await measuring
+    finally:
+        measuring.cancel()
+        await ended(measuring)
     single = [one for result in results for one in _singly(result)]
     failures = [violation for violation, failed, is_case in single if failed and not is_case]
     failed_cases = [violation for violation, failed, is_case in single if failed and is_case] + [*tally.failed]
     failures += await golden.told(engine, failed_cases)
     # That there are cases is a test of its own.
     decided = tally.passed + (1 if tally is not _NO_CASES else 0)
-    shown = "" if team is None else f"{TEAMS}{team}/"
     return TeamTestReport(
         passed=sum(not failed for _, failed, _ in single) + decided,
         cases=sum(not failed for _, failed, is_case in single if is_case) + tally.passed,
         failures=(*(golden.ambiguous(engine.folder) if cases else ()), *failures),
         left_out=tuple(golden.without_team(engine)) if cases else (),
-        coverage={file: one for file, one in _coverage(_decoded(report)).items() if file.startswith(shown)},
+        coverage={file: one for file, one in coverage.items() if file.startswith(chosen.below)},
     )
+
+
+async def _measured(
+    engine: Engine, chosen: ChosenTests, options: tuple[str, ...], paths: tuple[str, ...]
+) -> dict[str, tuple[float, tuple[int, ...]]]:
+    if not chosen.measured or chosen.packages == ():
+        return {}
+    _, output = await engine.run("test", *options, "--coverage", "--format", "json", *paths)
+    return _coverage(_decoded(output))
 
 
 async def _results(

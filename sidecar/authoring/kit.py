@@ -12,6 +12,7 @@ from sidecar.audit import AuditReader, StoredChain
 from sidecar.authoring import deciding, permissions, replaying
 from sidecar.authoring.checking import (
     CheckReport,
+    ChosenTests,
     TeamTestReport,
     check,
     check_archives,
@@ -29,7 +30,7 @@ from sidecar.authoring.reaching import AskedPlace, who
 from sidecar.authoring.replaying import ReplayReport
 from sidecar.authoring.scaffold import scaffold
 from sidecar.authoring.switched_off import Servers, nobody_asked
-from sidecar.authoring.watching import only_cases, team_of, watch
+from sidecar.authoring.watching import Changed, afterwards, at_once, watch
 from sidecar.commands import GenericTools
 from sidecar.errors import ConfigurationError, DecisionUnavailable, ObligationNotSupported
 from sidecar.evidence_source import asked
@@ -87,14 +88,14 @@ def _is_policy_folder(path: Path) -> bool:
     return path.is_dir() and ((path / PLATFORM / MANIFEST).is_file() or not archives_in(path))
 
 
-async def run_folder(folder: Path, opa: str | None, team: str | None) -> TeamTestReport:
-    """Run the tests of a policy folder, or of one of its teams.
+async def run_folder(folder: Path, opa: str | None) -> TeamTestReport:
+    """Run the tests of a policy folder.
 
     Raises:
         ConfigurationError: it is no policy folder, its tests do not compile, or OPA cannot be run.
     """
     async with engine(settings.opa_binary(opa), folder) as held:
-        return await run_tests(held, team)
+        return await run_tests(held)
 
 
 async def watch_checks(
@@ -120,20 +121,24 @@ async def watch_checks(
 async def watch_tests(folder: Path, opa: str | None, tell: Callable[[TeamTestReport], None]) -> None:
     """Run the tests of a policy folder now, and after every change those of what changed, until cancelled.
 
-    A change of one team runs its tests, a change of golden cases runs these; any other change runs all, and measures no
-    coverage again.
+    Then those that could go otherwise because of it; the next change interrupts them.
     """
 
-    async def act(changed: frozenset[str] | None) -> None:
+    async def run(choose: Callable[[PolicySet], ChosenTests | None], of: str) -> None:
         try:
-            team = team_of(changed)
             async with engine(settings.opa_binary(opa), folder) as held:
-                measured = changed is None or team is not None
-                tell(await run_tests(held, team, only_cases=only_cases(changed), measured=measured))
+                if chosen := choose(held.policies):
+                    tell(replace(await run_tests(held, chosen), of=of))
         except ConfigurationError as error:
-            tell(TeamTestReport(passed=0, cases=0, failures=(_unusable(error),), coverage={}))
+            tell(TeamTestReport(passed=0, cases=0, failures=(_unusable(error),), coverage={}, of=of))
 
-    await watch(folder, act)
+    async def act(changed: Changed) -> None:
+        await run(lambda policies: at_once(policies, changed), "" if changed is None else "what changed")
+
+    async def later(owed: Changed, done: Changed) -> None:
+        await run(lambda policies: afterwards(policies, owed, done), "what depends on it")
+
+    await watch(folder, act, later)
 
 
 def _unusable(error: ConfigurationError) -> Violation:

@@ -53,7 +53,8 @@ def print_tested(tested: TeamTestReport, console: Console) -> None:
         table.add_row(Text(_line(file)), Text(f"{percent:.1f} %", style=style), ", ".join(map(str, lines)))
     if tested.coverage:
         console.print(table)
-    summary = f"{tested.passed} passed ({tested.cases} golden cases), {len(tested.failures)} failed"
+    of = f"{tested.of}: " if tested.of else ""
+    summary = f"{of}{tested.passed} passed ({tested.cases} golden cases), {len(tested.failures)} failed"
     console.print(Text(summary, style="green" if tested.ok else "red"))
 
 

@@ -8,10 +8,12 @@ import msgspec
 import pytest
 
 from sidecar.authoring import kit
-from sidecar.authoring.checking import TeamTestReport
+from sidecar.authoring.checking import ALL_TESTS, ChosenTests, TeamTestReport
 from sidecar.authoring.differences import differences
-from sidecar.authoring.watching import only_cases, team_of
+from sidecar.authoring.watching import Changed, afterwards, at_once, watch
+from sidecar.policyset import PolicySet
 from tests.authoring.test_policy_folder_commands import OPA, POLICIES, answer, run
+from tests.patience import HANG_S
 
 
 def tables(folder: Path) -> dict[str, dict[str, object]]:
@@ -91,40 +93,122 @@ def test_the_difference_of_two_decisions_is_told_by_its_place() -> None:
     assert differences({"a": [1]}, {"a": [1]}) == []
 
 
-def test_a_change_within_one_team_is_that_teams_alone() -> None:
-    assert team_of(frozenset({"teams/red/policy.rego", "teams/red/data.json"})) == "red"
-    assert team_of(frozenset({"teams/red/policy.rego", "teams/blue/data.json"})) is None
-    assert team_of(frozenset({"teams/red/policy.rego", "platform/main.rego"})) is None
-    assert team_of(None) is None
+@pytest.mark.parametrize(
+    ("changed", "packages", "cases", "also"),
+    [
+        ({"teams/people/policy.rego", "teams/people/data.json"}, {"mcp.teams.people.policy_test"}, False, "cases"),
+        ({"cases/shop.json", "cases/more.json"}, set(), True, ""),
+        ({"platform/bounds_test.rego"}, {"mcp.platform.bounds_test"}, False, "rest"),
+        ({"platform/names.rego"}, {"mcp.platform.names_test"}, False, "rest"),
+        ({"platform/data.json"}, set(), True, "rest"),
+        ({"cases/cases_test.rego"}, set(), True, "rest"),
+        ({"teams/people/policy.rego", "teams/support/data.json"}, {"mcp.teams.people.policy_test"}, False, "rest"),
+        ({"teams/people/policy.rego", "platform/names.rego"}, {"mcp.platform.names_test"}, False, "rest"),
+        ({"teams/cases/a.json"}, set(), False, "cases"),
+        ({"platform/gone.rego"}, set(), True, "rest"),
+    ],
+    ids=lambda value: "-".join(sorted(value)) if isinstance(value, set) else str(value),
+)
+def test_what_changed_is_run_at_once_and_afterwards_what_depends_on_it(
+    changed: set[str], packages: set[str], cases: bool, also: str
+) -> None:
+    policies = PolicySet.read(POLICIES)
+    everything = {f"mcp.teams.{team}.policy_test" for team in ("analytics", "loading", "people", "support")}
+    everything |= {"mcp.main_test", "mcp.platform.names_test", "mcp.platform.views_test", "mcp.lib_test"}
+    first = at_once(policies, frozenset(changed))
+    assert first.packages is not None
+    assert packages <= {*first.packages}
+    assert len(first.packages) < 8, "few of them"
+    assert first.cases is cases
+    rest = afterwards(policies, frozenset(changed), frozenset(changed))
+    match also:
+        case "":
+            assert rest is None
+        case "cases":
+            assert rest == ChosenTests(packages=(), measured=False)
+        case _:
+            assert rest is not None
+            assert not {*first.packages} & {*(rest.packages or ())}, "nothing twice"
+            assert everything <= {*first.packages, *(rest.packages or ())}
+            assert rest.cases is not first.cases
 
 
-def test_a_change_of_golden_cases_alone_is_theirs() -> None:
-    assert only_cases(frozenset({"cases/shop.json", "cases/more.json"}))
-    for others in ({"cases/shop.json", "platform/main.rego"}, {"cases/cases_test.rego"}, {"teams/cases/a.json"}):
-        assert not only_cases(frozenset(others))
-    assert not only_cases(frozenset())
-    assert not only_cases(None)
+def test_all_is_run_at_first_and_what_was_interrupted_is_run_with_what_comes_next() -> None:
+    policies = PolicySet.read(POLICIES)
+    assert at_once(policies, None) == ALL_TESTS
+    platform, team = frozenset({"platform/views.rego"}), frozenset({"teams/people/policy.rego"})
+    rest = afterwards(policies, platform | team, team)
+    assert rest is not None
+    assert "mcp.platform.views_test" in (rest.packages or ())
+    assert "mcp.teams.people.policy_test" not in (rest.packages or ()), "it ran at once"
+    assert rest.cases
 
 
 @pytest.mark.real
-async def test_each_change_runs_what_changed(tmp_path: Path) -> None:
+async def test_each_change_runs_what_changed_and_then_what_depends_on_it(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
     told: asyncio.Queue[TeamTestReport] = asyncio.Queue()
+
+    async def heard(of: str) -> TeamTestReport:
+        report = await asyncio.wait_for(told.get(), HANG_S)
+        assert report.of == of
+        return report
+
     watching = asyncio.create_task(kit.watch_tests(folder, OPA, told.put_nowait))
     try:
-        whole = await asyncio.wait_for(told.get(), 300)
+        whole = await heard("")
         assert (whole.failures, whole.cases > 60, "platform/main.rego" in whole.coverage) == ((), True, True)
         policy = folder / "teams/people/policy.rego"
         policy.write_text(policy.read_text().replace("hr-admins-read", "hr-admins-look"))
-        team = await asyncio.wait_for(told.get(), 300)
+        team = await heard("what changed")
         assert {one.file for one in team.failures} == {"teams/people/policy_test.rego"}
         assert team.cases == 0
+        by_team = await heard("what depends on it")
+        assert {one.file for one in by_team.failures} == {"cases/people.json"}
         cases = folder / "cases/routes.json"
         cases.write_text(cases.read_text().replace('"server": ""', '"server": "nowhere"', 1))
-        golden = await asyncio.wait_for(told.get(), 300)
+        golden = await heard("what changed")
         assert {one.file for one in golden.failures} == {"cases/routes.json", "cases/people.json"}
         assert golden.passed == golden.cases + 1, "the golden cases, and that there are some"
         assert golden.coverage == {}
+        names = folder / "platform/names.rego"
+        names.write_text(names.read_text() + "\n# a change\n")
+        own = await heard("what changed")
+        assert (own.failures, own.cases) == ((), 0)
+        assert 0 < own.passed < 100
+        others = await heard("what depends on it")
+        assert own.passed + others.passed + len(others.failures) == whole.passed, "each of them once"
+        assert told.empty()
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
+
+
+async def test_a_change_interrupts_what_depends_on_the_one_before(tmp_path: Path) -> None:
+    """With what is run replaced: how long OPA takes must not decide what is tried."""
+    a, b = frozenset("a"), frozenset("b")
+    (tmp_path / "a").touch()
+    seen: asyncio.Queue[object] = asyncio.Queue()
+
+    async def act(changed: Changed) -> None:
+        seen.put_nowait(changed)
+
+    async def later(owed: Changed, done: Changed) -> None:
+        seen.put_nowait((owed, done))
+        if owed == a:
+            try:
+                await asyncio.sleep(HANG_S)
+            finally:
+                seen.put_nowait("interrupted")
+
+    watching = asyncio.create_task(watch(tmp_path, act, later))
+    try:
+        async with asyncio.timeout(HANG_S):
+            assert await seen.get() is None
+            (tmp_path / "a").write_text("1")
+            assert [await seen.get(), await seen.get()] == [a, (a, a)]
+            (tmp_path / "b").write_text("2")
+            assert [await seen.get() for _ in range(3)] == ["interrupted", b, (a | b, b)]
     finally:
         watching.cancel()
         await asyncio.wait([watching])
