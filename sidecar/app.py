@@ -27,10 +27,9 @@ from sidecar.mcp import Sessions, methods
 from sidecar.oauth import Nonces
 from sidecar.opa import ExternalOpa, ManagedOpa, OpaClient
 from sidecar.ports import Clock, TokenVerifier, ViewCatalog
-from sidecar.readiness import Decider, ManagedUpstream, Readiness, Surroundings
+from sidecar.readiness import Decider, ManagedUpstream, Readiness, Surroundings, WatchedEvidence
 from sidecar.set_up import naming
 from sidecar.settings import Settings
-from sidecar.store import FileAuditSink
 from sidecar.system import RandomIdentifiers, SystemClock
 from sidecar.telemetry import LoggedRefusals, OtelMetrics, OtelTracer, build_tracer_provider, logs
 from sidecar.upstream import Databases
@@ -126,13 +125,12 @@ async def _core(
     databases = set_up.databases(config)
     stack.push_async_callback(databases.close)
     metrics, tracer = _telemetry(config, stack)
-    with naming("audit.store"):
-        audit = keeping.audit_file(config)
-    stack.push_async_callback(audit.close)
-    own_tls = listening.own_tls(config, stack)
-    views = _views(config, clock, stack)
     with naming("mongodb"):
         shared = keeping.shared_store(config, stack)
+    with naming("audit.store"):
+        audit = await keeping.audit_store(config, clock, shared, stack)
+    own_tls = listening.own_tls(config, stack)
+    views = _views(config, clock, stack)
     with naming("issuers"):
         proofs = keeping.proof_memory(config, clock, shared)
         trusted = await issuers.known(config, clock, stack, proofs=proofs, agent=config.stdio.agent if launched else "")
@@ -236,7 +234,7 @@ def _telemetry(config: Settings, stack: AsyncExitStack) -> tuple[OtelMetrics, Ot
 
 def _around(
     config: Settings,
-    audit: FileAuditSink,
+    audit: WatchedEvidence,
     trusted: issuers.Issuers,
     databases: Databases,
     own_tls: tls.ListenerTls | None,
@@ -260,7 +258,7 @@ def _rules(config: Settings, *, launched: bool) -> EnforcementRules:
         server_questions={entry.name: frozenset(entry.server_questions) for entry in config.servers},
         server_version=__version__,
         own_database=config.mongodb.database if config.mongodb.given else "",
-        audit_at_once=config.audit.sync == "os",  # the file waits for no disk then
+        audit_at_once=config.audit.sync == "os" and config.audit.path is not None,  # the file waits for no disk then
         audit_arguments=config.audit.arguments == "full",
         audit_question=config.audit.question,
         comments=config.audit.comments,

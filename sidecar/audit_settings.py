@@ -1,13 +1,15 @@
 """Settings of the evidence."""
 
+from datetime import timedelta
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from sidecar.settings_group import SettingsGroup
 
+_PLACES: Final = ("file:", "mongodb:")
 _SWITCH: Final = TypeAdapter(bool)
 
 
@@ -29,9 +31,22 @@ class Audit(SettingsGroup):
     """Where the evidence goes, and what happens if it cannot be stored."""
 
     store: str = "file:audit.jsonl"
-    """`file:` and a path."""
-    on_failure: Literal["deny"] = "deny"
-    """What happens to a call whose record cannot be stored: `deny` refuses it."""
+    """`file:` and a path; or `mongodb:` and a collection of the database that `mongodb` names, made by
+    `mcp-sidecar audit init`."""
+    instance: str = Field(default="", pattern=r"^([A-Za-z0-9_.-]{1,128})?$")
+    """The name of this sidecar's chain in a `mongodb:` store: each process needs its own, and keeps it over restarts.
+    Empty: the name of the machine."""
+    on_failure: Literal["deny", "spool"] = "deny"
+    """What happens to a call whose record cannot be stored: `deny` refuses it; `spool`, with a `mongodb:` store, keeps
+    the record on this machine's disk before the call goes on, and ships it when the store is back. A spool that is full
+    or cannot be written refuses too."""
+    spool: Path = Path("audit-spool.jsonl")
+    """The file of records that wait for a `mongodb:` store, with `on_failure` `spool`."""
+    spool_mb: int = Field(default=256, ge=1, le=100_000)
+    """How large the spool may be."""
+    keep_days: int = Field(default=0, ge=0, le=36_500)
+    """How many days records stay in a `mongodb:` store; 0: for ever. Needs `signing_key_file`: what is left is proven
+    from a signed checkpoint on."""
     arguments: Literal["digest", "full"] = "digest"
     """Whether records carry the SHA-256 of a call's arguments, or the arguments too."""
     question: bool = False
@@ -67,7 +82,7 @@ class Audit(SettingsGroup):
     @classmethod
     def _never_without_evidence(cls, what: object) -> object:
         if what == "allow":
-            msg = '"allow" forwarded calls without evidence and is gone; use "deny"'
+            msg = '"allow" forwarded calls without evidence and is gone; use "deny", or "spool" with a mongodb: store'
             raise ValueError(msg)
         return what
 
@@ -82,12 +97,38 @@ class Audit(SettingsGroup):
     @field_validator("store")
     @classmethod
     def _known_store(cls, store: str) -> str:
-        if not store.startswith("file:") or not store.removeprefix("file:"):
-            msg = "use file:<path>"
+        if store.startswith(("mongodb://", "mongodb+srv://")):
+            msg = "use mongodb:<collection>; the connection string is a secret: mongodb.uri_file"
+            raise ValueError(msg)
+        if not store.startswith(_PLACES) or store in _PLACES:
+            msg = "use file:<path> or mongodb:<collection>"
             raise ValueError(msg)
         return store
 
+    @model_validator(mode="after")
+    def _only_with_mongodb(self) -> Self:
+        if self.path is not None and self.on_failure == "spool":
+            msg = 'on_failure "spool" needs a mongodb: store; a file is on this machine already'
+            raise ValueError(msg)
+        if self.path is not None and self.keep_days:
+            msg = "keep_days needs a mongodb: store; of a file, nothing is deleted"
+            raise ValueError(msg)
+        if self.keep_days and self.signing_key_file is None:
+            msg = "keep_days needs signing_key_file: what is left is proven from a signed checkpoint on"
+            raise ValueError(msg)
+        return self
+
     @property
-    def path(self) -> Path:
-        """The file of a ``file:`` store."""
-        return Path(self.store.removeprefix("file:"))
+    def path(self) -> Path | None:
+        """The file of a ``file:`` store; None of another."""
+        return Path(self.store.removeprefix("file:")) if self.store.startswith("file:") else None
+
+    @property
+    def spool_path(self) -> Path | None:
+        """The file of records that wait; None where none do."""
+        return self.spool if self.on_failure == "spool" else None
+
+    @property
+    def keep(self) -> timedelta | None:
+        """How long records are kept; None for ever."""
+        return timedelta(days=self.keep_days) if self.keep_days else None

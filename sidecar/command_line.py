@@ -318,19 +318,22 @@ policy.add_command(policy_init)
 @click.option(
     "--audit", "records", type=click.File("rb"), help="The audit file, or - for standard input; default: the settings'."
 )
+@click.option("--instance", default="", metavar="NAME", help="The sidecar whose chain is meant, of a mongodb: store.")
 @click.option("--policies", type=_FOLDER, required=True, help="The policy folder to decide with.")
 @click.option(
     "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="Distinct differences to list."
 )
 @_OPA
 @_JSON
-def replay(records: BinaryIO | None, *, policies: Path, limit: int, opa: str | None, as_json: bool) -> None:
+def replay(
+    records: BinaryIO | None, *, instance: str, policies: Path, limit: int, opa: str | None, as_json: bool
+) -> None:
     """Decide recorded calls again under the policy folder of --policies, and print what would be decided differently.
 
     Records need their question (the setting audit.question). The hash chain is verified on the way. Nothing is
     forwarded and no claims are printed. Status 1 if a decision differs, the chain is broken, or nothing was compared.
     """
-    replayed = lifecycle.run(kit.replay_evidence(records, policies, opa, limit=limit))
+    replayed = lifecycle.run(kit.replay_evidence(records, policies, opa, limit=limit, instance=instance))
     _conclude(replayed, lambda: wording.print_replayed(replayed.document(), _CONSOLE), as_json=as_json)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
 from typing import Final
 
 from sidecar import settings
@@ -17,13 +18,16 @@ from sidecar.oauth import ProofsInMemory
 from sidecar.ports import Clock, ProofMemory, SuspensionStore, UsageCounters, UsedStates
 from sidecar.settings import Settings
 from sidecar.store import (
+    AuditSpool,
     AuditSync,
     FileApprovals,
     FileAuditSink,
     FileSuspensions,
     MongoApprovals,
+    MongoAuditSink,
     MongoCounters,
     MongoEndedSessions,
+    MongoHeads,
     MongoMarks,
     MongoStore,
     MongoSuspensions,
@@ -49,20 +53,42 @@ class KeptSuspensions:
     shared: bool
 
 
-def audit_file(config: Settings) -> FileAuditSink:
-    """Open the audit file, and continue its chain.
+async def audit_store(
+    config: Settings, clock: Clock, store: MongoStore | None, stack: AsyncExitStack
+) -> FileAuditSink | MongoAuditSink:
+    """Open the audit store, and continue its chain; a MongoDB that is away is waited for by calls, not by the start.
 
     Raises:
-        ConfigurationError: it cannot be had, its last record does not hold, or the key cannot be used.
+        ConfigurationError: it cannot be had, its last record does not hold, the key cannot be used, or the database's
+            user may change evidence.
     """
-    given = config.audit
-    return FileAuditSink(
-        given.path,
-        sync=AuditSync(given.sync),
-        rotation=Rotation(max_bytes=given.rotate_mb * 1_000_000, max_age_s=given.rotate_hours * 3600),
+    given, name = config.audit, collection(config.audit.store)
+    signer = signer_of(given.signing_key_file)
+    if store is None or name is None:
+        file = FileAuditSink(
+            given.path or Path(),
+            sync=AuditSync(given.sync),
+            rotation=Rotation(max_bytes=given.rotate_mb * 1_000_000, max_age_s=given.rotate_hours * 3600),
+            checkpoint_s=given.checkpoint_s,
+            signer=signer,
+        )
+        stack.push_async_callback(file.close)
+        return file
+    instance = given.instance or gethostname()
+    where = given.spool_path
+    sink = MongoAuditSink(
+        store,
+        name,
+        instance=instance,
+        clock=clock,
+        heads=MongoHeads(store, name, instance, signer, given.keep),
         checkpoint_s=given.checkpoint_s,
-        signer=signer_of(given.signing_key_file),
+        spool=None if where is None else AuditSpool(where, most=given.spool_mb * 1_000_000),
+        keep=given.keep,
     )
+    stack.push_async_callback(sink.close)
+    await sink.start()
+    return sink
 
 
 def shared_store(config: Settings, stack: AsyncExitStack) -> MongoStore | None:

@@ -11,7 +11,6 @@ from sidecar.enforcement import EnforcementPoint, Suspensions
 from sidecar.oauth import WatchedKeySet
 from sidecar.opa import Load, ManagedOpa, PolicyState
 from sidecar.ports import DecisionPoint, Upstream
-from sidecar.store import FileAuditSink
 from sidecar.telemetry import OtelMetrics
 from sidecar.upstream import Databases
 
@@ -70,11 +69,34 @@ class ManagedUpstream(Upstream, Protocol):
         ...
 
 
+class WatchedEvidence(Protocol):
+    """The store of the evidence."""
+
+    @property
+    def head(self) -> tuple[int, str]:
+        """Number and hash of the last record that was stored."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next record would be stored, as far as is known."""
+        ...
+
+    @property
+    def spooling(self) -> bool:
+        """Whether records wait on this machine for a store that is away."""
+        ...
+
+    async def look(self) -> None:
+        """See whether the next record would be stored."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What stands around the decision: evidence, keys, databases, and what the start was concerned about."""
 
-    audit: FileAuditSink
+    audit: WatchedEvidence
     keys: Mapping[str, WatchedKeySet]
     """By issuer."""
     look_at_keys: Callable[[], Awaitable[None]]
@@ -139,8 +161,9 @@ class Readiness:
 
         ``policies`` is a refused policy set, ``candidate`` a refused candidate, ``connections`` a listener that is full
         or had to end a connection for another a moment ago, ``database:…`` a database that does not answer, ``keys:…``
-        an issuer whose newest keys cannot be had, ``routes`` servers that the policies and the settings do not have in
-        common, ``tls`` a newer certificate of the listener that cannot be served. The rest are concerns of the start.
+        an issuer whose newest keys cannot be had, ``audit_spool`` records that wait on this machine, ``routes`` servers
+        that the policies and the settings do not have in common, ``tls`` a newer certificate of the listener that
+        cannot be served. The rest are concerns of the start.
         """
         sets = {"policies": self._decisions, "candidate": self._candidate}
         names = [name for name, opa in sets.items() if opa is not None and opa.policy_state.result is Load.REFUSED]
@@ -148,6 +171,7 @@ class Readiness:
         around = self._around
         names += [f"database:{name}" for name in around.databases.silent]
         names += [f"keys:{issuer}" for issuer, keys in around.keys.items() if keys.fault or not keys.usable]
+        names += ["audit_spool"] if around.audit.spooling else []
         names += ["routes"] if self._differing_routes() else []
         names += ["tls"] if around.tls_error() else []
         return [*names, *around.concerns]

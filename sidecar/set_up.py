@@ -91,7 +91,8 @@ def _require_files(config: Settings) -> None:
 
 def _require_own_files(config: Settings) -> None:
     """See that what is written here is nothing else's: a file of two purposes would lose one of them."""
-    written = {"audit.store": config.audit.path}
+    here = {"audit.store": config.audit.path, "audit.spool": config.audit.spool_path}
+    written = {setting: path for setting, path in here.items() if path is not None}
     if config.suspensions.startswith(FILE):
         written["suspensions"] = Path(config.suspensions.removeprefix(FILE))
     for setting, address in (("listen", config.listen), ("control_listen", config.control_listen)):

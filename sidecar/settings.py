@@ -162,6 +162,7 @@ class Settings(BaseSettings):
                 "single_use": self.single_use,
                 "sessions.ended": self.sessions.ended,
                 "approvals.store": self.approvals.store,
+                "audit.store": self.audit.store,
             },
             self.mongodb,
         )
@@ -347,6 +348,21 @@ def secret(value: SecretStr | None, file: Path | None) -> str:
         msg = "a secret is empty"
         raise ConfigurationError(msg)
     return text
+
+
+FOUNDER_VARIABLE: Final = "MCP_SIDECAR_INIT_URI"
+"""The connection string of who makes the collections of the evidence; never a setting of the sidecar itself."""
+
+
+def founder_uri(file: Path | None) -> str:
+    """Return the connection string of ``audit init``: of a file, else of its variable.
+
+    Raises:
+        ConfigurationError: there is none, or the file cannot be read.
+    """
+    if file is None and not os.environ.get(FOUNDER_VARIABLE):
+        raise ConfigurationError(f"name a file with the connection string (--uri-file), or set {FOUNDER_VARIABLE}")
+    return secret(SecretStr(os.environ.get(FOUNDER_VARIABLE, "")), file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

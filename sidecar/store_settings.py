@@ -15,7 +15,7 @@ FILE: Final = "file:"
 _COLLECTION: Final = re.compile(r"(?!system\.)[A-Za-z_][A-Za-z0-9_.-]{0,99}\Z")
 
 
-_IN_FILES: Final = frozenset({"suspensions", "approvals.store"})
+_IN_FILES: Final = frozenset({"suspensions", "approvals.store", "audit.store"})
 """What one sidecar alone can keep."""
 
 

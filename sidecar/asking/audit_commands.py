@@ -11,9 +11,10 @@ from rich.text import Text
 
 from sidecar.asking.progress import shown
 from sidecar.asking.question_commands import audit_export, audit_query, audit_report, audit_tail
+from sidecar.asking.selecting import INSTANCE
 from sidecar.audit import BadKey, ChainReport, CheckpointVerifier, HeldAgainst
 from sidecar.errors import ConfigurationError
-from sidecar.evidence_source import asked
+from sidecar.evidence_source import asked, founded
 from sidecar.lifecycle import run
 from sidecar.model import JsonObject
 from sidecar.printing import escaped
@@ -32,6 +33,19 @@ for _command in (audit_query, audit_report, audit_tail, audit_export):
     audit.add_command(_command)
 
 
+@audit.command("init")
+@click.option("--uri-file", type=_FILE, help="The file with the connection string of a user who may make collections.")
+def audit_init(uri_file: Path | None) -> None:
+    """Make the collections of a mongodb: store, with their validator and indexes, or bring them to that.
+
+    Done once, by another user than the sidecar's: its connection string is read from --uri-file, or from the variable
+    MCP_SIDECAR_INIT_URI. Prints the command that makes the role of the sidecar's own user.
+    """
+    indexes, role = run(founded(uri_file))
+    click.echo(f"made, with {len(indexes)} indexes; the sidecar's own user needs this role and no other:", err=True)
+    click.echo(f"db.getSiblingDB({json.dumps('admin')}).runCommand({json.dumps(role)})")
+
+
 @audit.command("verify")
 @click.argument("file", type=_FILE, required=False)
 @click.option("--head", metavar="HASH", help="A hash that you kept elsewhere; one of the records must have it.")
@@ -39,9 +53,10 @@ for _command in (audit_query, audit_report, audit_tail, audit_export):
     "--checkpoints", "kept", type=_FILE, multiple=True, help="Checkpoints that you kept elsewhere, one a line; repeat."
 )
 @click.option("--key", type=_FILE, help="The public key (PEM) that every checkpoint must be signed with.")
+@INSTANCE
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def audit_verify(
-    file: Path | None, *, head: str | None, kept: tuple[Path, ...], key: Path | None, as_json: bool
+    file: Path | None, *, instance: str, head: str | None, kept: tuple[Path, ...], key: Path | None, as_json: bool
 ) -> None:
     """Verify the hash chain of an audit FILE and of the files that were rotated away from it; default: the settings'.
 
@@ -53,7 +68,7 @@ def audit_verify(
     """
     against = HeldAgainst(head=head, checkpoints=tuple(map(str, kept)), verifier=_verifier(key))
     with shown("verifying") as progress:
-        reports = run(asked(file, lambda reader: reader.verify(against, progress)))
+        reports = run(asked(file, lambda reader: reader.verify(against, progress), instance=instance))
     for report in reports:
         if as_json:
             click.echo(escaped(json.dumps(_verified(report), ensure_ascii=False)))

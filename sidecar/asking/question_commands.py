@@ -17,7 +17,7 @@ from sidecar.asking.calls import RecordedCall, calls
 from sidecar.asking.export import Format, head, rendered
 from sidecar.asking.progress import shown
 from sidecar.asking.report import AuditReport, report
-from sidecar.asking.selecting import TIME, later, selecting, selection, stored_time
+from sidecar.asking.selecting import INSTANCE, TIME, later, selecting, selection, stored_time
 from sidecar.asking.showing import print_calls, print_report
 from sidecar.audit import AuditEntry, AuditReader, Selection
 from sidecar.evidence_source import asked
@@ -36,13 +36,15 @@ _JSON: Final = click.option(
     "--limit", type=click.IntRange(min=1, max=100_000), default=200, show_default=True, help="The newest calls."
 )
 @_JSON
-def audit_query(*, file: Path | None, limit: int, as_json: bool, **given: Any) -> None:
+def audit_query(*, file: Path | None, instance: str, limit: int, as_json: bool, **given: Any) -> None:
     """Show recorded calls: who, through which agent, touched what, how it was decided and why, and how it ended.
 
     Reads all files of the chain and proves nothing: `audit verify` does. Status 1 if there is no such call.
     """
     with shown("reading") as progress:
-        found, more = run(asked(file, lambda reader: _newest(reader, selection(given), limit, progress)))
+        found, more = run(
+            asked(file, lambda reader: _newest(reader, selection(given), limit, progress), instance=instance)
+        )
     if as_json:
         for row in found:
             _print_json(row.document())
@@ -61,7 +63,7 @@ async def _newest(reader: AuditReader, wanted: Selection, limit: int, progress: 
     async for call in calls(reader.read(replace(wanted, until=later(wanted.until)), progress), until=wanted.until):
         found.append(call)
         count += 1
-    return sorted(found, key=lambda call: call.entry.seq), count - len(found)
+    return sorted(found, key=lambda call: (call.entry.time, call.entry.seq)), count - len(found)
 
 
 @click.command("report")
@@ -74,9 +76,12 @@ async def _newest(reader: AuditReader, wanted: Selection, limit: int, progress: 
     "--since", type=TIME, required=True, metavar="TIME", help="2026-11-23T00:00+01:00, 2026-11-23, or 7d ago."
 )
 @click.option("--until", type=TIME, metavar="TIME", help="The first moment that is not meant; default: now.")
+@INSTANCE
 @click.option("--rows", type=click.IntRange(min=1, max=10_000), default=20, show_default=True, help="Of each table.")
 @_JSON
-def audit_report(*, file: Path | None, since: datetime, until: datetime | None, rows: int, as_json: bool) -> None:
+def audit_report(
+    *, file: Path | None, instance: str, since: datetime, until: datetime | None, rows: int, as_json: bool
+) -> None:
     """Sum up a period: most refused, newly refused, who stopped working, who touched what, by team.
 
     What is new is told against the period of the same length before --since.
@@ -85,7 +90,7 @@ def audit_report(*, file: Path | None, since: datetime, until: datetime | None, 
     if end <= since:
         raise click.UsageError("--until must be after --since")
     with shown("reading") as progress:
-        found = run(asked(file, lambda reader: _summed_up(reader, since, end, progress)))
+        found = run(asked(file, lambda reader: _summed_up(reader, since, end, progress), instance=instance))
     if as_json:
         _print_json(found.document(rows))
     else:
@@ -102,10 +107,16 @@ async def _summed_up(reader: AuditReader, since: datetime, until: datetime, prog
 @click.option("--lines", type=click.IntRange(min=0, max=100_000), default=10, show_default=True, help="How many.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with records that are stored from now on, until Ctrl-C.")
 @_JSON
-def audit_tail(*, file: Path | None, lines: int, follow: bool, as_json: bool, **given: Any) -> None:
+def audit_tail(*, file: Path | None, instance: str, lines: int, follow: bool, as_json: bool, **given: Any) -> None:
     """Show the newest records, one a line, and with -f those that come. A file that is rotated is followed."""
     with suppress(SystemExit, BrokenPipeError):
-        run(asked(file, lambda reader: _tail(reader, selection(given), lines, follow=follow, as_json=as_json)))
+        run(
+            asked(
+                file,
+                lambda reader: _tail(reader, selection(given), lines, follow=follow, as_json=as_json),
+                instance=instance,
+            )
+        )
 
 
 async def _tail(reader: AuditReader, wanted: Selection, lines: int, *, follow: bool, as_json: bool) -> None:
@@ -116,13 +127,12 @@ async def _tail(reader: AuditReader, wanted: Selection, lines: int, *, follow: b
     await asyncio.sleep(0)
     async for batch in reader.read(wanted):
         newest.extend(batch)
-    seen = 0
+    seen = {entry.hash for entry, _ in newest}
     for entry, line in newest:
         _print_record(entry, line, as_json=as_json)
-        seen = entry.seq
     while waiting is not None:
         for entry, line in await waiting:
-            if entry.seq > seen:
+            if entry.hash not in seen:
                 _print_record(entry, line, as_json=as_json)
         waiting = asyncio.ensure_future(anext(coming))
 
@@ -133,13 +143,17 @@ async def _tail(reader: AuditReader, wanted: Selection, lines: int, *, follow: b
     "--format", "form", type=click.Choice([each.value for each in Format]), default="jsonl", show_default=True
 )
 @click.option("--out", type=click.File("wb"), default="-", help="The file to write; default: standard output.")
-def audit_export(*, file: Path | None, form: str, out: BinaryIO, **given: Any) -> None:
+def audit_export(*, file: Path | None, instance: str, form: str, out: BinaryIO, **given: Any) -> None:
     """Write records for another program: JSON lines as they are stored, CSV, or OCSF (API Activity).
 
     In CSV a cell that a spreadsheet would run as a formula begins with an apostrophe.
     """
     with shown("exporting") as progress:
-        run(asked(file, lambda reader: _export(reader, selection(given), Format(form), out, progress)))
+        run(
+            asked(
+                file, lambda reader: _export(reader, selection(given), Format(form), out, progress), instance=instance
+            )
+        )
 
 
 async def _export(reader: AuditReader, wanted: Selection, form: Format, out: BinaryIO, progress: Any) -> None:

@@ -45,8 +45,16 @@ class _TimeOption(click.ParamType[datetime]):
 
 TIME: Final = _TimeOption()
 
+INSTANCE: Final = click.option(
+    "--instance",
+    default="",
+    metavar="NAME",
+    help="The sidecar whose chain is meant, of a mongodb: store; default: all.",
+)
+
 _OPTIONS: Final = (
-    click.option("--file", "file", type=_FILE, help="The audit file; default: that of the settings."),
+    click.option("--file", "file", type=_FILE, help="The audit file; default: the store of the settings."),
+    INSTANCE,
     click.option("--user", "users", multiple=True, metavar="ID", help="The user; of several of one option, any."),
     click.option("--issuer", "issuers", multiple=True, metavar="URL", help="Who issued the user's token."),
     click.option("--agent", "agents", multiple=True, metavar="ID", help="The agent that called."),

@@ -18,7 +18,7 @@ from sidecar import strict_json
 from sidecar.audit import quick
 from sidecar.audit.canonical import canonical
 from sidecar.audit.record import VERSION, Event
-from sidecar.model import JsonObject
+from sidecar.model import JsonObject, JsonValue
 
 GENESIS = "0" * 64
 """``prev`` of the first record, whose ``seq`` is 1."""
@@ -109,11 +109,25 @@ def read(line: bytes) -> Link:
     Raises:
         BrokenRecord: it is not a record that ``link`` could have written.
     """
-    return _opened(line)[0]
+    return opened(line)[0]
 
 
-def _opened(line: bytes) -> tuple[Link, JsonObject]:
-    """Check one line on its own; return its place and the record without its hash."""
+def line_of(record: JsonObject) -> bytes:
+    """Return the line of a record that is already linked, for stores that keep its members.
+
+    Raises:
+        ValueError: a value has no canonical form. Whether the hash holds is for ``read`` to tell.
+    """
+    body = canonical({name: value for name, value in record.items() if name != "hash"})
+    return _seal(body, str(record.get("hash")))
+
+
+def opened(line: bytes) -> tuple[Link, JsonObject]:
+    """Check one line on its own; return its place and the record without its hash.
+
+    Raises:
+        BrokenRecord: it is not a record that ``link`` could have written.
+    """
     if (sealed := quick.opened(line)) is not None and sealed[0].keys() >= _HASHED:
         return _place(*sealed), sealed[0]
     record = _parse(line)
@@ -178,7 +192,7 @@ class Walk:
         if not line.endswith(b"\n"):
             return "truncated: the last line has no line break"
         try:
-            entry, record = _opened(line[:-1])
+            entry, record = opened(line[:-1])
         except BrokenRecord as broken:
             return str(broken)
         fault = self._out_of_place(entry) or self._out_of_turn(entry)
@@ -243,6 +257,16 @@ def _integer(digits: str) -> int | float:
 
 
 _DECODER = JSONDecoder(parse_constant=strict_json.refuse_constant, parse_int=_integer)
+
+
+def read_value(text: str) -> JsonValue:
+    """Read a value back from its canonical text, with the numbers that it had.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    value: JsonValue = _DECODER.decode(text)
+    return value
 
 
 def _parse(line: bytes) -> JsonObject:

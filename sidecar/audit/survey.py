@@ -87,12 +87,20 @@ class Survey:
 
     def file(self, name: str, lines: Iterable[bytes]) -> None:
         """Walk one file, the next of the chain."""
+        self.begin(name)
+        for line in lines:
+            self.take(line)
+
+    def begin(self, name: str) -> None:
+        """Begin with the next file of the chain, or what stands for one."""
         self._begun = self.seq if self._begun < 0 else self._begun
         self._files.append(name)
         self._line = 0
-        for line in lines:
-            self._line += 1
-            self._take(line)
+
+    def take(self, line: bytes) -> None:
+        """Take the next line of it."""
+        self._line += 1
+        self._take(line)
 
     def report(self) -> ChainReport:
         """Return what was found, with what the published heads show to be missing at the end."""

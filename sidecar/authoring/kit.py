@@ -252,7 +252,9 @@ async def decide(
         return decided if config is None else _confirmed(decided, config)
 
 
-async def replay_evidence(records: BinaryIO | None, folder: Path, opa: str | None, *, limit: int) -> ReplayReport:
+async def replay_evidence(
+    records: BinaryIO | None, folder: Path, opa: str | None, *, limit: int, instance: str = ""
+) -> ReplayReport:
     """Decide the recorded questions of an audit file, else of the configured store, again with a policy folder.
 
     An allow may go to the configured servers; without settings, to those of the platform's data.
@@ -262,6 +264,7 @@ async def replay_evidence(records: BinaryIO | None, folder: Path, opa: str | Non
         folder: the policy folder.
         opa: the OPA executable; None takes the configured one.
         limit: how many distinct differences are listed.
+        instance: the chain that is meant, where the store has several.
 
     Raises:
         ConfigurationError: the folder would not be served, the file cannot be read, or OPA cannot be run.
@@ -276,7 +279,7 @@ async def replay_evidence(records: BinaryIO | None, folder: Path, opa: str | Non
             raise ConfigurationError(f"there are several chains; say which one with --instance: {names}")
         return await _replay(chains[0], folder, opa, limit)
 
-    return await asked(None, one_chain)
+    return await asked(None, one_chain, instance=instance)
 
 
 async def _replay(records: BinaryIO | StoredChain, folder: Path, opa: str | None, limit: int) -> ReplayReport:

@@ -6,7 +6,7 @@ first line that does not verify: nothing after it is proven.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -14,23 +14,15 @@ from typing import BinaryIO, Final, Protocol, TypeAlias
 
 import msgspec
 
-from sidecar.audit import BEGINNING, ChainFault, StoredChain, Verification, Walk
-from sidecar.authoring.records import DecisionOutcome, RecordedDecision, RecordedQuestion, UnreadableRecord, read_record
+from sidecar.audit import StoredChain, Verification
+from sidecar.authoring.records import DecisionOutcome, RecordedDecision, RecordedQuestion
+from sidecar.authoring.taped import RecordTape, batches, chain_of
 from sidecar.bounded import BoundedMemory
-from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.errors import DecisionUnavailable
 from sidecar.faults import PdpFault
 from sidecar.model import JsonObject, JsonValue, Reason
 from sidecar.policy import read_decision
 from sidecar.ports import DecisionPoint, PdpAnswer, Question
-
-LONGEST_LINE: Final = 1 << 24
-"""Bytes, as in ``sidecar.store.file``."""
-
-BATCH: Final = 32
-"""Records that are decided at the same time at most; more than OPA has threads gains nothing."""
-
-BATCH_BYTES: Final = 4_000_000
-"""Of the lines of a batch; a line more may begin it or end it."""
 
 MEMO: Final = 4096
 """Answers that are remembered. A question holds its second, so equal ones are near each other."""
@@ -183,9 +175,9 @@ async def replay(
     Raises:
         ConfigurationError: the file cannot be read.
     """
-    tape = _Tape(source if isinstance(source, StoredChain) else _chain_of(source))
+    tape = RecordTape(source if isinstance(source, StoredChain) else chain_of(source))
     decisions, tally = _Decisions(candidate, servers), _Tally(titles)
-    async for batch in _batches(tape.records()):
+    async for batch in batches(tape.records()):
         answers = await decisions.of(
             one.asked for _, one in batch if one.asked is not None and one.standing is not None
         )
@@ -201,76 +193,6 @@ async def replay(
         rows=tuple(rows),
         not_listed=sum(tally.counts[each] for each in _DIFFERENT) - sum(row.calls for row in rows),
     )
-
-
-def _chain_of(file: BinaryIO) -> StoredChain:
-    return StoredChain(name=str(getattr(file, "name", "")), lines=_lines_of(file))
-
-
-async def _lines_of(file: BinaryIO) -> AsyncIterator[bytes]:
-    while True:
-        try:
-            line = file.readline(LONGEST_LINE)
-        except OSError as error:
-            raise ConfigurationError(f"the audit file cannot be read: {error.strerror or error}") from error
-        if not line:
-            return
-        yield line
-
-
-class _Tape:
-    """Reads a chain from its beginning to its end or its first fault."""
-
-    def __init__(self, chain: StoredChain) -> None:
-        self._lines = chain.lines
-        self._walk = Walk(seq=chain.seq, head=chain.head)
-        self._fault: ChainFault | None = None
-        self.unfinished = False
-
-    def proof(self) -> Verification:
-        """Return what the lines read so far prove."""
-        return self._walk.verdict(self._fault)
-
-    async def records(self) -> AsyncIterator[tuple[int, int, RecordedDecision]]:
-        """Yield the number of each line that holds an intent or a refusal, its bytes, and what it says."""
-        number = 0
-        async for line in self._lines:
-            number += 1
-            if not line.endswith(b"\n") and len(line) < LONGEST_LINE and BEGINNING.startswith(line[: len(BEGINNING)]):
-                self.unfinished = True
-                return
-            what, one = self._read(line)
-            if what:
-                self._fault = ChainFault(line=number, what=what)
-                return
-            if one is not None:
-                yield number, len(line), one
-
-    def _read(self, line: bytes) -> tuple[str, RecordedDecision | None]:
-        """Return what is wrong with a line, or what it says."""
-        if len(line) == LONGEST_LINE:
-            return "the line is longer than a record can be", None
-        if what := self._walk.step(line):
-            return what, None
-        try:
-            return "", read_record(self._walk.record)
-        except UnreadableRecord as error:
-            return str(error), None
-
-
-async def _batches(
-    records: AsyncIterator[tuple[int, int, RecordedDecision]],
-) -> AsyncIterator[list[tuple[int, RecordedDecision]]]:
-    batch: list[tuple[int, RecordedDecision]] = []
-    size = 0
-    async for line, length, one in records:
-        batch.append((line, one))
-        size += length
-        if len(batch) >= BATCH or size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 class _Decisions:

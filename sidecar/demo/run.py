@@ -58,6 +58,8 @@ async def demo(place: InstallPlace, *, once: bool, write: bool) -> bool:
         console.width = PLAIN_WIDTH
     async with _stage(place, write=write) as stage:
         logs.configure("WARNING", json=not sys.stderr.isatty())
+        if (evidence := stage.config.audit.path) is None:
+            raise ConfigurationError("audit.store: the demo shows its evidence in a file; use file:<path>")
         async with app.sidecar(stage.config) as running:
             tokens = await _tokens(stage)
             tour = Tour(
@@ -66,7 +68,7 @@ async def demo(place: InstallPlace, *, once: bool, write: bool) -> bool:
                 inserted=lambda namespace: database.count(
                     stage.uri, namespace.database, namespace.collection, {"by": MARK}
                 ),
-                evidence=stage.config.audit.path,
+                evidence=evidence,
             )
             config = stage.config
             loading = await hours.are_on(config.opa.binary, config.policies, time.time_ns())
@@ -78,7 +80,7 @@ async def demo(place: InstallPlace, *, once: bool, write: bool) -> bool:
                 console.print(
                     "Steps that write were left out, because the database is your own. `--write` includes them."
                 )
-            _tell_evidence(console, config.audit.path)
+            _tell_evidence(console, evidence)
             if not once:
                 _invite(console, running, stage, tokens)
                 await lifecycle.interrupted()

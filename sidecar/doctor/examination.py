@@ -138,9 +138,11 @@ def _of_files(deployment: ExaminedDeployment) -> Iterator[PostureFinding]:
             yield from files.examine_secret("SIDECAR_CONFIG", deployment.file)
     if deployment.policies is not None:
         yield from files.examine_writable("policies", deployment.policies)
-    audit = config.audit.path
-    yield from files.examine_writable("audit.store", audit if audit.exists() else audit.absolute().parent)
-    yield from files.examine_evidence(audit)
+    here = {"audit.store": config.audit.path, "audit.spool": config.audit.spool_path}
+    for setting, file in here.items():
+        if file is not None:
+            yield from files.examine_writable(setting, file if file.exists() else file.absolute().parent)
+            yield from files.examine_evidence(setting, file)
     if config.suspensions.startswith(FILE):
         yield from files.examine_writable("suspensions", Path(config.suspensions.removeprefix(FILE)))
     for setting, program in _programs(config):

@@ -57,11 +57,11 @@ def examine_secret(where: str, path: Path) -> Iterator[PostureFinding]:
         yield PostureFinding(check=Check.SECRET_READABLE, where=where, what=what, fix=f"chmod o-rwx {path}")
 
 
-def examine_evidence(path: Path) -> Iterator[PostureFinding]:
-    """Yield that everybody can read the audit file."""
+def examine_evidence(where: str, path: Path) -> Iterator[PostureFinding]:
+    """Yield that everybody can read a file of audit records."""
     if readable_by_all(path):
         what = f"every user of this machine can read {path}"
-        yield PostureFinding(check=Check.EVIDENCE_READABLE, where="audit.store", what=what, fix=f"chmod 600 {path}")
+        yield PostureFinding(check=Check.EVIDENCE_READABLE, where=where, what=what, fix=f"chmod 600 {path}")
 
 
 def examine_writable(where: str, path: Path) -> Iterator[PostureFinding]:

@@ -2,9 +2,14 @@
 
 from sidecar.store.approvals import FileApprovals
 from sidecar.store.audit_reader import FileAuditReader
+from sidecar.store.audit_spool import AuditSpool
 from sidecar.store.checkpoints import signer_of
 from sidecar.store.file import AuditSync, FileAuditSink, Rotation
 from sidecar.store.mongodb.approvals import MongoApprovals
+from sidecar.store.mongodb.audit_founding import found_evidence, role_of_writer
+from sidecar.store.mongodb.audit_heads import MongoHeads
+from sidecar.store.mongodb.audit_reader import MongoAuditReader
+from sidecar.store.mongodb.audit_sink import MongoAuditSink
 from sidecar.store.mongodb.connection import MongoStore
 from sidecar.store.mongodb.counters import MongoCounters
 from sidecar.store.mongodb.ended import MongoEndedSessions
@@ -14,14 +19,18 @@ from sidecar.store.session_keys import SessionKeyFile
 from sidecar.store.suspensions import FileSuspensions, guard
 
 __all__ = [
+    "AuditSpool",
     "AuditSync",
     "FileApprovals",
     "FileAuditReader",
     "FileAuditSink",
     "FileSuspensions",
     "MongoApprovals",
+    "MongoAuditReader",
+    "MongoAuditSink",
     "MongoCounters",
     "MongoEndedSessions",
+    "MongoHeads",
     "MongoMarks",
     "MongoStore",
     "MongoSuspensions",
@@ -29,6 +38,8 @@ __all__ = [
     "SessionKeyFile",
     "SharedProofs",
     "SharedStates",
+    "found_evidence",
     "guard",
+    "role_of_writer",
     "signer_of",
 ]

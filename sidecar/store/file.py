@@ -135,6 +135,11 @@ class FileAuditSink:
         """Whether the last record or the last look found that records are stored."""
         return not self._failing
 
+    @property
+    def spooling(self) -> bool:
+        """Whether records wait elsewhere: never, the file is on this machine."""
+        return False
+
     async def look(self) -> None:
         """See whether the next record would be stored.
 

@@ -14,15 +14,8 @@ from typing_extensions import override
 
 from sidecar.audit.chain import GENESIS, link
 from sidecar.authoring.records import MAX_ACCESSES, MAX_NAMED, MAX_PARTS, UnreadableRecord, read_question, read_record
-from sidecar.authoring.replaying import (
-    BATCH,
-    BATCH_BYTES,
-    KEPT_BYTES,
-    LONGEST_LINE,
-    ReplayReport,
-    ReplayVerdict,
-    replay,
-)
+from sidecar.authoring.replaying import KEPT_BYTES, ReplayReport, ReplayVerdict, replay
+from sidecar.authoring.taped import BATCH, BATCH_BYTES, LONGEST_LINE
 from sidecar.errors import ConfigurationError, DecisionUnavailable
 from sidecar.faults import PdpFault
 from sidecar.model import Decision, JsonObject, JsonValue, Reason

@@ -42,7 +42,8 @@ class MongoStore:
 
     def __init__(self, connection_string: str, database: str, *, timeout_s: float) -> None:
         milliseconds = max(1, round(timeout_s * 1000))
-        local = require_verified_tls(connection_string)
+        local = self.local = require_verified_tls(connection_string)
+        """Whether it is on this machine, and reached without TLS."""
         try:
             self._client: AsyncMongoClient[StoredDocument] = AsyncMongoClient(
                 connection_string,

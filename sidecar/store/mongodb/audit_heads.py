@@ -1,0 +1,90 @@
+"""Where the heads of a chain in MongoDB are published: the log, and a collection beside it."""
+
+import json
+import logging
+from datetime import datetime, timedelta
+from typing import Final
+
+from bson.errors import BSONError
+from pymongo import DESCENDING
+from pymongo.errors import DuplicateKeyError, PyMongoError
+
+from sidecar.audit import BadCheckpoint, Checkpoint, CheckpointSigner, read_checkpoint
+from sidecar.store.mongodb.audit_documents import CHECKPOINTS, document_id
+from sidecar.store.mongodb.connection import MongoStore, StoredDocument
+
+_LOG: Final = logging.getLogger(__name__)
+
+FAILURES: Final = (PyMongoError, BSONError, OSError)
+
+
+class MongoHeads:
+    """Publishes the heads of one chain.
+
+    Args:
+        store: the connection.
+        collection: that of the records.
+        instance: whose chain it is.
+        signer: signs them, where they are signed.
+        keep: how long records are kept; None for ever.
+    """
+
+    def __init__(
+        self,
+        store: MongoStore,
+        collection: str,
+        instance: str,
+        signer: CheckpointSigner | None,
+        keep: timedelta | None,
+    ) -> None:
+        self._documents = store.collection(collection + CHECKPOINTS)
+        self._instance = instance
+        self._signer = signer
+        self._keep = keep
+        self.last = 0
+        """Number of the record that was published last."""
+        self.failing = True
+        """Whether the last one is in the log only; so until one is stored."""
+
+    async def publish(self, checkpoint: Checkpoint, now: datetime) -> None:
+        """Log one head and keep it. What cannot be kept is logged, and refuses no call."""
+        if self._signer is not None:
+            checkpoint = self._signer.sign(checkpoint)
+        document = checkpoint.document()
+        _LOG.info("audit checkpoint", extra={"checkpoint": document, "instance": self._instance})
+        self.last = checkpoint.seq
+        stored: StoredDocument = {
+            "_id": f"{document_id(self._instance, checkpoint.seq)}:{checkpoint.head}",
+            "instance": self._instance,
+            **document,
+        }
+        if self._keep is not None:
+            stored["expires"] = now + 2 * self._keep
+        try:
+            await self._documents.insert_one(stored)
+        except DuplicateKeyError:
+            self.failing = False
+        except FAILURES as error:
+            if not self.failing:
+                _LOG.error("a checkpoint cannot be stored", extra={"error": type(error).__name__})
+            self.failing = True
+        else:
+            self.failing = False
+
+    async def newest(self) -> Checkpoint | None:
+        """Return the checkpoint with the highest number, if there is one that can be read.
+
+        Raises:
+            PyMongoError: the store does not answer.
+        """
+        found = await self._documents.find_one({"instance": self._instance}, sort=[("seq", DESCENDING)])
+        return None if found is None else checkpoint_of(found)
+
+
+def checkpoint_of(document: StoredDocument) -> Checkpoint | None:
+    """Return what a document holds; None where that is no checkpoint."""
+    plain = {name: value for name, value in document.items() if name not in {"_id", "instance", "expires"}}
+    try:
+        return read_checkpoint(json.dumps(plain).encode())
+    except (BadCheckpoint, TypeError, ValueError):
+        return None
