@@ -548,6 +548,33 @@ async def test_the_end_of_a_session_or_of_its_caller_ends_streams_and_what_is_ke
             assert stream.status == (200 if kept else 404)
 
 
+@pytest.mark.parametrize("how", ["delete", "suspend-user", "nothing"])
+async def test_what_ends_a_session_ends_the_rest_of_its_batch(endpoint: Endpoints, how):
+    held = Held()
+    async with endpoint(held) as run:
+        session = await run.open(revision="2025-03-26")
+        calling = asyncio.create_task(batched(run, session, [call(number) for number in (1, 2, 3)]))
+        await held.arrived.get()
+        if how == "delete":
+            async with run.http.delete(run.url, headers=run.headers(session)) as answer:
+                assert answer.status == 204
+        if how == "suspend-user":
+            suspend(run, SuspensionTarget(kind=Suspendable.USER, issuer="https://idp.example", subject="alice"))
+        held.release.set()
+        status, body = await calling
+        reached = len(run.server.permits)
+        assert reached == (3 if how == "nothing" else 1), "what was not sent by then is not sent"
+        if how == "delete":
+            assert [("result" in one) for one in body] == [True, False, False], "the first was under way"
+        else:
+            assert status == (200 if how == "nothing" else 403)
+
+
+async def batched(run: Streaming, session: str, messages: Any) -> tuple[int, Any]:
+    async with run.post(session, messages) as answer:
+        return answer.status, await answer.json()
+
+
 @pytest.mark.parametrize("how", ["delete", "suspend-user", "suspend-session", "shut down", "nothing"])
 async def test_what_ends_before_its_stream_begins_is_told_nothing_and_leaves_nothing(endpoint: Endpoints, how):
     """A transport begins to read some turns of the loop after the request was admitted; here they are held open."""

@@ -229,6 +229,120 @@ async def test_no_other_resource_of_the_server_can_be_read(exporting, uri):
         assert len(resources_read(exporting)) == read_before > before
 
 
+@pytest.mark.parametrize(
+    "altered",
+    [
+        *("{uri}/", "{uri}#x", "{uri}?x", "{uri} ", " {uri}", "{uri}%00", "{uri}\0", "{uri}%", "{uri}:80", "./{uri}"),
+        *("{scheme}:/{name}", "{scheme}:{name}", "{scheme}:///{name}", "{scheme}://u@{name}", "{scheme}://./{name}"),
+        *("{scheme}://x/../{name}", "{scheme}://{double}", "{scheme}://{upper}", "{scheme}%3A//{name}", "//{name}"),
+        *(
+            "{scheme}s://{name}",
+            "{wide}://{name}",
+            "{scheme}://{name}{name}",
+            "{scheme}://*",
+            "{scheme}://{{exportName}}",
+        ),
+    ],
+)
+async def test_nearly_the_uri_of_an_own_export_is_none_and_reaches_no_server(exporting, altered):
+    """What the server takes to be the same is read (the test of spellings); of everything else it never hears."""
+    async with session(exporting) as client:
+        uri = await exported_by(client)
+        scheme, _, name = uri.partition("://")
+        wide = "".join(chr(ord(letter) + 0xFEE0) if letter.isalpha() else letter for letter in scheme)
+        upper = name.removesuffix(".json").upper() + ".JSON"
+        asked = altered.format(
+            uri=uri, scheme=scheme, name=name, double=name.replace(".", "%252E"), upper=upper, wide=wide
+        )
+        before = sent(exporting)
+        for method in ("resources/read", "resources/subscribe"):
+            assert (await ask(client, method, uri=asked))["error"]["code"] == -32002
+        assert sent(exporting) == before
+
+
+async def test_no_other_method_finds_reads_or_names_an_export(exporting):
+    async with session(exporting) as client, session(exporting, OTHER_USER) as other:
+        uri = await exported_by(client)
+        before = sent(exporting)
+        argument = {"name": "exportName", "value": ""}
+        for caller in (client, other):
+            for reference in (uri, "exported-data://{exportName}"):
+                ref = {"type": "ref/resource", "uri": reference}
+                answer = await ask(caller, "completion/complete", ref=ref, argument=argument)
+                assert "error" in answer
+            for name, arguments in (
+                ("export", {"uri": uri}),
+                ("export", {**EXPORT, "uri": uri}),
+                (f"resource/{uri}", {"uri": uri}),
+                ("resources/read", {"uri": uri}),
+                ("exported-data", {"exportName": uri}),
+            ):
+                answer = await ask(caller, "tools/call", name=name, arguments=arguments)
+                assert "error" in answer or answer["result"]["isError"], name
+        assert sent(exporting) == before
+
+
+async def stateless(deployment: Deployment, person: Person, method: str, mirrored: str = "", /, **params: Any) -> Any:
+    """Ask without a session; of a stream, return the first message."""
+    meta = {f"io.modelcontextprotocol/{key}": value for key, value in ENVELOPE.items()}
+    headers = {
+        "Authorization": f"Bearer {deployment.token(person)}",
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": "2026-07-28",
+        "Mcp-Method": method,
+        **({"Mcp-Name": mirrored} if mirrored else {}),
+    }
+    message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": meta}}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=30) as http,
+        http.stream("POST", deployment.url, json=message) as answer,
+    ):
+        if answer.headers["content-type"] == "application/json":
+            return msgspec.json.decode(await answer.aread())
+        return msgspec.json.decode(
+            (await anext(line async for line in answer.aiter_lines() if line.startswith("data: {")))[6:]
+        )
+
+
+ENVELOPE: dict[str, Any] = {"protocolVersion": "2026-07-28", "clientCapabilities": {}}
+
+
+async def test_an_export_does_not_cross_the_eras_nor_reach_who_listens(exporting):
+    """Without sessions exports are the caller's; those of a session stay in it, and the other way round."""
+    made = await stateless(exporting, EXPORTER, "tools/call", "export", name="export", arguments=EXPORT)
+    theirs = next(part["uri"] for part in made["result"]["content"] if part["type"] == "resource_link")
+    async with session(exporting) as client:
+        own = await exported_by(client)
+        before = resources_read(exporting)
+        assert (await ask(client, "resources/read", uri=theirs))["error"]["code"] == -32002
+        assert (await stateless(exporting, EXPORTER, "resources/read", own, uri=own))["error"]["code"] == -32602
+        for person in (OTHER_USER, OTHER_AGENT):
+            for uri in (own, theirs):
+                answer = await stateless(exporting, person, "resources/read", uri, uri=uri)
+                assert answer["error"] == {"code": -32602, "message": "Resource not found.", "data": {"uri": uri}}
+        assert resources_read(exporting) == before
+        for person, honoured in ((EXPORTER, {"resourceSubscriptions": [theirs]}), (OTHER_USER, {}), (OTHER_AGENT, {})):
+            wanted = {"resourceSubscriptions": [own, theirs]}
+            first = await stateless(exporting, person, "subscriptions/listen", notifications=wanted)
+            assert first["params"]["notifications"] == honoured
+        listed = (await stateless(exporting, EXPORTER, "resources/list"))["result"]["resources"]
+        assert theirs in {one["uri"] for one in listed}
+        assert own not in {one["uri"] for one in listed}
+
+
+async def test_an_export_is_not_read_with_a_token_that_may_less_by_now(exporting):
+    """The same user, agent and session: only what the token says of groups is less than when the export was made."""
+    fewer = Person(user=EXPORTER.user, agent=EXPORTER.agent, groups=("nobody",), scopes=EXPORTER.scopes)
+    async with session(exporting) as client:
+        uri = await exported_by(client)
+        before = resources_read(exporting)
+        client._http.headers["Authorization"] = f"Bearer {exporting.token(fewer)}"
+        assert "error" in await ask(client, "resources/read", uri=uri)
+        assert resources_read(exporting) == before
+        client._http.headers["Authorization"] = f"Bearer {exporting.token(EXPORTER)}"
+        assert "result" in await ask(client, "resources/read", uri=uri)
+
+
 @pytest.mark.parametrize("params", [{}, {"uri": 1}, {"uri": ""}, {"uri": "x" * 2049}, {"uri": "a:b", "cursor": "x"}])
 async def test_parameters_of_another_form_are_refused(exporting, params):
     async with session(exporting) as client:

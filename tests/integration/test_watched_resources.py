@@ -238,6 +238,98 @@ async def test_a_session_may_watch_so_many_and_no_more(running):
             await asked_for(bob)
 
 
+SPELLINGS = (
+    *("TEST://watched-resource", "test://WATCHED-RESOURCE", "test://watched-resource/", "test://watched-resource#x"),
+    *(
+        "test://watched-resource?x",
+        "test://watched%2Dresource",
+        "test://%77atched-resource",
+        " test://watched-resource",
+    ),
+    *(
+        "test://user@watched-resource",
+        "test://watched-resource:80",
+        "test:watched-resource",
+        "test://./watched-resource",
+    ),
+    *("test://watched-resource\0", "test://watched-resource\n", "test://template/../data", "test://template/%37/data"),
+    *("test://template/7/data/", "test://TEMPLATE/7/data", "test://template/{id}/data", "test://template//data"),
+)
+
+
+@pytest.mark.parametrize("uri", SPELLINGS, ids=ascii)
+async def test_another_spelling_of_a_resource_is_none_and_reaches_no_server(running, uri):
+    async with clients(running, ALICE) as [alice]:
+        for verb in ("subscribe", "read"):
+            assert (await alice.ask(f"resources/{verb}", uri=uri))["error"]["code"] == -32002
+        async with Client(running, alice.http, ALICE).listening(uri, WATCHED) as (honoured, _):
+            assert honoured == {"resourceSubscriptions": [WATCHED]}
+            await asked_for(alice, WATCHED)
+
+
+async def test_no_way_round_the_method_watches_anything(running):
+    """As a notification, in the other era, in a session of another caller, or in one that is over."""
+    subscribe = {"jsonrpc": "2.0", "method": "resources/subscribe", "params": {"uri": WATCHED}}
+    async with clients(running, ALICE, BOB) as [alice, bob]:
+        thief, over = Client(running, alice.http, BOB, alice.session), Client(running, alice.http, ALICE)
+        await over.ask("initialize", protocolVersion="2025-11-25", capabilities={}, clientInfo={"name": "t"})
+        await over.end()
+        for client, message, more, expected in (
+            (alice, subscribe, {}, {400}),
+            (alice, {**subscribe, "id": None}, {}, {400}),
+            (thief, {**subscribe, "id": 1}, {}, {404}),
+            (over, {**subscribe, "id": 1}, {}, {404}),
+            (Client(running, alice.http, ALICE), {**subscribe, "id": 1}, {}, {400}),
+            (alice, [{**subscribe, "id": 1}], {}, {400}),
+            (alice, {**subscribe, "id": 1, "method": "subscriptions/listen"}, {}, {200, 404}),
+            (
+                Client(running, alice.http, ALICE),
+                {**subscribe, "id": 1, "params": {"uri": WATCHED, "_meta": META}},
+                {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "resources/subscribe"},
+                {404},
+            ),
+        ):
+            async with alice.http.post(running.url, json=message, headers=client.headers(**more)) as answer:
+                assert answer.status in expected, (message, await answer.text())
+                assert "result" not in (await answer.text())
+        await asked_for(bob)
+
+
+async def test_what_another_caller_does_ends_no_watch_of_mine(running):
+    async with clients(running, ALICE, BOB) as [alice, bob], alice.news() as of_alice:
+        await alice.ask("resources/subscribe", uri=WATCHED)
+        thief = Client(running, bob.http, BOB, alice.session)
+        for verb in ("unsubscribe", "subscribe"):
+            assert (await thief.ask(f"resources/{verb}", uri=WATCHED))["error"]["code"] != -32002, "no such session"
+        async with bob.http.delete(running.url, headers=thief.headers()) as answer:
+            assert answer.status == 404
+        assert (await bob.ask("resources/unsubscribe", uri=WATCHED))["result"] == {}
+        second = Client(running, bob.http, ALICE)
+        await second.ask("initialize", protocolVersion="2025-11-25", capabilities={}, clientInfo={"name": "t"})
+        await second.ask("resources/subscribe", uri=WATCHED)
+        await second.end()
+        await bob.changes(WATCHED)
+        assert (await anext(of_alice))["params"] == {"uri": WATCHED}
+
+
+@pytest.mark.parametrize("count", [64, 65])
+async def test_a_request_to_listen_names_so_many_resources_and_each_counts_once(running, count):
+    async with clients(running, ALICE) as [alice]:
+        stateless = Client(running, alice.http, ALICE)
+        message = {
+            "jsonrpc": "2.0",
+            "id": 3,
+            "method": "subscriptions/listen",
+            "params": {"notifications": {"resourceSubscriptions": [WATCHED] * count}, "_meta": META},
+        }
+        headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "subscriptions/listen"}
+        async with alice.http.post(running.url, json=message, headers=stateless.headers(**headers)) as answer:
+            assert answer.status == (200 if count == 64 else 400)
+            if count == 64:
+                first = await anext(_messages(answer))
+                assert first["params"]["notifications"] == {"resourceSubscriptions": [WATCHED]}
+
+
 async def test_a_change_of_policies_ends_what_may_not_be_read_any_more_and_nothing_else(running):
     file = running.folder / "policies/platform/data.json"
     before = file.read_bytes()

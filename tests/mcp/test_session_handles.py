@@ -12,7 +12,9 @@ from sidecar.mcp.handles import (
     KEY_BYTES,
     LONGEST_HANDLE,
     MOST_NAME_BYTES,
+    CarriedQuestions,
     HandleKeys,
+    SealedQuestion,
     SealedSession,
     cut,
     handle_digest,
@@ -70,6 +72,22 @@ def test_every_character_counts_and_there_is_one_spelling() -> None:
 )
 def test_nothing_else_is_a_handle(text: str) -> None:
     assert HandleKeys([NEW, OLD], RESOURCE).read(text) is None
+
+
+def test_no_pieces_of_two_handles_make_a_third_and_none_is_read_as_what_it_is_not() -> None:
+    """Spliced at every place; and what is sealed for a session is no request state, nor the other way round."""
+    keys = HandleKeys([NEW, OLD], RESOURCE)
+    first, second = (keys.seal(sealed(), unique) for unique in ("one", "two"))
+    for place in range(1, len(first)):
+        assert first[:place] + second[place:] in {first, second} or keys.read(first[:place] + second[place:]) is None
+    assert keys.read(first + second) is None
+    asked = SealedQuestion(identity=identity_digest(ANN), call=bytes(32), question=bytes(32), fields=(), expires=1)
+    carried = CarriedQuestions(identity=identity_digest(ANN), call=bytes(32), expires=1, asked={}, state=None, rounds=1)
+    states = keys.seal_question(asked, "one"), keys.seal_carried(carried, "one")
+    assert (keys.read_question(states[0]), keys.read_carried(states[1])) == (asked, carried)
+    for text in (first, *states):
+        readers = (keys.read, keys.read_question, keys.read_carried)
+        assert sum(reader(text) is not None for reader in readers) == 1, "each is one thing only"
 
 
 def test_what_is_very_long_is_not_decoded() -> None:
