@@ -17,10 +17,11 @@ from urllib.parse import SplitResult, urlsplit
 import click
 from rich.console import Console
 
-from sidecar import settings, strict_json
+from sidecar import strict_json
 from sidecar.addresses import is_loopback
-from sidecar.edge import APPROVALS_SEGMENT
+from sidecar.configured import required
 from sidecar.errors import ConfigurationError
+from sidecar.identity import APPROVALS_SEGMENT
 from sidecar.model import JsonObject, JsonValue
 from sidecar.oauth import ProofMaker
 from sidecar.printing import escaped
@@ -216,7 +217,7 @@ def _accesses(row: Any) -> list[str]:
 
 def _configured() -> str:
     try:
-        return settings.load().resource_url
+        return required().resource_url
     except ConfigurationError as error:
         raise ConfigurationError(f"{error}; or name the sidecar's MCP endpoint with --url") from None
 

@@ -3,28 +3,14 @@
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from sidecar.addresses import query_address
 from sidecar.settings_group import SettingsGroup
 
 _PLACES: Final = ("file:", "mongodb:")
 _SWITCH: Final = TypeAdapter(bool)
-
-
-def query_address(url: str) -> str:
-    """Return the address of a query API: HTTP or HTTPS, with a host, without a user, query or fragment.
-
-    Raises:
-        ValueError: it is none.
-    """
-    parts = urlsplit(url)
-    plain = not (parts.username or parts.password or parts.query or parts.fragment)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
-        msg = "use http://HOST:PORT or https://HOST:PORT"
-        raise ValueError(msg)
-    return url
 
 
 class Audit(SettingsGroup):

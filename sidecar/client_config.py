@@ -18,7 +18,7 @@ from typing import Final
 
 import click
 
-from sidecar import settings
+from sidecar import os_environment, settings
 from sidecar.identity import ResourceUri
 from sidecar.model import JsonObject
 from sidecar.printing import escaped
@@ -142,7 +142,7 @@ def launching(client: Client, name: str, file: Path) -> ClientConfiguration:
         "type": "stdio",
         "command": program,
         "args": ["stdio"] if program != sys.executable else ["-m", "sidecar", "stdio"],
-        "env": {settings.CONFIG_VARIABLE: str(file.resolve())},
+        "env": {os_environment.CONFIG_VARIABLE: str(file.resolve())},
     }
     table = "servers" if client is Client.VSCODE else "mcpServers"
     where = configuration_file(client)
@@ -186,7 +186,7 @@ _MANAGED: Final[Mapping[Client, _ClientForm]] = {
 @click.argument("client", type=click.Choice([client.value for client in Client]))
 @click.option("--managed", is_flag=True, help="Print the form that an administrator distributes to all users.")
 @click.option("--stdio", "launched", is_flag=True, help="Print what makes the client launch the sidecar itself.")
-@click.option("--settings", "file", envvar=settings.CONFIG_VARIABLE, hidden=True, type=click.Path(path_type=Path))
+@click.option("--settings", "file", envvar=os_environment.CONFIG_VARIABLE, hidden=True, type=click.Path(path_type=Path))
 @click.option("--name", default="mongodb", show_default=True, help="What the client calls the server.")
 def client_config(client: str, *, managed: bool, launched: bool, file: Path | None, name: str) -> None:
     """Print the configuration that makes CLIENT call this sidecar, from the settings' resource_url.

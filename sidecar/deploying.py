@@ -1,6 +1,5 @@
-"""Commands of those who deploy: what brings programs, and what looks at a deployment."""
+"""Commands of those who deploy, which look at a deployment: doctor, roles."""
 
-import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -12,62 +11,11 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from sidecar import lifecycle, settings
+from sidecar import lifecycle, os_environment, settings
 from sidecar.doctor import Check, ExaminedDeployment, Posture, examine, role_for
 from sidecar.errors import ConfigurationError
 from sidecar.printing import escaped
-from sidecar.provision import SERVING, Arrival, InstallPlace, OutsideProgram, bring, programs_folder
 from sidecar.setting_names import suggestion
-
-
-def place(*, may_install: bool = True) -> InstallPlace:
-    """Return where this user's programs go, and what they are brought with.
-
-    Args:
-        may_install: whether what is missing is brought.
-
-    Raises:
-        ConfigurationError: this user has no home.
-    """
-    return InstallPlace(
-        data=settings.data_folder(),
-        path=settings.search_path(),
-        environment=settings.installer_environment(),
-        tell=_say,
-        may_install=may_install,
-    )
-
-
-def find_brought_programs() -> None:
-    """Have every command find what ``setup`` brought, after what is on ``PATH``."""
-    with contextlib.suppress(ConfigurationError):  # a user without a home has brought nothing
-        folder = programs_folder(settings.data_folder())
-        if folder is not None:
-            settings.use_programs_of(folder)
-
-
-def _say(line: str) -> None:
-    """Tell of what takes long, on standard error."""
-    click.echo(f"mcp-sidecar: {escaped(line)}", err=True)
-
-
-@click.command()
-@click.option("--demo", "with_demo", is_flag=True, help="Bring also the demo's database and authorization server.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def setup(*, with_demo: bool, as_json: bool) -> None:
-    """Bring OPA and the MongoDB MCP server, unless they are on PATH in a version that will do.
-
-    They go to the folder mcp-sidecar in XDG_DATA_HOME (default: ~/.local/share), where every command looks after PATH.
-    The MongoDB MCP server comes from npm by a lock file; OPA is built by Go, or fetched from its releases and held
-    against the published checksum. Needs Node 20.19 or newer with npm.
-    """
-    wanted: Sequence[OutsideProgram] = tuple(OutsideProgram) if with_demo else SERVING
-    arrivals = lifecycle.run(bring(wanted, place()))
-    if as_json:
-        click.echo(escaped(json.dumps([_document(one) for one in arrivals], indent=2), keep="\n"))
-    else:
-        _show(arrivals)
-
 
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 _POLICIES: Final = click.option(
@@ -160,7 +108,7 @@ def _deployment(policies: Path | None, databases: Sequence[str], viewer: Path | 
     folder = policies if policies is not None else None if config.opa.url else config.policies
     return ExaminedDeployment(
         config=config,
-        file=settings.settings_file(),
+        file=os_environment.settings_file(),
         policies=folder,
         databases=told,
         viewer=None if viewer is None else settings.secret(None, viewer),
@@ -188,18 +136,3 @@ def _print_posture(posture: Posture) -> None:
         console.print(Text(escaped(f"accepted: {one.check.value} at {one.where}: {one.what}")))
     for name in posture.insecure:
         console.print(Text(escaped(f"without verified TLS, as the settings say (insecure_connections): {name}")))
-
-
-def _document(arrival: Arrival) -> dict[str, str]:
-    return {"program": arrival.part, "path": str(arrival.path), "how": arrival.how, "note": arrival.note}
-
-
-def _show(arrivals: Sequence[Arrival]) -> None:
-    table = Table("program", "how", Column("where", overflow="fold"))
-    for one in arrivals:
-        table.add_row(one.part, one.how, escaped(str(one.path)))
-    console = Console(soft_wrap=True)
-    console.print(table)
-    for one in arrivals:
-        if one.note:
-            console.print(f"{one.part}: {escaped(one.note)}", markup=False)

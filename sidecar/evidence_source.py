@@ -1,19 +1,13 @@
 """From the settings, or a file that is named, to the evidence that a command asks."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from sidecar import settings
 from sidecar.audit import AuditReader
+from sidecar.configured import configured
 from sidecar.errors import ConfigurationError
-from sidecar.settings import Settings
-from sidecar.store import FileAuditReader, MongoAuditReader, MongoStore, found_evidence, role_of_writer
-from sidecar.store_settings import collection
-from sidecar.system import SystemClock
-
-READ_TIMEOUT_S = 60.0
-"""Of one question to the database: a person waits, no call does."""
+from sidecar.store import FileAuditReader
 
 T = TypeVar("T")
 
@@ -29,43 +23,16 @@ async def asked(file: Path | None, work: Callable[[AuditReader], Awaitable[T]], 
     Raises:
         ConfigurationError: no file is named, and there are no settings; or the store cannot be read.
     """
-    if file is None and not settings.given():
+    config = configured() if file is None else None
+    if file is None and config is None:
         raise ConfigurationError("no audit file: name one with --file, or set SIDECAR_CONFIG")
-    config = settings.load() if file is None else None
     file = file if config is None else config.audit.path
     if file is not None:
         if instance:
             raise ConfigurationError(f"{file} holds one chain; --instance is for a mongodb: store")
         return await work(FileAuditReader(file))
-    if config is None or (name := collection(config.audit.store)) is None:
+    if config is None:
         raise ConfigurationError("there is no audit store")
-    store = _connected(config, settings.secret(config.mongodb.uri, config.mongodb.uri_file))
-    try:
-        keep = config.audit.keep
-        return await work(MongoAuditReader(store, name, instance=instance, clock=SystemClock(), keep=keep))
-    finally:
-        await store.close()
+    from sidecar.evidence_store import asked_of_store  # noqa: PLC0415 - a driver that a file does not need
 
-
-async def founded(uri_file: Path | None) -> tuple[tuple[str, ...], Mapping[str, Any]]:
-    """Make the collections of the configured store with another user's connection string.
-
-    Returns:
-        The indexes, and the command that makes the role of the user that writes.
-
-    Raises:
-        ConfigurationError: the store is a file, there is no connection string, or the database does not allow it.
-    """
-    config = settings.load()
-    name = collection(config.audit.store)
-    if name is None:
-        raise ConfigurationError("audit.store is a file, which needs nothing made; this is for mongodb:")
-    store = _connected(config, settings.founder_uri(uri_file))
-    try:
-        return await found_evidence(store, name), role_of_writer(config.mongodb.database, name)
-    finally:
-        await store.close()
-
-
-def _connected(config: Settings, uri: str) -> MongoStore:
-    return MongoStore(uri, config.mongodb.database, timeout_s=READ_TIMEOUT_S)
+    return await asked_of_store(config, work, instance)

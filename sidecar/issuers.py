@@ -11,7 +11,7 @@ import aiohttp
 
 from sidecar import settings
 from sidecar.errors import ConfigurationError, KeysUnavailable
-from sidecar.identity import ClaimMap, IdentityRules, PersonRule, spellings
+from sidecar.identity import spellings
 from sidecar.issuer_settings import Issuer
 from sidecar.oauth import (
     LEAST_KEY_BYTES,
@@ -32,21 +32,10 @@ from sidecar.oauth import (
 )
 from sidecar.ports import Clock, ProofMemory
 from sidecar.settings import Settings
+from sidecar.token_reading import identity_rules
 
 FIRST_LOOK_S: Final = 5.0
 """How long the start waits for the keys of issuers."""
-
-
-def identity_rules(entry: Issuer, config: Settings, agent: str = "") -> IdentityRules:
-    """Return how the tokens of one issuer of these settings are read; ``agent`` acts where a token names none."""
-    return IdentityRules(
-        claims=ClaimMap(**entry.claims.model_dump()),
-        person=PersonRule(**entry.person.model_dump()),
-        services=frozenset(entry.services),
-        several_issuers=len(config.issuers) > 1,
-        scope_prefix=entry.scope_prefix,
-        agent=agent,
-    )
 
 
 def scopes_to_ask_for(config: Settings) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from sidecar import settings
+from sidecar.configured import required
 from sidecar.control import ClientTls, ControlError, Verb, send
 from sidecar.errors import ConfigurationError
 from sidecar.identity import Suspendable
@@ -175,7 +175,7 @@ def _send(command: Verb, asked: JsonObject, control: str | None, tls: ClientTls 
 def _configured() -> str:
     """Return where the settings say that commands are taken; on a machine without them, it has to be named."""
     try:
-        address = settings.load().control_listen
+        address = required().control_listen
     except ConfigurationError as error:
         raise ConfigurationError(f"{error}; or name the sidecar's control_listen with --control") from None
     if not address:

@@ -6,7 +6,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Final
 
-from sidecar import set_up, settings
+from sidecar import os_environment, set_up, settings
 from sidecar.commands import exports
 from sidecar.enforcement import EnforcementPoint
 from sidecar.errors import ConfigurationError
@@ -105,7 +105,7 @@ def _environment(entry: Server) -> dict[str, str]:
         confirmed_tools=entry.confirmation_required_tools,
     )
     further = _further(entry.environment_file) if entry.environment_file is not None else {}
-    return {"PATH": settings.search_path(), **further, **environment}
+    return {"PATH": os_environment.search_path(), **further, **environment}
 
 
 def _further(file: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from sidecar import settings
+from sidecar import os_environment, settings
 from sidecar.addresses import is_loopback
 from sidecar.errors import ConfigurationError, KeysUnavailable, SidecarError
 from sidecar.listener_settings import read_address
@@ -124,7 +124,7 @@ def _require_programs(config: Settings) -> None:
         if server.command:
             programs[f"servers.{number}.command"] = server.command[0]
     for setting, program in programs.items():
-        if shutil.which(program, path=settings.search_path()) is None:
+        if shutil.which(program, path=os_environment.search_path()) is None:
             raise ConfigurationError(f"{setting}: program {program} not found; name its path, or put it on PATH")
 
 

@@ -1,8 +1,8 @@
 """The settings: environment first (``SIDECAR_*``, nested keys with ``__``), else the TOML file in ``SIDECAR_CONFIG``.
 
-This is the only reader of the environment. Every secret can also be given as a file (``…_file``), which is safer than
-an environment that other processes can read. No secret is ever shown. Unknown names are refused, so that a misspelt
-restriction is not silently ignored.
+With ``os_environment`` the only reader of the environment. Every secret can also be given as a file (``…_file``),
+which is safer than an environment that other processes can read. No secret is ever shown. Unknown names are refused,
+so that a misspelt restriction is not silently ignored.
 """
 
 import os
@@ -40,6 +40,7 @@ from sidecar.identity import ResourceUri
 from sidecar.issuer_settings import MAX_ISSUERS, Issuer, check_together
 from sidecar.listener_settings import ClientConnections, Proxies, Tls, read_address, split_address
 from sidecar.opa_settings import Opa
+from sidecar.os_environment import CONFIG_VARIABLE, PREFIX
 from sidecar.server_settings import Server, Views
 from sidecar.session_settings import SessionLimits
 from sidecar.setting_names import in_words, names_at, suggestion, variables
@@ -47,8 +48,6 @@ from sidecar.settings_group import SettingsGroup
 from sidecar.stdio_settings import Stdio
 from sidecar.store_settings import SharedStore, check_places
 
-PREFIX = "SIDECAR_"
-CONFIG_VARIABLE = "SIDECAR_CONFIG"
 DEMO_CONNECTION_VARIABLE = "MDB_MCP_CONNECTION_STRING"
 
 
@@ -427,41 +426,6 @@ def forget_tokens() -> None:
         del os.environ[name]
 
 
-def search_path() -> str:
-    """Where programs are looked for; a server's own command may need it to find its interpreter."""
-    return os.environ.get("PATH", os.defpath)
-
-
-def use_programs_of(folder: Path) -> None:
-    """Have programs looked for in a folder too, after those on ``PATH``."""
-    os.environ["PATH"] = f"{search_path()}{os.pathsep}{folder}"
-
-
-def data_folder() -> Path:
-    """Return where ``mcp-sidecar setup`` puts programs, for this user alone (XDG Base Directory Specification).
-
-    Raises:
-        ConfigurationError: this user has no home.
-    """
-    named = Path(os.environ.get("XDG_DATA_HOME", ""))
-    try:
-        return (named if named.is_absolute() else Path.home() / ".local" / "share") / "mcp-sidecar"
-    except RuntimeError:
-        raise ConfigurationError("this user has no home folder: set XDG_DATA_HOME") from None
-
-
-def installer_environment() -> dict[str, str]:
-    """Return the environment for what installs programs: without the settings, which may be secrets."""
-    own = (PREFIX, "MDB_", "OTEL_")
-    return {name: value for name, value in os.environ.items() if not name.upper().startswith(own)}
-
-
-def settings_file() -> Path | None:
-    """Return the TOML file that settings come from, if there is one."""
-    file = os.environ.get(CONFIG_VARIABLE, "")
-    return Path(file) if file else None
-
-
 def own_variables() -> Mapping[str, str]:
     """Return the variables that settings are read from."""
     return {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
@@ -470,15 +434,3 @@ def own_variables() -> Mapping[str, str]:
 def demo_connection_string() -> str:
     """The database that the demo is told to use (the MongoDB MCP server's own variable), or empty."""
     return os.environ.get(DEMO_CONNECTION_VARIABLE, "")
-
-
-def given() -> bool:
-    """Whether any settings are given; commands for authors work without them."""
-    names = {name.upper() for name in os.environ}
-    return bool(names & {CONFIG_VARIABLE, f"{PREFIX}ISSUERS"})
-
-
-def opa_binary(named: str | None) -> str:
-    """Return the OPA executable that a command names, or the one of the settings; these need not be complete."""
-    variable = f"{PREFIX}OPA__BINARY"
-    return named or os.environ.get(variable) or (load().opa.binary if given() else "opa")

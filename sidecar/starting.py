@@ -6,7 +6,8 @@ from typing import Final
 import click
 
 from sidecar import lifecycle
-from sidecar.authoring import kit, platform_entry, scaffold
+from sidecar.authoring import found, kit, platform_entry, scaffold
+from sidecar.configured import opa_binary
 
 _DATABASES: Final = click.option(
     "--database",
@@ -84,6 +85,6 @@ def policy_init(
     DIR is new or empty. What it makes passes `policy check` and `policy test`, and serves.
     """
     wanted = scaffold.ownership(team, databases, collections, group=group, server=server)
-    files, listing = lifecycle.run(kit.init_folder(folder, wanted, opa))
+    files, listing = lifecycle.run(found(folder, wanted, opa_binary(opa)))
     click.echo(f"{folder}: {len(files)} files; begin with platform/data.json and teams/{team}/policy.rego")
     click.echo(f"\n{platform_entry.LISTING}\n{listing}\n\n{_NEXT.format(folder)}")

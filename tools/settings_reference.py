@@ -17,7 +17,8 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from sidecar.settings import CONFIG_VARIABLE, PREFIX, Settings
+from sidecar.os_environment import CONFIG_VARIABLE, PREFIX
+from sidecar.settings import Settings
 from tools.generated_page import write_or_check
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "reference" / "settings.md"

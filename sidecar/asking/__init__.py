@@ -1,6 +1,1 @@
-"""Questions to the evidence: is it whole, who did what, what changed."""
-
-from sidecar.asking.audit_commands import audit
-from sidecar.asking.trace_command import trace
-
-__all__ = ["audit", "trace"]
+"""Questions to the evidence: is it whole, who did what, what changed. The command line loads its commands by name."""

@@ -14,7 +14,7 @@ from sidecar.asking.question_commands import audit_export, audit_query, audit_re
 from sidecar.asking.selecting import INSTANCE
 from sidecar.audit import BadKey, ChainReport, CheckpointVerifier, HeldAgainst
 from sidecar.errors import ConfigurationError
-from sidecar.evidence_source import asked, founded
+from sidecar.evidence_source import asked
 from sidecar.lifecycle import run
 from sidecar.model import JsonObject
 from sidecar.printing import escaped
@@ -41,6 +41,8 @@ def audit_init(uri_file: Path | None) -> None:
     Done once, by another user than the sidecar's: its connection string is read from --uri-file, or from the variable
     MCP_SIDECAR_INIT_URI. Prints the command that makes the role of the sidecar's own user.
     """
+    from sidecar.evidence_store import founded  # noqa: PLC0415 - a driver that the other commands do not need
+
     indexes, role = run(founded(uri_file))
     click.echo(f"made, with {len(indexes)} indexes; the sidecar's own user needs this role and no other:", err=True)
     click.echo(f"db.getSiblingDB({json.dumps('admin')}).runCommand({json.dumps(role)})")

@@ -11,14 +11,14 @@ from typing import Final
 import click
 from rich.console import Console
 
-from sidecar import settings
+from sidecar.addresses import query_address
 from sidecar.asking.calls import RecordedCall, calls
 from sidecar.asking.drawing import draw_call, draw_spans, spans_document
 from sidecar.asking.jaeger import JaegerFailed, JaegerSpan, fetch_trace
 from sidecar.asking.progress import shown
 from sidecar.asking.selecting import stored_time
 from sidecar.audit import AuditReader, ReadProgress, Selection, record
-from sidecar.audit_settings import query_address
+from sidecar.configured import configured
 from sidecar.evidence_source import asked
 from sidecar.lifecycle import run
 from sidecar.model import JsonObject
@@ -74,7 +74,8 @@ def trace(*, trace_id: str | None, last: bool, file: Path | None, jaeger: str | 
 
 def _url(given: str | None) -> str:
     if given is None:
-        return settings.load().audit.jaeger_url if settings.given() else ""
+        config = configured()
+        return "" if config is None else config.audit.jaeger_url
     try:
         return query_address(given)
     except ValueError as error:

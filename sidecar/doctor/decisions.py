@@ -9,7 +9,7 @@ from typing import Final
 
 import aiohttp
 
-from sidecar import settings
+from sidecar import os_environment
 from sidecar.doctor.findings import Check, PostureFinding
 from sidecar.errors import ConfigurationError, DecisionUnavailable
 from sidecar.opa import OpaClient, version_fault
@@ -28,7 +28,7 @@ async def examine_opa(opa: Opa) -> list[PostureFinding]:
 
 
 async def _examine_managed(opa: Opa) -> list[PostureFinding]:
-    path = shutil.which(opa.binary, path=settings.search_path())
+    path = shutil.which(opa.binary, path=os_environment.search_path())
     if path is None:
         return [_unreachable("opa.binary", f"there is no program {opa.binary}", "mcp-sidecar setup")]
     with tempfile.TemporaryDirectory(prefix="mcp-sidecar-doctor-") as home:

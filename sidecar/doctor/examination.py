@@ -11,7 +11,7 @@ from typing import Final
 
 import aiohttp
 
-from sidecar import settings
+from sidecar import os_environment, settings
 from sidecar.authoring import routable
 from sidecar.doctor import database, files, servers
 from sidecar.doctor.database_versions import newest_fix, version_problem
@@ -179,7 +179,7 @@ def _programs(config: Settings) -> Iterator[tuple[str, Path]]:
     named = {} if config.opa.url else {"opa.binary": config.opa.binary}
     named |= {f"servers.{one.name}.command": one.command[0] for one in config.servers if one.command}
     for setting, program in named.items():
-        if (path := shutil.which(program, path=settings.search_path())) is not None:
+        if (path := shutil.which(program, path=os_environment.search_path())) is not None:
             yield setting, Path(path)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from sidecar import set_up, settings
+from sidecar import os_environment, set_up
 from sidecar.addresses import is_loopback
 from sidecar.commands import CATALOG, PinState, generic, pinning
 from sidecar.doctor.findings import Check, PostureFinding
@@ -67,11 +67,11 @@ def is_pinned(server: Server) -> bool:
 
 async def version_of(command: Sequence[str]) -> str:
     """Return which version a server says that it is; empty if it does not."""
-    program = shutil.which(command[0], path=settings.search_path())
+    program = shutil.which(command[0], path=os_environment.search_path())
     if program is None:
         return ""
     pipe = StandardStreams(stdout=asyncio.subprocess.PIPE)
-    environment = {"PATH": settings.search_path(), "HOME": "/nonexistent", "DO_NOT_TRACK": "1"}
+    environment = {"PATH": os_environment.search_path(), "HOME": "/nonexistent", "DO_NOT_TRACK": "1"}
     process = await spawn((program, *command[1:], "--version"), pipe, environment=environment)
     try:
         async with asyncio.timeout(_VERSION_S):

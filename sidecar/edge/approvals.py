@@ -16,13 +16,11 @@ from sidecar.edge.bodies import BodyReader, NotKept
 from sidecar.edge.statuses import http_status
 from sidecar.enforcement import Answer, ApprovalDesk, Caller, Exchange, Refused
 from sidecar.errors import DependencyError, InvalidRequest, SidecarError, TooManyCalls
-from sidecar.identity import ResourceUri
+from sidecar.identity import APPROVALS_SEGMENT, ResourceUri
 from sidecar.mcp import Era, jsonrpc
 from sidecar.model import JsonObject
 
 LONGEST_BODY: Final = 4096
-
-SEGMENT: Final = "/approvals"
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 """What can stand where an id does; whether there is such an approval is nobody's to know without a token."""
@@ -56,7 +54,7 @@ class ApprovalRoutes:
     def __init__(self, desk: ApprovalDesk, resource: ResourceUri, body_timeout_s: float) -> None:
         self._desk = desk
         self._resource = resource
-        self._base = f"{resource.path.rstrip('/')}{SEGMENT}"
+        self._base = f"{resource.path.rstrip('/')}{APPROVALS_SEGMENT}"
         self._bodies = BodyReader(LONGEST_BODY, body_timeout_s)
 
     def place(self, target: str) -> DeskPlace | None:
@@ -64,7 +62,7 @@ class ApprovalRoutes:
         below = target.removeprefix(self._base) if target.startswith(self._base) else None
         if below is None or (below and not (below[0] == "/" and _ID.fullmatch(below[1:]))):
             return None
-        uri = replace(self._resource, text=f"{self._resource.text.rstrip('/')}{SEGMENT}{below}", path=target)
+        uri = replace(self._resource, text=f"{self._resource.text.rstrip('/')}{APPROVALS_SEGMENT}{below}", path=target)
         return DeskPlace(path=target, uri=uri, approval=below[1:])
 
     async def answer(

@@ -4,22 +4,58 @@
 the record; ``handshake`` is what only the revisions with sessions have, ``notices`` who is told of changes.
 """
 
-from sidecar.enforcement.approval_desk import ApprovalDesk
-from sidecar.enforcement.budget import Budget
-from sidecar.enforcement.call_limits import AnswerTooLarge, TimeLimitReached
-from sidecar.enforcement.confirmation import ConfirmationMissing
-from sidecar.enforcement.event_stream import StreamEvent
-from sidecar.enforcement.killswitch import ByOthers, KillSwitch, OperatorCommandFailed
-from sidecar.enforcement.notices import TooManyStreams
-from sidecar.enforcement.point import EnforcementPoint
-from sidecar.enforcement.refusals import OWN_SOURCE
-from sidecar.enforcement.reply import Accepted, Answer, Refused, Reply, Stream
-from sidecar.enforcement.request_states import UsedInMemory
-from sidecar.enforcement.shared_sessions import SharedSessions
-from sidecar.enforcement.suspensions import MOST as MOST_SUSPENSIONS
-from sidecar.enforcement.suspensions import Suspensions
-from sidecar.enforcement.turn import Caller, EnforcementRules, Exchange, Ports
-from sidecar.enforcement.watches import TooManyWatches
+from typing import TYPE_CHECKING
+
+from sidecar.lazy_face import by_need
+
+if TYPE_CHECKING:
+    from sidecar.enforcement.approval_desk import ApprovalDesk
+    from sidecar.enforcement.budget import Budget
+    from sidecar.enforcement.call_limits import AnswerTooLarge, TimeLimitReached
+    from sidecar.enforcement.confirmation import ConfirmationMissing
+    from sidecar.enforcement.event_stream import StreamEvent
+    from sidecar.enforcement.killswitch import ByOthers, KillSwitch, OperatorCommandFailed
+    from sidecar.enforcement.notices import TooManyStreams
+    from sidecar.enforcement.point import EnforcementPoint
+    from sidecar.enforcement.refusals import OWN_SOURCE
+    from sidecar.enforcement.reply import Accepted, Answer, Refused, Reply, Stream
+    from sidecar.enforcement.request_states import UsedInMemory
+    from sidecar.enforcement.shared_sessions import SharedSessions
+    from sidecar.enforcement.suspensions import MOST_SUSPENSIONS, Suspensions
+    from sidecar.enforcement.turn import Caller, EnforcementRules, Exchange, Ports
+    from sidecar.enforcement.watches import TooManyWatches
+else:
+    __getattr__ = by_need(
+        __name__,
+        {
+            "MOST_SUSPENSIONS": "suspensions",
+            "OWN_SOURCE": "refusals",
+            "Accepted": "reply",
+            "Answer": "reply",
+            "AnswerTooLarge": "call_limits",
+            "ApprovalDesk": "approval_desk",
+            "Budget": "budget",
+            "ByOthers": "killswitch",
+            "Caller": "turn",
+            "ConfirmationMissing": "confirmation",
+            "EnforcementPoint": "point",
+            "EnforcementRules": "turn",
+            "Exchange": "turn",
+            "KillSwitch": "killswitch",
+            "OperatorCommandFailed": "killswitch",
+            "Ports": "turn",
+            "Refused": "reply",
+            "Reply": "reply",
+            "SharedSessions": "shared_sessions",
+            "Stream": "reply",
+            "StreamEvent": "event_stream",
+            "Suspensions": "suspensions",
+            "TimeLimitReached": "call_limits",
+            "TooManyStreams": "notices",
+            "TooManyWatches": "watches",
+            "UsedInMemory": "request_states",
+        },
+    )
 
 __all__ = [
     "MOST_SUSPENSIONS",

@@ -10,7 +10,7 @@ from typing import Final
 
 from sidecar.audit import record
 from sidecar.enforcement.point import EnforcementPoint
-from sidecar.enforcement.suspensions import MOST, Suspensions
+from sidecar.enforcement.suspensions import MOST_SUSPENSIONS, Suspensions
 from sidecar.errors import AuditUnavailable, SidecarError, SuspensionsUnavailable
 from sidecar.identity import CallerName, Suspendable, Suspension, SuspensionTarget, read_target, whole_seconds
 from sidecar.model import JsonObject
@@ -187,9 +187,9 @@ class KillSwitch:
         """Refuse to shorten a suspension that its operator did not resume first, and to let the table grow for ever."""
         found = self._suspensions.find(suspension.target.name)
         if found is None:
-            if len(self._suspensions.all()) >= MOST:
+            if len(self._suspensions.all()) >= MOST_SUSPENSIONS:
                 raise OperatorCommandFailed(
-                    f"{MOST} suspensions are in force, which is the most; resume some, or use policy data"
+                    f"{MOST_SUSPENSIONS} suspensions are in force, which is the most; resume some, or use policy data"
                 )
         elif found.until is None or (suspension.until is not None and suspension.until <= found.until):
             until = "until it is resumed" if found.until is None else f"until {record.rfc3339(found.until * 10**9)}"

@@ -13,7 +13,7 @@ from sidecar.identity import CallerName, Suspendable, Suspension, names_of
 from sidecar.model import Identity
 from sidecar.ports import Clock
 
-MOST: Final = 10_000
+MOST_SUSPENSIONS: Final = 10_000
 """Suspensions that are kept at most; what has ended by itself makes room."""
 
 

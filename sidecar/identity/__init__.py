@@ -17,7 +17,7 @@ from sidecar.identity.challenge import challenge, proof_challenge, resource_meta
 from sidecar.identity.claims import ClaimMap, IdentityRules, identify
 from sidecar.identity.person import CLIENT_CLAIMS, PersonRule
 from sidecar.identity.presets import PRESETS, Preset, as_settings
-from sidecar.identity.resource import WELL_KNOWN, ResourceUri, spellings
+from sidecar.identity.resource import APPROVALS_SEGMENT, WELL_KNOWN, ResourceUri, spellings
 from sidecar.identity.suspension import (
     CallerName,
     Suspendable,
@@ -30,6 +30,7 @@ from sidecar.identity.suspension import (
 )
 
 __all__ = [
+    "APPROVALS_SEGMENT",
     "CLIENT_CLAIMS",
     "PRESETS",
     "WELL_KNOWN",

@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 """RFC 9728 section 3."""
 
+APPROVALS_SEGMENT: Final = "/approvals"
+"""Below the MCP endpoint, where second persons see the calls that wait."""
+
 _URI: Final = re.compile(r"(https?)://([a-z0-9.:_\[\]-]+)((?:/[A-Za-z0-9._~-]+)*/?)", re.ASCII)
 """Scheme, authority and path in the spelling that needs no normalisation: lower case (MCP 2025-11-25, canonical server
 URI), no user, query or fragment (RFC 9728 section 1.2), and a path that no proxy rewrites, because the endpoint is

@@ -14,7 +14,6 @@ import asyncio
 import fcntl
 import os
 import shutil
-import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -23,13 +22,13 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.errors import ConfigurationError
+from sidecar.provision.brought import is_own
 from sidecar.provision.installing import OPA_VERSION, Installer, accepted, make, missing
 from sidecar.provision.parts import OutsideProgram, key_of, server_version
 
 _COMPLETE: Final = ".complete"
 _KEPT: Final = 2
 """Versions of a part that stay: a running sidecar may still read the files of the one before."""
-_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,20 +57,6 @@ class Arrival:
     """On ``PATH``, brought earlier, or now."""
     note: str = ""
     """What the reader has to know of it; empty for nothing."""
-
-
-def programs_folder(data: Path) -> Path | None:
-    """Return the folder of brought programs; None if there is none, or another user could have changed it."""
-    folder = data / "bin"
-    return folder if all(_is_own(one) for one in (data, folder)) else None
-
-
-def _is_own(folder: Path) -> bool:
-    try:
-        status = folder.stat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_WRITE
 
 
 async def bring(wanted: Sequence[OutsideProgram], place: InstallPlace) -> list[Arrival]:
@@ -136,7 +121,7 @@ def _prepare(data: Path) -> None:
     except OSError as error:
         raise ConfigurationError(f"{data} cannot be made: {error.strerror or error}") from None
     for folder in (data, data / "bin", data / "parts"):
-        if not _is_own(folder):
+        if not is_own(folder):
             raise ConfigurationError(f"{folder} must be yours, and nobody else may write to it: chmod 700 {folder}")
 
 

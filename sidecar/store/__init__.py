@@ -1,22 +1,56 @@
 """Where audit records, suspensions and approvals are kept."""
 
-from sidecar.store.approvals import FileApprovals
-from sidecar.store.audit_reader import FileAuditReader
-from sidecar.store.audit_spool import AuditSpool
-from sidecar.store.checkpoints import signer_of
-from sidecar.store.file import AuditSync, FileAuditSink, Rotation
-from sidecar.store.mongodb.approvals import MongoApprovals
-from sidecar.store.mongodb.audit_founding import found_evidence, role_of_writer
-from sidecar.store.mongodb.audit_heads import MongoHeads
-from sidecar.store.mongodb.audit_reader import MongoAuditReader
-from sidecar.store.mongodb.audit_sink import MongoAuditSink
-from sidecar.store.mongodb.connection import MongoStore
-from sidecar.store.mongodb.counters import MongoCounters
-from sidecar.store.mongodb.ended import MongoEndedSessions
-from sidecar.store.mongodb.marks import MongoMarks, SharedProofs, SharedStates
-from sidecar.store.mongodb.suspensions import MongoSuspensions
-from sidecar.store.session_keys import SessionKeyFile
-from sidecar.store.suspensions import FileSuspensions, guard
+from typing import TYPE_CHECKING
+
+from sidecar.lazy_face import by_need
+
+if TYPE_CHECKING:
+    from sidecar.store.approvals import FileApprovals
+    from sidecar.store.audit_reader import FileAuditReader
+    from sidecar.store.audit_spool import AuditSpool
+    from sidecar.store.checkpoints import signer_of
+    from sidecar.store.file import AuditSync, FileAuditSink, Rotation
+    from sidecar.store.mongodb.approvals import MongoApprovals
+    from sidecar.store.mongodb.audit_founding import found_evidence, role_of_writer
+    from sidecar.store.mongodb.audit_heads import MongoHeads
+    from sidecar.store.mongodb.audit_reader import MongoAuditReader
+    from sidecar.store.mongodb.audit_sink import MongoAuditSink
+    from sidecar.store.mongodb.connection import MongoStore
+    from sidecar.store.mongodb.counters import MongoCounters
+    from sidecar.store.mongodb.ended import MongoEndedSessions
+    from sidecar.store.mongodb.marks import MongoMarks, SharedProofs, SharedStates
+    from sidecar.store.mongodb.suspensions import MongoSuspensions
+    from sidecar.store.session_keys import SessionKeyFile
+    from sidecar.store.suspensions import FileSuspensions, guard
+else:
+    __getattr__ = by_need(
+        __name__,
+        {
+            "AuditSpool": "audit_spool",
+            "AuditSync": "file",
+            "FileApprovals": "approvals",
+            "FileAuditReader": "audit_reader",
+            "FileAuditSink": "file",
+            "FileSuspensions": "suspensions",
+            "MongoApprovals": "mongodb.approvals",
+            "MongoAuditReader": "mongodb.audit_reader",
+            "MongoAuditSink": "mongodb.audit_sink",
+            "MongoCounters": "mongodb.counters",
+            "MongoEndedSessions": "mongodb.ended",
+            "MongoHeads": "mongodb.audit_heads",
+            "MongoMarks": "mongodb.marks",
+            "MongoStore": "mongodb.connection",
+            "MongoSuspensions": "mongodb.suspensions",
+            "Rotation": "file",
+            "SessionKeyFile": "session_keys",
+            "SharedProofs": "mongodb.marks",
+            "SharedStates": "mongodb.marks",
+            "found_evidence": "mongodb.audit_founding",
+            "guard": "suspensions",
+            "role_of_writer": "mongodb.audit_founding",
+            "signer_of": "checkpoints",
+        },
+    )
 
 __all__ = [
     "AuditSpool",

@@ -1,15 +1,45 @@
 """The operating system's part: child processes that end with this one, their private folders, clocks, randomness."""
 
-from sidecar.system.backoff import BackOff
-from sidecar.system.certificates import subject_of, thumbprint_of
-from sidecar.system.client_streams import ClientGone, ClientStreams
-from sidecar.system.clock import SystemClock
-from sidecar.system.identifiers import RandomIdentifiers
-from sidecar.system.liveness import Pulse
-from sidecar.system.os_user import OsUser
-from sidecar.system.outage import Outage
-from sidecar.system.process import StandardStreams, ended, in_thread, kill, make_home, remove, spawn, start_tied
-from sidecar.system.request_id import REQUEST_ID
+from typing import TYPE_CHECKING
+
+from sidecar.lazy_face import by_need
+
+if TYPE_CHECKING:
+    from sidecar.system.backoff import BackOff
+    from sidecar.system.certificates import subject_of, thumbprint_of
+    from sidecar.system.client_streams import ClientGone, ClientStreams
+    from sidecar.system.clock import SystemClock
+    from sidecar.system.identifiers import RandomIdentifiers
+    from sidecar.system.liveness import Pulse
+    from sidecar.system.os_user import OsUser
+    from sidecar.system.outage import Outage
+    from sidecar.system.process import StandardStreams, ended, in_thread, kill, make_home, remove, spawn, start_tied
+    from sidecar.system.request_id import REQUEST_ID
+else:
+    __getattr__ = by_need(
+        __name__,
+        {
+            "REQUEST_ID": "request_id",
+            "BackOff": "backoff",
+            "ClientGone": "client_streams",
+            "ClientStreams": "client_streams",
+            "OsUser": "os_user",
+            "Outage": "outage",
+            "Pulse": "liveness",
+            "RandomIdentifiers": "identifiers",
+            "StandardStreams": "process",
+            "SystemClock": "clock",
+            "ended": "process",
+            "in_thread": "process",
+            "kill": "process",
+            "make_home": "process",
+            "remove": "process",
+            "spawn": "process",
+            "start_tied": "process",
+            "subject_of": "certificates",
+            "thumbprint_of": "certificates",
+        },
+    )
 
 __all__ = [
     "REQUEST_ID",

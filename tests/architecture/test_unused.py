@@ -18,6 +18,7 @@ LEAST_CONFIDENCE = 60
 """Per cent; the lowest that vulture gives to a function, class, attribute or variable that it sees no use of."""
 
 USED: dict[str, str] = {
+    "format_commands": "click calls it for the help of a group (Group)",
     "handle_error": "aiohttp calls it where a request could not be read (web_protocol.RequestHandler)",
     "_init_session": "opa-python-client calls it before the first request (AsyncOpaClient)",
     "V2024_11_05": "a member that is looked up by its value, the revision a client asks for",

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from sidecar.authoring import kit, wording
+from sidecar.authoring import inquiry, wording
 from tests.changed_policies import platform_data
 from tests.parts import ROOT
 
-ABOUT = kit.Circumstances(time_ns=0, environment="test")
+ABOUT = inquiry.Circumstances(time_ns=0, environment="test")
 LIMIT: dict[str, Any] = {
     "id": "minute",
     "per": ["subject", "tool"],
@@ -46,7 +46,7 @@ def in_words(print_it: Any, document: Any) -> str:
 
 async def test_policy_show_lists_the_limits_of_the_caller(policies: Path, opa_binary: str) -> None:
     claims = msgspec.json.encode({**CLAIMS, "groups": ["analysts"]})
-    document = await kit.show_permissions(policies, claims, ABOUT, opa_binary, every_row=False)
+    document = await inquiry.show_permissions(policies, claims, ABOUT, opa_binary, every_row=False)
     assert document["limits"] == [LIMIT]
     expected = "limit minute: 10 calls, 5000 bytes in 60 s for each subject and tool; tools count, find"
     assert expected in in_words(wording.print_permissions, document)
@@ -54,7 +54,7 @@ async def test_policy_show_lists_the_limits_of_the_caller(policies: Path, opa_bi
 
 async def test_decide_lists_the_limits_of_the_call(policies: Path, opa_binary: str) -> None:
     call = msgspec.json.encode({"claims": {**CLAIMS, "groups": ["analysts"]}, "call": CALL})
-    decided = await kit.decide(call, policies, ABOUT, opa_binary, explained=False)
+    decided = await inquiry.decide(call, policies, ABOUT, opa_binary, explained=False)
     decision: Any = decided.document["decision"]
     assert [(one["id"], one["calls"]) for one in decision["limits"]] == [("minute", 10)]
     words = in_words(wording.print_decided, decided.document)

@@ -47,7 +47,10 @@ def run(*words: str, folder: Path, **environment: str) -> subprocess.CompletedPr
 def commands(command: click.Command, path: tuple[str, ...] = ()):
     yield path
     if isinstance(command, click.Group):
-        for name, below in command.commands.items():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
             yield from commands(below, (*path, name))
 
 
@@ -313,7 +316,7 @@ class Interrupt:
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Interrupt())
-sys.argv = ["mcp-sidecar", "--version"]
+sys.argv = ["mcp-sidecar", "serve", "--help"]
 signal.signal(signal.SIGINT, AT_FIRST)
 from sidecar.__main__ import main
 main()

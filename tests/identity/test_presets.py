@@ -13,9 +13,9 @@ from sidecar.faults import TokenFault
 from sidecar.identity.claims import IdentityRules, identify
 from sidecar.identity.presets import PRESETS, Preset, as_settings
 from sidecar.issuer_settings import Issuer
-from sidecar.issuers import identity_rules
 from sidecar.model import JsonObject, JsonValue, PrincipalKind
 from sidecar.settings import load
+from sidecar.token_reading import identity_rules
 
 SERVER = {"name": "ro", "url": "http://127.0.0.1:9/mcp"}
 TIMES: JsonObject = {"iat": 1_799_999_995, "nbf": 1_799_999_995, "exp": 1_800_000_300}

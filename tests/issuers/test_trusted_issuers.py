@@ -3,9 +3,10 @@
 import pytest
 
 from sidecar.errors import ConfigurationError
-from sidecar.issuers import identity_rules, scopes_to_ask_for, trusted
+from sidecar.issuers import scopes_to_ask_for, trusted
 from sidecar.oauth.jwk import VerificationKey
 from sidecar.settings import Settings, load
+from sidecar.token_reading import identity_rules
 
 SERVER = {"name": "ro", "url": "http://127.0.0.1:9/mcp"}
 

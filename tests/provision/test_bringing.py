@@ -184,7 +184,7 @@ async def test_a_folder_that_others_can_write_to_is_neither_used_nor_filled(mach
 
 
 def test_installers_are_given_no_settings_of_the_sidecar(tmp_path):
-    code = "from sidecar import settings; print(sorted(settings.installer_environment()))"
+    code = "from sidecar import os_environment; print(sorted(os_environment.installer_environment()))"
     environment = {
         "PATH": os.defpath,
         "SIDECAR_SERVERS": "secret",

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from sidecar import servers_behind, set_up, settings
+from sidecar import os_environment, servers_behind, set_up, settings
 from sidecar.errors import ConfigurationError
 from sidecar.listener_settings import split_address
 from sidecar.settings import Settings
@@ -474,7 +474,7 @@ def test_telemetry_goes_nowhere_unless_told(given_environment):
 
 
 def test_programs_are_found_where_the_environment_says():
-    assert settings.search_path() == os.environ["PATH"]  # noqa: TID251 - what the product must have read
+    assert os_environment.search_path() == os.environ["PATH"]  # noqa: TID251 - what the product must have read
 
 
 @pytest.mark.parametrize(
