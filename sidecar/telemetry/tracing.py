@@ -2,8 +2,8 @@
 
 Trust: a client's ``traceparent`` names the parent span, so that both traces are one (SEP-414), and that is all it does.
 Whether spans are recorded is the operator's decision: with parent-based sampling a caller could switch its own
-evidence off by sending ``sampled=0``, and with ratio sampling by choosing its trace ids. Baggage and tracestate are
-ignored (O-04).
+evidence off by sending ``sampled=0``, and with ratio sampling by choosing its trace ids. Denials and approvals are kept
+whatever the sampler says (``sampling``). Baggage and tracestate are ignored (O-04).
 
 Without an exporter nothing is recorded, and there are no steps; but the span of each message still has ids: audit
 records and replies name them, and OPA and the server behind are told them.
@@ -23,17 +23,15 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from opentelemetry.util.types import Attributes
-from typing_extensions import override
 
 from sidecar.errors import SidecarError
 from sidecar.ports import AttributeValue, Span
 from sidecar.printing import escaped
 from sidecar.system import REQUEST_ID
 from sidecar.telemetry.exporting import SCHEMA_URL, SCOPE, require_http_protobuf, resource, within
+from sidecar.telemetry.sampling import KeptInSpite, OwnDecision
 
 TEXT_LIMIT: Final = 1024
 """Characters of one attribute, before escapes. A caller chooses request ids and names; it may not fill the collector
@@ -51,41 +49,6 @@ _IDS = RandomIdGenerator()
 
 _Start = Callable[[str, Context | None, SpanKind, Sequence[Link], int | None], trace.Span]
 """Name, context (None for the current one), kind, links, start in nanoseconds since the epoch (None for now)."""
-
-
-class OwnDecision(Sampler):
-    """Samples a whole trace as its first span here was sampled; a client's flag does not count.
-
-    Args:
-        first: decides for the first span (``OTEL_TRACES_SAMPLER``). It sees no parent, and a fresh trace id,
-            because the client chose the real one.
-    """
-
-    def __init__(self, first: Sampler) -> None:
-        self._first = first
-
-    @override
-    def should_sample(
-        self,
-        parent_context: Context | None,
-        trace_id: int,
-        name: str,
-        kind: SpanKind | None = None,
-        attributes: Attributes = None,
-        links: Sequence[Link] | None = None,
-        trace_state: trace.TraceState | None = None,
-    ) -> SamplingResult:
-        parent = trace.get_current_span(parent_context).get_span_context()
-        if parent.is_valid and not parent.is_remote:
-            decision = Decision.RECORD_AND_SAMPLE if parent.trace_flags.sampled else Decision.DROP
-            return SamplingResult(decision, attributes)
-        if parent.is_valid:
-            trace_id = _IDS.generate_trace_id()
-        return self._first.should_sample(_EMPTY, trace_id, name, kind, attributes, links, trace_state)
-
-    @override
-    def get_description(self) -> str:
-        return f"OwnDecision{{{self._first.get_description()}}}"
 
 
 def build_tracer_provider(*, endpoint_configured: bool, protocol: str = "", version: str = "") -> TracerProvider | None:
@@ -109,7 +72,7 @@ def build_tracer_provider(*, endpoint_configured: bool, protocol: str = "", vers
     require_http_protobuf(protocol)
     provider = TracerProvider(resource=resource(version), shutdown_on_exit=False)
     provider.sampler = OwnDecision(provider.sampler)  # the SDK has read OTEL_TRACES_SAMPLER; tracers take it from here
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(KeptInSpite(BatchSpanProcessor(OTLPSpanExporter())))
     return provider
 
 

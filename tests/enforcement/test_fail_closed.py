@@ -63,9 +63,10 @@ from sidecar.store.file import FileAuditSink
 from sidecar.system.clock import SystemClock
 from sidecar.system.identifiers import RandomIdentifiers
 from sidecar.telemetry.metrics import OtelMetrics
-from sidecar.telemetry.tracing import OtelTracer
+from sidecar.telemetry.tracing import OtelTracer, build_tracer_provider
 from tests import parts
 from tests.patience import HANG_S
+from tests.telemetry.test_tracing_over_otlp import attributes, collecting
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
@@ -209,7 +210,7 @@ class World:
             upstreams={"demo-ro": self.upstream, "demo-rw": self.upstream},
             clock=SystemClock(),
             identifiers=RandomIdentifiers(),
-            tracer=OtelTracer(None),
+            tracer=staged.get("tracer") or OtelTracer(None),
             metrics=self.metrics,
         )
         rules = EnforcementRules(
@@ -302,6 +303,28 @@ async def world(opa, offered, tmp_path):
             assert canary.encode() not in written
         with one.file.open("rb") as lines:
             assert verify(lines).fault is None
+
+
+# --- what a sampler leaves out ----------------------------------------------------------------------------------------
+
+
+async def test_a_refused_call_is_exported_whatever_the_sampler_says_and_another_is_not(world, monkeypatch):
+    with collecting(monkeypatch) as collector:
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+        tracer = OtelTracer(build_tracer_provider(endpoint_configured=True))
+        one = world(tracer=tracer)
+        session = await one.open()
+        assert code(await one.send(call(), session)) == "ok"
+        assert code(await one.send(call(SALARIES), session)) == "not_granted"
+        assert await asyncio.to_thread(tracer.shutdown, HANG_S)
+        spans = collector.spans
+    assert spans.keys() == {"tools/call find", "authenticate", "derive", "authorize", "audit"}
+    told = attributes(spans["tools/call find"])
+    assert (told["user.id"], told["mcp_sidecar.decision"]) == ("alice", "deny")
+    assert told["mcp_sidecar.accesses"] == ("read:hr.salaries",)
+    refusal = one.records()[-1]
+    assert spans["tools/call find"].trace_id.hex() == refusal["trace_id"]
+    assert told["mcp_sidecar.audit.id"] == refusal["id"]
 
 
 # --- a server whose tools change --------------------------------------------------------------------------------------

@@ -13,10 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from typing_extensions import override
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable
 from sidecar.ports import Tracer
+from sidecar.telemetry.sampling import MOST_HELD, KeptInSpite, OwnDecision
 from sidecar.telemetry.tracing import ITEM_LIMIT, TEXT_LIMIT, OtelTracer, build_tracer_provider
 from tests.patience import HANG_S
 
@@ -83,16 +87,25 @@ def attributes(holder: Any) -> dict[str, Any]:
     return values
 
 
-@pytest.fixture
-def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+@contextlib.contextmanager
+def collecting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """A receiver that the SDK sends to."""
     server = Collector()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.url)  # the SDK's own variable, which only the SDK reads
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    with collecting(monkeypatch) as server:
+        yield server
 
 
 def an_exporting_tracer() -> OtelTracer:
@@ -179,6 +192,84 @@ def test_the_operator_can_and_a_client_cannot_switch_it_on_again(collector, monk
         assert call.trace_id == step.trace_id == "a" * 32
     assert tracer.shutdown(10)
     assert collector.spans == {}
+
+
+UNSAMPLED = ("always_off", "parentbased_always_off", "traceidratio", "parentbased_traceidratio")
+KEPT: dict[str, dict[str, Any]] = {
+    "denied": {"user.id": "alice", "mcp_sidecar.decision": "deny"},
+    "waits for an approval": {"mcp_sidecar.decision": "allow", "mcp_sidecar.approval.id": "a"},
+    "refused by the sidecar": {"user.id": "alice", "error.type": "obligation_unsupported"},
+}
+LEFT_OUT: dict[str, dict[str, Any]] = {
+    "allowed": {"user.id": "alice", "mcp_sidecar.decision": "allow"},
+    "an error of the tool": {"user.id": "alice", "mcp_sidecar.decision": "allow", "error.type": "tool_error"},
+    "a stranger": {"error.type": "token_missing"},
+}
+
+
+@pytest.mark.parametrize("sampler", UNSAMPLED)
+@pytest.mark.parametrize("what", [*KEPT, *LEFT_OUT])
+def test_a_denial_and_an_approval_are_exported_whatever_the_sampler_says(collector, monkeypatch, sampler, what):
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+    tracer = an_exporting_tracer()
+    with tracer.server("message", traceparent=CLIENT, link=HTTP) as call:
+        tracer.past("authenticate", start_ns=1, end_ns=2)
+        with tracer.step("authorize", client=True) as step, tracer.step("within"):
+            assert step.traceparent.endswith("-00"), "who is told of it learns what the sampler said"
+        call.set((KEPT | LEFT_OUT)[what])
+    assert tracer.shutdown(10)
+    spans = collector.spans
+    if what in LEFT_OUT:
+        assert spans == {}
+        return
+    assert spans.keys() == {"message", "authenticate", "authorize", "within"}
+    assert {span.trace_id.hex() for span in spans.values()} == {"a" * 32}
+    assert spans["message"].parent_span_id.hex() == "b" * 16
+    assert [link.trace_id.hex() for link in spans["message"].links] == ["c" * 32]
+    assert spans["authorize"].parent_span_id == spans["authenticate"].parent_span_id == spans["message"].span_id
+    assert spans["within"].parent_span_id == spans["authorize"].span_id
+
+
+def test_messages_of_one_trace_at_the_same_time_are_kept_or_left_out_each_for_itself(collector, monkeypatch):
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    tracer = an_exporting_tracer()
+    with tracer.server("kept", traceparent=CLIENT, link=None) as kept:
+        with tracer.server("left out", traceparent=CLIENT, link=None), tracer.step("step of it"):
+            pass
+        with tracer.step("step"):
+            pass
+        kept.set(KEPT["denied"])
+    assert tracer.shutdown(10)
+    assert collector.spans.keys() == {"kept", "step"}
+
+
+def test_what_is_held_of_one_message_is_bounded_and_nothing_stays(collector, monkeypatch):
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    held: list[str] = []
+    keeping = KeptInSpite(SimpleSpanProcessor(_Noting(held)))
+    provider = TracerProvider(sampler=OwnDecision(ALWAYS_OFF))
+    provider.add_span_processor(keeping)
+    tracer = OtelTracer(provider)
+    for outcome in (KEPT["denied"], LEFT_OUT["allowed"]):
+        with tracer.server("message", traceparent=None, link=None) as call:
+            for number in range(2 * MOST_HELD):
+                with tracer.step(f"{number}"):
+                    pass
+            call.set(outcome)
+    assert len(held) == MOST_HELD + 1
+    assert held[-1] == "message"
+    assert keeping._open == {}
+
+
+class _Noting(SpanExporter):
+    def __init__(self, names: list[str]) -> None:
+        self._names = names
+
+    @override
+    def export(self, spans: Any) -> SpanExportResult:
+        self._names += [span.name for span in spans]
+        return SpanExportResult.SUCCESS
 
 
 def test_a_message_is_never_below_a_span_that_happens_to_be_open(collector):
