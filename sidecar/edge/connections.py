@@ -33,6 +33,10 @@ class Ending(StrEnum):
     """It sent nothing in time."""
     HEAD = "head"
     """It did not complete the head of a request in time."""
+    LONG_HEAD = "long_head"
+    """A line of the head of its request was too long."""
+    UNREAD = "unread"
+    """Its client did not read the stream that it asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from sidecar.edge.bodies import BodyReader, NotKept
 from sidecar.edge.certificates import CertificateReader
 from sidecar.edge.forwarded import TrustedProxies
 from sidecar.edge.resource import ProtectedResource
-from sidecar.edge.server import COMMON_HEADERS, departed
+from sidecar.edge.server import COMMON_HEADERS, departed, give_up
 from sidecar.edge.statuses import http_status
 from sidecar.edge.streams import KEEP_ALIVE, PendingEvents, frame
 from sidecar.enforcement import Accepted, Answer, Caller, EnforcementPoint, Exchange, Refused, Reply, Stream
@@ -320,8 +320,7 @@ class _Edge:
                     async with asyncio.timeout(config.write_timeout_s):
                         await response.write(KEEP_ALIVE if event is None else frame(event))
         except TimeoutError:
-            if request.transport is not None:
-                request.transport.abort()
+            give_up(request)
         except ConnectionError:
             return  # the client has left, and the stream with it
 

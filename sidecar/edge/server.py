@@ -160,6 +160,7 @@ class _HttpProtocol(web.RequestHandler):
             # only its limit is told
             status = 431 if exc.args[1] == self._longest_header else 414
             text = f"A line of the request's head is longer than {exc.args[1]} bytes\n"
+            self._connections.count(Ending.LONG_HEAD)
             self._tell_long_head(request.remote or "", exc.args[1])
         else:
             _log.debug("malformed HTTP from %s: %s", request.remote, type(exc).__name__)
@@ -231,6 +232,12 @@ def departed(request: web.BaseRequest) -> asyncio.Future[None]:
     if not isinstance(protocol, _HttpProtocol):
         raise TypeError("a connection without limits")
     return protocol.departed()
+
+
+def give_up(request: web.BaseRequest) -> None:
+    """End the connection of a client that does not read what it asked for."""
+    if isinstance(request.protocol, _HttpProtocol):
+        request.protocol.end(Ending.UNREAD)
 
 
 def require_c_parser() -> None:

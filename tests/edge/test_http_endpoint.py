@@ -697,6 +697,13 @@ class Refusing(EnforcementPoint):
         return Refused.of(MethodRefused("no"))
 
 
+def counting(endpoint: Endpoint) -> list[str]:
+    """Return what the listener says of the connections that it ends, from now on."""
+    counted: list[str] = []
+    endpoint.runner._connections._ended = counted.append  # type: ignore[attr-defined]
+    return counted
+
+
 class BrokenPipe(EnforcementPoint):
     """A connection to something behind the endpoint breaks, and nothing there translates that."""
 
@@ -723,6 +730,7 @@ class TestFaultsBehind:
 
     async def test_a_client_that_does_not_read_its_stream_loses_it(self, tmp_path: Path) -> None:
         async with running(tmp_path, point=Flood, write_timeout_s=0.2) as endpoint:
+            counted = counting(endpoint)
             session = await endpoint.open_session()
             reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
             writer.write(request("GET", "/mcp", Mcp_Session_Id=session, Accept="text/event-stream"))
@@ -731,6 +739,7 @@ class TestFaultsBehind:
             assert server is not None
             await until(lambda: not server.connections)
             writer.close()
+            assert counted == ["unread"]
 
     @pytest.mark.parametrize("stay_s", [0.0, 0.02, 0.3])
     @pytest.mark.parametrize("abort", [True, False], ids=["reset", "closed"])
@@ -929,11 +938,12 @@ async def test_a_header_that_is_too_long_is_told_so_and_nothing_of_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(tmp_path, ServerLimits(max_header_bytes=8192)) as endpoint:
+        counted = counting(endpoint)
         [long] = await endpoint.raw(request("POST", "/mcp", Authorization=with_token_of(9000)))
         [fitting] = await endpoint.raw(request("POST", "/mcp", Authorization=with_token_of(8000)))
 
     assert (long.status, long.body) == (431, b"A line of the request's head is longer than 8192 bytes\n")
-    assert fitting.status == 401
+    assert (fitting.status, counted) == (401, ["long_head"])
     assert "8192" in caplog.text
     assert "aaaa" not in caplog.text
 

@@ -1,6 +1,7 @@
 """docs/limits.md names settings, defaults, errors and metrics that there are."""
 
 import re
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -19,6 +20,9 @@ METRICS = set(
 GROUPS = ("sessions", "connections")
 NO_LIMITS = {"sessions.ended"}
 """Settings of these groups that bound nothing."""
+
+
+import_module("sidecar.app")  # and with it every class of errors
 
 
 def labels(root: type[SidecarError]) -> set[str]:
