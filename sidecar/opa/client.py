@@ -10,24 +10,22 @@ is kept is its session handling and its request; everything above is decided her
 import asyncio
 import errno
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
-from opa_client import AsyncOpaClient
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from sidecar.addresses import is_loopback
 from sidecar.errors import ConfigurationError, DecisionUnavailable
 from sidecar.faults import PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.deadline import answered_within
-from sidecar.opa.memo import Memo
+from sidecar.opa.endpoint import Endpoint
+from sidecar.opa.library_transport import MAX_ANSWER_BYTES, LibraryTransport
+from sidecar.opa.memo import Memo, MemoKey
+from sidecar.opa.own_socket import Dropped, OwnSocket
 from sidecar.opa.wire import about_request, decode_answer, describe_failure, encode_question
 from sidecar.policy import COMPILE_QUERY, COMPILE_UNKNOWNS
 from sidecar.ports import PdpAnswer, Question
@@ -45,7 +43,6 @@ _COMPILED: JsonObject = {"query": COMPILE_QUERY, "unknowns": [*COMPILE_UNKNOWNS]
 _HEALTH = "/health?bundles=true"
 _REDIRECTS = range(300, 400)
 _OK = 200
-_MAX_ANSWER_BYTES = 1_000_000
 AT_ONCE = 64
 """Questions that are put to an OPA elsewhere at the same time; a question that waits here has not been sent, and its
 deadline has not begun."""
@@ -57,120 +54,10 @@ _QUEUE = 1024
 _QUEUE_DEADLINES = 8
 """Deadlines that a question may wait before it is sent."""
 
-_BASE_HEADERS = {
-    "Accept": "application/json",
-    # OPA compresses on request; an answer that is never compressed needs no defence against one that explodes.
-    "Accept-Encoding": "identity",
-    "Content-Type": "application/json",
-}
+_NOT_WRONG = frozenset({PdpFault.TIMEOUT, PdpFault.OVERLOADED})
+"""What says nothing of the answers that were given before: a late answer, and a question that was not sent."""
 
 _DROPPED = frozenset({errno.ECONNRESET, errno.EPIPE})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """Where OPA listens, parsed once."""
-
-    base: str
-    """Scheme, host and port of the request line; a fixed name for a Unix socket."""
-    socket: str | None = None
-    """Path of the Unix socket, or None for TCP."""
-    tls: bool = False
-    loopback: bool = False
-
-    @classmethod
-    def parse(cls, url: str) -> "Endpoint":
-        """Read ``http://host:port``, ``https://host:port`` or ``unix:///absolute/path``.
-
-        Raises:
-            ConfigurationError: any other form. A path, query or user in the URL would be silently unused.
-        """
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as error:
-            raise ConfigurationError(f"opa.url is not a URL: {error}") from error
-        match parts.scheme:
-            case "unix" if not parts.netloc and parts.path.startswith("/") and not (parts.query or parts.fragment):
-                return cls(base="http://opa", socket=parts.path, loopback=True)
-            case "http" | "https" if _is_origin(parts):
-                host = parts.hostname or ""
-                name = f"[{host}]" if ":" in host else host
-                base = f"{parts.scheme}://{name}" + (f":{port}" if port is not None else "")
-                return cls(base=base, tls=parts.scheme == "https", loopback=is_loopback(host))
-            case _:
-                raise ConfigurationError("opa.url must be http(s)://host:port or unix:///absolute/path")
-
-
-def _is_origin(parts: SplitResult) -> bool:
-    """Whether the URL names a host and port and nothing else."""
-    rest = (parts.query, parts.fragment, parts.username, parts.password)
-    return bool(parts.hostname) and parts.path in {"", "/"} and not any(rest)
-
-
-class _Transport(AsyncOpaClient):  # type: ignore[misc]  # the library carries no types
-    """``AsyncOpaClient`` with the sidecar's own session: socket, trust, no redirects, no environment, no cookies."""
-
-    def __init__(self, endpoint: Endpoint, *, tls: ssl.SSLContext | None, token: str | None) -> None:
-        super().__init__(retries=0, token=token, headers=dict(_BASE_HEADERS))
-        self._endpoint = endpoint
-        self._tls = tls
-
-    @property
-    def open(self) -> bool:
-        """Whether there is a session to ask through."""
-        session: aiohttp.ClientSession | None = self._session
-        return session is not None and not session.closed
-
-    async def _init_session(self) -> None:
-        self._connector = self._connect()
-        self._session = aiohttp.ClientSession(
-            connector=self._connector,
-            headers=self.headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            # The one deadline is the caller's, over the retry and the body too.
-            timeout=aiohttp.ClientTimeout(total=None),
-            # Proxy variables and .netrc would send the question, or credentials, somewhere that no setting names.
-            trust_env=False,
-            auto_decompress=False,
-            skip_auto_headers=("User-Agent",),
-        )
-
-    def _connect(self) -> aiohttp.BaseConnector:
-        if self._endpoint.socket is not None:
-            return aiohttp.UnixConnector(self._endpoint.socket, limit=2 * AT_ONCE)
-        return aiohttp.TCPConnector(limit=2 * AT_ONCE, ssl=self._tls if self._tls is not None else True)
-
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, str, bytes]:
-        """Ask once and return status, media type and body."""
-        async with self._request("POST", url, data=body, headers=headers, allow_redirects=False) as response:
-            return response.status, response.headers.get("Content-Type", ""), await _read(response)
-
-    async def get(self, url: str, longest: int) -> tuple[int, bytes]:
-        """Return status and body of a GET."""
-        async with self._request("GET", url, allow_redirects=False) as response:
-            return int(response.status), await _read(response, longest)
-
-    async def status(self, url: str) -> int:
-        """Return the status of a GET."""
-        async with self._request("GET", url, allow_redirects=False) as response:
-            return int(response.status)
-
-
-async def _read(response: aiohttp.ClientResponse, longest: int = _MAX_ANSWER_BYTES) -> bytes:
-    """Read the whole body, complete by its own framing and within the limit."""
-    if "Content-Encoding" in response.headers:
-        raise DecisionUnavailable(
-            "OPA answered with a content encoding that was not asked for", fault=PdpFault.MEDIA_TYPE
-        )
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > longest:
-            raise DecisionUnavailable(f"the answer is larger than {longest} bytes", fault=PdpFault.TOO_LARGE)
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 class OpaClient:
@@ -184,6 +71,7 @@ class OpaClient:
         revision: the policy set that is known to answer there; None takes what the answer's provenance says.
         memo: recent answers that stand for equal questions; None asks every time.
         at_once: questions that are put to it at the same time.
+        own: the OPA is one that the sidecar started, behind a Unix socket; it is asked over ``OwnSocket``.
 
     Raises:
         ConfigurationError: the URL has another form, an option does not fit it, or a bearer token would travel in
@@ -200,8 +88,13 @@ class OpaClient:
         revision: str | None = None,
         memo: Memo | None = None,
         at_once: int = AT_ONCE,
+        own: bool = False,
     ) -> None:
         self._endpoint = Endpoint.parse(url)
+        if own and self._endpoint.socket is None:
+            raise ConfigurationError("an OPA that the sidecar starts listens at a Unix socket")
+        self._own = own
+        self._base = "" if own else self._endpoint.base
         self._memo = memo
         if timeout_s <= 0:
             raise ConfigurationError("opa.timeout_ms must be positive")
@@ -215,10 +108,13 @@ class OpaClient:
         self._revision = revision
         # Every path is a constant of the port; nothing of a question ever becomes part of one.
         query = _STRICT + (_PROVENANCE if revision is None else "")
-        self._urls = {question: f"{self._endpoint.base}/v1/data/{question.value}?{query}" for question in Question}
-        self._urls[Question.RESIDUAL] = f"{self._endpoint.base}/{Question.RESIDUAL.value}"
-        self._health_url = self._endpoint.base + _HEALTH
-        self._transport: _Transport | None = None
+        self._urls = {question: f"{self._base}/v1/data/{question.value}?{query}" for question in Question}
+        self._urls[Question.RESIDUAL] = f"{self._base}/{Question.RESIDUAL.value}"
+        self._health_url = self._base + _HEALTH
+        self._transport: LibraryTransport | OwnSocket | None = None
+        self._asking: dict[tuple[Question, bytes], asyncio.Future[PdpAnswer | DecisionUnavailable | None]] = {}
+        """The questions that OPA is evaluating, where equal ones share an answer."""
+        self._at_once = at_once
         self._under_way = asyncio.Semaphore(at_once)
         self._lined_up = 0
 
@@ -229,7 +125,10 @@ class OpaClient:
             ConfigurationError: the CA or token file is not usable.
         """
         tls, token = await asyncio.to_thread(self._read_files)
-        self._transport = _Transport(self._endpoint, tls=tls, token=token)
+        if self._own and self._endpoint.socket is not None:
+            self._transport = OwnSocket(self._endpoint.socket, MAX_ANSWER_BYTES)
+        else:
+            self._transport = LibraryTransport(self._endpoint, tls=tls, token=token, most=2 * self._at_once)
         await self._transport.__aenter__()
 
     async def close(self) -> None:
@@ -259,25 +158,54 @@ class OpaClient:
         """
         memo = self._memo
         key = memo.key(question, document) if memo is not None else None
-        if memo is not None and key is not None and (known := memo.recall(key)) is not None:
+        if memo is None or key is None:
+            return (await self._answered(question, self._encoded(question, document)))[0]
+        known = memo.recall(key)
+        if known is not None:
             return known
-        if key is not None and key.is_question:
-            body = key.platform
-        else:
-            body = encode_question(document, _COMPILED if question is Question.RESIDUAL else None)
-        if question is not Question.RESIDUAL:  # OPA's own rules let no other member pass there, and OPA logs none
-            body = about_request(body, _request_id())
+        body = key.platform if key.is_question else self._encoded(question, document)
+        return await self._once(memo, key, body)
+
+    async def _once(self, memo: Memo, key: MemoKey, body: bytes) -> PdpAnswer:
+        """Have a question evaluated and keep the answer; one that is being evaluated already is waited for.
+
+        Equal is byte for byte, so the answer is that to each of them. Where the one that asked is cancelled, those that
+        waited ask by themselves.
+        """
+        place = (key.question, body)
+        while (under_way := self._asking.get(place)) is not None:
+            match await asyncio.shield(under_way):
+                case PdpAnswer() as answer:
+                    return answer
+                case DecisionUnavailable() as error:
+                    raise DecisionUnavailable(error.detail, fault=error.fault)
+                case None:
+                    continue
+        mine = self._asking[place] = asyncio.get_running_loop().create_future()
+        outcome: PdpAnswer | DecisionUnavailable | None = None
         try:
-            raw = await self._evaluate(self._urls[question], body)
-            answer = decode_answer(raw, revision=self._revision)
+            outcome, size = await self._answered(key.question, body)
         except DecisionUnavailable as error:
-            if memo is not None and error.fault is not PdpFault.TIMEOUT:
+            outcome = error
+            if error.fault not in _NOT_WRONG:
                 # What answers no longer, or not as it should, is not to be quoted either.
                 memo.clear()
             raise
-        if memo is not None and key is not None:
-            memo.remember(key, answer, size=len(raw))
-        return answer
+        finally:
+            del self._asking[place]
+            mine.set_result(outcome)
+        memo.remember(key, outcome, size=size)
+        return outcome
+
+    def _encoded(self, question: Question, document: JsonObject) -> bytes:
+        return encode_question(document, _COMPILED if question is Question.RESIDUAL else None)
+
+    async def _answered(self, question: Question, body: bytes) -> tuple[PdpAnswer, int]:
+        """Return the answer to a question, and how many bytes it had."""
+        if question is not Question.RESIDUAL:  # OPA's own rules let no other member pass there, and OPA logs none
+            body = about_request(body, _request_id())
+        raw = await self._evaluate(self._urls[question], body)
+        return decode_answer(raw, revision=self._revision), len(raw)
 
     async def engine(self) -> str:
         """Return which version of OPA answers here, by the provenance of its answer; empty if it does not say.
@@ -285,7 +213,7 @@ class OpaClient:
         Raises:
             DecisionUnavailable: as for ``ask``.
         """
-        url = f"{self._endpoint.base}/v1/data/{Question.DECISION.value}?{_STRICT}{_PROVENANCE}"
+        url = f"{self._base}/v1/data/{Question.DECISION.value}?{_STRICT}{_PROVENANCE}"
         return decode_answer(await self._evaluate(url, encode_question({})), revision="").engine
 
     async def _evaluate(self, url: str, body: bytes) -> bytes:
@@ -305,7 +233,7 @@ class OpaClient:
         try:
             async with answered_within(self._timeout_s):
                 return await transport.status(self._health_url) == _OK
-        except (aiohttp.ClientError, OSError):  # TimeoutError is an OSError
+        except (aiohttp.ClientError, OSError, DecisionUnavailable):  # TimeoutError is an OSError
             return False
 
     async def _exchange(self, url: str, body: bytes) -> tuple[int, str, bytes]:
@@ -320,7 +248,7 @@ class OpaClient:
             async with answered_within(self._timeout_s):
                 try:
                     return await self._opened().post(url, body, headers)
-                except aiohttp.ClientConnectionError as error:
+                except (aiohttp.ClientConnectionError, Dropped) as error:
                     if not _dropped(error):
                         raise
                 return await self._opened().post(url, body, headers)
@@ -337,7 +265,10 @@ class OpaClient:
         Raises:
             DecisionUnavailable: too many wait, or it waited for too long. It was not sent.
         """
-        if self._under_way.locked() and self._lined_up >= _QUEUE:
+        if not self._under_way.locked():
+            await self._under_way.acquire()
+            return
+        if self._lined_up >= _QUEUE:
             raise DecisionUnavailable("too many questions wait to be sent", fault=PdpFault.OVERLOADED)
         self._lined_up += 1
         try:
@@ -356,7 +287,7 @@ class OpaClient:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                status, body = await self._opened().get(f"{self._endpoint.base}/{path}", longest)
+                status, body = await self._opened().get(f"{self._base}/{path}", longest)
         except TimeoutError:
             raise DecisionUnavailable(f"no answer within {timeout_s:g} s", fault=PdpFault.TIMEOUT) from None
         except (aiohttp.ClientError, OSError) as error:
@@ -365,7 +296,7 @@ class OpaClient:
             raise DecisionUnavailable(f"OPA answered {status} to GET /{path}", fault=PdpFault.STATUS)
         return body
 
-    def _opened(self) -> _Transport:
+    def _opened(self) -> LibraryTransport | OwnSocket:
         if self._transport is None or not self._transport.open:
             raise DecisionUnavailable("the client is not open", fault=PdpFault.UNREACHABLE)
         return self._transport
@@ -389,9 +320,9 @@ def _unreachable(error: Exception) -> DecisionUnavailable:
     return DecisionUnavailable(detail, fault=PdpFault.INCOMPLETE if cut else PdpFault.UNREACHABLE)
 
 
-def _dropped(error: aiohttp.ClientConnectionError) -> bool:
+def _dropped(error: Exception) -> bool:
     """Whether the peer ended the connection before a single byte of an answer."""
-    if isinstance(error, aiohttp.ServerDisconnectedError):
+    if isinstance(error, aiohttp.ServerDisconnectedError | Dropped):
         return True
     return isinstance(error, aiohttp.ClientOSError) and error.errno in _DROPPED
 

@@ -128,6 +128,7 @@ class Instance:
                 revision=policies.revision,
                 memo=Memo(launch.memo_s, pulse.alive, approved.reads),
                 at_once=AT_ONCE_HERE,
+                own=True,
             )
             process = await launch.opa.start(*arguments, folder=home / "policies", home=home)
         except BaseException:

@@ -21,7 +21,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from sidecar.errors import ConfigurationError, DecisionUnavailable
 from sidecar.faults import PdpFault
 from sidecar.opa import client as client_module
-from sidecar.opa.client import Endpoint, OpaClient
+from sidecar.opa.client import OpaClient
+from sidecar.opa.endpoint import Endpoint
 from sidecar.opa.memo import Memo
 from sidecar.ports import Question
 from tests.patience import HANG_S
