@@ -127,27 +127,3 @@ question(access) := {
 	"access": access,
 	"context": input.context,
 }
-
-# METADATA
-# title: The table is one that the rules were written for; it need not be there
-sound if {
-	count([1 | table := data.mcp.platform.approvers; not is_array(table)]) == 0
-	count([entry | some entry in data.mcp.platform.approvers; not sound_entry(entry)]) == 0
-}
-
-# METADATA
-# title: An entry that says for which teams and kinds, and who
-sound_entry(entry) if {
-	input_check.exactly(object.remove(entry, {"issuers"}), {"id", "teams", "kinds", "groups", "agents", "scopes"})
-	input_check.named(entry.id)
-	count([part | some part in ["teams", "kinds", "groups", "agents", "scopes"]; not some_strings(entry[part])]) == 0
-	input_check.kind_list(entry.kinds)
-	input_check.strings(object.get(entry, "issuers", []))
-}
-
-# METADATA
-# title: An array of at least one string
-some_strings(value) if {
-	input_check.strings(value)
-	count(value) > 0
-}

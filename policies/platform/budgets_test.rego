@@ -2,7 +2,7 @@
 # title: Tests of mcp.platform.budgets
 package mcp.platform.budgets_test
 
-import data.mcp.platform.budgets
+import data.mcp.platform.configuration
 import data.mcp.platform.fixture_test as fixture
 
 # METADATA
@@ -142,7 +142,7 @@ test_a_limit_that_cannot_be_read_closes_everything if {
 }
 
 test_the_widest_limits_of_the_right_form_are_data if {
-	most := [limit({"id": letter, "per": []}) | some letter in array.slice(letters, 0, budgets.most_limits)]
-	count(said(fixture.question, most)) == budgets.most_limits
+	most := [limit({"id": letter, "per": []}) | some letter in array.slice(letters, 0, configuration.most_limits)]
+	count(said(fixture.question, most)) == configuration.most_limits
 	count(said(fixture.question, [limit({"window_s": 86400, "calls": 1})])) == 1
 }

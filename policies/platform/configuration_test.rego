@@ -2,6 +2,7 @@
 # title: Tests of mcp.platform.configuration
 package mcp.platform.configuration_test
 
+import data.mcp.platform.configuration
 import data.mcp.platform.fixture_test as fixture
 
 test_each_table_must_be_there_and_of_its_type if {
@@ -39,3 +40,22 @@ test_a_window_of_the_right_form_is_data if {
 }
 
 window := {"id": "w", "kinds": ["insert"], "databases": ["*"], "hours": {"days": [], "from": "00:00", "to": "24:00", "timezone": "UTC"}}
+
+test_what_was_examined_before_is_not_examined_again if {
+	configuration.sound with data.mcp.platform.servers as "x" with data.mcp.examined as true
+}
+
+test_nothing_else_says_that_the_data_was_examined if {
+	every said in [false, null, "true", 1, {}, [true]] {
+		not configuration.sound with data.mcp.platform.servers as "x" with data.mcp.examined as said
+	}
+	not configuration.sound with data.mcp.platform.servers as "x"
+}
+
+test_data_of_its_form_is_usable_whatever_was_said_of_it if {
+	every said in [true, false, null] {
+		configuration.sound with data.mcp.examined as said
+	}
+	configuration.in_form
+	not configuration.in_form with data.mcp.platform.servers as "x" with data.mcp.examined as true
+}

@@ -120,7 +120,7 @@ class Instance:
         policies = approved.policies
         home = make_home(launch.directory, "opa-")
         try:
-            arguments = await in_thread(_prepare, home, launch, policies)
+            arguments = await in_thread(_prepare, home, launch, approved)
             pulse = Pulse()
             client = OpaClient(
                 f"unix://{home / 's'}",
@@ -295,13 +295,16 @@ class _Entry(msgspec.Struct):
 _ENTRY = msgspec.json.Decoder(_Entry)
 
 
-def _prepare(home: Path, launch: Launch, policies: PolicySet) -> Sequence[str]:
+def _prepare(home: Path, launch: Launch, approved: ApprovedSet) -> Sequence[str]:
     """Write what the process reads, and return its arguments. Blocking file access."""
+    policies = approved.policies
+    # What data alone decides was decided when the set was checked: no question asks for it again.
+    examined: JsonObject = {"examined": True} if approved.sound else {}
     socket = home / "s"
     if len(os.fsencode(socket)) > _MAX_SOCKET_PATH:
         raise ConfigurationError(f"the runtime directory is too long for a Unix socket: {socket}")
     own = (
-        ("managed/data.json", _json({"mcp": {"revision": policies.revision}})),
+        ("managed/data.json", _json({"mcp": {"revision": policies.revision, **examined}})),
         ("managed/log.rego", _DROP_MODULE),
         ("config.json", _json(launch.configuration())),
     )

@@ -22,7 +22,7 @@ import msgspec
 
 from sidecar.errors import ConfigurationError
 from sidecar.policyset import names, platform_data, platform_names
-from sidecar.policyset.compile_errors import complaints
+from sidecar.policyset.compile_errors import complaints, failed_tests
 from sidecar.policyset.containment import misplaced
 from sidecar.policyset.data_lines import has_data
 from sidecar.policyset.finding import Rule, Severity, Violation
@@ -32,7 +32,7 @@ from sidecar.policyset.module_lint import ModuleReport, lint_module, uncalled
 from sidecar.policyset.modules import batches, is_team_module, module_key, team_of, text_of, uncalled_of_teams
 from sidecar.policyset.named_apart import named_apart
 from sidecar.policyset.opa_command import OpaCommand
-from sidecar.policyset.question_reads import QuestionReads, question_reads
+from sidecar.policyset.question_reads import QuestionReads, digest_of_platform, question_reads
 from sidecar.policyset.read_list import ReadList, RuleReads, rules_of
 from sidecar.policyset.roles import RoleUse, roles_of, team_data
 from sidecar.policyset.roles import uses as uses_of
@@ -59,6 +59,8 @@ class ApprovedSet:
     warnings: tuple[Violation, ...]
     reads: QuestionReads | None = None
     """What its answers depend on; None where that is not known."""
+    sound: bool = False
+    """The platform's own rule, the one of this build, finds the platform's data usable; no question needs to ask it."""
 
 
 class SetChecker:
@@ -91,6 +93,8 @@ class SetChecker:
         """What the modules of the library define, and the digest of their paths and contents."""
         self._readable = b""
         """Digest of the teams' patterns that OPA could all read."""
+        self._sound = b""
+        """Digest of the platform's files whose data its own rule found usable."""
 
     async def vet(self, policies: PolicySet) -> ApprovedSet:
         """Let a set through, or say why not.
@@ -103,7 +107,12 @@ class SetChecker:
         rules: dict[str, list[RuleReads]] = {team: [] for team in policies.teams}
         for path in {path for path, _ in policies.files} & judged.keys():
             rules[team_of(path)] += judged[path].reads
-        return ApprovedSet(policies=policies, warnings=tuple(findings), reads=question_reads(policies, rules))
+        return ApprovedSet(
+            policies=policies,
+            warnings=tuple(findings),
+            reads=question_reads(policies, rules),
+            sound=self._sound == digest_of_platform(policies),
+        )
 
     async def examine(self, policies: PolicySet) -> list[Violation]:
         """Return what is wrong with a set, warnings included, up to the first step that refuses it.
@@ -334,8 +343,11 @@ class SetChecker:
         """Hold the platform's data to its schema: what is not of its form would be refused question by question."""
         if not has_data(policies):
             return [platform_data.MISSING]
-        status, output = await self._run(home, *platform_data.ARGUMENTS, stdin=platform_data.schema_of(policies))
+        arguments = platform_data.arguments(policies)
+        status, output = await self._run(home, *arguments, stdin=platform_data.schema_of(policies))
         found = platform_data.findings(status, output, policies, self._issuers)
+        if not _errors(found) and platform_data.is_sound(output):
+            self._sound = digest_of_platform(policies)
         return found if _errors(found) else found + platform_names.dangling(policies, self._scopes)
 
     async def _test(self, policies: PolicySet, home: Path) -> list[Violation]:
@@ -346,7 +358,7 @@ class SetChecker:
         arguments = ("test", *options, "--run", _TEAM_TESTS, "-b", *policies.bundles)
         status, output = await self._run(home, *arguments, timeout_s=_TESTS_S)
         results = _decoded(output)
-        found = [_failed(result) for result in results if _is_failure(result)] if isinstance(results, list) else []
+        found = failed_tests(results)
         if status == 0 or found:
             return found
         raise ConfigurationError(f"the teams' tests do not run: {printable(output, longest=_MAX_TEXT)}")
@@ -404,15 +416,3 @@ def _syntax(path: str, error: Any) -> Violation:
     row = location.get("row") if isinstance(location, dict) else None
     message = f"rego_parse_error: {error.get('message')}" if isinstance(error, dict) else "rego_parse_error"
     return Violation(file=path, line=max(1, row) if isinstance(row, int) else 1, rule=Rule.SYNTAX, message=message)
-
-
-def _is_failure(result: Any) -> bool:
-    return isinstance(result, dict) and bool(result.get("fail") or result.get("error"))
-
-
-def _failed(result: dict[str, Any]) -> Violation:
-    location = result.get("location", {})
-    message = f"the test {result.get('name')} fails"
-    return Violation(
-        file=str(location.get("file")), line=int(location.get("row") or 1), rule=Rule.TEST, message=message
-    )

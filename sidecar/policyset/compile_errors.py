@@ -81,3 +81,18 @@ def _line(file: str, rule: Rule, policies: PolicySet) -> int:
     except (ValueError, RecursionError):  # a number of more digits than Python reads, or lists too deep
         return 1
     return 1
+
+
+def failed_tests(results: Any) -> list[Violation]:
+    """Return a finding for each test that ``opa test`` tells as failed."""
+    told = results if isinstance(results, list) else []
+    return [
+        Violation(
+            file=str((location := one.get("location", {})).get("file")),
+            line=int(location.get("row") or 1),
+            rule=Rule.TEST,
+            message=f"the test {one.get('name')} fails",
+        )
+        for one in told
+        if isinstance(one, dict) and (one.get("fail") or one.get("error"))
+    ]

@@ -5,7 +5,7 @@ from typing import Final
 
 from sidecar.policyset.syntax_tree import RegoPath
 
-RULES: Final = "6c8fd8bfc1ada8bcc110c636496dd2ff8a3415dd047870757cfd24d336bf7323"
+RULES: Final = "f421f2af885efc0b0390c9ebb888406ded4a4a7827f1f8731171cba7b809f73c"
 """The served modules of the platform, by ``question_reads.digest_of_rules``."""
 
 READS: Final[frozenset[RegoPath]] = frozenset(

@@ -22,12 +22,14 @@ from zoneinfo import available_timezones
 import msgspec
 
 from sidecar.errors import ConfigurationError
+from sidecar.policyset import known_platform
 from sidecar.policyset.data_lines import MOST_PROBLEMS, PLATFORM, pointer, where
 from sidecar.policyset.finding import Rule, Severity, Violation
 from sidecar.policyset.folder import SCHEMAS, PolicySet
 from sidecar.policyset.issuer_lists import issuer_findings
 from sidecar.policyset.names import nearest
 from sidecar.policyset.platform_names import platform_tables
+from sidecar.policyset.question_reads import digest_of_rules
 from sidecar.policyset.schema_problems import SchemaProblems
 from sidecar.printing import printable
 
@@ -103,20 +105,44 @@ _GLOB_QUERY: Final = (
 )
 """Place and pattern of each that does not compile."""
 
-_QUERY: Final = (
-    '{"there": [1 | _ = data.mcp.platform], '
-    '"held": [answer | answer := json.match_schema(data.mcp.platform, input)], '
-    f'"globs": {_GLOB_QUERY}, '
-    f'"issuers": [one | some one in {_ISSUER_QUERY}], '
-    '"zones": [[index, zone] | some index, window in data.mcp.platform.windows; zone := window.hours.timezone; '
-    "not time.clock([0, zone])], "
-    '"moments": [[index, moment] | some index, glass in data.mcp.platform.break_glass; moment := glass.until; '
-    "not time.parse_rfc3339_ns(moment)]}"
+
+_FORM: Final = ("configuration", "input_check")
+"""The platform's rule that says whether the tables can be used, and what it uses: the names of the modules, which are
+those of their packages."""
+
+
+def _query(tables: str, sound: str) -> str:
+    return (
+        '{"there": [1 | _ = data.mcp.platform], '
+        f'"held": [answer | answer := json.match_schema({tables}, input)], '
+        f'"globs": {_GLOB_QUERY}, '
+        f'"issuers": [one | some one in {_ISSUER_QUERY}], '
+        f'"sound": [1 | {sound}], '
+        '"zones": [[index, zone] | some index, window in data.mcp.platform.windows; zone := window.hours.timezone; '
+        "not time.clock([0, zone])], "
+        '"moments": [[index, moment] | some index, glass in data.mcp.platform.break_glass; moment := glass.until; '
+        "not time.parse_rfc3339_ns(moment)]}"
+    )
+
+
+_ALONE: Final = _query("data.mcp.platform", "false")
+_WITH_RULE: Final = _query(
+    f"object.remove(data.mcp.platform, {json.dumps(_FORM)})", f"data.mcp.platform.{_FORM[0]}.in_form"
 )
 
-ARGUMENTS: Final = ("eval", "--format", "raw", "--ignore", "*.rego", "--stdin-input", "-b", PLATFORM[-1], _QUERY)
-"""Of an ``opa`` in the folder of the set, with ``schema_of`` the set as its input. Not for strict builtin errors: there
-the first glob that cannot be read would be the answer."""
+
+def arguments(policies: PolicySet) -> tuple[str, ...]:
+    """Return those of an ``opa`` in the folder of the set, with ``schema_of`` the set as its input.
+
+    Not for strict builtin errors: there the first glob that cannot be read would be the answer. The platform's own rule
+    is asked beside it only where the rules are those of this build and no table has the name of one of them.
+    """
+    options = ("eval", "--format", "raw", "--ignore", "*.rego", "--stdin-input", "-b", PLATFORM[-1])
+    tables = platform_tables(policies)
+    if not tables or tables.keys() & {*_FORM} or digest_of_rules(policies) != known_platform.RULES:
+        return (*options, _ALONE)
+    modules = (word for name in _FORM for word in ("-d", f"{PLATFORM[-1]}/{name}.rego"))
+    return (*options, *modules, _WITH_RULE)
 
 
 MISSING: Final = Violation(
@@ -132,6 +158,13 @@ MISSING: Final = Violation(
 def schema_of(policies: PolicySet) -> bytes:
     """Return the schema of the platform's data; one that holds of everything where the set has none."""
     return dict(policies.aside).get(_SCHEMA, b"{}")
+
+
+def is_sound(output: bytes) -> bool:
+    """Whether an evaluation that said nothing of any fault says that the platform's rules can use the data."""
+    with contextlib.suppress(msgspec.DecodeError):
+        return bool(_ANSWER.decode(output).sound)
+    return False
 
 
 def findings(status: int, output: bytes, policies: PolicySet, issuers: Collection[str]) -> list[Violation]:
@@ -178,6 +211,8 @@ class _Problem(msgspec.Struct):
 
 class _Evaluation(msgspec.Struct):
     there: list[int]
+    sound: list[int]
+    """One, where the platform's own rule finds the tables usable; none, where that rule was not asked."""
     held: list[tuple[bool, list[_Problem]]]
     """What ``json.match_schema`` answers; empty where the schema is none."""
     globs: Any

@@ -73,6 +73,15 @@ def digest_of_rules(policies: PolicySet) -> str:
     return digest.hexdigest()
 
 
+def digest_of_platform(policies: PolicySet) -> bytes:
+    """Return what the served files of the platform are known by, its data among them."""
+    digest = hashlib.sha256()
+    for path, content in policies.files:
+        if path.startswith("platform/"):
+            digest.update(f"{path}\n{len(content)}\n".encode() + content)
+    return digest.digest()
+
+
 def _reads_of_team(team: str, rules: Iterable[RuleReads]) -> frozenset[RegoPath]:
     """Return what a team reads; everything, where it names what no team should."""
     library = [
