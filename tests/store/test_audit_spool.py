@@ -16,6 +16,7 @@ from sidecar.store.mongodb.audit_sink import MongoAuditSink
 from tests.patience import HANG_S
 from tests.store.audit_world import AuditWorld, intent, started_and_closed
 from tests.store.shared_database import Way
+from tests.store.unsteady_way import Mood, UnsteadyWay
 
 SHORT_S = 0.5
 
@@ -141,6 +142,25 @@ async def test_a_store_that_stalls_holds_calls_no_longer_than_its_time(world, wa
         way.open.set()
         await drained(sink)
         await sink.close()
+    assert await world.stored() == ids
+
+
+@pytest.mark.parametrize("mood", [Mood.NO_PRIMARY, Mood.STEPPING_DOWN])
+async def test_a_store_that_steps_down_gets_each_record_once(world, database, mood):
+    unsteady = UnsteadyWay(database)
+    await unsteady.appear()
+    async with world.store(unsteady.uri, SHORT_S) as store:
+        sink = world.sink(store, spool=world.spool())
+        await sink.start()
+        ids = [(await sink.append(intent())).id]
+        unsteady.become(mood)
+        ids += [one.id for one in await asyncio.gather(*(sink.append(intent()) for _ in range(3)))]
+        assert sink.spooling
+        unsteady.become(Mood.OPEN)
+        ids.append((await sink.append(intent())).id)
+        await drained(sink)
+        await sink.close()
+    await unsteady.vanish()
     assert await world.stored() == ids
 
 
