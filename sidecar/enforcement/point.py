@@ -83,7 +83,7 @@ class EnforcementPoint:
         self._notices = Notices(sessions, self._suspensions, ports, rules.streams_per_identity)
         self._subscriptions = Subscriptions(self._notices, ports.identifiers, rules.server_version)
         self._answering = Answering(self._notices, rules.stall_s)
-        self._news = ListNews(self._notices, self._calls.shown, sessions, ports.clock)
+        self._news = ListNews(self._notices, self._calls.shown, sessions, ports.clock, rules.environment)
         sessions.on_end(self._session_ended)
         self._handshake = Handshake(sessions, ports)
         self._watching = Watching(ports, self._offers, self._calls, self._evidence, self._notices, sessions, self._turn)
@@ -393,7 +393,7 @@ class EnforcementPoint:
             if message.method == "subscriptions/listen" and turn.conversation is not None:
                 wanted = parse_listen(message.id, message.params, prompts="prompts" in self._rules.capabilities)
                 self._notices.require_open()
-                return Stream(events=self._subscriptions.listen(wanted, turn, self._watching))
+                return Stream(events=self._subscriptions.listen(wanted, turn, self._watching, self._news))
             if message.method == "resources/unsubscribe" and turn.known_conversation.session is not None:
                 self._watching.unsubscribe(message, turn.known_conversation.session)
             if message.method == "server/discover":

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Final
 
 from sidecar.enforcement.event_stream import EventStream, StreamEvent, StreamOwner, new_stream
+from sidecar.enforcement.list_news import ListNews
 from sidecar.enforcement.notices import Notices
 from sidecar.enforcement.turn import Turn
 from sidecar.enforcement.watches import Subscriber
@@ -31,7 +32,9 @@ class Subscriptions:
     def __len__(self) -> int:
         return len(self._open)
 
-    async def listen(self, subscription: Subscription, turn: Turn, watching: Watching) -> AsyncGenerator[StreamEvent]:
+    async def listen(
+        self, subscription: Subscription, turn: Turn, watching: Watching, lists: ListNews
+    ) -> AsyncGenerator[StreamEvent]:
         """Yield what is honoured, then the notices, and the answer where the client is still there to read it.
 
         Nothing is kept for a client that left, and nothing can be resumed (MCP 2026-07-28, basic, patterns,
@@ -49,6 +52,8 @@ class Subscriptions:
                 lasts=lambda: not (stream.closed or stream.complete),
                 tell=lambda uri: stream.put_news(subscription.resource_updated(uri)),
             )
+            if subscription.tools_list_changed:
+                await lists.listens(stream.name, turn, lambda: stream.put_news(subscription.tools_changed()))
             uris = await watching.honoured(subscription.id, subscriber, subscription.resources, turn)
             stream.put(subscription.acknowledged(uris))
             async with aclosing(self._notices.read(stream, caller)) as events:
@@ -58,6 +63,7 @@ class Subscriptions:
                 yield StreamEvent(subscription.ended(self._server_version))
         finally:
             watching.watches.end(stream.name)
+            lists.end(stream.name)
             self._leave(stream)
 
     def tools_changed(self) -> None:

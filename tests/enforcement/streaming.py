@@ -21,7 +21,7 @@ from sidecar.commands.catalog import CATALOG
 from sidecar.edge.http import EdgeConfig, build_application
 from sidecar.edge.origins import default_hosts, default_origins
 from sidecar.edge.server import ServerLimits, serve
-from sidecar.enforcement import EnforcementPoint, EnforcementRules, Ports, Suspensions
+from sidecar.enforcement import EnforcementPoint, EnforcementRules, Ports, SharedSessions, Suspensions
 from sidecar.errors import TokenRejected
 from sidecar.identity import ApprovalStore
 from sidecar.identity.resource import ResourceUri
@@ -168,6 +168,7 @@ async def streaming(
     lasts_s: float | None = 10.0 * HANG_S,
     upstream: Upstream | None = None,
     approvals: ApprovalStore | None = None,
+    shared_sessions: SharedSessions | None = None,
     **edge: Any,
 ) -> AsyncIterator[Streaming]:
     """The endpoint, for as long as the block lasts; ``upstream`` serves instead of the scripted server."""
@@ -185,6 +186,7 @@ async def streaming(
             metrics=OtelMetrics(methods=methods.KNOWN, tools=CATALOG.keys(), servers=["demo-ro", "demo-rw"]),
             suspensions=Suspensions(clock),
             approvals=approvals,
+            shared_sessions=shared_sessions,
         )
         rules = EnforcementRules(environment="test", server_version="0", stall_s=stall_s)
         pep = EnforcementPoint(ports, rules, Sessions(100, 100, 3600))

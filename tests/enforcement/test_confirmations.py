@@ -11,11 +11,14 @@ from typing import Any, Self
 import pytest
 import pytest_asyncio
 
+from sidecar.enforcement import SharedSessions
 from sidecar.identity import Suspendable, SuspensionTarget
+from sidecar.mcp import EndedSessions, HandleKeys
 from sidecar.mcp.questions import MAX_FORM_BYTES
 from sidecar.model import JsonObject, Permit
 from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import PdpAnswer, Question
+from sidecar.system.clock import SystemClock
 from tests import parts
 from tests.enforcement.streaming import Streaming, call, events, message, streaming
 from tests.patience import HANG_S
@@ -87,6 +90,7 @@ class Asked:
     def __init__(self, run: Streaming, session: str, user: str = "alice", number: int = 5) -> None:
         self.run, self.session, self.user, self.number = run, session, user, number
         self.question: Any = None
+        self.last_id = ""
         self.rest: list[Any] = []
 
     async def __aenter__(self) -> Self:
@@ -94,7 +98,7 @@ class Asked:
         self.events = events(self.response)
         async for event in self.events:
             if event.message:
-                self.question = event.message
+                self.question, self.last_id = event.message, event.id
                 break
         assert self.question["method"] == "elicitation/create", self.question
         return self
@@ -202,6 +206,31 @@ async def test_only_the_asked_session_of_the_asked_identity_answers(endpoint):
             assert len(run.pep._calls.asked) == 1
             assert await asked.reply(YES) == 202
             assert (await asked.answer()).startswith("acted")
+
+
+async def test_what_a_session_has_at_one_sidecar_is_not_had_at_another_one(endpoint):
+    """An answer that gets there is dropped, and the call ends as not confirmed; an event id is one of no stream."""
+    keys = HandleKeys([b"k" * 32], "http://127.0.0.1/mcp")
+    here, there = (SharedSessions(lambda: keys, EndedSessions(), SystemClock(), lifetime_s=1000) for _ in range(2))
+    async with endpoint(shared_sessions=here) as run, endpoint(shared_sessions=there) as other:
+        run.pep._calls.asked._wait_s = 0.5
+        session = await run.open(**ELICITS)
+        async with Asked(run, session) as asked:
+            answer = {"jsonrpc": "2.0", "id": asked.question["id"], "result": YES}
+            async with other.post(session, answer) as taken:
+                assert taken.status == 202, "the session is good there"
+            async with other.listen(session, asked.last_id) as stream:
+                other.pep.tools_changed()
+                found = await anext(event.message async for event in events(stream) if event.message)
+                assert found["method"] == "notifications/tools/list_changed", "a new stream, and no replay"
+            assert "asks for a confirmation" in await asked.answer()
+        async with other.post(session, call(6)) as elsewhere:
+            text = (await elsewhere.json())["result"]["content"][0]["text"]
+        assert text == "not asked", "what its client can be asked was said at the first sidecar"
+        assert run.outcomes() == [("cancelled", "not_confirmed")]
+        async with run.listen(session, asked.last_id) as stream:
+            again = [event.message async for event in events(stream) if event.message]
+            assert again[-1]["id"] == asked.number, "at its own sidecar it is resumed"
 
 
 async def test_an_answer_counts_once(endpoint):

@@ -16,6 +16,7 @@ from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import PdpAnswer, Question
 from tests import parts
 from tests.enforcement.streaming import Streaming, events, message, streaming
+from tests.enforcement.test_without_sessions import TOOLS, listening
 from tests.patience import HANG_S
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
@@ -103,6 +104,32 @@ async def test_only_the_caller_whose_list_changes_is_told(opa, offered) -> None:
             async with run.http.delete(run.url, headers=run.headers(unlisted)):
                 assert await heard(others) == ["notifications/tools/list_changed"], "it is not known what it has"
         assert not run.pep._news._sent, "nothing is kept of sessions that are over"
+
+
+async def test_who_listens_without_a_session_is_told_of_its_own_list_and_of_no_other(opa, offered) -> None:
+    policies = NextPolicies(opa)
+    async with (
+        streaming(policies, offered, never_called) as run,
+        listening(run, TOOLS) as alices,
+        listening(run, TOOLS, 2, "bob") as bobs,
+        listening(run, {"promptsListChanged": True}, 3, "bob") as others,
+    ):
+        for stream in (alices, bobs, others):
+            assert (await anext(stream))["method"] == "notifications/subscriptions/acknowledged"
+        for changed in (True, False):
+            policies.changed = changed
+            run.pep.policies_changed()
+            news = run.pep._news._looking
+            assert news is not None
+            await asyncio.wait_for(news, HANG_S)
+            told: Any = await asyncio.wait_for(anext(bobs), HANG_S)
+            assert told["method"] == "notifications/tools/list_changed"
+            assert told["params"]["_meta"] == {"io.modelcontextprotocol/subscriptionId": 2}
+        run.pep.close_streams()
+        for stream, number in ((alices, 1), (bobs, 2), (others, 3)):
+            assert [one.get("id") async for one in stream] == [number], "it ends, and nothing was told before"
+    assert not run.pep._news._sent
+    assert not run.pep._news._without_session, "nothing is kept of requests that are over"
 
 
 async def test_a_caller_whose_list_cannot_be_made_now_is_told(opa, offered) -> None:
