@@ -15,6 +15,9 @@ MAX_TOLD: Final = 1_000
 MAX_TOLD_BYTES: Final = 512 * 1024
 """Their size."""
 
+MAX_PAUSE_MS: Final = 30_000
+"""A client that is sent away comes back before its answer is forgotten (``notices.KEEP_S``)."""
+
 _PROGRESS: Final = "notifications/progress"
 _LOG: Final = "notifications/message"
 
@@ -88,7 +91,8 @@ class CallChannel:
 
     def pause(self, retry_ms: int) -> None:
         """End the connection that waits for the answer, as the server ended its own; the client comes back for it."""
-        if self._open and self.stream is not None and self.stream.pause(retry_ms) and self._wanted is not None:
+        told_ms = min(retry_ms, MAX_PAUSE_MS)
+        if self._open and self.stream is not None and self.stream.pause(told_ms) and self._wanted is not None:
             self._wanted()
 
     def _tell(self, numbers_only: bool, method: str, params: JsonObject) -> None:  # noqa: FBT001 -- bound by name above

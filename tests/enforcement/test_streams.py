@@ -385,9 +385,11 @@ async def test_an_answer_that_is_too_large_is_not_kept_for_a_client_that_has_lef
         assert found.message["method"] == "notifications/tools/list_changed"
 
 
-@pytest.mark.parametrize("size", [4, MAX_KEPT_BYTES + 1])
+@pytest.mark.parametrize(
+    ("size", "retry_ms", "told_ms"), [(4, 150, 150), (MAX_KEPT_BYTES + 1, 150, 150), (4, 999_999_999, 30_000)]
+)
 async def test_a_stream_that_the_server_ended_ends_for_its_client_too_which_comes_back_for_the_answer(
-    endpoint: Endpoints, size
+    endpoint: Endpoints, size, retry_ms, told_ms
 ):
     held = Held()
     held.text = "x" * size
@@ -396,7 +398,7 @@ async def test_a_stream_that_the_server_ended_ends_for_its_client_too_which_come
 
         async def end_its_stream() -> Permit:
             permit = await held.arrived.get()
-            permit.paused(150)
+            permit.paused(retry_ms)
             return permit
 
         ending = asyncio.create_task(end_its_stream())
@@ -404,7 +406,7 @@ async def test_a_stream_that_the_server_ended_ends_for_its_client_too_which_come
             assert answer.content_type == "text/event-stream"
             raw = (await answer.content.read()).decode()
         first = raw.partition("id: ")[2].partition("\n")[0]
-        assert raw.endswith(f"id: {first}\ndata: \n\nid: {first}\nretry: 150\ndata: \n\n")
+        assert raw.endswith(f"id: {first}\ndata: \n\nid: {first}\nretry: {told_ms}\ndata: \n\n")
         (await ending).paused(150)  # its client is away already, and is not sent away when it comes back
         held.release.set()
         await until(run.outcomes)

@@ -185,6 +185,7 @@ REQUIREMENTS: Final[dict[str, Row]] = {
         f"{LISTEN}::test_what_is_honoured_comes_first_and_every_message_names_the_request",
         f"{LISTEN}::test_a_client_that_did_not_ask_is_not_told",
         f"{LISTEN}::test_what_is_no_subscription_is_refused_with_its_id",
+        "enforcement/test_list_news.py::test_who_listens_without_a_session_is_told_of_its_own_list_and_of_no_other",
     ),
     "M-51": held(
         f"{LISTEN}::test_a_subscription_ends_with_its_answer_when_the_token_does",
@@ -256,6 +257,8 @@ REQUIREMENTS: Final[dict[str, Row]] = {
         f"{STREAMS}::test_a_client_that_lost_its_connection_gets_the_rest_of_its_stream_and_the_answer",
         f"{STREAMS}::test_nobody_else_resumes_a_stream_and_learns_nothing_of_it",
         f"{STREAMS}::test_only_clients_of_2025_11_25_are_primed_with_an_event_without_a_message",
+        f"{STREAMS}::test_a_stream_that_the_server_ended_ends_for_its_client_too_which_comes_back_for_the_answer",
+        f"{TO_HTTP}::test_a_stream_that_its_server_ends_before_the_answer_is_gone_on_with",
         NOTHING_CROSSES,
     ),
     "L-06": held(
