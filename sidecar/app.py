@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -169,6 +169,7 @@ async def _core(
     limits = listening.limits_of(config)
     connections = Connections(limits.connections, clock.monotonic, metrics.connection_ended)
     around = _around(config, audit, trusted, databases, own_tls)
+    around = replace(around, concerns=[*around.concerns, *keeping.concerns(approvals)])
     readiness = Readiness(decisions, upstreams, metrics, pep, candidate, connections, ports.suspensions, around)
     stack.push_async_callback(cancelled, asyncio.create_task(readiness.watch(), name="readiness"))
     return Core(pep, readiness, metrics, connections, limits, trusted.nonces, own_tls)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,9 @@ MAX_SCOPE_PREFIX: Final = 256
 
 _GROUPS: Final = frozenset({"claims", "person"})
 """Keys of an issuer whose members a preset and the operator can both say; `required` is one thing, said by one."""
+
+Scope = Annotated[str, Field(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+$")]
+"""RFC 6749 section 3.3."""
 
 
 class ClaimSettings(SettingsGroup):
@@ -103,7 +106,7 @@ class IntrospectionSettings(SettingsGroup):
 class Issuer(SettingsGroup):
     """An authorization server whose tokens are accepted."""
 
-    issuer: str = Field(min_length=1)
+    issuer: str = Field(pattern=r"^https?://[\x21\x23-\x5b\x5d-\x7e]+$")
     """The `iss` of its tokens, exactly."""
     preset: Preset | None = None
     """What is known of this kind of issuer (`mcp-sidecar issuers show` prints it); what is set here besides wins."""

@@ -172,6 +172,11 @@ async def kept_approvals(
     return kept
 
 
+def concerns(approvals: ApprovalStore | None) -> list[str]:
+    """Name for probes what of this is refused until the next start: calls that wait, where their file is damaged."""
+    return ["approvals"] if isinstance(approvals, FileApprovals) and not approvals.usable else []
+
+
 def shared_sessions(
     config: Settings, clock: Clock, store: MongoStore | None, stack: AsyncExitStack
 ) -> SharedSessions | None:

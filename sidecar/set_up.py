@@ -82,9 +82,9 @@ def _files(config: Settings) -> dict[str, Path | None]:
 
 def _require_files(config: Settings) -> None:
     for setting, file in _files(config).items():
-        if file is not None and not (file.is_file() and os.access(file, os.R_OK)):
+        if file is not None and not (settings.is_there(file) and os.access(file, os.R_OK)):
             raise ConfigurationError(f"{setting}: {file} cannot be read, or is not a file")
-    if not config.opa.url and not config.policies.is_dir():
+    if not config.opa.url and not _is_folder(config.policies):
         # A candidate decides nothing, so one that is not there is a refused candidate, and the start goes on.
         raise ConfigurationError(f"policies: {config.policies} is not a folder")
 
@@ -93,8 +93,9 @@ def _require_own_files(config: Settings) -> None:
     """See that what is written here is nothing else's: a file of two purposes would lose one of them."""
     here = {"audit.store": config.audit.path, "audit.spool": config.audit.spool_path}
     written = {setting: path for setting, path in here.items() if path is not None}
-    if config.suspensions.startswith(FILE):
-        written["suspensions"] = Path(config.suspensions.removeprefix(FILE))
+    for setting, place in (("suspensions", config.suspensions), ("approvals.store", config.approvals.store)):
+        if place.startswith(FILE):
+            written[setting] = Path(place.removeprefix(FILE))
     for setting, address in (("listen", config.listen), ("control_listen", config.control_listen)):
         if address and isinstance(where := read_address(address), Path):
             written[setting] = where
@@ -106,8 +107,16 @@ def _require_own_files(config: Settings) -> None:
             raise ConfigurationError(f"{setting}: {written[setting]} is also {others[0]}; give each its own file")
         if not config.opa.url and path.is_relative_to(_real(config.policies)):
             raise ConfigurationError(f"{setting}: {written[setting]} lies in the policy folder; put it elsewhere")
-    if "suspensions" in resolved and resolved["suspensions"].is_dir():
-        raise ConfigurationError(f"suspensions: {written['suspensions']} is a folder")
+        if setting in {"suspensions", "approvals.store"} and _is_folder(path):
+            raise ConfigurationError(f"{setting}: {written[setting]} is a folder")
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a path is that of a folder; one that no folder could have (too long) is not."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _real(path: Path) -> Path:

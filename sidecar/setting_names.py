@@ -27,6 +27,7 @@ def variables(model: type[BaseModel], prefix: str) -> Iterator[str]:
 
 _PATTERNS: Final = {
     "[0-9a-f]{64}": "64 hexadecimal digits in lower case are needed, as mcp-sidecar inspect --tools prints them",
+    "^https?://": "a URL is needed, https://…, exactly as it is in tokens",
     r"\x21\x23-\x5b": r'what may stand in a scope is needed: printable characters without space, " and \ (RFC 6749)',
     "[a-z0-9][a-z0-9-]{0,62}": "a name of a-z, 0-9 and '-' is needed, 63 at most, that begins with a letter or digit",
     "[A-Za-z0-9_.-]{1,128}": "a name of letters, digits, '_', '.' and '-' is needed, 128 at most",

@@ -37,14 +37,14 @@ from sidecar.control_settings import ControlTls
 from sidecar.edge import allowed_host, allowed_origin
 from sidecar.errors import ConfigurationError
 from sidecar.identity import ResourceUri
-from sidecar.issuer_settings import MAX_ISSUERS, Issuer, check_together
+from sidecar.issuer_settings import MAX_ISSUERS, Issuer, Scope, check_together
 from sidecar.listener_settings import ClientConnections, Proxies, Tls, read_address, split_address
 from sidecar.opa_settings import Opa
 from sidecar.os_environment import CONFIG_VARIABLE, PREFIX
 from sidecar.server_settings import Server, Views
 from sidecar.session_settings import SessionLimits
 from sidecar.setting_names import in_words, names_at, suggestion, variables
-from sidecar.settings_group import SettingsGroup
+from sidecar.settings_group import SettingsGroup, unusable_texts
 from sidecar.stdio_settings import Stdio
 from sidecar.store_settings import SharedStore, check_places
 
@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     insecure_connections: tuple[str, ...] = ()
     """Connections to other machines that may go without verified TLS, because nobody else can reach that network:
     `opa.url`, `servers.NAME.url`, `servers.NAME.connection_string`, `otlp.traces`, and others that the start names."""
-    scopes: tuple[str, ...] = ("mongodb:read",)
+    scopes: tuple[Scope, ...] = ("mongodb:read",)
     """The baseline scopes that metadata and challenges name."""
     step_up: Literal["http", "result"] = "http"
     """How a call is refused that only lacks scopes: `http` answers with status 403 and a challenge, and clients log in
@@ -222,6 +222,13 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _usable_texts(self) -> Self:
+        for place in unusable_texts(self):
+            msg = f"{place} has a NUL in it, or bytes that are not UTF-8"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _unique_names(self) -> Self:
         names = [server.name for server in self.servers]
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -267,7 +274,7 @@ def load(**defaults: Any) -> Settings:
         ConfigurationError: something is missing, unknown or malformed; the detail names the setting, never its value.
     """
     file = os.environ.get(CONFIG_VARIABLE, "")
-    if file and not Path(file).is_file():
+    if file and not is_there(Path(file)):
         msg = f"{CONFIG_VARIABLE} names {file}, which is not a file"
         raise ConfigurationError(msg)
     _refuse_unknown(os.environ)
@@ -278,6 +285,17 @@ def load(**defaults: Any) -> Settings:
     except (ValueError, OSError) as error:
         msg = f"the settings cannot be read: {type(error).__name__}: {error}"
         raise ConfigurationError(msg) from None
+    except RecursionError:
+        msg = "the settings cannot be read: they are nested too deeply"
+        raise ConfigurationError(msg) from None
+
+
+def is_there(file: Path) -> bool:
+    """Whether a path is that of a regular file; one that no file could have (too long) is not."""
+    try:
+        return file.is_file()
+    except OSError:
+        return False
 
 
 def _problems(error: ValidationError) -> Iterator[str]:
@@ -298,6 +316,8 @@ def _without_file(file: str) -> str:
 def _problem(kind: str, place: tuple[str | int, ...], message: str) -> str:
     """Say what is wrong with one setting, without its value."""
     name = ".".join(map(str, place)) or "settings"
+    if kind == "tuple_type" and names_at(Settings, place):
+        return f"{name}: tables are needed, each below a line [[{name}]]"
     if kind == "extra_forbidden":
         return f"{name}: is not a setting{suggestion(str(place[-1]), names_at(Settings, place[:-1]))}"
     return f"{name}: {in_words(kind, message)}"
@@ -329,6 +349,10 @@ _GROUPS: Final = frozenset(
 """Settings with settings of their own; lists are given whole, as JSON."""
 
 
+_LONGEST_SECRET: Final = 65_536
+"""Bytes: a file of headers or of an environment is the longest."""
+
+
 def secret(value: SecretStr | None, file: Path | None) -> str:
     """Return a secret that was given as a value or as a file (white space around it in a file does not count).
 
@@ -337,10 +361,15 @@ def secret(value: SecretStr | None, file: Path | None) -> str:
     """
     if file is not None:
         try:
-            text = file.read_text(encoding="utf-8").strip()
+            with file.open("rb") as stream:
+                read = stream.read(_LONGEST_SECRET + 1)
+            text = read.decode("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             msg = f"{file} cannot be read: {type(error).__name__}"
             raise ConfigurationError(msg) from None
+        if len(read) > _LONGEST_SECRET:
+            msg = f"{file} is larger than {_LONGEST_SECRET} bytes, so it is no secret"
+            raise ConfigurationError(msg)
     else:
         text = value.get_secret_value() if value is not None else ""
     if not text:

@@ -74,6 +74,11 @@ class FileApprovals:
             why = error.strerror or str(error) if isinstance(error, OSError) else "it is damaged"
             _LOG.error("the file of approvals cannot be used", extra={"path": str(self._file.path), "error": why})
 
+    @property
+    def usable(self) -> bool:
+        """Whether what was kept before could be read."""
+        return self._kept is not None
+
     def close(self) -> None:
         """Let another process have the file."""
         self._file.close()

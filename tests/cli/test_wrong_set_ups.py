@@ -316,6 +316,9 @@ def node_is_old(set_up: SetUp) -> None:
     set_up.environment["PATH"] = f"{set_up.folder / 'old'}:{parts.BIN}:/usr/bin:/bin"
 
 
+TOO_LONG = "a" * 300
+"""No file system of Linux has such a name (NAME_MAX is 255)."""
+
 REFUSED: dict[str, tuple[Spoil, str]] = {
     # the settings as such
     "a settings file that is not there": (attribute("file", "/nowhere/sidecar.toml"), "SIDECAR_CONFIG"),
@@ -568,6 +571,52 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
         setting("opa", "binary", to=file("opa", b"\x7fELF of elsewhere", 0o700)),
         "cannot be executed",
     ),
+    # what no program of the system takes
+    "a settings file with too long a name": (attribute("file", f"/{TOO_LONG}"), "SIDECAR_CONFIG names"),
+    "a key file with too long a name": (setting("issuers", 0, "jwks_file", to=f"/{TOO_LONG}"), "issuers.0.jwks_file"),
+    "policies with too long a name": (setting("policies", to=f"/{TOO_LONG}"), "policies: "),
+    "suspensions with too long a name": (setting("suspensions", to=f"file:/{TOO_LONG}"), "suspensions: "),
+    "approvals with too long a name": (
+        lambda s: s.document.update(approvals={"store": f"file:/{TOO_LONG}"}),
+        "approvals.store: ",
+    ),
+    "a NUL in the command": (
+        setting("servers", 0, "command", to=["/bin/cat", "a\0b"]),
+        "servers.0.command.1 has a NUL",
+    ),
+    "a NUL in the name of the audit file": (setting("audit", "store", to="file:/a\0b"), "audit.store has a NUL"),
+    "a NUL in the name of a candidate": (setting("policies_candidate", to="/a\0b"), "policies_candidate has a NUL"),
+    "a NUL in a secret": (
+        setting("servers", 0, "connection_string", to=f"mongodb://u:{SECRET}\0@127.0.0.1/"),
+        "servers.0.connection_string has a NUL",
+    ),
+    "an environment that is not UTF-8": (variable("SIDECAR_ENVIRONMENT", "B\udcfcro"), "environment has a NUL"),
+    "settings that are nested too deeply": (attribute("text", f"a = {'[' * 5000}{']' * 5000}"), "nested too deeply"),
+    "a variable that is nested too deeply": (variable("SIDECAR_SERVERS", "[" * 100_000), "nested too deeply"),
+    "a secret that is a database": (
+        both(
+            without("servers", 0, "connection_string"),
+            setting("servers", 0, "connection_string_file", to=file("db", b"mongodb://" + bytes(70_000))),
+        ),
+        "so it is no secret",
+    ),
+    # one thing in the place of another
+    "a server that is no list": (setting("servers", to={"name": "demo-ro"}), "each below a line [[servers]]"),
+    "scopes in one text": (setting("scopes", to=["mongodb:read mongodb:write"]), "scopes.0: what may stand in a scope"),
+    "an issuer without a scheme": (setting("issuers", 0, "issuer", to="idp.example"), "issuers.0.issuer: a URL is"),
+    "an issuer with a space behind it": (
+        setting("issuers", 0, "issuer", to="https://idp.example/ "),
+        "issuers.0.issuer: a URL is needed",
+    ),
+    "one file for audit and approvals": (
+        lambda s: s.document.update(approvals={"store": s.document["audit"]["store"]}),
+        "is also approvals.store",
+    ),
+    "one file for suspensions and approvals": (
+        lambda s: s.document.update(suspensions="file:/x/y", approvals={"store": "file:/x/y"}),
+        "suspensions: /x/y is also approvals.store",
+    ),
+    "a folder for approvals": (lambda s: s.document.update(approvals={"store": f"file:{s.folder}"}), "is a folder"),
     # the machine
     "a clock at its beginning": (attribute("clock_ns", 5 * 10**9), "clock"),
     "a clock far ahead": (attribute("clock_ns", 5_000_000_000 * 10**9), "clock"),
@@ -677,6 +726,14 @@ def test_what_can_wait_is_degraded_and_logged_once(
     assert SECRET not in caplog.text
 
 
+def test_approvals_that_cannot_be_read_are_degraded(
+    good: SetUp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    good.document["approvals"] = {"store": f"file:{good.written('approvals', 'notes')}"}
+    assert begun(good, monkeypatch) == Found(status=200, degraded=("approvals",))
+    assert caplog.text.count("the file of approvals cannot be used") == 1
+
+
 def test_without_any_keys_it_is_not_ready(good: SetUp, monkeypatch: pytest.MonkeyPatch) -> None:
     good.document["servers"].pop()
     del good.issuer["jwks_file"]
@@ -688,5 +745,6 @@ def test_a_set_up_with_nothing_wrong_is_ready_also_for_others_behind_a_proxy(
     good: SetUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good.document |= {"listen": f"0.0.0.0:{parts.free_port()}", "tls_ended_by": "proxy"}
+    good.document["approvals"] = {"store": f"file:{good.folder / 'approvals'}"}
     good.document["resource_url"] = "https://mcp.corp.example/mcp"
     assert begun(good, monkeypatch) == Found(status=200)

@@ -29,5 +29,12 @@ def test_a_pattern_is_told_in_words(number: int) -> None:
 
 
 def test_a_scope_prefix_says_what_may_stand_in_a_scope() -> None:
-    (pattern,) = (one for one in PATTERNS if "x21" in one)
-    assert "RFC 6749" in in_words("string_pattern_mismatch", f"String should match pattern '{pattern}'")
+    of_scopes = [one for one in PATTERNS if "x21" in one and "http" not in one]
+    assert len(of_scopes) == 2, "a scope, and what is put before one"
+    for pattern in of_scopes:
+        assert "RFC 6749" in in_words("string_pattern_mismatch", f"String should match pattern '{pattern}'")
+
+
+def test_an_issuer_is_said_to_be_a_url() -> None:
+    (pattern,) = (one for one in PATTERNS if "http" in one)
+    assert "a URL is needed" in in_words("string_pattern_mismatch", f"String should match pattern '{pattern}'")
