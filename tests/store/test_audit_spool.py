@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from typing_extensions import override
 
-from sidecar.audit import HeldAgainst
+from sidecar.audit import HeldAgainst, Selection
 from sidecar.errors import AuditUnavailable, ConfigurationError
 from sidecar.store.mongodb.audit_sink import MongoAuditSink
 from tests.patience import HANG_S
@@ -302,6 +302,55 @@ async def test_a_spool_of_another_history_ends_the_start_and_stays(world, way):
         with pytest.raises(ConfigurationError, match="keep the spool"):
             await started_and_closed(sink)
     assert (world.folder / "spool.jsonl").read_bytes() == before
+
+
+async def test_two_processes_of_one_name_one_with_a_spool_fork_nothing(world, way):
+    async with world.store(way.uri, SHORT_S) as far, world.store() as near:
+        one, other = world.sink(far, spool=world.spool()), world.sink(near)
+        await one.start()
+        ids = [(await one.append(intent())).id]
+        await way.vanish()
+        waiting = [(await one.append(intent())).id for _ in range(2)]
+        await other.start()
+        ids += [(await other.append(intent())).id for _ in range(2)]
+        await way.appear()
+        async with asyncio.timeout(HANG_S):
+            while one.ready:  # noqa: ASYNC110 - no event tells it
+                await asyncio.sleep(0.05)
+        with pytest.raises(AuditUnavailable, match="another process"):
+            await one.append(intent())
+        kept = (world.folder / "spool.jsonl").read_text()
+        assert all(each in kept for each in waiting)
+        ids.append((await other.append(intent())).id)
+        await one.close()
+        await other.close()
+        [report] = await world.reader(near).verify(HeldAgainst())
+        found = [entry.id async for batch in world.reader(near).read(Selection()) for entry, _ in batch]
+    assert found == ids
+    # What the first one acknowledged is not in the chain, and its head says so.
+    assert [finding.what.partition(":")[0] for finding in report.findings] == [
+        "record 3 is not the one whose hash was published"
+    ]
+
+
+async def test_calls_that_come_while_the_store_is_tried_are_refused_with_those_before(world, way):
+    async with world.store(way.uri, 1.0) as store:
+        sink = world.sink(store)
+        await sink.start()
+        await sink.append(intent())
+        way.open.clear()
+        calls = []
+        for _ in range(5):
+            calls.append(asyncio.ensure_future(sink.append(intent())))
+            await asyncio.sleep(0.02)
+        done = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(one, AuditUnavailable) for one in done)
+        assert len({str(one) for one in done}) == 1, "told by one try"
+        way.open.set()
+        await back(sink)
+        await sink.append(intent())
+        await sink.close()
+    assert len(await world.stored()) == 3
 
 
 async def test_an_altered_spool_is_not_shipped(world, way):

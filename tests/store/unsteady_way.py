@@ -8,7 +8,7 @@ import random
 import struct
 import sys
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import bson
 from typing_extensions import override
@@ -47,6 +47,8 @@ class UnsteadyWay(Way):
         super().__init__(uri)
         self.mood = Mood.OPEN
         self._interrupted: set[int] = set()
+        self.insertions: list[dict[str, Any]] = []
+        """The commands, without their documents."""
 
     def become(self, mood: Mood) -> None:
         """Change the mood."""
@@ -72,6 +74,10 @@ class UnsteadyWay(Way):
                     self._interrupted.discard(asked)
                     message = refusal(asked, 11602, "InterruptedDueToReplStateChange")
                 if not answers and b"insert\0" in message[:64]:
+                    begin = _HEADER.size + 5
+                    self.insertions.append(
+                        bson.decode(message[begin : begin + int.from_bytes(message[begin : begin + 4], "little")])
+                    )
                     if self.mood is Mood.NO_PRIMARY:
                         break  # a member that steps down ends connections
                     if self.mood is Mood.STEPPING_DOWN:

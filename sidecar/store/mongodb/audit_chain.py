@@ -21,7 +21,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 from sidecar.audit import GENESIS, chain
 from sidecar.model import JsonObject
 from sidecar.store.mongodb.audit_documents import CHECKPOINTS, document_id, document_of, line_of
-from sidecar.store.mongodb.audit_rights import EvidenceRights, rights_on
+from sidecar.store.mongodb.audit_rights import EvidenceRights, has_unique_index, rights_on
 from sidecar.store.mongodb.connection import MongoStore
 
 _LOG: Final = logging.getLogger(__name__)
@@ -176,6 +176,8 @@ class MongoChain:
                 _LOG.warning("the audit store asks nobody who they are: everybody on this machine can change evidence")
             elif found[0].unread:
                 _LOG.warning("rights on the audit store: %s", found[0].unread)
+            if not await self._asked(partial(has_unique_index, self._documents)):
+                _LOG.warning("the audit collection has no unique index of chain and number: run mcp-sidecar audit init")
             self._seen = True
         return self._fault
 

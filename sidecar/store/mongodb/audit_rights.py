@@ -53,6 +53,21 @@ async def rights_on(collection: AsyncCollection[StoredDocument]) -> EvidenceRigh
     return EvidenceRights(user=users[0], too_many=frozenset(listed) | await _tried(collection), unread=unread)
 
 
+async def has_unique_index(collection: AsyncCollection[StoredDocument]) -> bool:
+    """Whether each number can be there once only, beside the id; where it may not be read, the founder is believed.
+
+    Raises:
+        PyMongoError: the database does not answer.
+    """
+    try:
+        found = await collection.index_information()
+    except OperationFailure as error:
+        if error.code != _UNAUTHORIZED:
+            raise
+        return True
+    return any(one.get("unique") and [*dict(one["key"])] == ["instance", "seq"] for one in found.values())
+
+
 def _beyond(privileges: Iterable[Mapping[str, Any]], database: str, collection: str) -> Iterable[str]:
     """Yield the actions that privileges give on a collection beyond those that are allowed."""
     for one in privileges:

@@ -145,7 +145,9 @@ class MongoAuditSink:
             if not self._turn.locked():
                 async with self._turn:
                     await self._begin()
-                    if not self.spooling:
+                    if self._spool is not None and self._spool.holds:
+                        self._ship_soon(self._spool)
+                    else:
                         await self._settle()
             if self._known and not self._broken and not self.spooling and self._durable.seq:
                 await self._still_there()
@@ -179,6 +181,8 @@ class MongoAuditSink:
                     async with self._turn:
                         await self._keep_batch(batch)
                 except AuditUnavailable as error:
+                    # Those that came meanwhile too: else each batch would wait for the store in turn.
+                    batch, self._waiting = [*batch, *self._waiting], []
                     fail(batch, error)
                 except Exception as error:  # noqa: BLE001 - a defect must refuse those that wait, and hang none
                     _LOG.exception("records cannot be stored")
@@ -278,9 +282,7 @@ class MongoAuditSink:
                 why = error.strerror or str(error)
                 raise AuditUnavailable(f"the audit store is away, and the spool {spool.path}: {why}") from error
             self._durable, self._doubt = self._doubt[-1].place, []
-        if self._shipper is None and spool.holds:
-            _LOG.warning("audit records wait on this machine", extra={"spool": str(spool.path)})
-            self._shipper = asyncio.create_task(self._ship(spool), name="audit: spool")
+        self._ship_soon(spool)
 
     async def _begin(self) -> None:
         """Learn where the chain ends, once.
@@ -309,7 +311,7 @@ class MongoAuditSink:
             end = spool.end
             self._end = self._durable = ChainPlace(seq=end.seq, head=end.head, time=end.time)
             self._known = self._owned = True
-            self._shipper = self._shipper or asyncio.create_task(self._ship(spool), name="audit: spool")
+            self._ship_soon(spool)
 
     async def _continue(self) -> None:
         end, published = await self._chain.end(), await self._heads.newest()
@@ -337,6 +339,11 @@ class MongoAuditSink:
             self._breaks(f"record {durable.seq} of {self._instance}, which was acknowledged, is not in the store")
         elif not self._doubt:
             self._outage.ends()
+
+    def _ship_soon(self, spool: AuditSpool) -> None:
+        if self._shipper is None and self._waits(spool):
+            _LOG.warning("audit records wait on this machine", extra={"spool": str(spool.path)})
+            self._shipper = asyncio.create_task(self._ship(spool), name="audit: spool")
 
     async def _ship(self, spool: AuditSpool) -> None:
         """Bring what waits to the store, as soon as that is possible."""
