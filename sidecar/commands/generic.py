@@ -8,6 +8,7 @@ Source: docs/adr/0017.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -31,12 +32,19 @@ MAX_SEGMENTS: Final = 8
 MAX_CHARACTERS: Final = 1024
 """Of a text that policy sees; a longer one is refused, for what is cut is another value."""
 
+MAX_BESIDE: Final = 1000
+"""Keys of an object in which policy sees one: each is held against that."""
+
+MAX_KEY: Final = 1024
+"""Characters of such a key that are looked at."""
+
 _PROTOTYPES: Final = frozenset({"__proto__", "constructor", "prototype"})
 """Names under which JavaScript finds what no argument holds."""
 
 _URI: Final = re.compile(r"[a-z][a-z0-9+.-]{0,31}:[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]{1,1024}")
 """RFC 3986: a scheme in lower case, and characters that URIs have."""
 _SEPARATORS: Final = re.compile(r"[_.-]")
+_MARKS: Final = re.compile(r"[\W_]+")
 _NO_SEGMENT: Final = re.compile(r"~(?![01])")
 _WORDS: Final = "a text of at most 1024 characters, a number, true, false or null"
 
@@ -132,7 +140,8 @@ def derive_generic(call: ToolCall, tool: GenericTool) -> Command:
     """Return the one access that a call of the tool is, with the arguments that policy sees.
 
     Raises:
-        CommandNotDerivable: an argument that policy sees has parts or is too long, or the call uses ``__proto__``.
+        CommandNotDerivable: an argument that policy sees has parts or is too long, or another one looks like it, or the
+            call uses ``__proto__``.
     """
     _refuse_prototypes(call.arguments)
     found = {pointer: _value(call.arguments, pointer) for pointer in tool.pointers}
@@ -150,6 +159,7 @@ def _value(arguments: JsonObject, pointer: str) -> "bool | int | float | str | _
     for step in _steps(pointer):
         if not isinstance(at, dict):
             raise _refused(pointer)
+        _refuse_lookalikes(at, step, pointer)
         if step not in at:
             return _Absent()
         at = at[step]
@@ -160,6 +170,27 @@ def _value(arguments: JsonObject, pointer: str) -> "bool | int | float | str | _
 
 def _refused(pointer: str) -> CommandNotDerivable:
     return CommandNotDerivable("malformed", f"This must be {_WORDS}: policy decides by it.", f"/arguments{pointer}")
+
+
+def _refuse_lookalikes(at: JsonObject, step: str, pointer: str) -> None:
+    """Refuse a key that a server could take for one that policy sees.
+
+    Some decoders match names in any case, fold other letters to ASCII or end a name at a NUL, and the last one wins
+    (CVE-2026-27896, GHSA-q382-vc8q-7jhj): such a server would read another value than the one that was decided.
+    """
+    if len(at) > MAX_BESIDE:
+        raise CommandNotDerivable(
+            "malformed", f"There may be {MAX_BESIDE} keys beside one that policy sees.", f"/arguments{pointer}"
+        )
+    seen = _plain(step)
+    if any(key != step and _plain(key) == seen for key in at):
+        words = "Leave out the other keys that look like this one: policy decides by it."
+        raise CommandNotDerivable("key_refused", words, f"/arguments{pointer}")
+
+
+def _plain(key: str) -> str:
+    """Return a name as the most lenient reader takes it: up to a NUL, letters and digits alone, in one case."""
+    return _MARKS.sub("", unicodedata.normalize("NFKC", key[:MAX_KEY].partition("\0")[0]).casefold())
 
 
 def _refuse_prototypes(arguments: JsonObject) -> None:

@@ -11,7 +11,7 @@ from sidecar.commands.derive import derive
 from sidecar.commands.generic import GenericTool, everywhere, name_fault, pointer_fault
 from sidecar.commands.pinning import PinState, compare, fingerprint
 from sidecar.errors import CommandNotDerivable, UnknownTool
-from sidecar.model import AccessKind, JsonObject, Target, TargetKind, ToolCall
+from sidecar.model import AccessKind, JsonObject, JsonValue, Target, TargetKind, ToolCall
 
 REPORT = GenericTool(name="report", pin="0" * 64, pointers=("/region", "/page/size", "/a~1b"))
 TOOLS = {"report": REPORT}
@@ -54,6 +54,45 @@ def test_policy_sees_the_named_arguments_and_no_others():
 )
 def test_an_argument_that_policy_decides_by_has_no_parts(arguments):
     assert refusal(arguments).reason == "malformed"
+
+
+LOOKALIKES = ["Region", "REGION", "re_gion", "region\0", "region\0x", "region ", "\tregion", "\uff52egion", "region."]
+FOLDED: list[JsonObject] = [
+    *[dict[str, JsonValue]({"region": "EU", key: "US"}) for key in LOOKALIKES],
+    *[dict[str, JsonValue]({key: "US"}) for key in LOOKALIKES],
+    {"page": {"size": 5, "\u017fize": 500}},
+    {"page": {"size": 5}, "Page": {"size": 500}},
+    {"a/b": "x", "A/B": "y"},
+    {"a/b": "x", "a.b": "y"},
+]
+
+
+@pytest.mark.parametrize("arguments", FOLDED, ids=ascii)
+def test_a_key_that_a_server_could_take_for_one_that_policy_sees_is_refused(arguments):
+    assert refusal(arguments).reason == "key_refused"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"region": "EU", "regions": "US"},
+        {"region": "EU", "region2": "US"},
+        {"region": "EU", "note": "Region", "Note": "x"},
+        {"region": "EU", "secret": {"Region": "US"}},
+        {"page": {"size": 5, "sizes": 500}, "region": "EU"},
+        {"region": "EU", "gion": 1, "": 1, "\0": 1},
+        {"region": "EU", **{f"k{number}": 0 for number in range(999)}},
+    ],
+    ids=lambda arguments: ascii(arguments)[:40],
+)
+def test_other_keys_are_nothing_to_policy(arguments):
+    assert command(arguments).arguments["/region"] == "EU"
+
+
+def test_beside_a_key_that_policy_sees_there_may_be_so_many_and_no_more():
+    many: JsonObject = {f"k{number}": 0 for number in range(1000)}
+    assert refusal({"region": "EU", **many}).reason == "malformed"
+    assert command({"region": "EU", "rows": many}).arguments == {"/region": "EU"}
 
 
 def test_a_long_text_that_policy_does_not_see_is_nothing_to_policy():

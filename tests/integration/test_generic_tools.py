@@ -209,8 +209,13 @@ async def test_a_granted_call_arrives_as_it_was_decided(own):
         {"region": "EU", "page": "size"},
         {"region": "E" * 2000},
         {"region": "US", "note": "EU" * 200_000},
+        {"region": "EU", "Region": "US"},
+        {"region": "EU", "region\0": "US"},
     ],
-    ids=["other", "case", "none", "key-case", "list", "prototype", "prototype-below", "no-object", "long", "huge"],
+    ids=[
+        *("other", "case", "none", "key-case", "list", "prototype", "prototype-below", "no-object", "long", "huge"),
+        *("another-in-another-case", "another-with-a-nul"),
+    ],
 )
 async def test_what_is_nearly_granted_does_not_arrive(own, arguments):
     before = len(own.reached("demo-ro"))
@@ -321,7 +326,13 @@ async def test_prompts_that_are_named_pinned_and_granted_are_offered_and_got(own
         assert [prompt.name for prompt in (await client.list_prompts()).prompts] == ["summary"]
         got = await client.get_prompt("summary", {"region": "EU"})
         assert got.messages[0].content.text == "Sum up EU."
-        for name, arguments in (("summary", {"region": "US"}), ("summary", {}), ("secret", {}), ("Summary", {})):
+        for name, arguments in (
+            ("summary", {"region": "US"}),
+            ("summary", {"region": "EU", "REGION": "US"}),
+            ("summary", {}),
+            ("secret", {}),
+            ("Summary", {}),
+        ):
             with pytest.raises(mcp.MCPError):
                 await client.get_prompt(name, arguments)
     async with own.client(READER) as client:
