@@ -30,6 +30,7 @@ from sidecar.ports import Clock, TokenVerifier, ViewCatalog
 from sidecar.readiness import Decider, ManagedUpstream, Readiness, Surroundings, WatchedEvidence
 from sidecar.set_up import naming
 from sidecar.settings import Settings
+from sidecar.store import KeptPolicySets, policy_sets_of
 from sidecar.system import RandomIdentifiers, SystemClock
 from sidecar.telemetry import LoggedRefusals, OtelMetrics, OtelTracer, build_tracer_provider, logs
 from sidecar.upstream import Databases
@@ -282,6 +283,8 @@ async def _decisions(config: Settings, stack: AsyncExitStack) -> Decider:
     with naming("opa"):
         if not config.opa.url:
             managed = _managed_opa(config, config.policies, stack)
+            kept = KeptPolicySets(policy_sets_of(config.audit.path or config.audit.spool))
+            managed.before_serving(kept.keep)
             stack.push_async_callback(managed.stop)
             await managed.start(standby=config.opa.standby, issuers=_issuers(config), scopes=config.scopes)
             return managed

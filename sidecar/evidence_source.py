@@ -2,14 +2,29 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sidecar.audit import AuditReader
 from sidecar.configured import configured
 from sidecar.errors import ConfigurationError
-from sidecar.store import FileAuditReader
+from sidecar.store import FileAuditReader, KeptPolicySets, policy_sets_of
 
 T = TypeVar("T")
+
+_NO_FILE: Final = "no audit file: name one with --file, or set SIDECAR_CONFIG"
+
+
+def kept_policies(file: Path | None) -> KeptPolicySets:
+    """Return the policy sets that decided what a file has, else what the store of the settings has.
+
+    Raises:
+        ConfigurationError: no file is named, and there are no settings.
+    """
+    config = configured() if file is None else None
+    place = file if config is None else config.audit.path or config.audit.spool
+    if place is None:
+        raise ConfigurationError(_NO_FILE)
+    return KeptPolicySets(policy_sets_of(place))
 
 
 async def asked(file: Path | None, work: Callable[[AuditReader], Awaitable[T]], *, instance: str = "") -> T:
@@ -25,7 +40,7 @@ async def asked(file: Path | None, work: Callable[[AuditReader], Awaitable[T]], 
     """
     config = configured() if file is None else None
     if file is None and config is None:
-        raise ConfigurationError("no audit file: name one with --file, or set SIDECAR_CONFIG")
+        raise ConfigurationError(_NO_FILE)
     file = file if config is None else config.audit.path
     if file is not None:
         if instance:

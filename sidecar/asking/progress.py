@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 @contextmanager
 def shown(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Give what takes the bytes that were read, of how many; None where standard error is no terminal."""
+    """Give what takes the bytes that were read, of how many (0: nobody knows); None where it is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -19,6 +19,6 @@ def shown(what: str) -> Iterator[Callable[[int, int], None] | None]:
         task = bar.add_task(what, total=None)
 
         def tell(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+            bar.update(task, completed=done, total=total or None)
 
         yield tell

@@ -18,9 +18,9 @@ from sidecar.asking.export import Format, head, rendered
 from sidecar.asking.progress import shown
 from sidecar.asking.report import AuditReport, report
 from sidecar.asking.selecting import INSTANCE, TIME, later, selecting, selection, stored_time
-from sidecar.asking.showing import print_calls, print_report
+from sidecar.asking.showing import RulesOf, print_calls, print_report
 from sidecar.audit import AuditEntry, AuditReader, Selection
-from sidecar.evidence_source import asked
+from sidecar.evidence_source import asked, kept_policies
 from sidecar.lifecycle import run
 from sidecar.printing import escaped
 
@@ -35,26 +35,36 @@ _JSON: Final = click.option(
 @click.option(
     "--limit", type=click.IntRange(min=1, max=100_000), default=200, show_default=True, help="The newest calls."
 )
+@click.option(
+    "--explain", is_flag=True, help="Add file and line of the rules that decided, in the policy set of that time."
+)
 @_JSON
-def audit_query(*, file: Path | None, instance: str, limit: int, as_json: bool, **given: Any) -> None:
+def audit_query(*, file: Path | None, instance: str, limit: int, explain: bool, as_json: bool, **given: Any) -> None:
     """Show recorded calls: who, through which agent, touched what, how it was decided and why, and how it ended.
 
     Reads all files of the chain and proves nothing: `audit verify` does. Status 1 if there is no such call.
     """
+    rules = _rules(file) if explain else None
     with shown("reading") as progress:
         found, more = run(
             asked(file, lambda reader: _newest(reader, selection(given), limit, progress), instance=instance)
         )
     if as_json:
         for row in found:
-            _print_json(row.document())
+            _print_json(row.document() | (rules(row) if rules is not None else {}))
     elif found:
-        print_calls(found, _CONSOLE)
+        print_calls(found, _CONSOLE, rules)
     if more:
         click.echo(f"{more} older calls are not shown; see --limit, --since and --until", err=True)
     if not found:
         click.echo("no such call", err=True)
         sys.exit(1)
+
+
+def _rules(file: Path | None) -> RulesOf:
+    from sidecar.asking.rules import RuleFinder  # noqa: PLC0415 - reads policy sets, which other questions do not need
+
+    return RuleFinder(kept_policies(file)).of
 
 
 async def _newest(reader: AuditReader, wanted: Selection, limit: int, progress: Any) -> tuple[list[RecordedCall], int]:

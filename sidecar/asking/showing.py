@@ -1,7 +1,7 @@
 """Answers about the evidence as tables for people."""
 
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeAlias
 
 from rich.console import Console
 from rich.table import Table
@@ -15,10 +15,14 @@ _WIDTH: Final = 200
 """Characters of a table that no terminal bounds."""
 
 
-def print_calls(rows: Iterable[RecordedCall], console: Console) -> None:
-    """Print calls, a row each."""
+RulesOf: TypeAlias = Callable[[RecordedCall], JsonObject]
+"""Finds the rules of a call (``sidecar.asking.rules``)."""
+
+
+def print_calls(rows: Iterable[RecordedCall], console: Console, rules: RulesOf | None = None) -> None:
+    """Print calls, a row each, and the rules of each where they are looked for."""
     columns = ("time (UTC)", "user", "agent", "tool", "accesses", "decision", "why", "ended")
-    table = _table(columns, console)
+    table = _table(columns if rules is None else (*columns, "rules"), console)
     for row in rows:
         entry = row.entry
         allowed = entry.event == "intent"
@@ -32,6 +36,7 @@ def print_calls(rows: Iterable[RecordedCall], console: Console) -> None:
             "allow" if allowed else "deny",
             "\n".join(why),
             _ended(row),
+            *(() if rules is None else (_rules_in_words(rules(row)),)),
         ]
         _add(table, cells, "" if allowed else "red")
     console.print(table)
@@ -42,6 +47,18 @@ def _ended(row: RecordedCall) -> str:
     if last is None or last.documents is None:
         return row.ended
     return f"{row.ended}, {last.documents} documents"
+
+
+def _rules_in_words(found: JsonObject) -> str:
+    """Say the rules of one call, a line each."""
+    lines = []
+    rules = found["rules"]
+    for rule in rules if isinstance(rules, list) else ():
+        if isinstance(rule, dict) and isinstance(places := rule["at"], list):
+            lines += [str(place) for place in places] or [f"{rule.get('grant') or rule.get('code')}: no rule found"]
+    if found["policy_set"] == "not kept":
+        return "the policy set is not kept"
+    return "\n".join(dict.fromkeys(lines))
 
 
 def print_report(document: JsonObject, console: Console) -> None:

@@ -38,6 +38,8 @@ class StoredChain:
     """Number of the record before the first; above 0 where older ones are no longer stored."""
     head: str = GENESIS
     """Its hash."""
+    size: int = 0
+    """Bytes of all records; 0 where that is not known."""
 
 
 class AuditReader(Protocol):

@@ -9,11 +9,13 @@ if TYPE_CHECKING:
     from sidecar.authoring.deciding import golden_case
     from sidecar.authoring.founding import found
     from sidecar.authoring.replayed_evidence import replay_evidence
+    from sidecar.authoring.replaying import ReplayWanted
     from sidecar.authoring.routes import routable
 else:
     __getattr__ = by_need(
         __name__,
         {
+            "ReplayWanted": "replaying",
             "found": "founding",
             "golden_case": "deciding",
             "inquiry": "inquiry",
@@ -29,6 +31,7 @@ else:
     )
 
 __all__ = [
+    "ReplayWanted",
     "found",
     "golden_case",
     "inquiry",

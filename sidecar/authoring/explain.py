@@ -1,6 +1,5 @@
 """Why a call is decided as it is, access by access: which team's grant matched, or which condition of a rule failed."""
 
-import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,13 +9,12 @@ from sidecar.authoring.constructs import constructs
 from sidecar.authoring.engine import Engine
 from sidecar.authoring.trace import PolicyExpression, RuleRun, data_of, missing_of, read_trace, values_of
 from sidecar.model import JsonObject, JsonValue
-from sidecar.policyset import OBLIGATIONS
+from sidecar.policyset import OBLIGATIONS, places_of_reason
 
 FACTS: Final = str(Path(__file__).with_name("facts.rego"))
 _TRACED: Final = ("--explain=full", "--disable-indexing")
 _REASONS: Final = "reasons.json"
 _BROKEN: Final = "team_policy_error"
-_SAID: Final = re.compile(r'^reasons contains \{"code": "([a-z_]+)"')
 
 
 async def explain(
@@ -102,7 +100,7 @@ def _reason(engine: Engine, reason: Any) -> JsonObject:
         **reason,
         "title": said.get("title", ""),
         "remedy": said.get("remedy", ""),
-        "at": _rules_saying(engine, reason["code"]),
+        "at": [*places_of_reason(engine.policies, reason["code"], "")],
     }
 
 
@@ -119,17 +117,6 @@ def vocabulary(engine: Engine) -> dict[str, dict[str, Any]]:
 
 class _Vocabulary(msgspec.Struct):
     reasons: dict[str, dict[str, Any]] = {}
-
-
-def _rules_saying(engine: Engine, code: str) -> list[JsonValue]:
-    """Return the places of the platform's rules that give this reason."""
-    return [
-        f"{path}:{number}"
-        for path, content in engine.policies.files
-        if path.startswith("platform/") and path.endswith(".rego")
-        for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1)
-        if (said := _SAID.match(line)) and said.group(1) == code
-    ]
 
 
 async def _access(

@@ -8,7 +8,7 @@ from sidecar.audit import AuditReader, StoredChain
 from sidecar.authoring import replaying
 from sidecar.authoring.engine import engine
 from sidecar.authoring.explain import vocabulary
-from sidecar.authoring.replaying import ReplayReport
+from sidecar.authoring.replaying import ReplayReport, ReplayWanted
 from sidecar.configured import configured, opa_binary
 from sidecar.errors import ConfigurationError, ObligationNotSupported
 from sidecar.evidence_source import asked
@@ -20,7 +20,7 @@ REPLAY_TIMEOUT_S: Final = 5.0
 
 
 async def replay_evidence(
-    records: BinaryIO | None, folder: Path, opa: str | None, *, limit: int, instance: str = ""
+    records: BinaryIO | None, folder: Path, opa: str | None, wanted: ReplayWanted, *, instance: str = ""
 ) -> ReplayReport:
     """Decide the recorded questions of an audit file, else of the configured store, again with a policy folder.
 
@@ -30,26 +30,26 @@ async def replay_evidence(
         records: the audit file; None takes the evidence of the settings.
         folder: the policy folder.
         opa: the OPA executable; None takes the configured one.
-        limit: how many distinct differences are listed.
+        wanted: which records are compared, and what is told of them.
         instance: the chain that is meant, where the store has several.
 
     Raises:
         ConfigurationError: the folder would not be served, the file cannot be read, or OPA cannot be run.
     """
     if records is not None:
-        return await _replay(records, folder, opa, limit)
+        return await _replay(records, folder, opa, wanted)
 
     async def one_chain(reader: AuditReader) -> ReplayReport:
         chains = await reader.chains()
         if len(chains) > 1:
             names = ", ".join(each.name for each in chains)
             raise ConfigurationError(f"there are several chains; say which one with --instance: {names}")
-        return await _replay(chains[0], folder, opa, limit)
+        return await _replay(chains[0], folder, opa, wanted)
 
     return await asked(None, one_chain, instance=instance)
 
 
-async def _replay(records: BinaryIO | StoredChain, folder: Path, opa: str | None, limit: int) -> ReplayReport:
+async def _replay(records: BinaryIO | StoredChain, folder: Path, opa: str | None, wanted: ReplayWanted) -> ReplayReport:
     config = configured()
     binary = opa_binary(opa)
     memory = (config.opa if config is not None else Opa()).memory_mb * 2**20
@@ -66,7 +66,7 @@ async def _replay(records: BinaryIO | StoredChain, folder: Path, opa: str | None
                 managed,
                 servers=servers if config is None else [server.name for server in config.servers],
                 titles=_titles(vocabulary(held)),
-                limit=limit,
+                wanted=wanted,
             )
 
 

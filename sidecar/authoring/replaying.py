@@ -4,28 +4,21 @@ The chain is read once, record by record, and verified on the way; only the diff
 first line that does not verify: nothing after it is proven.
 """
 
-import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
-from typing import BinaryIO, Final, Protocol, TypeAlias
+from typing import BinaryIO, Final
 
 import msgspec
 
-from sidecar.audit import StoredChain, Verification
+from sidecar.audit import ReadProgress, StoredChain, Verification
+from sidecar.authoring.candidate_answers import Candidate, CandidateAnswer, CandidateAnswers, Unavailable
 from sidecar.authoring.records import DecisionOutcome, RecordedDecision, RecordedQuestion
+from sidecar.authoring.replay_sums import ReplaySums
 from sidecar.authoring.taped import RecordTape, batches, chain_of
-from sidecar.bounded import BoundedMemory
-from sidecar.errors import DecisionUnavailable
-from sidecar.faults import PdpFault
 from sidecar.model import JsonObject, JsonValue, Reason
-from sidecar.policy import read_decision
-from sidecar.ports import DecisionPoint, PdpAnswer, Question
-
-MEMO: Final = 4096
-"""Answers that are remembered. A question holds its second, so equal ones are near each other."""
 
 KEPT_BYTES: Final = 4 << 20
 """Of distinct differences as JSON, some ten thousand. A file can be made of nothing but differences."""
@@ -33,26 +26,9 @@ KEPT_BYTES: Final = 4 << 20
 LONGEST_NAME: Final = 256
 """Characters of a name in a report, as in a record (``sidecar.audit.record``)."""
 
-RECOVERY_POLLS: Final = 200
-_POLL_S: Final = 0.05
-"""An OPA that a question ended has this long to be back."""
-
 HINT: Final = """decisions have no question and cannot be replayed: set audit.question (SIDECAR_AUDIT__QUESTION=true; \
 questions with arguments of generic tools are never recorded) \
 on the sidecar that records them"""
-
-
-class Candidate(DecisionPoint, Protocol):
-    """The candidate set's decision point."""
-
-    @property
-    def revision(self) -> str:
-        """The policy set that answers."""
-        ...
-
-    async def healthy(self) -> bool:
-        """Whether it answers."""
-        ...
 
 
 class ReplayVerdict(StrEnum):
@@ -81,17 +57,10 @@ _DIFFERENT: Final = (
 )
 """In the order in which they are listed: the costliest mistakes first."""
 
+_TURNED: Final = (ReplayVerdict.WOULD_ALLOW, ReplayVerdict.WOULD_DENY, ReplayVerdict.UNAVAILABLE)
+"""What is let through on one side only; without a valid answer it is refused."""
+
 _COMPARED: Final = (ReplayVerdict.SAME, *_DIFFERENT)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unavailable:
-    """The candidate gives no decision."""
-
-    detail: str
-
-
-CandidateAnswer: TypeAlias = DecisionOutcome | Unavailable
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,6 +90,8 @@ class ReplayReport:
     """Distinct differences, those of one kind with the most frequent first."""
     not_listed: int
     """Calls that differ and are in no row."""
+    sums: JsonObject
+    """Who would newly be denied or allowed: calls by team, user, agent and collection."""
 
     @property
     def compared(self) -> int:
@@ -149,10 +120,25 @@ class ReplayReport:
             "counts": {comparison.value: self.counts[comparison] for comparison in ReplayVerdict},
             "differences": [{**row.document, "calls": row.calls, "first": row.first} for row in self.rows],
             "not_listed": self.not_listed,
+            "by": self.sums,
         }
         if self.counts[ReplayVerdict.NOT_RECORDED]:
             document["notes"] = [f"{self.counts[ReplayVerdict.NOT_RECORDED]} {HINT}"]
         return document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayWanted:
+    """Which records are compared, and what is told of them."""
+
+    limit: int
+    """How many distinct differences are listed."""
+    since: str = ""
+    """The first moment that is meant, as records have it; empty for the first."""
+    until: str = ""
+    """The first that is not; empty for none."""
+    progress: ReadProgress | None = None
+    """Takes how many bytes were read, of how many."""
 
 
 async def replay(
@@ -161,7 +147,7 @@ async def replay(
     *,
     servers: Collection[str],
     titles: Mapping[str, str],
-    limit: int,
+    wanted: ReplayWanted,
 ) -> ReplayReport:
     """Decide the questions of recorded calls again.
 
@@ -170,20 +156,23 @@ async def replay(
         candidate: asked each distinct question once.
         servers: the names of servers that an allow may go to.
         titles: what reason codes mean.
-        limit: how many distinct differences are listed.
+        wanted: which records are compared, and what is told of them.
 
     Raises:
         ConfigurationError: the file cannot be read.
     """
-    tape = RecordTape(source if isinstance(source, StoredChain) else chain_of(source))
-    decisions, tally = _Decisions(candidate, servers), _Tally(titles)
-    async for batch in batches(tape.records()):
+    chain = source if isinstance(source, StoredChain) else chain_of(source)
+    tape = RecordTape(chain)
+    decisions, tally = CandidateAnswers(candidate, servers), _Tally(titles)
+    async for batch in batches(tape.records(since=wanted.since, until=wanted.until)):
         answers = await decisions.of(
             one.asked for _, one in batch if one.asked is not None and one.standing is not None
         )
         for line, one in batch:
             tally.add(line, one, answers)
-    rows = sorted(tally.rows.values(), key=lambda row: (_DIFFERENT.index(row.comparison), -row.calls))[:limit]
+        if wanted.progress is not None:
+            wanted.progress(tape.size, chain.size)
+    rows = sorted(tally.rows.values(), key=lambda row: (_DIFFERENT.index(row.comparison), -row.calls))[: wanted.limit]
     return ReplayReport(
         revision=candidate.revision,
         proof=tape.proof(),
@@ -192,60 +181,8 @@ async def replay(
         questions=decisions.asked,
         rows=tuple(rows),
         not_listed=sum(tally.counts[each] for each in _DIFFERENT) - sum(row.calls for row in rows),
+        sums=tally.sums.document(),
     )
-
-
-class _Decisions:
-    """Asks the candidate, and remembers its answers.
-
-    A question is a pure value (docs/adr/0007), so equal ones have equal answers; unlike the memo that serves, this one
-    may keep an answer for as long as it has room, because the candidate set does not change.
-    """
-
-    def __init__(self, candidate: Candidate, servers: Collection[str]) -> None:
-        self._candidate = candidate
-        self._servers = servers
-        self._known: BoundedMemory[bytes, CandidateAnswer] = BoundedMemory(MEMO)
-        self.asked = 0
-
-    async def of(self, questions: Iterable[RecordedQuestion]) -> Mapping[str, CandidateAnswer]:
-        """Return the answer to each question, by its text."""
-        different = {asked.text: asked for asked in questions}
-        answers = await asyncio.gather(*map(self._answer, different.values()))
-        return dict(zip(different, answers, strict=True))
-
-    async def _answer(self, asked: RecordedQuestion) -> CandidateAnswer:
-        key = sha256(asked.text.encode()).digest()
-        known = self._known.use(key)
-        if known is not None:
-            return known
-        self.asked += 1
-        answer = await self._decide(asked)
-        self._known.put(key, answer)
-        return answer
-
-    async def _decide(self, asked: RecordedQuestion) -> CandidateAnswer:
-        try:
-            answer = await self._ask(asked.document)
-            decision = read_decision(answer.result, accesses=asked.accesses, servers=self._servers)
-            return DecisionOutcome.of(decision, asked.tool)
-        except DecisionUnavailable as error:
-            return Unavailable(detail=error.detail)
-        except RecursionError:
-            return Unavailable(detail="an obligation is nested too deep to be recorded")
-
-    async def _ask(self, document: JsonObject) -> PdpAnswer:
-        """Ask, and once more if OPA was not there: another question may have ended it."""
-        try:
-            return await self._candidate.ask(Question.DECISION, document)
-        except DecisionUnavailable as error:
-            if error.fault is not PdpFault.UNREACHABLE:
-                raise
-        for _ in range(RECOVERY_POLLS):
-            if await self._candidate.healthy():
-                break
-            await asyncio.sleep(_POLL_S)
-        return await self._candidate.ask(Question.DECISION, document)
 
 
 class _Tally:
@@ -256,6 +193,7 @@ class _Tally:
         self._kept = 0
         self.counts: Counter[ReplayVerdict] = Counter()
         self.rows: dict[bytes, DifferenceRow] = {}
+        self.sums = ReplaySums()
 
     def add(self, line: int, one: RecordedDecision, answers: Mapping[str, CandidateAnswer]) -> None:
         """Take one record."""
@@ -263,6 +201,9 @@ class _Tally:
         self.counts[comparison] += 1
         if comparison not in _DIFFERENT or one.asked is None or one.standing is None or after is None:
             return
+        let_through = after if comparison is ReplayVerdict.WOULD_ALLOW else one.standing
+        if comparison in _TURNED and isinstance(let_through, DecisionOutcome):
+            self.sums.add(one.asked, let_through, newly_allowed=comparison is ReplayVerdict.WOULD_ALLOW)
         document = self._document(comparison, one.asked, one.standing, after)
         text = msgspec.json.encode(document)
         key = sha256(text).digest()

@@ -1,6 +1,9 @@
 """The records of a chain, read once and verified on the way, for ``replaying``."""
 
+import os
+import stat
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import BinaryIO, Final
 
 from sidecar.audit import BEGINNING, ChainFault, StoredChain, Verification, Walk
@@ -19,7 +22,11 @@ BATCH_BYTES: Final = 4_000_000
 
 def chain_of(file: BinaryIO) -> StoredChain:
     """Return what a file holds as a chain that begins with its first line."""
-    return StoredChain(name=str(getattr(file, "name", "")), lines=_lines_of(file))
+    size = 0
+    with suppress(OSError):  # what is no file has no descriptor
+        status = os.fstat(file.fileno())
+        size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return StoredChain(name=str(getattr(file, "name", "")), lines=_lines_of(file), size=size)
 
 
 async def _lines_of(file: BinaryIO) -> AsyncIterator[bytes]:
@@ -41,16 +48,24 @@ class RecordTape:
         self._walk = Walk(seq=chain.seq, head=chain.head)
         self._fault: ChainFault | None = None
         self.unfinished = False
+        self.size = 0
+        """Bytes that were read."""
 
     def proof(self) -> Verification:
         """Return what the lines read so far prove."""
         return self._walk.verdict(self._fault)
 
-    async def records(self) -> AsyncIterator[tuple[int, int, RecordedDecision]]:
-        """Yield the number of each line that holds an intent or a refusal, its bytes, and what it says."""
+    async def records(self, *, since: str = "", until: str = "") -> AsyncIterator[tuple[int, int, RecordedDecision]]:
+        """Yield the number of each line that holds an intent or a refusal, its bytes, and what it says.
+
+        Args:
+            since: the first moment that is meant, as records have it; what was before is proven all the same.
+            until: the first that is not; empty for none.
+        """
         number = 0
         async for line in self._lines:
             number += 1
+            self.size += len(line)
             if not line.endswith(b"\n") and len(line) < LONGEST_LINE and BEGINNING.startswith(line[: len(BEGINNING)]):
                 self.unfinished = True
                 return
@@ -58,7 +73,7 @@ class RecordTape:
             if what:
                 self._fault = ChainFault(line=number, what=what)
                 return
-            if one is not None:
+            if one is not None and since <= one.time and (not until or one.time < until):
                 yield number, len(line), one
 
     def _read(self, line: bytes) -> tuple[str, RecordedDecision | None]:

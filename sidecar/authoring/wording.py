@@ -20,6 +20,9 @@ from sidecar.usage import UsageUnit
 _NEAREST: Final = 5
 """How many grants are explained that do not match, the nearest first."""
 
+SUM_ROWS: Final = 20
+"""Of a table of a replay."""
+
 PLAIN_WIDTH: Final = 140
 """Columns of a table when the width of the output is not known."""
 
@@ -163,10 +166,31 @@ def print_replayed(document: JsonObject, console: Console) -> None:
         console.print(_differences(rows, console))
     if document["not_listed"]:
         console.print(Text(f"and {document['not_listed']} more calls that differ; raise --limit to list them"))
+    _print_sums(document["by"], console)
     if not document["compared"]:
         console.print(Text("nothing was compared, so this proves nothing", style="red"))
     elif document["ok"]:
         console.print(Text("no differences", style="green"))
+
+
+def _print_sums(by: Any, console: Console) -> None:
+    for table, concerned in by.items():
+        if concerned:
+            console.print(_sums(table, concerned, console))
+
+
+def _sums(title: str, concerned: list[Any], console: Console) -> Table:
+    """Return the table of whom it concerns: calls that would newly be denied or allowed."""
+    if not console.is_terminal:
+        console.width = max(console.width, PLAIN_WIDTH)
+    table = Table(title=title, title_justify="left")
+    for column in ("newly denied", "newly allowed", "name"):
+        table.add_column(column, overflow="fold")
+    for row in concerned[:SUM_ROWS]:
+        table.add_row(str(row["newly_denied"]), str(row["newly_allowed"]), Text(escaped(row["name"])))
+    if len(concerned) > SUM_ROWS:
+        table.add_row("", "", f"and {len(concerned) - SUM_ROWS} more: --json lists them")
+    return table
 
 
 def _differences(rows: Any, console: Console) -> Table:

@@ -94,6 +94,7 @@ class ManagedOpa(Startable):
         self._probe_interval_s = probe_interval_s
         self._memo_s = memo_s
         self._reload_s = reload_s
+        self._note: Callable[[PolicySet], None] = lambda _: None
         self._candidate = False
         self._standby = False
         self._current: Serving | None = None
@@ -237,6 +238,10 @@ class ManagedOpa(Startable):
         """Call ``callback`` whenever another policy set serves."""
         self._served = callback
 
+    def before_serving(self, note: Callable[[PolicySet], None]) -> None:
+        """Have ``note`` take each policy set, in a thread, before it serves."""
+        self._note = note
+
     def _serve(self, instance: Serving, approved: ApprovedSet) -> None:
         """Let an instance answer from now on: the one assignment that a switch is."""
         policies = approved.policies
@@ -332,6 +337,7 @@ class ManagedOpa(Startable):
         async with self._switching:
             instance = await self._begin_serving(launch, approved)
             try:
+                await asyncio.to_thread(self._note, approved.policies)
                 await at_rest.wait()
             except BaseException:
                 await instance.stop(grace_s=0)

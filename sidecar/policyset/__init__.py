@@ -26,6 +26,7 @@ from sidecar.policyset.module_lint import ModuleReport, lint_module, uncalled
 from sidecar.policyset.opa_command import OpaCommand, installed
 from sidecar.policyset.question_reads import TIME, QuestionReads
 from sidecar.policyset.read_list import EVERYTHING, ReadList, written
+from sidecar.policyset.rule_places import places_of_grant, places_of_reason
 from sidecar.policyset.syntax_tree import RegoPath
 from sidecar.policyset.workshop import CHECK_MEMORY_BYTES, examine_set, workshop
 
@@ -71,6 +72,8 @@ __all__ = [
     "listed",
     "listing",
     "manifest_roots",
+    "places_of_grant",
+    "places_of_reason",
     "read_archives",
     "refuse",
     "snapshot",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sidecar.store.mongodb.ended import MongoEndedSessions
     from sidecar.store.mongodb.marks import MongoMarks, SharedProofs, SharedStates
     from sidecar.store.mongodb.suspensions import MongoSuspensions
+    from sidecar.store.policy_sets import KeptPolicySets, policy_sets_of
     from sidecar.store.session_keys import SessionKeyFile
     from sidecar.store.suspensions import FileSuspensions, guard
 else:
@@ -32,6 +33,7 @@ else:
             "FileAuditReader": "audit_reader",
             "FileAuditSink": "file",
             "FileSuspensions": "suspensions",
+            "KeptPolicySets": "policy_sets",
             "MongoApprovals": "mongodb.approvals",
             "MongoAuditReader": "mongodb.audit_reader",
             "MongoAuditSink": "mongodb.audit_sink",
@@ -47,6 +49,7 @@ else:
             "SharedStates": "mongodb.marks",
             "found_evidence": "mongodb.audit_founding",
             "guard": "suspensions",
+            "policy_sets_of": "policy_sets",
             "role_of_writer": "mongodb.audit_founding",
             "signer_of": "checkpoints",
         },
@@ -59,6 +62,7 @@ __all__ = [
     "FileAuditReader",
     "FileAuditSink",
     "FileSuspensions",
+    "KeptPolicySets",
     "MongoApprovals",
     "MongoAuditReader",
     "MongoAuditSink",
@@ -74,6 +78,7 @@ __all__ = [
     "SharedStates",
     "found_evidence",
     "guard",
+    "policy_sets_of",
     "role_of_writer",
     "signer_of",
 ]

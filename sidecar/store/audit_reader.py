@@ -123,7 +123,8 @@ class FileAuditReader:
         """
         stack = ExitStack()
         files = open_segments(self._path, stack)
-        return (StoredChain(name=str(self._path), lines=_all_lines(files, stack)),)
+        size = sum(each.size for each in files)
+        return (StoredChain(name=str(self._path), lines=_all_lines(files, stack), size=size),)
 
 
 async def _all_lines(files: list[OpenSegment], stack: ExitStack) -> AsyncIterator[bytes]:

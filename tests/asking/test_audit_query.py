@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from sidecar.audit import AuditEntry, Selection, Verdict, read_entry, record
 from sidecar.command_line import cli
 from sidecar.model import JsonObject
+from sidecar.policyset import PolicySet
+from sidecar.store import KeptPolicySets
 from sidecar.store.audit_reader import FileAuditReader, candidates
 from sidecar.store.audit_segments import segments
 from sidecar.store.file import FileAuditSink
@@ -196,3 +199,47 @@ async def test_a_line_that_is_still_being_written_is_not_read(evidence, lines):
     with evidence.open("ab") as file:
         file.write(lines[-1][:40])
     assert len(await read(evidence, Selection())) == len(lines)
+
+
+THEN = PolicySet(
+    bundles=("platform", "teams/sales"),
+    files=(
+        ("platform/verdicts.rego", b'package p\n\nreasons contains {"code": "not_granted", "access": 0} if true\n'),
+        ("teams/sales/policy.rego", b'package mcp.teams.sales\n\n\ngrant contains {"id": "readers"} if true\n'),
+    ),
+)
+
+
+async def recorded(path: Path, *, allow: bool, revision: str) -> None:
+    now, about = moment("2026-11-27T09:00:00"), facts(1, "ann", "desk", "sales.orders", "find")
+    decision = replace(decided("sales", allow=allow), revision=revision)
+    sink = FileAuditSink(path)
+    if allow:
+        await sink.append(record.intent(about, decision, record_id="a", time_ns=now))
+    else:
+        await sink.append(record.refusal(about, "policy_denied", decision, record_id="a", time_ns=now))
+    await sink.close()
+
+
+@pytest.mark.parametrize(
+    ("allow", "revision", "kept", "rules"),
+    [
+        (True, THEN.revision, "kept", [{"grant": "sales/readers", "at": ["teams/sales/policy.rego:4"]}]),
+        (
+            False,
+            THEN.revision,
+            "kept",
+            [{"code": "not_granted", "source": "platform", "access": 0, "at": ["platform/verdicts.rego:3"]}],
+        ),
+        (True, "c" * 64, "not kept", [{"grant": "sales/readers", "at": []}]),
+    ],
+)
+def test_a_call_is_explained_by_the_rules_of_its_own_time(tmp_path, allow, revision, kept, rules):
+    path = tmp_path / "audit.jsonl"
+    asyncio.run(recorded(path, allow=allow, revision=revision))
+    assert "rules" not in asked(path)[0], "only where it is asked for"
+    KeptPolicySets(tmp_path / "audit.jsonl.policies").keep(THEN)
+    [row] = asked(path, "--explain")
+    assert (row["policy_set"], row["rules"]) == (kept, rules)
+    shown = CliRunner().invoke(cli, ["audit", "query", "--file", str(path), "--explain"])
+    assert (rules[0]["at"] or ["the policy set is not kept"])[0] in shown.stdout

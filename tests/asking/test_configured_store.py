@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from sidecar.audit import HeldAgainst
-from sidecar.authoring.replaying import ReplayVerdict, replay
+from sidecar.authoring.replaying import ReplayVerdict, ReplayWanted, replay
 from sidecar.command_line import cli
 from sidecar.store.audit_reader import FileAuditReader
 from sidecar.store.audit_segments import segments
@@ -68,8 +68,9 @@ async def test_the_chain_of_a_reader_is_all_its_files(evidence):
 
 async def test_replay_reads_the_whole_chain_of_a_store(evidence):
     [chain] = await FileAuditReader(evidence).chains()
-    found = await replay(chain, Refusing(), servers=[], titles={}, limit=1)
+    found = await replay(chain, Refusing(), servers=[], titles={}, wanted=ReplayWanted(limit=1))
     assert found.proof.holds
     assert found.counts[ReplayVerdict.NOT_RECORDED]
-    one_file = await replay(BytesIO(evidence.read_bytes()), Refusing(), servers=[], titles={}, limit=1)
+    newest = BytesIO(evidence.read_bytes())
+    one_file = await replay(newest, Refusing(), servers=[], titles={}, wanted=ReplayWanted(limit=1))
     assert not one_file.proof.holds, "the newest file alone does not begin a chain"

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import tempfile
 from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,14 +14,24 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from sidecar.audit.chain import GENESIS, link
-from sidecar.authoring.records import MAX_ACCESSES, MAX_NAMED, MAX_PARTS, UnreadableRecord, read_question, read_record
-from sidecar.authoring.replaying import KEPT_BYTES, ReplayReport, ReplayVerdict, replay
+from sidecar.audit.record import rfc3339
+from sidecar.authoring.records import (
+    MAX_ACCESSES,
+    MAX_NAMED,
+    MAX_PARTS,
+    DecisionOutcome,
+    UnreadableRecord,
+    read_question,
+    read_record,
+)
+from sidecar.authoring.replay_sums import FURTHER, MOST_NAMES, ReplaySums
+from sidecar.authoring.replaying import KEPT_BYTES, ReplayReport, ReplayVerdict, ReplayWanted, replay
 from sidecar.authoring.taped import BATCH, BATCH_BYTES, LONGEST_LINE
 from sidecar.errors import ConfigurationError, DecisionUnavailable
 from sidecar.faults import PdpFault
-from sidecar.model import Decision, JsonObject, JsonValue, Reason
+from sidecar.model import AccessVerdict, Decision, JsonObject, JsonValue, Reason
 from sidecar.ports import PdpAnswer, Question
-from tests.authoring.traffic import ANALYST, CANARY, STRANGER, Book, text
+from tests.authoring.traffic import ANALYST, CANARY, HR, SECOND, STRANGER, Book, text
 
 DENY = Decision(
     allow=False,
@@ -69,7 +80,7 @@ async def replayed(content: bytes, candidate: Refusing | None = None, limit: int
         candidate or Refusing(),
         servers=["demo-ro"],
         titles={"not_granted": "Nobody."},
-        limit=limit,
+        wanted=ReplayWanted(limit=limit),
     )
 
 
@@ -148,7 +159,7 @@ async def test_a_line_longer_than_any_record_is_not_read_to_its_end() -> None:
             assert 0 < size <= LONGEST_LINE
             return b'{"accesses":' + b"x" * (size - 12)
 
-    found = await replay(Endless(), Refusing(), servers=[], titles={}, limit=1)
+    found = await replay(Endless(), Refusing(), servers=[], titles={}, wanted=ReplayWanted(limit=1))
     assert broken(found) == (1, "the line is longer than a record can be")
 
 
@@ -165,7 +176,7 @@ async def test_a_file_that_cannot_be_read_is_a_configuration_error() -> None:
             raise OSError(5, "Input/output error")
 
     with pytest.raises(ConfigurationError, match="Input/output"):
-        await replay(Failing(), Refusing(), servers=[], titles={}, limit=1)
+        await replay(Failing(), Refusing(), servers=[], titles={}, wanted=ReplayWanted(limit=1))
 
 
 # --- what a record says -----------------------------------------------------------------------------------------------
@@ -415,7 +426,7 @@ async def test_the_file_is_read_as_far_as_is_decided() -> None:
             positions.append(file.tell())
             return await super().ask(question, document)
 
-    await replay(file, Watching(), servers=["demo-ro"], titles={}, limit=1)
+    await replay(file, Watching(), servers=["demo-ro"], titles={}, wanted=ReplayWanted(limit=1))
     assert positions[0] <= BATCH * len(max(written.lines, key=len))
     assert len(positions) == 10 * BATCH
 
@@ -434,7 +445,7 @@ async def test_long_lines_make_a_batch_of_fewer_records_whatever_they_are_long_o
             positions.append(file.tell())
             return await super().ask(question, document)
 
-    found = await replay(file, Watching(), servers=["demo-ro"], titles={}, limit=1)
+    found = await replay(file, Watching(), servers=["demo-ro"], titles={}, wanted=ReplayWanted(limit=1))
     assert found.compared == len(written.lines)
     assert positions[0] == sum(map(len, written.lines[:ahead]))
 
@@ -454,6 +465,55 @@ async def test_an_opa_that_went_away_is_waited_for_and_asked_again() -> None:
     found = await replayed(book(STRANGER).content, candidate)
     assert found.ok
     assert len(candidate.asked) == 2
+
+
+# --- whom it concerns -------------------------------------------------------------------------------------------------
+
+ALLOW = replace(
+    DENY, allow=True, reasons=(), accesses=(AccessVerdict(owner="analytics", grants=("readers",)),), revision="r"
+)
+
+
+async def test_who_would_newly_be_denied_is_told_by_team_user_agent_and_collection() -> None:
+    written = Book()
+    for call, decision in ((ANALYST, ALLOW), (ANALYST, ALLOW), (HR, ALLOW), (STRANGER, DENY)):
+        written.call(call, decision)
+    by: Any = (await replayed(written.content)).document()["by"]
+    denied = {table: {row["name"]: row["newly_denied"] for row in rows} for table, rows in by.items()}
+    assert denied == {
+        "teams": {"analytics": 3},
+        "users": {"alice": 2, "hanna": 1},
+        "agents": {"claude-desktop": 3},
+        "collections": {"sales.orders": 2, "hr.salaries": 1},
+    }
+    assert {row["newly_allowed"] for rows in by.values() for row in rows} == {0}
+    assert [row["name"] for row in by["users"]] == ["alice", "hanna"], "whom it concerns most comes first"
+
+
+async def test_the_names_of_a_table_are_bounded() -> None:
+    sums = ReplaySums()
+    outcome = DecisionOutcome.of(ALLOW, "find")
+    for number in range(MOST_NAMES + 2):
+        sums.add(read_question(text(replace(ANALYST, subject=f"user-{number}"))), outcome, newly_allowed=True)
+    users: Any = sums.document()["users"]
+    assert len(users) == MOST_NAMES + 1
+    assert next(row for row in users if row["name"] == FURTHER)["newly_allowed"] == 2
+
+
+async def test_a_period_is_compared_and_the_whole_chain_is_proven() -> None:
+    written = Book()
+    for second in range(4):
+        written.call(ANALYST, ALLOW, edit={"time": rfc3339((SECOND + second) * 10**9)})
+    since, until = (rfc3339((SECOND + second) * 10**9) for second in (1, 3))
+    told: list[tuple[int, int]] = []
+    with tempfile.TemporaryFile() as file:
+        file.write(written.content)
+        file.seek(0)
+        wanted = ReplayWanted(limit=9, since=since, until=until, progress=lambda *how_far: told.append(how_far))
+        found = await replay(file, Refusing(), servers=["demo-ro"], titles={}, wanted=wanted)
+    assert found.counts == {ReplayVerdict.WOULD_DENY: 2}
+    assert found.proof.records == 8
+    assert told[-1] == (len(written.content), len(written.content))
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------

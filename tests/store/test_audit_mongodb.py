@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sidecar.audit import GENESIS, HeldAgainst, Selection, Verdict, chain
-from sidecar.authoring.replaying import ReplayVerdict, replay
+from sidecar.authoring.replaying import ReplayVerdict, ReplayWanted, replay
 from sidecar.errors import AuditUnavailable
 from sidecar.store.audit_reader import FileAuditReader
 from sidecar.store.file import FileAuditSink
@@ -157,15 +157,15 @@ async def test_replay_reads_a_chain_of_the_store(world):
             await sink.append(intent())
         await sink.close()
         [found] = await world.reader(store).chains()
-        report = await replay(found, Refusing(), servers=[], titles={}, limit=1)
+        report = await replay(found, Refusing(), servers=[], titles={}, wanted=ReplayWanted(limit=1))
         assert (report.proof.holds, report.proof.records) == (True, 3)
         await store.collection(world.collection).delete_one({"seq": 1})
         [found] = await world.reader(store).chains()
-        report = await replay(found, Refusing(), servers=[], titles={}, limit=1)
+        report = await replay(found, Refusing(), servers=[], titles={}, wanted=ReplayWanted(limit=1))
         assert (report.proof.holds, report.counts[ReplayVerdict.NOT_RECORDED]) == (True, 2)
         await store.collection(world.collection).update_one({"seq": 3}, {"$set": {"tool": "x"}})
         [found] = await world.reader(store).chains()
-        report = await replay(found, Refusing(), servers=[], titles={}, limit=1)
+        report = await replay(found, Refusing(), servers=[], titles={}, wanted=ReplayWanted(limit=1))
         assert report.proof.fault is not None
 
 
