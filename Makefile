@@ -15,7 +15,7 @@ ARGS ?=
 # Test processes. Each starts its own real parts, so more of them than this gains little.
 WORKERS ?= 2
 
-.PHONY: help setup run test check nightly conformance mutants fmt lock jaeger bench bench-policy bench-floods bench-sessions bench-identity bench-evidence bench-against bench-calls clean
+.PHONY: help setup run test check nightly conformance mutants fmt lock jaeger bench bench-policy bench-floods bench-sessions bench-identity bench-evidence bench-against bench-calls bench-rolling clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 23
@@ -75,6 +75,9 @@ bench-against: setup ## this tree against another in one run (REV=main): CPU per
 
 bench-calls: setup ## CPU per call with a server behind that answers at once (ARGS='--against main --rows hit miss')
 	@exec python bench/calls.py $(ARGS)
+
+bench-rolling: setup ## roll everything under load: three sidecars behind nginx, 64 callers, ten minutes (ARGS='--seconds 60')
+	@exec python bench/rolling.py $(ARGS)
 
 clean: ## remove everything that setup, tests and demos made
 	@rm -rf .venv .parts .demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

@@ -138,17 +138,28 @@ def _of_files(deployment: ExaminedDeployment) -> Iterator[PostureFinding]:
             yield from files.examine_secret("SIDECAR_CONFIG", deployment.file)
     if deployment.policies is not None:
         yield from files.examine_writable("policies", deployment.policies)
-    here = {"audit.store": config.audit.path, "audit.spool": config.audit.spool_path}
-    for setting, file in here.items():
-        if file is not None:
-            yield from files.examine_writable(setting, file if file.exists() else file.absolute().parent)
-            yield from files.examine_evidence(setting, file)
+    yield from _of_evidence(config)
     if config.suspensions.startswith(FILE):
         yield from files.examine_writable("suspensions", Path(config.suspensions.removeprefix(FILE)))
     for setting, program in _programs(config):
         yield from files.examine_writable(setting, program)
     for setting, path in _certificates(config):
         yield from files.examine_certificate(setting, path, now)
+
+
+def _of_evidence(config: Settings) -> Iterator[PostureFinding]:
+    here = {"audit.store": config.audit.path, "audit.spool": config.audit.spool_path}
+    for setting, file in here.items():
+        if file is not None:
+            yield from files.examine_writable(setting, file if file.exists() else file.absolute().parent)
+            yield from files.examine_evidence(setting, file)
+    if config.audit.signing_key_file is None:
+        yield PostureFinding(
+            check=Check.HEADS_UNSIGNED,
+            where="audit.signing_key_file",
+            what="published heads of the evidence are not signed, so another chain with heads of its own looks as good",
+            fix='openssl genpkey -algorithm ed25519 -out audit-key.pem, and audit.signing_key_file = "audit-key.pem"',
+        )
 
 
 def _keys_of(file: Path) -> frozenset[str]:

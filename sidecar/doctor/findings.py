@@ -31,6 +31,7 @@ class Check(StrEnum):
     SECRET_READABLE = "secret_readable"  # noqa: S105 - a code
     WRITABLE_BY_OTHERS = "writable_by_others"
     EVIDENCE_READABLE = "evidence_readable"
+    HEADS_UNSIGNED = "heads_unsigned"
     INSECURE_CONNECTION = "insecure_connection"
     CERTIFICATE_EXPIRES = "certificate_expires"
     PUBLIC_BINDING = "public_binding"

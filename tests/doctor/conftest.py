@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
@@ -138,6 +138,12 @@ def secret_file(path: Path, text: str) -> Path:
     return path
 
 
+def signing_key(path: Path) -> Path:
+    """A key for heads of the evidence."""
+    pem = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return secret_file(path, ed25519.Ed25519PrivateKey.generate().private_bytes(*pem).decode())
+
+
 SERVER_SAYS = "#!/bin/sh\necho {version}\n"
 """Stands for the MCP server where only its version is asked for; starting the real one takes a second of CPU."""
 
@@ -156,7 +162,7 @@ def as_it_should_be(folder: Path, policies: Path, reader: str) -> dict[str, Any]
         "resource_url": "https://mcp.corp.example/mcp",
         "policies": folder / "policies",
         "opa": {"binary": str(parts.installed("opa"))},
-        "audit": {"store": f"file:{folder / 'audit.jsonl'}"},
+        "audit": {"store": f"file:{folder / 'audit.jsonl'}", "signing_key_file": signing_key(folder / "audit-key.pem")},
         "issuers": [{"issuer": "https://idp.corp.example", "jwks_file": folder / "jwks.json"}],
         "servers": [
             {

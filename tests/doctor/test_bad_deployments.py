@@ -203,7 +203,13 @@ async def test_what_another_user_can_change_is_named(good, access, folder, what,
 async def test_a_folder_above_that_another_user_can_change_is_the_same(good, access, folder):
     secret_file(folder / "audit.jsonl", "")
     folder.chmod(0o777)
-    places = {"policies", "audit.store", "servers.main.connection_string_file", "servers.main.command"}
+    places = {
+        "policies",
+        "audit.store",
+        "audit.signing_key_file",
+        "servers.main.connection_string_file",
+        "servers.main.command",
+    }
     assert await examined(good, access) == {("writable_by_others", place) for place in places}
     folder.chmod(0o1777)
     assert await examined(good, access) == set(), "in a folder like /tmp only the owner replaces an entry"
@@ -212,6 +218,11 @@ async def test_a_folder_above_that_another_user_can_change_is_the_same(good, acc
 async def test_evidence_that_everybody_can_read_is_named(good, access, folder):
     secret_file(folder / "audit.jsonl", "").chmod(0o644)
     assert await examined(good, access) == {("evidence_readable", "audit.store")}
+
+
+async def test_heads_of_the_evidence_that_nobody_signs_are_named(good, access):
+    good["audit"].pop("signing_key_file")
+    assert await examined(good, access) == {("heads_unsigned", "audit.signing_key_file")}
 
 
 @pytest.mark.parametrize(("days", "named"), [late(-1, True), (10, True), (60, False)])

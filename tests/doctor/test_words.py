@@ -209,7 +209,7 @@ def file(folder, good):
         f'[[issuers]]\nissuer = "https://idp.corp.example"\njwks_file = "{good["issuers"][0]["jwks_file"]}"\n'
         f'[[servers]]\nname = "main"\ncommand = {json.dumps(server["command"])}\n'
         f'connection_string_file = "{server["connection_string_file"]}"\n'
-        f'[audit]\nstore = "{good["audit"]["store"]}"\n'
+        f'[audit]\nstore = "{good["audit"]["store"]}"\nsigning_key_file = "{good["audit"]["signing_key_file"]}"\n'
     )
     return path
 

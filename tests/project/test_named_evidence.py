@@ -76,6 +76,14 @@ def test_every_attack_names_a_test() -> None:
     assert all(_TEST.fullmatch(cells[-1]) for cells in table)
 
 
+def test_every_kind_of_shared_state_says_what_happens_without_its_store() -> None:
+    text = (ROOT / "docs/replicas.md").read_text()
+    header, *table = rows(text[text.index("| kind of state |") :])
+    assert header == ["kind of state", "while the store does not answer", "test"]
+    assert missing(text) == []
+    assert [cells[0] for cells in table if not _TEST.fullmatch(cells[-1])] == ["streams and subscriptions"]
+
+
 def test_a_test_that_is_not_there_would_be_found() -> None:
     here = f"tests/project/{Path(__file__).name}"
     assert missing(f"`{here}::test_every_attack_names_a_test`") == []
