@@ -156,7 +156,7 @@ def test_a_suspension_can_be_made_longer_and_not_shorter(operated: Operated) -> 
 
 
 def test_there_is_a_bound_and_the_one_too_many_is_told(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidecar.enforcement.killswitch.MOST", 2)
+    monkeypatch.setattr("sidecar.enforcement.killswitch.MOST_SUSPENSIONS", 2)
     for name in ("ann", "bob"):
         asyncio.run(operated.switch.suspend({**ANN, "subject": name}, "o"))
     with pytest.raises(OperatorCommandFailed, match="the most"):
