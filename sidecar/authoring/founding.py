@@ -69,9 +69,9 @@ def _files(folder: Path) -> list[Path]:
 @contextmanager
 def _beside(folder: Path) -> Iterator[Path]:
     """Hold an unfinished folder beside the one that it becomes, which must hold nothing."""
-    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
-        raise ConfigurationError(f"{folder} is there and holds something: name a folder that is new or empty")
     try:
+        if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+            raise ConfigurationError(f"{folder} is there and holds something: name a folder that is new or empty")
         home = Path(tempfile.mkdtemp(dir=folder.resolve().parent, prefix=f".{folder.name}."))
     except OSError as error:
         raise ConfigurationError(f"{folder} cannot be made: {error.strerror}") from error

@@ -18,6 +18,8 @@ _TAKEN: Final = frozenset(
 """The platform's own owner, and words of Rego."""
 
 _DATABASE: Final = re.compile(r"[A-Za-z0-9_-]{1,63}\*?")
+_SERVER: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+"""As the settings have it (``servers.name``)."""
 _COLLECTION: Final = re.compile(r"[A-Za-z0-9_.*-]{1,120}")
 
 _POLICY: Final = """\
@@ -119,7 +121,7 @@ def ownership(
         server: the server of the readers' route; None is the only one.
 
     Raises:
-        ConfigurationError: the name cannot be a team's, a name or glob cannot be owned, or the group has no name.
+        ConfigurationError: what is named cannot be a team, be owned, be a group or be a server.
     """
     if not _TEAM.fullmatch(team) or team in _TAKEN:
         raise ConfigurationError(
@@ -135,6 +137,10 @@ def ownership(
             raise ConfigurationError(f"{name!r} cannot be granted here: use names of collections, with * in them")
     if group is not None and (not group.isprintable() or not group.strip() or group == "*"):
         raise ConfigurationError(f"{group!r} cannot be a group's name")
+    if server is not None and not _SERVER.fullmatch(server):
+        raise ConfigurationError(
+            f"{server!r} cannot be a server's name: use lower-case letters, digits and -, 63 at most"
+        )
     return Ownership(
         team=team,
         group=group or f"{team}-readers",

@@ -18,6 +18,13 @@ class _Commands(LazyGroup):
     """A group whose commands exit with status 78 (EX_CONFIG) if the configuration cannot be used."""
 
     @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse bytes that are not UTF-8, which Python hands over as lone surrogates (PEP 383)."""
+        if strange := [one for one in args if one.encode(errors="replace") != one.encode(errors="surrogatepass")]:
+            ctx.fail(f"an argument is not UTF-8: {escaped(strange[0])}")
+        return super().parse_args(ctx, args)
+
+    @override
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)

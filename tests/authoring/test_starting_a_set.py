@@ -64,6 +64,13 @@ def test_a_set_is_never_made_where_something_is(tmp_path: Path, held: str) -> No
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_name_that_no_folder_could_have_is_one_line(tmp_path: Path) -> None:
+    refused = run("policy", "init", str(tmp_path / ("a" * 300)), "--opa", OPA)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (78, 1)
+    assert "File name too long" in refused.stderr
+    assert [*tmp_path.iterdir()] == []
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -73,6 +80,7 @@ def test_a_set_is_never_made_where_something_is(tmp_path: Path, held: str) -> No
         ("--database", "sales", "--write", "--server", "demo-ro"),
         ("--database", "new", "--write"),
         ("--database", "new", "--write", "--server", "nowhere"),
+        ("--database", "new", "--server", "Demo RO"),
         ("--collection", "[a]"),
     ],
 )

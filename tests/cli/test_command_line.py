@@ -76,6 +76,19 @@ def test_wrong_usage_is_status_2(words, tmp_path):
     assert "Usage:" in done.stderr
 
 
+@pytest.mark.parametrize("words", [("decide", "--environment", "B\udcfcro"), ("policy", "who", "\udcff")])
+def test_an_argument_that_is_not_utf8_is_wrong_usage_and_no_traceback(words):
+    done = CliRunner().invoke(cli, words, prog_name="mcp-sidecar")
+    assert (done.exit_code, isinstance(done.exception, SystemExit)) == (2, True)
+    assert done.output.splitlines()[-1].startswith("Error: an argument is not UTF-8: ")
+    assert not any("\ud800" <= character <= "\udfff" for character in done.output)
+
+
+def test_an_argument_in_other_letters_is_taken():
+    done = CliRunner().invoke(cli, ["policy", "who", "größe", "--no-such-option"], prog_name="mcp-sidecar")
+    assert "UTF-8" not in done.output
+
+
 def test_the_version_is_the_packages(tmp_path):
     done = run("--version", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
