@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import msgspec
@@ -93,6 +94,10 @@ def one_round(uri: str, folder: Path, offered: tuple[JsonObject, ...], after: in
         os.close(read)
         try:
             asyncio.run(load(uri, folder, write, offered, spooled=spooled))
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            raise
         finally:
             os._exit(1)
     os.close(write)

@@ -57,7 +57,7 @@ def killed(uri: str, folder: Path, offered: object, *, rounds: int, seed: int, o
             check=False,
             timeout=HANG_S * max(1, rounds // 20),
         )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    assert done.returncode == 0, done.stderr.decode()[-6000:]
     found: dict = json.loads(done.stdout)  # noqa: TID251 - our own program's words
     return found
 
