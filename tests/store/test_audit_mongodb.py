@@ -55,6 +55,29 @@ async def test_calls_that_wait_together_share_one_insertion_that_a_majority_has_
     await way.vanish()
 
 
+@pytest.mark.parametrize("asked", [b"connectionStatus", b"listIndexes", b"find\0", b".checkpoints"])
+async def test_a_store_that_fails_in_the_middle_of_a_start_is_waited_for(world, database, asked):
+    way = UnsteadyWay(database)
+    await way.appear()
+    async with world.store(way.uri, 0.5) as store:
+        sink = world.sink(store)
+        way.closed_to = asked
+        await sink.start()
+        await sink.look()
+        assert not sink.ready
+        with pytest.raises(AuditUnavailable):
+            await sink.append(intent())
+        way.closed_to = b""
+        async with asyncio.timeout(HANG_S):
+            while not sink.ready:
+                await sink.look()
+                await asyncio.sleep(0.05)
+        await sink.append(intent())
+        await sink.close()
+    await way.vanish()
+    assert len(await world.stored()) == 1
+
+
 async def test_a_collection_that_nobody_founded_is_said_to_have_no_index(world, caplog):
     for founded in (False, True):
         async with world.store() as store:

@@ -47,6 +47,8 @@ class UnsteadyWay(Way):
         super().__init__(uri)
         self.mood = Mood.OPEN
         self._interrupted: set[int] = set()
+        self.closed_to = b""
+        """Where a request has this text, its connection ends."""
         self.insertions: list[dict[str, Any]] = []
         """The commands, without their documents."""
 
@@ -70,6 +72,8 @@ class UnsteadyWay(Way):
                 length, number, asked, _ = _HEADER.unpack(head)
                 message = head + await source.readexactly(length - _HEADER.size)
                 await self.open.wait()
+                if not answers and self.closed_to and self.closed_to in message:
+                    break
                 if answers and asked in self._interrupted:
                     self._interrupted.discard(asked)
                     message = refusal(asked, 11602, "InterruptedDueToReplStateChange")

@@ -10,6 +10,7 @@ from pymongo import DESCENDING
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from sidecar.audit import BadCheckpoint, Checkpoint, CheckpointSigner, read_checkpoint
+from sidecar.store.mongodb.audit_chain import StoreAwayError
 from sidecar.store.mongodb.audit_documents import CHECKPOINTS, document_id
 from sidecar.store.mongodb.connection import MongoStore, StoredDocument
 
@@ -75,9 +76,12 @@ class MongoHeads:
         """Return the checkpoint with the highest number, if there is one that can be read.
 
         Raises:
-            PyMongoError: the store does not answer.
+            StoreAwayError: the store does not say.
         """
-        found = await self._documents.find_one({"instance": self._instance}, sort=[("seq", DESCENDING)])
+        try:
+            found = await self._documents.find_one({"instance": self._instance}, sort=[("seq", DESCENDING)])
+        except FAILURES as error:
+            raise StoreAwayError(type(error).__name__) from error
         return None if found is None else checkpoint_of(found)
 
 
