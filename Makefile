@@ -12,8 +12,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # ARGS reaches the program behind a target: make run ARGS=--once, make test ARGS='-k pipeline -x'
 ARGS ?=
-# Test processes. Each starts its own real parts, so more of them than this gains little.
-WORKERS ?= 2
+# Test processes. Each waits for its real parts a third of its time and more, so two cores are busy with four of them.
+WORKERS ?= 4
 
 .PHONY: help setup run test check nightly conformance mutants fmt lock jaeger bench bench-policy bench-floods bench-sessions bench-identity bench-evidence bench-against bench-calls bench-rolling clean
 

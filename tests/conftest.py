@@ -23,6 +23,9 @@ for _name in [name for name in os.environ if name.startswith(("SIDECAR_", "OTEL_
     if not _name.startswith("SIDECAR_TEST_"):
         del os.environ[_name]  # noqa: TID251 - the tests' own border
 
+# An OPA that a test starts by itself collects as seldom as those of the product (policyset/opa_command.py).
+os.environ.setdefault("GOGC", "400")  # noqa: TID251 - the tests' own border
+
 load_profile()
 
 

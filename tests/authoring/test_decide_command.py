@@ -1,7 +1,6 @@
 """``mcp-sidecar decide``: derived, asked and answered by a real OPA, and explained with file and line."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from sidecar.authoring import wording
 from sidecar.model import Trait
 from tests import parts
 from tests.patience import HANG_S
+from tests.policy_sets import quick_copy
 from tests.terminal import ACTS, on_a_terminal
 
 POLICIES = parts.ROOT / "policies"
@@ -236,7 +236,7 @@ def test_the_scopes_that_would_be_enough_are_told() -> None:
 
 
 def test_a_policy_that_ends_in_an_error_is_a_configuration_error_with_its_place(tmp_path: Path) -> None:
-    policies = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    policies = quick_copy(tmp_path / "policies")
     policy = policies / "teams/analytics/policy.rego"
     policy.write_text(policy.read_text() + '\ngrant contains {"id": "x"} if to_number("x") == 1\n')
     done = run(asked("analysts"), policies=policies)
@@ -245,7 +245,7 @@ def test_a_policy_that_ends_in_an_error_is_a_configuration_error_with_its_place(
 
 
 def test_a_grant_that_is_not_of_the_contract_is_a_deny(tmp_path: Path) -> None:
-    policies = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    policies = quick_copy(tmp_path / "policies")
     policy = policies / "teams/analytics/policy.rego"
     policy.write_text(policy.read_text() + '\ngrant contains {"id": "x", "mask": []} if lib.reads\n')
     done = run(asked("analysts"), "--explain", policies=policies)
@@ -271,7 +271,7 @@ def test_the_approval_of_a_grant_is_said_where_something_else_denies() -> None:
 
 @pytest.mark.parametrize(("kind", "who"), [("confirm", "the user, asked"), ("second_person", "a second person")])
 def test_a_call_that_waits_is_refused_and_says_for_whom(tmp_path: Path, kind: str, who: str) -> None:
-    policies = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    policies = quick_copy(tmp_path / "policies")
     file = policies / "platform/data.json"
     data: Any = json.loads(file.read_text())  # noqa: TID251 - the repository's own file
     obligation = {"id": "waits", "kinds": ["read"], "collections": ["orders"], "approval": kind}
@@ -298,7 +298,7 @@ def test_a_grant_with_data_in_its_head_is_named_by_its_id() -> None:
 
 @pytest.mark.parametrize("groups", [("analysts",), ("loaders",)], ids=["allowed", "denied"])
 def test_a_case_is_decided_again_as_it_was_printed(tmp_path: Path, groups: tuple[str, ...]) -> None:
-    policies = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    policies = quick_copy(tmp_path / "policies")
     done = run(asked(*groups), "--as-case", "Orders, read by Ärzte!", policies=policies)
     assert done.returncode == 0, done.stderr
     document = msgspec.json.decode(done.stdout)
@@ -370,7 +370,7 @@ grant contains {"id": "no-table"} if {
 
 
 def with_analytics(tmp_path: Path, rules: str, **data: Any) -> Path:
-    policies = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    policies = quick_copy(tmp_path / "policies")
     policy = policies / "teams/analytics/policy.rego"
     policy.write_text(policy.read_text() + rules)
     document = {"mcp": {"grants": {"analytics": {"frozen": [], **data}}}}
@@ -547,7 +547,7 @@ def test_it_is_said_of_a_call_that_its_server_asks_for_a_confirmation(tmp_path, 
 
 @pytest.mark.parametrize(("stage", "said"), [({"$out": "returns"}, True), ({"$match": {}}, False)])
 def test_a_stage_that_writes_is_always_asked_about(tmp_path, stage, said) -> None:
-    policies = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    policies = quick_copy(tmp_path / "policies")
     (policies / "teams/loading/more.rego").write_text(
         "package mcp.teams.loading\n\nimport data.mcp.lib\n\n"
         'grant contains {"id": "all"} if {\n\tlib.in_group("loaders")\n\tinput.access.database == "staging"\n}\n'

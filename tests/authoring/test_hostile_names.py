@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.authoring.test_policy_folder_commands import POLICIES, run
+from tests.authoring.test_policy_folder_commands import run
+from tests.policy_sets import quick_copy
 from tests.terminal import ACTS, on_a_terminal
 
 pytestmark = pytest.mark.real
@@ -49,7 +50,7 @@ CHECKED: dict[str, tuple[Spoil, int]] = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A copy of the repository's policies that a test may spoil."""
-    return Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    return quick_copy(tmp_path / "policies")
 
 
 def harmless(shown: str) -> bool:

@@ -1,7 +1,6 @@
 """``policy show`` and ``decide`` say which limits on use count towards a caller and a call."""
 
 import io
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from rich.console import Console
 
 from sidecar.authoring import inquiry, wording
 from tests.changed_policies import platform_data
-from tests.parts import ROOT
+from tests.policy_sets import quick_copy
 
 ABOUT = inquiry.Circumstances(time_ns=0, environment="test")
 LIMIT: dict[str, Any] = {
@@ -32,7 +31,7 @@ CALL = {"name": "count", "arguments": {"connectionId": "preconfigured", "databas
 @pytest.fixture
 def policies(tmp_path: Path) -> Path:
     copy = tmp_path / "policies"
-    shutil.copytree(ROOT / "policies", copy)
+    quick_copy(copy)
     with platform_data(copy) as platform:
         platform["limits"] = [LIMIT, {**LIMIT, "id": "others", "groups": ["loaders"]}]
     return copy

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from sidecar.authoring import kit
 from sidecar.authoring.checking import CheckReport
 from tests import parts
 from tests.patience import HANG_S
+from tests.policy_sets import quick_copy
 
 POLICIES = parts.ROOT / "policies"
 OPA = str(parts.BIN / "opa")
@@ -43,7 +43,7 @@ def answer(done: subprocess.CompletedProcess[str]) -> Any:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A copy of the repository's policies that a test may spoil."""
-    return Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    return quick_copy(tmp_path / "policies")
 
 
 # --- check ------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """What a call waits for: a confirmation through its client, an approval of a second person, or both."""
 
 import json
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,11 +16,11 @@ from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import PdpAnswer, Question
 from sidecar.store import FileApprovals
 from sidecar.system import SystemClock
-from tests import parts
 from tests.enforcement.streaming import ORDERS, Streaming, call, events, message, streaming
 from tests.enforcement.test_confirmations import ELICITS, QUESTION, YES, Asked, ChangingPolicy, asking
 from tests.enforcement.test_confirmations_stateless import post as post_stateless
 from tests.enforcement.test_confirmations_stateless import retry
+from tests.policy_sets import quick_copy
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
@@ -43,7 +42,7 @@ def obliged(collection: str, kind: str) -> dict[str, Any]:
 async def opa(opa_binary) -> AsyncIterator[ManagedOpa]:
     """The shipped policies, with collections that wait for one thing, another, or both."""
     with tempfile.TemporaryDirectory(prefix="opa-") as folder:
-        policies = Path(shutil.copytree(parts.ROOT / "policies", Path(folder) / "policies"))
+        policies = quick_copy(Path(folder) / "policies")
         file = policies / "platform/data.json"
         data: Any = json.loads(file.read_text())  # noqa: TID251 - the repository's own file
         platform = data["mcp"]["platform"]

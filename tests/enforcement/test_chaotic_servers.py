@@ -18,9 +18,9 @@ import pytest_asyncio
 from sidecar.model import JsonObject
 from sidecar.opa.managed import ManagedOpa
 from sidecar.upstream.process import StdioUpstream
-from tests import parts
 from tests.enforcement.streaming import ORDERS, Streaming, call, message, streaming
 from tests.patience import HANG_S
+from tests.policy_sets import served
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
@@ -51,7 +51,7 @@ async def run(opa_binary, offered) -> AsyncIterator[Streaming]:
         await upstream.start()
         try:
             async with (
-                ManagedOpa(opa_binary, parts.ROOT / "policies", directory=Path(folder), timeout_s=HANG_S) as opa,
+                ManagedOpa(opa_binary, served(), directory=Path(folder), timeout_s=HANG_S) as opa,
                 streaming(opa, offered, _nobody, lasts_s=None, upstream=upstream) as running,
             ):
                 yield running

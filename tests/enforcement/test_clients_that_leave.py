@@ -21,10 +21,10 @@ import pytest_asyncio
 from sidecar.enforcement import notices
 from sidecar.model import JsonObject, Permit
 from sidecar.opa.managed import ManagedOpa
-from tests import parts
 from tests.enforcement.streaming import ORDERS, Streaming, call, message, streaming
 from tests.enforcement.test_confirmations import ELICITS, QUESTION, YES, Asked
 from tests.patience import HANG_S
+from tests.policy_sets import served
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
@@ -46,7 +46,7 @@ Endpoint = Callable[..., AbstractAsyncContextManager[Streaming]]
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def opa(opa_binary):
     with tempfile.TemporaryDirectory(prefix="opa-") as folder:
-        async with ManagedOpa(opa_binary, parts.ROOT / "policies", directory=Path(folder), timeout_s=HANG_S) as running:
+        async with ManagedOpa(opa_binary, served(), directory=Path(folder), timeout_s=HANG_S) as running:
             yield running
 
 

@@ -19,9 +19,9 @@ from sidecar.model import JsonObject, Permit
 from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import PdpAnswer, Question
 from sidecar.system.clock import SystemClock
-from tests import parts
 from tests.enforcement.streaming import Streaming, call, events, message, streaming
 from tests.patience import HANG_S
+from tests.policy_sets import served
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
@@ -67,7 +67,7 @@ class ChangingPolicy:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def opa(opa_binary):
     with tempfile.TemporaryDirectory(prefix="opa-") as folder:
-        async with ManagedOpa(opa_binary, parts.ROOT / "policies", directory=Path(folder), timeout_s=10.0) as running:
+        async with ManagedOpa(opa_binary, served(), directory=Path(folder), timeout_s=10.0) as running:
             yield running
 
 

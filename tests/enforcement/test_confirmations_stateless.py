@@ -15,9 +15,9 @@ from sidecar.errors import NotConfirmed
 from sidecar.identity import Suspendable, Suspension, SuspensionTarget
 from sidecar.model import JsonObject, Permit
 from sidecar.opa.managed import ManagedOpa
-from tests import parts
 from tests.enforcement.streaming import FIND, ORDERS, Streaming, message, streaming
 from tests.enforcement.test_confirmations import QUESTION, YES, ChangingPolicy
+from tests.policy_sets import served
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
@@ -47,7 +47,7 @@ class AskingServer:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def opa(opa_binary):
     with tempfile.TemporaryDirectory(prefix="opa-") as folder:
-        async with ManagedOpa(opa_binary, parts.ROOT / "policies", directory=Path(folder), timeout_s=10.0) as running:
+        async with ManagedOpa(opa_binary, served(), directory=Path(folder), timeout_s=10.0) as running:
             yield running
 
 

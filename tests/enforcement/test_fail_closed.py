@@ -64,8 +64,8 @@ from sidecar.system.clock import SystemClock
 from sidecar.system.identifiers import RandomIdentifiers
 from sidecar.telemetry.metrics import OtelMetrics
 from sidecar.telemetry.tracing import OtelTracer, build_tracer_provider
-from tests import parts
 from tests.patience import HANG_S
+from tests.policy_sets import served
 from tests.telemetry.test_tracing_over_otlp import attributes, collecting
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
@@ -190,7 +190,7 @@ def says(result: Any, revision: str = "r1") -> Callable[[JsonObject], Awaitable[
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def opa(opa_binary):
     with tempfile.TemporaryDirectory(prefix="opa-") as folder:
-        async with ManagedOpa(opa_binary, parts.ROOT / "policies", directory=Path(folder), timeout_s=10.0) as running:
+        async with ManagedOpa(opa_binary, served(), directory=Path(folder), timeout_s=10.0) as running:
             yield running
 
 

@@ -1,7 +1,6 @@
 """After a change of policies those are told whose list of tools is another one, and nobody else."""
 
 import asyncio
-import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +13,10 @@ from sidecar.errors import DecisionUnavailable
 from sidecar.model import JsonObject, Permit
 from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import PdpAnswer, Question
-from tests import parts
 from tests.enforcement.streaming import Streaming, events, message, streaming
 from tests.enforcement.test_without_sessions import TOOLS, listening
 from tests.patience import HANG_S
+from tests.policy_sets import quick_copy, served
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
@@ -51,7 +50,7 @@ class NextPolicies:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def opa(opa_binary):
     with tempfile.TemporaryDirectory(prefix="opa-") as folder:
-        async with ManagedOpa(opa_binary, parts.ROOT / "policies", directory=Path(folder), timeout_s=10.0) as running:
+        async with ManagedOpa(opa_binary, served(), directory=Path(folder), timeout_s=10.0) as running:
             yield running
 
 
@@ -167,7 +166,7 @@ async def test_a_caller_who_listens_anew_while_lists_are_compared_is_told(opa, o
 
 async def test_a_managed_opa_tells_of_every_set_that_serves_after_the_first(opa_binary, tmp_path) -> None:
 
-    policies = Path(shutil.copytree(parts.ROOT / "policies", tmp_path / "policies"))
+    policies = quick_copy(tmp_path / "policies")
     served: list[str] = []
     told = asyncio.Event()
     with tempfile.TemporaryDirectory(prefix="opa-") as folder:

@@ -30,10 +30,11 @@ from typing_extensions import override
 from sidecar.model import JsonObject
 from sidecar.opa.managed import ManagedOpa
 from sidecar.upstream.process import StdioUpstream
-from tests import examples, parts
+from tests import examples
 from tests.enforcement.crossing import USERS, Held, Opened, Reader, World, answer_of, says
 from tests.enforcement.streaming import message
 from tests.patience import HANG_S
+from tests.policy_sets import served
 
 pytestmark = pytest.mark.real
 
@@ -490,7 +491,7 @@ def world(mcp_server_command: list[str], opa_binary: str) -> Iterator[World]:
     """One endpoint for all examples: each leaves nothing behind, or fails."""
     with asyncio.Runner() as runner, tempfile.TemporaryDirectory(prefix="opa-") as folder:
         offered = runner.run(tools_of(mcp_server_command))
-        opa = ManagedOpa(opa_binary, parts.ROOT / "policies", directory=Path(folder), timeout_s=10.0)
+        opa = ManagedOpa(opa_binary, served(), directory=Path(folder), timeout_s=10.0)
         runner.run(opa.__aenter__())
         started = World(runner)
         try:

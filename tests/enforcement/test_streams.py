@@ -19,9 +19,9 @@ from sidecar.enforcement.event_stream import MAX_KEPT_BYTES
 from sidecar.identity import Suspendable, Suspension, SuspensionTarget
 from sidecar.model import AuthScheme, Credential, Permit, UnverifiedToken
 from sidecar.opa.managed import ManagedOpa
-from tests import parts
 from tests.enforcement.streaming import NamedTokens, Script, Streaming, call, events, message, streaming
 from tests.patience import HANG_S
+from tests.policy_sets import served
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
@@ -31,7 +31,7 @@ Endpoints = Callable[..., AbstractAsyncContextManager[Streaming]]
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def opa(opa_binary):
     with tempfile.TemporaryDirectory(prefix="opa-") as folder:
-        async with ManagedOpa(opa_binary, parts.ROOT / "policies", directory=Path(folder), timeout_s=10.0) as running:
+        async with ManagedOpa(opa_binary, served(), directory=Path(folder), timeout_s=10.0) as running:
             yield running
 
 

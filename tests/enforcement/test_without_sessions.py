@@ -21,9 +21,9 @@ from sidecar.identity import Suspendable, Suspension, SuspensionTarget
 from sidecar.mcp import MirroredHeaders
 from sidecar.model import AuthScheme, Credential, JsonObject, Permit, UnverifiedToken
 from sidecar.opa.managed import ManagedOpa
-from tests import parts
 from tests.enforcement.streaming import FIND, NamedTokens, Script, Streaming, call, events, message, streaming
 from tests.patience import HANG_S
+from tests.policy_sets import served
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
@@ -37,7 +37,7 @@ TOOLS: JsonObject = {"toolsListChanged": True}
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def opa(opa_binary: str) -> AsyncIterator[ManagedOpa]:
     with tempfile.TemporaryDirectory(prefix="opa-") as folder:
-        async with ManagedOpa(opa_binary, parts.ROOT / "policies", directory=Path(folder), timeout_s=10.0) as running:
+        async with ManagedOpa(opa_binary, served(), directory=Path(folder), timeout_s=10.0) as running:
             yield running
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from sidecar.upstream.process import StdioUpstream
 from tests import parts
 from tests.integration.deployment import PIPE, Deployment, deployed, search_path
 from tests.patience import HANG_S
+from tests.policy_sets import quick_copy
 from tests.signer import ISSUER
 
 SERVER = Path(__file__).with_name("own_tools_server.py")
@@ -65,7 +65,7 @@ grant contains {"id": "reporters-complete"} if {
 
 def with_policies(folder: Path) -> Path:
     """The shipped policies, where a team owns one tool and a route leads to it."""
-    copy = Path(shutil.copytree(parts.ROOT / "policies", folder / "policies"))
+    copy = quick_copy(folder / "policies")
     team = copy / "teams/reports"
     team.mkdir()
     (team / "policy.rego").write_text(GRANTS)

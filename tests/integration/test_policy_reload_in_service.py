@@ -15,6 +15,7 @@ from sidecar.policyset.folder import PolicySet
 from tests import parts
 from tests.integration.deployment import deployed, search_path, wait_until
 from tests.patience import HANG_S
+from tests.policy_sets import quick_copy
 from tests.terminal import ACTS, on_a_terminal
 
 pytestmark = pytest.mark.real
@@ -24,7 +25,7 @@ COUNT = {"connectionId": "preconfigured", "database": "sales", "collection": "or
 
 @pytest.fixture
 def policies(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(parts.ROOT / "policies", tmp_path / "policies"))
+    return quick_copy(tmp_path / "policies")
 
 
 async def test_an_edit_takes_effect_and_a_bad_one_is_said_without_leaving_the_rotation(

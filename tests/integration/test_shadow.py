@@ -13,6 +13,7 @@ from sidecar.policyset.folder import PolicySet
 from tests import parts
 from tests.integration.deployment import deployed, search_path, wait_until
 from tests.patience import HANG_S
+from tests.policy_sets import quick_copy
 
 ORDERS = {"connectionId": "preconfigured", "database": "sales", "collection": "orders"}
 SALARIES = {"connectionId": "preconfigured", "database": "hr", "collection": "salaries"}
@@ -22,7 +23,7 @@ SALARIES = {"connectionId": "preconfigured", "database": "hr", "collection": "sa
 def shadowed(tmp_path_factory, database):
     """The candidate takes orders from the analysts and gives them salaries."""
     folder = tmp_path_factory.mktemp("shadowed")
-    shutil.copytree(parts.ROOT / "policies", folder / "candidate")
+    quick_copy(folder / "candidate")
     analytics = folder / "candidate" / "teams" / "analytics" / "policy.rego"
     analytics.write_text(analytics.read_text().replace('lib.in_group("analysts")', 'lib.in_group("nobody")', 1))
     people = folder / "candidate" / "teams" / "people" / "policy.rego"
@@ -100,7 +101,7 @@ async def counted(client, query):
 
 @pytest.fixture
 def candidate(tmp_path):
-    return shutil.copytree(parts.ROOT / "policies", tmp_path / "candidate")
+    return quick_copy(tmp_path / "candidate")
 
 
 async def test_a_candidate_that_is_refused_at_the_start_stops_nobody_and_is_taken_when_it_is_repaired(
@@ -195,7 +196,7 @@ def test_a_candidate_folder_that_is_none_is_a_refused_candidate(tmp_path, databa
         assert degraded(running) == ["candidate"]
         assert "the candidate policy folder is not loaded, nothing is compared: " in running.log_file.read_text()
         shutil.rmtree(candidate, ignore_errors=True)
-        shutil.copytree(parts.ROOT / "policies", candidate)
+        quick_copy(candidate)
         wait_until(lambda: degraded(running) == [], "the candidate to be taken")
 
 

@@ -1,7 +1,6 @@
 """Groups of tools in a real deployment: on, they work; off, every place says so; their secrets reach the child."""
 
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from sidecar.demo.identities import Person
 from tests import parts
 from tests.integration.deployment import Deployment, deployed, search_path, wait_until
 from tests.patience import HANG_S
+from tests.policy_sets import quick_copy
 from tests.signer import ISSUER
 
 EXPORTER = Person(user="eve", agent="claude-desktop", groups=("exporters",), scopes=("mongodb:read", "mongodb:export"))
@@ -50,7 +50,7 @@ PROXY_PASSWORD = "s3cret-of-the-proxy"
 
 def with_policies(folder: Path) -> Path:
     """The shipped policies, where one group exports orders and lists organisations."""
-    copy = Path(shutil.copytree(parts.ROOT / "policies", folder / "policies"))
+    copy = quick_copy(folder / "policies")
     team = copy / "teams/analytics/policy.rego"
     team.write_text(team.read_text() + GRANTS)
     data = copy / "platform/data.json"

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import subprocess
 import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -27,6 +26,7 @@ from sidecar.ports import Question
 from tests import parts
 from tests.integration.deployment import Deployment, deployed
 from tests.patience import HANG_S
+from tests.policy_sets import quick_copy
 
 pytestmark = pytest.mark.real
 
@@ -37,7 +37,7 @@ KEY_ID = "platform"
 @pytest.fixture
 def policies(tmp_path: Path) -> Path:
     """A copy of the repository's policies that a test may edit."""
-    return Path(shutil.copytree(parts.ROOT / "policies", tmp_path / "policies"))
+    return quick_copy(tmp_path / "policies")
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from sidecar.ports import DecisionPoint, PdpAnswer, Question
 from tests.opa.small_policies import MAIN
 from tests.parts import ROOT
 from tests.patience import HANG_S
+from tests.policy_sets import quick_copy
 from tests.starting import start_and_stop
 
 pytestmark = pytest.mark.real
@@ -332,7 +333,7 @@ OLDER = {
 async def test_a_set_of_another_version_does_not_take_the_place(tmp_path: Path, managed: Managed, without: str) -> None:
     """Its lists would be empty and its calls refused, by a sidecar that says it is ready."""
     root = tmp_path / "policies"
-    shutil.copytree(ROOT / "policies", root)
+    quick_copy(root)
     rules = root / "platform" / "input_check.rego"
     text, (now, before) = rules.read_text(), OLDER[without]
     assert now in text

@@ -6,7 +6,6 @@ is on unless settings turn it off.
 """
 
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import msgspec
 import pytest
 
 from tests.parts import ROOT
+from tests.policy_sets import quick_copy
 
 pytestmark = pytest.mark.real
 
@@ -30,7 +30,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    shutil.copytree(ROOT / "policies", tmp_path / "policies")
+    quick_copy(tmp_path / "policies")
     return tmp_path
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar.authoring.checking import run_tests
+from sidecar.authoring.checking import ChosenTests, run_tests
 from sidecar.authoring.engine import engine
 from tests.parts import ROOT
 
@@ -23,6 +23,9 @@ CASES = {
     for name, case in msgspec.json.decode(path.read_bytes()).items()
 }
 FLAGS = ("--capabilities=capabilities.json", "--timeout=90s", "--format=json")
+
+UNMEASURED = ChosenTests(packages=None, measured=False)
+"""All tests and cases; which lines they reach is no question here, and two thirds of the work."""
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -64,7 +67,7 @@ async def test_the_cases_of_teams_that_are_not_there_are_told(tmp_path: Path, op
     for team in TEAMS:
         shutil.rmtree(folder / "teams" / team)
     async with engine(opa_binary, folder) as held:
-        tested = await run_tests(held)
+        tested = await run_tests(held, UNMEASURED)
     assert (tested.ok, tested.failures) == (True, ())
     assert tested.cases == len([case for case in CASES.values() if not owners(case)])
     assert {one.message.rpartition("/")[2] for one in tested.left_out} == {*TEAMS}, "and nobody else"
@@ -80,7 +83,7 @@ async def test_without_all_that_the_set_says_of_the_example_teams_everything_pas
     tables["mcp"]["platform"] |= {"routes": [], "grants": []}
     (folder / "platform/data.json").write_bytes(msgspec.json.encode(tables))
     async with engine(opa_binary, folder) as held:
-        tested = await run_tests(held)
+        tested = await run_tests(held, UNMEASURED)
     assert (tested.failures, tested.left_out) == ((), ())
     assert tested.cases == len([case for case in CASES.values() if not owners(case)])
 
@@ -114,7 +117,7 @@ async def test_a_case_of_the_platforms_own_still_fails_where_a_rule_is_changed(t
     rule = folder / "platform/guardrails.rego"
     rule.write_text(rule.read_text().replace('lower(name), "system."', 'lower(name), "systems."'))
     async with engine(opa_binary, folder) as held:
-        failures = {one.message: one.file for one in (await run_tests(held)).failures}
+        failures = {one.message: one.file for one in (await run_tests(held, UNMEASURED)).failures}
     cases = sorted(message for message in failures if message.startswith("test_case["))
     assert [case.partition(" fails: ")[0] for case in cases] == [
         "test_case[system-collection]",
@@ -129,7 +132,7 @@ async def test_a_case_of_a_team_that_is_there_is_never_left_out(tmp_path: Path, 
     for file in (folder / "teams/people").glob("*.rego"):
         file.write_text("package mcp.teams.people\n")
     async with engine(opa_binary, folder) as held:
-        tested = await run_tests(held)
+        tested = await run_tests(held, UNMEASURED)
     assert tested.left_out == ()
     assert any(one.file == "cases/people.json" for one in tested.failures), "its rules are gone, and that is told"
 

@@ -1,6 +1,5 @@
 """The table of limits is vetted before it serves: its form, its globs, and names that nothing has."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import pytest
 
 from sidecar.authoring import kit
 from tests.changed_policies import platform_data
-from tests.parts import ROOT
+from tests.policy_sets import quick_copy
 
 LIMIT: dict[str, Any] = {
     "id": "minute",
@@ -24,7 +23,7 @@ LIMIT: dict[str, Any] = {
 
 async def checked(folder: Path, limits: Any, opa_binary: str) -> Any:
     policies = folder / "policies"
-    shutil.copytree(ROOT / "policies", policies)
+    quick_copy(policies)
     with platform_data(policies) as platform:
         platform["limits"] = limits
     return (await kit.check_paths((policies,), opa_binary, ())).document()

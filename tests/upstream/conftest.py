@@ -24,6 +24,15 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
     return factories
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is tried on uvloop with every change is tried on asyncio's own loop at night."""
+    for item in items:
+        spec = getattr(item, "callspec", None)
+        if item.path.name == "test_stdio_faults.py" and spec is not None and "asyncio" in spec.id.split("-"):
+            item.add_marker(pytest.mark.nightly)
+
+
 @pytest.fixture(scope="session")
 def permit() -> Callable[..., Permit]:
     def make(tool: str, traceparent: str | None = None, server: str = "double", **arguments: JsonValue) -> Permit:
