@@ -4,7 +4,9 @@ CPU time is what counts, since other work on the machine changes the time by the
 values, limits and callers differ from call to call. With ``--against`` another revision is played in the same run, in
 alternating rounds.
 
-    python bench/calls.py [--against REVISION] [--rows NAME …] [--rounds 6] [--clients 8]
+    python bench/calls.py [--against REVISION] [--rows NAME …] [--rounds 6] [--clients 8] [--beside]
+
+``--beside`` plays one analyst alone, and beside 16 inserts of 900 kB at a time by one other caller.
 
 Rows: ``hit`` (questions that were answered before, of 50 identities), ``miss`` (OPA is asked every time), ``list``
 (tools/list), ``insert-1``, ``insert-30``, ``insert-300``, ``insert-900`` (an insert of so many kB).
@@ -37,6 +39,9 @@ from tests import parts  # noqa: E402
 THIS, OTHER = "this", "other"
 CALLS = {"hit": 1200, "miss": 400, "list": 400, "insert-1": 400, "insert-30": 200, "insert-300": 48, "insert-900": 24}
 STAGING = {"database": "staging", "collection": "orders"}
+LOADERS = 16
+"""Inserts at a time that a loader makes beside an analyst."""
+ANALYST_CALLS = 60
 CALLS_EACH = 6
 """Calls of each client in a round, at least."""
 BUSY = (b"decision_unavailable", b"decision point is not available", b"too_many", b"overloaded", b"busy", b"upstream")
@@ -130,7 +135,7 @@ async def play(running: Deployed, row: str, clients: int, calls: int) -> Played:
     """Play a row."""
     kilobytes = int(row.partition("-")[2] or 0)
     large = documents(kilobytes) if kilobytes else ""
-    among = running.loaders if kilobytes else running.analysts
+    among = running.loaders[:8] if kilobytes else running.analysts
     queues = [among[start::clients] for start in range(min(clients, len(among)))]
     numbers = iter(range(calls))
 
@@ -192,14 +197,16 @@ async def open_side(said: dict[str, object], clients: int) -> Deployed:
     running = Deployed(
         side=Side(pid=int(str(said["pid"])), clients=[]),
         analysts=[Connection(url, tokens[number % len(tokens)]) for number in range(max(clients, len(tokens)))],
-        loaders=[Connection(url, str(said["loader"])) for _ in range(min(clients, 8))],
+        loaders=[Connection(url, str(said["loader"])) for _ in range(LOADERS)],
     )
     for one in running.analysts + running.loaders:
         await one.open()
     return running
 
 
-async def measure(against: str | None, rows: list[str], rounds: int, clients: int) -> list[dict[str, object]]:
+async def measure(
+    against: str | None, rows: list[str], rounds: int, clients: int, *, loader: bool
+) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -210,7 +217,7 @@ async def measure(against: str | None, rows: list[str], rounds: int, clients: in
         if against is not None:
             trees[OTHER] = stack.enter_context(tree_of(against))
         for memo_ms, played in (
-            (1000, [row for row in rows if row != "miss"]),
+            (1000, [row for row in rows if row != "miss"] or ["beside"] * loader),
             (0, [row for row in rows if row == "miss"]),
         ):
             with ExitStack() as serving:
@@ -221,8 +228,56 @@ async def measure(against: str | None, rows: list[str], rounds: int, clients: in
                     for name, tree in trees.items()
                     if played
                 }
-                found += [await alternating(sides, row, rounds, clients) for row in played]
+                found += [await alternating(sides, row, rounds, clients) for row in played if row != "beside"]
+                if loader and memo_ms:
+                    found.append(await beside_in_turn(sides, rounds))
     return found
+
+
+async def median_ms(analyst: Connection, calls: int) -> float:
+    """Half of an analyst's calls took at most so long."""
+    latencies = []
+    for number in range(calls):
+        asked = time.perf_counter()
+        status, _, body = await analyst.ask(*request("hit", number))
+        latencies.append((time.perf_counter() - asked) * 1000)
+        if status != 200 or b'"isError":true' in body:
+            raise SystemExit(f"beside: HTTP {status}: {body[:500]!r}")
+    return statistics.median(latencies)
+
+
+async def beside(running: Deployed) -> tuple[float, float, float]:
+    """Return an analyst's median alone and beside a loader, in milliseconds, and the loader's inserts per second."""
+    alone = await median_ms(running.analysts[0], ANALYST_CALLS)
+    large, inserted, going = documents(900), 0, True
+
+    async def load(mine: Connection) -> None:
+        nonlocal inserted
+        while going:
+            status, _, body = await mine.ask("tools/call", large)
+            inserted += status == 200 and b'"isError":true' not in body
+
+    loading = [asyncio.create_task(load(one)) for one in running.loaders]
+    began = time.perf_counter()
+    loaded = await median_ms(running.analysts[0], ANALYST_CALLS)
+    rate = inserted / (time.perf_counter() - began)
+    going = False
+    await asyncio.gather(*loading)
+    return alone, loaded, rate
+
+
+async def beside_in_turn(sides: dict[str, Deployed], rounds: int) -> dict[str, object]:
+    cells: dict[str, object] = {"row": "an analyst beside 16 inserts of 900 kB"}
+    seen: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sides}
+    for turn in range(rounds):
+        for name in sorted(sides, reverse=bool(turn % 2)):
+            seen[name].append(await beside(sides[name]))
+    for name, each in sorted(seen.items()):
+        cells[f"{name} alone ms"] = round(statistics.median(one[0] for one in each), 1)
+        cells[f"{name} beside ms"] = round(statistics.median(one[1] for one in each), 1)
+        cells[f"{name} ratio"] = round(statistics.median(one[1] / one[0] for one in each), 2)
+        cells[f"{name} inserts/s"] = round(statistics.median(one[2] for one in each), 1)
+    return cells
 
 
 async def alternating(sides: dict[str, Deployed], row: str, rounds: int, clients: int) -> dict[str, object]:
@@ -247,12 +302,15 @@ async def alternating(sides: dict[str, Deployed], row: str, rounds: int, clients
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--against", help="another revision, in the same run")
-    parser.add_argument("--rows", nargs="+", choices=CALLS, default=[*CALLS])
+    parser.add_argument("--rows", nargs="*", choices=CALLS, default=[*CALLS])
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument(
         "--clients", type=int, default=8, help="1 to 256; calls that are refused for want of room count apart"
     )
+    parser.add_argument("--beside", action="store_true", help="also an analyst beside a loader")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    table = asyncio.run(measure(arguments.against, arguments.rows, max(arguments.rounds, 2), arguments.clients))
+    table = asyncio.run(
+        measure(arguments.against, arguments.rows, max(arguments.rounds, 2), arguments.clients, loader=arguments.beside)
+    )
     show(table, "CPU per call of the sidecar's own processes; medians of rounds", as_json=arguments.json)

@@ -19,6 +19,7 @@ from sidecar.edge.approvals import ApprovalRoutes
 from sidecar.edge.bodies import BodyReader, NotKept
 from sidecar.edge.certificates import CertificateReader
 from sidecar.edge.forwarded import TrustedProxies
+from sidecar.edge.large_messages import LARGE_BYTES, LargeMessages
 from sidecar.edge.resource import ProtectedResource
 from sidecar.edge.server import COMMON_HEADERS, departed, give_up
 from sidecar.edge.statuses import http_status
@@ -31,7 +32,9 @@ from sidecar.errors import (
     MessageIncomplete,
     MessageTooLarge,
     SidecarError,
+    TooManyBytes,
 )
+from sidecar.fair_turns import TooManyWaiting
 from sidecar.identity import WELL_KNOWN, ResourceUri
 from sidecar.mcp import Era, revision
 
@@ -160,6 +163,7 @@ class _Edge:
         self._resource = config.resource
         self._metadata = self._resource.metadata()
         self._bodies = BodyReader(config.max_request_bytes, config.body_timeout_s)
+        self._large = LargeMessages()
         self._paths = _with_and_without_slash(self._resource.path)
         self._descriptions = _with_and_without_slash(WELL_KNOWN) | _with_and_without_slash(self._resource.metadata_path)
         desk = pep.approvals
@@ -266,7 +270,14 @@ class _Edge:
             return await self._pep.refuse_body(kept.error, kept.ends, exchange, caller)
         except SidecarError as error:
             return await self._pep.refuse(error, exchange, caller)
-        return await self._pep.enforce(body, exchange, caller, departed(request))
+        if len(body) < LARGE_BYTES:
+            self._large.pass_by()
+            return await self._pep.enforce(body, exchange, caller, departed(request))
+        try:
+            async with self._large.turn(caller.identity.key) as sent:
+                return await self._pep.enforce(body, exchange, caller, departed(request), sent)
+        except TooManyWaiting:
+            return await self._pep.refuse_body(TooManyBytes(), body, exchange, caller)
 
     async def _delete(self, request: web.Request, exchange: Exchange, caller: Caller) -> web.StreamResponse:
         try:

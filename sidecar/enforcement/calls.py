@@ -316,6 +316,8 @@ class ToolCalls:
         self._still(turn)
         if turn.flight is not None:
             turn.flight.sent = True
+        if turn.channel is not None and turn.channel.sent is not None:
+            turn.channel.sent()
 
     async def _forward(self, permit: Permit, todo: Plan, turn: Turn) -> UpstreamResult:
         """Have the call carried out, and record its outcome in every case."""

@@ -1,8 +1,9 @@
 """What goes to the client of one call before its answer: progress and log messages, where it asked for them."""
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from sidecar.enforcement.event_stream import EventStream, StreamOwner, new_stream
 from sidecar.identity import CallerName
@@ -22,15 +23,24 @@ _PROGRESS: Final = "notifications/progress"
 _LOG: Final = "notifications/message"
 
 
+Departure: TypeAlias = asyncio.Future[None] | None
+"""Done when a client has left; None where that cannot be told."""
+
+Told: TypeAlias = Callable[[], None] | None
+"""Called when something has happened, where anybody wants to know."""
+
+
 class CallChannel:
     """What goes to the client of one call before its answer.
 
     Args:
         name: of its stream, should it have one.
         progress_token: what its client asked for progress with; None where it did not.
+        sent: called when the call leaves for its server.
     """
 
-    def __init__(self, name: str, progress_token: RequestId | None) -> None:
+    def __init__(self, name: str, progress_token: RequestId | None, sent: Told = None) -> None:
+        self.sent = sent
         self.stream: EventStream | None = None
         self._name = name
         self._token = progress_token

@@ -4,7 +4,6 @@ This module and ``calls`` own the order of the steps (docs/architecture.md, "The
 what a step does lives in its room. They do no I/O of their own; the outside world comes in as ``Ports``.
 """
 
-import asyncio
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Never
 
@@ -13,7 +12,7 @@ from sidecar.enforcement import refusals, stateless
 from sidecar.enforcement.answering import Answering
 from sidecar.enforcement.approval_desk import approval_desk
 from sidecar.enforcement.calls import ToolCalls
-from sidecar.enforcement.channel import CallChannel
+from sidecar.enforcement.channel import CallChannel, Departure, Told
 from sidecar.enforcement.evidence import Evidence, stage_of
 from sidecar.enforcement.handshake import INSTRUCTIONS, Handshake
 from sidecar.enforcement.incoming import Incoming, RefusedBody, trace_context
@@ -116,7 +115,7 @@ class EnforcementPoint:
         return Refused.of(error, request_id, era=exchange.era)
 
     async def enforce(
-        self, body: bytes, exchange: Exchange, caller: Caller, gone: asyncio.Future[None] | None = None
+        self, body: bytes, exchange: Exchange, caller: Caller, gone: Departure = None, sent: Told = None
     ) -> Reply:
         """Answer the one message, or the 2025-03-26 batch, that ``body`` holds.
 
@@ -126,6 +125,7 @@ class EnforcementPoint:
             caller: who sent it.
             gone: done when the client has left, which cancels a request where there are no sessions (MCP 2026-07-28,
                 transports, cancellation), and only there.
+            sent: called when a call leaves for its server.
         """
         try:
             decoded = jsonrpc.decode(body)
@@ -134,7 +134,7 @@ class EnforcementPoint:
         if isinstance(decoded, Batch):
             return await self._batch(decoded, exchange, caller)
         if isinstance(decoded, Request) and methods.classify(decoded, exchange.era) is methods.Treatment.ENFORCE:
-            channel = CallChannel(self._ports.identifiers.request_id(), tools.progress_token(decoded.params))
+            channel = CallChannel(self._ports.identifiers.request_id(), tools.progress_token(decoded.params), sent)
             work = self._message(decoded, exchange, caller, channel=channel)
             return await self._answering.answer(work, channel, caller, gone)
         return await self._message(decoded, exchange, caller)

@@ -19,11 +19,11 @@ from collections.abc import Coroutine
 from typing import Final
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.fair_turns import FairTurns, TooManyWaiting
 from sidecar.faults import PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.blame import TERM_S, Blame, Member, PendingQuestion, Places, parts, places, together
 from sidecar.opa.deadline import answered_within
-from sidecar.opa.fair_turns import FairTurns, TooManyWaiting
 from sidecar.opa.instance import Instance, Launch
 from sidecar.policyset import ApprovedSet
 from sidecar.ports import PdpAnswer, Question

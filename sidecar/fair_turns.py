@@ -33,13 +33,18 @@ class FairTurns:
         Raises:
             TooManyWaiting: too much waits there already.
         """
-        await self._take(place)
+        await self.take(place)
         try:
             yield
         finally:
-            self._pass_on()
+            self.pass_on()
 
-    async def _take(self, place: Hashable) -> None:
+    async def take(self, place: Hashable) -> None:
+        """Wait for a turn of this place; ``pass_on`` ends it.
+
+        Raises:
+            TooManyWaiting: too much waits there already.
+        """
         if not self._taken:
             self._taken = True
             return
@@ -52,7 +57,7 @@ class FairTurns:
             await mine
         except asyncio.CancelledError:
             if mine.done() and not mine.cancelled():
-                self._pass_on()  # the turn came in the moment of the cancellation
+                self.pass_on()  # the turn came in the moment of the cancellation
             else:
                 self._leave(place, mine)
             raise
@@ -64,7 +69,7 @@ class FairTurns:
             if not queue:
                 del self._waiting[place]
 
-    def _pass_on(self) -> None:
+    def pass_on(self) -> None:
         """Give the turn to the first that waits at the next place; that place goes to the end of the row."""
         while self._waiting:
             place, queue = self._waiting.popitem(last=False)

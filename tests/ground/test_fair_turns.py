@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.opa.fair_turns import MAX_WAITING, FairTurns, TooManyWaiting
+from sidecar.fair_turns import MAX_WAITING, FairTurns, TooManyWaiting
 from tests.patience import HANG_S
 
 
