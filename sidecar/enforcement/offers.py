@@ -243,7 +243,7 @@ def _resource(named: GenericTools, uri: str) -> tuple[GenericTool | None, JsonOb
 
 
 def _could_be(resource: GenericTool, uri: str) -> bool:
-    """Whether a server could take a URI for this resource, whatever case its letters have."""
+    """Whether a server could take a URI for this resource, if it read letters in any case."""
     if resource.template is None:
         return resource.name.lower() == uri.lower()
     return re.fullmatch(resource.template.pattern, uri, re.IGNORECASE) is not None
