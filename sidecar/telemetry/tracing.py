@@ -3,7 +3,7 @@
 Trust: a client's ``traceparent`` names the parent span, so that both traces are one (SEP-414), and that is all it does.
 Whether spans are recorded is the operator's decision: with parent-based sampling a caller could switch its own
 evidence off by sending ``sampled=0``, and with ratio sampling by choosing its trace ids. Denials and approvals are kept
-whatever the sampler says (``sampling``). Baggage and tracestate are ignored (O-04).
+in spite of the sampler (``sampling``). Baggage and tracestate are ignored (O-04).
 
 Without an exporter nothing is recorded, and there are no steps; but the span of each message still has ids: audit
 records and replies name them, and OPA and the server behind are told them.
