@@ -6,13 +6,13 @@ method names; anything else is a bug. Cancellation (``asyncio.CancelledError``) 
 
 from collections.abc import Collection, Hashable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from sidecar.commands import ViewDefinitions
 from sidecar.identity import Suspension
-from sidecar.model import Credential, Identity, JsonObject, JsonValue, Permit, UpstreamResult
+from sidecar.model import Credential, Decision, Identity, JsonObject, JsonValue, Permit, UpstreamResult
 from sidecar.usage import UsageUnit
 
 
@@ -87,6 +87,9 @@ class PdpAnswer:
     decision_id: str = ""
     engine: str = ""
     """The PDP's version; empty if it does not say, or was not asked."""
+    decisions: dict[tuple[int, tuple[str, ...]], Decision] = field(default_factory=dict, compare=False, repr=False)
+    """What it was found to be, by the number of accesses and the servers that it was held against. An answer that is
+    remembered is checked once."""
 
 
 class DecisionPoint(Protocol):

@@ -6,7 +6,8 @@ request is still one request.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Final
 
 from aiohttp import HttpVersion, HttpVersion10, HttpVersion11
@@ -261,7 +262,8 @@ def check_accept(headers: Headers, *needed: str) -> None:
             raise NotAcceptable(f"{media_type} is not accepted")
 
 
-def _accepted_ranges(accept: str) -> dict[str, float]:
+@lru_cache(maxsize=64)
+def _accepted_ranges(accept: str) -> Mapping[str, float]:
     """Read an Accept header (RFC 9110 section 12.5.1): media range → quality.
 
     Elements that are not well-formed count for nothing. Parameters other than ``q`` are not looked at: what is sent
@@ -276,9 +278,11 @@ def _accepted_ranges(accept: str) -> dict[str, float]:
     return ranges
 
 
-def _media_type(text: str) -> tuple[str, list[tuple[str, str]]]:
+@lru_cache(maxsize=64)
+def _media_type(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     """Return a media type and its parameters in lower case, without quotes; an empty type if it is not well-formed."""
     match = _MEDIA_TYPE.fullmatch(text)
     if match is None:
-        return "", []
-    return match[1].lower(), [(key.lower(), value.strip('"').lower()) for key, value in _PARAMETER.findall(match[2])]
+        return "", ()
+    found = _PARAMETER.findall(match[2])
+    return match[1].lower(), tuple((key.lower(), value.strip('"').lower()) for key, value in found)

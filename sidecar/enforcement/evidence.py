@@ -221,7 +221,7 @@ class Evidence:
             tool=call.name if call is not None else None,
             server=turn.server or None,
             command=turn.command,
-            arguments_sha256=record.arguments_digest(call.arguments) if call is not None else None,
+            arguments_sha256=turn.arguments_sha256,
             shadow=turn.opinion.record() if turn.opinion is not None else None,
             arguments=call.arguments if call is not None and self._keeps_arguments(call) else None,
             question=self._question(turn),

@@ -69,6 +69,10 @@ class Shadow:
 
 def read_answer(answer: PdpAnswer, *, accesses: int, servers: Collection[str]) -> Decision:
     """Return the decision that an answer is, of either set and to any question; raises as ``read_decision`` does."""
-    return verdict.read_decision(
-        answer.result, accesses=accesses, servers=servers, revision=answer.revision, decision_id=answer.decision_id
-    )
+    held_to = (accesses, tuple(servers))
+    decision = answer.decisions.get(held_to)
+    if decision is None:
+        decision = answer.decisions[held_to] = verdict.read_decision(
+            answer.result, accesses=accesses, servers=servers, revision=answer.revision, decision_id=answer.decision_id
+        )
+    return decision

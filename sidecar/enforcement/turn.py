@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from sidecar.audit import record
 from sidecar.commands import CATALOG, NO_GENERIC_TOOLS, GenericTools, ToolGroup
 from sidecar.enforcement.channel import CallChannel
 from sidecar.enforcement.shadow import Opinion
@@ -255,6 +256,8 @@ class Turn:
     channel: CallChannel | None = None
     """What can go to the client before the answer; None where nothing can."""
     call: ToolCall | None = None
+    digested: tuple[ToolCall, str] | None = None
+    """A call with the digest of its arguments, which two records hold."""
     derived: Derivation | None = None
     """What a tool call touches by its own words, and where; ``named`` is its command."""
     named: Command | None = None
@@ -362,6 +365,15 @@ class Turn:
     def identity(self) -> Identity:
         """The caller's."""
         return self.known_caller.identity
+
+    @property
+    def arguments_sha256(self) -> str | None:
+        """The digest of the call's arguments; of many kilobytes it takes milliseconds, so it is taken once."""
+        if self.call is None:
+            return None
+        if self.digested is None or self.digested[0] is not self.call:
+            self.digested = (self.call, record.arguments_digest(self.call.arguments))
+        return self.digested[1]
 
     @property
     def session_id(self) -> str:
