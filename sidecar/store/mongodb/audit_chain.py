@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final, TypeVar
 
@@ -117,6 +117,8 @@ class MongoChain:
         self._timeout_s = store.timeout_s * 1.5
         self._local = store.local
         self._seen = False
+        self._ends: datetime | None = None
+        """When the last record ends that was there at the start; None for never."""
         self._fault = ""
         self._instance = instance
 
@@ -151,7 +153,13 @@ class MongoChain:
         if found is None:
             return ChainPlace()
         place, record = chain.opened(line_of(found))
+        ends = found.get("expires")
+        self._ends = ends.replace(tzinfo=UTC) if isinstance(ends, datetime) else None
         return ChainPlace(seq=place.seq, head=place.hash, time=str(record["time"]))
+
+    def outlives(self, expires: datetime | None) -> bool:
+        """Whether records that end then are still there when the last one that was read is not."""
+        return expires is None or (self._ends is not None and self._ends <= expires)
 
     async def has(self, place: ChainPlace) -> bool:
         """Whether a record is there.

@@ -44,8 +44,8 @@ class MongoHeads:
         self._keep = keep
         self.last = 0
         """Number of the record that was published last."""
-        self.failing = True
-        """Whether the last one is in the log only; so until one is stored."""
+        self.failing_since: datetime | None = None
+        """Since when those that were published are in the log only."""
 
     async def publish(self, checkpoint: Checkpoint, now: datetime) -> None:
         """Log one head and keep it. What cannot be kept is logged, and refuses no call."""
@@ -64,13 +64,17 @@ class MongoHeads:
         try:
             await self._documents.insert_one(stored)
         except DuplicateKeyError:
-            self.failing = False
+            self.failing_since = None
         except FAILURES as error:
-            if not self.failing:
+            if self.failing_since is None:
                 _LOG.error("a checkpoint cannot be stored", extra={"error": type(error).__name__})
-            self.failing = True
+            self.failing_since = self.failing_since or now
         else:
-            self.failing = False
+            self.failing_since = None
+
+    def overdue(self, now: datetime, most: timedelta) -> bool:
+        """Whether none could be stored for longer than a time."""
+        return self.failing_since is not None and now - self.failing_since > most
 
     async def newest(self) -> Checkpoint | None:
         """Return the checkpoint with the highest number, if there is one that can be read.

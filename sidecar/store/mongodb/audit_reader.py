@@ -153,8 +153,8 @@ class MongoAuditReader:
         seq, head = await self._before(name)
         if not any(each.seq >= seq for each in proven):
             seq, head = 0, GENESIS
-        missing = [each for each in proven if each.seq <= seq and self._has_to_be_there(each)]
-        if missing and seq:
+        missing = [each for each in proven if 0 < each.seq <= seq and self._has_to_be_there(each)]
+        if missing:
             what = f"records up to {max(each.seq for each in missing)} are missing before their time"
             findings.append(ChainFinding(file=name, line=0, what=what))
         heads = frozenset([against.head] if against.head and against.head != GENESIS else [])

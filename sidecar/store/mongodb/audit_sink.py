@@ -149,7 +149,7 @@ class MongoAuditSink:
                         self._ship_soon(self._spool)
                     else:
                         await self._settle()
-            if self._known and not self._broken and not self.spooling and self._durable.seq:
+            if self._owned and not self._broken and not self.spooling:
                 await self._still_there()
         except StoreAwayError as error:
             self._outage.begins(error)
@@ -196,6 +196,8 @@ class MongoAuditSink:
                 await self._begin()
                 if self._broken:
                     raise AuditUnavailable(self._broken)
+                if self._keep is not None and self._heads.overdue(self._now(), self._keep / 2):
+                    raise AuditUnavailable("no checkpoint could be stored for half the time after which records end")
                 await self._keep_part(batch)
             except ForkedChainError as fork:
                 if self._owned or fork.mine:
@@ -301,7 +303,7 @@ class MongoAuditSink:
                 await self._continue()
         except ForkedChainError:
             self._breaks(
-                f"the spool holds other records than the store: {self._forked()}, and keep the spool as evidence"
+                f"the spool and the store hold other records: {self._forked()}, and keep the spool as evidence"
             )
         except BrokenRecord as broken:
             self._breaks(f"the last record of {self._instance} in the audit store does not hold ({broken})")
@@ -315,18 +317,29 @@ class MongoAuditSink:
 
     async def _continue(self) -> None:
         end, published = await self._chain.end(), await self._heads.newest()
-        if published is not None and published.seq > end.seq:
+        if end.seq and not self._chain.outlives(self._expires()):
+            self._breaks(
+                "audit.keep_days: records would end before older ones; begin a chain with another audit.instance"
+            )
+            return
+        gone = published is not None and published.seq > end.seq
+        if published is not None and not end.seq:
+            # Everything has ended, or is gone: numbers are not given twice.
+            end = ChainPlace(seq=published.seq, head=published.head, time=published.time)
+        if published is not None and gone:
             _LOG.error(
                 "audit records that were published are missing at the end of the chain",
                 extra={"instance": self._instance, "last": end.seq, "published": published.seq},
             )
         self._end = self._durable = end
+        if published is not None and (published.seq, published.head) == (end.seq, end.head):
+            self._heads.last, self._heads.failing_since = published.seq, None
+        elif end.seq or self._keep is not None:
+            await self._publish("start")
+            if self._keep is not None and self._heads.failing_since is not None:
+                raise StoreAwayError("it takes no checkpoint, and records are to end")
         self._known = True
         self._outage.ends()
-        if published is not None and (published.seq, published.head) == (end.seq, end.head):
-            self._heads.last, self._heads.failing = published.seq, False
-        elif end.seq:
-            await self._publish("start")
 
     async def _see_rights(self) -> None:
         if why := await self._chain.misgiven():
@@ -394,13 +407,14 @@ class MongoAuditSink:
         return f"another process writes the chain of {self._instance}: give each sidecar its own audit.instance"
 
     def _expires(self) -> datetime | None:
-        """When records end; never while no signed head is stored that verification could begin behind."""
-        return None if self._keep is None or self._heads.failing else self._now() + self._keep
+        """When records end that come now."""
+        return None if self._keep is None else self._now() + self._keep
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.time_ns() / 1e9, UTC)
 
     async def _publish(self, reason: str) -> None:
         end = self._durable
-        checkpoint = Checkpoint(seq=end.seq, head=end.head, time=end.time, why=reason)
-        await self._heads.publish(checkpoint, self._now())
+        now = self._now()
+        time = end.time or f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond:06d}Z"
+        await self._heads.publish(Checkpoint(seq=end.seq, head=end.head, time=time, why=reason), now)
