@@ -287,9 +287,7 @@ def lacks_records(call: Call, found: Mapping[str, Counter[str]], times: int) -> 
 def verdict(fleet: Fleet, load: Load, rolled: Counter[str]) -> list[Row]:
     with MongoClient[dict[str, Any]](fleet.uri) as client:
         written = Counter(document["mark"] for document in client.staging.orders.find({"mark": {"$exists": True}}))
-    found = recorded(
-        file for one in fleet.sidecars for file in one.folder.glob("audit.jsonl*") if file.suffix != ".checkpoints"
-    )
+    found = recorded(file for one in fleet.sidecars for file in one.folder.iterdir())
     whole = [verified(one) for one in fleet.sidecars]
     made = load.made
     writes = [call for call in made if call.kind is Kind.WRITE]

@@ -21,6 +21,8 @@ PROTOCOL: Final = "2025-11-25"
 MARK: Final = re.compile(rb"mark-[0-9a-f]{16}")
 REPEAT_S: Final = 2.0
 """After which a caller repeats what it has no answer to."""
+_CHAIN: Final = re.compile(r"audit\.jsonl(\.\d+)?")
+"""Names of audit files; what is kept beside them has others."""
 _WAIT = aiohttp.ClientTimeout(total=90)
 
 
@@ -176,7 +178,7 @@ def recorded(files: Iterable[Path]) -> dict[str, Counter[str]]:
     """
     found: dict[str, Counter[str]] = {}
     owners: dict[str, str] = {}
-    for file in files:
+    for file in sorted(file for file in files if _CHAIN.fullmatch(file.name)):
         for line in file.read_bytes().splitlines():
             record = json.loads(line)  # noqa: TID251 - the sidecar's own file
             name = record.get("request_id", "")
