@@ -130,9 +130,14 @@ class Launched:
 
 
 def launchable(folder: Path, uri: str, *, extra: str = "", environment: str = "test") -> Launched:
-    """Write the settings of a sidecar that a client launches."""
+    """Write the settings of a sidecar that a client launches, before the server that reads."""
     deployment = Deployment(
-        folder=folder, uri=uri, port=parts.free_port(), admin_port=parts.free_port(), issuer=Signer()
+        folder=folder,
+        uri=uri,
+        port=parts.free_port(),
+        admin_port=parts.free_port(),
+        issuer=Signer(),
+        servers=("demo-ro",),
     )
     deployment.issuer.write_keys(folder / "jwks.json")
     (folder / "mongodb").write_text(uri)
