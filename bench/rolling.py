@@ -294,10 +294,10 @@ def verdict(fleet: Fleet, load: Load, rolled: Counter[str]) -> list[Row]:
     faults = {
         "calls that policy denies and that were carried out": [c for c in made if wrongly_allowed(c, fleet, written)],
         "writes that were carried out twice": [c for c in writes if written[c.mark] > 1],
-        "writes that were said to be done and were not": [
+        "writes that were answered as done and were not": [
             c for c in writes if c.became is Became.ALLOWED and not written[c.mark]
         ],
-        "writes that were said to be refused and were done": [
+        "writes that were answered as refused and were done": [
             c for c in writes if c.became is Became.DENIED and written[c.mark]
         ],
         "calls without their records": [c for c in made if lacks_records(c, found, written[c.mark])],

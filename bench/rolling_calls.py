@@ -113,7 +113,7 @@ class Load:
         call.refusals += [name] if name else []
 
     async def _opened(self, http: aiohttp.ClientSession, person: Person) -> dict[str, str]:
-        """Open a session; it lasts for the whole run, at whatever sidecar."""
+        """Open a session; it lasts for the whole run, at any sidecar."""
         client = {"name": "rolling", "version": "0"}
         params = {"protocolVersion": PROTOCOL, "capabilities": {}, "clientInfo": client}
         headers: dict[str, str] = {}
@@ -154,7 +154,7 @@ def message(method: str, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def became(status: int, body: bytes) -> tuple[Became, str, str]:
-    """Read an answer: a result, a denial of policy, or neither; with what was said, and the request id of a refusal.
+    """Read an answer: a result, a denial of policy, or neither; with its words, and the request id of a refusal.
 
     What the sidecar refuses for a reason of its own, such as a shared store that does not answer, is neither.
     """

@@ -42,27 +42,36 @@ async def test_a_turn_ends_once_the_message_is_on_its_way() -> None:
     await first
 
 
-async def test_there_is_a_rest_only_where_others_called() -> None:
+async def test_there_is_a_rest_only_where_others_called(monkeypatch) -> None:
     large, loop = LargeMessages(), asyncio.get_running_loop()
-    took = []
-    for others in (False, True):
+    now = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now)
+
+    async def begins_at_once_after(held_s: float, *, others: bool) -> bool:
+        nonlocal now
         async with large.turn("loader"):
-            began = loop.time()
-            await asyncio.sleep(0.02)
+            now += held_s
             if others:
                 large.pass_by()
-            held = loop.time() - began
-        began = loop.time()
-        async with large.turn("loader"):
-            took.append((loop.time() - began) / held)
-    assert took[1] > REST * 0.9
-    assert took[0] < took[1]
+        following = asyncio.create_task(enter(large))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        at_once = following.done()
+        now += REST * held_s
+        await following
+        return at_once
+
+    assert await begins_at_once_after(0.1, others=False)
+    assert not await begins_at_once_after(0.1, others=True)
 
 
 async def test_a_message_that_waits_for_something_else_does_not_keep_its_turn() -> None:
-    large = LargeMessages()
-    async with large.turn("loader"), large.turn("other"):
-        pass
+    large, begun = LargeMessages(), []
+    async with large.turn("loader"):
+        begun.append("loader")
+        async with large.turn("other"):
+            begun.append("other")
+    assert begun == ["loader", "other"], "the second began while the first was not over"
 
 
 async def test_a_message_that_fails_gives_its_turn_on() -> None:
