@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -24,6 +25,7 @@ from sidecar.demo.client import DemoClient
 from sidecar.demo.identities import ANALYST, LOADER, STRANGER, Person
 from tests import parts
 from tests.hours import policies_on
+from tests.integration.canaries import leaks
 from tests.patience import HANG_S
 from tests.signer import ISSUER, Signer
 
@@ -47,6 +49,8 @@ class Deployment:
     environment: dict[str, str] = field(default_factory=dict)
     servers: tuple[str, ...] = ("demo-ro", "demo-rw")
     """The MCP servers behind it; one is enough for those who only read, and starts in half the CPU time."""
+    tokens: list[str] = field(default_factory=list)
+    """Those that its callers were given."""
     launcher: tuple[str, ...] = ()
     """What the sidecar's own command line is given to, such as a shell that sets limits first."""
 
@@ -63,7 +67,8 @@ class Deployment:
         return self.folder / "sidecar.log"
 
     def token(self, person: Person, **changes: Any) -> str:
-        return self.issuer.token(person, now=int(time.time()), **{"audience": self.url, **changes})
+        self.tokens.append(self.issuer.token(person, now=int(time.time()), **{"audience": self.url, **changes}))
+        return self.tokens[-1]
 
     def records(self) -> list[dict[str, Any]]:
         """Everything in the audit file."""
@@ -132,6 +137,8 @@ class Deployment:
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
+            with suppress(URLError, OSError, HTTPException):
+                (self.folder / "metrics").write_text(self.admin("/metrics")[1])
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(HANG_S)
 
@@ -153,6 +160,7 @@ def deployed(
     port: int | None = None,
     issuers: str | None = None,
     servers: str = "",
+    spans: Iterable[bytes] = (),
 ) -> Iterator[Deployment]:
     """Write the settings, start the sidecar, and take it down again; ``server`` wraps the MCP server's command.
 
@@ -161,6 +169,7 @@ def deployed(
     ``extra``, ``of_issuer`` and ``of_servers`` are further settings as TOML: at the top, of the issuer, of each server.
     The policies are the shipped ones, with a loader that inserts on every day, unless others are named. ``issuers`` are
     settings instead of those of the issuer that signs ``Deployment.token``, and ``servers`` instead of both servers.
+    At the end no output may have a canary (``canaries``), nor may ``spans``, as a receiver keeps them.
     """
     deployment = Deployment(
         folder=folder,
@@ -183,6 +192,8 @@ def deployed(
         yield deployment
     finally:
         deployment.stop()
+    leaked = leaks(folder, deployment.tokens, uri, deployment.environment, spans)
+    assert leaked == [], "an output of this deployment has what no output may have"
 
 
 def wait_until(true: Any, what: str, process: subprocess.Popen[bytes] | None = None) -> None:

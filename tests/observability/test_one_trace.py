@@ -149,7 +149,8 @@ def deployment(tmp_path_factory, database, collector) -> Iterator[Deployment]:
         "OTEL_METRICS_EXPORTER": "none",
         "SIDECAR_OPA__MEMO_MS": "0",
     }
-    with deployed(tmp_path_factory.mktemp("traced"), database, environment=environment) as running:
+    folder = tmp_path_factory.mktemp("traced")
+    with deployed(folder, database, environment=environment, spans=collector.raw) as running:
         yield running
 
 
