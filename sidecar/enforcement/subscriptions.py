@@ -65,6 +65,7 @@ class Subscriptions:
             watching.watches.end(stream.name)
             lists.end(stream.name)
             self._leave(stream)
+            self._notices.drop(stream)  # the client may have left before it was read for the first time
 
     def tools_changed(self) -> None:
         """Tell those who asked for it that their list of tools may have changed."""
