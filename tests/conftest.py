@@ -1,6 +1,7 @@
 """What every test may ask for, and what no test may do."""
 
 import os
+import signal
 import socket
 import sys
 from collections import Counter
@@ -22,6 +23,10 @@ from tests.examples import load_profile
 for _name in [name for name in os.environ if name.startswith(("SIDECAR_", "OTEL_", "MDB_MCP_"))]:  # noqa: TID251 - the tests' own border
     if not _name.startswith("SIDECAR_TEST_"):
         del os.environ[_name]  # noqa: TID251 - the tests' own border
+
+# A run in the background of a shell without job control ignores Ctrl-C, and so would every program that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # An OPA that a test starts by itself collects as seldom as those of the product (policyset/opa_command.py).
 os.environ.setdefault("GOGC", "400")  # noqa: TID251 - the tests' own border

@@ -5,8 +5,7 @@ To read, derive, hash and encode a message of 900 kB takes the event loop some 3
 its turn only, callers one after the other, and its turn ends once it is on its way to the server or answered, and at
 the latest after a quarter of a second, since it may wait for others first. Where other messages came meanwhile, the
 next turn begins after a rest of twice the time that this one took: large messages together have a third of the loop's
-time then, and all of it where there is nothing else. An analyst beside sixteen inserts of 900 kB at a time, with each
-rest as long as the turn: 7 times the median of alone; twice as long: 1.4 (``bench/calls.py --beside``, a busy machine).
+time then, and all of it where there is nothing else (``bench/calls.py --beside`` measures an analyst beside it).
 """
 
 import asyncio

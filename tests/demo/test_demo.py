@@ -110,7 +110,7 @@ def test_the_tour_goes_as_announced_and_leaves_its_evidence_where_it_was_told(tm
     records = [json.loads(line) for line in store.read_bytes().splitlines()]  # noqa: TID251 - our own file
     assert [r["tool"] for r in records if r["event"] == "intent"] == ["find", "count", "insert-many", "count"]
     assert {r["subject"]["id"] for r in records if r["subject"]} == {"alice", "larry", "mallory"}
-    left = {"copy", "evidence.jsonl", "evidence.jsonl.checkpoints"}
+    left = {"copy", "evidence.jsonl", "evidence.jsonl.checkpoints", "evidence.jsonl.policies"}
     assert {path.name for path in tmp_path.iterdir()} == left, "nothing else is left"
     assert not [line for line in done.stderr.splitlines() if "Traceback" in line or "eyJ" in line]
     assert "eyJ" not in done.stdout, "with --once no token is shown"
@@ -368,7 +368,8 @@ def test_ctrl_c_while_it_serves_leaves_the_evidence_and_nothing_else(tmp_path):
     assert "Traceback" not in played.output
     named = re.search(r"The evidence of every call is in (audit\S*\.jsonl), ", played.output)
     assert named is not None
-    assert {path.name for path in played.cwd.iterdir()} == {"policies", named[1], f"{named[1]}.checkpoints"}
+    beside = {f"{named[1]}.{more}" for more in ("checkpoints", "policies")}
+    assert {path.name for path in played.cwd.iterdir()} == {"policies", named[1], *beside}
     command = printed_check(played.output)
     assert command.endswith(f"mcp-sidecar audit verify {named[1]}")
     assert_intact(command, played.cwd, len((played.cwd / named[1]).read_bytes().splitlines()))

@@ -1,5 +1,6 @@
 """The search that every deployment of the suite ends with finds what is planted, in each output and of each kind."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -7,7 +8,10 @@ import pytest
 
 from tests.integration.canaries import leaks
 
-TOKEN = "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiJhbGljZSIsImF1ZCI6Im1jcCJ9.c2lnbmF0dXJlLW9mLWEtdG9rZW4"
+TOKEN = ".".join(
+    base64.urlsafe_b64encode(part).decode().rstrip("=")
+    for part in (b'{"alg":"ES256","typ":"at+jwt"}', b'{"sub":"alice","aud":"mcp"}', b"signature-of-a-token" * 2)
+)
 URI = "mongodb://reader:correct-horse@127.0.0.1:1/"
 VALUE = "canary-of-a-filter"
 SENT = {
