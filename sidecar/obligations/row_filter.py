@@ -3,7 +3,7 @@
 Equality, ``$in`` and ranges over scalars, joined by ``$and`` and ``$or``; dates and ObjectIds have one form each. A
 filter is made of values of claims and comes over the wire from OPA; so it is read strictly, and anything else in it
 refuses the call: an operator that is not known, a null (which in MongoDB also matches documents without the field), an
-empty text or list.
+empty text or list. Policy refuses the same before (``policies/platform/filters.rego``).
 """
 
 import re
