@@ -103,8 +103,8 @@ async def start_tied(
     """
     report, reported = os.pipe()
     try:
-        try:
-            transport, made = await asyncio.get_running_loop().subprocess_exec(
+        creating = asyncio.ensure_future(
+            asyncio.get_running_loop().subprocess_exec(
                 protocol,
                 *tied(memory_limit_bytes, reported, *command),
                 stdin=streams.stdin,
@@ -115,21 +115,31 @@ async def start_tied(
                 start_new_session=True,
                 pass_fds=(reported,),
             )
-        finally:
-            os.close(reported)
+        )
         try:
+            transport, made = await asyncio.shield(creating)
+            os.close(reported)
+            reported = -1
             error = await _reported(report)
         except BaseException:
-            _kill_group(transport.get_pid())
-            transport.close()
+            await ended(asyncio.ensure_future(_given_up(creating)))
             raise
     finally:
         os.close(report)
+        if reported >= 0:
+            os.close(reported)
     if error:
-        await kill(asyncio.subprocess.Process(transport, made, asyncio.get_running_loop()))
-        transport.close()
+        await _given_up(creating)
         raise OSError(error, os.strerror(error))
     return transport, made
+
+
+async def _given_up(creating: "asyncio.Future[tuple[asyncio.SubprocessTransport, ChildProtocol]]") -> None:
+    """End what was started, and return once its end was noticed: its loop may be closed next."""
+    [made] = await asyncio.gather(creating, return_exceptions=True)
+    if not isinstance(made, BaseException):
+        await kill(asyncio.subprocess.Process(*made, asyncio.get_running_loop()))
+        made[0].close()
 
 
 async def spawn(

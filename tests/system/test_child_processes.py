@@ -78,8 +78,19 @@ async def test_a_start_that_is_cancelled_leaves_no_process() -> None:
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
-    while set(psutil.Process().children(recursive=True)) - before:  # noqa: ASYNC110 -- the kernel ends it, not this loop
-        await asyncio.sleep(0.01)
+    assert set(psutil.Process().children(recursive=True)) <= before, "its end was noticed before the start was over"
+
+
+async def test_a_start_that_is_cancelled_at_once_leaves_no_process() -> None:
+    before = set(psutil.Process().children(recursive=True))
+    for turns in range(6):
+        starting = asyncio.create_task(spawn(("/bin/sleep", "1000"), PIPES))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert set(psutil.Process().children(recursive=True)) <= before
 
 
 PARENT = """
