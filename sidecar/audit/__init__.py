@@ -10,6 +10,7 @@ from sidecar.audit.checkpoint import (
     CheckpointSigner,
     CheckpointVerifier,
     read_checkpoint,
+    signature_fault,
 )
 from sidecar.audit.entry import AuditEntry, Unreadable, read_entry
 from sidecar.audit.reading import AuditReader, HeldAgainst, ReadProgress, StoredChain
@@ -49,4 +50,5 @@ __all__ = [
     "read_checkpoint",
     "read_entry",
     "record",
+    "signature_fault",
 ]

@@ -150,3 +150,14 @@ def key_digest(key: Ed25519PublicKey) -> str:
 
 def _signed(checkpoint: Checkpoint, key: str) -> bytes:
     return _CONTEXT + canonical({**replace(checkpoint, signature="").document(), "key": key})
+
+
+def signature_fault(checkpoint: Checkpoint, verifier: CheckpointVerifier | None) -> str:
+    """Return what is wrong with the signature of a checkpoint; empty where it holds, or no key is there to tell."""
+    if verifier is None:
+        return ""
+    try:
+        verifier.require(checkpoint)
+    except BadCheckpoint as bad:
+        return str(bad)
+    return ""

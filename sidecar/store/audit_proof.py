@@ -14,16 +14,15 @@ import msgspec
 
 from sidecar.audit import (
     GENESIS,
-    BadCheckpoint,
     ChainFinding,
     ChainReport,
-    Checkpoint,
     CheckpointVerifier,
     ProvenStretch,
     ReadProgress,
     Survey,
     fit,
     prove,
+    signature_fault,
 )
 from sidecar.errors import ConfigurationError
 from sidecar.store.audit_opening import LONGEST_LINE, identity
@@ -120,7 +119,7 @@ def known_heads(path: Path, others: tuple[Path, ...], verifier: CheckpointVerifi
         if foreign:
             findings.append(ChainFinding(file=source.name, line=0, what=f"{foreign} lines are no checkpoints"))
         for number, each in enumerate(found, start=1):
-            fault = _fault(each, verifier)
+            fault = signature_fault(each, verifier)
             if not fault and published.get(each.seq, each.head) != each.head:
                 fault = f"another checkpoint has another hash for record {each.seq}"
             if fault:
@@ -130,16 +129,6 @@ def known_heads(path: Path, others: tuple[Path, ...], verifier: CheckpointVerifi
             if verifier is not None:
                 proven[each.seq] = each.head
     return KnownHeads(published=published, proven=proven, findings=tuple(findings))
-
-
-def _fault(checkpoint: Checkpoint, verifier: CheckpointVerifier | None) -> str:
-    if verifier is None:
-        return ""
-    try:
-        verifier.require(checkpoint)
-    except BadCheckpoint as bad:
-        return str(bad)
-    return ""
 
 
 def verify_chain(

@@ -20,11 +20,9 @@ from pymongo.errors import PyMongoError
 from sidecar.audit import (
     GENESIS,
     AuditEntry,
-    BadCheckpoint,
     ChainFinding,
     ChainReport,
     Checkpoint,
-    CheckpointVerifier,
     HeldAgainst,
     ReadProgress,
     Selection,
@@ -34,6 +32,7 @@ from sidecar.audit import (
     Verdict,
     read_entry,
     record,
+    signature_fault,
 )
 from sidecar.errors import ConfigurationError
 from sidecar.ports import Clock
@@ -178,7 +177,7 @@ class MongoAuditReader:
         proven: list[Checkpoint] = []
         findings: list[ChainFinding] = []
         for source, number, each in await self._kept(name, against):
-            fault = "not a checkpoint" if each is None else _fault(each, against.verifier)
+            fault = "not a checkpoint" if each is None else signature_fault(each, against.verifier)
             if each is not None and not fault and published.get(each.seq, each.head) != each.head:
                 fault = f"another checkpoint has another hash for record {each.seq}"
             if fault or each is None:
@@ -301,16 +300,6 @@ async def _merged(
         heads.remove(oldest)
         yield oldest[0], oldest[1]
         fresh = [oldest[2]]
-
-
-def _fault(checkpoint: Checkpoint, verifier: CheckpointVerifier | None) -> str:
-    if verifier is None:
-        return ""
-    try:
-        verifier.require(checkpoint)
-    except BadCheckpoint as bad:
-        return str(bad)
-    return ""
 
 
 @asynccontextmanager
