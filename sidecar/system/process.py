@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -101,8 +102,10 @@ async def start_tied(
     Raises:
         OSError: the command cannot be executed; nothing of it is left.
     """
-    report, reported = os.pipe()
-    try:
+    with ExitStack() as ours, ExitStack() as childs:
+        report, reported = os.pipe()
+        ours.callback(os.close, report)
+        childs.callback(os.close, reported)
         creating = asyncio.ensure_future(
             asyncio.get_running_loop().subprocess_exec(
                 protocol,
@@ -118,16 +121,11 @@ async def start_tied(
         )
         try:
             transport, made = await asyncio.shield(creating)
-            os.close(reported)
-            reported = -1
+            childs.close()
             error = await _reported(report)
         except BaseException:
             await ended(asyncio.ensure_future(_given_up(creating)))
             raise
-    finally:
-        os.close(report)
-        if reported >= 0:
-            os.close(reported)
     if error:
         await _given_up(creating)
         raise OSError(error, os.strerror(error))
