@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,7 @@ from sidecar.enforcement import Answer, Caller, EnforcementPoint, EnforcementRul
 from sidecar.mcp import methods
 from sidecar.mcp.session import Sessions
 from sidecar.model import Actor, Credential, Identity, JsonObject, Permit, Principal, UpstreamResult
-from sidecar.ports import PdpAnswer, Question
+from sidecar.ports import AuditSink, PdpAnswer, Question
 from sidecar.store.audit_proof import verify_chain
 from sidecar.store.audit_segments import segments
 from sidecar.store.file import AuditSync, FileAuditSink, Rotation
@@ -95,12 +96,26 @@ class Server:
 
 
 async def load(path: Path, pipe: int, sync: AuditSync, offered: tuple[JsonObject, ...]) -> None:
-    """Call without end."""
+    """Call without end, with the evidence in a file."""
+    await call_without_end(FileAuditSink(path, sync=sync, rotation=FILES), pipe, offered)
+
+
+async def call_without_end(
+    audit: AuditSink, pipe: int, offered: tuple[JsonObject, ...], refused: Callable[[], Awaitable[object]] | None = None
+) -> None:
+    """Call, and write to the pipe what came of each call.
+
+    Args:
+        audit: where the evidence goes.
+        pipe: what is told of.
+        offered: the server's tools.
+        refused: is awaited after each call that was refused.
+    """
     server, clock = Server(pipe, offered), SystemClock()
     ports = Ports(
         verifier=Knows(),
         decisions=Allows(),
-        audit=FileAuditSink(path, sync=sync, rotation=FILES),
+        audit=audit,
         upstreams={"demo-ro": server},
         clock=clock,
         identifiers=RandomIdentifiers(),
@@ -121,7 +136,10 @@ async def load(path: Path, pipe: int, sync: AuditSync, offered: tuple[JsonObject
             call = {"jsonrpc": "2.0", "id": next(numbers), "method": "tools/call", "params": FIND}
             answer = await pep.enforce(json.dumps(call).encode(), exchange, caller)
             text = getattr(answer, "body", b"")
-            os.write(pipe, b"R ok\n" if b'"result"' in text else b"X " + text[:300] + b"\n")
+            good = b'"result"' in text and b'isError":true' not in text
+            os.write(pipe, b"R ok\n" if good else b"X " + text[:300] + b"\n")
+            if refused is not None and not good:
+                await refused()
 
     os.write(pipe, b"S\n")
     await asyncio.gather(*(one() for _ in range(AT_ONCE)))

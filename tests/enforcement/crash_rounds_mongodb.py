@@ -5,7 +5,6 @@ the connection string over an unsteady way. A call may be refused then; one that
 """
 
 import asyncio
-import itertools
 import json
 import os
 import random
@@ -18,17 +17,10 @@ from pathlib import Path
 import msgspec
 
 from sidecar.audit import HeldAgainst, Selection, read_entry
-from sidecar.commands.catalog import CATALOG
-from sidecar.enforcement import Answer, Caller, EnforcementPoint, EnforcementRules, Exchange, Ports
-from sidecar.mcp import methods
-from sidecar.mcp.session import Sessions
 from sidecar.model import JsonObject
 from sidecar.store import AuditSpool, MongoAuditReader, MongoAuditSink, MongoHeads, MongoStore
 from sidecar.system.clock import SystemClock
-from sidecar.system.identifiers import RandomIdentifiers
-from sidecar.telemetry.metrics import OtelMetrics
-from sidecar.telemetry.tracing import OtelTracer
-from tests.enforcement.crash_rounds import ALICE, AT_ONCE, FIND, Allows, Knows, Server
+from tests.enforcement.crash_rounds import call_without_end
 
 DATABASE = "evidence_crashes"
 TIMEOUT_S = 0.2
@@ -50,40 +42,9 @@ def sink_on(store: MongoStore, folder: Path, *, spooled: bool) -> MongoAuditSink
 
 async def load(uri: str, folder: Path, pipe: int, offered: tuple[JsonObject, ...], *, spooled: bool) -> None:
     """Call without end."""
-    server, clock = Server(pipe, offered), SystemClock()
     audit = sink_on(MongoStore(uri, DATABASE, timeout_s=TIMEOUT_S), folder, spooled=spooled)
     await audit.start()
-    ports = Ports(
-        verifier=Knows(),
-        decisions=Allows(),
-        audit=audit,
-        upstreams={"demo-ro": server},
-        clock=clock,
-        identifiers=RandomIdentifiers(),
-        tracer=OtelTracer(None),
-        metrics=OtelMetrics(methods=methods.KNOWN, tools=CATALOG.keys(), servers=["demo-ro"]),
-    )
-    pep = EnforcementPoint(ports, EnforcementRules(environment="test", server_version="0"), Sessions(100, 100, 3600))
-    caller = Caller(identity=ALICE, began_ns=1, ended_ns=2)
-    info = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
-    hello = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": info}).encode()
-    reply = await pep.enforce(hello, Exchange(transport="http", client_ip="127.0.0.1"), caller)
-    assert isinstance(reply, Answer)
-    numbers = itertools.count(2)
-
-    async def one() -> None:
-        exchange = Exchange(transport="http", client_ip="127.0.0.1", session_id=reply.session_id)
-        while True:
-            call = {"jsonrpc": "2.0", "id": next(numbers), "method": "tools/call", "params": FIND}
-            answer = await pep.enforce(json.dumps(call).encode(), exchange, caller)
-            text = getattr(answer, "body", b"")
-            refused = b'isError":true' in text or b'"result"' not in text
-            os.write(pipe, b"X " + text[:300] + b"\n" if refused else b"R ok\n")
-            if refused:
-                await audit.look()
-
-    os.write(pipe, b"S\n")
-    await asyncio.gather(*(one() for _ in range(AT_ONCE)))
+    await call_without_end(audit, pipe, offered, audit.look)
 
 
 def one_round(uri: str, folder: Path, offered: tuple[JsonObject, ...], after: int, *, spooled: bool) -> list[str]:
