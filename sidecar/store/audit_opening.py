@@ -86,6 +86,35 @@ def _admit(status: os.stat_result, path: Path) -> None:
         raise ConfigurationError(f"audit file {path}: other users can write it; run chmod 600")
 
 
+def open_chain(
+    path: Path, flush: Callable[[int], None], *, durable: bool = True, called: str = "audit file"
+) -> tuple[int, ChainEnd]:
+    """Open, lock and recover the file of a chain; return its descriptor and where the chain ends.
+
+    Args:
+        path: the file.
+        flush: makes what was written to a descriptor durable.
+        durable: what is there is durable when this returns.
+        called: what messages call the file.
+
+    Raises:
+        ConfigurationError: it cannot be had, or is damaged.
+    """
+    fd = open_held(path)
+    try:
+        end = recover(fd, path, flush)
+        if durable:
+            flush(fd)
+            flush_directory(path.parent, flush)
+    except OSError as error:
+        os.close(fd)
+        raise ConfigurationError(f"{called} {path}: {why(error)}") from error
+    except ConfigurationError:
+        os.close(fd)
+        raise
+    return fd, end
+
+
 def recover(fd: int, path: Path, flush: Callable[[int], None]) -> ChainEnd:
     """Find the end of the chain, putting a torn last line aside.
 

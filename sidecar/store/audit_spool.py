@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from sidecar.errors import ConfigurationError
-from sidecar.store.audit_opening import LONGEST_LINE, ChainEnd, flush_directory, identity, open_held, recover, why
+from sidecar.store.audit_opening import LONGEST_LINE, ChainEnd, identity, open_chain
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -38,17 +37,8 @@ class AuditSpool:
         self._path = path
         self._most = most
         self._flush = flush
-        self._fd = open_held(path)
-        try:
-            self.end: ChainEnd = recover(self._fd, path, flush)
-            flush(self._fd)
-            flush_directory(path.parent, flush)
-        except OSError as error:
-            os.close(self._fd)
-            raise ConfigurationError(f"spool {path}: {why(error)}") from error
-        except ConfigurationError:
-            os.close(self._fd)
-            raise
+        self.end: ChainEnd
+        self._fd, self.end = open_chain(path, flush, called="spool")
         self._identity = identity(os.fstat(self._fd))
         self._size = self.end.size
         self._overrun = False

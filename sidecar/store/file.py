@@ -31,7 +31,7 @@ from sidecar.audit import Checkpoint, CheckpointSigner, chain
 from sidecar.errors import AuditUnavailable, ConfigurationError
 from sidecar.model import JsonObject
 from sidecar.ports import AuditReceipt
-from sidecar.store.audit_opening import flush_directory, identity, open_held, recover, why
+from sidecar.store.audit_opening import flush_directory, identity, open_chain, open_held, why
 from sidecar.store.audit_segments import name_of
 from sidecar.store.checkpoints import Checkpoints
 
@@ -97,18 +97,7 @@ class FileAuditSink:
         self._sync = sync
         self._rotation = rotation or Rotation()
         self._flush = flush
-        self._fd = open_held(path)
-        try:
-            self._written = recover(self._fd, path, flush)
-            if sync is not AuditSync.OS:
-                flush(self._fd)
-                flush_directory(path.parent, flush)
-        except OSError as error:
-            os.close(self._fd)
-            raise ConfigurationError(f"audit file {path}: {why(error)}") from error
-        except ConfigurationError:
-            os.close(self._fd)
-            raise
+        self._fd, self._written = open_chain(path, flush, durable=sync is not AuditSync.OS)
         self._identity = identity(os.fstat(self._fd))
         self._durable = self._written
         self._overrun = False
