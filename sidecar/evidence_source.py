@@ -38,16 +38,14 @@ async def asked(file: Path | None, work: Callable[[AuditReader], Awaitable[T]], 
     Raises:
         ConfigurationError: no file is named, and there are no settings; or the store cannot be read.
     """
-    config = configured() if file is None else None
-    if file is None and config is None:
-        raise ConfigurationError(_NO_FILE)
-    file = file if config is None else config.audit.path
-    if file is not None:
-        if instance:
-            raise ConfigurationError(f"{file} holds one chain; --instance is for a mongodb: store")
-        return await work(FileAuditReader(file))
-    if config is None:
-        raise ConfigurationError("there is no audit store")
-    from sidecar.evidence_store import asked_of_store  # noqa: PLC0415 - a driver that a file does not need
+    if file is None:
+        if (config := configured()) is None:
+            raise ConfigurationError(_NO_FILE)
+        if config.audit.path is None:
+            from sidecar.evidence_store import asked_of_store  # noqa: PLC0415 - a driver that a file does not need
 
-    return await asked_of_store(config, work, instance)
+            return await asked_of_store(config, work, instance)
+        file = config.audit.path
+    if instance:
+        raise ConfigurationError(f"{file} holds one chain; --instance is for a mongodb: store")
+    return await work(FileAuditReader(file))
