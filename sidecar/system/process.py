@@ -102,10 +102,10 @@ async def start_tied(
     Raises:
         OSError: the command cannot be executed; nothing of it is left.
     """
-    with ExitStack() as ours, ExitStack() as childs:
+    with ExitStack() as ours, ExitStack() as passed:
         report, reported = os.pipe()
         ours.callback(os.close, report)
-        childs.callback(os.close, reported)
+        passed.callback(os.close, reported)
         creating = asyncio.ensure_future(
             asyncio.get_running_loop().subprocess_exec(
                 protocol,
@@ -121,7 +121,7 @@ async def start_tied(
         )
         try:
             transport, made = await asyncio.shield(creating)
-            childs.close()
+            passed.close()
             error = await _reported(report)
         except BaseException:
             await ended(asyncio.ensure_future(_given_up(creating)))
