@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import bson
 from bson.errors import BSONError
@@ -203,7 +203,7 @@ class MongoChain:
     async def _insert(self, lines: list[LinkedRecord]) -> list[LinkedRecord]:
         """Insert lines in their order; return those that are not there yet, because others were there before."""
         try:
-            result = await self._documents.bulk_write([InsertOne(one.document) for one in lines], ordered=True)
+            result = await self._documents.bulk_write([InsertOne[Any](one.document) for one in lines], ordered=True)
         except BulkWriteError as error:
             if _DUPLICATE not in _codes(error):
                 raise
