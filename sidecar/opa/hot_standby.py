@@ -27,7 +27,7 @@ from sidecar.opa.deadline import answered_within
 from sidecar.opa.instance import Instance, Launch
 from sidecar.policyset import ApprovedSet
 from sidecar.ports import PdpAnswer, Question
-from sidecar.system import BackOff
+from sidecar.system import BackOff, ended, to_its_end
 
 _LOG = logging.getLogger(__name__)
 
@@ -194,15 +194,16 @@ class HotStandby:
         return "is not watched any more"
 
     async def stop(self, *, grace_s: float | None = None) -> None:
-        """End both. Can be called in any state."""
+        """End both, also if cancelled. Can be called in any state."""
         tasks, self._tasks = self._tasks, set()
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        members = [member for member in (self._first, self._second) if member is not None]
-        self._first = self._second = None
-        await asyncio.gather(*(member.instance.stop(grace_s=grace_s) for member in members))
+        try:
+            await ended(*tasks)
+        finally:
+            members = [member for member in (self._first, self._second) if member is not None]
+            self._first = self._second = None
+            await to_its_end(asyncio.gather(*(member.instance.stop(grace_s=grace_s) for member in members)))
 
     def _begin(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name="opa-member")

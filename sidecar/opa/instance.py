@@ -22,7 +22,7 @@ from sidecar.opa.wire import MAX_QUESTION_BYTES
 from sidecar.policyset import ApprovedSet, OpaCommand, PolicySet, store
 from sidecar.ports import PdpAnswer, Question
 from sidecar.printing import printable
-from sidecar.system import Pulse, in_thread, kill, make_home, remove
+from sidecar.system import Pulse, in_thread, kill, make_home, remove, to_its_end
 
 _LOG = logging.getLogger(__name__)
 
@@ -209,6 +209,8 @@ class Instance:
     async def stop(self, *, grace_s: float | None = None) -> None:
         """Let OPA answer what it is asked, end it, and remove its folder. Can be called in any state.
 
+        A cancellation shortens the grace; nothing of OPA is left then either, since nobody else would end it.
+
         Args:
             grace_s: seconds that OPA may take, three by default; 0 kills it at once.
         """
@@ -223,11 +225,14 @@ class Instance:
                     async with asyncio.timeout(grace_s):
                         await self._process.wait()
         finally:
-            await kill(self._process)
-            self._pulse.close()
-            await self.client.close()
-            await self._pump
-            await remove(self.home)
+            await to_its_end(self._clear_up())
+
+    async def _clear_up(self) -> None:
+        await kill(self._process)
+        self._pulse.close()
+        await self.client.close()
+        await self._pump
+        await remove(self.home)
 
     async def _become_ready(self, timeout_s: float) -> None:
         try:

@@ -31,7 +31,7 @@ from sidecar.opa.policy_state import Load, PolicyState
 from sidecar.opa.startable import Startable
 from sidecar.policyset import ApprovedSet, OpaCommand, PolicySet, SetChecker, Snapshot, installed, snapshot
 from sidecar.ports import PdpAnswer, Question
-from sidecar.system import BackOff
+from sidecar.system import BackOff, ended
 
 _LOG = logging.getLogger(__name__)
 
@@ -185,11 +185,12 @@ class ManagedOpa(Startable):
         self._reloader = self._supervisor = None
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        current, self._current = self._current, None
-        if current is not None:
-            await current.stop()
+        try:
+            await ended(*tasks)
+        finally:
+            current, self._current = self._current, None
+            if current is not None:
+                await current.stop()
 
     def forget(self) -> None:
         """Forget every remembered answer."""

@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from sidecar.system.liveness import Pulse
     from sidecar.system.os_user import OsUser
     from sidecar.system.outage import Outage
-    from sidecar.system.process import StandardStreams, ended, in_thread, kill, make_home, remove, spawn, start_tied
+    from sidecar.system.process import (
+        StandardStreams,
+        ended,
+        in_thread,
+        kill,
+        make_home,
+        remove,
+        spawn,
+        start_tied,
+        to_its_end,
+    )
     from sidecar.system.request_id import REQUEST_ID
 else:
     __getattr__ = by_need(
@@ -38,6 +48,7 @@ else:
             "start_tied": "process",
             "subject_of": "certificates",
             "thumbprint_of": "certificates",
+            "to_its_end": "process",
         },
     )
 
@@ -61,4 +72,5 @@ __all__ = [
     "start_tied",
     "subject_of",
     "thumbprint_of",
+    "to_its_end",
 ]

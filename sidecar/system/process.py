@@ -7,7 +7,7 @@ import resource
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +41,16 @@ def make_home(directory: Path, prefix: str) -> Path:
 
 async def in_thread(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     """Run blocking work in a thread, and wait for its end even if cancelled: none may write into a removed folder."""
-    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **named))
+    return await to_its_end(asyncio.to_thread(work, *arguments, **named))
+
+
+async def to_its_end(work: Awaitable[T]) -> T:
+    """Do work to its end even if cancelled, however often; that is raised then, in place of what the work raises."""
+    running = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        await asyncio.wait({running})
+        await ended(running)
         raise
 
 

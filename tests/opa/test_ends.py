@@ -1,0 +1,75 @@
+"""An end that is cancelled is an end: nothing of an OPA is left, since what was to end it is gone.
+
+A reload that is over ends the old processes in the task that the sidecar's own end cancels.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sidecar.opa.hot_standby import HotStandby
+from sidecar.opa.managed import ManagedOpa
+from sidecar.system import to_its_end
+from tests.patience import HANG_S
+
+pytestmark = pytest.mark.real
+
+TURNS = (1, 2, 4)
+"""Of the loop, between the beginning of an end and its cancellation."""
+
+
+async def cancelled_after(turns: int, ending: "asyncio.Task[None]", *, times: int) -> None:
+    for _ in range(times):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        ending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+
+
+def entries(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_pair_whose_end_is_cancelled_has_ended(
+    make_policies: Callable[..., Path], opa_binary: str, runtime: Path, times: int
+) -> None:
+    for turns in TURNS[:: 3 - times]:
+        managed = ManagedOpa(opa_binary, make_policies(), directory=runtime, start_timeout_s=HANG_S)
+        await managed.start(standby=True)
+        pair = managed._current
+        assert isinstance(pair, HotStandby)
+        pids = pair.pids
+        assert len(pids) == 2
+        await cancelled_after(turns, asyncio.create_task(pair.stop()), times=times)
+        assert not any(map(psutil.pid_exists, pids))
+        assert entries(runtime) == []
+        await managed.stop()
+
+
+async def test_work_goes_to_its_end_however_often_it_is_cancelled():
+    done: list[int] = []
+
+    async def work() -> None:
+        for step in range(3):
+            await asyncio.sleep(0)
+            done.append(step)
+
+    await cancelled_after(1, asyncio.create_task(to_its_end(work())), times=3)
+    assert done == [0, 1, 2]
+
+
+async def test_what_work_returns_and_raises_is_passed_on():
+    async def fails() -> None:
+        raise ValueError("why")
+
+    async def seven() -> int:
+        return 7
+
+    assert await to_its_end(seven()) == 7
+    with pytest.raises(ValueError, match="why"):
+        await to_its_end(fails())
