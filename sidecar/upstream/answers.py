@@ -15,6 +15,7 @@ from sidecar.model import Tell
 from sidecar.questions import ClientLacks
 from sidecar.upstream import stateless
 from sidecar.upstream.asking import Asking
+from sidecar.upstream.connections import ServerAnswer
 from sidecar.upstream.messages import (
     MAX_MESSAGE_BYTES,
     MalformedMessage,
@@ -58,7 +59,7 @@ def outcome_of(message: UpstreamMessage, request_id: int) -> ServerResult | Refu
             raise UpstreamProtocolViolation("the message is not the answer to this request")
 
 
-def check_identity(response: aiohttp.ClientResponse) -> None:
+def check_identity(response: ServerAnswer) -> None:
     """Return where a body is as it was written.
 
     Raises:
@@ -92,7 +93,7 @@ async def finished(content: aiohttp.StreamReader) -> None:
                 await content.readany()
 
 
-async def refusal_in(response: aiohttp.ClientResponse) -> Refusal | None:
+async def refusal_in(response: ServerAnswer) -> Refusal | None:
     """Return the JSON-RPC error in the body of a refused request (MCP 2026-07-28, error codes and statuses), if any."""
     if response.status not in _REFUSED or response.content_type != "application/json":
         return None
@@ -131,7 +132,7 @@ class AnswerReader:
         redactor: Redactor,
         heard: Callable[[ServerNotification], None],
         reply: Callable[[bytes, ServerSession], Awaitable[None]],
-        go_on: Callable[[ServerSession, str], AbstractAsyncContextManager[aiohttp.ClientResponse]],
+        go_on: Callable[[ServerSession, str], AbstractAsyncContextManager[ServerAnswer]],
     ) -> None:
         self._redactor = redactor
         self._heard = heard
@@ -140,7 +141,7 @@ class AnswerReader:
 
     async def read(
         self,
-        response: aiohttp.ClientResponse,
+        response: ServerAnswer,
         request_id: int,
         session: ServerSession | None,
         tell: Tell | None = None,

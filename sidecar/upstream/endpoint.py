@@ -5,15 +5,11 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 
-import aiohttp
 from yarl import URL
 
 from sidecar.errors import ConfigurationError
 from sidecar.upstream.redaction import Redactor
 
-_KEEP_ALIVE_S = 3.0
-"""Below the server's own 5 s, so that a request never meets a connection that is just being closed: a POST that was
-lost that way must not be sent twice."""
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _OWN_HEADERS = frozenset({
     "accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "cookie", "host",
@@ -101,14 +97,3 @@ class ServerHeaders:
                 self.present = headers
                 self._log.info("the server %s is sent the headers that headers_file has now", self._server)
         return self.present is not used
-
-
-def client_session(connections: int) -> aiohttp.ClientSession:
-    """Return what sends exactly what it is given: no cookies, no proxies of the environment, nothing decompressed."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=_KEEP_ALIVE_S),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=False,
-        auto_decompress=False,
-        timeout=aiohttp.ClientTimeout(total=None),
-    )

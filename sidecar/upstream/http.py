@@ -29,8 +29,8 @@ from sidecar.system import Outage
 from sidecar.upstream import stateless
 from sidecar.upstream.answers import AnswerReader, refusal_in
 from sidecar.upstream.asking import Asking, CallTime, QuestionPlaces, carried_out, complete_or_required
-from sidecar.upstream.endpoint import ServerHeaders, checked_url, client_session
-from sidecar.upstream.leaving import CheckedPayload
+from sidecar.upstream.connections import ServerAnswer, ServerConnections
+from sidecar.upstream.endpoint import ServerHeaders, checked_url
 from sidecar.upstream.messages import (
     Outgoing,
     ServerNotification,
@@ -103,7 +103,7 @@ class HttpUpstream:
         self._headers = ServerHeaders(name, headers, renewed, self._redactor, self._log)
         self._ids = itertools.count(1)
         self._tools = ToolList(max_age_s=_TOOLS_MAX_AGE_S)
-        self._http: aiohttp.ClientSession | None = None
+        self._http: ServerConnections | None = None
         self._sessions: dict[Declaration, ServerSession] = {}  # one for each set of kinds and era, and so few
         self._handshake = asyncio.Lock()
         self._recovery = Recovery(name, self._ping, self._outage)
@@ -136,7 +136,7 @@ class HttpUpstream:
         """
         if self._http is not None:
             raise ValueError("already started")
-        self._http = client_session(self._max_in_flight * 2)
+        self._http = ServerConnections(self._url, self._max_in_flight * 2)
         try:
             async with asyncio.timeout(self._timeout_s):
                 session = await self._open(PLAIN, None)
@@ -164,7 +164,7 @@ class HttpUpstream:
         try:
             for session in sessions.values():
                 if session.id is not None:
-                    await farewell(http, self._url, request_headers(self._headers.present, session), self._log)
+                    await farewell(http, request_headers(self._headers.present, session), self._log)
         finally:
             await http.close()
 
@@ -248,7 +248,7 @@ class HttpUpstream:
         return b"{}"
 
     @contextlib.asynccontextmanager
-    async def _opened(self) -> AsyncIterator[tuple[aiohttp.ClientResponse, ServerSession]]:
+    async def _opened(self) -> AsyncIterator[tuple[ServerAnswer, ServerSession]]:
         """Open the stream of what the server tells that belongs to no call.
 
         Raises:
@@ -263,7 +263,7 @@ class HttpUpstream:
             text = encode_request(next(self._ids), stateless.LISTEN, params)
             asked = self._post(text, session, stateless.mirrored_headers(stateless.LISTEN, params, ()))
         else:
-            asked = self._exchange("GET", None, request_headers(self._headers.present, session), session)
+            asked = self._exchange("GET", b"", request_headers(self._headers.present, session), session)
         async with asked as response:
             yield response, session
 
@@ -340,9 +340,8 @@ class HttpUpstream:
             params = stateless.with_envelope(params, session.kinds)
             mirrored = stateless.mirrored_headers(request.method, params, self._tools.known)
         text = encode_request(request_id, request.method, params)
-        body = text if request.leaving is None else CheckedPayload(text, request.leaving)
         try:
-            async with self._post(body, session, mirrored) as response:
+            async with self._post(text, session, mirrored, request.leaving) as response:
                 result = await self._answers.read(response, request_id, session, request.tell, asking, request.paused)
             return complete_or_required(result) if session.stateless else result
         except asyncio.CancelledError:
@@ -366,37 +365,42 @@ class HttpUpstream:
                 more = f" ({dropped} more before it)" if dropped else ""
                 self._log.info("a cancellation was not delivered: %s%s", error, more)
 
-    def _go_on(self, session: ServerSession, event_id: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    def _go_on(self, session: ServerSession, event_id: str) -> AbstractAsyncContextManager[ServerAnswer]:
         headers = {**request_headers(self._headers.present, session), "Last-Event-ID": event_id}
-        return self._exchange("GET", None, headers, session)
+        return self._exchange("GET", b"", headers, session)
 
     async def _tell(self, body: bytes, session: ServerSession) -> None:
-        """Send a notification or a response."""
-        async with self._post(body, session) as response:
-            response.close()
+        """Send a notification or a response; what the answer says is not read."""
+        async with self._post(body, session):
+            pass
 
-    @contextlib.asynccontextmanager
-    async def _post(
-        self, body: bytes | CheckedPayload, session: ServerSession | None, mirrored: Mapping[str, str] | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = {**request_headers(self._headers.present, session), **(mirrored or {})}
-        async with self._exchange("POST", body, headers, session) as response:
-            yield response
+    def _post(
+        self,
+        body: bytes,
+        session: ServerSession | None,
+        mirrored: Mapping[str, str] | None = None,
+        leaving: Callable[[], None] | None = None,
+    ) -> AbstractAsyncContextManager[ServerAnswer]:
+        headers = request_headers(self._headers.present, session)
+        return self._exchange("POST", body, headers if mirrored is None else {**headers, **mirrored}, session, leaving)
 
     @contextlib.asynccontextmanager
     async def _exchange(
-        self, leg: str, body: bytes | CheckedPayload | None, headers: Mapping[str, str], session: ServerSession | None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        self,
+        leg: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        session: ServerSession | None,
+        leaving: Callable[[], None] | None = None,
+    ) -> AsyncIterator[ServerAnswer]:
         if self._http is None:
             raise UpstreamUnreachable("not started")
         try:
-            async with self._http.request(
-                leg, self._url, data=body, headers=headers, allow_redirects=False
-            ) as response:
-                if session is not None and (refusal := await refusal_in(response)) is not None:
+            async with self._http.exchange(leg, headers, body, leaving) as answer:
+                if session is not None and (refusal := await refusal_in(answer)) is not None:
                     check_refusal(refusal, session, self._redactor)
-                check_status(response.status, session)
-                yield response
+                check_status(answer.status, session)
+                yield answer
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, TimeoutError):
                 raise

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 import aiohttp
-from yarl import URL
 
 from sidecar.errors import UpstreamProtocolViolation, UpstreamRefused, UpstreamUnreachable
 from sidecar.questions import CallQuestions, ClientLacks, QuestionKind
 from sidecar.upstream import stateless
+from sidecar.upstream.connections import ServerConnections
 from sidecar.upstream.messages import Refusal
 from sidecar.upstream.redaction import Redactor
 
@@ -129,10 +129,10 @@ def check_refusal(refusal: Refusal, session: ServerSession, redactor: Redactor) 
         raise UpstreamRefused(f"error {refusal.code}: {text}")
 
 
-async def farewell(http: aiohttp.ClientSession, url: URL, headers: Mapping[str, str], log: logging.Logger) -> None:
+async def farewell(http: ServerConnections, headers: Mapping[str, str], log: logging.Logger) -> None:
     """End a session (DELETE); a server that cannot be told ends it when it is idle."""
     try:
-        async with asyncio.timeout(FAREWELL_S), http.delete(url, headers=headers, allow_redirects=False) as response:
+        async with asyncio.timeout(FAREWELL_S), http.exchange("DELETE", headers) as response:
             log.info("the session was ended: HTTP status %d", response.status)
     except (aiohttp.ClientError, OSError) as error:
         log.info("the session could not be ended: %s", type(error).__name__)

@@ -10,12 +10,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-import aiohttp
-
 from sidecar.errors import UpstreamError, UpstreamRefused, UpstreamUnreachable
 from sidecar.mcp import EventDecoder
 from sidecar.system import BackOff
 from sidecar.upstream.answers import check_identity
+from sidecar.upstream.connections import ServerAnswer
 from sidecar.upstream.recovery import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Recovery
 from sidecar.upstream.server_session import ServerSession, SessionGone
 
@@ -40,7 +39,7 @@ class ServerStream:
     def __init__(
         self,
         name: str,
-        opened: Callable[[], AbstractAsyncContextManager[tuple[aiohttp.ClientResponse, ServerSession]]],
+        opened: Callable[[], AbstractAsyncContextManager[tuple[ServerAnswer, ServerSession]]],
         take: Callable[[bytes, ServerSession], Awaitable[frozenset[str] | None]],
         missed: Callable[[], None],
         recovery: Recovery,
@@ -124,7 +123,7 @@ class ServerStream:
             await asyncio.sleep(back_off.pause())
 
     async def _read(
-        self, response: aiohttp.ClientResponse, session: ServerSession, agreed: asyncio.Future[frozenset[str]] | None
+        self, response: ServerAnswer, session: ServerSession, agreed: asyncio.Future[frozenset[str]] | None
     ) -> None:
         check_identity(response)
         if response.content_type != "text/event-stream":
