@@ -3,8 +3,9 @@
 ``msgspec`` writes the same bytes as the standard encoder for every value without a fraction: null, truth, integers of
 any size, texts, arrays and objects (tests/project/test_compact_json.py holds both against each other). A fraction it
 writes as the shortest text of the same double, if not always the same text, and NaN as ``null``, which is another value
-than the decided one. Whether there is a NaN is seen in the value's MessagePack, where a double has a tag of its own:
-that takes a microsecond, and a walk over the value in Python would take more than what is gained.
+than the decided one. So a text without ``null`` is of a value without NaN. In any other, whether there is a NaN is seen
+in the value's MessagePack, where a double has a tag of its own: that takes a microsecond, and a walk over the value in
+Python would take more than what is gained.
 """
 
 import re
@@ -20,13 +21,15 @@ _COMPILED: Final = msgspec.json.Encoder()
 _SORTED: Final = msgspec.json.Encoder(order="sorted")
 _PACK: Final = msgspec.msgpack.Encoder().encode
 
+_NULL: Final = b"null"
 _FRACTION: Final = b"\xcb"
 """MessagePack's tag of a double. In a text it can be part of a character, and a length can have this value too: then
 another encoder is asked for nothing."""
 _NOT_FINITE: Final = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]", re.DOTALL)
 """How a double begins whose exponent has every bit set (IEEE 754): NaN and the infinities."""
-_WIDE: Final = (_FRACTION, b"\xcf", b"\xd3")
-"""The tags of doubles and of integers beyond 32 bits."""
+_UNSIGNED: Final = b"\xcf"
+_SIGNED: Final = b"\xd3"
+"""The tags of integers beyond 32 bits."""
 
 
 def encode(value: JsonValue) -> bytes:
@@ -38,8 +41,9 @@ def encode(value: JsonValue) -> bytes:
         RecursionError: it is too deep.
     """
     try:
-        if _NOT_FINITE.search(_PACK(value)) is None:
-            return _COMPILED.encode(value)
+        text = _COMPILED.encode(value)
+        if _NULL not in text or _NOT_FINITE.search(_PACK(value)) is None:
+            return text
     except (TypeError, ValueError, OverflowError):
         pass
     return _STANDARD.encode(value).encode()
@@ -54,6 +58,8 @@ def encode_sorted(value: JsonObject) -> bytes | None:
     """
     try:
         packed = _PACK(value)
-        return None if any(tag in packed for tag in _WIDE) else _SORTED.encode(value)
+        if _FRACTION in packed or _UNSIGNED in packed or _SIGNED in packed:
+            return None
+        return _SORTED.encode(value)
     except (TypeError, ValueError, OverflowError):
         return None

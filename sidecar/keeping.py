@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from socket import gethostname
-from typing import Any
+from typing import Final
 
 from sidecar import settings
 from sidecar.enforcement import ByOthers, EnforcementPoint, SharedSessions, Suspensions, UsedInMemory
@@ -36,11 +35,13 @@ from sidecar.store import (
     SessionKeyFile,
     SharedProofs,
     SharedStates,
-    SigningKeyFile,
     guard,
+    signer_of,
 )
 from sidecar.store_settings import FILE, collection
-from sidecar.system import FollowedFiles, follow_connection, follow_files
+
+KEYS_LOOK_S: Final = 2.0
+"""How often the file of session keys is looked at for a change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +63,7 @@ async def audit_store(
             user may change evidence.
     """
     given, name = config.audit, collection(config.audit.store)
-    signer = None
-    if given.signing_key_file is not None:
-        key = SigningKeyFile(given.signing_key_file)
-        signer = key.signer
-        followed(key, stack)
+    signer = signer_of(given.signing_key_file)
     if store is None or name is None:
         file = FileAuditSink(
             given.path or Path(),
@@ -103,13 +100,8 @@ def shared_store(config: Settings, stack: AsyncExitStack) -> MongoStore | None:
     given = config.mongodb
     if not given.given:
         return None
-    text = settings.secret(given.uri, given.uri_file)
-    store = MongoStore(text, given.database, timeout_s=given.timeout_ms / 1000)
+    store = MongoStore(settings.secret(given.uri, given.uri_file), given.database, timeout_s=given.timeout_ms / 1000)
     stack.push_async_callback(store.close)
-    if given.uri_file is not None:
-        read = partial(settings.secret, None, given.uri_file)
-        going_over = follow_connection("mongodb.uri_file", text, read, store.renew)
-        stack.push_async_callback(cancelled, asyncio.create_task(going_over, name="mongodb.uri_file"))
     return store
 
 
@@ -201,15 +193,14 @@ def shared_sessions(
         told = MongoEndedSessions(store, name, ended, clock, lifetime_s=lifetime_s)
         stack.push_async_callback(told.look)  # what ended last is told too
         stack.push_async_callback(cancelled, asyncio.create_task(told.follow(), name="ended sessions"))
-    followed(file, stack)
+    stack.push_async_callback(cancelled, asyncio.create_task(_watch(file), name="session keys"))
     return SharedSessions(lambda: file.keys, ended, clock, lifetime_s=lifetime_s)
 
 
-def followed(files: FollowedFiles[Any] | None, stack: AsyncExitStack) -> None:
-    """Take up files of secrets when they change, for as long as the sidecar runs; None where there are none."""
-    if files is None:
-        return
-    stack.push_async_callback(cancelled, asyncio.create_task(follow_files(files), name="a file of secrets"))
+async def _watch(file: SessionKeyFile) -> None:
+    while True:
+        await asyncio.sleep(KEYS_LOOK_S)
+        await asyncio.to_thread(file.refresh)
 
 
 def follow(kept: KeptSuspensions, pep: EnforcementPoint, stack: AsyncExitStack, *, forget: Callable[[], None]) -> None:

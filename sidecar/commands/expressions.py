@@ -9,7 +9,7 @@ Sources: reference, sections 2.1 and 2.5.
 
 from collections.abc import Iterable
 from itertools import chain
-from typing import Final
+from typing import Final, cast
 
 from sidecar.commands import ejson
 from sidecar.commands.ejson import REFERENCE_KEYS, TYPES
@@ -59,8 +59,7 @@ def scan(value: JsonValue, at: str, *, documents: bool = False) -> set[Trait]:
     for depth in range(MAX_DEPTH + (2 if documents else 1)):  # the list of the documents is no part of one
         if not level:
             return traits
-        objects = [node for node in level if isinstance(node, dict)]
-        lists = [node for node in level if isinstance(node, list)] if len(objects) != len(level) else []
+        objects, lists = _apart(level)
         if len(objects) + len(lists) != len(level):
             raise CommandNotDerivable("malformed", "The argument holds something that is not JSON.", at)
         keys = sum(map(len, objects))
@@ -79,8 +78,19 @@ def scan(value: JsonValue, at: str, *, documents: bool = False) -> set[Trait]:
         children = list(chain(chain.from_iterable(map(dict.values, objects)), chain.from_iterable(lists)))
         if not documents and _names_user_roles(children):
             traits.add(Trait.USER_ROLES)
-        level = [child for child in children if child.__class__ not in _SCALARS]
+        plain = _SCALARS.issuperset(map(type, children))
+        level = [] if plain else [child for child in children if child.__class__ not in _SCALARS]
     raise CommandNotDerivable("too_deep", f"The argument is nested more than {MAX_DEPTH} levels deep.", at)
+
+
+def _apart(level: list[JsonValue]) -> tuple[list[JsonObject], list[list[JsonValue]]]:
+    """Return the objects and the arrays; most levels of most documents have one of the two only."""
+    kinds = set(map(type, level))
+    if kinds == {dict}:
+        return cast("list[JsonObject]", level), []
+    if kinds == {list}:
+        return [], cast("list[list[JsonValue]]", level)
+    return [one for one in level if isinstance(one, dict)], [one for one in level if isinstance(one, list)]
 
 
 def _names_user_roles(children: list[JsonValue]) -> bool:

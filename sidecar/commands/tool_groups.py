@@ -59,4 +59,5 @@ def groups_off(tool: str, on: Collection[ToolGroup]) -> tuple[ToolGroup, ...]:
 
 def off_everywhere(tool: str, servers: Mapping[str, Collection[ToolGroup]]) -> bool:
     """Whether no server, given with the groups that are on there, can have a tool of the catalog."""
-    return tool in GROUPS and all(groups_off(tool, on) for on in servers.values())
+    groups = GROUPS.get(tool)
+    return groups is not None and not any(groups.issubset(on) for on in servers.values())

@@ -51,6 +51,8 @@ SINGLE_HEADERS: Final = (
 """Headers that decide something here or upstream. Two copies are refused (V-07): the Python SDK routes on the first
 MCP-Protocol-Version, others on the last, and CVE-2025-69224 is what becomes of two framings."""
 
+_SINGLE: Final = {name.lower(): name for name in SINGLE_HEADERS}
+
 MAX_NAME_CHARACTERS: Final = 256
 """Longest session id and protocol version that is looked at; both are written into evidence."""
 
@@ -61,7 +63,6 @@ _CONNECTION_STRING: Final = re.compile(r"mongodb(?:\+srv)?://", re.IGNORECASE)
 """How a connection string begins (MongoDB Connection String specification)."""
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
 """MCP 2025-11-25, session management: the characters of a session id."""
-_PRINTABLE: Final = re.compile(r"[\x20-\x7e]*", re.ASCII)
 _CREDENTIAL: Final = re.compile(r"(bearer|dpop) +([A-Za-z0-9\-._~+/]+=*)", re.ASCII | re.IGNORECASE)
 """RFC 6750 section 2.1 (b64token), RFC 9449 section 7.1; the scheme is case-insensitive (RFC 9110 section 11.1)."""
 _NAME: Final = r"[A-Za-z0-9!#$%&'*+.^_`|~-]++"
@@ -117,12 +118,16 @@ def check_headers(headers: Headers) -> None:
     for value in headers.values():
         if "://" in value and _CONNECTION_STRING.search(value):
             raise DatabaseCredentials("a connection string in a header")
-    for name in SINGLE_HEADERS:
-        values = headers.getall(name, ())
-        if len(values) > 1:
+    seen = set()
+    for written, value in headers.items():
+        name = _SINGLE.get(written.lower())
+        if name is None:
+            continue
+        if name in seen:
             raise InvalidRequest(f"more than one {name} header")
-        if values and not _PRINTABLE.fullmatch(values[0]):
+        if not (value.isascii() and value.isprintable()):
             raise InvalidRequest(f"{name} has characters outside printable ASCII")
+        seen.add(name)
     for name in ("Mcp-Session-Id", "MCP-Protocol-Version"):
         if name in headers and token_header(headers, name) is None:
             raise InvalidRequest(f"{name} is malformed")
@@ -166,9 +171,17 @@ def check_host(headers: Headers, allowed: Collection[str]) -> None:
     Raises:
         HostRefused: absent, malformed, or not allowed.
     """
-    match = HOST.fullmatch(headers.get("Host", "").lower())
-    if match is None or int((match[3] or ":0")[1:]) > MAX_PORT or not ({match[0], match[1]} & set(allowed)):
+    if not any(spelling in allowed for spelling in _spellings(headers.get("Host", "").lower())):
         raise HostRefused("host not allowed")
+
+
+@lru_cache(maxsize=64)
+def _spellings(host: str) -> tuple[str, ...]:
+    """Return a host with and without its port; nothing if it is malformed."""
+    match = HOST.fullmatch(host)
+    if match is None or int((match[3] or ":0")[1:]) > MAX_PORT:
+        return ()
+    return match[0], match[1]
 
 
 def check_origin(headers: Headers, allowed: Collection[str]) -> str | None:

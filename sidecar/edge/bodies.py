@@ -73,6 +73,12 @@ class BodyReader:
             MessageTooLarge: more than is even read, said beforehand or found while reading.
             MessageIncomplete: it ended early or did not come in time; nothing of it is used.
         """
+        came = request.content
+        if came.is_eof() and came.total_bytes <= min(self._limit, FREE_BYTES) and came.exception() is None:
+            return came.read_nowait()  # all of it is there, and it counts for nobody
+        return await self._received(request, caller)
+
+    async def _received(self, request: web.Request, caller: Hashable) -> bytes:
         longest = OVERSIZED_FACTOR * self._limit
         if (request.content_length or 0) > longest:
             raise MessageTooLarge("Content-Length over the limit")

@@ -68,6 +68,8 @@ class TrustedProxies:
         """Whether the other end of a connection is one of the proxies."""
         if not peer:
             return self.local
+        if not self.networks:
+            return False
         address = _address(peer)
         return address is not None and self._among(address)
 

@@ -180,7 +180,7 @@ class _Edge:
             if request.method not in place.methods:
                 return web.Response(status=405, headers={"Allow": ", ".join(place.methods)})
             return await self._admit(request, partial(self._approvals.answer, place), {place.path}, place.uri)
-        if not self._paths & {target, request.path}:
+        if target not in self._paths and request.path not in self._paths:
             return web.Response(status=404)
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             return await self._preflight(request)

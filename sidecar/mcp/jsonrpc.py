@@ -328,7 +328,9 @@ def encode_result(request_id: RequestId, result: bytes) -> bytes:
     """
     if not (result.startswith(b"{") and result.endswith(b"}")):
         raise ValueError("a result is one JSON object")
-    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (encode(request_id), result.translate(_NEWLINES_TO_SPACES))
+    if b"\n" in result or b"\r" in result:
+        result = result.translate(_NEWLINES_TO_SPACES)
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (encode(request_id), result)
 
 
 def encode_error(request_id: RequestId | None, code: int, message: str, data: JsonObject | None = None) -> bytes:

@@ -5,9 +5,10 @@ other), but for what that one refuses and this one cannot see: a name that is th
 So it is used where something else shows that there is none, and where no number, no escape and no depth needs a closer
 look. What it is not used for, or refuses, the strict decoder reads from the beginning; it also says what is wrong.
 
-Names are counted in the text and in what was read. A name ends in a quote, and a colon follows. Without escapes by
-number, the two stand in a text only where they were written, and where the value is written again they are there
-again; a member that was overwritten is not. So the counts are equal exactly if none was.
+Members are counted in the text and in what was read, by their colons. In JSON a colon stands between a name and its
+value, and else in texts only. Without escapes by number it is written there as itself, and written so again; a member
+that was overwritten is not. So the counts are equal exactly if none was. To look for a single byte takes a tenth of the
+time that a search for two takes, and in a large body each search counts.
 """
 
 from typing import Final
@@ -16,9 +17,8 @@ import msgspec
 
 from sidecar.model import JsonValue
 
-_NAME_ENDS: Final = b'":'
-_SPACED: Final = (b" :", b"\t:", b"\n:", b"\r:")
-"""A name may end in one of these instead; so may a text."""
+_COLON: Final = b":"
+_BACKSLASH: Final = b"\\"
 _NUMBERED_ESCAPE: Final = b"\\u"
 """May be a quote, a colon or half of a pair of surrogates."""
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'[]{}"'))
@@ -40,13 +40,13 @@ def read(body: bytes, depth: int, values: int) -> JsonValue:
         values: values, at most.
     """
     openers = body.count(b"[") + body.count(b"{")
-    if body.count(b",") + openers >= values or _NUMBERED_ESCAPE in body or any(end in body for end in _SPACED):
+    if body.count(b",") + openers >= values or (_BACKSLASH in body and _NUMBERED_ESCAPE in body):
         return None
     if openers > depth and not _is_flat(body, depth):
         return None
     try:
         value: JsonValue = _decode(body)
-        once = _encode(value).count(_NAME_ENDS) == body.count(_NAME_ENDS)
+        once = _encode(value).count(_COLON) == body.count(_COLON)
     except (ValueError, RecursionError):
         return None
     return value if once else None

@@ -12,7 +12,7 @@ Time and ids are arguments (law 5). Nothing here awaits, so check and act cannot
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -166,17 +166,13 @@ class Sessions:
         """Whether some open session is one of which ``is_it`` is true."""
         return any(is_it(session) for session in self._open.values())
 
-    @contextmanager
-    def calling(self, session: Session, clock: Callable[[], float]) -> Iterator[None]:
+    def calling(self, session: Session, clock: Callable[[], float]) -> AbstractContextManager[None]:
         """Keep a session in use while a call of it is under way: it neither idles nor makes room for another."""
-        with self._in_use(self._calls, session, clock):
-            yield
+        return self._in_use(self._calls, session, clock)
 
-    @contextmanager
-    def streaming(self, session: Session, clock: Callable[[], float]) -> Iterator[None]:
+    def streaming(self, session: Session, clock: Callable[[], float]) -> AbstractContextManager[None]:
         """Keep a session in use while its stream is open: it does not idle, but may make room for another."""
-        with self._in_use(self._streams, session, clock):
-            yield
+        return self._in_use(self._streams, session, clock)
 
     def evict(self, now: float) -> None:
         """End all sessions that have been idle for too long; amortised constant time for each session opened."""

@@ -23,7 +23,6 @@ from sidecar.audit import (
     ChainFinding,
     ChainReport,
     Checkpoint,
-    CheckpointSignatures,
     HeldAgainst,
     ReadProgress,
     Selection,
@@ -33,6 +32,7 @@ from sidecar.audit import (
     Verdict,
     read_entry,
     record,
+    signature_fault,
 )
 from sidecar.errors import ConfigurationError
 from sidecar.ports import Clock
@@ -176,10 +176,8 @@ class MongoAuditReader:
         published: dict[int, str] = {}
         proven: list[Checkpoint] = []
         findings: list[ChainFinding] = []
-        kept = await self._kept(name, against)
-        signatures = CheckpointSignatures([each for _, _, each in kept if each is not None], against.verifier)
-        for source, number, each in kept:
-            fault = "not a checkpoint" if each is None else signatures.fault(each)
+        for source, number, each in await self._kept(name, against):
+            fault = "not a checkpoint" if each is None else signature_fault(each, against.verifier)
             if each is not None and not fault and published.get(each.seq, each.head) != each.head:
                 fault = f"another checkpoint has another hash for record {each.seq}"
             if fault or each is None:
