@@ -33,8 +33,9 @@ from tests.parts import outside_database
 Client: TypeAlias = MongoClient[dict[str, Any]]
 Policy: TypeAlias = dict[str, JsonObject]
 Masks: TypeAlias = dict[str, list[Any]]
-Rewrite: TypeAlias = Callable[[ToolCall, Policy, Masks], ToolCall | None]
-"""Returns what is sent instead of a call under row filters and masks by collection; None where the call is refused."""
+Rewrite: TypeAlias = Callable[..., ToolCall | None]
+"""Returns what is sent instead of a call under row filters and masks by collection, and with ``most`` under a limit on
+documents; None where the call is refused."""
 
 CASES_OF_A_WORLD: Final = 30
 
@@ -63,7 +64,9 @@ class Tally:
         return self.ends["refused"] / self.ends.total()
 
 
-def rewritten(call: ToolCall, policy: Policy, masks: Masks | None = None) -> ToolCall | None:
+def rewritten(
+    call: ToolCall, policy: Policy, masks: Masks | None = None, *, most: int | None = None
+) -> ToolCall | None:
     """Return what the sidecar sends instead of a call, by its own walk and its own plan; None where it refuses."""
     try:
         derivation = derive(call)
@@ -72,6 +75,7 @@ def rewritten(call: ToolCall, policy: Policy, masks: Masks | None = None) -> Too
                 owner="sales",
                 filter=policy.get(access.namespace.collection),
                 mask=tuple((masks or {}).get(access.namespace.collection, ())),
+                max_documents=most,
             )
             for access in derivation.command.accesses
         )
@@ -155,9 +159,13 @@ class World:
     masks: Masks
     databases: dict[str, str]
     """Their names by ``kept``, ``full`` and ``other``."""
+    most: int | None = None
+    """How many documents of each collection a call may show."""
 
     def sent(self, call: ToolCall, rewrite: Rewrite) -> ToolCall | None:
-        return rewrite(call, self.policy, self.masks)
+        if self.most is None:
+            return rewrite(call, self.policy, self.masks)
+        return rewrite(call, self.policy, self.masks, most=self.most)
 
     def outcome(self, which: str, call: ToolCall) -> Outcome:
         return perform(self.client, self.databases[which], call)
@@ -165,7 +173,11 @@ class World:
 
 @contextmanager
 def world(
-    client: Client, generator: Generator, policy: Policy | None = None, masks: Masks | None = None
+    client: Client,
+    generator: Generator,
+    policy: Policy | None = None,
+    masks: Masks | None = None,
+    most: int | None = None,
 ) -> Iterator[World]:
     """Random collections for as long as the block lasts."""
     masks = masks or {}
@@ -175,7 +187,7 @@ def world(
     try:
         for collection in COLLECTIONS:
             _fill(client, generator, (chosen.get(collection), masks.get(collection, [])), names, collection)
-        yield World(client=client, policy=chosen, masks=masks, databases=names)
+        yield World(client=client, policy=chosen, masks=masks, databases=names, most=most)
     finally:
         for name in names.values():
             client.drop_database(name)
@@ -242,11 +254,77 @@ def judge(case: ToolCall, of: World, rewrite: Rewrite, tally: Tally) -> None:
             tally.faults.append(_described("a restriction is missing", case, sent, of))
         return
     expected, full, other = of.outcome("kept", case), of.outcome("full", sent), of.outcome("other", sent)
+    if of.most is not None:
+        expected = _limited(case, of, expected, full, tally)
     tally.ends["failed on both" if expected.failed else "answered"] += 1
     if bool(expected.failed) != bool(full.failed) or not _same(expected.documents, full.documents):
         tally.faults.append(_described(f"expected {_shown(expected)}, was {_shown(full)}", case, sent, of))
     if full.failed != other.failed or not _same(full.documents, other.documents):
         tally.faults.append(_described(f"tells of hidden rows: {_shown(full)} and {_shown(other)}", case, sent, of))
+
+
+_PLAIN: Final = frozenset(
+    {
+        "$match",
+        "$project",
+        "$addFields",
+        "$set",
+        "$unset",
+        "$sort",
+        "$limit",
+        "$skip",
+        "$unwind",
+        "$redact",
+        "$unionWith",
+    }
+)
+"""Stages that neither collect documents nor make one of several: behind them exactly so many may come back."""
+
+
+def _limited(case: ToolCall, of: World, whole: Outcome, answer: Outcome, tally: Tally) -> Outcome:
+    """Return what a call has to answer under the limit on documents, of what it answers without one on ``kept``.
+
+    The first so many. Where a stage makes one document of several, how many it may be is the sidecar's to say: fewer
+    than the limit, at least one, and no more documents in all of its lists than the limit either.
+    """
+    most = of.most or 0
+    if case.name == "count" or (whole.failed and answer.failed):
+        return whole
+    shown = documents_in(answer)
+    if len(answer.documents) > most or len(shown) > most:
+        tally.faults.append(f"shows {len(answer.documents)} and in them {len(shown)} of {most}: {case}")
+    if whole.failed:
+        return answer  # it fails at a document that is not looked at any more
+    arguments: Any = case.arguments
+    if case.name == "export":
+        [target] = arguments["exportTarget"]
+        arguments = target["arguments"]
+    stages = {name for stage in arguments.get("pipeline", ()) for name in stage}
+    if "pipeline" not in arguments or stages <= _PLAIN:
+        return Outcome(documents=whole.documents[:most])
+    number = len(answer.documents)
+    if whole.documents and not number:
+        tally.faults.append(f"nothing comes back of {len(whole.documents)}: {case}")
+    return Outcome(documents=whole.documents[:number])
+
+
+def documents_in(outcome: Outcome) -> set[tuple[str, str]]:
+    """The stored documents that an answer shows anywhere, each once, by collection and id."""
+    found = set()
+    stack: list[Any] = [bson.decode(document) for document in outcome.documents]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            stack.extend(value.values())
+            if kinds := [kind for kind, field in _TELLING if field in value and "_id" in value]:
+                found.add((kinds[0], repr(value["_id"])))
+        elif isinstance(value, list):
+            stack.extend(value)
+    return found
+
+
+_TELLING: Final = (("orders", "lines"), ("customers", "friends"), ("staff", "boss"))
+"""A field that each document of a collection has, and of no other."""
 
 
 def _same(left: tuple[bytes, ...], right: tuple[bytes, ...]) -> bool:
@@ -288,13 +366,22 @@ def _shown(outcome: Outcome) -> str:
     return outcome.failed[:300] or f"{len(outcome.documents)} documents, {shown}"
 
 
-def run(client: Client, number: int, seed: str, rewrite: Rewrite = rewritten, *, masked: bool = False) -> Tally:
-    """Run this many random cases, of row filters, or of masks with and without row filters."""
+def run(
+    client: Client,
+    number: int,
+    seed: str,
+    rewrite: Rewrite = rewritten,
+    *,
+    masked: bool = False,
+    limited: bool = False,
+) -> Tally:
+    """Run this many random cases, of row filters, or of masks with and without row filters, or those under limits."""
     tally = Tally()
     for index in range(-(-number // CASES_OF_A_WORLD)):
         generator = Generator(f"{seed}/{index}")
         masks = generator.masks() if masked else None
-        with world(client, generator, {} if masked and generator.chance(0.6) else None, masks) as of:
+        most = generator.pick(1, 2, 3, 5, 8) if limited else None
+        with world(client, generator, {} if masked and generator.chance(0.6) else None, masks, most) as of:
             for _ in range(CASES_OF_A_WORLD):
                 tool, arguments = generator.call()
                 judge(ToolCall(name=tool, arguments=arguments), of, rewrite, tally)

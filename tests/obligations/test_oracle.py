@@ -41,6 +41,51 @@ def test_answers_are_those_of_the_permitted_rows_alone_and_tell_of_no_others(cli
     assert tally.ends["answered"] >= 0.4 * tally.ends.total()
 
 
+LIMITED_PARTS = range(examples(2, deep=20))
+"""Half of them with masks."""
+
+MOST_REFUSED_UNDER_LIMITS = 0.7
+"""A pipeline that collects documents without a bound of its own is refused, and many of the generator's do."""
+
+
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("part", LIMITED_PARTS)
+def test_under_a_limit_the_first_so_many_of_the_permitted_rows_come_back(client, part, record_property) -> None:
+    tally = oracle.run(client, 150, f"limits/{part}", masked=part % 2 == 1, limited=True)
+    record_property("oracle", {f"limited {end}": number for end, number in tally.ends.items()})
+    assert not tally.faults, "\n\n".join(tally.faults[:5])
+    assert tally.refused <= MOST_REFUSED_UNDER_LIMITS
+    assert tally.ends["answered"] >= 0.3 * tally.ends.total()
+
+
+def unlimited(call, policy, masks, most):
+    """A rewriting that knows of no limit."""
+    return oracle.rewritten(call, policy, masks)
+
+
+def limited_at_the_head(call, policy, masks, most):
+    """A rewriting that limits what a pipeline reads, and not what comes back."""
+    found = oracle.rewritten(call, policy, masks)
+    if found is None or "pipeline" not in found.arguments:
+        return oracle.rewritten(call, policy, masks, most=most)
+    stages: Any = found.arguments["pipeline"]
+    return ToolCall(name=found.name, arguments={**found.arguments, "pipeline": [{"$limit": most}, *stages]})
+
+
+def limited_at_the_end(call, policy, masks, most):
+    """A rewriting that counts what comes back, and not what is collected in it."""
+    found = oracle.rewritten(call, policy, masks)
+    if found is None or "pipeline" not in found.arguments:
+        return oracle.rewritten(call, policy, masks, most=most)
+    stages: Any = found.arguments["pipeline"]
+    return ToolCall(name=found.name, arguments={**found.arguments, "pipeline": [*stages, {"$limit": most}]})
+
+
+@pytest.mark.parametrize("wrong", [unlimited, limited_at_the_head, limited_at_the_end])
+def test_a_wrong_limiting_is_found(client, wrong) -> None:
+    assert len(oracle.run(client, 120, "teeth", wrong, limited=True).faults) >= 3
+
+
 def test_masks_of_every_form_reduce_what_a_document_holds() -> None:
     """What the oracle compares with is worked out without an expression; here are its values by hand."""
     mask: list[Any] = ["ssn", "a.b", {"field": "card", "as": "last4"}, {"field": "pay", "as": "bucket:100"}]
