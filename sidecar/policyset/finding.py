@@ -30,6 +30,7 @@ class Rule(StrEnum):
     NAME = "name"
     PATTERN = "pattern"
     OWNER = "owner"
+    MASK = "mask"
 
 
 class Severity(StrEnum):

@@ -30,6 +30,7 @@ from sidecar.policyset.syntax_tree import (
     package_of,
     path_of,
 )
+from sidecar.policyset.unmasked_writes import unmasked_writes
 
 MAX_TREE_DEPTH: Final = 200
 """Nodes from a module's root to a leaf. The repository's own modules, compiled by people, stay below 40."""
@@ -73,6 +74,8 @@ def lint_module(tree: Any, *, team: str, file: str, served: bool = True) -> Modu
     """
     module = _Module(tree, team, file, served=served)
     findings = tuple(module.judge())
+    if served and isinstance(tree, dict):
+        findings += tuple(unmasked_writes(tree, file))
     return ModuleReport(findings=findings, defines=frozenset(_functions(tree)), calls=tuple(module.calls))
 
 
