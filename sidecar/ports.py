@@ -242,6 +242,13 @@ class Upstream(Protocol):
         """
         ...
 
+    def discard(self, uri: str) -> None:
+        """Nobody can read an export any more.
+
+        Its file is deleted soon, where it is on a disk that the sidecar gave the server; else the server does it.
+        """
+        ...
+
     @property
     def healthy(self) -> bool:
         """Whether the server answered the last thing it was asked."""

@@ -160,8 +160,9 @@ class Server(SettingsGroup):
     """Start the child without its writing tools. Also limit the rights of its database user, which decide in the
     end."""
     processes: int = Field(default=1, ge=1, le=32)
-    """How many children of `command` share the calls. What makes and reads exports goes to one child for each session
-    (without sessions: for each user and agent). More than one does not go with the tool group `connect`."""
+    """How many children of `command` share the calls. Exports are made at one child for each session (without sessions:
+    for each user and agent), and read at the child that made them. More than one does not go with the tool group
+    `connect`."""
     timeout_ms: Milliseconds = 60_000
     """How long a call may take."""
     tool_groups: tuple[ToolGroup, ...] = ()

@@ -69,7 +69,14 @@ READING: Final = frozenset({AccessKind.READ, AccessKind.METADATA})
 class ToolCalls:
     """Decides tool calls and has them carried out; its state is the calls in flight."""
 
-    def __init__(self, ports: Ports, rules: EnforcementRules, evidence: Evidence, suspensions: Suspensions) -> None:
+    def __init__(
+        self,
+        ports: Ports,
+        rules: EnforcementRules,
+        evidence: Evidence,
+        suspensions: Suspensions,
+        exports: Exports,
+    ) -> None:
         self._ports = ports
         self._rules = rules
         self._evidence = evidence
@@ -88,7 +95,7 @@ class ToolCalls:
         self._questions = ServerQuestions(rules, self.asked, states, ports.clock, self._policy.allowed)
         self._probing = Probing(ports, self._commit, self._forward, self._live.require_pinned)
         self._lists = EncodedLists(rules.server_version)
-        self.exports = Exports()
+        self.exports = exports
         self.require_pinned, self.unreviewed = self._live.require_pinned, self._live.unreviewed
         self._names = ReachableNames(self._policy.ask, step_ns=rules.time_step_ns)
         self._visibility = Visibility(self._policy.ask, ports.clock, ports.upstreams, rules.time_step_ns, self._generic)
@@ -194,6 +201,11 @@ class ToolCalls:
         ended = sum(flight.suspend() for flight in found)
         return ended, len(found) - ended
 
+    def session_ended(self, session_id: str) -> None:
+        """Drop what a session had: its open questions, and its exports with their files."""
+        self.asked.end(session_id)
+        self.exports.end(session_id)
+
     def forget(self) -> None:
         """Drop the lists of tools that are kept."""
         self._lists.forget()
@@ -238,11 +250,14 @@ class ToolCalls:
         sent = todo.call or call
         sent = commented(sent, turn, self._tools) if self._rules.comments else sent
         permit = await self._commit(sent, decision, todo, turn)
-        result = await self._forward(permit, todo, turn)
-        await self._limits.charge(decision.limits, turn.identity, call.name, result)
-        if AccessKind.EXPORT in (access.kind for access in command.accesses) and not result.failed:
-            now = self._ports.clock.monotonic()
-            self.exports.note(turn.known_conversation, result.result, command, decision.server, now, todo.rows)
+        try:
+            result = await self._forward(permit, todo, turn)
+            await self._limits.charge(decision.limits, turn.identity, call.name, result)
+        except BaseException:
+            self.exports.withheld(turn.exported, decision.server)
+            raise
+        now = self._ports.clock.monotonic()
+        self.exports.note(turn.known_conversation, turn.exported, command, decision.server, now, todo.rows)
         return result
 
     async def _answered(self, turn: Turn, server: str) -> None:
@@ -328,6 +343,8 @@ class ToolCalls:
         failure: SidecarError | None = None
         try:
             answer = await self._cancellable(permit, todo, turn)
+            if permit.method == "tools/call" and permit.call.name == turn.tool and turn.exports:
+                turn.exported = answer.result
             answer = await discharged(answer, todo, turn, self._names, turn.context(self._rules.environment))
             self._probing.note_excess(answer, todo, turn)
             result = stateless.shaped(answer, turn.era, turn.method, self._rules.server_version)

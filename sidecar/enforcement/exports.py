@@ -5,22 +5,19 @@ The MongoDB MCP server keeps one store of exports for all its callers and shows 
 same issuer, subject, agent and session, and every other URI is one of a resource that does not exist.
 
 The server calls an export ``<24 hexadecimal digits>.json``, answers the call before the file is ready, and deletes it
-five minutes later (``exportTimeoutMs``, looked at every two minutes).
+five minutes later (``exportTimeoutMs``, looked at every two minutes). What leaves the table before its time (its
+session ended, its answer was withheld, newer ones took its place) can be read by nobody, and its file goes too.
 """
 
-import re
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote
-
-import msgspec
 
 from sidecar.bounded import BoundedMemory
-from sidecar.mcp import Conversation, IdentityKey
+from sidecar.enforcement.turn import Ports
+from sidecar.mcp import Conversation, IdentityKey, Sessions, resources
 from sidecar.model import Command, JsonObject
-
-SCHEME: Final = "exported-data"
 
 MAX_OF_CALLER: Final = 64
 """Exports of one caller that are remembered; the oldest goes first."""
@@ -33,8 +30,6 @@ MAX_NAME: Final = 128
 
 KEPT_S: Final = 300.0
 """How long an export is there (MongoDB MCP server 3.0.4, ``exportTimeoutMs``)."""
-
-_URI: Final = re.compile(rf"{SCHEME}://[A-Za-z0-9%._~-]{{1,256}}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,24 +60,24 @@ class Export:
         }
 
 
-class _ResourceLink(msgspec.Struct, gc=False):
-    type: str
-    uri: str = ""
-    name: str = ""
-
-
-class _ExportResult(msgspec.Struct, gc=False):
-    content: list[_ResourceLink]
-
-
-_decode = msgspec.json.Decoder(_ExportResult).decode
-
-
 class Exports:
-    """The table of exports, bounded for each caller and in all. What has expired leaves it with the next use of it."""
+    """The table of exports, bounded for each caller and in all. What has expired leaves it with the next use of it.
 
-    def __init__(self) -> None:
+    Args:
+        gone: told of each export that leaves before its time: the server's name, and the URI.
+        lasts: whether a session is open; in one that ended while its export was made, nothing is left.
+    """
+
+    def __init__(
+        self,
+        gone: Callable[[str, str], None] = lambda _server, _uri: None,
+        lasts: Callable[[str], bool] = lambda _session_id: True,
+    ) -> None:
         self._made: BoundedMemory[IdentityKey, OrderedDict[str, Export]] = BoundedMemory(MAX_CALLERS)
+        self._whose: dict[str, IdentityKey] = {}
+        """Whose each session is that is open and made an export."""
+        self._gone = gone
+        self._lasts = lasts
 
     def __len__(self) -> int:
         return sum(map(len, self._made.values()))
@@ -97,27 +92,47 @@ class Exports:
         rows: tuple[str, ...] = (),
     ) -> None:
         """Remember the exports that the result of a call of ``export`` links to; a result of another form has none."""
-        try:
-            links = _decode(result).content
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        links = resources.export_links(result)
+        session_id = conversation.session_id
+        if session_id and not self._lasts(session_id):
+            self.withheld(result, server)
             return
         made = self._of(conversation.key, now)
         for link in links:
-            if link.type == "resource_link" and _URI.fullmatch(link.uri):
-                made.pop(normalised(link.uri), None)
-                made[normalised(link.uri)] = Export(
-                    uri=link.uri,
-                    name=link.name[:MAX_NAME],
-                    command=command,
-                    server=server,
-                    rows=rows,
-                    session_id=conversation.session_id,
-                    until=now + KEPT_S,
-                )
+            made.pop(resources.normalised(link.uri), None)
+            made[resources.normalised(link.uri)] = Export(
+                uri=link.uri,
+                name=link.name[:MAX_NAME],
+                command=command,
+                server=server,
+                rows=rows,
+                session_id=session_id,
+                until=now + KEPT_S,
+            )
         while len(made) > MAX_OF_CALLER:
-            made.popitem(last=False)
+            self._leaves(made.popitem(last=False)[1])
         if made:
-            self._made.put(conversation.key, made)
+            self._keep(conversation.key, made)
+        if links and session_id:
+            self._whose[session_id] = conversation.key
+
+    def withheld(self, result: bytes, server: str) -> None:
+        """The answer that links to an export goes to nobody, so nobody can read it."""
+        for link in resources.export_links(result):
+            self._gone(server, link.uri)
+
+    def end(self, session_id: str) -> None:
+        """A session is over, and what was made in it."""
+        key = self._whose.pop(session_id, None)
+        made = None if key is None else self._made.get(key)
+        if key is None or made is None:
+            return
+        for uri, export in [*made.items()]:
+            if export.session_id == session_id:
+                del made[uri]
+                self._leaves(export)
+        if not made:
+            self._made.drop(key)
 
     def of(self, conversation: Conversation, now: float) -> tuple[Export, ...]:
         """Return the caller's exports of this session that are still there, in the order in which they were made."""
@@ -126,8 +141,23 @@ class Exports:
 
     def find(self, conversation: Conversation, uri: str, now: float) -> Export | None:
         """Return the caller's export of this session that a URI names, if there is one."""
-        found = self._of(conversation.key, now).get(normalised(uri))
+        found = self._of(conversation.key, now).get(resources.normalised(uri))
         return found if found is not None and found.session_id == conversation.session_id else None
+
+    def forget(self, conversation: Conversation, export: Export) -> None:
+        """Drop an export that the server no longer has."""
+        made = self._made.get(conversation.key)
+        if made is not None and made.pop(resources.normalised(export.uri), None) is not None:
+            self._leaves(export)
+            if not made:
+                self._made.drop(conversation.key)
+
+    def _keep(self, key: IdentityKey, made: OrderedDict[str, Export]) -> None:
+        if key not in self._made and len(self._made) >= MAX_CALLERS and (quiet := self._made.oldest()) is not None:
+            self._made.drop(quiet[0])
+            for export in quiet[1].values():
+                self._leaves(export)
+        self._made.put(key, made)
 
     def _of(self, key: IdentityKey, now: float) -> OrderedDict[str, Export]:
         """Return what a caller has, after dropping what the server has no longer.
@@ -143,13 +173,18 @@ class Exports:
             self._made.drop(key)
         return made
 
-    def forget(self, conversation: Conversation, export: Export) -> None:
-        """Drop an export that the server no longer has."""
-        made = self._made.get(conversation.key)
-        if made is not None:
-            made.pop(normalised(export.uri), None)
-            if not made:
-                self._made.drop(conversation.key)
+    def _leaves(self, export: Export) -> None:
+        self._gone(export.server, export.uri)
+
+
+def exports_of(ports: Ports, sessions: Sessions) -> Exports:
+    """Return the table, of which what leaves is deleted at its server."""
+
+    def gone(server: str, uri: str) -> None:
+        if (upstream := ports.upstreams.get(server)) is not None:
+            upstream.discard(uri)
+
+    return Exports(gone, lambda session_id: sessions.lasts(session_id, ports.clock.monotonic()))
 
 
 def _expire(made: OrderedDict[str, Export], now: float) -> bool:
@@ -157,12 +192,3 @@ def _expire(made: OrderedDict[str, Export], now: float) -> bool:
     while made and next(iter(made.values())).until <= now:
         made.popitem(last=False)
     return not made
-
-
-def normalised(uri: str) -> str:
-    """Return a URI as it is compared: RFC 3986 section 6.2.2, scheme in lower case and percent-encoding decoded.
-
-    The server compares that way too: two spellings are one export.
-    """
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme.lower()}{separator}{unquote(rest)}"

@@ -14,6 +14,7 @@ from sidecar.enforcement.approval_desk import approval_desk
 from sidecar.enforcement.calls import ToolCalls
 from sidecar.enforcement.channel import CallChannel, Departure, Told
 from sidecar.enforcement.evidence import Evidence, stage_of
+from sidecar.enforcement.exports import exports_of
 from sidecar.enforcement.handshake import INSTRUCTIONS, Handshake
 from sidecar.enforcement.incoming import Incoming, RefusedBody, trace_context
 from sidecar.enforcement.list_news import ListNews
@@ -77,7 +78,7 @@ class EnforcementPoint:
         self._sessions = sessions
         self._evidence = Evidence(ports, rules)
         self._suspensions = ports.suspensions or Suspensions(ports.clock)
-        self._calls = ToolCalls(ports, rules, self._evidence, self._suspensions)
+        self._calls = ToolCalls(ports, rules, self._evidence, self._suspensions, exports_of(ports, sessions))
         self._offers = Offers(ports, rules, self._calls)
         self._notices = Notices(sessions, self._suspensions, ports, rules.streams_per_identity)
         self._subscriptions = Subscriptions(self._notices, ports.identifiers, rules.server_version)
@@ -210,12 +211,11 @@ class EnforcementPoint:
         read = self._notices.reading
         sessions = self._sessions.close_all(lambda session: ends(session.names, session.id))
         self._notices.take_away(ends)
-        streams = read - self._notices.reading
         self._ports.metrics.sessions(len(self._sessions))
         ended, sent = self._calls.suspend(ends)
         self._calls.forget()
         self._calls.approvals.void(target.name)
-        return EndedBySuspension(sessions=len(sessions), streams=streams, calls=ended, writes=sent)
+        return EndedBySuspension(sessions=len(sessions), streams=read - self._notices.reading, calls=ended, writes=sent)
 
     def has_session(self, digest: str) -> bool:
         """Whether a session of this digest is open."""
@@ -302,10 +302,8 @@ class EnforcementPoint:
                 return self._dispatch_refused(message, turn)
             case Request() | Notification():
                 turn.rpc_id = message.id if isinstance(message, Request) else None
-                exchange = turn.exchange
-                turn.era = revision.era_of(
-                    exchange.protocol, message.method, message.params, over_http=exchange.over_http
-                )
+                came = turn.exchange
+                turn.era = revision.era_of(came.protocol, message.method, message.params, over_http=came.over_http)
                 return await self._dispatch_by_table(message, turn)
 
     async def _dispatch_by_table(self, message: Request | Notification, turn: Turn) -> Reply:
@@ -365,7 +363,7 @@ class EnforcementPoint:
 
     def _session_ended(self, session_id: str) -> None:
         self._notices.end(session_id)
-        self._calls.asked.end(session_id)
+        self._calls.session_ended(session_id)
         self._news.end(session_id)
         self._watching.watches.end(session_id)
 

@@ -16,6 +16,7 @@ from sidecar.errors import AuditUnavailable, CallerSuspended, SidecarError, Toke
 from sidecar.identity import ApprovalStore, CallerName, names_of
 from sidecar.mcp import Conversation, Era, GivenInput, MirroredHeaders, RequestId, SealedQuestion, revision
 from sidecar.model import (
+    AccessKind,
     Command,
     Decision,
     Identity,
@@ -296,6 +297,8 @@ class Turn:
     """Questions that were taken to its client."""
     answered: Counter[QuestionKind] = field(default_factory=Counter)
     """Answers that its server was given."""
+    exported: bytes = b""
+    """What its server answered to an export."""
     confirmed: bool = False
     """Its client answered a question of the server's about it with a confirmation."""
     besides: JsonObject = field(default_factory=dict)
@@ -374,6 +377,11 @@ class Turn:
         if self.digested is None or self.digested[0] is not self.call:
             self.digested = (self.call, record.arguments_digest(self.call.arguments))
         return self.digested[1]
+
+    @property
+    def exports(self) -> bool:
+        """Whether the call leaves a file of its own at the server."""
+        return self.named is not None and AccessKind.EXPORT in {access.kind for access in self.named.accesses}
 
     @property
     def session_id(self) -> str:

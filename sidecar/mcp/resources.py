@@ -3,8 +3,12 @@
 Parameters are read strictly, as those of tools are (``sidecar.mcp.tools``).
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+import msgspec
 
 from sidecar.errors import InvalidParams, SidecarError
 from sidecar.mcp.jsonrpc import encode, encode_notification
@@ -14,6 +18,13 @@ UPDATED: Final = "notifications/resources/updated"
 
 MAX_URI_CHARACTERS: Final = 2048
 MAX_NAME_CHARACTERS: Final = 128
+
+EXPORTED: Final = "exported-data"
+"""The scheme of the MongoDB MCP server's exports."""
+
+_EXPORT_URI: Final = re.compile(rf"{EXPORTED}://[A-Za-z0-9%._~-]{{1,256}}")
+_EXPORT_FILE: Final = re.compile(r"[0-9a-f]{24}\.json")
+"""How MongoDB MCP server 3.0.4 calls the file of an export (``tools/read/export.js``)."""
 
 
 class ResourceNotFound(SidecarError):
@@ -38,6 +49,54 @@ class UnknownPrompt(SidecarError):
     label = "unknown_prompt"
     public = "Unknown prompt."
     code = -32602
+
+
+class ExportLink(NamedTuple):
+    """An export that the result of a call links to."""
+
+    uri: str
+    name: str
+
+
+class _ResultPart(msgspec.Struct, gc=False):
+    type: str
+    uri: str = ""
+    name: str = ""
+
+
+class _ExportResult(msgspec.Struct, gc=False):
+    content: list[_ResultPart]
+
+
+_decode = msgspec.json.Decoder(_ExportResult).decode
+
+
+def export_links(result: bytes) -> tuple[ExportLink, ...]:
+    """Return the exports that the result of a call of ``export`` links to; a result of another form has none."""
+    try:
+        parts = _decode(result).content
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ()
+    return tuple(
+        ExportLink(part.uri, part.name)
+        for part in parts
+        if part.type == "resource_link" and _EXPORT_URI.fullmatch(part.uri)
+    )
+
+
+def export_file(uri: str) -> str:
+    """Return the name of the file that an export's URI means; empty where it is none that the server makes."""
+    scheme, _, name = normalised(uri).partition("://")
+    return name if scheme == EXPORTED and _EXPORT_FILE.fullmatch(name) else ""
+
+
+def normalised(uri: str) -> str:
+    """Return a URI as it is compared: RFC 3986 section 6.2.2, scheme in lower case and percent-encoding decoded.
+
+    The server compares that way too: two spellings are one export.
+    """
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme.lower()}{separator}{unquote(rest)}"
 
 
 def parse_read(params: JsonObject) -> str:

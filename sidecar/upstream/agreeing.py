@@ -9,7 +9,7 @@ import math
 from enum import StrEnum
 from typing import Final
 
-from sidecar.errors import UpstreamError, UpstreamProtocolViolation, UpstreamRefused
+from sidecar.errors import UpstreamError, UpstreamProtocolViolation, UpstreamRefused, UpstreamUnreachable
 from sidecar.questions import QuestionKind
 from sidecar.upstream.child import Child
 from sidecar.upstream.messages import ACCEPTED_VERSIONS, check_initialized, encode_notification, initialize_params
@@ -95,3 +95,9 @@ async def _discover(child: Child) -> None:
         raise
     child.tools.max_age_s = LIST_AGE_S
     child.listen()
+
+
+async def ended_early(child: Child) -> UpstreamUnreachable:
+    """Return the error of a program that ended before it spoke MCP, with what it said of that."""
+    await child.ended()
+    return UpstreamUnreachable(": ".join(filter(None, ("the program ended before it spoke MCP", child.last_words))))

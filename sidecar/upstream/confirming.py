@@ -81,6 +81,11 @@ class ConfirmingUpstream:
         self._plain.unwatch(uri)
         self._asking.unwatch(uri)
 
+    def discard(self, uri: str) -> None:
+        """Nobody can read an export any more (see ``sidecar.ports.Upstream``)."""
+        self._plain.discard(uri)
+        self._asking.discard(uri)
+
     async def start(self) -> None:
         """Start the server; raises as ``StdioUpstream.start`` does."""
         await self._plain.start()

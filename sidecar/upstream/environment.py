@@ -10,6 +10,8 @@ from sidecar.commands import ToolGroup
 from sidecar.errors import ConfigurationError
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_EXPORTS_PATH: Final = re.compile(r"--?exports-?path\b", re.IGNORECASE)
+"""Every spelling that the server's reader of command lines takes for ``exportsPath``, and some that it does not."""
 _URI_SCHEMES = ("mongodb://", "mongodb+srv://")
 
 BASE: Mapping[str, str] = MappingProxyType(
@@ -79,9 +81,15 @@ def read_further(text: str) -> dict[str, str]:
     return found
 
 
-def child_environment(passed: Mapping[str, str], home: Path) -> dict[str, str]:
-    """Return the whole environment of a child: the base, its private home, then what the operator passed."""
-    return {**BASE, "HOME": str(home), "TMPDIR": str(home), **passed}
+def child_environment(passed: Mapping[str, str], home: Path, exports: Path) -> dict[str, str]:
+    """Return the whole environment of a child.
+
+    Args:
+        passed: what the operator passed, which wins over the base.
+        home: its private folder.
+        exports: where it writes exports, and nowhere else: from there they are deleted with their sessions.
+    """
+    return {**BASE, "HOME": str(home), "TMPDIR": str(home), **passed, "MDB_MCP_EXPORTS_PATH": str(exports)}
 
 
 def check_environment(environment: Mapping[str, str]) -> None:
@@ -150,13 +158,18 @@ def mongodb_environment(
 
 
 def check_command(command: tuple[str, ...], environment: Mapping[str, str]) -> None:
-    """Refuse a command line that carries a secret: it can be read by every user of the machine.
+    """Refuse a command line that carries a secret, which can be read by every user of the machine, or moves exports.
 
     Raises:
-        ConfigurationError: no command, or a connection string or secret of the environment among the arguments.
+        ConfigurationError: no command, or a connection string or secret of the environment among the arguments, or one
+            that says where exports are written.
     """
     if not command or not command[0]:
         raise ConfigurationError("command is empty: name the server's program")
+    if any(_EXPORTS_PATH.match(argument) for argument in command[1:]):
+        raise ConfigurationError(
+            "command says where exports are written: leave it out, the sidecar deletes them from a folder of its own"
+        )
     secrets = secrets_of(environment)
     if any(scheme in argument for argument in command for scheme in _URI_SCHEMES) or any(
         secret in argument for argument in command for secret in secrets if len(secret) >= _LEAST_COMPARABLE

@@ -168,6 +168,9 @@ class HttpUpstream:
         finally:
             await http.close()
 
+    def discard(self, uri: str) -> None:
+        """Leave the file of an export to the server: its disk is not seen from here."""
+
     async def forward(self, permit: Permit) -> UpstreamResult:
         """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``)."""
         if permit.server != self._name:

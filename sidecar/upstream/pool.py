@@ -1,7 +1,8 @@
 """Several children of one configured server, as one upstream: each call goes to the child with the fewest under way.
 
-What a call leaves in a child is found there only, so a call that leaves something, or uses it, goes to the child that
-its caller has for that (``remembered``). A child that ends or is replaced takes it along: it does not exist any more.
+What a call leaves in a child is found there only, so a call that leaves something goes to the child that its caller has
+for that (``remembered``), and one that uses it to the child that made it: another one did while the caller's own was
+away. A child that ends or is replaced takes it along: it does not exist any more.
 Connections that callers open themselves serve calls of every kind, and the settings refuse a pool with that group.
 
 A call goes only to a child whose live tools are those that were looked at: while children are replaced, one may be
@@ -16,11 +17,16 @@ from typing import Final
 
 import msgspec
 
+from sidecar.bounded import BoundedMemory
 from sidecar.errors import UpstreamError, UpstreamUnreachable
+from sidecar.mcp import resources
 from sidecar.model import JsonObject, Permit, UpstreamResult
 from sidecar.upstream.process import StdioUpstream
 
 _ATTEMPTS: Final = 3
+
+MAX_MADE: Final = 16_384
+"""Exports of which it is remembered which child made them; of an older one, it is the child of its caller."""
 
 
 class StdioPool:
@@ -47,6 +53,7 @@ class StdioPool:
         self._changes = 0
         self._callbacks: list[Callable[[], None]] = []
         self._turn = asyncio.Lock()
+        self._made: BoundedMemory[str, StdioUpstream] = BoundedMemory(MAX_MADE)
         for member in self._members:
             member.on_tools_changed(self._changed)
 
@@ -84,6 +91,13 @@ class StdioPool:
         for member in self._members:
             member.unwatch(uri)
 
+    def discard(self, uri: str) -> None:
+        """Nobody can read an export any more (see ``sidecar.ports.Upstream``)."""
+        maker = self._made.get(uri)
+        self._made.drop(uri)
+        for member in self._members if maker is None else (maker,):
+            member.discard(uri)
+
     async def start(self) -> None:
         """Start every child.
 
@@ -104,9 +118,20 @@ class StdioPool:
         """Send exactly the permitted call to one child and return its result (see ``sidecar.ports.Upstream``)."""
         await self.tools()
         if self._remembered(permit):
-            return await self._home(permit.caller).forward(permit)
+            maker = self._maker(permit) or self._home(permit.caller)
+            result = await maker.forward(permit)
+            if permit.method == "tools/call":
+                for link in resources.export_links(result.result):
+                    self._made.put(link.uri, maker)
+            return result
         able = [member for member in self._alike if member.healthy] or self._alike
         return await min(able, key=_calls).forward(permit)
+
+    def _maker(self, permit: Permit) -> StdioUpstream | None:
+        """Return the child that made what a call uses; None where that is not known, or it cannot be asked now."""
+        uri = permit.call.arguments.get("uri")
+        maker = self._made.get(uri) if isinstance(uri, str) and permit.method != "tools/call" else None
+        return maker if maker in self._alike else None
 
     def _home(self, caller: tuple[str, ...]) -> StdioUpstream:
         """Return the caller's own child: by a digest, so that nothing is kept; the next one where it is away.

@@ -22,10 +22,11 @@ from sidecar.errors import (
 )
 from sidecar.model import JsonObject, Permit, UpstreamResult
 from sidecar.system import BackOff, Outage
-from sidecar.upstream.agreeing import Opening, agree
+from sidecar.upstream.agreeing import Opening, agree, ended_early
 from sidecar.upstream.at_work import CallsAtWork
 from sidecar.upstream.child import AnswerForm, Child
 from sidecar.upstream.environment import check_command, check_environment, child_environment, secrets_of
+from sidecar.upstream.export_files import ExportFiles
 from sidecar.upstream.messages import Outgoing, outgoing, read_result
 from sidecar.upstream.redaction import Redactor, Repeats
 from sidecar.upstream.renewal import ChildSource, Renewal
@@ -92,6 +93,8 @@ class StdioUpstream:
         self._at_work = CallsAtWork()
         news = self._watched = WatchedResources(self._ask)
         self.on_updated, self.unwatch, self.on_prompts_changed = news.on_update, news.unwatch, news.on_prompts_changed
+        self._exports = ExportFiles()
+        self.discard = self._exports.discard
         self._prompts = PromptList()
         self.on_prompts_changed(self._prompts.changed)
         self._retired: set[asyncio.Task[None]] = set()
@@ -155,7 +158,7 @@ class StdioUpstream:
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
-        await self._watched.stop()
+        await asyncio.gather(self._watched.stop(), self._exports.stop())
 
     async def forward(self, permit: Permit, reply: AnswerForm | None = None) -> UpstreamResult:
         """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``).
@@ -286,7 +289,7 @@ class StdioUpstream:
             await child.stop(self._stop_grace_s)
             raise UpstreamTimedOut(f"no handshake within {self._start_timeout_s} s") from error
         except UpstreamError as error:
-            failed = error if child.open else await _ended(child)
+            failed = error if child.open else await ended_early(child)
             await child.stop(self._stop_grace_s)
             raise failed from error
         except BaseException:
@@ -388,8 +391,9 @@ class StdioUpstream:
             first.set_result(None)
 
     async def _spawn(self, home: Path, environment: Mapping[str, str]) -> Child:
+        exports = self._exports.of_a_child(home)
         return Child(
-            await spawn(self._command, child_environment(environment, home), home),
+            await spawn(self._command, child_environment(environment, home, exports), home, exports),
             log=self._log,
             redactor=self._redactor,
             repeats=self._repeats,
@@ -412,9 +416,3 @@ class StdioUpstream:
         elif error.detail != self._obstacle:
             self._obstacle = error.detail
             self._log.warning("the server %s does not start: %s", self._name, error)
-
-
-async def _ended(child: Child) -> UpstreamUnreachable:
-    """Return the error of a program that ended before it spoke MCP, with what it said of that."""
-    await child.ended()
-    return UpstreamUnreachable(": ".join(filter(None, ("the program ended before it spoke MCP", child.last_words))))

@@ -91,6 +91,9 @@ class Server:
     def unwatch(self, uri: str) -> None:
         """Nothing was watched."""
 
+    def discard(self, uri: str) -> None:
+        """Nothing was exported."""
+
     async def prompts(self) -> tuple[JsonObject, ...]:
         return ()
 

@@ -61,6 +61,9 @@ class ScriptedServer:
     def unwatch(self, uri: str) -> None:
         """Nothing was watched."""
 
+    def discard(self, uri: str) -> None:
+        """Nothing was exported."""
+
     async def prompts(self) -> tuple[JsonObject, ...]:
         return ()
 

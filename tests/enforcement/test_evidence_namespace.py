@@ -145,6 +145,9 @@ class Reached:
     def unwatch(self, uri: str) -> None:
         """Nothing was watched."""
 
+    def discard(self, uri: str) -> None:
+        """Nothing was exported."""
+
     async def prompts(self) -> tuple[JsonObject, ...]:
         return ()
 

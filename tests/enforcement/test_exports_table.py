@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from sidecar.enforcement.exports import KEPT_S, MAX_CALLERS, MAX_OF_CALLER, Exports, normalised
+from sidecar.enforcement.exports import KEPT_S, MAX_CALLERS, MAX_OF_CALLER, Exports
 from sidecar.mcp import Conversation, Era, McpRevision, Session
+from sidecar.mcp.resources import normalised
 from sidecar.model import Access, AccessKind, Command, Namespace
 
 COMMAND = Command(
@@ -31,6 +32,13 @@ def result(*uris: str) -> bytes:
 
 def uri(number: int) -> str:
     return f"exported-data://{number:024x}.json"
+
+
+class Gone(list[tuple[str, str]]):
+    """What left the table before its time."""
+
+    def note(self, server: str, uri: str) -> None:
+        self.append((server, uri))
 
 
 def noted(exports: Exports, whose: Conversation, *numbers: int, now: float = 0.0) -> None:
@@ -134,3 +142,70 @@ def test_an_export_that_the_server_has_lost_is_forgotten():
     exports.forget(talk(), found)
     exports.forget(talk("bob"), found)
     assert [one.uri for one in exports.of(talk(), 0.0)] == [uri(2)]
+
+
+def test_the_exports_of_a_session_go_with_it_and_no_others():
+    gone = Gone()
+    exports = Exports(gone.note)
+    noted(exports, talk(), 1, 2)
+    noted(exports, talk(session="s2"), 3)
+    noted(exports, talk(session=""), 4)
+    noted(exports, talk("bob", session="s3"), 5)
+    exports.end("s1")
+    exports.end("s1")
+    exports.end("")
+    exports.end("never was")
+    assert gone == [("ro", uri(1)), ("ro", uri(2))]
+    assert exports.of(talk(), 0.0) == ()
+    assert [exports.find(talk(session="s2"), uri(3), 0.0) is not None, len(exports)] == [True, 3]
+
+
+def test_what_makes_room_for_newer_ones_goes_too():
+    gone = Gone()
+    exports = Exports(gone.note)
+    noted(exports, talk(), *range(MAX_OF_CALLER + 2))
+    assert gone == [("ro", uri(0)), ("ro", uri(1))]
+    for number in range(MAX_CALLERS):
+        noted(exports, talk(f"u{number}"), 1000 + number)
+    assert gone[2:] == [("ro", uri(number)) for number in range(2, MAX_OF_CALLER + 2)]
+
+
+def test_what_is_made_in_a_session_that_is_over_by_then_goes_at_once():
+    gone = Gone()
+    exports = Exports(gone.note, lambda session_id: session_id != "s1")
+    noted(exports, talk(), 1)
+    noted(exports, talk(session="s2"), 2)
+    assert gone == [("ro", uri(1))]
+    assert exports.find(talk(), uri(1), 0.0) is None
+    assert len(exports) == 1
+
+
+def test_what_is_linked_by_an_answer_that_goes_to_nobody_goes():
+    gone = Gone()
+    Exports(gone.note).withheld(result(uri(1), "config://config"), "ro")
+    Exports(gone.note).withheld(b"", "ro")
+    assert gone == [("ro", uri(1))]
+
+
+def test_what_has_expired_is_left_to_the_server_and_what_it_lost_is_told_once():
+    gone = Gone()
+    exports = Exports(gone.note)
+    noted(exports, talk(), 1)
+    assert exports.of(talk(), KEPT_S) == ()
+    assert gone == []
+    noted(exports, talk(), 2)
+    found = exports.find(talk(), uri(2), 0.0)
+    assert found is not None
+    exports.forget(talk(), found)
+    exports.forget(talk(), found)
+    assert gone == [("ro", uri(2))]
+
+
+def test_an_export_made_again_is_not_taken_for_gone():
+    gone = Gone()
+    exports = Exports(gone.note)
+    noted(exports, talk(), 1)
+    noted(exports, talk(), 1)
+    assert gone == []
+    exports.end("s1")
+    assert gone == [("ro", uri(1))]

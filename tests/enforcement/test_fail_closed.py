@@ -141,6 +141,9 @@ class StagedUpstream:
     def unwatch(self, uri: str) -> None:
         """Nothing was watched."""
 
+    def discard(self, uri: str) -> None:
+        """Nothing was exported."""
+
     async def prompts(self) -> tuple[JsonObject, ...]:
         return ()
 

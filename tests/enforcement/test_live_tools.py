@@ -36,6 +36,9 @@ class Offering:
     def unwatch(self, uri: str) -> None:
         """Nothing was watched."""
 
+    def discard(self, uri: str) -> None:
+        """Nothing was exported."""
+
     async def prompts(self) -> tuple[JsonObject, ...]:
         return ()
 

@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -171,16 +172,18 @@ async def test_with_several_children_each_session_finds_what_it_made_until_its_c
                 assert "EU" in content["text"]
             before = {child.pid for child in pooled.children("mongodb-mcp-server")}
             assert len(before) >= 6
+            files = files_of(pooled)
+            assert set(made) <= files.keys()
             for pid in before:
                 os.kill(pid, signal.SIGKILL)
             wait_until(lambda: pooled.ready() and _renewed(pooled, before), "new children", pooled.process)
+            wait_until(lambda: not any(file.exists() for file in files.values()), "files to go with a killed child")
             for client, uri in zip(clients, made, strict=True):
                 gone = (await ask(client, "resources/read", uri=uri))["error"]
                 unknown = (await ask(client, "resources/read", uri="exported-data://0.json"))["error"]
                 assert (gone["code"], gone["message"]) == (unknown["code"], unknown["message"])
                 assert (await ask(client, "resources/list"))["result"] == {"resources": []}
-                while "result" not in (await made_by(client))[1]:
-                    pass  # another child made it, and then its own was back
+                await exported_by(client)  # wherever it is made, its session finds it there
 
 
 def _renewed(deployment: Deployment, before: set[int]) -> bool:
@@ -204,6 +207,50 @@ async def test_an_export_of_another_user_agent_or_session_does_not_exist(exporti
             assert answers[0] == answers[1] == answers[2] == {"code": -32002, "message": "Resource not found."}
             assert (await ask(other, "resources/list"))["result"] == {"resources": []}
             assert len(resources_read(exporting)) == before
+
+
+def files_of(deployment: Deployment) -> dict[str, Path]:
+    """The files of exports that the server has, by the URIs that it links them by."""
+    found: dict[str, Path] = {}
+    for child in deployment.children("mongodb-mcp-server"):
+        folder = Path(child.environ()["MDB_MCP_EXPORTS_PATH"])
+        found |= {f"exported-data://{file.name}": file for file in folder.glob("*/*")}
+    return found
+
+
+async def test_the_file_of_an_export_goes_with_its_session_and_no_other_file_does(exporting):
+    async with session(exporting) as client, session(exporting) as same_user, session(exporting, OTHER_USER) as other:
+        uris = [await exported_by(one) for one in (client, client, same_user, other)]
+        files = files_of(exporting)
+        assert set(uris) <= files.keys()
+        await client.end()
+        wait_until(lambda: not any(files[uri].exists() for uri in uris[:2]), "the files of the session to be deleted")
+        assert all(files[uri].exists() for uri in uris[2:])
+        for owner, uri in zip((same_user, other), uris[2:], strict=True):
+            assert "result" in await ask(owner, "resources/read", uri=uri)
+
+
+@pytest.mark.usefixtures("many_orders")
+async def test_the_file_of_an_export_that_is_being_made_when_its_session_ends_goes_too(exporting):
+    """The server opens it after it has answered; what is not there yet is waited for."""
+    for _ in range(3):
+        async with session(exporting) as client:
+            result = (await ask(client, "tools/call", name="export", arguments=LARGE))["result"]
+            await client.end()
+        uri = next(part["uri"] for part in result["content"] if part["type"] == "resource_link")
+        async with session(exporting) as later:
+            await exported_by(later)  # by then the earlier one has been opened
+            wait_until(lambda: uri not in files_of(exporting), "the file to be deleted")  # noqa: B023 - called here
+
+
+async def test_a_session_that_ends_around_an_export_leaves_no_file(exporting):
+    before = files_of(exporting).keys()
+    for _ in range(5):
+        async with session(exporting) as client:
+            await asyncio.gather(ask(client, "tools/call", name="export", arguments=EXPORT), client.end())
+    async with session(exporting) as later:
+        uri = await exported_by(later)
+        wait_until(lambda: files_of(exporting).keys() - before <= {uri}, "the files to be deleted")
 
 
 async def test_an_export_is_gone_with_its_session(exporting):

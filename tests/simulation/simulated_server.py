@@ -117,6 +117,9 @@ class SimulatedServer:
     def unwatch(self, uri: str) -> None:
         """Nothing was watched."""
 
+    def discard(self, uri: str) -> None:
+        """Nothing was exported."""
+
     def dies(self) -> None:
         """End the process with every call that it has."""
         if self._process is not None:

@@ -16,6 +16,12 @@ listens: list[int] = []
 received: list[str] = []
 held: list[int] = []
 PROMPTS = [{"name": "summary", "description": "as reviewed"}]
+PLAIN = {
+    "ping": {},
+    "prompts/list": {"prompts": PROMPTS},
+    "prompts/get": {"messages": []},
+    "resources/read": {"contents": [], "pid": os.getpid()},
+}
 tools = [{"name": "echo", "inputSchema": {"type": "object"}}]
 
 
@@ -63,6 +69,10 @@ def call(number: int, name: str, arguments: dict) -> None:  # noqa: PLR0912 -- o
         case "slow":
             time.sleep(arguments["seconds"])
             answer(number, pid=os.getpid())
+        case "link":
+            uri = f"exported-data://{os.getpid():024x}.json"
+            link = {"type": "resource_link", "name": "n", "uri": uri}
+            send({"jsonrpc": "2.0", "id": number, "result": {"content": [link], "structuredContent": {"uri": uri}}})
         case "until":
             while not Path(arguments["file"]).exists():
                 time.sleep(0.01)
@@ -206,16 +216,12 @@ def main() -> None:
         match message.get("method"):
             case "initialize":
                 initialize(message["id"])
-            case "ping":
-                send({"jsonrpc": "2.0", "id": message["id"], "result": {}})
             case "server/discover":
                 discover(message["id"])
             case "subscriptions/listen":
                 listens.append(message["id"])
-            case "prompts/list":
-                send({"jsonrpc": "2.0", "id": message["id"], "result": {"prompts": PROMPTS}})
-            case "prompts/get":
-                send({"jsonrpc": "2.0", "id": message["id"], "result": {"messages": []}})
+            case method if method in PLAIN:
+                send({"jsonrpc": "2.0", "id": message["id"], "result": PLAIN[method]})
             case "tools/list":
                 list_tools(message["id"], params.get("cursor"))
             case "tools/call":

@@ -70,8 +70,13 @@ def test_a_setting_that_the_server_would_misread_is_refused_without_repeating_it
 
 
 def test_what_the_operator_passes_wins_over_the_base():
-    assert child_environment({"PATH": "/opt/bin"}, Path("/h"))["PATH"] == "/opt/bin"
-    assert child_environment({}, Path("/h"))["HOME"] == "/h"
+    assert child_environment({"PATH": "/opt/bin"}, Path("/h"), Path("/h/e"))["PATH"] == "/opt/bin"
+    assert child_environment({}, Path("/h"), Path("/h/e"))["HOME"] == "/h"
+
+
+def test_where_exports_are_written_is_the_sidecars_to_say():
+    passed = {"MDB_MCP_EXPORTS_PATH": "/srv"}
+    assert child_environment(passed, Path("/h"), Path("/h/e"))["MDB_MCP_EXPORTS_PATH"] == "/h/e"
 
 
 @given(

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
 from sidecar.errors import ConfigurationError, UpstreamUnreachable
-from sidecar.model import Permit
+from sidecar.model import Permit, ToolCall
 from sidecar.upstream.pool import StdioPool
 from sidecar.upstream.process import StdioUpstream
 from tests.patience import HANG_S
@@ -81,6 +82,33 @@ async def test_where_the_child_of_a_caller_is_away_another_one_serves(pool, perm
     await until(lambda: first not in one.pids)
     second = structured(await one.forward(callers_call(permit, "user")))["pid"]
     assert second != first
+
+
+async def test_what_another_child_made_while_the_callers_own_was_away_is_found_there(pool, permit, structured, until):
+    """And what is not known to be of any child is looked for at the caller's own."""
+    one = await pool(remembered=lambda _: True)
+    own = structured(await one.forward(callers_call(permit, "user")))["pid"]
+    psutil.Process(own).kill()
+    await until(lambda: own not in one.pids)
+    made = structured(
+        await one.forward(replace(callers_call(permit, "user"), call=ToolCall(name="link", arguments={})))
+    )
+    await until(lambda: len(one.pids) == 3 and all(child.healthy for child in one._members))
+
+    async def read_at(uri: str) -> int:
+        call = ToolCall(name="export", arguments={"uri": uri})
+        answer = await one.forward(replace(callers_call(permit, "user"), call=call, method="resources/read"))
+        found: int = msgspec.json.decode(answer.result)["pid"]
+        return found
+
+    uri = str(made["uri"])
+    maker = int(uri.removeprefix("exported-data://").removesuffix(".json"), 16)
+    home = structured(await one.forward(callers_call(permit, "user")))["pid"]
+    assert home != maker
+    assert await read_at(uri) == maker
+    assert await read_at("exported-data://6a0000000000000000000009.json") == home
+    one.discard(uri)
+    assert await read_at(uri) == home, "nothing is kept of what nobody can read"
 
 
 async def test_a_child_that_ends_takes_only_its_own_calls_and_serves_again(pool, permit, structured, until):

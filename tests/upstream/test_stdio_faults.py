@@ -484,6 +484,7 @@ async def test_the_child_sees_what_is_passed_and_a_minimal_base_and_nothing_of_o
         "MDB_MCP_CONNECTION_STRING": "mongodb://u:p4ssw0rd@h/",
         "HOME": home,
         "TMPDIR": home,
+        "MDB_MCP_EXPORTS_PATH": f"{home}/exports/1",
     }
     assert mode(home) == 0o700
     assert seen["umask"] == 0o077

@@ -1,0 +1,114 @@
+"""The files that the children of one server write exports to: each goes with its session, all of one with their child.
+
+MongoDB MCP server 3.0.4 writes ``<its exports path>/<an id of its own>/<name of the export>.json``, and opens that file
+after it has answered. It looks for what has expired every two minutes, and a child that is killed deletes nothing. So
+each child gets a folder of its own, in the private folder of its server, and the files are deleted from here. An export
+that is still being written goes on without a name, and takes no room once that ends.
+
+Only names are deleted that an export of this server was linked by, only in folders that a child was given, and no link
+is followed: what is in there was written by a program that serves many callers.
+"""
+
+import asyncio
+import os
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, suppress
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from sidecar.mcp import resources
+
+PATIENCE_S: Final = 60.0
+"""How long a file is waited for that was not opened yet. A child that has done nothing by then does not answer a ping
+either, and is ended with all that it has."""
+
+FIRST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 2.0
+"""Between two looks for such a file."""
+
+MAX_WAITING: Final = 4096
+"""Files that are waited for; the oldest is then left to the server."""
+
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class ExportFiles:
+    """What the children of one server have written of exports."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._numbers = count(1)
+        self._doomed: dict[str, float] = {}
+        """Until when each is looked for, by the clock of the loop."""
+        self._deleting: asyncio.Task[None] | None = None
+
+    def of_a_child(self, home: Path) -> Path:
+        """Return the folder of the next child, which makes it when it needs it.
+
+        Args:
+            home: the private folder of the server.
+        """
+        self._folder = home / "exports"
+        return self._folder / str(next(self._numbers))
+
+    def discard(self, uri: str) -> None:
+        """Delete the file of an export soon; nobody can read it any more."""
+        name = resources.export_file(uri)
+        if not name or self._folder is None:
+            return
+        self._doomed[name] = asyncio.get_running_loop().time() + PATIENCE_S
+        if len(self._doomed) > MAX_WAITING:
+            del self._doomed[next(iter(self._doomed))]
+        if self._deleting is None or self._deleting.done():
+            self._deleting = asyncio.create_task(self._delete(self._folder), name="files of exports")
+
+    async def stop(self) -> None:
+        """Delete nothing more; the folders go with what started the children."""
+        self._folder = None
+        if self._deleting is not None:
+            self._deleting.cancel()
+            await asyncio.wait({self._deleting})
+
+    async def _delete(self, folder: Path) -> None:
+        clock, pause = asyncio.get_running_loop().time, FIRST_PAUSE_S
+        while names := [*self._doomed]:
+            gone = await asyncio.to_thread(delete, folder, names)
+            now = clock()
+            for name in names:
+                if name in gone or self._doomed.get(name, now) <= now:
+                    self._doomed.pop(name, None)
+            if self._doomed:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+def delete(folder: Path, names: Collection[str]) -> set[str]:
+    """Delete files of these names in the folders of children, and return which were there. Blocking."""
+    found: set[str] = set()
+    with suppress(OSError), ExitStack() as stack:
+        for child in _folders_in(_opened(folder, stack), stack):
+            for place in _folders_in(child, stack):
+                found.update(name for name in names if _unlinked(name, place))
+    return found
+
+
+def _folders_in(folder: int, stack: ExitStack) -> Iterator[int]:
+    """Open each folder in a folder; one that is a link, or gone by now, is none."""
+    for name in os.listdir(folder):
+        with suppress(OSError):
+            yield _opened(name, stack, folder)
+
+
+def _opened(path: Path | str, stack: ExitStack, folder: int | None = None) -> int:
+    opened = os.open(path, _FOLDER, dir_fd=folder)
+    stack.callback(os.close, opened)
+    return opened
+
+
+def _unlinked(name: str, folder: int) -> bool:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except OSError:  # it is not here, or no file
+        return False
+    return True
