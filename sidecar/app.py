@@ -19,7 +19,7 @@ from sidecar import __version__, issuers, keeping, listening, servers_behind, se
 from sidecar.commands import CATALOG
 from sidecar.control import listener
 from sidecar.edge import Connections, http, server, tls
-from sidecar.enforcement import EnforcementPoint, EnforcementRules, KillSwitch, Ports, SharedSessions
+from sidecar.enforcement import Bounds, EnforcementPoint, EnforcementRules, KillSwitch, Ports, SharedSessions
 from sidecar.errors import ConfigurationError
 from sidecar.lifecycle import allow_descriptors, cancelled, interrupted
 from sidecar.listener_settings import read_address
@@ -266,6 +266,13 @@ def _rules(config: Settings, *, launched: bool) -> EnforcementRules:
         comments=config.audit.comments,
         calls_per_identity=config.sessions.calls_per_identity,
         streams_per_identity=config.sessions.streams_per_identity,
+        bounds=Bounds(
+            nesting=config.max_nesting,
+            batch_members=config.sessions.batch_members,
+            watches_per_subscriber=config.sessions.watches_per_subscriber,
+            watches=config.sessions.watches,
+            listeners_per_identity=config.sessions.listeners_per_identity,
+        ),
         challenges=config.step_up == "http" and not launched,  # a challenge needs a transport that has one
         approval_s=config.approvals.lifetime_s,
         stall_s=config.sessions.stall_ms / 1000,

@@ -358,6 +358,9 @@ class Metrics(Protocol):
     def limited(self, limit: str, unit: str) -> None:
         """Count a call that a limit on use refused, by the limit's id and what of it was used up."""
 
+    def evicted(self, what: str) -> None:
+        """Count what a caller had and lost to a newer one at a bound: watch or listener."""
+
     def exceeded(self, obligation: str) -> None:
         """Count a call that went further than an obligation allows, by the obligation's key."""
 

@@ -23,6 +23,15 @@ class SessionLimits(SettingsGroup):
     over."""
     streams_per_identity: int = Field(default=64, ge=1)
     """Streams for news (HTTP GET) that one user through one agent may read at a time, one for each session."""
+    listeners_per_identity: int = Field(default=16, ge=1, le=1024)
+    """Requests `subscriptions/listen` (without a session) that one user through one agent may have open; at the bound
+    the oldest ends."""
+    watches_per_subscriber: int = Field(default=64, ge=1, le=1024)
+    """Resources that one session, or one `subscriptions/listen`, may watch."""
+    watches: int = Field(default=4096, ge=16, le=65_536)
+    """Resources that are watched in all; at the bound the oldest of the user who has most ends."""
+    batch_members: int = Field(default=64, ge=1, le=256)
+    """Members of one batch (MCP 2025-03-26)."""
     calls_per_identity: int = Field(default=32, ge=1)
     """Tool calls that one user through one agent may have under way."""
     stall_ms: int = Field(default=10_000, ge=1, le=3_600_000)

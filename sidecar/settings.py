@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     """A policy folder that is also asked; differences are counted and audited, and change no decision."""
     max_request_bytes: int = Field(default=1_000_000, ge=1024, le=1_000_000)
     """The largest body of a request; below the MongoDB MCP server's own limit of 1 MiB."""
+    max_nesting: int = Field(default=112, ge=16, le=112)
+    """How deep arrays and objects of a message may nest, its envelope included; MongoDB's own limit is 100 levels."""
     max_header_bytes: int = Field(default=32_768, ge=8192, le=65_536)
     """The largest header of a request, and so the longest token: one with 200 groups takes about 16,000."""
     allowed_hosts: tuple[Annotated[str, AfterValidator(allowed_host)], ...] = ()

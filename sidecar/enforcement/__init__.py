@@ -10,6 +10,7 @@ from sidecar.lazy_face import by_need
 
 if TYPE_CHECKING:
     from sidecar.enforcement.approval_desk import ApprovalDesk
+    from sidecar.enforcement.bounds import Bounds
     from sidecar.enforcement.budget import Budget
     from sidecar.enforcement.call_limits import AnswerTooLarge, TimeLimitReached
     from sidecar.enforcement.confirmation import ConfirmationMissing
@@ -34,6 +35,7 @@ else:
             "Answer": "reply",
             "AnswerTooLarge": "call_limits",
             "ApprovalDesk": "approval_desk",
+            "Bounds": "bounds",
             "Budget": "budget",
             "ByOthers": "killswitch",
             "Caller": "turn",
@@ -64,6 +66,7 @@ __all__ = [
     "Answer",
     "AnswerTooLarge",
     "ApprovalDesk",
+    "Bounds",
     "Budget",
     "ByOthers",
     "Caller",

@@ -74,19 +74,21 @@ class EnforcementPoint:
 
     def __init__(self, ports: Ports, rules: EnforcementRules, sessions: Sessions) -> None:
         self._ports = ports
-        self._rules = rules
+        self._rules, self._bounds = rules, rules.bounds
         self._sessions = sessions
         self._evidence = Evidence(ports, rules)
         self._suspensions = ports.suspensions or Suspensions(ports.clock)
         self._calls = ToolCalls(ports, rules, self._evidence, self._suspensions, exports_of(ports, sessions))
         self._offers = Offers(ports, rules, self._calls)
         self._notices = Notices(sessions, self._suspensions, ports, rules.streams_per_identity)
-        self._subscriptions = Subscriptions(self._notices, ports.identifiers, rules.server_version)
+        self._subscriptions = Subscriptions(self._notices, ports, rules)
         self._answering = Answering(self._notices, rules.stall_s)
         self._news = ListNews(self._notices, self._calls.shown, sessions, ports.clock, rules.environment)
         sessions.on_end(self._session_ended)
         self._handshake = Handshake(sessions, ports)
-        self._watching = Watching(ports, self._offers, self._calls, self._evidence, self._notices, sessions, self._turn)
+        self._watching = Watching(
+            ports, self._offers, self._calls, self._evidence, self._notices, sessions, self._turn, self._bounds
+        )
         self.resource_updated = self._watching.updated
         self.approvals = approval_desk(ports, rules, self._evidence, self._suspensions, self._turn)
 
@@ -129,7 +131,7 @@ class EnforcementPoint:
             sent: called when a call leaves for its server.
         """
         try:
-            decoded = jsonrpc.decode(body)
+            decoded = jsonrpc.decode(body, depth=self._bounds.nesting, members=self._bounds.batch_members)
         except MessageError as error:
             return await self.refuse_body(error, body, exchange, caller)
         if isinstance(decoded, Batch):

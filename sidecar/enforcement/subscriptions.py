@@ -3,29 +3,26 @@
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Final
 
 from sidecar.enforcement.event_stream import EventStream, StreamEvent, StreamOwner, new_stream
 from sidecar.enforcement.list_news import ListNews
 from sidecar.enforcement.notices import Notices
-from sidecar.enforcement.turn import Turn
+from sidecar.enforcement.turn import EnforcementRules, Ports, Turn
 from sidecar.enforcement.watches import Subscriber
 from sidecar.enforcement.watching import Watching
 from sidecar.identity import names_of
 from sidecar.mcp import IdentityKey, Subscription
-from sidecar.ports import Identifiers
-
-MAX_OF_IDENTITY: Final = 16
-"""Streams that one user through one agent may have open; a newer one ends the oldest."""
 
 
 class Subscriptions:
     """The open ones; their streams are in the registry of ``notices``, which ends those of a suspended caller."""
 
-    def __init__(self, notices: Notices, identifiers: Identifiers, server_version: str) -> None:
+    def __init__(self, notices: Notices, ports: Ports, rules: EnforcementRules) -> None:
         self._notices = notices
-        self._identifiers = identifiers
-        self._server_version = server_version
+        self._identifiers = ports.identifiers
+        self._metrics = ports.metrics
+        self._server_version = rules.server_version
+        self._most = rules.bounds.listeners_per_identity
         self._open: dict[str, tuple[EventStream, Subscription]] = {}
         self._of: dict[IdentityKey, OrderedDict[str, None]] = {}
 
@@ -86,7 +83,8 @@ class Subscriptions:
 
     def _enter(self, stream: EventStream, subscription: Subscription) -> None:
         own = self._of.setdefault(stream.owner.key, OrderedDict())
-        if len(own) >= MAX_OF_IDENTITY:
+        if len(own) >= self._most:
+            self._metrics.evicted("listener")
             self._end(*self._open[next(iter(own))])
         self._notices.add(stream)
         self._open[stream.name] = (stream, subscription)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from sidecar.audit import record
 from sidecar.commands import CATALOG, NO_GENERIC_TOOLS, GenericTools, ToolGroup
+from sidecar.enforcement.bounds import Bounds
 from sidecar.enforcement.channel import CallChannel
 from sidecar.enforcement.shadow import Opinion
 from sidecar.enforcement.shared_sessions import SharedSessions
@@ -135,6 +136,8 @@ class EnforcementRules:
     calls_per_identity: int = 32
     """Tool calls that one user through one agent may have under way, so that one caller cannot block a server for the
     others."""
+    bounds: Bounds = field(default_factory=Bounds)
+    """How much a message, and a caller, may make grow."""
     streams_per_identity: int = 64
     """Streams for news that one user through one agent may read at a time."""
     server_questions: Mapping[str, frozenset[QuestionKind]] = field(default_factory=dict)

@@ -14,16 +14,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
+from sidecar.enforcement.bounds import Bounds
 from sidecar.enforcement.turn import Caller, Exchange
 from sidecar.errors import DependencyError, SessionNotFound, SidecarError, UpstreamError
 from sidecar.mcp import Conversation, ResourceNotFound
 from sidecar.ports import Clock
-
-MAX_OF_SUBSCRIBER: Final = 64
-"""Resources that one session, or one request to listen, may watch."""
-
-MAX_WATCHES: Final = 4096
-"""Watches in all; beyond that, the oldest of the user who has most makes room."""
 
 ROUND_S: Final = 0.05
 """Pause between two rounds of looking."""
@@ -95,14 +90,23 @@ class Watches:
         clock: whether a token is over.
         look: returns where the subscriber of a watch may read its resource; raises as ``ToolCalls.admissible`` does.
         forget: told of a resource that nobody watches any more.
+        bounds: how many there may be.
+        evicted: told of each that makes room for another.
     """
 
     def __init__(
-        self, clock: Clock, look: Callable[[Watch], Awaitable[None]], forget: Callable[[str, str], None]
+        self,
+        clock: Clock,
+        look: Callable[[Watch], Awaitable[None]],
+        forget: Callable[[str, str], None],
+        bounds: Bounds,
+        evicted: Callable[[], None] = lambda: None,
     ) -> None:
         self._clock = clock
         self._look = look
         self._forget = forget
+        self._bounds = bounds
+        self._evicted = evicted
         self._all: OrderedDict[WatchKey, Watch] = OrderedDict()
         self._of: dict[str, dict[str, Watch]] = {}
         self._at: dict[tuple[str, str], dict[WatchKey, Watch]] = {}
@@ -121,7 +125,7 @@ class Watches:
             TooManyWatches: it has as many as it may.
         """
         own = self._of.get(subscriber_id, {})
-        if uri not in own and len(own) >= MAX_OF_SUBSCRIBER:
+        if uri not in own and len(own) >= self._bounds.watches_per_subscriber:
             raise TooManyWatches
 
     def add(self, watch: Watch) -> None:
@@ -135,7 +139,8 @@ class Watches:
             raise SessionNotFound
         self.require_room(*watch.key)
         self.remove(watch.key, besides=watch)
-        if len(self._all) >= MAX_WATCHES:
+        if len(self._all) >= self._bounds.watches:
+            self._evicted()
             [(most, _)] = self._held.most_common(1)
             self.remove(next(key for key, one in self._all.items() if one.user == most))
         self._all[watch.key] = watch

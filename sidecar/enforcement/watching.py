@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from sidecar.enforcement.bounds import Bounds
 from sidecar.enforcement.calls import ToolCalls
 from sidecar.enforcement.evidence import Evidence, stage_of
 from sidecar.enforcement.notices import Notices
@@ -35,6 +36,7 @@ class Watching:
         notices: the streams of sessions.
         sessions: which sessions there are.
         turn: begins a turn of a caller.
+        bounds: how many subscriptions there may be.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Watching:
         notices: Notices,
         sessions: Sessions,
         turn: Callable[[Span, Exchange, Caller, str], Turn],
+        bounds: Bounds,
     ) -> None:
         self._ports = ports
         self._offers = offers
@@ -54,7 +57,8 @@ class Watching:
         self._notices = notices
         self._sessions = sessions
         self._turn = turn
-        self.watches = Watches(ports.clock, self._look, self._forget)
+        evicted = partial(ports.metrics.evicted, "watch")
+        self.watches = Watches(ports.clock, self._look, self._forget, bounds, evicted)
 
     async def subscribe(self, message: Request, turn: Turn, session: Session) -> Reply:
         """Answer ``resources/subscribe``.

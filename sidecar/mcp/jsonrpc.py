@@ -25,9 +25,9 @@ from sidecar.model import JsonObject, JsonValue
 RequestId: TypeAlias = int | str
 
 MAX_DEPTH = 112
-"""Nested arrays and objects in a whole message. MongoDB stops at 100 levels of BSON; the MCP envelope takes up to six
-more, and the spelling of a typed value two. Far enough under Python's limit of 1,000 frames for every recursive walk
-over a message (pipelines, schemas, ``json``'s own encoder)."""
+"""Nested arrays and objects in a whole message; settings can lower it. MongoDB stops at 100 levels of BSON; the MCP
+envelope takes up to six more, and the spelling of a typed value two. Far enough under Python's limit of 1,000 frames
+for every recursive walk over a message (pipelines, schemas, ``json``'s own encoder)."""
 
 MAX_VALUES = 250_000
 """Values in a whole message: what 1 MB holds at four bytes a value. Bounds the work of every later walk."""
@@ -46,7 +46,8 @@ MAX_METHOD_CHARACTERS = 128
 """Length of a method name; the longest that MCP defines has 36."""
 
 MAX_BATCH = 64
-"""Members of one batch: each is authorised singly, so a batch is a multiplier on the PDP."""
+"""Members of one batch, where settings say nothing else: each is authorised singly, so a batch is a multiplier on the
+PDP."""
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -104,10 +105,19 @@ class NotANumberRefused(ParseError):
 
 
 class MessageTooComplex(InvalidMessage):
-    """Deeper than MAX_DEPTH or more than MAX_VALUES values."""
+    """Deeper than it may be, or more than MAX_VALUES values."""
 
     label: ClassVar[str] = "too_complex"
-    public: ClassVar[str] = f"The message nests deeper than {MAX_DEPTH} levels or has more than {MAX_VALUES} values."
+    public: ClassVar[str] = (
+        f"The message nests too deeply or has more than {MAX_VALUES} values; make it flatter or smaller."
+    )
+
+
+class BatchTooLarge(InvalidMessage):
+    """More members than a batch may have."""
+
+    label: ClassVar[str] = "too_many_members"
+    public: ClassVar[str] = "The batch has too many members; send them in several."
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,41 +156,46 @@ class Batch:
     members: tuple[ClientMessage, ...]
 
 
-def decode(body: bytes) -> ClientMessage | Batch:
+def decode(body: bytes, *, depth: int = MAX_DEPTH, members: int = MAX_BATCH) -> ClientMessage | Batch:
     """Return the one message, or the one batch, that ``body`` is.
+
+    Args:
+        body: as it came.
+        depth: levels of arrays and objects, at most; never more than ``MAX_DEPTH``.
+        members: of a batch, at most.
 
     Raises:
         ParseError: not strict JSON in UTF-8 (RFC 8259 with I-JSON's rules, RFC 7493 section 2).
         InvalidMessage: JSON, but no JSON-RPC 2.0 message that MCP allows; ``request_id`` is set where it was readable.
     """
     suspect, numbers_hold = _has_suspect_numbers(body), True
-    value = None if suspect else quick_json.read(body, MAX_DEPTH, MAX_VALUES)
+    value = None if suspect else quick_json.read(body, depth, MAX_VALUES)
     if value is None:
-        _check_complexity(body)
+        _check_complexity(body, depth)
         value, numbers_hold = _parse(body, suspect=suspect)
     if not numbers_hold:
         raise NumberRefused("a number cannot be carried exactly", request_id=_readable_id(value))
     if isinstance(value, list):
-        return _batch(value)
+        return _batch(value, members)
     return _message(value)
 
 
-def _check_complexity(body: bytes) -> None:
+def _check_complexity(body: bytes, most: int) -> None:
     """Refuse depth and size before the parser spends memory or stack on them.
 
     Strings are removed first; brackets inside them count for nothing. Up to the first syntax error this reads a body
     exactly as the parser does, so the parser never descends further than what is measured here.
     """
     openers = body.count(b"[") + body.count(b"{")
-    if openers <= MAX_DEPTH and len(body) <= MAX_VALUES:
+    if openers <= most and len(body) <= MAX_VALUES:
         return
     structure = _STRING.sub(b"", body)
     openers = structure.count(b"[") + structure.count(b"{")
     if structure.count(b",") + openers + 1 > MAX_VALUES:
         raise MessageTooComplex("too many values")
     depth = max(accumulate(map(_STEP.__getitem__, structure.translate(None, _NOT_BRACKETS)), initial=0))
-    if depth > MAX_DEPTH:
-        raise MessageTooComplex("nested too deeply")
+    if depth > most:
+        raise MessageTooComplex(f"nested deeper than {most} levels")
 
 
 def _has_suspect_numbers(body: bytes) -> bool:
@@ -236,11 +251,11 @@ class _Numbers:
         return None
 
 
-def _batch(values: list[JsonValue]) -> Batch:
+def _batch(values: list[JsonValue], most: int) -> Batch:
     if not values:
         raise InvalidMessage("an empty batch")
-    if len(values) > MAX_BATCH:
-        raise InvalidMessage("too many members in a batch")
+    if len(values) > most:
+        raise BatchTooLarge(f"more than {most} members in a batch")
     members = tuple(_message(value) for value in values)
     ids = [(type(member.id), member.id) for member in members if isinstance(member, Request)]
     if len(set(ids)) != len(ids):

@@ -105,6 +105,9 @@ class OtelMetrics:
         self._exceeded = meter.create_counter(
             "mcp_sidecar.obligations.exceeded", description="Calls that went further than an obligation allows."
         )
+        self._evictions = meter.create_counter(
+            "mcp_sidecar.evictions", description="What callers had and lost to newer ones at a bound."
+        )
         self._sessions = meter.create_gauge("mcp_sidecar.sessions", description="Open sessions.")
         self._suspensions = meter.create_gauge("mcp_sidecar.suspensions", description="Suspensions in force.")
         self._connections = meter.create_gauge("mcp_sidecar.connections", description="Open connections of clients.")
@@ -196,6 +199,10 @@ class OtelMetrics:
     def exceeded(self, obligation: str) -> None:
         """Count a call that went further than an obligation allows; the keys of the contract are few."""
         self._exceeded.add(1, {"obligation": obligation})
+
+    def evicted(self, what: str) -> None:
+        """Count what a caller lost to a newer one at a bound; there are few kinds."""
+        self._evictions.add(1, {"what": what})
 
     def asked(self, seconds: float) -> None:
         """One question to the PDP."""

@@ -5,19 +5,15 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from sidecar.enforcement.bounds import Bounds
 from sidecar.enforcement.turn import Caller, Exchange
-from sidecar.enforcement.watches import (
-    MAX_OF_SUBSCRIBER,
-    MAX_WATCHES,
-    Subscriber,
-    TooManyWatches,
-    Watch,
-    Watches,
-)
+from sidecar.enforcement.watches import Subscriber, TooManyWatches, Watch, Watches
 from sidecar.errors import DecisionUnavailable, PolicyDenied, SessionNotFound, SidecarError
 from sidecar.mcp import Conversation, Era, McpRevision, ResourceNotFound
 from sidecar.model import Actor, Identity, Principal
 from tests.patience import HANG_S
+
+BOUNDS = Bounds(watches_per_subscriber=5, watches=40)
 
 
 class Clock:
@@ -42,9 +38,16 @@ class Table:
     forgotten: list[tuple[str, str]] = field(default_factory=list)
     unreachable: set[str] = field(default_factory=set)
     over: set[str] = field(default_factory=set)
+    evicted: int = 0
 
     def __post_init__(self) -> None:
-        self.watches = Watches(self.clock, self.look, lambda server, uri: self.forgotten.append((server, uri)))
+        def forget(server: str, uri: str) -> None:
+            self.forgotten.append((server, uri))
+
+        self.watches = Watches(self.clock, self.look, forget, BOUNDS, self.evict)
+
+    def evict(self) -> None:
+        self.evicted += 1
 
     async def look(self, watch: Watch) -> None:
         self.looked.append(watch.uri)
@@ -239,21 +242,24 @@ def test_of_a_subscriber_that_is_over_nothing_is_kept(table):
 
 
 def test_a_subscriber_has_so_many_watches_and_no_more(table):
-    for number in range(MAX_OF_SUBSCRIBER):
+    for number in range(BOUNDS.watches_per_subscriber):
         table.watches.add(table.watch("a", f"x://{number}"))
     table.watches.require_room("a", "x://0")
     table.watches.require_room("b", "x://new")
     with pytest.raises(TooManyWatches):
         table.watches.add(table.watch("a", "x://new"))
-    assert len(table.watches) == MAX_OF_SUBSCRIBER
+    assert len(table.watches) == BOUNDS.watches_per_subscriber
+    assert not table.evicted
 
 
 def test_beyond_the_bound_the_user_with_most_makes_room_and_nobody_else(table):
     table.watches.add(table.watch("bob's", "x://bob", user="bob"))
-    for number in range(MAX_WATCHES - 1):
-        table.watches.add(table.watch(f"s{number // MAX_OF_SUBSCRIBER}", f"x://{number}", user="mallory"))
+    for number in range(BOUNDS.watches - 1):
+        name = f"s{number // BOUNDS.watches_per_subscriber}"
+        table.watches.add(table.watch(name, f"x://{number}", user="mallory"))
+    assert not table.evicted
     table.watches.add(table.watch("carol's", "x://carol", user="carol"))
-    assert len(table.watches) == MAX_WATCHES
+    assert (len(table.watches), table.evicted) == (BOUNDS.watches, 1)
     assert table.forgotten == [("one", "x://0")]
     table.watches.end("bob's")
     assert table.forgotten[-1] == ("one", "x://bob")

@@ -16,11 +16,12 @@ import pytest_asyncio
 from mcp.client.streamable_http import streamable_http_client
 
 from sidecar.enforcement import Caller, Exchange, Stream
-from sidecar.enforcement.subscriptions import MAX_OF_IDENTITY
+from sidecar.enforcement.bounds import Bounds
 from sidecar.identity import Suspendable, Suspension, SuspensionTarget
 from sidecar.mcp import MirroredHeaders
 from sidecar.model import AuthScheme, Credential, JsonObject, Permit, UnverifiedToken
 from sidecar.opa.managed import ManagedOpa
+from sidecar.telemetry import OtelMetrics
 from tests.enforcement.streaming import FIND, NamedTokens, Script, Streaming, call, events, message, streaming
 from tests.patience import HANG_S
 from tests.policy_sets import served
@@ -287,12 +288,15 @@ async def test_one_identity_has_so_many_and_a_newer_one_ends_the_oldest(endpoint
     async with endpoint(at_once) as run, listening(run, TOOLS, "first") as first, listening(run, {}, 0, "bob") as bobs:
         await anext(first)
         await anext(bobs)
-        opened = [listening(run, TOOLS, number) for number in range(MAX_OF_IDENTITY)]
+        opened = [listening(run, TOOLS, number) for number in range(Bounds().listeners_per_identity)]
         streams = [await one.__aenter__() for one in opened]
         for stream in streams:
             assert (await anext(stream))["method"] == "notifications/subscriptions/acknowledged"
         assert [one["id"] for one in [one async for one in first]] == ["first"], "answered, and over"
-        assert len(run.pep._subscriptions) == MAX_OF_IDENTITY + 1
+        assert len(run.pep._subscriptions) == Bounds().listeners_per_identity + 1
+        metrics = run.pep._ports.metrics
+        assert isinstance(metrics, OtelMetrics)
+        assert 'mcp_sidecar_evictions_total{what="listener"} 1.0' in metrics.render()[0].decode()
         for one in opened:
             await one.__aexit__(None, None, None)
         await until(lambda: len(run.pep._subscriptions) == 1)

@@ -273,6 +273,24 @@ def test_the_deepest_message_is_accepted_and_the_next_is_refused():
         decode(nested(jsonrpc.MAX_DEPTH + 1))
 
 
+@pytest.mark.parametrize("depth", [16, 17, jsonrpc.MAX_DEPTH])
+def test_settings_say_how_deep_a_message_may_be(depth):
+    levels = depth - 2
+    for inner in ("", "1e-000", '"\\u0041"'):  # read by either decoder
+        assert isinstance(decode(call("[" * levels + inner + "]" * levels), depth=depth), Request)
+    with pytest.raises(MessageTooComplex) as caught:
+        decode(nested(depth + 1), depth=depth)
+    assert str(depth) in caught.value.detail
+
+
+@pytest.mark.parametrize("members", [1, 2, 100])
+def test_settings_say_how_many_members_a_batch_may_have(members):
+    one: JsonValue = {"jsonrpc": "2.0", "method": "ping"}
+    assert isinstance(decode(encode([one] * members), members=members), Batch)
+    with pytest.raises(jsonrpc.BatchTooLarge):
+        decode(encode([one] * (members + 1)), members=members)
+
+
 def test_depth_hidden_behind_brackets_in_strings_is_still_measured():
     inner = '["]]]]]]","}",' * 120 + "1" + "]" * 120
     with pytest.raises(MessageTooComplex):

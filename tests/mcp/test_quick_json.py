@@ -59,7 +59,7 @@ BODIES = st.one_of(
 def strictly(body: bytes) -> Any:
     """What the strict decoder alone says; a refusal is its class."""
     try:
-        jsonrpc._check_complexity(body)
+        jsonrpc._check_complexity(body, MAX_DEPTH)
         value, hold = jsonrpc._parse(body, suspect=True)
     except SidecarError as error:
         return type(error)
