@@ -110,6 +110,8 @@ async def discharged(
         raise UpstreamProtocolViolation("more documents than were asked for")
     if todo.find_of and not answer.failed:
         answer = replace(answer, result=as_find(answer.result, todo.find_of))
+    if todo.indexes is not None and not answer.failed:
+        answer = replace(answer, result=todo.indexes.shown(answer.result))
     if todo.names:
         answer = await cut_down(answer, turn, names, context)
     elif todo.withholds and answer.failed:

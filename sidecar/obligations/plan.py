@@ -13,6 +13,7 @@ from sidecar.errors import ObligationNotSupported
 from sidecar.model import AccessVerdict, Decision, JsonObject, JsonValue, ToolCall, Trait
 from sidecar.obligations import finds, limits, masking, rewrite, writes
 from sidecar.obligations.approvals import Waits, waits
+from sidecar.obligations.indexes import INDEXES, IndexView
 from sidecar.obligations.masks import Mask, MaskNotUsable, read_mask
 from sidecar.obligations.probes import Probe, probes
 from sidecar.obligations.results import FORMS
@@ -39,10 +40,9 @@ _HELD_TOOLS: Final = frozenset(
 
 
 _WHOLE: Final[Mapping[str, str]] = {
-    "collection-indexes": "an index names fields of all documents, and a partial one values; find and aggregate use "
-    "the indexes that there are",
     "collection-schema": "it is made of a sample of all documents and tells their fields; use aggregate with $sample",
     "collection-storage-size": "it is the size of all documents; use count, or $bsonSize in aggregate",
+    "db-stats": "it is of all documents of all collections; use count, or $bsonSize in aggregate",
     "create-index": "an index is over all documents, and fails by what they hold",
     "drop-collection": "it is of all documents; use delete-many",
     "drop-index": "an index is over all documents",
@@ -55,6 +55,8 @@ _WHOLE: Final[Mapping[str, str]] = {
 class Plan:
     """What is done for an allow to stand."""
 
+    indexes: IndexView | None = None
+    """What the result shows of the collection's indexes; None where that is all."""
     names: bool = False
     """The list of names in the result is cut down to those that a grant of the caller reaches."""
     call: ToolCall | None = None
@@ -122,6 +124,7 @@ def plan(decision: Decision, call: ToolCall, derivation: Derivation) -> Plan:
     masks = {index: verdict.mask for index, verdict in enumerate(decision.accesses) if verdict.mask}
     most = limits.most_documents(decision, derivation.command)
     came = call
+    view = _index_view(filters, masks, derivation) if call.name == INDEXES else None
     if masks and (piped := _piped(most, call, derivation, decision)) is not None:
         call, derivation = piped
     arguments = _held(filters, masks, call.arguments, derivation) if filters or masks else call.arguments
@@ -134,10 +137,11 @@ def plan(decision: Decision, call: ToolCall, derivation: Derivation) -> Plan:
     collection = call.arguments.get("collection")
     asked = probes(decision, sent, derivation)
     return Plan(
+        indexes=view,
         names=any(verdict.reachable_names for verdict in decision.accesses),
         call=sent if sent is not came else None,
         find_of=str(collection) if call is not came else "",
-        withholds=bool(filters or masks),
+        withholds=bool(filters or masks or view),
         rows=rows_of(decision),
         most_documents=most,
         time_ms=limits.time_ms(decision, derivation.command),
@@ -146,6 +150,26 @@ def plan(decision: Decision, call: ToolCall, derivation: Derivation) -> Plan:
         probes=asked,
         waits=waiting,
     )
+
+
+def _index_view(
+    filters: dict[int, RowFilter], masks: dict[int, tuple[JsonValue, ...]], derivation: Derivation
+) -> IndexView | None:
+    """Take what the collection's own indexes are held to from what has to be held to it in a call.
+
+    Raises:
+        ObligationNotSupported: the mask is none.
+    """
+    own = [site.access for site in derivation.sites if site.form is SiteForm.NONE]
+    held = _HeldTo()
+    for access in own:
+        if (rows := filters.pop(access, None)) is not None:
+            held.rows[repr(rows.query)] = access, rows
+        if mask := masks.pop(access, None):
+            held.masks[access] = mask
+    if not (held.rows or held.masks):
+        return None
+    return IndexView(mask=_mask(held) if held.masks else None)
 
 
 def _piped(
@@ -323,9 +347,10 @@ def _usable(index: int, query: JsonObject | None) -> RowFilter:
 
 def _unmet(verdict: AccessVerdict, tool: str) -> list[str]:
     """Return the obligations on one access that cannot be discharged, by their keys of the decision contract."""
+    held = tool in _HELD_TOOLS or tool == INDEXES
     parts = {
-        "filter": verdict.filter is not None and tool not in _HELD_TOOLS,
-        "mask": bool(verdict.mask) and tool not in _HELD_TOOLS,
+        "filter": verdict.filter is not None and not held,
+        "mask": bool(verdict.mask) and not held,
         "max_documents": verdict.max_documents is not None and tool not in limits.LIMITED | limits.GIVING_NONE,
         "max_affected": verdict.max_affected is not None and not tool,
         "no_collection_scan": verdict.no_collection_scan and not tool,

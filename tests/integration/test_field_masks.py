@@ -11,6 +11,7 @@ from sidecar.demo import database as demo_database
 from sidecar.demo.identities import Person
 from tests.integration.deployment import deployed
 from tests.integration.obliged import SALES, TRAITS, call_as, policies_for
+from tests.integration.without_search import without_search
 
 SCOPES = ("mongodb:read", "mongodb:write", "mongodb:export")
 CLERK = Person(user="carl", agent="front-desk", groups=("clerks",), scopes=SCOPES)
@@ -24,7 +25,7 @@ grant contains {"id": "clients-masked", "mask": {"ssn", "contact.email"}} if {
 reduced := {lib.last4("card"), lib.bucket("pay", 1000)}
 
 grant contains {"id": "cards-reduced", "filter": {"open": true}, "mask": reduced} if {
-	lib.reads
+	input.access.kind in {"read", "metadata"}
 	lib.on("sales", ["cards"])
 	lib.in_group("clerks")
 }
@@ -45,7 +46,10 @@ CARDS: list[dict[str, Any]] = [
 def masking(tmp_path_factory, database):
     folder = tmp_path_factory.mktemp("masks")
     policies = policies_for(folder, CLERK, GRANTS, traits=(*TRAITS, "unbounded"))
-    with deployed(folder, database, policies=policies, of_servers='tool_groups = ["export"]') as running:
+    with (
+        without_search(database) as uri,
+        deployed(folder, uri, policies=policies, of_servers='tool_groups = ["export"]') as running,
+    ):
         yield running
 
 
@@ -171,3 +175,30 @@ async def test_writes_beside_a_masked_field_work(masking, stored):
     )
     assert not done.get("isError"), done
     assert stored.clients.find_one({"_id": 1})["contact"] == {"email": "secret@a", "phone": "9"}
+
+
+async def test_indexes_are_shown_but_those_of_masked_fields(masking, stored):
+    stored.cards.create_index("client")
+    stored.cards.create_index("card", name="by secret card")
+    stored.cards.create_index([("open", 1), ("pay", -1)])
+    stored.cards.create_index([("client", 1), ("open", 1)], name="of secret clients")
+    result = await called(masking, "collection-indexes", collection="cards")
+    assert not result.get("isError"), result
+    entries = [
+        {"name": "_id_", "key": {"_id": 1}},
+        {"name": "client_1", "key": {"client": 1}},
+        {"name": "(withheld)", "key": {"client": 1, "open": 1}},
+    ]
+    assert result["structuredContent"] == {
+        "classicIndexes": entries,
+        "searchIndexes": [],
+        "classicIndexesCount": 3,
+        "searchIndexesCount": 0,
+    }
+    assert result["content"][0]["text"] == "Found 3 classic indexes in the requested collection:"
+    assert json.dumps(entries, separators=(",", ":")) in result["content"][1]["text"]
+    assert not {"secret", "pay", "by"} & set(json.dumps(result["structuredContent"]).replace('"', " ").split())
+    async with masking.client(CLERK) as client:  # it holds the answer to the schema of the tool
+        again = await client.call_tool("collection-indexes", {**SALES, "collection": "cards"})
+        assert not again.is_error, again
+    assert masking.reached("demo-rw")[-1]["name"] == "collection-indexes"

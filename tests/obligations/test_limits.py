@@ -366,7 +366,7 @@ def test_reads_have_the_strictest_time_and_writes_none() -> None:
 @pytest.mark.parametrize(
     ("tool", "word"),
     [
-        ("collection-indexes", "index"),
+        ("db-stats", "all documents"),
         ("collection-schema", "sample"),
         ("collection-storage-size", "size"),
         ("create-index", "index"),

@@ -662,7 +662,6 @@ def test_a_document_without_one_is() -> None:
     ("tool", "more"),
     [
         ("collection-schema", {}),
-        ("collection-indexes", {}),
         ("collection-storage-size", {}),
         ("create-index", {"name": "i", "definition": [{"type": "classic", "keys": {"card": 1}}]}),
         ("rename-collection", {"newName": "x"}),

@@ -349,7 +349,6 @@ def test_a_pipeline_that_writes_into_a_filtered_collection_is_refused(stage: Any
     ("tool", "arguments", "kind"),
     [
         ("collection-schema", {}, AccessKind.READ),
-        ("collection-indexes", {}, AccessKind.METADATA),
         ("collection-storage-size", {}, AccessKind.METADATA),
         ("drop-collection", {}, AccessKind.DROP),
         ("rename-collection", {"newName": "x"}, AccessKind.READ),
