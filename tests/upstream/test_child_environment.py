@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import ConfigurationError
-from sidecar.upstream.environment import FURTHER, child_environment, mongodb_environment, read_further, secrets_of
+from sidecar.upstream.environment import (
+    FURTHER,
+    check_command,
+    child_environment,
+    mongodb_environment,
+    read_further,
+    secrets_of,
+)
 from sidecar.upstream.redaction import LogBudget, Redactor
 from tests.patience import HANG_S
 
@@ -72,6 +79,13 @@ def test_a_setting_that_the_server_would_misread_is_refused_without_repeating_it
 def test_what_the_operator_passes_wins_over_the_base():
     assert child_environment({"PATH": "/opt/bin"}, Path("/h"), Path("/h/e"))["PATH"] == "/opt/bin"
     assert child_environment({}, Path("/h"), Path("/h/e"))["HOME"] == "/h"
+
+
+@pytest.mark.parametrize("argument", ["--exportsPath=/srv", "--exportsPath", "--exports-path", "-exportspath=x"])
+def test_a_command_line_that_moves_exports_is_refused(argument):
+    with pytest.raises(ConfigurationError, match="where exports are written"):
+        check_command(("mongodb-mcp-server", argument, "/srv"), {})
+    check_command(("mongodb-mcp-server", "--exportTimeoutMs", "1000", "exportsPath"), {})
 
 
 def test_where_exports_are_written_is_the_sidecars_to_say():
