@@ -1,11 +1,11 @@
 """What is shown of the indexes of a collection of which a caller sees some rows, or some fields, only.
 
-An index is no document, and the same whatever its documents hold: of its name and its key, only what names a masked
-field tells of one. So an entry is dropped whose key leads to, into or around a masked field, and one that says of
-itself no fields at all: of ``text`` the fields are not in the key, of ``$**`` they are all. A name is any text that
-somebody wrote, and may say what a partial index is for: it is shown where MongoDB made it of the key (``a_1_b_-1``,
-manual, "Index Names"), else withheld. Of search indexes nothing is shown: what one looks at is any depth of mappings,
-and how far it is built depends on all documents.
+An index is no document, and does not change with the documents in it: of its name and its key, only what names a
+masked field tells of one. So an entry is dropped whose key leads to, into or around a masked field, and one that says
+of itself no fields at all: of ``text`` the fields are not in the key, of ``$**`` they are all. A name is free text, and
+may say what a partial index is for: it is shown where MongoDB made it of the key (``a_1_b_-1``, manual, "Index Names"),
+else withheld. Of search indexes nothing is shown: what one looks at is any depth of mappings, and how far it is built
+depends on all documents.
 
 The answer is read completely and written again, text and structured content alike (``untrusted``). Its form is that of
 MongoDB MCP server 3.0.4 (``collectionIndexes.js``), which says name and key and nothing else; any other is refused.

@@ -43,7 +43,7 @@ class _Grant:
     kinds: frozenset[str] | None
     places: frozenset[tuple[str, str]]
     groups: frozenset[str] | None
-    """None: whoever it is."""
+    """None: any caller."""
 
 
 def unmasked_writes(tree: Any, file: str) -> Iterator[Violation]:
@@ -69,7 +69,7 @@ def unmasked_writes(tree: Any, file: str) -> Iterator[Violation]:
 
 
 def _shared(one: _Grant, other: _Grant) -> str:
-    """Return a collection that both are for, for somebody who could have both; empty where there is none."""
+    """Return a collection that both are for, for a caller who could have both; empty where there is none."""
     if one.groups is not None and other.groups is not None and not one.groups & other.groups:
         return ""
     places = sorted(one.places & other.places)
