@@ -5,9 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.parts import ROOT
-
-TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in (ROOT / "tests").rglob("*.py")}
+from tests.architecture.syntax import trees
 
 
 def starts_left_running(tree: ast.AST) -> Iterator[int]:
@@ -33,12 +31,12 @@ def fixed_examples(tree: ast.AST) -> Iterator[int]:
 
 
 def test_a_start_that_should_be_refused_is_stopped_where_it_is_not() -> None:
-    assert len(TREES) > 100
-    assert {name: lines for name, tree in TREES.items() if (lines := [*starts_left_running(tree)])} == {}
+    assert len(trees()) > 100
+    assert {name: lines for name, tree in trees().items() if (lines := [*starts_left_running(tree)])} == {}
 
 
 def test_a_deep_search_reaches_every_property() -> None:
-    assert {name: lines for name, tree in TREES.items() if (lines := [*fixed_examples(tree)])} == {}
+    assert {name: lines for name, tree in trees().items() if (lines := [*fixed_examples(tree)])} == {}
 
 
 @pytest.mark.parametrize("start", ["opa.start()", "Managed(a, b).start(x=1)"])

@@ -9,10 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
-from tests.parts import ROOT
-
-FILES = sorted((ROOT / "tests").rglob("*.py"))
-TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in FILES}
+from tests.architecture.syntax import trees
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -307,28 +304,32 @@ def skips(tree: ast.AST) -> Iterator[str]:
 
 # --- the tests --------------------------------------------------------------------------------------------------------
 
-HELPERS = checking_helpers(TREES.values())
-FOUND = {
-    f"{file.removeprefix('tests/')}::{name}": some
-    for file, tree in TREES.items()
-    for name, some in without_a_sure_check(tree, HELPERS)
-}
+
+@pytest.fixture(scope="module")
+def unsure() -> dict[str, bool]:
+    """The tests without a check on every way through them; whether they have one at all."""
+    helpers = checking_helpers(trees().values())
+    return {
+        f"{file.removeprefix('tests/')}::{name}": some
+        for file, tree in trees().items()
+        for name, some in without_a_sure_check(tree, helpers)
+    }
 
 
-def test_a_test_reaches_a_check_on_every_way_through_it() -> None:
-    assert {name for name, some in FOUND.items() if some} == CONDITIONAL.keys()
+def test_a_test_reaches_a_check_on_every_way_through_it(unsure: dict[str, bool]) -> None:
+    assert {name for name, some in unsure.items() if some} == CONDITIONAL.keys()
 
 
-def test_a_test_without_a_check_is_one_in_which_nothing_may_be_raised() -> None:
-    assert {name for name, some in FOUND.items() if not some} == NOTHING_IS_RAISED
+def test_a_test_without_a_check_is_one_in_which_nothing_may_be_raised(unsure: dict[str, bool]) -> None:
+    assert {name for name, some in unsure.items() if not some} == NOTHING_IS_RAISED
 
 
 def test_nothing_is_asserted_that_is_true_whatever_happens() -> None:
-    assert {name: lines for name, tree in TREES.items() if (lines := [*always_true(tree)])} == {}
+    assert {name: lines for name, tree in trees().items() if (lines := [*always_true(tree)])} == {}
 
 
 def test_a_test_leaves_itself_out_for_a_known_reason_only() -> None:
-    assert {name: len(found) for name, tree in TREES.items() if (found := [*skips(tree)])} == {
+    assert {name: len(found) for name, tree in trees().items() if (found := [*skips(tree)])} == {
         name: len(reasons) for name, reasons in SKIPS.items()
     }
 
