@@ -60,7 +60,6 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         nested_model_default_partial_update=True,
-        use_attribute_docstrings=True,
     )
 
     listen: str = "127.0.0.1:8080"

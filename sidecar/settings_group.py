@@ -12,7 +12,7 @@ Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
 class SettingsGroup(BaseModel):
     """A group of settings: immutable, closed against unknown names, and explained field by field."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def unusable_texts(value: object, place: str = "") -> Iterator[str]:

@@ -12,7 +12,7 @@ import errno
 import ssl
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import aiohttp
 from opentelemetry import context as otel_context
@@ -23,13 +23,15 @@ from sidecar.faults import PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.deadline import answered_within
 from sidecar.opa.endpoint import Endpoint
-from sidecar.opa.library_transport import MAX_ANSWER_BYTES, LibraryTransport
 from sidecar.opa.memo import Memo, MemoKey
 from sidecar.opa.own_socket import Dropped, OwnSocket
-from sidecar.opa.wire import about_request, decode_answer, describe_failure, encode_question
+from sidecar.opa.wire import LONGEST_ANSWER, about_request, decode_answer, describe_failure, encode_question
 from sidecar.policy import COMPILE_QUERY, COMPILE_UNKNOWNS
 from sidecar.ports import PdpAnswer, Question
 from sidecar.system import REQUEST_ID
+
+if TYPE_CHECKING:
+    from sidecar.opa.library_transport import LibraryTransport
 
 _STRICT = "strict-builtin-errors=true"
 """Without it a builtin error makes a ``deny`` rule undefined, and the deny silently disappears."""
@@ -126,8 +128,10 @@ class OpaClient:
         """
         tls, token = await asyncio.to_thread(self._read_files)
         if self._own and self._endpoint.socket is not None:
-            self._transport = OwnSocket(self._endpoint.socket, MAX_ANSWER_BYTES)
+            self._transport = OwnSocket(self._endpoint.socket, LONGEST_ANSWER)
         else:
+            from sidecar.opa.library_transport import LibraryTransport  # noqa: PLC0415 - not for an OPA of our own
+
             self._transport = LibraryTransport(self._endpoint, tls=tls, token=token, most=2 * self._at_once)
         await self._transport.__aenter__()
 
@@ -296,7 +300,7 @@ class OpaClient:
             raise DecisionUnavailable(f"OPA answered {status} to GET /{path}", fault=PdpFault.STATUS)
         return body
 
-    def _opened(self) -> LibraryTransport | OwnSocket:
+    def _opened(self) -> "LibraryTransport | OwnSocket":
         if self._transport is None or not self._transport.open:
             raise DecisionUnavailable("the client is not open", fault=PdpFault.UNREACHABLE)
         return self._transport

@@ -9,8 +9,7 @@ from opa_client import AsyncOpaClient
 from sidecar.errors import DecisionUnavailable
 from sidecar.faults import PdpFault
 from sidecar.opa.endpoint import Endpoint
-
-MAX_ANSWER_BYTES = 1_000_000
+from sidecar.opa.wire import LONGEST_ANSWER
 
 _BASE_HEADERS = {
     "Accept": "application/json",
@@ -70,7 +69,7 @@ class LibraryTransport(AsyncOpaClient):  # type: ignore[misc]  # the library car
             return int(response.status)
 
 
-async def _read(response: aiohttp.ClientResponse, longest: int = MAX_ANSWER_BYTES) -> bytes:
+async def _read(response: aiohttp.ClientResponse, longest: int = LONGEST_ANSWER) -> bytes:
     """Read the whole body, complete by its own framing and within the limit."""
     if "Content-Encoding" in response.headers:
         raise DecisionUnavailable(

@@ -18,6 +18,9 @@ from sidecar.printing import escaped
 MAX_QUESTION_BYTES = 1_000_000
 """Of a rendered question. OPA's own default is 256 MiB of JSON, about twenty times that in memory."""
 
+LONGEST_ANSWER = 1_000_000
+"""Bytes."""
+
 _MAX_LABEL = 1024
 """Characters of a revision or decision id. OPA's ids are UUIDs (36); revisions are digests or version strings."""
 

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import Meter, Observation
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
@@ -303,6 +302,10 @@ def _readers(registry: CollectorRegistry, tallies: Tallies | None, *, protocol: 
     if tallies is not None:
         return [TallyReader(tallies, registry)]
     require_http_protobuf(protocol)
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # noqa: PLC0415 - slow to load, seldom needed
+        OTLPMetricExporter,
+    )
+
     return [
         PrometheusMetricReader(registry=registry, scope_info_enabled=False),
         PeriodicExportingMetricReader(OTLPMetricExporter()),

@@ -19,7 +19,6 @@ from typing import Final
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
@@ -70,6 +69,10 @@ def build_tracer_provider(*, endpoint_configured: bool, protocol: str = "", vers
     if not endpoint_configured:
         return None
     require_http_protobuf(protocol)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - slow to load, seldom needed
+        OTLPSpanExporter,
+    )
+
     provider = TracerProvider(resource=resource(version), shutdown_on_exit=False)
     provider.sampler = OwnDecision(provider.sampler)  # the SDK has read OTEL_TRACES_SAMPLER; tracers take it from here
     provider.add_span_processor(KeptInSpite(BatchSpanProcessor(OTLPSpanExporter())))

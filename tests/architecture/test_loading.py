@@ -17,6 +17,9 @@ SERVING = frozenset({
 })  # fmt: skip
 """What only a process that serves, or that reads settings, needs."""
 
+SWITCHED_ON = frozenset({"opa_client", "requests", "google.protobuf", "opentelemetry.exporter.otlp"})
+"""What serves only where the settings say so: an OPA of others, an exporter."""
+
 SLOW = SERVING | {"rich", "asyncio", "uvloop", "msgspec", "sidecar.authoring", "sidecar.policyset", "sidecar.model"}
 """What is also too slow for a command that only says what there is."""
 
@@ -67,7 +70,9 @@ def test_a_command_loads_nothing_of_what_serves(arguments: list[str], besides: l
 
 
 def test_what_serves_would_be_seen() -> None:
-    assert {"aiohttp", "pymongo", "opentelemetry", "pydantic", "sidecar.app"} <= loaded("serve", "--help")
+    there = loaded("serve", "--help")
+    assert {"aiohttp", "pymongo", "opentelemetry", "pydantic", "sidecar.app"} <= there
+    assert there & SWITCHED_ON == frozenset()
 
 
 def groups(group: click.Group, *names: str) -> Iterator[tuple[tuple[str, ...], LazyGroup]]:
