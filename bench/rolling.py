@@ -344,14 +344,14 @@ def row(what: str, value: float, aim: str, *, met: bool) -> Row:
 async def balanced(fleet: Fleet, port: int) -> AsyncIterator[None]:
     """The shipped nginx in front of all of them, which checks their certificates."""
     first, second, *others = (f"127.0.0.1:{one.port}" for one in fleet.sidecars)
-    further = "".join(f"\nserver {each} max_fails=3 fail_timeout=5s;" for each in others)
+    further = "".join(f"\nserver {each} max_fails=0;" for each in others)
     trusted = fleet.folder / "trusted.pem"
     trusted.write_text("".join((fleet.folder / f"{name}.pem").read_text() for name in ("first", "second")))
     verify = f"proxy_ssl_verify on; proxy_ssl_trusted_certificate {trusted}; proxy_ssl_name localhost;"
     real = {
         "listen 443 ssl;": f"listen 127.0.0.1:{port};",
         "server 10.0.0.11:8080": f"server {first}",
-        "server 10.0.0.12:8080 max_fails=3 fail_timeout=5s;": f"server {second} max_fails=3 fail_timeout=5s;{further}",
+        "server 10.0.0.12:8080 max_fails=0;": f"server {second} max_fails=0;{further}",
         "proxy_next_upstream_tries 2;": f"proxy_next_upstream_tries {SIDECARS};",
         "proxy_pass http://mcp_sidecar;": f"proxy_pass https://mcp_sidecar; {verify}",
         "ssl_certificate /etc/nginx/server.pem;": "",

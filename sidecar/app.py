@@ -31,7 +31,7 @@ from sidecar.readiness import Decider, ManagedUpstream, Readiness, Surroundings,
 from sidecar.set_up import naming
 from sidecar.settings import Settings
 from sidecar.store import KeptPolicySets, policy_sets_of
-from sidecar.system import RandomIdentifiers, SystemClock
+from sidecar.system import RandomIdentifiers, SystemClock, follow_connection
 from sidecar.telemetry import LoggedRefusals, OtelMetrics, OtelTracer, build_tracer_provider, logs
 from sidecar.upstream import Databases
 from sidecar.views import MongoViews
@@ -136,6 +136,7 @@ async def _core(
         proofs = keeping.proof_memory(config, clock, shared)
         trusted = await issuers.known(config, clock, stack, proofs=proofs, agent=config.stdio.agent if launched else "")
         await trusted.look_first()
+        keeping.followed(trusted.nonce_key, stack)
     decisions = await _decisions(config, stack)
     set_up.require_routes(config, decisions.policy_state.routed)
     candidate = await _candidate(config, stack)
@@ -207,8 +208,9 @@ async def _control(
         if isinstance(address, Path):
             runner = await listener.serve_unix(switch, address)
         elif given.certificate is not None and given.key is not None and given.client_ca is not None:
-            context = listener.server_context(given.certificate, given.key, given.client_ca)
-            runner = await listener.serve_tls(switch, *address, context, given.operators)
+            own = listener.ControlContext(given.certificate, given.key, given.client_ca)
+            keeping.followed(own, stack)
+            runner = await listener.serve_tls(switch, *address, own.context, given.operators)
         else:
             raise ConfigurationError("on TCP it needs certificate, key and client_ca of control_tls")
         stack.push_async_callback(runner.cleanup)
@@ -317,21 +319,19 @@ def _issuers(config: Settings) -> tuple[str, ...]:
 
 def _views(config: Settings, clock: Clock, stack: AsyncExitStack) -> ViewCatalog | None:
     """Know the views of every server that has a connection for it; nothing is dialled before a call needs it."""
-    connections = []
-    for entry in config.servers:
-        if entry.views_connection_string is not None or entry.views_connection_string_file is not None:
-            with naming(f"servers ({entry.name})"):
-                connections.append(settings.secret(entry.views_connection_string, entry.views_connection_string_file))
+    connections = servers_behind.views_connections(config)
     if not connections:
         return None
     with naming("servers"):
         catalog = MongoViews(
-            list(dict.fromkeys(connections)),
-            clock,
-            refresh_s=config.views.refresh_s,
-            timeout_s=config.views.timeout_ms / 1000,
+            connections, clock, refresh_s=config.views.refresh_s, timeout_s=config.views.timeout_ms / 1000
         )
     stack.push_async_callback(catalog.close)
+    if any(entry.views_connection_string_file is not None for entry in config.servers):
+        going_over = follow_connection(
+            "views_connection_string_file", connections, lambda: servers_behind.views_connections(config), catalog.renew
+        )
+        stack.push_async_callback(cancelled, asyncio.create_task(going_over, name="views_connection_string_file"))
     return catalog
 
 
@@ -366,7 +366,7 @@ async def connect_servers(config: Settings, stack: AsyncExitStack) -> Mapping[st
     servers: dict[str, ManagedUpstream] = {}
     for entry in config.servers:
         with naming(f"servers ({entry.name})"):
-            servers[entry.name] = servers_behind.connect(entry)
+            servers[entry.name] = servers_behind.connect(entry, config.insecure_connections)
         stack.push_async_callback(servers[entry.name].stop)
     try:
         async with asyncio.TaskGroup() as group:

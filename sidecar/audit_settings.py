@@ -53,7 +53,8 @@ class Audit(SettingsGroup):
     """How often the newest record's number and hash are published (log, and a file beside the audit file) while records
     come; also at each rotation and at the end. A cut at the end shows against them."""
     signing_key_file: Path | None = None
-    """An Ed25519 private key (PEM) that signs what is published; empty: it is not signed. A secret."""
+    """An Ed25519 private key (PEM) that signs what is published; empty: it is not signed. A secret. Read again when it
+    changes."""
 
     jaeger_url: str = ""
     """Where Jaeger's query API is, such as `http://127.0.0.1:16686`: `mcp-sidecar trace` asks it for the spans of a

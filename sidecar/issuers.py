@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import aiohttp
@@ -32,10 +33,14 @@ from sidecar.oauth import (
 )
 from sidecar.ports import Clock, ProofMemory
 from sidecar.settings import Settings
+from sidecar.system import FollowedFiles
 from sidecar.token_reading import identity_rules
 
 FIRST_LOOK_S: Final = 5.0
 """How long the start waits for the keys of issuers."""
+
+_LONGEST_KEY: Final = 4096
+"""Bytes of the key of nonces."""
 
 
 def scopes_to_ask_for(config: Settings) -> tuple[str, ...]:
@@ -52,6 +57,8 @@ class Issuers:
     keys: Mapping[str, WatchedKeySet]
     nonces: Nonces | None
     """Where proofs of an issuer's tokens have to carry one."""
+    nonce_key: FollowedFiles[bytes] | None = None
+    """What their key is read from, where sidecars share one."""
 
     async def look_first(self) -> None:
         """Have the keys that can be had within ``FIRST_LOOK_S``.
@@ -86,7 +93,7 @@ async def known(
         _introspection(entry, issuer, clock, session) for entry, issuer in zip(config.issuers, trust, strict=True)
     ]
     asked = next((one for one in opaque if one is not None), None)
-    nonces = _nonces(config, clock)
+    nonces, nonce_key = _nonces(config, clock)
     checks = JwtVerifier(trust, clock, longest=config.max_header_bytes, opaque=asked, proofs=proofs, nonces=nonces)
     # One whose tokens are all asked about needs no keys.
     asked_only = {
@@ -95,19 +102,30 @@ async def known(
         if entry.introspection.uri and entry.jwks_file is None and entry.jwks_uri is None
     }
     watched = {issuer: key_set for issuer, key_set in keys.items() if issuer not in asked_only}
-    return Issuers(verifier=checks, keys=watched, nonces=nonces)
+    return Issuers(verifier=checks, keys=watched, nonces=nonces, nonce_key=nonce_key)
 
 
-def _nonces(config: Settings, clock: Clock) -> Nonces | None:
+def _nonces(config: Settings, clock: Clock) -> tuple[Nonces | None, FollowedFiles[bytes] | None]:
     if not any(entry.dpop_nonce for entry in config.issuers):
-        return None
+        return None, None
     file = config.dpop_nonce_key_file
     if file is None:
-        return Nonces(clock, secrets.token_bytes(LEAST_KEY_BYTES))
+        return Nonces(clock, secrets.token_bytes(LEAST_KEY_BYTES)), None
+    followed = FollowedFiles("dpop_nonce_key_file", [file], lambda: _nonce_key(file))
+    nonces = Nonces(clock, followed.value)
+    followed.taken_up = nonces.take_up
+    return nonces, followed
+
+
+def _nonce_key(file: Path) -> bytes:
     try:
-        return Nonces(clock, file.read_bytes())
+        with file.open("rb") as stream:
+            key = stream.read(_LONGEST_KEY + 1)
     except OSError as error:
         raise ConfigurationError(f"dpop_nonce_key_file: {file}: {error.strerror}") from None
+    if len(key) > _LONGEST_KEY:
+        raise ConfigurationError(f"dpop_nonce_key_file: {file} is larger than {_LONGEST_KEY} bytes, so it is no key")
+    return key
 
 
 def _introspection(

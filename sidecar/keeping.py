@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from socket import gethostname
-from typing import Final
+from typing import Any
 
 from sidecar import settings
 from sidecar.enforcement import ByOthers, EnforcementPoint, SharedSessions, Suspensions, UsedInMemory
@@ -35,13 +36,11 @@ from sidecar.store import (
     SessionKeyFile,
     SharedProofs,
     SharedStates,
+    SigningKeyFile,
     guard,
-    signer_of,
 )
 from sidecar.store_settings import FILE, collection
-
-KEYS_LOOK_S: Final = 2.0
-"""How often the file of session keys is looked at for a change."""
+from sidecar.system import FollowedFiles, follow_connection, follow_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +62,11 @@ async def audit_store(
             user may change evidence.
     """
     given, name = config.audit, collection(config.audit.store)
-    signer = signer_of(given.signing_key_file)
+    signer = None
+    if given.signing_key_file is not None:
+        key = SigningKeyFile(given.signing_key_file)
+        signer = key.signer
+        followed(key, stack)
     if store is None or name is None:
         file = FileAuditSink(
             given.path or Path(),
@@ -100,8 +103,13 @@ def shared_store(config: Settings, stack: AsyncExitStack) -> MongoStore | None:
     given = config.mongodb
     if not given.given:
         return None
-    store = MongoStore(settings.secret(given.uri, given.uri_file), given.database, timeout_s=given.timeout_ms / 1000)
+    text = settings.secret(given.uri, given.uri_file)
+    store = MongoStore(text, given.database, timeout_s=given.timeout_ms / 1000)
     stack.push_async_callback(store.close)
+    if given.uri_file is not None:
+        read = partial(settings.secret, None, given.uri_file)
+        going_over = follow_connection("mongodb.uri_file", text, read, store.renew)
+        stack.push_async_callback(cancelled, asyncio.create_task(going_over, name="mongodb.uri_file"))
     return store
 
 
@@ -193,14 +201,15 @@ def shared_sessions(
         told = MongoEndedSessions(store, name, ended, clock, lifetime_s=lifetime_s)
         stack.push_async_callback(told.look)  # what ended last is told too
         stack.push_async_callback(cancelled, asyncio.create_task(told.follow(), name="ended sessions"))
-    stack.push_async_callback(cancelled, asyncio.create_task(_watch(file), name="session keys"))
+    followed(file, stack)
     return SharedSessions(lambda: file.keys, ended, clock, lifetime_s=lifetime_s)
 
 
-async def _watch(file: SessionKeyFile) -> None:
-    while True:
-        await asyncio.sleep(KEYS_LOOK_S)
-        await asyncio.to_thread(file.refresh)
+def followed(files: FollowedFiles[Any] | None, stack: AsyncExitStack) -> None:
+    """Take up files of secrets when they change, for as long as the sidecar runs; None where there are none."""
+    if files is None:
+        return
+    stack.push_async_callback(cancelled, asyncio.create_task(follow_files(files), name="a file of secrets"))
 
 
 def follow(kept: KeptSuspensions, pep: EnforcementPoint, stack: AsyncExitStack, *, forget: Callable[[], None]) -> None:

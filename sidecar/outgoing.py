@@ -5,7 +5,7 @@ libraries speak TLS 1.2 at least. Any other connection starts only if the operat
 ``insecure_connections``: a network that is private is known to its operator, and not to this program.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from sidecar.settings import Settings
 
 _UNVERIFIED: Final = frozenset({"tlsinsecure", "tlsallowinvalidcertificates", "tlsallowinvalidhostnames"})
 """Options (lower case) of a connection string with which a certificate is not, or not wholly, looked at."""
+_CERTIFICATES: Final = frozenset({"tlscafile", "tlscertificatekeyfile"})
 _YES: Final = frozenset({"true", "1", "yes", "y", "t"})
 """What drivers take for true."""
 _SRV: Final = "mongodb+srv://"
@@ -64,11 +65,30 @@ def demand_named(config: Settings) -> None:
         if name not in known:
             raise ConfigurationError(f"insecure_connections: {name} is no connection{suggestion(name, known)}")
     for one in found:
-        if one.fault and one.name not in config.insecure_connections:
-            raise ConfigurationError(
-                f"{one.name}: the connection to {one.host} {one.fault}; use TLS, or name it in insecure_connections if "
-                "nobody else can reach that network"
-            )
+        _demand(one, config.insecure_connections)
+
+
+def demand_protected(name: str, connection_string: str, unprotected: Collection[str]) -> None:
+    """See that a connection string that was read again holds to what the start demanded.
+
+    Args:
+        name: the setting, as ``insecure_connections`` names it.
+        connection_string: what was read.
+        unprotected: what ``insecure_connections`` names.
+
+    Raises:
+        ConfigurationError: it goes to another machine unprotected, and is not named.
+    """
+    if connection_string.startswith(SCHEMES):
+        _demand(_to_mongodb(name, connection_string), unprotected)
+
+
+def _demand(one: OutgoingConnection, unprotected: Collection[str]) -> None:
+    if one.fault and one.name not in unprotected:
+        raise ConfigurationError(
+            f"{one.name}: the connection to {one.host} {one.fault}; use TLS, or name it in insecure_connections if "
+            "nobody else can reach that network"
+        )
 
 
 def _all(config: Settings) -> Iterator[OutgoingConnection]:
@@ -77,9 +97,8 @@ def _all(config: Settings) -> Iterator[OutgoingConnection]:
     for server in config.servers:
         if _is_url(server.url):
             yield _by_url(f"servers.{server.name}.url", server.url)
-    for name, value, file in _connection_strings(config):
-        if (text := _readable(value, file)).startswith(SCHEMES):
-            yield _to_mongodb(name, text)
+    for name, text in connection_strings(config):
+        yield _to_mongodb(name, text)
     for name, exporter in (
         ("otlp.traces", settings.exporter("TRACES")),
         ("otlp.metrics", settings.exporter("METRICS")),
@@ -88,12 +107,25 @@ def _all(config: Settings) -> Iterator[OutgoingConnection]:
             yield _by_url(name, exporter.endpoint)
 
 
-def _connection_strings(config: Settings) -> Iterator[tuple[str, SecretStr | None, Path | None]]:
+def connection_strings(config: Settings) -> Iterator[tuple[str, str]]:
+    """Yield the connection strings of MongoDB that the settings name and that can be read, by setting."""
+    given: list[tuple[str, SecretStr | None, Path | None]] = []
     for one in config.servers:
         prefix = f"servers.{one.name}"
-        yield f"{prefix}.connection_string", one.connection_string, one.connection_string_file
-        yield f"{prefix}.views_connection_string", one.views_connection_string, one.views_connection_string_file
-    yield "mongodb.uri", config.mongodb.uri, config.mongodb.uri_file
+        given += [
+            (f"{prefix}.connection_string", one.connection_string, one.connection_string_file),
+            (f"{prefix}.views_connection_string", one.views_connection_string, one.views_connection_string_file),
+        ]
+    given.append(("mongodb.uri", config.mongodb.uri, config.mongodb.uri_file))
+    for name, value, file in given:
+        if (text := _readable(value, file)).startswith(SCHEMES):
+            yield name, text
+
+
+def certificates_in(connection_string: str) -> tuple[Path, ...]:
+    """Return the files of certificates that a connection string names."""
+    options = parse_qsl(connection_string.partition("?")[2].replace(";", "&"))
+    return tuple(Path(value) for name, value in options if name.lower() in _CERTIFICATES)
 
 
 def _readable(value: SecretStr | None, file: Path | None) -> str:

@@ -1,6 +1,6 @@
 """From the settings of one MongoDB MCP server to the upstream that calls are forwarded to."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -11,8 +11,10 @@ from sidecar.commands import exports
 from sidecar.enforcement import EnforcementPoint
 from sidecar.errors import ConfigurationError
 from sidecar.model import Permit, ToolCall
+from sidecar.outgoing import demand_protected
 from sidecar.readiness import Decider, ManagedUpstream
 from sidecar.server_settings import Server
+from sidecar.settings import Settings
 from sidecar.upstream import (
     ConfirmingUpstream,
     HttpUpstream,
@@ -25,8 +27,13 @@ from sidecar.upstream import (
 )
 
 
-def connect(entry: Server) -> HttpUpstream | ConfirmingUpstream:
+def connect(entry: Server, unprotected: Collection[str] = ()) -> HttpUpstream | ConfirmingUpstream:
     """Return the upstream of one configured server, not yet started.
+
+    Args:
+        entry: the settings of the server.
+        unprotected: the connections that may go without TLS (``insecure_connections``); what was read at the start has
+            been looked at, and this is for what is read again.
 
     Raises:
         ConfigurationError: a file cannot be read, or holds what cannot be used.
@@ -42,10 +49,7 @@ def connect(entry: Server) -> HttpUpstream | ConfirmingUpstream:
             renewed=partial(set_up.headers, file) if file is not None else None,
             prefer_stateless=entry.stateless,
         )
-    renewal = Renewal(
-        environment=lambda: _environment(entry),
-        files=[file for setting, file in entry.files().items() if file is not None and setting in _OF_THE_CHILD],
-    )
+    renewal = child_renewal(entry, unprotected)
     usual = Opening.DISCOVERY if entry.stateless else Opening.HANDSHAKE
     asking, *others = (
         StdioUpstream(
@@ -87,17 +91,47 @@ def _stages(call: ToolCall) -> Collection[str]:
 _OF_THE_CHILD: Final = frozenset({"connection_string_file", "environment_file", "api_client_secret_file"})
 
 
-def _environment(entry: Server) -> dict[str, str]:
+def child_renewal(entry: Server, unprotected: Collection[str]) -> Renewal:
+    """Say how the environment of a child is read again; what is read is as protected as the start demands."""
+    return Renewal(
+        environment=lambda: _environment(entry, partial(_protected, entry, unprotected)),
+        files=[file for setting, file in entry.files().items() if file is not None and setting in _OF_THE_CHILD],
+    )
+
+
+def views_connections(config: Settings) -> list[str]:
+    """Return the connection strings that views are learned with, as they are now, each once.
+
+    Raises:
+        ConfigurationError: one cannot be read, or goes to another machine unprotected and is not named.
+    """
+    found = []
+    for entry in config.servers:
+        if entry.views_connection_string is not None or entry.views_connection_string_file is not None:
+            with set_up.naming(f"servers ({entry.name})"):
+                text = settings.secret(entry.views_connection_string, entry.views_connection_string_file)
+            demand_protected(f"servers.{entry.name}.views_connection_string", text, config.insecure_connections)
+            found.append(text)
+    return list(dict.fromkeys(found))
+
+
+def _protected(entry: Server, unprotected: Collection[str], connection_string: str) -> None:
+    demand_protected(f"servers.{entry.name}.connection_string", connection_string, unprotected)
+
+
+def _environment(entry: Server, seen: Callable[[str], None] = lambda _: None) -> dict[str, str]:
     """Return the environment of a child, of the settings' files as they are now.
 
     Raises:
         ConfigurationError: a file cannot be read, or holds what cannot be used.
     """
+    connection_string = settings.secret(entry.connection_string, entry.connection_string_file)
+    seen(connection_string)
     atlas = None
     if entry.api_client_id:
         atlas = (entry.api_client_id, settings.secret(entry.api_client_secret, entry.api_client_secret_file))
     environment = mongodb_environment(
-        settings.secret(entry.connection_string, entry.connection_string_file),
+        connection_string,
         read_only=entry.read_only,
         app_name=f"mcp-sidecar-{entry.name}",
         tool_groups=entry.tool_groups,

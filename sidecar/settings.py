@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     """The least severe messages that go to standard error."""
     dpop_nonce_key_file: Path | None = None
     """32 random bytes or more, the same for all sidecars of one `resource_url`, for `dpop_nonce` of issuers; without it
-    each process has a key of its own, and refuses the others' nonces."""
+    each process has a key of its own, and refuses the others' nonces. Read again when it changes."""
     issuers: tuple[Issuer, ...] = Field(min_length=1, max_length=MAX_ISSUERS)
     """The authorization servers whose tokens are accepted."""
     servers: tuple[Server, ...] = Field(min_length=1)

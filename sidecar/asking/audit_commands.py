@@ -54,11 +54,17 @@ def audit_init(uri_file: Path | None) -> None:
 @click.option(
     "--checkpoints", "kept", type=_FILE, multiple=True, help="Checkpoints that you kept elsewhere, one a line; repeat."
 )
-@click.option("--key", type=_FILE, help="The public key (PEM) that every checkpoint must be signed with.")
+@click.option(
+    "--key",
+    "keys",
+    type=_FILE,
+    multiple=True,
+    help="The public key (PEM) that every checkpoint must be signed with; after a rotation all of them, oldest first.",
+)
 @INSTANCE
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def audit_verify(
-    file: Path | None, *, instance: str, head: str | None, kept: tuple[Path, ...], key: Path | None, as_json: bool
+    file: Path | None, *, instance: str, head: str | None, kept: tuple[Path, ...], keys: tuple[Path, ...], as_json: bool
 ) -> None:
     """Verify the hash chain of an audit FILE and of the files that were rotated away from it; default: the settings'.
 
@@ -68,7 +74,7 @@ def audit_verify(
     file (FILE.checkpoints), those of --checkpoints, and --head. With --key the chain may begin behind a signed
     checkpoint, so that older files can be archived elsewhere.
     """
-    against = HeldAgainst(head=head, checkpoints=tuple(map(str, kept)), verifier=_verifier(key))
+    against = HeldAgainst(head=head, checkpoints=tuple(map(str, kept)), verifier=_verifier(keys))
     with shown("verifying") as progress:
         reports = run(asked(file, lambda reader: reader.verify(against, progress), instance=instance))
     for report in reports:
@@ -80,11 +86,15 @@ def audit_verify(
         sys.exit(NO)
 
 
-def _verifier(key: Path | None) -> CheckpointVerifier | None:
-    try:
-        return None if key is None else CheckpointVerifier(key.read_bytes())
-    except (OSError, BadKey) as error:
-        raise ConfigurationError(f"--key: {key}: {error}") from None
+def _verifier(keys: tuple[Path, ...]) -> CheckpointVerifier | None:
+    pems = []
+    for key in keys:
+        try:
+            CheckpointVerifier(pem := key.read_bytes())
+        except (OSError, BadKey) as error:
+            raise ConfigurationError(f"--key: {key}: {error}") from None
+        pems.append(pem)
+    return CheckpointVerifier(*pems) if pems else None
 
 
 def _verified(report: ChainReport) -> JsonObject:

@@ -7,10 +7,10 @@ from sidecar.audit.checkpoint import (
     BadCheckpoint,
     BadKey,
     Checkpoint,
+    CheckpointSignatures,
     CheckpointSigner,
     CheckpointVerifier,
     read_checkpoint,
-    signature_fault,
 )
 from sidecar.audit.entry import AuditEntry, Unreadable, read_entry
 from sidecar.audit.reading import AuditReader, HeldAgainst, ReadProgress, StoredChain
@@ -30,6 +30,7 @@ __all__ = [
     "ChainFinding",
     "ChainReport",
     "Checkpoint",
+    "CheckpointSignatures",
     "CheckpointSigner",
     "CheckpointVerifier",
     "HeldAgainst",
@@ -50,5 +51,4 @@ __all__ = [
     "read_checkpoint",
     "read_entry",
     "record",
-    "signature_fault",
 ]

@@ -10,6 +10,7 @@ signature of this key over anything else from being one of a checkpoint.
 
 import base64
 import binascii
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
@@ -65,7 +66,7 @@ class _KeptCheckpoint(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CheckpointSigner:
-    """Signs checkpoints with one private key.
+    """Signs checkpoints with one private key at a time.
 
     Args:
         pem: an Ed25519 private key, PEM (PKCS #8), not encrypted.
@@ -75,55 +76,105 @@ class CheckpointSigner:
     """
 
     def __init__(self, pem: bytes) -> None:
+        self.take_up(pem)
+
+    def take_up(self, pem: bytes) -> None:
+        """Sign with another key from now on.
+
+        Raises:
+            BadKey: it is none; nothing changes.
+        """
         try:
             key = serialization.load_pem_private_key(pem, password=None)
         except (ValueError, TypeError):
             raise BadKey("not an unencrypted private key (PEM); make one: openssl genpkey -algorithm ed25519") from None
         if not isinstance(key, Ed25519PrivateKey):
             raise BadKey("not an Ed25519 key; make one: openssl genpkey -algorithm ed25519")
-        self._key = key
-        self._name = key_digest(key.public_key())
+        self._key = key, key_digest(key.public_key())
 
     def sign(self, checkpoint: Checkpoint) -> Checkpoint:
         """Return the checkpoint with this key's signature."""
-        signature = self._key.sign(_signed(checkpoint, self._name))
-        return replace(checkpoint, key=self._name, signature=base64.b64encode(signature).decode())
+        key, name = self._key
+        signature = key.sign(_signed(checkpoint, name))
+        return replace(checkpoint, key=name, signature=base64.b64encode(signature).decode())
 
 
 class CheckpointVerifier:
-    """Checks signatures with one public key.
+    """Checks signatures with public keys that replaced each other.
 
     Args:
-        pem: an Ed25519 public key, PEM.
+        pems: Ed25519 public keys, PEM, in the order in which they were used.
 
     Raises:
-        BadKey: it is something else.
+        BadKey: one is something else.
     """
 
-    def __init__(self, pem: bytes) -> None:
-        try:
-            key = serialization.load_pem_public_key(pem)
-        except (ValueError, TypeError):
-            raise BadKey("not a public key (PEM); openssl pkey -pubout makes it of the private one") from None
-        if not isinstance(key, Ed25519PublicKey):
-            raise BadKey("not an Ed25519 key")
-        self._key = key
-        self._name = key_digest(key)
+    def __init__(self, *pems: bytes) -> None:
+        self._keys = {key_digest(key): key for key in map(_public_key, pems)}
 
     def require(self, checkpoint: Checkpoint) -> None:
-        """Return if the checkpoint has this key's signature.
+        """Return if the checkpoint has the signature of one of the keys.
 
         Raises:
             BadCheckpoint: it has none, another key's, or one that does not hold.
         """
         if not checkpoint.signature:
             raise BadCheckpoint("the checkpoint is not signed")
-        if checkpoint.key != self._name:
+        key = self._keys.get(checkpoint.key)
+        if key is None:
             raise BadCheckpoint("the checkpoint is signed with another key")
         try:
-            self._key.verify(base64.b64decode(checkpoint.signature, validate=True), _signed(checkpoint, self._name))
+            key.verify(base64.b64decode(checkpoint.signature, validate=True), _signed(checkpoint, checkpoint.key))
         except (InvalidSignature, binascii.Error):
             raise BadCheckpoint("the signature of the checkpoint does not hold") from None
+
+    def replaced(self, checkpoints: Iterable[Checkpoint]) -> Mapping[str, int]:
+        """Return at which record each key was replaced: the first that a later one signed. The last has none."""
+        first: dict[str, int] = {}
+        for each in checkpoints if len(self._keys) > 1 else ():
+            if not _fault(each, self):
+                first[each.key] = min(each.seq, first.get(each.key, each.seq))
+        names = [*self._keys]
+        return {
+            name: min(later)
+            for place, name in enumerate(names, start=1)
+            if (later := [first[one] for one in names[place:] if one in first])
+        }
+
+
+def _public_key(pem: bytes) -> Ed25519PublicKey:
+    try:
+        key = serialization.load_pem_public_key(pem)
+    except (ValueError, TypeError):
+        raise BadKey("not a public key (PEM); openssl pkey -pubout makes it of the private one") from None
+    if not isinstance(key, Ed25519PublicKey):
+        raise BadKey("not an Ed25519 key")
+    return key
+
+
+class CheckpointSignatures:
+    """The signatures of all checkpoints of one chain, looked at together.
+
+    A key that was replaced signs nothing behind the first checkpoint of the next one. So whoever finds an old key in a
+    backup cannot publish heads of today with it.
+
+    Args:
+        checkpoints: those of the chain.
+        verifier: the keys; None: no signature is looked at.
+    """
+
+    def __init__(self, checkpoints: Iterable[Checkpoint], verifier: CheckpointVerifier | None) -> None:
+        self._verifier = verifier
+        self._replaced = {} if verifier is None else verifier.replaced(checkpoints)
+
+    def fault(self, checkpoint: Checkpoint) -> str:
+        """Return what is wrong with one; empty where its signature holds, or no key is there to tell."""
+        if self._verifier is None:
+            return ""
+        at = self._replaced.get(checkpoint.key)
+        if at is not None and checkpoint.seq > at:
+            return f"the checkpoint is signed with a key that was replaced at record {at}"
+        return _fault(checkpoint, self._verifier)
 
 
 def read_checkpoint(text: bytes) -> Checkpoint:
@@ -152,10 +203,7 @@ def _signed(checkpoint: Checkpoint, key: str) -> bytes:
     return _CONTEXT + canonical({**replace(checkpoint, signature="").document(), "key": key})
 
 
-def signature_fault(checkpoint: Checkpoint, verifier: CheckpointVerifier | None) -> str:
-    """Return what is wrong with the signature of a checkpoint; empty where it holds, or no key is there to tell."""
-    if verifier is None:
-        return ""
+def _fault(checkpoint: Checkpoint, verifier: CheckpointVerifier) -> str:
     try:
         verifier.require(checkpoint)
     except BadCheckpoint as bad:

@@ -24,7 +24,7 @@ from sidecar.enforcement import KillSwitch, OperatorCommandFailed
 from sidecar.errors import ConfigurationError
 from sidecar.mcp import jsonrpc
 from sidecar.model import JsonObject
-from sidecar.system import subject_of
+from sidecar.system import FollowedFiles, subject_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -150,12 +150,29 @@ async def serve_tls(
     return runner
 
 
-def server_context(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLContext:
-    """Return TLS that asks every client for a certificate of ``client_ca``.
+class ControlContext(FollowedFiles[ssl.SSLContext]):
+    """TLS that asks every client for a certificate of ``client_ca``; the next connection is made with changed files.
 
     Raises:
         ConfigurationError: a file cannot be used.
     """
+
+    def __init__(self, certificate: Path, key: Path, client_ca: Path) -> None:
+        files = (certificate, key, client_ca)
+        super().__init__("control_tls", files, lambda: _server_context(*files))
+        self.context = _server_context(*files)
+        """What the listener is opened with; each handshake goes on with the newest one (see ``edge.tls``)."""
+        self.context.sni_callback = self._choose
+
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> int | None:
+        try:
+            connection.context = self.value
+        except (ValueError, TypeError, ssl.SSLError):
+            return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
+        return None
+
+
+def _server_context(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED

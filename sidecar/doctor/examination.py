@@ -16,13 +16,14 @@ from sidecar.authoring import routable
 from sidecar.doctor import database, files, servers
 from sidecar.doctor.database_versions import newest_fix, version_problem
 from sidecar.doctor.decisions import examine_opa
+from sidecar.doctor.evidence_at_rest import examine_stored_evidence
 from sidecar.doctor.findings import Check, Posture, PostureFinding
 from sidecar.doctor.needs import NeededAccess, read_rows
 from sidecar.doctor.privileges import SYSTEM, DatabaseUser, examine_user
 from sidecar.doctor.roles import EVERY, ServerRole, role_of
 from sidecar.errors import ConfigurationError
 from sidecar.listener_settings import read_address
-from sidecar.outgoing import connections
+from sidecar.outgoing import certificates_in, connection_strings, connections
 from sidecar.printing import escaped
 from sidecar.provision import server_version
 from sidecar.server_settings import Server
@@ -64,6 +65,7 @@ async def examine(deployment: ExaminedDeployment, accepted: Sequence[str] = ()) 
     """
     config = deployment.config
     found = [*_of_connections(config), *_of_bindings(config), *_of_files(deployment), *_of_environment()]
+    found += await examine_stored_evidence(config, datetime.fromtimestamp(time.time(), UTC))
     found += await examine_opa(config.opa)
     found += [one for issuer in _asked_issuers(config) for one in await _of_clock(issuer)]
     found += await _of_servers(deployment)
@@ -202,7 +204,11 @@ def _certificates(config: Settings) -> Iterator[tuple[str, Path]]:
         "control_tls.certificate": config.control_tls.certificate,
         "control_tls.client_ca": config.control_tls.client_ca,
     }
+    for number, issuer in enumerate(config.issuers):
+        named[f"issuers.{number}.introspection.certificate_file"] = issuer.introspection.certificate_file
     yield from ((setting, path) for setting, path in named.items() if path is not None)
+    for setting, text in connection_strings(config):
+        yield from ((setting, path) for path in certificates_in(text))
 
 
 # --- the issuers' clock -----------------------------------------------------------------------------------------------

@@ -31,7 +31,10 @@ class Check(StrEnum):
     SECRET_READABLE = "secret_readable"  # noqa: S105 - a code
     WRITABLE_BY_OTHERS = "writable_by_others"
     EVIDENCE_READABLE = "evidence_readable"
+    EVIDENCE_CHANGEABLE = "evidence_changeable"
+    EVIDENCE_UNREADABLE = "evidence_unreadable"
     HEADS_UNSIGNED = "heads_unsigned"
+    HEADS_UNPUBLISHED = "heads_unpublished"
     INSECURE_CONNECTION = "insecure_connection"
     CERTIFICATE_EXPIRES = "certificate_expires"
     PUBLIC_BINDING = "public_binding"

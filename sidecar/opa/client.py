@@ -28,7 +28,7 @@ from sidecar.opa.own_socket import Dropped, OwnSocket
 from sidecar.opa.wire import LONGEST_ANSWER, about_request, decode_answer, describe_failure, encode_question
 from sidecar.policy import COMPILE_QUERY, COMPILE_UNKNOWNS
 from sidecar.ports import PdpAnswer, Question
-from sidecar.system import REQUEST_ID
+from sidecar.system import REQUEST_ID, FollowedFiles, follow_files
 
 if TYPE_CHECKING:
     from sidecar.opa.library_transport import LibraryTransport
@@ -41,6 +41,9 @@ _PROVENANCE = "&provenance=true"
 only where the revision is not known."""
 
 _COMPILED: JsonObject = {"query": COMPILE_QUERY, "unknowns": [*COMPILE_UNKNOWNS]}
+
+_LONGEST_TOKEN = 65_536
+"""Characters."""
 
 _HEALTH = "/health?bundles=true"
 _REDIRECTS = range(300, 400)
@@ -69,7 +72,7 @@ class OpaClient:
         url: ``http://host:port``, ``https://host:port`` or ``unix:///absolute/path``.
         timeout_s: seconds for one question from its sending to the last byte, a repeated attempt included.
         ca_file: PEM file of the authority that OPA's certificate must chain to, instead of the system's (https only).
-        token_file: file with a bearer token for OPA (``--authentication=token``); read when the client opens.
+        token_file: file with a bearer token for OPA (``--authentication=token``); read again when it changes.
         revision: the policy set that is known to answer there; None takes what the answer's provenance says.
         memo: recent answers that stand for equal questions; None asks every time.
         at_once: questions that are put to it at the same time.
@@ -107,6 +110,7 @@ class OpaClient:
         self._timeout_s = timeout_s
         self._ca_file = ca_file
         self._token_file = token_file
+        self._following: asyncio.Task[None] | None = None
         self._revision = revision
         # Every path is a constant of the port; nothing of a question ever becomes part of one.
         query = _STRICT + (_PROVENANCE if revision is None else "")
@@ -132,11 +136,17 @@ class OpaClient:
         else:
             from sidecar.opa.library_transport import LibraryTransport  # noqa: PLC0415 - not for an OPA of our own
 
-            self._transport = LibraryTransport(self._endpoint, tls=tls, token=token, most=2 * self._at_once)
+            bearer = (lambda: None) if token is None else (lambda: token.value)
+            self._transport = LibraryTransport(self._endpoint, tls=tls, token=bearer, most=2 * self._at_once)
+        if token is not None:
+            self._following = asyncio.create_task(follow_files(token), name="opa.token_file")
         await self._transport.__aenter__()
 
     async def close(self) -> None:
         """Close all connections; questions in flight and later ones end in ``DecisionUnavailable``."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait({self._following})
         if self._transport is not None:
             await self._transport.close_connection()
 
@@ -305,15 +315,24 @@ class OpaClient:
             raise DecisionUnavailable("the client is not open", fault=PdpFault.UNREACHABLE)
         return self._transport
 
-    def _read_files(self) -> tuple[ssl.SSLContext | None, str | None]:
+    def _read_files(self) -> tuple[ssl.SSLContext | None, FollowedFiles[str] | None]:
         try:
             tls = ssl.create_default_context(cafile=self._ca_file) if self._endpoint.tls else None
-            token = self._token_file.read_text("ascii").strip() if self._token_file is not None else None
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            raise ConfigurationError(f"opa.ca_file or opa.token_file cannot be used: {type(error).__name__}") from error
-        if token is not None and not (token and token.isprintable() and " " not in token):
-            raise ConfigurationError("opa.token_file must hold one bearer token and nothing else")
-        return tls, token
+            raise ConfigurationError(f"opa.ca_file cannot be used: {type(error).__name__}") from error
+        file = self._token_file
+        return tls, None if file is None else FollowedFiles("opa.token_file", [file], lambda: _bearer_token(file))
+
+
+def _bearer_token(file: Path) -> str:
+    try:
+        with file.open(encoding="ascii") as stream:
+            token = stream.read(_LONGEST_TOKEN).strip()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"opa.token_file cannot be used: {type(error).__name__}") from error
+    if not (token and token.isprintable() and " " not in token):
+        raise ConfigurationError("opa.token_file must hold one bearer token and nothing else")
+    return token
 
 
 def _unreachable(error: Exception) -> DecisionUnavailable:

@@ -1,7 +1,7 @@
 """The session of ``opa-python-client``, held to what a decision point may do."""
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import aiohttp
 from opa_client import AsyncOpaClient
@@ -22,8 +22,11 @@ _BASE_HEADERS = {
 class LibraryTransport(AsyncOpaClient):  # type: ignore[misc]  # the library carries no types
     """``AsyncOpaClient`` with the sidecar's own session: socket, trust, no redirects, no environment, no cookies."""
 
-    def __init__(self, endpoint: Endpoint, *, tls: ssl.SSLContext | None, token: str | None, most: int) -> None:
-        super().__init__(retries=0, token=token, headers=dict(_BASE_HEADERS))
+    def __init__(
+        self, endpoint: Endpoint, *, tls: ssl.SSLContext | None, token: Callable[[], str | None], most: int
+    ) -> None:
+        super().__init__(retries=0, headers=dict(_BASE_HEADERS))
+        self._bearer = token
         self._most = most
         self._endpoint = endpoint
         self._tls = tls
@@ -55,18 +58,23 @@ class LibraryTransport(AsyncOpaClient):  # type: ignore[misc]  # the library car
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, str, bytes]:
         """Ask once and return status, media type and body."""
-        async with self._request("POST", url, data=body, headers=headers, allow_redirects=False) as response:
+        sent = {**headers, **self._authorization()}
+        async with self._request("POST", url, data=body, headers=sent, allow_redirects=False) as response:
             return response.status, response.headers.get("Content-Type", ""), await _read(response)
 
     async def get(self, url: str, longest: int) -> tuple[int, bytes]:
         """Return status and body of a GET."""
-        async with self._request("GET", url, allow_redirects=False) as response:
+        async with self._request("GET", url, headers=self._authorization(), allow_redirects=False) as response:
             return int(response.status), await _read(response, longest)
 
     async def status(self, url: str) -> int:
         """Return the status of a GET."""
-        async with self._request("GET", url, allow_redirects=False) as response:
+        async with self._request("GET", url, headers=self._authorization(), allow_redirects=False) as response:
             return int(response.status)
+
+    def _authorization(self) -> dict[str, str]:
+        token = self._bearer()
+        return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
 async def _read(response: aiohttp.ClientResponse, longest: int = LONGEST_ANSWER) -> bytes:

@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     from sidecar.store.approvals import FileApprovals
     from sidecar.store.audit_reader import FileAuditReader
     from sidecar.store.audit_spool import AuditSpool
-    from sidecar.store.checkpoints import signer_of
+    from sidecar.store.checkpoints import SigningKeyFile
     from sidecar.store.file import AuditSync, FileAuditSink, Rotation
     from sidecar.store.mongodb.approvals import MongoApprovals
+    from sidecar.store.mongodb.audit_chain import evidence_fault
     from sidecar.store.mongodb.audit_founding import found_evidence, role_of_writer
     from sidecar.store.mongodb.audit_heads import MongoHeads
     from sidecar.store.mongodb.audit_reader import MongoAuditReader
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sidecar.store.mongodb.marks import MongoMarks, SharedProofs, SharedStates
     from sidecar.store.mongodb.suspensions import MongoSuspensions
     from sidecar.store.policy_sets import KeptPolicySets, policy_sets_of
+    from sidecar.store.published import PublishedHeads, heads_of_collection, heads_of_file
     from sidecar.store.session_keys import SessionKeyFile
     from sidecar.store.suspensions import FileSuspensions, guard
 else:
@@ -43,15 +45,19 @@ else:
             "MongoMarks": "mongodb.marks",
             "MongoStore": "mongodb.connection",
             "MongoSuspensions": "mongodb.suspensions",
+            "PublishedHeads": "published",
             "Rotation": "file",
             "SessionKeyFile": "session_keys",
             "SharedProofs": "mongodb.marks",
             "SharedStates": "mongodb.marks",
+            "SigningKeyFile": "checkpoints",
+            "evidence_fault": "mongodb.audit_chain",
             "found_evidence": "mongodb.audit_founding",
             "guard": "suspensions",
+            "heads_of_collection": "published",
+            "heads_of_file": "published",
             "policy_sets_of": "policy_sets",
             "role_of_writer": "mongodb.audit_founding",
-            "signer_of": "checkpoints",
         },
     )
 
@@ -72,13 +78,17 @@ __all__ = [
     "MongoMarks",
     "MongoStore",
     "MongoSuspensions",
+    "PublishedHeads",
     "Rotation",
     "SessionKeyFile",
     "SharedProofs",
     "SharedStates",
+    "SigningKeyFile",
+    "evidence_fault",
     "found_evidence",
     "guard",
+    "heads_of_collection",
+    "heads_of_file",
     "policy_sets_of",
     "role_of_writer",
-    "signer_of",
 ]

@@ -16,13 +16,14 @@ from sidecar.audit import (
     GENESIS,
     ChainFinding,
     ChainReport,
+    Checkpoint,
+    CheckpointSignatures,
     CheckpointVerifier,
     ProvenStretch,
     ReadProgress,
     Survey,
     fit,
     prove,
-    signature_fault,
 )
 from sidecar.errors import ConfigurationError
 from sidecar.store.audit_opening import LONGEST_LINE, identity
@@ -110,6 +111,7 @@ def known_heads(path: Path, others: tuple[Path, ...], verifier: CheckpointVerifi
     published: dict[int, str] = {}
     proven: dict[int, str] = {}
     findings: list[ChainFinding] = []
+    kept: list[tuple[str, int, Checkpoint]] = []
     beside = checkpoints_of(path)
     for source in (*([beside] if beside.exists() else []), *others):
         try:
@@ -118,16 +120,18 @@ def known_heads(path: Path, others: tuple[Path, ...], verifier: CheckpointVerifi
             raise ConfigurationError(f"{source}: {error.strerror or error}") from error
         if foreign:
             findings.append(ChainFinding(file=source.name, line=0, what=f"{foreign} lines are no checkpoints"))
-        for number, each in enumerate(found, start=1):
-            fault = signature_fault(each, verifier)
-            if not fault and published.get(each.seq, each.head) != each.head:
-                fault = f"another checkpoint has another hash for record {each.seq}"
-            if fault:
-                findings.append(ChainFinding(file=source.name, line=number, what=fault))
-                continue
-            published[each.seq] = each.head
-            if verifier is not None:
-                proven[each.seq] = each.head
+        kept += [(source.name, number, each) for number, each in enumerate(found, start=1)]
+    signatures = CheckpointSignatures([each for _, _, each in kept], verifier)
+    for file, number, each in kept:
+        fault = signatures.fault(each)
+        if not fault and published.get(each.seq, each.head) != each.head:
+            fault = f"another checkpoint has another hash for record {each.seq}"
+        if fault:
+            findings.append(ChainFinding(file=file, line=number, what=fault))
+            continue
+        published[each.seq] = each.head
+        if verifier is not None:
+            proven[each.seq] = each.head
     return KnownHeads(published=published, proven=proven, findings=tuple(findings))
 
 

@@ -14,6 +14,7 @@ from typing import Final
 from sidecar.audit import BadCheckpoint, BadKey, Checkpoint, CheckpointSigner, read_checkpoint
 from sidecar.errors import ConfigurationError
 from sidecar.store.audit_segments import checkpoints_of
+from sidecar.system import FollowedFiles
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -111,18 +112,30 @@ def read_checkpoints(path: Path) -> tuple[list[Checkpoint], int]:
     return found, foreign
 
 
-def signer_of(path: Path | None) -> CheckpointSigner | None:
-    """Read the private key that checkpoints are signed with; None where there is none.
+class SigningKeyFile(FollowedFiles[bytes]):
+    """The private key that checkpoints are signed with.
+
+    Args:
+        path: the file.
 
     Raises:
         ConfigurationError: it cannot be read, or is no Ed25519 key.
     """
-    if path is None:
-        return None
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("audit.signing_key_file", [path], lambda: _key(path))
+        self.signer = CheckpointSigner(self.value)
+        """Signs with the key as it is now; with the last good one where the file is damaged."""
+        self.taken_up = self.signer.take_up
+
+
+def _key(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return CheckpointSigner(file.read(_LONGEST_KEY))
+            pem = file.read(_LONGEST_KEY)
+        CheckpointSigner(pem)
     except OSError as error:
         raise ConfigurationError(f"audit.signing_key_file: {path}: {error.strerror}") from None
     except BadKey as error:
         raise ConfigurationError(f"audit.signing_key_file: {path}: {error}") from None
+    return pem

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sidecar.system.certificates import subject_of, thumbprint_of
     from sidecar.system.client_streams import ClientGone, ClientStreams
     from sidecar.system.clock import SystemClock
+    from sidecar.system.followed_file import FollowedFiles, follow_connection, follow_files
     from sidecar.system.identifiers import RandomIdentifiers
     from sidecar.system.liveness import Pulse
     from sidecar.system.os_user import OsUser
@@ -33,6 +34,7 @@ else:
             "BackOff": "backoff",
             "ClientGone": "client_streams",
             "ClientStreams": "client_streams",
+            "FollowedFiles": "followed_file",
             "OsUser": "os_user",
             "Outage": "outage",
             "Pulse": "liveness",
@@ -40,6 +42,8 @@ else:
             "StandardStreams": "process",
             "SystemClock": "clock",
             "ended": "process",
+            "follow_connection": "followed_file",
+            "follow_files": "followed_file",
             "in_thread": "process",
             "kill": "process",
             "make_home": "process",
@@ -57,6 +61,7 @@ __all__ = [
     "BackOff",
     "ClientGone",
     "ClientStreams",
+    "FollowedFiles",
     "OsUser",
     "Outage",
     "Pulse",
@@ -64,6 +69,8 @@ __all__ = [
     "StandardStreams",
     "SystemClock",
     "ended",
+    "follow_connection",
+    "follow_files",
     "in_thread",
     "kill",
     "make_home",

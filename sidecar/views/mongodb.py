@@ -92,9 +92,10 @@ class MongoViews:
         self._timeout_s = timeout_s
         self._max_databases = max_databases
         self._max_asked = max_asked
-        self._clients = [_client(text, timeout_s) for text in connection_strings]
+        self._clients = {text: _client(text, timeout_s) for text in connection_strings}
         self._learned: dict[str, _Learned] = {}
         self._flights: dict[str, asyncio.Task[ViewDefinitions]] = {}
+        self._retired: dict[asyncio.Task[None], AsyncMongoClient[dict[str, Any]]] = {}
         what = "a database that views are listed from"
         self._outage = Outage(_LOG, what, lost="does not answer", found="answers again")
         self._refused: BoundedMemory[str, str] = BoundedMemory(max_databases)
@@ -119,12 +120,45 @@ class MongoViews:
 
     async def close(self) -> None:
         """End what is under way and close the connections."""
-        flights = list(self._flights.values())
+        flights = [*self._flights.values(), *self._retired]
         for flight in flights:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
-        for client in self._clients:
+        for client in (*self._clients.values(), *self._retired.values()):
             await client.close()
+
+    async def renew(self, connection_strings: Sequence[str]) -> None:
+        """Go over to other connections, once each new one has listed views; those that are gone are closed after that.
+
+        Raises:
+            ConfigurationError: one is not usable, or lists no views. Then those before are used on.
+        """
+        fresh = {text: _client(text, self._timeout_s) for text in connection_strings if text not in self._clients}
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await asyncio.gather(*map(self._tried, fresh.values()))
+        except (PyMongoError, BSONError, TimeoutError, OSError, ViewsUnavailable) as error:
+            await asyncio.gather(*(client.close() for client in fresh.values()))
+            code = f" {error.code}" if isinstance(error, OperationFailure) else ""
+            raise ConfigurationError(f"the database lists no views for it ({type(error).__name__}{code})") from None
+        before = self._clients
+        self._clients = {text: fresh.get(text) or before[text] for text in connection_strings}
+        for text in before.keys() - self._clients.keys():
+            task = asyncio.create_task(self._retire(before[text]), name="views: a connection before")
+            self._retired[task] = before[text]
+
+    async def _tried(self, client: "AsyncMongoClient[dict[str, Any]]") -> None:
+        """Ask a new connection as it will be asked: for the database that was learned last, if there was one."""
+        learned = next(reversed(self._learned), None)
+        if learned is not None:
+            await _list(client, learned)
+        else:
+            await client.admin.command("ping")  # a new connection logs in
+
+    async def _retire(self, client: "AsyncMongoClient[dict[str, Any]]") -> None:
+        await asyncio.sleep(2 * self._timeout_s)
+        await client.close()
+        self._retired = {task: one for task, one in self._retired.items() if one is not client}
 
     async def _of(self, database: str, asker: Hashable) -> ViewDefinitions:
         learned = self._learned.get(database)
@@ -153,7 +187,7 @@ class MongoViews:
         at = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._timeout_s):
-                lists = await asyncio.gather(*(_list(client, database) for client in self._clients))
+                lists = await asyncio.gather(*(_list(client, database) for client in self._clients.values()))
         except (PyMongoError, BSONError, TimeoutError, OSError) as error:
             raise self._unavailable(database, error) from None
         except ViewsUnavailable as error:

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -91,7 +92,7 @@ class Authority:
 async def asked_over_tls(folder: Path, tls: ClientTls | None, authority: Authority) -> tuple[list[Any], JsonObject]:
     """Serve, send one command, and return what was told and answered."""
     commands, port = Commands(), parts.free_port()
-    context = listener.server_context(*authority.issue("localhost"), authority.file)
+    context = listener.ControlContext(*authority.issue("localhost"), authority.file).context
     switch = cast("KillSwitch", commands)
     runner = await listener.serve_tls(switch, "127.0.0.1", port, context, (OPERATOR,))
     try:
@@ -135,7 +136,7 @@ async def test_the_same_subject_of_another_authority_gets_no_connection(tmp_path
 
 async def test_without_a_certificate_there_is_no_connection(tmp_path: Path) -> None:
     authority, commands, port = Authority(tmp_path, "ca"), Commands(), parts.free_port()
-    context = listener.server_context(*authority.issue("localhost"), authority.file)
+    context = listener.ControlContext(*authority.issue("localhost"), authority.file).context
     runner = await listener.serve_tls(cast("KillSwitch", commands), "127.0.0.1", port, context, (OPERATOR,))
     bare = ssl.create_default_context(cafile=str(authority.file))
     try:
@@ -149,7 +150,7 @@ async def test_without_a_certificate_there_is_no_connection(tmp_path: Path) -> N
 @pytest.mark.parametrize("old", [ssl.TLSVersion.TLSv1_2])
 async def test_an_operator_on_an_older_tls_gets_no_connection(tmp_path: Path, old: ssl.TLSVersion) -> None:
     authority, commands, port = Authority(tmp_path, "ca"), Commands(), parts.free_port()
-    context = listener.server_context(*authority.issue("localhost"), authority.file)
+    context = listener.ControlContext(*authority.issue("localhost"), authority.file).context
     runner = await listener.serve_tls(cast("KillSwitch", commands), "127.0.0.1", port, context, (OPERATOR,))
     shown = ssl.create_default_context(cafile=str(authority.file))
     shown.load_cert_chain(*authority.issue("ann"))
@@ -219,3 +220,46 @@ async def test_a_file_at_the_path_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="not a socket"):
         await (await listener.serve_unix(cast("KillSwitch", Commands()), path)).cleanup()
     assert path.read_text() == "precious"
+
+
+async def test_changed_files_count_from_the_next_connection_on_and_damaged_ones_do_not(tmp_path: Path) -> None:
+    authority, other, commands, port = (
+        Authority(tmp_path, "ca"),
+        Authority(tmp_path, "other"),
+        Commands(),
+        parts.free_port(),
+    )
+    certificate, key = authority.issue("localhost")
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(authority.file.read_bytes())
+    own = listener.ControlContext(certificate, key, trusted)
+    asked: JsonObject = {"kind": "user", "subject": "ann", "reason": "r"}
+
+    def carried_out(by: Authority, server: Authority) -> bool:
+        shown, private = by.issue("ann")
+        tls = ClientTls(certificate=shown, key=private, ca=server.file)
+        with suppress(ControlError):
+            send(f"127.0.0.1:{port}", "suspend", asked, tls)
+            return True
+        return False
+
+    runner = await listener.serve_tls(cast("KillSwitch", commands), "127.0.0.1", port, own.context, (OPERATOR,))
+    try:
+        assert await asyncio.to_thread(carried_out, authority, authority)
+        assert not await asyncio.to_thread(carried_out, other, authority)
+        for path in (trusted, key):
+            kept = path.read_bytes()
+            path.write_text("damaged")
+            own.refresh()
+            assert await asyncio.to_thread(carried_out, authority, authority)
+            path.write_bytes(kept)
+        new_certificate, new_key = other.issue("localhost")
+        certificate.write_bytes(new_certificate.read_bytes())
+        key.write_bytes(new_key.read_bytes())
+        trusted.write_bytes(other.file.read_bytes())
+        own.refresh()
+        assert await asyncio.to_thread(carried_out, other, other)
+        assert not await asyncio.to_thread(carried_out, authority, other)
+    finally:
+        await runner.cleanup()
+    assert len(commands.told) == 4

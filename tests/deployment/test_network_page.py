@@ -16,10 +16,12 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
+from sidecar.control_settings import ControlTls
 from sidecar.demo.client import DemoClient
 from sidecar.demo.identities import ANALYST
 from sidecar.outgoing import demand_named
 from sidecar.settings import Settings
+from sidecar.store.mongodb.connection import require_verified_tls
 from sidecar.upstream.environment import mongodb_environment, read_further
 from tests import parts
 from tests.edge.test_tls import issue
@@ -44,8 +46,13 @@ def test_every_connection_of_the_picture_is_in_the_table_and_names_a_test() -> N
 def test_every_secret_that_can_be_replaced_names_a_test() -> None:
     header, *table = rows(PAGE[PAGE.index("| secret | how |") :])
     assert header == ["secret", "how", "test"]
-    assert len(table) == 7
     assert all(re.fullmatch(r"`tests/\S+::\w+`", cells[-1]) for cells in table)
+    reference = (parts.ROOT / "docs/reference/settings.md").read_text()
+    files = {name for name in re.findall(r"`(\w+)` \| path \|", reference) if name.endswith("_file")}
+    files |= set(ControlTls.model_fields) - {"operators"}
+    section = PAGE[PAGE.index("## Replacing a secret") :]
+    assert len(files) >= 17
+    assert {name for name in files if not re.search(rf"`(\w+\.)?{name}`", section)} == set()
 
 
 def test_each_way_to_log_in_is_a_connection_that_the_sidecar_and_the_child_take() -> None:
@@ -61,6 +68,56 @@ def test_each_way_to_log_in_is_a_connection_that_the_sidecar_and_the_child_take(
         demand_named(Settings(resource_url="https://mcp.corp.example/mcp", servers=[server], issuers=issuers))
         given = mongodb_environment(uri, read_only=True)["MDB_MCP_CONNECTION_STRING"]
         assert given.startswith(uri), "what the page says reaches the server"
+
+
+MECHANISMS = ["", "MONGODB-X509", "MONGODB-OIDC", "GSSAPI"]
+_PARSED = """
+const { MongoClient } = require(process.argv[1]);
+for (const uri of process.argv.slice(2)) {
+  const { credentials, tls, srvHost, hosts } = new MongoClient(uri).options;
+  console.log(JSON.stringify([credentials.mechanism, credentials.source, tls, srvHost ?? hosts[0].host]));
+}
+"""
+
+
+def test_the_driver_of_the_mcp_server_takes_each_way_to_log_in() -> None:
+    """``new MongoClient`` reads the whole string, its mechanism and what goes with it; it dials nothing."""
+    driver = parts.ROOT / ".parts/node_modules/mongodb"
+    uris = [uri.replace("<password>", "secret") for uri in CONNECTIONS]
+    done = subprocess.run(["node", "-e", _PARSED, str(driver), *uris], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    read = [json.loads(line) for line in done.stdout.splitlines()]  # noqa: TID251 - our own script's output
+    sources = ["admin", "$external", "$external", "$external"]
+    assert [(one[0], one[1], one[2]) for one in read] == [
+        (mechanism or "DEFAULT", source, True) for mechanism, source in zip(MECHANISMS, sources, strict=True)
+    ]
+    assert {one[3] for one in read} == {"cluster0.example.mongodb.net", "db.corp.example"}
+    wrong = uris[2].replace("ENVIRONMENT:k8s", "ENVIRONMENT:moon")
+    assert subprocess.run(["node", "-e", _PARSED, str(driver), wrong], capture_output=True, check=False).returncode
+
+
+def test_pymongo_takes_each_way_to_log_in_for_views_and_the_shared_store(tmp_path: Path) -> None:
+    certificate, key = issue(tmp_path, "client")
+    shown = tmp_path / "shown.pem"
+    shown.write_bytes(certificate.read_bytes() + key.read_bytes())
+    for uri, mechanism in zip(CONNECTIONS, MECHANISMS, strict=True):
+        require_verified_tls(uri.replace("<password>", "secret"))
+        # Of a name of SRV records PyMongo asks the DNS at once.
+        given = re.sub("/etc/mcp-sidecar/db-ca.pem", str(certificate), uri.replace("mongodb+srv://", "mongodb://"))
+        given = re.sub("/run/secrets/sales-ro.pem", str(shown), given.replace("<password>", "secret"))
+        with MongoClient[dict[str, Any]](given, connect=False) as client:
+            credentials = client.options.pool_options._credentials
+            assert credentials is not None
+            assert credentials.mechanism == (mechanism or "DEFAULT")
+
+
+def test_the_page_says_of_each_way_what_was_tried() -> None:
+    section = PAGE[PAGE.index("What was tried of it") : PAGE.index("## Replacing a secret")]
+    header, *table = rows(section)
+    assert header == ["way", "read by both drivers", "logged in"]
+    assert [cells[0] for cells in table] == ["SCRAM", "SCRAM over mutual TLS", "X.509", "OIDC", "Kerberos"]
+    assert [cells[2].startswith("`tests/") for cells in table] == [True, True, False, False, False]
+    assert all(cells[1].startswith("`tests/") for cells in table)
 
 
 def test_the_environment_of_each_way_is_what_a_child_may_have() -> None:

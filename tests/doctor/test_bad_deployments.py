@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from sidecar.audit.record import Facts, refusal
 from sidecar.doctor import Check, Posture, examine
+from sidecar.store.audit_segments import checkpoints_of
+from sidecar.store.file import FileAuditSink
 from tests import parts
 from tests.doctor.conftest import SERVER_SAYS, Access, await_listener, certificate, deployment, program, secret_file
 
@@ -223,6 +226,67 @@ async def test_evidence_that_everybody_can_read_is_named(good, access, folder):
 async def test_heads_of_the_evidence_that_nobody_signs_are_named(good, access):
     good["audit"].pop("signing_key_file")
     assert await examined(good, access) == {("heads_unsigned", "audit.signing_key_file")}
+
+
+async def stored(path: Path) -> None:
+    """An audit file of an hour ago, with its published heads."""
+    sink = FileAuditSink(path)
+    facts = Facts(request_id="r")
+    await sink.append(refusal(facts, "policy_denied", record_id="r1", time_ns=int((time.time() - 3600) * 1e9)))
+    await sink.close()
+
+
+async def test_evidence_whose_heads_are_not_published_is_named(good, access, folder):
+    path = folder / "audit.jsonl"
+    await stored(path)
+    assert await examined(good, access) == set()
+    checkpoints_of(path).unlink()
+    assert await examined(good, access) == {("heads_unpublished", "audit.store")}
+    good["audit"]["checkpoint_s"] = 3600
+    assert await examined(good, access) == set(), "it is not late yet"
+
+
+async def test_evidence_whose_last_record_does_not_hold_is_named(good, access, folder):
+    path = folder / "audit.jsonl"
+    await stored(path)
+    path.write_bytes(path.read_bytes().replace(b"policy_denied", b"policy_allows"))
+    assert await examined(good, access) == {("evidence_unreadable", "audit.store")}
+
+
+@pytest.mark.parametrize(
+    ("roles", "named"),
+    [
+        ([{"role": "appending", "db": "admin"}], set()),
+        ([{"role": "readWrite", "db": "kept"}], {("evidence_changeable", "audit.store")}),
+        (None, {("evidence_unreadable", "audit.store")}),
+    ],
+    ids=["may append", "may change", "is away"],
+)
+async def test_a_database_user_who_may_change_evidence_is_named(good, access, folder, roles, named):
+    uri = "mongodb://a:secret@127.0.0.1:1/"
+    if roles is not None:
+        privilege = {"resource": {"db": "kept", "collection": ""}, "actions": ["find", "insert"]}
+        role = {"createRole": "appending", "privileges": [privilege], "roles": []}
+        uri = access.make(f"keeper{len(named)}", roles, *([] if named else [role]))
+    good["mongodb"] = {"uri_file": secret_file(folder / "store_uri", uri), "database": "kept"}
+    good["audit"]["store"] = "mongodb:evidence"
+    assert await examined(good, access) == named
+
+
+async def test_a_certificate_that_a_connection_string_names_counts_too(good, access, folder):
+    shown = certificate(folder / "shown.pem", days=10)
+    uri = f"mongodb://db.corp.example/?tls=true&tlsCertificateKeyFile={shown}"
+    good["servers"][0]["views_connection_string_file"] = secret_file(folder / "views_uri", uri)
+    assert await examined(good, access) == {("certificate_expires", "servers.main.views_connection_string")}
+    good["servers"][0].pop("views_connection_string_file")
+    good["issuers"][0]["introspection"] = {
+        "uri": "https://idp.corp.example/introspect",
+        "client_id": "sidecar",
+        "method": "tls_client_auth",
+        "secret_file": shown.with_suffix(".key"),
+        "certificate_file": shown,
+    }
+    assert await examined(good, access) == {("certificate_expires", "issuers.0.introspection.certificate_file")}
 
 
 @pytest.mark.parametrize(("days", "named"), [late(-1, True), (10, True), (60, False)])

@@ -258,3 +258,5 @@ def test_a_name_that_is_none_is_refused(file, words, status, said):
 def test_every_check_is_on_its_page():
     page = (ROOT / "docs/doctor.md").read_text()
     assert [check for check in Check if f"| `{check}` |" not in page] == []
+    bad = (ROOT / "tests/doctor/test_bad_deployments.py").read_text()
+    assert [check for check in Check if f'"{check}"' not in bad] == [], "each has a deployment with that fault"

@@ -113,4 +113,4 @@ async def test_keys_are_rotated_under_open_sessions(pair):
 
 def took_up(deployment, times):
     """Whether the log says so often that a changed file is used."""
-    return deployment.log_file.read_text().count("the changed keys are used") == times
+    return deployment.log_file.read_text().count("session_keys_file: what changed is used") == times

@@ -1,5 +1,6 @@
 """Nonces of proofs (RFC 9449 section 9): which count, for how long, and that processes can share a key."""
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from sidecar.errors import ConfigurationError
 from sidecar.faults import TokenFault
-from sidecar.issuers import trusted
+from sidecar.issuers import known, trusted
 from sidecar.model import AuthScheme
 from sidecar.oauth import Binding, FileKeySet, JwtVerifier, Nonces
 from sidecar.oauth.nonces import STRETCH_S
@@ -19,6 +20,7 @@ from tests.oauth.test_jwt_verification import NOW, ManualClock, issuer
 from tests.settings.test_settings_sources import loaded
 
 KEY = bytes(range(32))
+OTHER = bytes(range(100, 132))
 
 
 def checker(clock: ManualClock, key: bytes = KEY, **changes: Any) -> JwtVerifier:
@@ -88,6 +90,101 @@ def test_processes_with_one_key_accept_each_others_nonces_also_where_clocks_diff
     assert other.good(one.current())
     assert one.good(other.current())
     assert not other.good(foreign.current())
+
+
+# --- another key ------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.integers(0, 5 * STRETCH_S),
+    st.integers(0, STRETCH_S - 1),
+    st.lists(st.tuples(st.integers(0, STRETCH_S), st.booleans()), max_size=30),
+)
+def test_sidecars_that_get_a_new_key_within_a_stretch_never_refuse_each_others_nonces(
+    first: int, later: int, looks: list[tuple[int, bool]]
+) -> None:
+    clock = ManualClock()
+    begun = clock.now
+    one, other = Nonces(clock, KEY), Nonces(clock, KEY)
+    changes = {id(one): begun + first, id(other): begun + first + later}
+    given = {id(one): list[tuple[float, str]](), id(other): list[tuple[float, str]]()}
+    refused = []
+    for pause, swap in looks:
+        clock.now += pause
+        for nonces in (one, other):
+            if clock.now >= changes[id(nonces)]:
+                nonces.take_up(OTHER)
+            given[id(nonces)].append((clock.now, nonces.current()))
+        giver, judge = (one, other) if swap else (other, one)
+        fresh = [nonce for at, nonce in given[id(giver)] if clock.now // STRETCH_S - at // STRETCH_S <= 1]
+        refused += [nonce for nonce in fresh if not judge.good(nonce)]
+    assert refused == []
+
+
+def test_a_new_key_is_accepted_at_once_given_out_later_and_ends_the_one_before() -> None:
+    clock = ManualClock()
+    rotated, behind, fresh = Nonces(clock, KEY), Nonces(clock, KEY), Nonces(clock, OTHER)
+    rotated.take_up(OTHER)
+    assert rotated.good(fresh.current()), "a sidecar that was started with the new key"
+    assert rotated.current() == behind.current()
+    clock.now += 2 * STRETCH_S
+    assert rotated.current() == fresh.current()
+    assert rotated.good(behind.current())
+    clock.now += 2 * STRETCH_S
+    assert not rotated.good(behind.current())
+    assert rotated.good(fresh.current())
+
+
+def test_a_wrong_new_key_changes_nothing_and_the_same_one_neither() -> None:
+    clock = ManualClock()
+    nonces, same = Nonces(clock, KEY), Nonces(clock, KEY)
+    with pytest.raises(ConfigurationError):
+        nonces.take_up(OTHER[:-1])
+    nonces.take_up(KEY)
+    for _ in range(6):
+        assert nonces.current() == same.current()
+        clock.now += STRETCH_S
+
+
+def test_keys_that_change_all_the_time_are_few_and_the_newest_counts() -> None:
+    clock = ManualClock()
+    nonces = Nonces(clock, KEY)
+    keys = [bytes([number]) * 32 for number in range(1, 50)]
+    for key in keys:
+        nonces.take_up(key)
+        assert nonces.good(nonces.current())
+        assert nonces.good(Nonces(clock, key).current())
+    assert sum(nonces.good(Nonces(clock, key).current()) for key in [KEY, *keys]) <= 4
+    clock.now += 2 * STRETCH_S
+    assert nonces.current() == Nonces(clock, keys[-1]).current()
+
+
+async def test_a_changed_file_is_the_key_of_proofs(tmp_path: Path) -> None:
+    file = tmp_path / "nonces"
+    file.write_bytes(KEY)
+    (tmp_path / "keys").write_text('{"keys": []}')
+    entry = {
+        "issuer": "https://idp.example",
+        "jwks_file": str(tmp_path / "keys"),
+        "dpop": "required",
+        "dpop_nonce": True,
+    }
+    clock = ManualClock()
+    async with AsyncExitStack() as stack:
+        config = loaded(issuers=[entry], dpop_nonce_key_file=str(file))
+        found = await known(config, clock, stack)
+        assert found.nonces is not None
+        assert found.nonce_key is not None
+        for damaged in (b"", OTHER[:-1], OTHER * 200):
+            file.write_bytes(damaged)
+            found.nonce_key.refresh()
+            assert not found.nonces.good(Nonces(clock, OTHER).current())
+        file.write_bytes(OTHER)
+        found.nonce_key.refresh()
+        assert found.nonces.good(Nonces(clock, OTHER).current())
+        assert found.nonces.good(Nonces(clock, KEY).current())
+        clock.now += 2 * STRETCH_S
+        assert found.nonces.current() == Nonces(clock, OTHER).current()
 
 
 @given(st.text())

@@ -25,6 +25,7 @@ from sidecar.opa.client import OpaClient
 from sidecar.opa.endpoint import Endpoint
 from sidecar.opa.memo import Memo
 from sidecar.ports import Question
+from sidecar.system import followed_file
 from tests.patience import HANG_S
 
 GOOD = b'{"decision_id":"d-1","provenance":{"bundles":{"p":{"revision":"r1"}}},"result":{"allow":false}}'
@@ -572,6 +573,27 @@ async def test_a_bearer_token_comes_from_its_file(tmp_path: Path) -> None:
     async with peer(properly) as stand_in, OpaClient(stand_in.url, timeout_s=PATIENT_S, token_file=token) as client:
         await client.ask(Question.DECISION, {})
     assert stand_in.asked[0].headers["Authorization"] == "Bearer t0ken"
+
+
+async def test_a_changed_token_is_shown_from_then_on_and_a_wrong_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(followed_file, "LOOK_S", 0.01)
+    token = tmp_path / "token"
+    token.write_text("t0ken")
+    async with peer(properly) as stand_in, OpaClient(stand_in.url, timeout_s=PATIENT_S, token_file=token) as client:
+        token.write_text("two words")
+        async with asyncio.timeout(HANG_S):
+            while not caplog.records:  # noqa: ASYNC110 - the log says nothing when it has a line
+                await asyncio.sleep(0.01)
+            await client.ask(Question.DECISION, {})
+            assert stand_in.asked[-1].headers["Authorization"] == "Bearer t0ken"
+            token.write_text("an0ther")
+            while stand_in.asked[-1].headers["Authorization"] != "Bearer an0ther":
+                await client.ask(Question.DECISION, {})
+            await client.healthy()
+            assert stand_in.asked[-1].headers["Authorization"] == "Bearer an0ther"
+    assert "two words" not in caplog.text
 
 
 @pytest.mark.parametrize("content", ["", "\n", "a b", "a\nb", "a\r\nX-Evil: 1", "tökén"])

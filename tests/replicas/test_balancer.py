@@ -105,6 +105,16 @@ async def test_a_sidecar_that_cannot_be_reached_has_received_nothing_so_the_othe
         assert one.requests == ["POST"] * 6
 
 
+@pytest.mark.needs("nginx")
+async def test_a_moment_in_which_no_sidecar_answers_is_over_when_one_does(tmp_path):
+    """Nothing is left out for ``fail_timeout`` because it failed some calls before."""
+    one, port = Backend(), parts.free_port()
+    async with balancer(tmp_path, port, one_port := parts.free_port(), parts.free_port()) as url:
+        assert {await status_of("POST", f"{url}/mcp") for _ in range(8)} == {502}
+        async with await asyncio.start_server(one.serve, "127.0.0.1", one_port):
+            assert [await status_of("POST", f"{url}/mcp") for _ in range(8)] == [200] * 8
+
+
 # --- two sidecars -----------------------------------------------------------------------------------------------------
 
 

@@ -693,6 +693,32 @@ def test_a_server_whose_environment_file_has_another_name_is_refused(tmp_path, c
     assert SECRET not in caught.value.detail
 
 
+async def test_a_connection_string_that_is_read_again_has_to_be_as_protected_as_at_the_start(tmp_path):
+    """Else a changed file would do what the start refuses."""
+    for name in ("uri", "views"):
+        (tmp_path / name).write_text(URI)
+    server = SERVER | {
+        "connection_string_file": str(tmp_path / "uri"),
+        "views_connection_string_file": str(tmp_path / "views"),
+    }
+    server.pop("connection_string", None)
+    named = loaded(servers=[server], insecure_connections=["servers.demo-ro.connection_string"])
+    config = loaded(servers=[server])
+    read = servers_behind.child_renewal(config.servers[0], ()).environment
+    assert read is not None
+    assert servers_behind.views_connections(config) == [URI]
+    assert read()
+    for name in ("uri", "views"):
+        (tmp_path / name).write_text("mongodb://reader:secret@db.corp.example/?tls=true&tlsInsecure=true")
+    for again in (read, lambda: servers_behind.views_connections(config)):
+        with pytest.raises(ConfigurationError, match="does not verify the certificate") as refused:
+            again()
+        assert "secret" not in refused.value.detail
+    allowed = servers_behind.child_renewal(named.servers[0], named.insecure_connections).environment
+    assert allowed is not None
+    assert allowed()
+
+
 # --- tools outside of the catalog -------------------------------------------------------------------------------------
 
 REPORT = {"name": "report", "sha256": "0" * 64, "policy_arguments": ["/region"]}

@@ -13,7 +13,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.audit import BadCheckpoint, BadKey, Checkpoint, CheckpointSigner, CheckpointVerifier
+from sidecar.audit import (
+    BadCheckpoint,
+    BadKey,
+    Checkpoint,
+    CheckpointSignatures,
+    CheckpointSigner,
+    CheckpointVerifier,
+)
 from sidecar.audit.record import Facts, refusal
 from sidecar.command_line import cli
 from sidecar.errors import ConfigurationError
@@ -21,7 +28,7 @@ from sidecar.model import JsonObject
 from sidecar.store import audit_proof
 from sidecar.store.audit_proof import verify_chain
 from sidecar.store.audit_segments import checkpoints_of, segments
-from sidecar.store.checkpoints import LONGEST, Checkpoints, read_checkpoints, signer_of
+from sidecar.store.checkpoints import LONGEST, Checkpoints, SigningKeyFile, read_checkpoints
 from sidecar.store.file import FileAuditSink, Rotation
 from tests.examples import examples
 
@@ -271,7 +278,62 @@ def test_a_key_that_is_none_is_refused(tmp_path, pem):
     file = tmp_path / "key"
     file.write_bytes(pem)
     with pytest.raises(ConfigurationError, match=r"audit\.signing_key_file"):
-        signer_of(file)
+        SigningKeyFile(file)
+
+
+async def signed_with_each(path: Path, file: Path, pems: list[bytes]) -> None:
+    """Write a record under each content of the file of the key."""
+    await asyncio.to_thread(file.write_bytes, pems[0])
+    key = SigningKeyFile(file)
+    sink = FileAuditSink(path, signer=key.signer, checkpoint_s=0.0)
+    for number, pem in enumerate(pems):
+        await asyncio.to_thread(file.write_bytes, pem)
+        key.refresh()
+        await sink.append(a_record(f"{number}"))
+        await sink.look()
+    await sink.close()
+
+
+def test_a_new_key_signs_from_then_on_and_all_verify_with_both(tmp_path, caplog):
+    caplog.set_level("INFO")
+    path, pairs = tmp_path / "audit.jsonl", [a_key(), a_key()]
+    asyncio.run(signed_with_each(path, tmp_path / "key.pem", [pairs[0][0], b"none", b"", pairs[1][0], pairs[1][1]]))
+    found, _ = read_checkpoints(checkpoints_of(path))
+    assert len({each.key for each in found[:3]}) == len({each.key for each in found[3:]}) == 1
+    assert found[2].key != found[3].key
+    told = [record.levelname for record in caplog.records if "signing_key_file" in record.getMessage()]
+    assert told[-4:] == ["ERROR", "ERROR", "INFO", "ERROR"]
+    old, new = tmp_path / "old.pub", tmp_path / "new.pub"
+    old.write_bytes(pairs[0][1])
+    new.write_bytes(pairs[1][1])
+
+    def verified(*keys):
+        return CliRunner().invoke(cli, ["audit", "verify", str(path), *(f"--key={key}" for key in keys)])
+
+    assert verified(old, new).exit_code == 0, verified(old, new).output
+    for wrong in ([new], [old], [new, old]):
+        assert verified(*wrong).exit_code == 1, wrong
+
+
+def test_a_key_that_was_replaced_signs_nothing_behind_its_successor():
+    pairs = [a_key() for _ in range(3)]
+    signers = [CheckpointSigner(pair[0]) for pair in pairs]
+    verifier = CheckpointVerifier(*(pair[1] for pair in pairs))
+
+    def signed(number, seq):
+        return signers[number].sign(Checkpoint(seq=seq, head="b" * 64, time="t", why="periodic"))
+
+    good = [signed(0, 3), signed(0, 5), signed(2, 5), signed(2, 9)]
+    forged = signed(0, 6)
+    never = signed(1, 6)
+    damaged = replace(signed(1, 1), signature=forged.signature)
+    signatures = CheckpointSignatures([*good, forged, never, damaged], verifier)
+    assert [signatures.fault(each) for each in good] == [""] * 4
+    assert "replaced at record 5" in signatures.fault(forged)
+    assert "replaced at record 5" in signatures.fault(never)
+    assert signatures.fault(damaged), "and one that does not hold replaces no key"
+    assert CheckpointSignatures([forged], verifier).fault(forged) == ""
+    assert CheckpointSignatures([forged], None).fault(forged) == ""
 
 
 def test_a_private_key_is_no_public_one():

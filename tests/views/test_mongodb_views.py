@@ -425,3 +425,28 @@ async def test_a_definition_that_the_walker_does_not_know_is_refused_at_the_call
     call = find(db, "v")
     with pytest.raises(CommandNotDerivable, match="view_not_derivable"):
         await through_views(derive(call).command, learn(database), "alice")
+
+
+# --- another connection -----------------------------------------------------------------------------------------------
+
+
+async def test_another_connection_is_asked_from_then_on_and_a_wrong_one_is_not(database, db, learn, relay, clock):
+    await db.orders.insert_one({})
+    await define(db, "v", "orders")
+    catalog = learn(database, timeout_s=1.0)
+    for text in ("https://db", "mongodb://127.0.0.1:1/", "mongodb://a:wrong@127.0.0.1:1/"):
+        with pytest.raises(ConfigurationError) as refused:
+            await catalog.renew([text])
+        assert "wrong" not in refused.value.detail
+    assert len(await catalog.views({db.name}, "alice")) == 1
+    await catalog.renew([relay.uri])
+    clock.now += 3 * REFRESH_S
+    asked = relay.asked
+    assert len(await catalog.views({db.name}, "alice")) == 1
+    assert relay.asked > asked
+    await relay.cut()
+    with pytest.raises(ConfigurationError, match="lists no views"):
+        await catalog.renew([f"{relay.uri}&appname=again"])
+    await catalog.renew([database])
+    clock.now += 3 * REFRESH_S
+    assert len(await catalog.views({db.name}, "alice")) == 1

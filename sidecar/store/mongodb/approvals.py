@@ -26,7 +26,7 @@ from sidecar.identity import (
 )
 from sidecar.ports import Clock
 from sidecar.store.approvals import MOST, MOST_OF_ONE, requester_of
-from sidecar.store.mongodb.connection import MongoStore, StoredDocument
+from sidecar.store.mongodb.connection import MongoStore, StoreCollection, StoredDocument
 from sidecar.system import Outage
 
 _LOG = logging.getLogger(__name__)
@@ -55,12 +55,16 @@ class MongoApprovals:
     def __init__(
         self, store: MongoStore, collection: str, clock: Clock, *, most: int = MOST, most_of_one: int = MOST_OF_ONE
     ) -> None:
-        self._collection = store.collection(collection)
+        self._of_now = store.lasting(collection)
         self._clock = clock
         self._most = most
         self._most_of_one = most_of_one
         self._prepared = False
         self._outage = Outage(_LOG, "the shared store of approvals", lost="does not answer", found="answers again")
+
+    @property
+    def _collection(self) -> StoreCollection:
+        return self._of_now()
 
     async def of_call(self, binding: str) -> Approval | None:
         """See ``identity.ApprovalStore``."""

@@ -6,7 +6,7 @@ so the same lines can be sent again: one that is there with its hash is there, o
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -15,14 +15,15 @@ from typing import Any, Final, TypeVar
 import bson
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
-from pymongo import DESCENDING, InsertOne, WriteConcern
+from pymongo import DESCENDING, InsertOne
 from pymongo.errors import BulkWriteError, PyMongoError
 
 from sidecar.audit import GENESIS, chain
+from sidecar.errors import ConfigurationError
 from sidecar.model import JsonObject
 from sidecar.store.mongodb.audit_documents import CHECKPOINTS, document_id, document_of, line_of
 from sidecar.store.mongodb.audit_rights import EvidenceRights, has_unique_index, rights_on
-from sidecar.store.mongodb.connection import MongoStore
+from sidecar.store.mongodb.connection import MongoStore, StoreCollection, StoreConnection
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -112,15 +113,20 @@ class MongoChain:
     """
 
     def __init__(self, store: MongoStore, collection: str, instance: str) -> None:
-        self._documents = store.collection(collection).with_options(write_concern=WriteConcern("majority", j=True))
-        self._heads = store.collection(collection + CHECKPOINTS)
+        self._of_now = store.lasting(collection, journaled=True)
+        self._heads_of_now = store.lasting(collection + CHECKPOINTS)
+        store.demand(partial(_unfit, collection=collection))
         self._timeout_s = store.timeout_s * 1.5
-        self._local = store.local
+        self._store = store
         self._seen = False
         self._ends: datetime | None = None
         """When the last record ends that was there at the start; None for never."""
         self._fault = ""
         self._instance = instance
+
+    @property
+    def _documents(self) -> StoreCollection:
+        return self._of_now()
 
     async def send(self, lines: list[LinkedRecord]) -> None:
         """Have lines stored, each once; return when a majority has them in its journals.
@@ -178,8 +184,8 @@ class MongoChain:
             StoreAwayError: the store does not say.
         """
         if not self._seen:
-            found = [await self._asked(partial(rights_on, each)) for each in (self._documents, self._heads)]
-            self._fault = next(filter(None, map(self._judged, found)), "")
+            found = [await self._asked(partial(rights_on, each)) for each in (self._documents, self._heads_of_now())]
+            self._fault = _misgiven(found, local=self._store.local)
             if not found[0].user and not self._fault:
                 _LOG.warning("the audit store asks nobody who they are: everybody on this machine can change evidence")
             elif found[0].unread:
@@ -188,17 +194,6 @@ class MongoChain:
                 _LOG.warning("the audit collection has no unique index of chain and number: run mcp-sidecar audit init")
             self._seen = True
         return self._fault
-
-    def _judged(self, rights: EvidenceRights) -> str:
-        if not rights.user:
-            return "" if self._local else "the audit store is on another machine and asks nobody who they are"
-        if not rights.too_many:
-            return ""
-        many = ", ".join(sorted(rights.too_many))
-        return (
-            f"the database user {rights.user} may do more with the evidence than find and insert: {many}; "
-            "mcp-sidecar audit init prints the role that it needs"
-        )
 
     async def _insert(self, lines: list[LinkedRecord]) -> list[LinkedRecord]:
         """Insert lines in their order; return those that are not there yet, because others were there before."""
@@ -228,6 +223,41 @@ class MongoChain:
             raise StoreAwayError(f"it refuses records (code {', '.join(map(str, _codes(error)))})") from error
         except _FAILURES as error:
             raise StoreAwayError(type(error).__name__) from error
+
+
+async def evidence_fault(store: MongoStore, collection: str) -> str:
+    """Say why the user of a store must not write evidence, or could not; empty where it may.
+
+    Raises:
+        ConfigurationError: the store does not say.
+    """
+    try:
+        return await _unfit(store, collection=collection)
+    except _FAILURES as error:
+        raise ConfigurationError(f"it does not answer ({type(error).__name__})") from None
+
+
+async def _unfit(connection: StoreConnection | MongoStore, *, collection: str) -> str:
+    found = [await rights_on(connection.collection(name)) for name in (collection, collection + CHECKPOINTS)]
+    lacking = sorted(set().union(*(one.lacking for one in found)))
+    lacks = f"its user has no right of {', '.join(lacking)} on the evidence" if lacking else ""
+    return _misgiven(found, local=connection.local) or lacks
+
+
+def _misgiven(found: Iterable[EvidenceRights], *, local: bool) -> str:
+    return next(filter(None, (_judged(rights, local=local) for rights in found)), "")
+
+
+def _judged(rights: EvidenceRights, *, local: bool) -> str:
+    if not rights.user:
+        return "" if local else "the audit store is on another machine and asks nobody who they are"
+    if not rights.too_many:
+        return ""
+    many = ", ".join(sorted(rights.too_many))
+    return (
+        f"the database user {rights.user} may do more with the evidence than find and insert: {many}; "
+        "mcp-sidecar audit init prints the role that it needs"
+    )
 
 
 def _codes(error: BulkWriteError) -> list[int]:

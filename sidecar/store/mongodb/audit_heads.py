@@ -12,7 +12,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from sidecar.audit import BadCheckpoint, Checkpoint, CheckpointSigner, read_checkpoint
 from sidecar.store.mongodb.audit_chain import StoreAwayError
 from sidecar.store.mongodb.audit_documents import CHECKPOINTS, document_id
-from sidecar.store.mongodb.connection import MongoStore, StoredDocument
+from sidecar.store.mongodb.connection import MongoStore, StoreCollection, StoredDocument
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class MongoHeads:
         signer: CheckpointSigner | None,
         keep: timedelta | None,
     ) -> None:
-        self._documents = store.collection(collection + CHECKPOINTS)
+        self._of_now = store.lasting(collection + CHECKPOINTS)
         self._instance = instance
         self._signer = signer
         self._keep = keep
@@ -46,6 +46,10 @@ class MongoHeads:
         """Number of the record that was published last."""
         self.failing_since: datetime | None = None
         """Since when those that were published are in the log only."""
+
+    @property
+    def _documents(self) -> StoreCollection:
+        return self._of_now()
 
     async def publish(self, checkpoint: Checkpoint, now: datetime) -> None:
         """Log one head and keep it. What cannot be kept is logged, and refuses no call."""

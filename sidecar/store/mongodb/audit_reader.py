@@ -23,6 +23,7 @@ from sidecar.audit import (
     ChainFinding,
     ChainReport,
     Checkpoint,
+    CheckpointSignatures,
     HeldAgainst,
     ReadProgress,
     Selection,
@@ -32,7 +33,6 @@ from sidecar.audit import (
     Verdict,
     read_entry,
     record,
-    signature_fault,
 )
 from sidecar.errors import ConfigurationError
 from sidecar.ports import Clock
@@ -176,8 +176,10 @@ class MongoAuditReader:
         published: dict[int, str] = {}
         proven: list[Checkpoint] = []
         findings: list[ChainFinding] = []
-        for source, number, each in await self._kept(name, against):
-            fault = "not a checkpoint" if each is None else signature_fault(each, against.verifier)
+        kept = await self._kept(name, against)
+        signatures = CheckpointSignatures([each for _, _, each in kept if each is not None], against.verifier)
+        for source, number, each in kept:
+            fault = "not a checkpoint" if each is None else signatures.fault(each)
             if each is not None and not fault and published.get(each.seq, each.head) != each.head:
                 fault = f"another checkpoint has another hash for record {each.seq}"
             if fault or each is None:

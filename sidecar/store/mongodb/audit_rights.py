@@ -21,6 +21,8 @@ _ALLOWED: Final = frozenset(
 )
 """The two, and what shows no document and changes nothing (MongoDB manual, privilege actions)."""
 
+_NEEDED: Final = frozenset({"find", "insert"})
+
 _NOTHING: Final[StoredDocument] = {"_id": {"$in": []}}
 
 
@@ -32,6 +34,8 @@ class EvidenceRights:
     """Empty where the database asks nobody who they are."""
     too_many: frozenset[str]
     """Actions that could change or remove evidence."""
+    lacking: frozenset[str] = frozenset()
+    """What is needed and not among the privileges, where these are listed."""
     unread: str = ""
     """What could not be found out."""
 
@@ -48,9 +52,14 @@ async def rights_on(collection: AsyncCollection[StoredDocument]) -> EvidenceRigh
     if not users:
         return EvidenceRights(user="", too_many=frozenset())
     privileges = known.get("authenticatedUserPrivileges", ())
-    listed = _beyond(privileges, collection.database.name, collection.name)
+    listed = frozenset(_listed(privileges, collection.database.name, collection.name))
     unread = "" if privileges else "the database lists no privileges: only that it refuses changes was tried"
-    return EvidenceRights(user=users[0], too_many=frozenset(listed) | await _tried(collection), unread=unread)
+    return EvidenceRights(
+        user=users[0],
+        too_many=(listed - _ALLOWED) | await _tried(collection),
+        lacking=_NEEDED - listed if privileges else frozenset(),
+        unread=unread,
+    )
 
 
 async def has_unique_index(collection: AsyncCollection[StoredDocument]) -> bool:
@@ -68,8 +77,8 @@ async def has_unique_index(collection: AsyncCollection[StoredDocument]) -> bool:
     return any(one.get("unique") and [*dict(one["key"])] == ["instance", "seq"] for one in found.values())
 
 
-def _beyond(privileges: Iterable[Mapping[str, Any]], database: str, collection: str) -> Iterable[str]:
-    """Yield the actions that privileges give on a collection beyond those that are allowed."""
+def _listed(privileges: Iterable[Mapping[str, Any]], database: str, collection: str) -> Iterable[str]:
+    """Yield the actions that privileges give on a collection."""
     for one in privileges:
         resource: Mapping[str, Any] = one.get("resource", {})
         about = resource.get("anyResource") or (
@@ -78,7 +87,7 @@ def _beyond(privileges: Iterable[Mapping[str, Any]], database: str, collection: 
             and resource.get("collection", "") in {"", collection}
         )
         if about:
-            yield from set(map(str, one.get("actions", ()))) - _ALLOWED
+            yield from map(str, one.get("actions", ()))
 
 
 async def _tried(collection: AsyncCollection[StoredDocument]) -> set[str]:

@@ -12,7 +12,7 @@ from pymongo.errors import PyMongoError
 
 from sidecar.mcp import MOST_ENDED, EndedSessions
 from sidecar.ports import Clock
-from sidecar.store.mongodb.connection import MongoStore, StoredDocument
+from sidecar.store.mongodb.connection import MongoStore, StoreCollection, StoredDocument
 from sidecar.system import Outage
 
 _LOG = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class MongoEndedSessions:
     def __init__(
         self, store: MongoStore, collection: str, ended: EndedSessions, clock: Clock, *, lifetime_s: int
     ) -> None:
-        self._collection = store.collection(collection)
+        self._of_now = store.lasting(collection)
         self._timeout_s = store.timeout_s
         self._ended = ended
         self._clock = clock
@@ -50,6 +50,10 @@ class MongoEndedSessions:
         self._prepared = False
         self._since: datetime | None = None
         self._outage = Outage(_LOG, "the shared store of ended sessions", lost="does not answer", found="answers again")
+
+    @property
+    def _collection(self) -> StoreCollection:
+        return self._of_now()
 
     async def look(self) -> None:
         """Tell what ended here, and learn what ended elsewhere."""

@@ -2,7 +2,7 @@
 
 import logging
 
-from sidecar.store.mongodb.connection import MongoStore
+from sidecar.store.mongodb.connection import MongoStore, StoreCollection
 from sidecar.system import Outage
 
 _LOG = logging.getLogger(__name__)
@@ -18,9 +18,14 @@ class ExpiringCollection:
     """
 
     def __init__(self, store: MongoStore, name: str, holds: str) -> None:
-        self.documents = store.collection(name)
+        self._of_now = store.lasting(name)
         self.outage = Outage(_LOG, f"the shared store of {holds}", lost="does not answer", found="answers again")
         self._prepared = False
+
+    @property
+    def documents(self) -> StoreCollection:
+        """The collection."""
+        return self._of_now()
 
     async def prepare(self) -> None:
         """Have documents removed, which else are there for ever; tried again at the next use where it fails.

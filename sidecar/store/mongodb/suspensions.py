@@ -27,7 +27,7 @@ from sidecar.errors import SuspensionsUnavailable
 from sidecar.identity import CallerName, Suspension, read_suspension
 from sidecar.model import JsonValue
 from sidecar.ports import Clock
-from sidecar.store.mongodb.connection import MongoStore, StoredDocument
+from sidecar.store.mongodb.connection import MongoStore, StoreCollection, StoredDocument
 from sidecar.system import Outage
 
 _LOG = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class MongoSuspensions:
     """
 
     def __init__(self, store: MongoStore, collection: str, clock: Clock, *, stale_after_s: float) -> None:
-        self._collection = store.collection(collection)
+        self._of_now = store.lasting(collection)
         self._timeout_s = store.timeout_s
         self._await_ms = max(1, round(store.timeout_s * 500))  # below the longest that an operation may take
         self._clock = clock
@@ -84,6 +84,10 @@ class MongoSuspensions:
         self._wake = asyncio.Event()
         what = "the shared store of suspensions"
         self._outage = Outage(_LOG, what, lost="does not answer", found="answers again", level=logging.ERROR)
+
+    @property
+    def _collection(self) -> StoreCollection:
+        return self._of_now()
 
     async def load(self) -> tuple[Suspension, ...]:
         """Return what is kept now, once, at the start: ``follow`` tells what changes after that.

@@ -1,0 +1,117 @@
+"""Files of secrets that are read again when they change, so that each is replaced without a restart.
+
+By looking, as everywhere (``sidecar.policyset.folder_changes`` says why). What cannot be used changes nothing, and is
+told once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+from sidecar.errors import ConfigurationError
+
+_LOG = logging.getLogger(__name__)
+
+LOOK_S: Final = 2.0
+"""How often files are looked at."""
+
+_LONGEST_PAUSE_S: Final = 30.0
+"""How often a changed connection that could not be taken up is tried at last."""
+
+T = TypeVar("T")
+
+
+class FollowedFiles(Generic[T]):
+    """What some files hold, as they were when they last could be used.
+
+    Args:
+        setting: what the log calls them.
+        paths: the files, which are read together.
+        read: reads them; a ConfigurationError says why they cannot be used.
+
+    Raises:
+        ConfigurationError: they cannot be used now.
+    """
+
+    def __init__(self, setting: str, paths: Collection[Path], read: Callable[[], T]) -> None:
+        self._setting = setting
+        self._paths = tuple(paths)
+        self._read = read
+        self._seen = stamps(self._paths)
+        self.value = read()
+        """As they are now; the last good one where they are damaged."""
+        self.taken_up: Callable[[T], None] = lambda _: None
+        """Told what a change has brought; from the thread of ``refresh``."""
+
+    def refresh(self) -> None:
+        """Take up files that changed. Blocking."""
+        seen = stamps(self._paths)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            fresh = self._read()
+            self.taken_up(fresh)
+            self.value = fresh
+        except ConfigurationError as error:
+            why = error.detail.removeprefix(f"{self._setting}: ")
+            _LOG.error("%s: what changed is not used, what was there before is: %s", self._setting, why)
+        else:
+            _LOG.info("%s: what changed is used from now on", self._setting)
+
+
+async def follow_files(files: FollowedFiles[Any]) -> None:
+    """Keep looking at files, for as long as the sidecar runs."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        await asyncio.to_thread(files.refresh)
+
+
+async def follow_connection(
+    setting: str, present: T, read: Callable[[], T], renew: Callable[[T], Awaitable[None]]
+) -> None:
+    """Go over to another connection string when its file changes and the database takes it, while the sidecar runs.
+
+    Args:
+        setting: what the log calls it.
+        present: what is connected with.
+        read: reads the files; blocking.
+        renew: goes over to what was read; a ConfigurationError says why the connection before goes on. It is tried
+            again: the user may not be there yet.
+    """
+    told, tried, pause = "", present, LOOK_S
+    while True:
+        await asyncio.sleep(pause)
+        try:
+            found = await asyncio.to_thread(read)
+            if found == present:
+                told, tried, pause = "", found, LOOK_S
+                continue
+            pause = LOOK_S if found != tried else min(2 * pause, _LONGEST_PAUSE_S)
+            tried = found
+            await renew(found)
+        except ConfigurationError as error:
+            if error.detail != told:
+                _LOG.error("%s: what changed is not used, what was there before is: %s", setting, error.detail)
+            told = error.detail
+        else:
+            told, present, pause = "", found, LOOK_S
+            _LOG.info("%s: what changed is used from now on", setting)
+
+
+def stamps(paths: Collection[Path]) -> tuple[object, ...]:
+    """Return what tells one state of files from another; links are followed.
+
+    The change time too: a writer can put the modification time back.
+    """
+    found: list[object] = []
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError as error:
+            found.append(type(error).__name__)
+        else:
+            found.append((status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size))
+    return tuple(found)
