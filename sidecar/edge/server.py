@@ -107,6 +107,11 @@ class _HttpProtocol(web.RequestHandler):
             self._expect(self._connections.limits.head_s, Ending.HEAD)
         super().data_received(data)
 
+    @override
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused:  # aiohttp asks for it at the end of each body
+            super().resume_reading(resume_parser)
+
     def end(self, reason: Ending) -> None:
         """Close this connection without a word: there is no request to answer."""
         self._connections.count(reason)

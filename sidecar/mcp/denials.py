@@ -203,8 +203,10 @@ _TEAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 def decisive(reasons: Sequence[Reason]) -> str:
     """Return the code of the reason that a refusal is explained by, or an empty string where there is none."""
+    if not reasons:
+        return ""
     codes = {reason.code for reason in reasons}
-    return next((known for known in _PHRASES if known in codes), reasons[0].code if reasons else "")
+    return next((known for known in _PHRASES if known in codes), reasons[0].code)
 
 
 def explain(

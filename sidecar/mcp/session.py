@@ -35,8 +35,6 @@ class Session:
     """Self-reported; for people who read logs, never for a decision."""
     initialized: bool
     """The client has sent ``notifications/initialized``."""
-    last_used: float
-    """Seconds on a monotonic clock."""
     names: tuple[tuple[str, ...], ...] = ()
     """What an operator can name the caller by who opened it, the chain of agents and the token included."""
     ends: float = math.inf
@@ -68,6 +66,8 @@ class Sessions:
         self._idle_s = idle_s
         self._tell_others = ended or (lambda _session: None)
         self._open: OrderedDict[str, Session] = OrderedDict()  # least recently used first
+        self._used: dict[str, float] = {}
+        """When each was used last, seconds on a monotonic clock."""
         self._of: dict[IdentityKey, OrderedDict[str, None]] = {}  # the same order
         self._calls: Counter[str] = Counter()
         self._streams: Counter[str] = Counter()
@@ -113,12 +113,11 @@ class Sessions:
             revision=revision,
             client_name=client_name,
             initialized=initialized,
-            last_used=now,
             names=names,
             ends=ends,
             answers=answers,
         )
-        return self._store(session)
+        return self._store(session, now)
 
     def find(self, session_id: str | None, key: IdentityKey, now: float) -> Session:
         """Return the caller's own open session and note its use.
@@ -127,11 +126,11 @@ class Sessions:
             SessionRequired: no id.
             SessionNotFound: unknown, ended, idle for too long, or another identity's; not to be told apart.
         """
-        return self._store(replace(self._own(session_id, key, now), last_used=now))
+        return self._store(self._own(session_id, key, now), now)
 
     def initialized(self, session_id: str | None, key: IdentityKey, now: float) -> Session:
         """Note that the client finished the handshake; raises as ``find`` does."""
-        return self._store(replace(self._own(session_id, key, now), last_used=now, initialized=True))
+        return self._store(replace(self._own(session_id, key, now), initialized=True), now)
 
     def close(self, session_id: str | None, key: IdentityKey, now: float) -> Session:
         """End the caller's own session and return it; raises as ``find`` does."""
@@ -178,12 +177,12 @@ class Sessions:
         """End all sessions that have been idle for too long; amortised constant time for each session opened."""
         while self._open:
             oldest = next(iter(self._open.values()))
-            if now - oldest.last_used < self._idle_s:
+            if now - self._used[oldest.id] < self._idle_s:
                 return
             if self._idle(oldest, now):
                 self._forget(oldest)
             else:
-                self._store(replace(oldest, last_used=now))
+                self._store(oldest, now)
 
     @contextmanager
     def _in_use(self, uses: Counter[str], session: Session, clock: Callable[[], float]) -> Iterator[None]:
@@ -195,7 +194,7 @@ class Sessions:
             if not uses[session.id]:
                 del uses[session.id]
             if (known := self._open.get(session.id)) is not None:
-                self._store(replace(known, last_used=clock()))
+                self._store(known, clock())
 
     def _make_room(self, candidates: Sequence[str], bound: str) -> None:
         """End the least recently used session that may end: one without a stream, else one without a call."""
@@ -218,10 +217,12 @@ class Sessions:
 
     def _idle(self, session: Session, now: float) -> bool:
         used = session.id in self._calls or session.id in self._streams
-        return now >= session.ends or (not used and now - session.last_used >= self._idle_s)
+        return now >= session.ends or (not used and now - self._used[session.id] >= self._idle_s)
 
-    def _store(self, session: Session) -> Session:
+    def _store(self, session: Session, now: float) -> Session:
+        """Keep a session that is used now."""
         self._open[session.id] = session
+        self._used[session.id] = now
         self._open.move_to_end(session.id)
         own = self._of.setdefault(session.key, OrderedDict())
         own[session.id] = None
@@ -233,7 +234,7 @@ class Sessions:
         self._tell_others(session)
 
     def _forget(self, session: Session) -> None:
-        del self._open[session.id]
+        del self._open[session.id], self._used[session.id]
         own = self._of[session.key]
         del own[session.id]
         if not own:

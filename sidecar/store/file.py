@@ -31,7 +31,7 @@ from sidecar.audit import Checkpoint, CheckpointSigner, chain
 from sidecar.errors import AuditUnavailable, ConfigurationError
 from sidecar.model import JsonObject
 from sidecar.ports import AuditReceipt
-from sidecar.store.audit_opening import flush_directory, identity, open_chain, open_held, why
+from sidecar.store.audit_opening import ChainEnd, flush_directory, identity, open_chain, open_held, why
 from sidecar.store.audit_segments import name_of
 from sidecar.store.checkpoints import Checkpoints
 
@@ -205,8 +205,13 @@ class FileAuditSink:
             raise self._unavailable(why(error)) from error
         self._works_again()
         before, time = self._written, str(record["time"])
-        self._written = replace(
-            before, size=before.size + len(line), seq=before.seq + 1, head=digest, begun=before.begun or time, time=time
+        self._written = ChainEnd(
+            size=before.size + len(line),
+            seq=before.seq + 1,
+            head=digest,
+            first_seq=before.first_seq,
+            begun=before.begun or time,
+            time=time,
         )
         return AuditReceipt(id=str(record["id"]), seq=self._written.seq, hash=digest)
 

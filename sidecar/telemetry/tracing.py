@@ -170,13 +170,41 @@ class _Opened:
         self._span.end()
 
 
+class _Unrecorded:
+    """The span of a step that is not recorded: what is said of it goes nowhere, and its ids are its message's."""
+
+    __slots__ = ()
+    recording = False
+
+    @property
+    def trace_id(self) -> str:
+        return OtelSpan(trace.get_current_span()).trace_id
+
+    @property
+    def span_id(self) -> str:
+        return OtelSpan(trace.get_current_span()).span_id
+
+    @property
+    def traceparent(self) -> str:
+        return OtelSpan(trace.get_current_span()).traceparent
+
+    def set(self, attributes: Mapping[str, AttributeValue]) -> None:
+        pass
+
+    def rename(self, name: str) -> None:
+        pass
+
+    def fail(self, error_type: str, description: str = "") -> None:
+        pass
+
+
 class _NotRecorded:
     """A step that is not recorded; the span of its message stays the parent of what follows."""
 
     __slots__ = ()
 
-    def __enter__(self) -> OtelSpan:
-        return OtelSpan(trace.get_current_span())
+    def __enter__(self) -> _Unrecorded:
+        return _UNRECORDED
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -184,6 +212,7 @@ class _NotRecorded:
         pass
 
 
+_UNRECORDED = _Unrecorded()
 _NOT_RECORDED = _NotRecorded()
 
 

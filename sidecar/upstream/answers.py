@@ -75,6 +75,8 @@ async def whole(content: aiohttp.StreamReader) -> bytes:
     Raises:
         UpstreamProtocolViolation: it is longer than any answer.
     """
+    if content.is_eof() and content.total_bytes <= MAX_MESSAGE_BYTES and content.exception() is None:
+        return content.read_nowait()  # it came with its head
     parts: list[bytes] = []
     size = 0
     async for chunk in content.iter_any():

@@ -55,6 +55,11 @@ class _ServerLine(ResponseHandler):
     idle = False
 
     @override
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused:  # aiohttp asks for it at the end of each body
+            super().resume_reading(resume_parser)
+
+    @override
     def data_received(self, data: bytes) -> None:
         if self.idle:
             self.force_close()

@@ -175,6 +175,8 @@ class HttpUpstream:
         """Send exactly the permitted call and return its result (see ``sidecar.ports.Upstream``)."""
         if permit.server != self._name:
             raise UpstreamRefused(f"a permit for server {permit.server!r} cannot be used at {self._name!r}")
+        if permit.method != SUBSCRIBE:
+            return await carried_out(permit, self._ask)
         async with self._watched.asked(permit):
             return await carried_out(permit, self._ask)
 

@@ -20,9 +20,7 @@ def talk(user: str = "ann", session: str = "s1", agent: str = "desk") -> Convers
     if not session:
         return Conversation(era=Era.STATELESS, revision=McpRevision.V2025_11_25, client_name="", key=key)
     revision = McpRevision.V2025_11_25
-    return Conversation.within(
-        Session(id=session, key=key, revision=revision, client_name="c", initialized=True, last_used=0.0)
-    )
+    return Conversation.within(Session(id=session, key=key, revision=revision, client_name="c", initialized=True))
 
 
 def result(*uris: str) -> bytes:

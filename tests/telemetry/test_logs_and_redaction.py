@@ -72,9 +72,10 @@ def test_within_a_span_its_ids_are_in_the_record(out):
     tracer = OtelTracer(None)
     with tracer.server("x", traceparent=None, link=None), tracer.step("y") as step:
         LOG.info("here")
+        ids = (step.trace_id, step.span_id)
     LOG.info("outside")
     inside, outside = lines(out)
-    assert (inside["trace_id"], inside["span_id"]) == (step.trace_id, step.span_id)
+    assert (inside["trace_id"], inside["span_id"]) == ids
     assert "trace_id" not in outside
 
 
