@@ -18,6 +18,7 @@ from sidecar import strict_json
 from sidecar.audit import quick
 from sidecar.audit.canonical import canonical
 from sidecar.audit.record import VERSION, Event
+from sidecar.audit.typed_lines import typed
 from sidecar.model import JsonObject, JsonValue
 
 GENESIS = "0" * 64
@@ -109,6 +110,9 @@ def read(line: bytes) -> Link:
     Raises:
         BrokenRecord: it is not a record that ``link`` could have written.
     """
+    if (known := typed(line + b"\n")) is not None and len(known) == 1 and _HASH.fullmatch(known[0].prev):
+        [one] = known
+        return Link(seq=one.seq, prev=one.prev, hash=one.hash, event=one.event, request_id=one.request_id)
     return opened(line)[0]
 
 

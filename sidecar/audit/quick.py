@@ -52,4 +52,5 @@ def opened(line: bytes) -> tuple[JsonObject, str] | None:
             return None
     except (ValueError, RecursionError):
         return None
-    return (record, digest) if isinstance(record, dict) else None
+    # A member of that name within would be there twice in the line.
+    return (record, digest) if isinstance(record, dict) and "hash" not in record else None

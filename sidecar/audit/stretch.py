@@ -5,12 +5,13 @@ A stretch is proven or it is not; where one is not, or two do not fit together, 
 """
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from zlib import crc32
 
 from sidecar.audit.chain import GENESIS, BrokenRecord, Link, read
 from sidecar.audit.record import Event
+from sidecar.audit.typed_lines import TypedLine, typed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,45 +28,59 @@ class ProvenStretch:
     """Requests whose intent is here and whose outcome may follow."""
     intents: "array[int]"
     """CRC-32 of each request that has an intent here: none of them may be unfinished before."""
-    met: frozenset[str]
-    """Which of the expected heads are here."""
+    met: Mapping[str, int]
+    """Which of the expected heads are here, each with its number."""
 
 
-def prove(lines: Iterable[bytes], *, heads: frozenset[str] = frozenset()) -> ProvenStretch | None:
+def prove(blocks: Iterable[bytes], *, heads: frozenset[str] = frozenset()) -> ProvenStretch | None:
     """Prove a stretch; None where anything is wrong with it, or it is empty.
 
     Args:
-        lines: each with its line break.
+        blocks: some whole lines each, each with its line break.
         heads: remembered hashes to look for.
     """
-    first = entry = None
+    first: TypedLine | Link | None = None
+    seq, head = 0, GENESIS
     turns = _Turns()
-    met: set[str] = set()
-    for line in lines:
-        try:
-            following = read(line[:-1])
-        except BrokenRecord:
-            return None
-        if entry is not None and (following.seq, following.prev) != (entry.seq + 1, entry.hash):
-            return None
-        if not line.endswith(b"\n") or not turns.fits(following):
-            return None
-        entry = following
-        first = first or entry
-        if entry.hash in heads:
-            met.add(entry.hash)
-    if first is None or entry is None:
+    met: dict[str, int] = {}
+    try:
+        for block in blocks:
+            for entry in typed(block) or _one_by_one(block):
+                if first is None:
+                    first = entry
+                elif entry.seq != seq + 1 or entry.prev != head:
+                    return None
+                seq, head = entry.seq, entry.hash
+                if not turns.fits(entry.event, entry.request_id):
+                    return None
+                if head in heads:
+                    met[head] = seq
+    except BrokenRecord:
+        return None
+    if first is None:
         return None
     return ProvenStretch(
         first_seq=first.seq,
         first_prev=first.prev,
-        last_seq=entry.seq,
-        last_hash=entry.hash,
+        last_seq=seq,
+        last_hash=head,
         awaited=tuple(turns.awaited),
         unfinished=tuple(turns.unfinished),
         intents=turns.intents,
-        met=frozenset(met),
+        met=met,
     )
+
+
+def _one_by_one(block: bytes) -> Iterator[Link]:
+    """Read the lines of a block where one is of another form than most.
+
+    Raises:
+        BrokenRecord: one is no record.
+    """
+    *lines, rest = block.split(b"\n")
+    if rest:
+        raise BrokenRecord("truncated: the last line has no line break")
+    yield from map(read, lines)
 
 
 class _Turns:
@@ -76,10 +91,9 @@ class _Turns:
         self.unfinished: dict[str, None] = {}
         self.intents: array[int] = array("I")
 
-    def fits(self, entry: Link) -> bool:
+    def fits(self, event: Event, request: str) -> bool:
         """Take one record; return whether it can stand where it stands."""
-        request = entry.request_id
-        match entry.event:
+        match event:
             case Event.INTENT if request in self.unfinished:
                 return False
             case Event.INTENT:
@@ -105,7 +119,7 @@ def fit(stretches: Iterable[ProvenStretch], *, seq: int = 0, head: str = GENESIS
         head: its hash.
     """
     unfinished: dict[str, None] = {}
-    met: frozenset[str] = frozenset()
+    met: dict[str, int] = {}
     begun = seq, head
     for each in stretches:
         if (each.first_seq, each.first_prev) != (seq + 1, head):

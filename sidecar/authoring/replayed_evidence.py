@@ -18,6 +18,9 @@ from sidecar.opa_settings import Opa
 REPLAY_TIMEOUT_S: Final = 5.0
 """For one question of a replay. It is about the decision, not about the speed of this machine."""
 
+FOR_EVER_S: Final = 1e12
+"""Answers do not age: the time of a recorded question is in it, so an answer that depends on the time is kept by it."""
+
 
 async def replay_evidence(
     records: BinaryIO | None, folder: Path, opa: str | None, wanted: ReplayWanted, *, instance: str = ""
@@ -55,7 +58,12 @@ async def _replay(records: BinaryIO | StoredChain, folder: Path, opa: str | None
     memory = (config.opa if config is not None else Opa()).memory_mb * 2**20
     with tempfile.TemporaryDirectory(prefix="mcp-sidecar-replay-") as directory:
         managed = ManagedOpa(
-            binary, folder, directory=Path(directory), timeout_s=REPLAY_TIMEOUT_S, memory_limit_bytes=memory
+            binary,
+            folder,
+            directory=Path(directory),
+            timeout_s=REPLAY_TIMEOUT_S,
+            memory_limit_bytes=memory,
+            memo_s=FOR_EVER_S,
         )
         # The set is vetted before anything of it is evaluated.
         async with managed, engine(binary, folder) as held:

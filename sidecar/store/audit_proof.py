@@ -33,8 +33,11 @@ from sidecar.store.checkpoints import read_checkpoints
 STRETCH: Final = 16 << 20
 """Bytes that one process proves at a time."""
 
-_WORTH_IT: Final = 3 * STRETCH
-"""Below this, starting processes takes longer than the proof."""
+BLOCK: Final = 1 << 18
+"""Bytes that are read at a time, some two hundred records."""
+
+_WORTH_IT: Final = 16 * STRETCH
+"""Below this, starting processes takes about as long as the proof."""
 
 _MOST_WORKERS: Final = 8
 _TRIES: Final = 5
@@ -59,6 +62,19 @@ class OpenSegment:
                 return
             place += len(line)
             yield line
+
+    def blocks(self, start: int, end: int) -> Iterator[bytes]:
+        """Yield whole lines between two places, many at a time; the last one may lack its line break."""
+        place = start
+        self.file.seek(start)
+        while place < end:
+            block = self.file.read(min(BLOCK, end - place))
+            if not block.endswith(b"\n"):
+                block += self.file.readline(min(end - place - len(block), LONGEST_LINE))
+            if not block:
+                return
+            place += len(block)
+            yield block
 
 
 def open_segments(path: Path, stack: ExitStack) -> list[OpenSegment]:
@@ -162,12 +178,11 @@ def verify_chain(
     with ExitStack() as stack:
         files = open_segments(path, stack)
         begun = _beginning(files, known.proven)
+        expected = _after(begun, known.published)
         count = workers or min(os.cpu_count() or 1, _MOST_WORKERS)
-        report = None
-        if count > 1 and sum(each.size for each in files) >= _WORTH_IT:
-            report = _in_parallel(files, begun, heads, known.published, count, progress)
+        report = _proven(files, begun, heads, expected, count, progress)
         if report is None:
-            report = _line_by_line(files, begun, heads, known.published, progress)
+            report = _line_by_line(files, begun, heads, expected, progress)
     return replace(report, findings=(*known.findings, *report.findings))
 
 
@@ -196,7 +211,7 @@ def _line_by_line(
     published: Mapping[int, str],
     progress: ReadProgress | None,
 ) -> ChainReport:
-    survey = Survey(seq=begun[0], head=begun[1], published=_after(begun, published), heads=heads)
+    survey = Survey(seq=begun[0], head=begun[1], published=published, heads=heads)
     total, before = sum(each.size for each in files), 0
     for each in files:
         survey.file(each.path.name, _told(each.lines(), progress, before, total))
@@ -218,7 +233,7 @@ def _told(lines: Iterator[bytes], progress: ReadProgress | None, before: int, to
             progress(done, total)
 
 
-def _in_parallel(
+def _proven(
     files: list[OpenSegment],
     begun: tuple[int, str],
     heads: frozenset[str],
@@ -226,25 +241,31 @@ def _in_parallel(
     workers: int,
     progress: ReadProgress | None,
 ) -> ChainReport | None:
-    """Prove the files in several processes; None where that fails."""
-    expected = _after(begun, published)
-    wanted = heads | frozenset(expected.values())
-    jobs = [(str(each.path), each.identity, start, end, wanted) for each in files for start, end in _stretches(each)]
+    """Prove the files stretch by stretch; None where one is not proven, and each line has to be looked at."""
+    wanted = heads | frozenset(published.values())
+    places = [(each, start, end) for each in files for start, end in _stretches(each)]
     total, done, stretches = sum(each.size for each in files), 0, []
-    try:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for job, found in zip(jobs, pool.map(prove_part, jobs), strict=True):
-                if found is None:
-                    pool.shutdown(cancel_futures=True)
+    with ExitStack() as stack:
+        found: Iterator[ProvenStretch | None]
+        if workers > 1 and total >= _WORTH_IT:
+            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn")))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            jobs = [(str(each.path), each.identity, start, end, wanted) for each, start, end in places]
+            found = pool.map(prove_part, jobs)
+        else:
+            found = (prove(each.blocks(start, end), heads=wanted) for each, start, end in places)
+        try:
+            for (_, start, end), one in zip(places, found, strict=True):
+                if one is None:
                     return None
-                stretches.append(found)
-                done += job[3] - job[2]
+                stretches.append(one)
+                done += end - start
                 if progress is not None:
                     progress(done, total)
-    except (BrokenProcessPool, OSError):
-        return None
+        except (BrokenProcessPool, OSError):
+            return None
     whole = fit(stretches, seq=begun[0], head=begun[1])
-    if whole is None or wanted - whole.met or any(seq > whole.last_seq for seq in expected):
+    if whole is None or wanted - whole.met.keys() or any(whole.met[head] != seq for seq, head in published.items()):
         return None
     return ChainReport(
         files=tuple(each.path.name for each in files),
@@ -255,7 +276,7 @@ def _in_parallel(
         findings=(),
         more=0,
         unfinished=whole.unfinished,
-        checkpoints=len(expected),
+        checkpoints=len(published),
     )
 
 
@@ -275,6 +296,6 @@ def prove_part(job: tuple[str, tuple[int, int], int, int, frozenset[str]]) -> Pr
     try:
         with ExitStack() as stack:
             segment = _open(Path(name), stack)
-            return prove(segment.lines(start, end), heads=heads) if segment.identity == inode else None
+            return prove(segment.blocks(start, end), heads=heads) if segment.identity == inode else None
     except OSError:
         return None
