@@ -170,7 +170,7 @@ async def _core(
     servers_behind.tell_of_changes(pep, decisions, upstreams)
     limits = listening.limits_of(config)
     connections = Connections(limits.connections, clock.monotonic, metrics.connection_ended)
-    around = _around(config, audit, trusted, databases, own_tls)
+    around = _around(config, clock, audit, trusted, databases, own_tls)
     around = replace(around, concerns=[*around.concerns, *keeping.concerns(approvals)])
     readiness = Readiness(decisions, upstreams, metrics, pep, candidate, connections, ports.suspensions, around)
     stack.push_async_callback(cancelled, asyncio.create_task(readiness.watch(), name="readiness"))
@@ -238,6 +238,7 @@ def _telemetry(config: Settings, stack: AsyncExitStack) -> tuple[OtelMetrics, Ot
 
 def _around(
     config: Settings,
+    clock: Clock,
     audit: WatchedEvidence,
     trusted: issuers.Issuers,
     databases: Databases,
@@ -245,6 +246,7 @@ def _around(
 ) -> Surroundings:
     return Surroundings(
         audit=audit,
+        clock=clock,
         keys=trusted.keys,
         look_at_keys=trusted.look,
         databases=databases,

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from socket import gethostname
 from typing import Final, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -109,6 +110,11 @@ class Audit(SettingsGroup):
     def path(self) -> Path | None:
         """The file of a ``file:`` store; None of another."""
         return Path(self.store.removeprefix("file:")) if self.store.startswith("file:") else None
+
+    @property
+    def chain_name(self) -> str:
+        """The name of this sidecar's chain in a ``mongodb:`` store."""
+        return self.instance or gethostname()
 
     @property
     def spool_path(self) -> Path | None:

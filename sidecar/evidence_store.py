@@ -8,7 +8,7 @@ from sidecar import settings
 from sidecar.audit import AuditReader
 from sidecar.errors import ConfigurationError
 from sidecar.settings import Settings
-from sidecar.store import MongoAuditReader, MongoStore, found_evidence, role_of_writer
+from sidecar.store import MongoAuditReader, MongoStore, SpoolReader, found_evidence, role_of_writer
 from sidecar.store_settings import collection
 from sidecar.system import SystemClock
 
@@ -26,10 +26,12 @@ async def asked_of_store(config: Settings, work: Callable[[AuditReader], Awaitab
     """
     if (name := collection(config.audit.store)) is None:
         raise ConfigurationError("there is no audit store")
+    given = config.audit
+    spool = None if given.spool_path is None else SpoolReader(given.spool_path, given.chain_name)
     store = _connected(config, settings.secret(config.mongodb.uri, config.mongodb.uri_file))
     try:
-        keep = config.audit.keep
-        return await work(MongoAuditReader(store, name, instance=instance, clock=SystemClock(), keep=keep))
+        clock = SystemClock()
+        return await work(MongoAuditReader(store, name, instance=instance, clock=clock, keep=given.keep, spool=spool))
     finally:
         await store.close()
 

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from socket import gethostname
 from typing import Any
 
 from sidecar import settings
@@ -77,7 +76,7 @@ async def audit_store(
         )
         stack.push_async_callback(file.close)
         return file
-    instance = given.instance or gethostname()
+    instance = given.chain_name
     where = given.spool_path
     sink = MongoAuditSink(
         store,

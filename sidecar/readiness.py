@@ -3,14 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Protocol
 
 from sidecar.edge import Connections
 from sidecar.enforcement import EnforcementPoint, Suspensions
 from sidecar.oauth import WatchedKeySet
 from sidecar.opa import Load, ManagedOpa, PolicyState
-from sidecar.ports import DecisionPoint, Upstream
+from sidecar.ports import Clock, DecisionPoint, Upstream
+from sidecar.store import WaitingRecords
 from sidecar.telemetry import OtelMetrics
 from sidecar.upstream import Databases
 
@@ -69,6 +72,15 @@ class ManagedUpstream(Upstream, Protocol):
         ...
 
 
+class WaitingPlace(Protocol):
+    """Where records wait on this machine for a store that is away."""
+
+    @property
+    def waiting(self) -> WaitingRecords:
+        """How much waits, and since when."""
+        ...
+
+
 class WatchedEvidence(Protocol):
     """The store of the evidence."""
 
@@ -83,8 +95,8 @@ class WatchedEvidence(Protocol):
         ...
 
     @property
-    def spooling(self) -> bool:
-        """Whether records wait on this machine for a store that is away."""
+    def spool(self) -> WaitingPlace | None:
+        """Where records wait for the store; None where none do."""
         ...
 
     async def look(self) -> None:
@@ -97,6 +109,7 @@ class Surroundings:
     """What stands around the decision: evidence, keys, databases, and what the start was concerned about."""
 
     audit: WatchedEvidence
+    clock: Clock
     keys: Mapping[str, WatchedKeySet]
     """By issuer."""
     look_at_keys: Callable[[], Awaitable[None]]
@@ -143,6 +156,7 @@ class Readiness:
         found["keys"] = not keys or any(key_set.usable for key_set in keys)
         await self._around.audit.look()
         self._metrics.audit_records(self._around.audit.head[0])
+        self._tell_what_waits()
         found["audit"] = self._around.audit.ready
         for component, up in found.items():
             self._metrics.health(component, up=up)
@@ -171,7 +185,7 @@ class Readiness:
         around = self._around
         names += [f"database:{name}" for name in around.databases.silent]
         names += [f"keys:{issuer}" for issuer, keys in around.keys.items() if keys.fault or not keys.usable]
-        names += ["audit_spool"] if around.audit.spooling else []
+        names += ["audit_spool"] if around.audit.spool is not None and around.audit.spool.waiting.records else []
         names += ["routes"] if self._differing_routes() else []
         names += ["tls"] if around.tls_error() else []
         return [*names, *around.concerns]
@@ -184,6 +198,14 @@ class Readiness:
             await self.check()
             await self._report_tools()
             await asyncio.sleep(HEALTH_PERIOD_S)
+
+    def _tell_what_waits(self) -> None:
+        if (spool := self._around.audit.spool) is None:
+            return
+        waiting, age_s = spool.waiting, 0.0
+        with suppress(ValueError):  # none waits, or it cannot be read
+            age_s = self._around.clock.time_ns() / 1e9 - datetime.fromisoformat(waiting.since).timestamp()
+        self._metrics.audit_waits(waiting.records, size=waiting.size, age_s=max(age_s, 0.0))
 
     def _differing_routes(self) -> str:
         return self._around.routes(self._decisions.policy_state.routed)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from socket import gethostname
 from typing import Final
 
 from sidecar import settings
@@ -36,7 +35,7 @@ async def examine_stored_evidence(config: Settings, now: datetime) -> list[Postu
         )
         try:
             found = list(_changeable(await evidence_fault(store, name)))
-            held = await heads_of_collection(store, name, audit.instance or gethostname())
+            held = await heads_of_collection(store, name, audit.chain_name)
         finally:
             await store.close()
         return [*found, *_unpublished(held, audit.checkpoint_s, now)]

@@ -7,7 +7,7 @@ from sidecar.lazy_face import by_need
 if TYPE_CHECKING:
     from sidecar.store.approvals import FileApprovals
     from sidecar.store.audit_reader import FileAuditReader
-    from sidecar.store.audit_spool import AuditSpool
+    from sidecar.store.audit_spool import AuditSpool, WaitingRecords
     from sidecar.store.checkpoints import SigningKeyFile
     from sidecar.store.file import AuditSync, FileAuditSink, Rotation
     from sidecar.store.mongodb.approvals import MongoApprovals
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sidecar.store.policy_sets import KeptPolicySets, policy_sets_of
     from sidecar.store.published import PublishedHeads, heads_of_collection, heads_of_file
     from sidecar.store.session_keys import SessionKeyFile
+    from sidecar.store.spool_reader import SpoolReader
     from sidecar.store.suspensions import FileSuspensions, guard
 else:
     __getattr__ = by_need(
@@ -51,6 +52,8 @@ else:
             "SharedProofs": "mongodb.marks",
             "SharedStates": "mongodb.marks",
             "SigningKeyFile": "checkpoints",
+            "SpoolReader": "spool_reader",
+            "WaitingRecords": "audit_spool",
             "evidence_fault": "mongodb.audit_chain",
             "found_evidence": "mongodb.audit_founding",
             "guard": "suspensions",
@@ -84,6 +87,8 @@ __all__ = [
     "SharedProofs",
     "SharedStates",
     "SigningKeyFile",
+    "SpoolReader",
+    "WaitingRecords",
     "evidence_fault",
     "found_evidence",
     "guard",

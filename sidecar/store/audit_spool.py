@@ -9,16 +9,37 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from sidecar.store.audit_opening import LONGEST_LINE, ChainEnd, identity, open_chain
 
 _LOG: Final = logging.getLogger(__name__)
 
 
+_PIECE: Final = 1 << 14
+
+
 class SpoolFull(OSError):
     """No more records may wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingRecords:
+    """What waits in a spool."""
+
+    records: int = 0
+    size: int = 0
+    """Bytes."""
+    since: str = ""
+    """When the call of the oldest one came (RFC 3339); empty where none waits, or it cannot be read."""
+
+
+class _Dated(msgspec.Struct):
+    time: str
 
 
 class AuditSpool:
@@ -41,6 +62,7 @@ class AuditSpool:
         self._fd, self.end = open_chain(path, flush, called="spool")
         self._identity = identity(os.fstat(self._fd))
         self._size = self.end.size
+        self._records = self.end.seq - self.end.first_seq + 1 if self.end.size else 0
         self._overrun = False
         self._shipped = 0
         """Bytes from the beginning of the file that are in the store."""
@@ -54,6 +76,13 @@ class AuditSpool:
     def holds(self) -> bool:
         """Whether records wait."""
         return self._size > self._shipped
+
+    @property
+    def waiting(self) -> WaitingRecords:
+        """How much waits, and since when."""
+        if not self.holds:
+            return WaitingRecords()
+        return WaitingRecords(records=self._records, size=self._size - self._shipped, since=self._oldest())
 
     async def append(self, lines: list[bytes]) -> None:
         """Keep lines, all or none; return when the disk has them. To be called by one at a time.
@@ -77,6 +106,7 @@ class AuditSpool:
             raise
         self._overrun = False
         self._size += len(text)
+        self._records += len(lines)
 
     def next_lines(self, count: int, most: int) -> list[bytes]:
         """Return the oldest lines that wait, at least one where there is one.
@@ -105,6 +135,7 @@ class AuditSpool:
             OSError: it cannot be emptied; it is tried again with the next call.
         """
         self._shipped += sum(len(line) + 1 for line in lines)
+        self._records -= len(lines)
         if not self.holds and self._size:
             os.ftruncate(self._fd, 0)
             self._flush(self._fd)
@@ -125,6 +156,17 @@ class AuditSpool:
         if self._overrun:
             os.ftruncate(self._fd, self._size)
             self._overrun = False
+
+    def _oldest(self) -> str:
+        line, place = b"", self._shipped
+        try:
+            while b"\n" not in line and len(line) < LONGEST_LINE:
+                if not (piece := os.pread(self._fd, _PIECE, place)):
+                    return ""
+                line, place = line + piece, place + len(piece)
+            return msgspec.json.decode(line.partition(b"\n")[0], type=_Dated).time
+        except (OSError, ValueError, RecursionError):
+            return ""
 
     def _check(self) -> None:
         if self._fd < 0:

@@ -126,9 +126,8 @@ class FileAuditSink:
         return not self._failing
 
     @property
-    def spooling(self) -> bool:
-        """Whether records wait elsewhere: never, the file is on this machine."""
-        return False
+    def spool(self) -> None:
+        """Where records wait for their store: nowhere, the file is on this machine."""
 
     async def look(self) -> None:
         """See whether the next record would be stored.

@@ -123,6 +123,11 @@ class OtelMetrics:
         self._circuit = meter.create_gauge(
             "mcp_sidecar.upstream.circuit_open", description="1 while calls are refused because a server is silent."
         )
+        self._waiting = meter.create_gauge("mcp_sidecar.audit.spool.records", description="Records that wait here.")
+        self._waiting_size = meter.create_gauge("mcp_sidecar.audit.spool.bytes", description="Their bytes.")
+        self._waiting_age = meter.create_gauge(
+            "mcp_sidecar.audit.spool.age", "s", description="How long the oldest of them waits."
+        )
         self._health = meter.create_gauge("mcp_sidecar.health", description="1 where a component answers, else 0.")
 
     def _of_every_call(self, made_by: Meter | Tallies) -> None:
@@ -218,6 +223,12 @@ class OtelMetrics:
     def audit_records(self, number: int) -> None:
         """Publish the number of the last record: a file with fewer was cut."""
         self._last_record = number
+
+    def audit_waits(self, records: int, *, size: int, age_s: float) -> None:
+        """Say how many records wait on this machine for their store, their bytes, and since when the oldest does."""
+        self._waiting.set(records)
+        self._waiting_size.set(size)
+        self._waiting_age.set(age_s)
 
     def forwarded(self, server: str, seconds: float) -> None:
         """One call answered by an upstream server."""

@@ -1,8 +1,11 @@
 """A serving sidecar with its evidence in MongoDB; what its callers may use most by policy is its own database here."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Coroutine
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,7 +14,9 @@ from sidecar.audit import HeldAgainst, Selection
 from sidecar.demo.identities import LOADER
 from sidecar.store import MongoAuditReader, MongoStore
 from sidecar.system import SystemClock
-from tests.integration.deployment import deployed, wait_until
+from tests import parts
+from tests.integration.deployment import deployed, search_path, wait_until
+from tests.observability.test_one_trace import families
 from tests.patience import HANG_S
 from tests.store.shared_database import Way
 
@@ -87,6 +92,18 @@ async def entries(serving):
     return found
 
 
+async def asked(serving, *words: str) -> list[dict[str, Any]]:
+    """A command's rows, asked of the store itself beside the sidecar, which does not reach it."""
+    environment = {**serving.environment, "PATH": search_path(), "SIDECAR_CONFIG": str(serving.folder / "sidecar.toml")}
+    environment["SIDECAR_MONGODB__URI_FILE"] = str(serving.folder / "straight")
+    command = [sys.executable, "-m", "sidecar", *words, "--json"]
+    process = await asyncio.create_subprocess_exec(*command, env=environment, cwd=parts.ROOT, stdout=subprocess.PIPE)
+    told, _ = await process.communicate()
+    assert process.returncode == 0
+    rows: list[dict[str, Any]] = [msgspec.json.decode(line) for line in told.splitlines()]
+    return rows
+
+
 async def test_each_call_has_its_intent_and_its_outcome_in_the_collection(serving):
     wait_until(serving.ready, "the sidecar to be ready")
     async with serving.plain(LOADER) as client:
@@ -115,9 +132,19 @@ async def test_calls_go_on_while_the_store_is_away_and_their_records_arrive(serv
         assert "audit_spool" in serving.admin("/readyz")[1]
         assert serving.admin("/readyz")[0] == 200
         assert (serving.folder / "spool.jsonl").read_bytes().count(b"\n") == 4
+        told = families(serving)
+        assert told["mcp_sidecar_audit_spool_records"].samples[0].value == 4
+        assert told["mcp_sidecar_audit_spool_bytes"].samples[0].value == (serving.folder / "spool.jsonl").stat().st_size
+        assert told["mcp_sidecar_audit_spool_age_seconds"].samples[0].value > 0
+        waiting = [row["request_id"] for row in await asked(serving, "audit", "query")][-2:]
+        assert len(waiting) == 2
         step(about.appear())
         wait_until(lambda: "audit_spool" not in serving.admin("/readyz")[1], "the spool to be shipped")
-    assert [row["event"] for row in (await entries(serving))[before:]] == ["intent", "outcome"] * 2
+    found = (await entries(serving))[before:]
+    assert [(row["event"], row["request_id"]) for row in found] == [
+        (event, request) for request in waiting for event in ("intent", "outcome")
+    ]
+    assert families(serving)["mcp_sidecar_audit_spool_records"].samples[0].value == 0
     assert (serving.folder / "spool.jsonl").read_bytes() == b""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sidecar.audit import CheckpointSigner, HeldAgainst, Selection, record
 from sidecar.model import JsonObject
-from sidecar.store import AuditSpool, MongoAuditReader, MongoAuditSink, MongoHeads, MongoStore
+from sidecar.store import AuditSpool, MongoAuditReader, MongoAuditSink, MongoHeads, MongoStore, SpoolReader
 from sidecar.system import SystemClock
 from tests.asking.conftest import decided, facts
 
@@ -68,8 +68,12 @@ class AuditWorld:
     def spool(self, most: int = 1_000_000, **given: Any) -> AuditSpool:
         return AuditSpool(self.folder / "spool.jsonl", most=most, **given)
 
-    def reader(self, store: MongoStore, instance: str = "", keep: timedelta | None = None) -> MongoAuditReader:
-        return MongoAuditReader(store, self.collection, instance=instance, clock=SystemClock(), keep=keep)
+    def reader(
+        self, store: MongoStore, instance: str = "", keep: timedelta | None = None, *, spooled: str = ""
+    ) -> MongoAuditReader:
+        """A reader of the collection; with the name of a chain in ``spooled``, of what waits for it too."""
+        spool = SpoolReader(self.folder / "spool.jsonl", spooled) if spooled else None
+        return MongoAuditReader(store, self.collection, instance=instance, clock=SystemClock(), keep=keep, spool=spool)
 
     async def stored(self, instance: str = "one") -> list[str]:
         """The ids of the records of a chain that verifies, in its order."""

@@ -39,6 +39,7 @@ def every_metric() -> OtelMetrics:
     metrics.faulted("timeout")
     metrics.audited(0.1)
     metrics.audit_records(1)
+    metrics.audit_waits(1, size=1, age_s=1.0)
     metrics.forwarded("demo-ro", 0.1)
     metrics.circuit("demo-ro", is_open=True)
     metrics.sessions(1)

@@ -6,7 +6,7 @@ time, each in its own order.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -40,6 +40,7 @@ from sidecar.store.checkpoints import read_checkpoints
 from sidecar.store.mongodb.audit_documents import CHECKPOINTS, line_of
 from sidecar.store.mongodb.audit_heads import checkpoint_of
 from sidecar.store.mongodb.connection import MongoStore, StoredDocument
+from sidecar.store.spool_reader import SpoolReader, number_of
 
 BATCH: Final = 1000
 POLL_S: Final = 0.5
@@ -55,16 +56,25 @@ class MongoAuditReader:
         instance: the one chain that is meant; empty for all.
         clock: says which records have to be there still.
         keep: how long records are kept; None for ever.
+        spool: where records of this machine's sidecar wait for the store; they are behind those that it has.
     """
 
     def __init__(
-        self, store: MongoStore, collection: str, *, instance: str, clock: Clock, keep: timedelta | None
+        self,
+        store: MongoStore,
+        collection: str,
+        *,
+        instance: str,
+        clock: Clock,
+        keep: timedelta | None,
+        spool: SpoolReader | None = None,
     ) -> None:
         self._records = store.collection(collection)
         self._heads = store.collection(collection + CHECKPOINTS)
         self._instance = instance
         self._clock = clock
         self._keep = keep
+        self._spool = spool
 
     async def read(
         self, selection: Selection, progress: ReadProgress | None = None
@@ -75,7 +85,7 @@ class MongoAuditReader:
             ConfigurationError: the store does not answer, or a document is not a record.
         """
         asked = filter_of(selection)
-        async with _answering():
+        async with self._answering():
             names = await self._names(self._records)
             total = 0 if progress is None else await self._records.count_documents(asked | self._of(names))
             found: list[tuple[AuditEntry, bytes]] = []
@@ -98,12 +108,16 @@ class MongoAuditReader:
         Raises:
             ConfigurationError: the store does not answer, or a document is not a record.
         """
-        async with _answering():
+        async with self._answering():
             ends = {name: await self._last(name) for name in await self._names(self._records)}
+            if self._spool is not None:
+                with self._spool.opened() as seen:
+                    waiting = max(map(number_of, seen.lines()), default=0)
+                ends[self._spool.instance] = max(waiting, ends.get(self._spool.instance, 0))
             while True:
                 found: list[tuple[AuditEntry, bytes]] = []
                 for name in await self._names(self._records):
-                    async for entry, line in self._entries(name, {"seq": {"$gt": ends.get(name, 0)}}):
+                    async for entry, line in self._entries(name, {}, after=ends.get(name, 0)):
                         ends[name] = entry.seq
                         if selection.matches(entry):
                             found.append((entry, line))
@@ -116,7 +130,7 @@ class MongoAuditReader:
         Raises:
             ConfigurationError: the store does not answer, there is no chain, or it is not clear which is meant.
         """
-        async with _answering():
+        async with self._answering():
             names = sorted({*await self._names(self._records), *await self._names(self._heads)})
             if not names:
                 raise ConfigurationError("there is no such chain in the audit store")
@@ -135,7 +149,7 @@ class MongoAuditReader:
         Raises:
             ConfigurationError: the store does not answer, or there is no chain.
         """
-        async with _answering():
+        async with self._answering():
             chains = []
             for name in await self._names(self._records):
                 seq, head = await self._before(name)
@@ -161,7 +175,7 @@ class MongoAuditReader:
         survey = Survey(seq=seq, head=head, published=expected, heads=heads)
         survey.begin(name)
         done = 0
-        async for line in self._lines(name):
+        async for line in self._lines(name, begin=survey.begin):
             survey.take(line)
             done += 1
             if progress is not None and done % _TOLD == 0:
@@ -215,10 +229,33 @@ class MongoAuditReader:
 
     async def _names(self, collection: Any) -> list[str]:
         """Return the names of the chains that are meant."""
+        waiting = self._waiting()
         if self._instance:
             found = await collection.find_one({"instance": self._instance}, {"_id": 1})
-            return [self._instance] if found is not None else []
-        return sorted(str(name) for name in await collection.distinct("instance"))
+            return [self._instance] if found is not None or self._instance == waiting else []
+        return sorted({*map(str, await collection.distinct("instance")), *([waiting] if waiting else [])})
+
+    @asynccontextmanager
+    async def _answering(self) -> AsyncIterator[None]:
+        """Translate what the driver raises.
+
+        Raises:
+            ConfigurationError: the store does not answer.
+        """
+        try:
+            yield
+        except (PyMongoError, BSONError, OSError) as error:
+            waiting = ""
+            if self._spool is not None and (count := self._spool.count()):
+                waiting = f"; {count} records wait on this machine, which --file {self._spool.path} shows"
+            raise ConfigurationError(f"the audit store cannot be read: {type(error).__name__}{waiting}") from error
+
+    def _waiting(self) -> str:
+        """Return the chain of which records wait; empty for none."""
+        if self._spool is None:
+            return ""
+        with self._spool.opened() as seen:
+            return self._spool.instance if next(seen.lines(), None) is not None else ""
 
     def _of(self, names: list[str]) -> StoredDocument:
         return {"instance": {"$in": names}}
@@ -236,14 +273,55 @@ class MongoAuditReader:
             case _:
                 return 0, GENESIS
 
-    async def _lines(self, name: str) -> AsyncIterator[bytes]:
-        async with _answering():
-            async for document in self._records.find({"instance": name}).sort("seq", ASCENDING):
-                yield line_of(document) + b"\n"
+    async def _lines(self, name: str, *, begin: Callable[[str], None] | None = None) -> AsyncIterator[bytes]:
+        async with self._answering():
+            async for line in self._chain(name, {}, begin=begin):
+                yield line + b"\n"
 
-    async def _entries(self, name: str, asked: StoredDocument) -> AsyncIterator[tuple[AuditEntry, bytes]]:
-        async for document in self._records.find({"instance": name, **asked}).sort("seq", ASCENDING):
-            line = line_of(document)
+    async def _chain(
+        self, name: str, asked: StoredDocument, *, after: int = 0, begin: Callable[[str], None] | None = None
+    ) -> AsyncIterator[bytes]:
+        """Yield the lines of a chain, each without its line break.
+
+        Args:
+            name: the chain.
+            asked: what the store is asked for; of what waits in the spool everything is there.
+            after: the number before the first that is meant.
+            begin: is told the name of the spool before its first line.
+        """
+        spool = self._spool
+        if spool is None or spool.instance != name:
+            async for line in self._stored(name, asked, after):
+                yield line
+            return
+        with spool.opened() as seen:
+            last = await self._last(name)
+            async for line in self._stored(name, asked, after, last):
+                yield line
+            last, begun = max(after, last), False
+            for line in seen.lines():
+                number = number_of(line)
+                if 0 < number <= last:
+                    continue
+                if begin is not None and not begun:
+                    begin(spool.path.name)
+                begun, last = True, number or last
+                yield line
+            if seen.emptied:
+                async for line in self._stored(name, asked, last):
+                    yield line
+
+    async def _stored(
+        self, name: str, asked: StoredDocument, after: int, upto: int | None = None
+    ) -> AsyncIterator[bytes]:
+        numbers = {"$gt": after} | ({} if upto is None else {"$lte": upto})
+        async for document in self._records.find({"instance": name, "seq": numbers, **asked}).sort("seq", ASCENDING):
+            yield line_of(document)
+
+    async def _entries(
+        self, name: str, asked: StoredDocument, *, after: int = 0
+    ) -> AsyncIterator[tuple[AuditEntry, bytes]]:
+        async for line in self._chain(name, asked, after=after):
             try:
                 entry = read_entry(line)
             except Unreadable as fault:
@@ -302,16 +380,3 @@ async def _merged(
         heads.remove(oldest)
         yield oldest[0], oldest[1]
         fresh = [oldest[2]]
-
-
-@asynccontextmanager
-async def _answering() -> AsyncIterator[None]:
-    """Translate what the driver raises.
-
-    Raises:
-        ConfigurationError: the store does not answer.
-    """
-    try:
-        yield
-    except (PyMongoError, BSONError, OSError) as error:
-        raise ConfigurationError(f"the audit store cannot be read: {type(error).__name__}") from error

@@ -77,7 +77,7 @@ class MongoAuditSink:
         self._clock = clock
         self._heads = heads
         self._checkpoint_s = checkpoint_s
-        self._spool = spool
+        self.spool: Final = spool
         self._keep = keep
         self._end = ChainPlace()
         """Of the chain, with what was sent and not acknowledged."""
@@ -110,7 +110,7 @@ class MongoAuditSink:
     @property
     def spooling(self) -> bool:
         """Whether records wait on this machine."""
-        return self._spool is not None and self._spool.holds
+        return self.spool is not None and self.spool.holds
 
     async def start(self) -> None:
         """Continue the chain. A store that is away ends no start: calls are refused until it is back.
@@ -145,8 +145,8 @@ class MongoAuditSink:
             if not self._turn.locked():
                 async with self._turn:
                     await self._begin()
-                    if self._spool is not None and self._spool.holds:
-                        self._ship_soon(self._spool)
+                    if self.spool is not None and self.spool.holds:
+                        self._ship_soon(self.spool)
                     else:
                         await self._settle()
             if self._owned and not self._broken and not self.spooling:
@@ -170,8 +170,8 @@ class MongoAuditSink:
         self._broken = self._broken or "the sink is closed"
         if self._durable.seq > self._heads.last:
             await self._publish("end")
-        if self._spool is not None:
-            self._spool.close()
+        if self.spool is not None:
+            self.spool.close()
 
     async def _commit(self) -> None:
         try:
@@ -220,22 +220,22 @@ class MongoAuditSink:
         fresh: list[tuple[PendingRecord, LinkedRecord]] | None = None
         if not self.spooling:
             try:
-                if self._spool is not None:
-                    self._spool.mend()
+                if self.spool is not None:
+                    self.spool.mend()
                 await self._settle()
                 fresh = self._link(part)
                 await self._settle()
             except OSError as error:
                 raise AuditUnavailable(f"the spool: {error.strerror or error}") from error
             except StoreAwayError as error:
-                if self._spool is None or not self._owned:
+                if self.spool is None or not self._owned:
                     raise
                 self._outage.begins(error)
-        if self._spool is not None and (self.spooling or self._doubt or fresh is None):
+        if self.spool is not None and (self.spooling or self._doubt or fresh is None):
             end, doubt = self._end, self._doubt
             try:
                 fresh = self._link(part) if fresh is None else fresh
-                await self._put_into(self._spool)
+                await self._put_into(self.spool)
             except AuditUnavailable:
                 self._end, self._doubt = end, doubt  # what was not sent is not in doubt
                 raise
@@ -294,7 +294,7 @@ class MongoAuditSink:
         """
         if self._known or self._broken:
             return
-        spool = self._spool
+        spool = self.spool
         try:
             await self._see_rights()
             while spool is not None and self._waits(spool):
