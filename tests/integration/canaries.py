@@ -2,14 +2,18 @@
 
 The canaries are those of the calls themselves: each token that the tests signed, the password of the database's
 connection string, and the texts with ``canary-`` in the arguments that reached an MCP server. The outputs are the log,
-the evidence, the metrics, and the spans where a test receives them.
+the evidence in files and in MongoDB, the metrics, and everything that is exported over OTLP.
 """
 
 import json
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+from bson.raw_bson import RawBSONDocument
+from pymongo import MongoClient
 
 MARK: Final = "canary-"
 
@@ -32,7 +36,7 @@ def leaks(
         wanted |= {value.encode(): "a value" for value in _sent(folder)}
     return [
         f"{what} is in {output}: {canary[:20]!r}"
-        for output, text in _outputs(folder, spans)
+        for output, text in (*_outputs(folder, spans), *_stored(folder, uri, environment))
         for canary, what in wanted.items()
         if canary in text
     ]
@@ -45,6 +49,19 @@ def _outputs(folder: Path, spans: Iterable[bytes]) -> Iterator[tuple[str, bytes]
                 yield path.name, path.read_bytes()
     for number, batch in enumerate(spans):
         yield f"batch {number} of spans", batch
+
+
+def _stored(folder: Path, uri: str, environment: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
+    """Yield what a ``mongodb:`` store holds, as it lies there; in tests it is in the database of the servers."""
+    kind, _, name = environment.get("SIDECAR_AUDIT__STORE", "").partition(":")
+    if kind != "mongodb":
+        return
+    database = tomllib.loads((folder / "sidecar.toml").read_text())["mongodb"]["database"]
+    with MongoClient(uri, document_class=RawBSONDocument) as client:
+        held = client[database]
+        there = [(each, bytes(one.raw)) for each in (name, f"{name}.checkpoints") for one in held[each].find()]
+    assert there, "the store of the evidence was not searched"
+    yield from ((f"the collection {each}", raw) for each, raw in there)
 
 
 def _parts(token: str) -> Iterator[bytes]:

@@ -160,7 +160,7 @@ def deployed(
     port: int | None = None,
     issuers: str | None = None,
     servers: str = "",
-    spans: Iterable[bytes] = (),
+    spans: Iterable[bytes] | None = None,
 ) -> Iterator[Deployment]:
     """Write the settings, start the sidecar, and take it down again; ``server`` wraps the MCP server's command.
 
@@ -169,8 +169,11 @@ def deployed(
     ``extra``, ``of_issuer`` and ``of_servers`` are further settings as TOML: at the top, of the issuer, of each server.
     The policies are the shipped ones, with a loader that inserts on every day, unless others are named. ``issuers`` are
     settings instead of those of the issuer that signs ``Deployment.token``, and ``servers`` instead of both servers.
-    At the end no output may have a canary (``canaries``), nor may ``spans``, as a receiver keeps them.
+    At the end no output may have a canary (``canaries``), nor may ``spans``: what a receiver got, read at the end.
+    Where spans are exported there has to be one.
     """
+    exported = any(name.startswith("OTEL_EXPORTER_OTLP") for name in environment or {})
+    assert exported == (spans is not None), "spans are searched wherever they are exported: name what the receiver got"
     deployment = Deployment(
         folder=folder,
         uri=uri,
@@ -192,7 +195,7 @@ def deployed(
         yield deployment
     finally:
         deployment.stop()
-    leaked = leaks(folder, deployment.tokens, uri, deployment.environment, spans)
+    leaked = leaks(folder, deployment.tokens, uri, deployment.environment, spans or ())
     assert leaked == [], "an output of this deployment has what no output may have"
 
 

@@ -3,10 +3,13 @@
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
 from tests.integration.canaries import leaks
+from tests.integration.deployment import deployed
 
 TOKEN = ".".join(
     base64.urlsafe_b64encode(part).decode().rstrip("=")
@@ -51,3 +54,26 @@ def test_values_may_be_recorded_where_that_is_asked_for_and_tokens_never(tmp_pat
     full = {"SIDECAR_AUDIT__ARGUMENTS": "full"}
     assert found(tmp_path, "audit.jsonl", VALUE, **full) == []
     assert found(tmp_path, "audit.jsonl", TOKEN, **full) != []
+
+
+@pytest.mark.parametrize("collection", ["evidence", "evidence.checkpoints"])
+def test_what_is_planted_in_a_store_of_evidence_is_found(tmp_path: Path, database: str, collection: str) -> None:
+    own = f"canaries_{tmp_path.name}"[:60]
+    (tmp_path / "sidecar.toml").write_text(f'[mongodb]\ndatabase = "{own}"\n')
+    given = {"SIDECAR_AUDIT__STORE": "mongodb:evidence"}
+    with MongoClient[dict[str, Any]](database) as client:
+        try:
+            with pytest.raises(AssertionError, match="not searched"):
+                leaks(tmp_path, [TOKEN], database, given)
+            client[own].evidence.insert_one({"event": "intent"})
+            assert leaks(tmp_path, [TOKEN], database, given) == []
+            client[own][collection].insert_one({"outcome": {"error": f"bearer {TOKEN}"}})
+            assert leaks(tmp_path, [TOKEN], database, given) != []
+        finally:
+            client.drop_database(own)
+
+
+def test_a_deployment_that_exports_spans_says_where_they_arrive(tmp_path: Path) -> None:
+    given = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+    with pytest.raises(AssertionError, match="searched"), deployed(tmp_path, URI, environment=given):
+        pass

@@ -24,7 +24,12 @@ from tests.patience import HANG_S
 def talkative(tmp_path, database, collector):  # noqa: F811
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
     with deployed(
-        tmp_path, database, extra='log_level = "DEBUG"\n', of_issuer='dpop = "allowed"', environment=environment
+        tmp_path,
+        database,
+        extra='log_level = "DEBUG"\n',
+        of_issuer='dpop = "allowed"',
+        environment=environment,
+        spans=collector.everything(),
     ) as deployment:
         yield deployment
 

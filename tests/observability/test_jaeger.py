@@ -40,6 +40,11 @@ class RunningJaeger:
             return []
         return found
 
+    def everything(self) -> Iterator[bytes]:
+        """The spans of the sidecar and of OPA, by the time that they are looked at."""
+        for service in ("mcp-sidecar", "opa"):
+            yield json.dumps(self.get("/api/traces", service=service, limit="1000"), ensure_ascii=False).encode()
+
     def search(self, **tags: str) -> set[str]:
         """The ids of the traces that have all of these tags on one span."""
         told = self.get("/api/traces", service="mcp-sidecar", limit="100", tags=json.dumps(tags))
@@ -78,7 +83,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory, database: str, jaeger: Runni
         "OTEL_SERVICE_NAME": "mcp-sidecar",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
     }
-    with deployed(folder, database, environment=environment) as running:
+    with deployed(folder, database, environment=environment, spans=jaeger.everything()) as running:
         asyncio.run(play(running))
         lines = (folder / "audit.jsonl").read_bytes().splitlines()
         records = [json.loads(line) for line in lines]  # noqa: TID251 - our own records

@@ -53,12 +53,18 @@ class Collector(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         self.raw: list[bytes] = []
+        self.metrics: list[bytes] = []
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), type("Handler", (Receiver,), {"collector": self}))
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+    def everything(self) -> Iterator[bytes]:
+        """All that was received, by the time that it is looked at."""
+        yield from self.raw
+        yield from self.metrics
 
     def spans(self) -> list[tuple[str, Any]]:
         """Every span so far with the service that sent it."""
@@ -80,9 +86,8 @@ class Receiver(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
-        if self.path == "/v1/traces":
-            with self.collector.lock:
-                self.collector.raw.append(body)
+        with self.collector.lock:
+            (self.collector.raw if self.path == "/v1/traces" else self.collector.metrics).append(body)
         self.send_response(200)
         self.send_header("content-length", "0")
         self.end_headers()
@@ -150,7 +155,7 @@ def deployment(tmp_path_factory, database, collector) -> Iterator[Deployment]:
         "SIDECAR_OPA__MEMO_MS": "0",
     }
     folder = tmp_path_factory.mktemp("traced")
-    with deployed(folder, database, environment=environment, spans=collector.raw) as running:
+    with deployed(folder, database, environment=environment, spans=collector.everything()) as running:
         yield running
 
 
