@@ -12,7 +12,7 @@ from typing import Protocol
 
 from sidecar.commands import ViewDefinitions
 from sidecar.identity import Suspension
-from sidecar.model import Credential, Decision, Identity, JsonObject, JsonValue, Permit, UpstreamResult
+from sidecar.model import Credential, Decision, Identity, JsonObject, JsonValue, Permit, UpstreamResult, VisibleTools
 from sidecar.usage import UsageUnit
 
 
@@ -90,6 +90,10 @@ class PdpAnswer:
     decisions: dict[tuple[int, tuple[str, ...]], Decision] = field(default_factory=dict, compare=False, repr=False)
     """What it was found to be, by the number of accesses and the servers that it was held against. An answer that is
     remembered is checked once."""
+    lists: dict[tuple[frozenset[str], frozenset[str]], VisibleTools] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """The same of a question about a list, by the tools and the servers."""
 
 
 class DecisionPoint(Protocol):

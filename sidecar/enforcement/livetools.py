@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from sidecar.bounded import BoundedMemory
 from sidecar.commands import (
     CATALOG,
     GenericTools,
@@ -28,6 +29,9 @@ from sidecar.errors import (
 from sidecar.model import JsonObject, JsonValue
 from sidecar.ports import Upstream
 
+MAX_SHOWN: Final = 64
+"""Sets of servers' lists of which is remembered what they show."""
+
 _NONE: Final[Mapping[str, GenericTools]] = MappingProxyType({})
 
 
@@ -38,6 +42,10 @@ class _Compared:
     text: bytes
     tools: tuple[JsonObject, ...]
     comparison: PinComparison
+
+
+_ShownBefore = tuple[tuple[_Compared, ...], tuple[JsonObject, ...]]
+"""What is shown of some servers' lists."""
 
 
 class LiveTools:
@@ -60,6 +68,7 @@ class LiveTools:
         self._pins = {name: {key: one.pin for key, one in generic.get(name, {}).items()} for name in upstreams}
         self._groups = {name: frozenset(groups.get(name, ())) for name in upstreams}
         self._compared: dict[str, _Compared] = {}
+        self._shown: BoundedMemory[tuple[int, ...], _ShownBefore] = BoundedMemory(MAX_SHOWN)
 
     def require_somewhere(self, tool: str) -> None:
         """Return unless the tool's group is off on every server; then policy need not say who may use it.
@@ -152,27 +161,39 @@ class LiveTools:
         standings = [(await self.comparison(name))[tool] for name in self._upstreams if name in servers]
         return any(standing in {PinState.PINNED, PinState.CHANGED} for standing in standings)
 
-    async def pinned(self, servers: Collection[str]) -> list[JsonObject]:
+    async def pinned(self, servers: Collection[str]) -> tuple[JsonObject, ...]:
         """Return the reviewed tools of the servers as they are shown, each name once, in the servers' order.
+
+        The same object is returned until one of the lists is another one.
 
         Raises:
             UpstreamError: no server could be asked.
         """
-        found: dict[str, JsonObject] = {}
+        asked: list[_Compared] = []
         failure: UpstreamError = UpstreamUnreachable()
-        asked = not servers
         for name in self._upstreams:
             if name not in servers:
                 continue
             try:
-                standing = await self.comparison(name)
+                await self.comparison(name)
             except UpstreamError as error:
                 failure = error
                 continue
-            asked = True
-            for tool in self._compared[name].tools:
-                if standing[str(tool.get("name"))] is PinState.PINNED:
-                    found.setdefault(str(tool["name"]), pinning.shown(tool))
-        if not asked:
+            asked.append(self._compared[name])
+        if servers and not asked:
             raise failure
-        return list(found.values())
+        key = tuple(map(id, asked))
+        known = self._shown.get(key)
+        if known is None:
+            known = (tuple(asked), _shown(asked))  # what is kept is alive, so nothing else has its id
+            self._shown.put(key, known)
+        return known[1]
+
+
+def _shown(compared: Sequence[_Compared]) -> tuple[JsonObject, ...]:
+    found: dict[str, JsonObject] = {}
+    for one in compared:
+        for tool in one.tools:
+            if one.comparison[str(tool.get("name"))] is PinState.PINNED:
+                found.setdefault(str(tool["name"]), pinning.shown(tool))
+    return tuple(found.values())

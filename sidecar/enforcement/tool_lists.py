@@ -23,21 +23,26 @@ class ShownList:
 
 
 class EncodedLists:
-    """Encodes each list once. A list is known by the names in it: everything else of a tool is fixed by its pin."""
+    """Encodes each list once, for as long as the same tools are offered."""
 
     def __init__(self, server_version: str) -> None:
         self._server_version = server_version
-        self._known: dict[VisibleTools, tuple[tuple[str, ...], bytes]] = {}
+        self._known: dict[VisibleTools, tuple[Sequence[JsonObject], bytes]] = {}
 
     def of(self, visible: VisibleTools, offered: Sequence[JsonObject], era: Era) -> bytes:
-        """Return the JSON text of the result for a caller who may see ``visible`` of what is offered."""
+        """Return the JSON text of the result for a caller who may see ``visible`` of what is offered.
+
+        Args:
+            visible: what its caller may see.
+            offered: as ``LiveTools.pinned`` returns it, which is the same object as long as it says the same.
+            era: whose form the list has.
+        """
         known = self._known.get(visible)
-        names = tuple(str(tool["name"]) for tool in offered)
-        if known is None or known[0] != names:
+        if known is None or known[0] is not offered:
             result = tools.tools_list_result([tool for tool in offered if tool["name"] in visible.tools])
             if len(self._known) >= MAX_LISTS:
                 self._known.clear()
-            known = self._known[visible] = (names, result)
+            known = self._known[visible] = (offered, result)
         return stateless_results.listed(known[1], self._server_version) if era is Era.STATELESS else known[1]
 
     def forget(self) -> None:

@@ -7,23 +7,24 @@ because OPA does not offer it, a policy is too large for it or a team's policy f
 errs on showing, and a call is decided anyway.
 """
 
-import json
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
+from sidecar import compact_json
 from sidecar.bounded import BoundedMemory
 from sidecar.commands import CATALOG, NO_GENERIC_TOOLS, GenericTools
 from sidecar.errors import DecisionUnavailable
 from sidecar.model import AccessKind, Identity, JsonObject, JsonValue, RequestContext, VisibleTools
 from sidecar.policy import (
     ToolKinds,
+    listing_document,
     possible_document,
     read_residual,
     read_visibility,
     residual_document,
-    visibility_document,
+    tools_document,
 )
 from sidecar.ports import Clock, PdpAnswer, Question
 
@@ -78,9 +79,10 @@ class Visibility:
     ) -> None:
         self._ask = ask
         self._clock = clock
-        self._servers = servers
         executed = frozenset({AccessKind.EXECUTE})
-        self._tools = TOOLS | {name: ToolKinds(needs=executed, target=tool.target) for name, tool in generic.items()}
+        tools = TOOLS | {name: ToolKinds(needs=executed, target=tool.target) for name, tool in generic.items()}
+        self._tools = tools_document(tools)
+        self._held_to = (frozenset(tools), frozenset(servers))
         self._step_ns = step_ns
         self._known: BoundedMemory[bytes, _VisibleBefore] = BoundedMemory(MAX_CALLERS)
 
@@ -98,7 +100,7 @@ class Visibility:
         if not open_now.tools:
             return open_now
         caller = residual_document(identity)
-        key = sha256(json.dumps(caller, sort_keys=True).encode()).digest()
+        key = sha256(compact_json.encode(caller)).digest()
         known = self._known.get(key)
         if known is None or known.revision != revision or known.until <= self._clock.monotonic():
             known = await self._look(identity, context, caller, revision)
@@ -127,6 +129,10 @@ class Visibility:
         self, identity: Identity, context: RequestContext, possible: list[JsonValue] | None
     ) -> tuple[VisibleTools, str]:
         """Return what shows and the revision that says so."""
-        question = visibility_document(identity, context, self._tools, possible=possible, step_ns=self._step_ns)
+        question = listing_document(identity, context, self._tools, possible, self._step_ns)
         answer = await self._ask(Question.VISIBILITY, question)
-        return read_visibility(answer.result, tools=self._tools.keys(), servers=self._servers), answer.revision
+        visible = answer.lists.get(self._held_to)
+        if visible is None:
+            tools, servers = self._held_to
+            visible = answer.lists[self._held_to] = read_visibility(answer.result, tools=tools, servers=servers)
+        return visible, answer.revision

@@ -2,7 +2,14 @@
 
 from sidecar.policy import document, verdict
 from sidecar.policy.approving import ApproverVerdict, approver_document, read_approver
-from sidecar.policy.document import ToolKinds, command_document, decision_document, visibility_document
+from sidecar.policy.document import (
+    ToolKinds,
+    command_document,
+    decision_document,
+    listing_document,
+    tools_document,
+    visibility_document,
+)
 from sidecar.policy.residual import (
     COMPILE_QUERY,
     COMPILE_UNKNOWNS,
@@ -26,6 +33,7 @@ __all__ = [
     "document",
     "is_called_malformed",
     "is_well_formed",
+    "listing_document",
     "possible_document",
     "read_approver",
     "read_decision",
@@ -33,6 +41,7 @@ __all__ = [
     "read_selftest",
     "read_visibility",
     "residual_document",
+    "tools_document",
     "verdict",
     "visibility_document",
 ]

@@ -7,7 +7,6 @@ is ``policies/schema/input.json`` (and ``visibility.json``); the tests hold both
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 from sidecar.errors import DecisionUnavailable
 from sidecar.model import (
@@ -90,12 +89,24 @@ def visibility_document(
             known, and then everything that is delegated counts as granted.
         step_ns: nanoseconds that ``context.time_ns`` is truncated to.
     """
+    return listing_document(identity, context, tools_document(tools), possible, step_ns)
+
+
+def tools_document(tools: Mapping[str, ToolKinds]) -> JsonObject:
+    """Render the tools of such a question, which are the same in each."""
+    return {name: kinds.document() for name, kinds in sorted(tools.items())}
+
+
+def listing_document(
+    identity: Identity, context: RequestContext, tools: JsonObject, possible: list[JsonValue] | None, step_ns: int
+) -> JsonObject:
+    """Render the same question, of tools that are rendered."""
     return {
         "v": VERSION,
         "subject": subject_document(identity.principal),
         "actor": actor_document(identity.actor),
         "action": {"method": "tools/list"},
-        "tools": {name: _kinds(kinds) for name, kinds in sorted(tools.items())},
+        "tools": tools,
         "possible": possible,
         "context": context_document(context, step_ns),
     }
@@ -153,12 +164,6 @@ def _command(command: Command) -> JsonObject:
     if command.arguments:
         document["arguments"] = dict(command.arguments)
     return document
-
-
-@lru_cache(maxsize=512)
-def _kinds(kinds: ToolKinds) -> JsonObject:
-    """Render the kinds of a tool once; every list asks about the same tools."""
-    return kinds.document()
 
 
 def _ordered(values: Collection[AccessKind] | Collection[Trait]) -> list[JsonValue]:
