@@ -10,6 +10,7 @@ import contextlib
 import json
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -204,11 +205,14 @@ class World:
         params = {"name": tool, "arguments": {**arguments, "filter": {"mark": mark}}, "_meta": meta}
         gone: asyncio.Future[None] = self.loop.create_future()
         work = asyncio.create_task(self._answered(user, session, _message("tools/call", params, number), gone))
+        work.add_done_callback(partial(self._ends, asked))  # a client that withdraws it meanwhile comes back later
         if self.random.random() < 0.15:
             await asyncio.sleep(self.loop.delay())
             await self._leaves(user, session, number, gone, work)
         with contextlib.suppress(asyncio.CancelledError):
             asked.answer, asked.allowed = await work
+
+    def _ends(self, asked: Asked, _: object) -> None:
         asked.ended = self.loop.time()
 
     async def _leaves(
