@@ -9,6 +9,9 @@ readonly OPA_GO_SUM='h1:/sKtqt7GVSvXQn1sML2PSzl8tD/mTHF2pzQC3x1CV8k='
 readonly JAEGER_VERSION=2.13.0
 readonly JAEGER_GO_MODULE=v1.76.0
 readonly JAEGER_GO_SUM='h1:sWCOOF1dr+NL0PLil7mFo3BqqQL8k4WiM7aguFbc14g='
+# Prometheus 3.8.0, as in docker-compose.yml; its Go module counts from 0.
+readonly PROMETHEUS_GO_MODULE=v0.308.0
+readonly PROMETHEUS_GO_SUM='h1:kVh/5m1n6m4cSK9HYTDEbMxzuzCWyEdPdKSxFRxXj04='
 readonly ACTIONLINT_VERSION=1.7.12
 readonly ACTIONLINT_GO_SUM='h1:vQ4GeJN86C0QH+gTUQcs8McmK62OLT3kmakPMtEWYnY='
 readonly HELM_VERSION=3.21.4
@@ -59,4 +62,26 @@ verified_module() {
     *) die "Go module $1 is not the one this project pinned ($2)" ;;
   esac
   printf '%s\n' "$answer" | sed -n 's/^[[:space:]]*"Dir": "\(.*\)",\{0,1\}$/\1/p'
+}
+
+# build_module MODULE@VERSION SUM PACKAGE BINARY [GO BUILD OPTIONS…]: builds a program whose go.mod has lines that
+# `go install module@version` refuses (replace, exclude). A scratch module that carries the same go.mod and go.sum and requires
+# the module builds the very same tree.
+build_module() {
+  local module=$1 sum=$2 package=$3 binary=$4 source scratch
+  shift 4
+  source=$(verified_module "$module" "$sum")
+  mkdir -p "$(dirname "$binary")"
+  scratch=$(mktemp -d "$parts/build.XXXXXX")
+  # shellcheck disable=SC2064 - the folder of this call
+  trap "rm -rf '$scratch'" EXIT
+  install -m 0644 "$source/go.mod" "$source/go.sum" "$scratch/"
+  (
+    cd "$scratch"
+    go mod edit -module=build.invalid/scratch -require="$module"
+    go build -mod=mod -trimpath "$@" -o "$scratch/built" "$package"
+  )
+  mv "$scratch/built" "$binary"
+  rm -rf "$scratch"
+  trap - EXIT
 }
