@@ -363,7 +363,7 @@ class Metrics(Protocol):
         """Count a call that a limit on use refused, by the limit's id and what of it was used up."""
 
     def evicted(self, what: str) -> None:
-        """Count what a caller had and lost to a newer one at a bound: watch or listener."""
+        """Count what a caller had and lost to a newer one at a bound: session, watch or listener."""
 
     def exceeded(self, obligation: str) -> None:
         """Count a call that went further than an obligation allows, by the obligation's key."""

@@ -1,6 +1,7 @@
 """The revisions that open with a handshake: sessions, from ``initialize`` to DELETE, and the batches of one of them."""
 
 import math
+from functools import partial
 from typing import Final
 
 from sidecar.enforcement.shared_sessions import SharedSessions
@@ -35,6 +36,7 @@ class Handshake:
         self._identifiers = ports.identifiers
         self._metrics = ports.metrics
         self._shared = ports.shared_sessions
+        sessions.on_evicted(partial(ports.metrics.evicted, "session"))
         if self._shared is not None:
             self._shared.on_ended_elsewhere(self._ended_elsewhere)
 

@@ -72,6 +72,7 @@ class Sessions:
         self._calls: Counter[str] = Counter()
         self._streams: Counter[str] = Counter()
         self._ended: Callable[[str], None] | None = None
+        self._evicted: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._open)
@@ -79,6 +80,10 @@ class Sessions:
     def on_end(self, callback: Callable[[str], None]) -> None:
         """Call ``callback`` with the id of every session that ends, however it does."""
         self._ended = callback
+
+    def on_evicted(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever a session makes room for another."""
+        self._evicted = callback
 
     def open(  # one parameter per fact
         self,
@@ -203,6 +208,7 @@ class Sessions:
             raise TooManySessions(bound)
         chosen = next((session_id for session_id in idle if session_id not in self._streams), idle[0])
         self._end(self._open[chosen])
+        self._evicted()
 
     def _own(self, session_id: str | None, key: IdentityKey, now: float) -> Session:
         if not session_id:

@@ -7,8 +7,6 @@ Preferred over HTTP: no other program can reach its pipes, and it is faster than
 import asyncio
 import contextlib
 import logging
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +25,7 @@ from sidecar.upstream.at_work import CallsAtWork
 from sidecar.upstream.child import AnswerForm, Child
 from sidecar.upstream.environment import check_command, check_environment, child_environment, secrets_of
 from sidecar.upstream.export_files import ExportFiles
+from sidecar.upstream.homes import ChildHome
 from sidecar.upstream.messages import Outgoing, outgoing, read_result
 from sidecar.upstream.redaction import Redactor, Repeats
 from sidecar.upstream.renewal import ChildSource, Renewal
@@ -248,7 +247,7 @@ class StdioUpstream:
         self._log.warning("the server %s (child %d) does not answer: calls are refused", self._name, child.pid)
 
     async def _supervise(self, first: asyncio.Future[None]) -> None:
-        home = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="mcp-sidecar-"))
+        own = await asyncio.to_thread(ChildHome)
         watching = asyncio.create_task(self._watch(), name=f"files of {self._name}")
         clock = asyncio.get_running_loop().time
         back_off = BackOff(_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S)
@@ -256,7 +255,7 @@ class StdioUpstream:
             while True:
                 born = clock()
                 try:
-                    await self._serve(await self._begin(home, self._source.environment), home, first)
+                    await self._serve(await self._begin(own.path, self._source.environment), own.path, first)
                 except (ConfigurationError, UpstreamError) as error:
                     self._failed(first, error)
                 if first.cancelled() or first.exception() is not None:
@@ -269,7 +268,7 @@ class StdioUpstream:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
+            await asyncio.to_thread(own.remove)
 
     async def _begin(self, home: Path, environment: Mapping[str, str]) -> Child:
         """Start a child and do the handshake; nothing is left of one that fails in it.

@@ -161,6 +161,19 @@ def test_a_session_that_is_in_use_does_not_idle_and_idles_from_then_on(use):
     assert not lasts(sessions, "s1", 6 * IDLE_S)
 
 
+def test_what_makes_room_is_counted_and_what_ends_by_itself_is_not():
+    evicted: list[str] = []
+    sessions = opened()
+    sessions.on_evicted(lambda: evicted.append("one"))
+    sessions.open("s2", ALICE, McpRevision.V2025_11_25, CLIENT, 1.0)
+    assert evicted == []
+    sessions.open("s3", ALICE, McpRevision.V2025_11_25, CLIENT, 2.0)
+    assert evicted == ["one"]
+    sessions.close("s3", ALICE, 3.0)
+    sessions.evict(2 * IDLE_S)
+    assert evicted == ["one"]
+
+
 def test_idle_sessions_make_room():
     sessions = opened(max_total=1, max_per_identity=1)
     sessions.open("s2", ALICE, McpRevision.V2025_11_25, CLIENT, IDLE_S)
