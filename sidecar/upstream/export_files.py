@@ -12,8 +12,8 @@ is followed: what is in there was written by a program that serves many callers.
 import asyncio
 import os
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, suppress
-from itertools import count
+from contextlib import contextmanager, suppress
+from itertools import count, islice
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,9 @@ LONGEST_PAUSE_S: Final = 2.0
 
 MAX_WAITING: Final = 4096
 """Files that are waited for; the oldest is then left to the server."""
+
+MAX_FOLDERS: Final = 64
+"""Folders that are looked into at each level: there is one for each child, and one in that."""
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -86,24 +89,29 @@ class ExportFiles:
 def delete(folder: Path, names: Collection[str]) -> set[str]:
     """Delete files of these names in the folders of children, and return which were there. Blocking."""
     found: set[str] = set()
-    with suppress(OSError), ExitStack() as stack:
-        for child in _folders_in(_opened(folder, stack), stack):
-            for place in _folders_in(child, stack):
+    with suppress(OSError), _opened(folder) as exports:
+        for child in _folders_in(exports):
+            for place in _folders_in(child):
                 found.update(name for name in names if _unlinked(name, place))
     return found
 
 
-def _folders_in(folder: int, stack: ExitStack) -> Iterator[int]:
-    """Open each folder in a folder; one that is a link, or gone by now, is none."""
-    for name in os.listdir(folder):
-        with suppress(OSError):
-            yield _opened(name, stack, folder)
+def _folders_in(folder: int) -> Iterator[int]:
+    """Open the folders in a folder, one at a time; one that is a link, or gone by now, is none."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in islice(entries, MAX_FOLDERS)]
+    for name in names:
+        with suppress(OSError), _opened(name, folder) as opened:
+            yield opened
 
 
-def _opened(path: Path | str, stack: ExitStack, folder: int | None = None) -> int:
+@contextmanager
+def _opened(path: Path | str, folder: int | None = None) -> Iterator[int]:
     opened = os.open(path, _FOLDER, dir_fd=folder)
-    stack.callback(os.close, opened)
-    return opened
+    try:
+        yield opened
+    finally:
+        os.close(opened)
 
 
 def _unlinked(name: str, folder: int) -> bool:

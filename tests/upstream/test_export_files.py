@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sidecar.upstream import export_files
-from sidecar.upstream.export_files import MAX_WAITING, ExportFiles, delete
+from sidecar.upstream.export_files import MAX_FOLDERS, MAX_WAITING, ExportFiles, delete
 
 OWN = "6a0000000000000000000001.json"
 OTHER = "6a0000000000000000000002.json"
@@ -161,3 +162,11 @@ def test_only_files_two_folders_down_are_of_exports(tmp_path):
 
 def test_where_no_child_has_written_there_is_nothing_to_delete(tmp_path):
     assert delete(tmp_path / "exports", [OWN]) == set()
+
+
+def test_a_child_that_makes_folders_without_end_takes_no_descriptors(tmp_path):
+    for number in range(MAX_FOLDERS + 10):
+        (tmp_path / "exports" / "1" / f"{number}").mkdir(parents=True)
+    before = psutil.Process().num_fds()
+    assert delete(tmp_path / "exports", [OWN]) == set()
+    assert psutil.Process().num_fds() == before
