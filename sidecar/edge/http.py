@@ -128,7 +128,8 @@ def build_application(pep: EnforcementPoint, config: EdgeConfig) -> web.Applicat
     """
     edge = _Edge(pep, config)
     application = web.Application()
-    application.router.add_route("*", "/{tail:.*}", edge.dispatch, expect_handler=_promise_nothing)
+    for path in (*edge.paths, "/{tail:.*}"):  # what is spelled out is found without a regular expression
+        application.router.add_route("*", path, edge.dispatch, expect_handler=_promise_nothing)
     application.on_response_prepare.append(_add_common_headers)
     application.on_shutdown.append(edge.close)
     application.on_cleanup.append(edge.stop)
@@ -143,6 +144,8 @@ async def _promise_nothing(request: web.Request) -> None:
 
 async def _add_common_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(COMMON_HEADERS)
+    if not len(request):
+        return
     if (nonce := request.get(_NONCE)) is not None:
         response.headers["DPoP-Nonce"] = nonce
     if (reader := request.get(_READER)) is not None:
@@ -164,7 +167,7 @@ class _Edge:
         self._metadata = self._resource.metadata()
         self._bodies = BodyReader(config.max_request_bytes, config.body_timeout_s)
         self._large = LargeMessages()
-        self._paths = _with_and_without_slash(self._resource.path)
+        self.paths = _with_and_without_slash(self._resource.path)
         self._descriptions = _with_and_without_slash(WELL_KNOWN) | _with_and_without_slash(self._resource.metadata_path)
         desk = pep.approvals
         self._approvals = None if desk is None else ApprovalRoutes(desk, config.resource_uri, config.body_timeout_s)
@@ -180,14 +183,14 @@ class _Edge:
             if request.method not in place.methods:
                 return web.Response(status=405, headers={"Allow": ", ".join(place.methods)})
             return await self._admit(request, partial(self._approvals.answer, place), {place.path}, place.uri)
-        if target not in self._paths and request.path not in self._paths:
+        if target not in self.paths and request.path not in self.paths:
             return web.Response(status=404)
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             return await self._preflight(request)
         handler = self._handlers.get(request.method)
         if handler is None:
             return web.Response(status=405, headers={"Allow": ", ".join(self._handlers)})
-        return await self._admit(request, handler, self._paths, self._config.resource_uri)
+        return await self._admit(request, handler, self.paths, self._config.resource_uri)
 
     async def close(self, _application: web.Application) -> None:
         """End the streams of no call; called when the listener has closed."""
@@ -244,7 +247,7 @@ class _Edge:
     async def _preflight(self, request: web.Request) -> web.Response:
         """Say what an allowed page may send; preflights carry no token (Fetch section 3.3.8)."""
         try:
-            self._check(request, self._paths)
+            self._check(request, self.paths)
         except SidecarError as error:
             return self._refused(await self._pep.refuse(error, self._exchange_of(request)))
         return web.Response(

@@ -370,7 +370,7 @@ class Turn:
     @property
     def identity(self) -> Identity:
         """The caller's."""
-        return self.known_caller.identity
+        return (self.caller or self.known_caller).identity
 
     @property
     def arguments_sha256(self) -> str | None:
