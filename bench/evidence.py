@@ -315,7 +315,8 @@ ATTRIBUTES: dict[str, str | int | tuple[str, ...]] = {
 def traced(count: int) -> float:
     """Processor seconds of the spans of calls, batches and their export included."""
     with receiving() as url:
-        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = url  # noqa: TID251 - read by the SDK alone
+        given = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_BSP_MAX_QUEUE_SIZE": str(10 * count)}
+        os.environ.update(given)  # noqa: TID251 - read by the SDK alone
         tracer = OtelTracer(build_tracer_provider(endpoint_configured=True))
         began = spent()
         for number in range(count):

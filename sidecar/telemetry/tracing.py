@@ -19,7 +19,7 @@ from typing import Final
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import Tracer, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
@@ -31,6 +31,7 @@ from sidecar.printing import escaped
 from sidecar.system import REQUEST_ID
 from sidecar.telemetry.exporting import SCHEMA_URL, SCOPE, require_http_protobuf, resource, within
 from sidecar.telemetry.sampling import KeptInSpite, OwnDecision
+from sidecar.telemetry.steps import Steps
 
 TEXT_LIMIT: Final = 1024
 """Characters of one attribute, before escapes. A caller chooses request ids and names; it may not fill the collector
@@ -266,9 +267,15 @@ class OtelTracer:
 
 
 def _recorded(tracer: trace.Tracer) -> _Start:
+    steps = Steps(tracer) if isinstance(tracer, Tracer) else None
+
     def start(
         name: str, context: Context | None, kind: SpanKind, links: Sequence[Link], start_ns: int | None
     ) -> trace.Span:
+        if context is None and steps is not None:
+            step = steps.below(trace.get_current_span(), name, kind, start_ns)
+            if step is not None:
+                return step
         return tracer.start_span(name, context, kind, links=links, start_time=start_ns, record_exception=False)
 
     return start
