@@ -182,6 +182,8 @@ def _enforced(decision: Decision, asked: DerivedQuestion) -> tuple[tuple[Reason,
         document["forwarded_tool"] = todo.call.name
     if todo.probes:
         document["asked_first"] = [{"name": one.call.name, "arguments": one.call.arguments} for one in todo.probes]
+    if todo.indexes is not None or todo.names:
+        document["cut_down"] = "names" if todo.indexes is None else "indexes"
     if not todo.waits:
         return (), document
     first = min((*todo.waits.confirm, *todo.waits.second_person))

@@ -103,6 +103,17 @@ def test_what_is_sent_under_a_mask_is_shown() -> None:
     assert sent["projection"] == {"customer.address": 0, "customer.email": 0, "customer.phone": 0}
 
 
+def test_what_is_taken_out_of_an_answer_is_said(tmp_path: Path) -> None:
+    copy = quick_copy(tmp_path / "policies")
+    policy = copy / "teams/support/policy.rego"
+    grant = '{"id": "support-sees-the-catalogue"'
+    policy.write_text(policy.read_text().replace(grant, f'{grant}, "mask": data.mcp.grants.support.personal'))
+    indexes = asked("support", tool="collection-indexes", database="support", collection="tickets")
+    del indexes["call"]["arguments"]["filter"], indexes["call"]["arguments"]["limit"]
+    assert answer(run(indexes, policies=copy))["cut_down"] == "indexes"
+    assert "cut_down" not in answer(run(indexes))
+
+
 def test_the_call_may_stand_beside_the_claims() -> None:
     document = asked("analysts")
     flat = {"claims": document["claims"], **document["call"]}
