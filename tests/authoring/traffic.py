@@ -25,9 +25,9 @@ from sidecar.opa.managed import ManagedOpa
 from sidecar.policy.document import decision_document
 from sidecar.policy.verdict import read_decision
 from sidecar.ports import Question
-from tests import parts
+from tests import parts, policy_sets
 
-POLICIES = parts.ROOT / "policies"
+POLICIES = policy_sets.served()
 SERVERS = ("demo-ro", "demo-rw")
 SECOND = 1_795_000_000
 CANARY = "canary-of-a-claim"

@@ -21,7 +21,7 @@ from sidecar.command_line import cli
 from sidecar.demo import database as demo_database
 from sidecar.demo.identities import ANALYST
 from sidecar.store.file import FileAuditSink
-from tests import parts
+from tests import parts, policy_sets
 from tests.integration.deployment import deployed, wait_until
 from tests.patience import HANG_S
 from tests.signer import Signer
@@ -199,7 +199,7 @@ def configuration(tmp_path):
 listen = "127.0.0.1:{parts.free_port()}"
 admin_listen = "127.0.0.1:{parts.free_port()}"
 resource_url = "http://127.0.0.1:9/mcp"
-policies = "{parts.ROOT / "policies"}"
+policies = "{policy_sets.served()}"
 [[issuers]]
 issuer = "https://idp.example"
 jwks_file = "{tmp_path / "jwks.json"}"

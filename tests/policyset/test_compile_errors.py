@@ -15,7 +15,7 @@ from sidecar.policyset.compile_errors import complaints
 from sidecar.policyset.folder import PolicySet
 from sidecar.policyset.opa_command import converse
 from sidecar.policyset.workshop import workshop
-from tests.parts import ROOT
+from tests.policy_sets import quick_copy
 
 pytestmark = pytest.mark.real
 
@@ -97,7 +97,9 @@ SET: dict[str, tuple[str, str, int, str]] = {
 def folder(tmp_path: Path) -> Path:
     """The repository's policies with one of the teams."""
     root = tmp_path / "policies"
-    shutil.copytree(ROOT / "policies", root, ignore=shutil.ignore_patterns("cases", "analytics", "loading", "support"))
+    quick_copy(root)
+    for left_out in ("cases", "teams/analytics", "teams/loading", "teams/support"):
+        shutil.rmtree(root / left_out)
     return root
 
 
