@@ -25,7 +25,7 @@ from sidecar.lifecycle import allow_descriptors, cancelled, interrupted
 from sidecar.listener_settings import read_address
 from sidecar.mcp import Sessions, methods
 from sidecar.oauth import Nonces
-from sidecar.opa import ExternalOpa, ManagedOpa, OpaClient
+from sidecar.opa import AT_ONCE, AT_ONCE_HERE, ExternalOpa, LineLimits, ManagedOpa, OpaClient
 from sidecar.ports import Clock, TokenVerifier, ViewCatalog
 from sidecar.readiness import Decider, ManagedUpstream, Readiness, Surroundings, WatchedEvidence
 from sidecar.set_up import naming
@@ -297,10 +297,19 @@ async def _decisions(config: Settings, stack: AsyncExitStack) -> Decider:
             kept = KeptPolicySets(policy_sets_of(config.audit.path or config.audit.spool))
             managed.before_serving(kept.keep)
             stack.push_async_callback(managed.stop)
-            await managed.start(standby=config.opa.standby, issuers=_issuers(config), scopes=config.scopes)
+            line = _line(config)
+            await managed.start(standby=config.opa.standby, line=line, issuers=_issuers(config), scopes=config.scopes)
             return managed
         opa, timeout_s = config.opa, config.opa.timeout_ms / 1000
-        client = OpaClient(opa.url, timeout_s=timeout_s, ca_file=opa.ca_file, token_file=opa.token_file)
+        client = OpaClient(
+            opa.url,
+            timeout_s=timeout_s,
+            ca_file=opa.ca_file,
+            token_file=opa.token_file,
+            at_once=opa.at_once or AT_ONCE,
+            queue=opa.queue,
+            queue_s=opa.queue_ms / 1000,
+        )
         return await stack.enter_async_context(ExternalOpa(client, binary=opa.binary, timeout_s=timeout_s))
 
 
@@ -311,8 +320,13 @@ async def _candidate(config: Settings, stack: AsyncExitStack) -> ManagedOpa | No
     with naming("policies_candidate"):
         opa = _managed_opa(config, config.policies_candidate, stack)
         stack.push_async_callback(opa.stop)
-        await opa.start(candidate=True, issuers=_issuers(config), scopes=config.scopes)
+        await opa.start(candidate=True, line=_line(config), issuers=_issuers(config), scopes=config.scopes)
         return opa
+
+
+def _line(config: Settings) -> LineLimits:
+    opa = config.opa
+    return LineLimits(at_once=opa.at_once or AT_ONCE_HERE, queue=opa.queue, queue_s=opa.queue_ms / 1000)
 
 
 def _issuers(config: Settings) -> tuple[str, ...]:

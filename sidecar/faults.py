@@ -85,5 +85,7 @@ class PdpFault(StrEnum):
     """An OPA ended over a question about the same databases, and the next one is not put to the test for now."""
     OVERLOADED = "overloaded"
     """The question waited for others and was not sent."""
+    LAGGING = "lagging"
+    """No answer was read in time, but the sidecar itself was busy for much of it."""
     QUESTION = "question"
     """The question could not be sent as it is."""

@@ -52,6 +52,8 @@ def edge_config(config: Settings, nonces: Nonces | None) -> http.EdgeConfig:
         proxies=config.proxies.read(),
         certificates=config.proxies.certificates() if any(one.mtls != "off" for one in config.issuers) else None,
         max_request_bytes=config.max_request_bytes,
+        large_bytes_of_one=config.sessions.large_bytes_per_identity,
+        large_bytes_in_all=config.sessions.large_bytes,
         body_timeout_s=config.connections.body_s,
         write_timeout_s=config.connections.write_s,
     )

@@ -16,7 +16,16 @@ class Opa(SettingsGroup):
     binary: str = "opa"
     """The OPA program of the managed one: a path, or a name on `PATH`."""
     timeout_ms: Milliseconds = 500
-    """How long a decision may take; after that the call is refused."""
+    """How long a decision may take; after that the call is refused. The time in which the sidecar itself was busy, and
+    that in the queue, do not count."""
+    at_once: int = Field(default=0, ge=0, le=1024)
+    """Questions that are put to OPA at the same time; others wait, and users take turns. 0: 8 for a process that the
+    sidecar starts, 64 for the OPA of `url`."""
+    queue: int = Field(default=1024, ge=1, le=65_536)
+    """Questions that wait; where there are as many, the newest of the user with most of them makes room."""
+    queue_ms: int = Field(default=2000, ge=1, le=60_000)
+    """How long a question may wait to be put; one that would wait longer is refused at once
+    ([limits.md](../limits.md#beyond-saturation))."""
     ca_file: Path | None = None
     """Certificates (PEM) that an https `url` is checked against; empty: the system's."""
     token_file: Path | None = None

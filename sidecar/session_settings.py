@@ -34,5 +34,10 @@ class SessionLimits(SettingsGroup):
     """Members of one batch (MCP 2025-03-26)."""
     calls_per_identity: int = Field(default=32, ge=1)
     """Tool calls that one user through one agent may have under way."""
+    large_bytes_per_identity: int = Field(default=32_000_000, ge=1_000_000)
+    """Bytes of messages over 64 kB that one user through one agent may have under way
+    ([limits.md](../limits.md#large-messages))."""
+    large_bytes: int = Field(default=128_000_000, ge=1_000_000)
+    """The same of everybody together. What is left of it is also the most that one user through one agent may have."""
     stall_ms: int = Field(default=10_000, ge=1, le=3_600_000)
     """How long a call keeps its client waiting before its answer is a stream ([streams.md](../streams.md))."""

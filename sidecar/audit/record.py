@@ -241,7 +241,7 @@ def refusal(
         record_id: this record's id.
         time_ns: now, nanoseconds since the epoch.
         duration_ms: from receipt to reply, milliseconds.
-        suppressed: how many like refusals of the same unknown address have no record of their own.
+        suppressed: how many like refusals of the same caller or address have no record of their own.
         limit: the limit on use that refused, where one did.
 
     Raises:

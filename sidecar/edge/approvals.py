@@ -19,6 +19,7 @@ from sidecar.errors import DependencyError, InvalidRequest, SidecarError, TooMan
 from sidecar.identity import APPROVALS_SEGMENT, ResourceUri
 from sidecar.mcp import Era, jsonrpc
 from sidecar.model import JsonObject
+from sidecar.saturation import retry_after_s
 
 LONGEST_BODY: Final = 4096
 
@@ -101,7 +102,7 @@ def _rendered(reply: Answer | Refused) -> web.Response:
     body: JsonObject = {"error": {"code": error.label, "message": error.public}}
     response = web.Response(status=_status(error), body=jsonrpc.encode(body), content_type=admission.JSON)
     if response.status in {429, 503}:
-        response.headers["Retry-After"] = "1"
+        response.headers["Retry-After"] = str(retry_after_s(error) or 1)
     return response
 
 

@@ -19,7 +19,7 @@ from sidecar.edge.approvals import ApprovalRoutes
 from sidecar.edge.bodies import BodyReader, NotKept
 from sidecar.edge.certificates import CertificateReader
 from sidecar.edge.forwarded import TrustedProxies
-from sidecar.edge.large_messages import LARGE_BYTES, LargeMessages
+from sidecar.edge.large_messages import BYTES_IN_ALL, BYTES_OF_ONE, LARGE_BYTES, LargeMessages
 from sidecar.edge.resource import ProtectedResource
 from sidecar.edge.server import COMMON_HEADERS, departed, give_up
 from sidecar.edge.statuses import http_status
@@ -32,11 +32,10 @@ from sidecar.errors import (
     MessageIncomplete,
     MessageTooLarge,
     SidecarError,
-    TooManyBytes,
 )
-from sidecar.fair_turns import TooManyWaiting
 from sidecar.identity import WELL_KNOWN, ResourceUri
-from sidecar.mcp import Era, revision
+from sidecar.mcp import Ends, Era, revision
+from sidecar.saturation import ByteBudgetSpent, retry_after_s
 
 _RETRY_LATER: Final = frozenset({429, 503})
 
@@ -95,6 +94,9 @@ class EdgeConfig:
     """Which certificate a request comes with; None where no issuer's tokens may be bound to one."""
     max_request_bytes: int = 1_000_000
     """Below the MongoDB MCP server's own 1 MiB."""
+    large_bytes_of_one: int = BYTES_OF_ONE
+    """See ``LargeMessages``."""
+    large_bytes_in_all: int = BYTES_IN_ALL
     body_timeout_s: float = 30.0
     keep_alive_s: float = 15.0
     """Between two comments on a silent stream (M-08)."""
@@ -166,7 +168,7 @@ class _Edge:
         self._resource = config.resource
         self._metadata = self._resource.metadata()
         self._bodies = BodyReader(config.max_request_bytes, config.body_timeout_s)
-        self._large = LargeMessages()
+        self._large = LargeMessages(config.large_bytes_of_one, config.large_bytes_in_all)
         self.paths = _with_and_without_slash(self._resource.path)
         self._descriptions = _with_and_without_slash(WELL_KNOWN) | _with_and_without_slash(self._resource.metadata_path)
         desk = pep.approvals
@@ -277,10 +279,10 @@ class _Edge:
             self._large.pass_by()
             return await self._pep.enforce(body, exchange, caller, departed(request))
         try:
-            async with self._large.turn(caller.identity.key) as sent:
+            async with self._large.turn(caller.identity.key, len(body)) as sent:
                 return await self._pep.enforce(body, exchange, caller, departed(request), sent)
-        except TooManyWaiting:
-            return await self._pep.refuse_body(TooManyBytes(), body, exchange, caller)
+        except ByteBudgetSpent as spent:
+            return await self._pep.refuse_body(spent, Ends.of(body), exchange, caller)
 
     async def _delete(self, request: web.Request, exchange: Exchange, caller: Caller) -> web.StreamResponse:
         try:
@@ -367,7 +369,7 @@ class _Edge:
         if challenge is not None:
             response.headers["WWW-Authenticate"] = challenge
         if status in _RETRY_LATER:
-            response.headers["Retry-After"] = "1"
+            response.headers["Retry-After"] = str(retry_after_s(error) or 1)
         if isinstance(error, LegRefused):
             response.headers["Allow"] = "POST"
         if isinstance(error, _CLOSING_ERRORS):

@@ -8,7 +8,7 @@ are for what the transport and the authorization chapter of MCP give one to.
 
 from typing import Final, NamedTuple
 
-from sidecar import errors, questions, usage
+from sidecar import errors, questions, saturation, usage
 from sidecar.edge.stdio import EndingProcess
 from sidecar.enforcement import (
     AnswerTooLarge,
@@ -65,6 +65,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], Statuses]] = {
     errors.InvalidParams: Statuses(handshake=200, stateless=400),
     errors.MessageTooLarge: both(413),
     errors.TooManyBytes: both(429),
+    saturation.ByteBudgetSpent: both(429),
     errors.MessageIncomplete: both(408),
     errors.MediaTypeRefused: both(415),
     errors.NotAcceptable: both(406),
@@ -107,6 +108,7 @@ HTTP_STATUS: Final[dict[type[SidecarError], Statuses]] = {
     usage.LimitReached: both(200),
     usage.LimitsUnavailable: both(200),
     errors.DecisionUnavailable: both(200),
+    saturation.Overloaded: both(200),
     errors.AuditUnavailable: both(200),
     errors.ViewsUnavailable: both(200),
     errors.NotConfirmed: both(200),

@@ -1,13 +1,16 @@
-"""A bound on the evidence that unknown callers can cause: their refusals are recorded up to a budget.
+"""A bound on the evidence that refusals can cause which cost a caller nothing: they are recorded up to a budget.
 
-Without one, anyone who can reach the port fills the disk, and a full disk denies everyone (law 4 stops every call).
-What is over the bound is still counted by metrics, and the next record of the same address says how many it stands for.
+Without one, anyone who can reach the port fills the disk, and a full disk denies everyone (law 4 stops every call); and
+what is refused because there is too much to do must not cost as much as doing it. What is over the bound is still
+counted by metrics, and the next record of the same address or caller says how many it stands for.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
 from sidecar.bounded import BoundedMemory
+from sidecar.errors import CallerSuspended, SidecarError, TokenRejected
+from sidecar.saturation import ByteBudgetSpent, Overloaded
 
 WINDOW_S: Final = 60.0
 PER_ADDRESS: Final = 30
@@ -75,6 +78,34 @@ class Budget:
             share.window, share.recorded = window, 0
         self._shares.put(address, share)
         return share
+
+
+class RefusalBudgets:
+    """Says which refusals have a record of their own."""
+
+    def __init__(self) -> None:
+        self._strangers = Budget()
+        self._suspended = Budget()
+        self._crowded = Budget()
+
+    def admit(self, error: SidecarError, caller: str | None, address: str, now: float) -> int | None:
+        """Return how many unrecorded refusals a record stands for besides itself, or None if there is none.
+
+        Args:
+            error: the refusal.
+            caller: whose it is; None where that is not known.
+            address: of the client.
+            now: monotonic seconds.
+        """
+        match error:
+            case _ if caller is None:
+                return self._strangers.admit(address, now)
+            case CallerSuspended() | TokenRejected():
+                return self._suspended.admit(caller, now)
+            case Overloaded() | ByteBudgetSpent():
+                return self._crowded.admit(f"{error.label}\0{caller}", now)
+            case _:
+                return 0
 
 
 class CallerBudget:

@@ -1,5 +1,6 @@
 """What policy says of a command: the question, a candidate's opinion beside it, and what an allow comes to."""
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 
@@ -7,9 +8,9 @@ from sidecar.commands import databases
 from sidecar.enforcement.evidence import Evidence, without_tool
 from sidecar.enforcement.livetools import LiveTools
 from sidecar.enforcement.shadow import Shadow, read_answer
-from sidecar.enforcement.turn import EnforcementRules, Ports, Turn
+from sidecar.enforcement.turn import CancelledByClient, EnforcementRules, Flight, Ports, Turn
 from sidecar.enforcement.views import require_open, through_views
-from sidecar.errors import CommandNotDerivable, DecisionUnavailable, PolicyDenied, ToolGroupOff
+from sidecar.errors import CallerSuspended, CommandNotDerivable, DecisionUnavailable, PolicyDenied, ToolGroupOff
 from sidecar.mcp import methods
 from sidecar.model import AccessRequest, Command, Decision, JsonObject
 from sidecar.policy import document
@@ -76,13 +77,27 @@ class PolicyDecisions:
         candidate = None if turn.supposed else self._ports.candidate
         shadow = Shadow(candidate, question, read) if candidate is not None else None
         try:
-            decision = read(await self.ask(Question.DECISION, question))
+            decision = read(await self._asked(question, turn.flight))
             if shadow is not None:
                 turn.opinion = await shadow.compare(decision)
         finally:
             if shadow is not None:
                 await shadow.dismiss()
         return decision
+
+    async def _asked(self, question: JsonObject, flight: Flight | None) -> PdpAnswer:
+        """Ask about a call, which its end ends: who has left, or was suspended, waits for no turn at OPA."""
+        if flight is None or flight.asking is not None:
+            return await self.ask(Question.DECISION, question)
+        flight.asking = asyncio.current_task()
+        try:
+            return await self.ask(Question.DECISION, question)
+        except asyncio.CancelledError:
+            if flight.was_withdrawn():
+                raise CallerSuspended if flight.suspended else CancelledByClient from None
+            raise
+        finally:
+            flight.asking = None
 
     async def ask(self, question: Question, content: JsonObject) -> PdpAnswer:
         """Put a question to OPA; raises DecisionUnavailable where there is no answer."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from sidecar.audit import record
 from sidecar.commands import CATALOG
-from sidecar.enforcement.budget import Budget, CallerBudget
+from sidecar.enforcement.budget import CallerBudget, RefusalBudgets
 from sidecar.enforcement.confirmation import ConfirmationMissing
 from sidecar.enforcement.refusals import OWN_SOURCE, owner_to_ask, reached
 from sidecar.enforcement.turn import CancelledByClient, EnforcementRules, OutcomeNotRecorded, Ports, Turn
@@ -53,8 +53,7 @@ class Evidence:
     def __init__(self, ports: Ports, rules: EnforcementRules) -> None:
         self._ports = ports
         self._rules = rules
-        self._strangers = Budget()
-        self._suspended = Budget()
+        self._budgets = RefusalBudgets()
         self._told = CallerBudget()
 
     async def intent(self, turn: Turn) -> str:
@@ -121,11 +120,8 @@ class Evidence:
             self._ports.metrics.limited(error.limit.id, error.unit)
             turn.span.set({"mcp_sidecar.limit": error.limit.id, "mcp_sidecar.limit.unit": error.unit.value})
         self.tell(turn, error)
-        suppressed: int | None = 0
-        if turn.caller is None:
-            suppressed = self._strangers.admit(turn.exchange.client_ip, self._ports.clock.monotonic())
-        elif isinstance(error, CallerSuspended | TokenRejected):
-            suppressed = self._suspended.admit("\0".join(turn.identity.key), self._ports.clock.monotonic())
+        who = None if turn.caller is None else "\0".join(turn.identity.key)
+        suppressed = self._budgets.admit(error, who, turn.exchange.client_ip, self._ports.clock.monotonic())
         if suppressed is None:
             return
         refusal = record.refusal(

@@ -21,6 +21,7 @@ from sidecar.identity import ApprovalRequired, ApprovalState
 from sidecar.mcp import CapabilityMissing, Era, RequestId, StateRejected, denials, jsonrpc, stateless_results
 from sidecar.model import Access, Command, Decision, JsonObject, Principal, Reason, StepUp
 from sidecar.questions import ClientLacks
+from sidecar.saturation import Overloaded, retry_after_s
 from sidecar.usage import LimitReached
 
 OWN_SOURCE: Final = "sidecar"
@@ -102,6 +103,8 @@ def _explained(turn: Turn, error: SidecarError) -> tuple[str, JsonObject]:
         body["path"] = said.path
     if isinstance(error, LimitReached):
         body["limit"] = reached(error)
+    if (seconds := retry_after_s(error)) is not None:
+        body["retry_after_s"] = seconds
     if isinstance(error, ApprovalRequired):
         body["approval"] = {
             "id": error.approval.id,
@@ -159,6 +162,9 @@ def _said_of(turn: Turn, error: SidecarError) -> _Said:
             denied = approval.state is ApprovalState.DENIED
             text = denials.waiting(approval.id, approval.owners, denied=denied, left_s=error.left_s)
             return _Said(text, own, next(iter(approval.owners), None))
+        case Overloaded():
+            reasons = (Reason(code=error.label, source=f"opa.{error.fault}"),)
+            return _Said(denials.later(error.retry_after_s), reasons, owner)
         case DecisionUnavailable():
             return _Said(error.public, (Reason(code=error.label, source=f"opa.{error.fault}"),), owner)
         case _:

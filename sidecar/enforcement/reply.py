@@ -10,6 +10,7 @@ from typing import Final, Self, TypeAlias
 from sidecar.enforcement.event_stream import StreamEvent
 from sidecar.errors import SidecarError
 from sidecar.mcp import CapabilityMissing, Era, RequestId, ResourceNotFound, UnknownPrompt, jsonrpc, revision
+from sidecar.saturation import retry_after_s
 
 _TOLD: Final = (revision.UnsupportedMcpRevision, ResourceNotFound, CapabilityMissing)
 """What says more than its class in the ``data`` of a JSON-RPC error."""
@@ -53,6 +54,8 @@ class Refused:
     def of(cls, error: SidecarError, request_id: RequestId | None = None, *, era: Era = Era.HANDSHAKE) -> Self:
         """Refuse in the words of the error's class, so that nothing of the request or a dependency leaks."""
         data = error.data if isinstance(error, _TOLD) else None
+        if (seconds := retry_after_s(error)) is not None:
+            data = {"retry_after_s": seconds}
         # Only the handshake revisions have a code for a resource that is not there (MCP 2026-07-28, resources).
         absent = isinstance(error, ResourceNotFound) and era is Era.STATELESS
         code = UnknownPrompt.code if absent else error.code

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sidecar.audit import record
 from sidecar.commands import CATALOG, NO_GENERIC_TOOLS, GenericTools, ToolGroup
@@ -203,6 +204,10 @@ class Flight:
     names: tuple[CallerName, ...] = ()
     """What an operator can name the caller by."""
     task: asyncio.Task[UpstreamResult] | None = None
+    asking: asyncio.Task[Any] | None = None
+    """What waits for a decision on it, at this moment."""
+    withdrawn: bool = False
+    """That was cancelled."""
     cancelled: bool = False
     suspended: bool = False
     reads_only: bool = False
@@ -212,8 +217,7 @@ class Flight:
     def cancel(self) -> None:
         """End the forwarding, or keep it from beginning."""
         self.cancelled = True
-        if self.task is not None:
-            self.task.cancel()
+        self._end()
 
     def suspend(self) -> bool:
         """Keep the call from being sent and its answer from coming back; return whether that ends it.
@@ -223,9 +227,19 @@ class Flight:
         self.suspended = True
         if self.sent and not self.reads_only:
             return False
+        self._end()
+        return True
+
+    def _end(self) -> None:
+        if self.asking is not None and not self.withdrawn:
+            self.withdrawn = True
+            self.asking.cancel()
         if self.task is not None:
             self.task.cancel()
-        return True
+
+    def was_withdrawn(self) -> bool:
+        """Whether nothing but the end of the call cancelled what waited for a decision on it; that is over then."""
+        return self.withdrawn and self.asking is not None and not self.asking.uncancel()
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,14 @@ def used_up(reached: LimitReached) -> str:
     )
 
 
+def later(seconds: int) -> str:
+    """Return the sentence for a call that could not be decided in time, because too much is being asked."""
+    return (
+        "Refused: more is being asked than can be decided in time; nothing was done. Make the same call again in "
+        f"{seconds} second{'' if seconds == 1 else 's'}."
+    )
+
+
 _APART: Final[Mapping[UsagePart, str]] = MappingProxyType(
     {
         UsagePart.SUBJECT: "each user",

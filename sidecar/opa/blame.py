@@ -43,12 +43,23 @@ MAX_REMEMBERED: Final = 1024
 
 @dataclass(slots=True)
 class PendingQuestion:
-    """A question that was put to one process."""
+    """A question for one process.
+
+    Args:
+        places: what it is about.
+        now: seconds on a clock that never goes back.
+    """
 
     places: Places
-    asked_at: float
+    now: Callable[[], float]
+    asked_at: float = math.inf
+    """When it was sent. One that waits for its turn, or whose answer was remembered, is to blame for nothing."""
     failed_at: float | None = None
     """When it ended without an answer; None while it is under way."""
+
+    def sent(self) -> None:
+        """Note that it is sent now."""
+        self.asked_at = self.now()
 
 
 @dataclass(slots=True)
@@ -103,7 +114,7 @@ class Member:
 
     def blamed(self, now: float) -> Places:
         """Return the places of the questions that may have ended it."""
-        unanswered = self._relevant(now)
+        unanswered = [one for one in self._relevant(now) if one.asked_at <= now]
         oldest = min((one.asked_at for one in unanswered), default=now)
         return frozenset().union(*(one.places for one in unanswered if one.asked_at - oldest < _TOGETHER_S))
 
@@ -115,7 +126,7 @@ class Member:
         """Note a question for as long as it is under way, and a little longer where it gets no answer.
 
         Args:
-            one: what it is about, and when it was asked.
+            one: the question.
             now: seconds on a clock that never goes back.
             deadline_s: seconds that an answer may take.
         """
@@ -127,7 +138,7 @@ class Member:
             self.asked = self._relevant(now())
             raise
         self.asked.remove(one)
-        if now() - one.asked_at < deadline_s * _QUICK_SHARE:
+        if one.asked_at < math.inf and now() - one.asked_at < deadline_s * _QUICK_SHARE:
             self.quick = max(self.quick, one.asked_at)
 
     def is_slow(self, one: PendingQuestion) -> bool:

@@ -10,6 +10,7 @@ is kept is its session handling and its request; everything above is decided her
 import asyncio
 import errno
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -19,15 +20,17 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.fair_line import MOST_WAITING, FairLine, NoPlace
 from sidecar.faults import PdpFault
 from sidecar.model import JsonObject
-from sidecar.opa.deadline import answered_within
+from sidecar.opa.deadline import Presence, answered_within
 from sidecar.opa.endpoint import Endpoint
 from sidecar.opa.memo import Memo, MemoKey
 from sidecar.opa.own_socket import Dropped, OwnSocket
 from sidecar.opa.wire import LONGEST_ANSWER, about_request, decode_answer, describe_failure, encode_question
-from sidecar.policy import COMPILE_QUERY, COMPILE_UNKNOWNS
+from sidecar.policy import COMPILE_QUERY, COMPILE_UNKNOWNS, asker
 from sidecar.ports import PdpAnswer, Question
+from sidecar.saturation import Overloaded
 from sidecar.system import REQUEST_ID, FollowedFiles, follow_files
 
 if TYPE_CHECKING:
@@ -54,15 +57,17 @@ deadline has not begun."""
 AT_ONCE_HERE = 8
 """The same of an OPA on this machine: more of them make each slower and none sooner. With 64 on two busy processors,
 256 callers at once had all of them miss their deadlines, and OPA was taken for one that hangs."""
-_QUEUE = 1024
-"""Questions that wait to be sent; with more, a new one is refused at once."""
-_QUEUE_DEADLINES = 8
-"""Deadlines that a question may wait before it is sent."""
+QUEUE_S = 2.0
+"""Seconds that a question may wait to be sent."""
 
-_NOT_WRONG = frozenset({PdpFault.TIMEOUT, PdpFault.OVERLOADED})
+_NOT_WRONG = frozenset({PdpFault.TIMEOUT, PdpFault.OVERLOADED, PdpFault.LAGGING})
 """What says nothing of the answers that were given before: a late answer, and a question that was not sent."""
 
 _DROPPED = frozenset({errno.ECONNRESET, errno.EPIPE})
+
+
+def unobserved() -> None:
+    """Nobody wants to know when a question is sent."""
 
 
 class OpaClient:
@@ -76,6 +81,8 @@ class OpaClient:
         revision: the policy set that is known to answer there; None takes what the answer's provenance says.
         memo: recent answers that stand for equal questions; None asks every time.
         at_once: questions that are put to it at the same time.
+        queue: questions that wait to be sent.
+        queue_s: seconds that a question may wait to be sent; its deadline begins after that.
         own: the OPA is one that the sidecar started, behind a Unix socket; it is asked over ``OwnSocket``.
 
     Raises:
@@ -93,6 +100,8 @@ class OpaClient:
         revision: str | None = None,
         memo: Memo | None = None,
         at_once: int = AT_ONCE,
+        queue: int = MOST_WAITING,
+        queue_s: float = QUEUE_S,
         own: bool = False,
     ) -> None:
         self._endpoint = Endpoint.parse(url)
@@ -121,8 +130,9 @@ class OpaClient:
         self._asking: dict[tuple[Question, bytes], asyncio.Future[PdpAnswer | DecisionUnavailable | None]] = {}
         """The questions that OPA is evaluating, where equal ones share an answer."""
         self._at_once = at_once
-        self._under_way = asyncio.Semaphore(at_once)
-        self._lined_up = 0
+        self._line = FairLine(at_once, wait_s=queue_s, most=queue)
+        self._well = False
+        """What the last health probe said that could be believed."""
 
     async def open(self) -> None:
         """Make the session; nothing is sent yet.
@@ -164,23 +174,36 @@ class OpaClient:
         if self._memo is not None:
             self._memo.clear()
 
-    async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
+    def supersede(self) -> None:
+        """Put no further question to this OPA: another serves. What was sent already is answered."""
+        self._line.close()
+
+    async def ask(self, question: Question, document: JsonObject, sent: Callable[[], None] = unobserved) -> PdpAnswer:
         """Evaluate one rule with ``document`` as input.
+
+        Args:
+            question: which rule.
+            document: its input; says on whose behalf it is asked, by whom turns are taken.
+            sent: called right before the question is sent, which it is not where the answer is known.
 
         Raises:
             DecisionUnavailable: everything but HTTP 200 with one strict JSON object that has a ``result``, in time.
+            Overloaded: it could not be sent in time, or the answer not be read in time.
+            LineClosed: it was superseded before the question was sent.
         """
         memo = self._memo
         key = memo.key(question, document) if memo is not None else None
         if memo is None or key is None:
-            return (await self._answered(question, self._encoded(question, document)))[0]
+            return (await self._answered(question, self._encoded(question, document), document, sent))[0]
         known = memo.recall(key)
         if known is not None:
             return known
         body = key.platform if key.is_question else self._encoded(question, document)
-        return await self._once(memo, key, body)
+        return await self._once(memo, key, body, document, sent)
 
-    async def _once(self, memo: Memo, key: MemoKey, body: bytes) -> PdpAnswer:
+    async def _once(
+        self, memo: Memo, key: MemoKey, body: bytes, document: JsonObject, sent: Callable[[], None]
+    ) -> PdpAnswer:
         """Have a question evaluated and keep the answer; one that is being evaluated already is waited for.
 
         Equal is byte for byte, so the answer is that to each of them. Where the one that asked is cancelled, those that
@@ -191,6 +214,8 @@ class OpaClient:
             match await asyncio.shield(under_way):
                 case PdpAnswer() as answer:
                     return answer
+                case Overloaded() as error:
+                    raise Overloaded(error.detail, retry_after_s=error.retry_after_s, fault=error.fault)
                 case DecisionUnavailable() as error:
                     raise DecisionUnavailable(error.detail, fault=error.fault)
                 case None:
@@ -198,7 +223,7 @@ class OpaClient:
         mine = self._asking[place] = asyncio.get_running_loop().create_future()
         outcome: PdpAnswer | DecisionUnavailable | None = None
         try:
-            outcome, size = await self._answered(key.question, body)
+            outcome, size = await self._answered(key.question, body, document, sent)
         except DecisionUnavailable as error:
             outcome = error
             if error.fault not in _NOT_WRONG:
@@ -214,11 +239,13 @@ class OpaClient:
     def _encoded(self, question: Question, document: JsonObject) -> bytes:
         return encode_question(document, _COMPILED if question is Question.RESIDUAL else None)
 
-    async def _answered(self, question: Question, body: bytes) -> tuple[PdpAnswer, int]:
+    async def _answered(
+        self, question: Question, body: bytes, document: JsonObject, sent: Callable[[], None]
+    ) -> tuple[PdpAnswer, int]:
         """Return the answer to a question, and how many bytes it had."""
         if question is not Question.RESIDUAL:  # OPA's own rules let no other member pass there, and OPA logs none
             body = about_request(body, _request_id())
-        raw = await self._evaluate(self._urls[question], body)
+        raw = await self._evaluate(self._urls[question], body, document, sent)
         return decode_answer(raw, revision=self._revision), len(raw)
 
     async def engine(self) -> str:
@@ -228,10 +255,10 @@ class OpaClient:
             DecisionUnavailable: as for ``ask``.
         """
         url = f"{self._base}/v1/data/{Question.DECISION.value}?{_STRICT}{_PROVENANCE}"
-        return decode_answer(await self._evaluate(url, encode_question({})), revision="").engine
+        return decode_answer(await self._evaluate(url, encode_question({}), {}, unobserved), revision="").engine
 
-    async def _evaluate(self, url: str, body: bytes) -> bytes:
-        status, media_type, answer = await self._exchange(url, body)
+    async def _evaluate(self, url: str, body: bytes, document: JsonObject, sent: Callable[[], None]) -> bytes:
+        status, media_type, answer = await self._exchange(url, body, document, sent)
         if status != _OK:
             fault = PdpFault.REDIRECT if status in _REDIRECTS else PdpFault.STATUS
             raise DecisionUnavailable(f"OPA answered {status} {describe_failure(answer)}".rstrip(), fault=fault)
@@ -240,26 +267,45 @@ class OpaClient:
         return answer
 
     async def healthy(self) -> bool:
-        """Whether OPA says that it serves and its bundles are active (``GET /health?bundles``)."""
+        """Whether OPA says that it serves, or said so last where that cannot be told now."""
+        found = await self.probe()
+        return self._well if found is None else found
+
+    async def probe(self) -> bool | None:
+        """Whether OPA says that it serves and its bundles are active (``GET /health?bundles``).
+
+        None: there was no answer while our own loop was away, which says nothing of OPA.
+        """
         transport = self._transport
         if transport is None or not transport.open:
             return False
+        presence = Presence(self._timeout_s)
         try:
-            async with answered_within(self._timeout_s):
-                return await transport.status(self._health_url) == _OK
-        except (aiohttp.ClientError, OSError, DecisionUnavailable):  # TimeoutError is an OSError
-            return False
+            async with answered_within(self._timeout_s, presence):
+                self._well = await transport.status(self._health_url) == _OK
+        except TimeoutError:
+            if not presence.tells:
+                return None
+            self._well = False
+        except (aiohttp.ClientError, OSError, DecisionUnavailable):
+            self._well = False
+        return self._well
 
-    async def _exchange(self, url: str, body: bytes) -> tuple[int, str, bytes]:
+    async def _exchange(
+        self, url: str, body: bytes, document: JsonObject, sent: Callable[[], None]
+    ) -> tuple[int, str, bytes]:
         """Send, once more if a kept-alive connection turns out to be dead, all within one deadline.
 
         The repetition is safe because a question changes nothing, and needed because OPA may close an idle connection
         in the moment in which it is used again (RFC 9112 section 9.3.1).
         """
         headers = _trace_headers()
-        await self._line_up()
+        if not self._line.enter_at_once():
+            await self._line_up(document)
+        presence = Presence(self._timeout_s)
         try:
-            async with answered_within(self._timeout_s):
+            sent()
+            async with answered_within(self._timeout_s, presence):
                 try:
                     return await self._opened().post(url, body, headers)
                 except (aiohttp.ClientConnectionError, Dropped) as error:
@@ -267,31 +313,28 @@ class OpaClient:
                         raise
                 return await self._opened().post(url, body, headers)
         except TimeoutError:
-            raise DecisionUnavailable(f"no answer within {self._timeout_s:g} s", fault=PdpFault.TIMEOUT) from None
+            what = f"no answer within {self._timeout_s:g} s"
+            if not presence.tells:
+                raise Overloaded(
+                    f"{what}, in which this process was busy", retry_after_s=1, fault=PdpFault.LAGGING
+                ) from None
+            raise DecisionUnavailable(what, fault=PdpFault.TIMEOUT) from None
         except (aiohttp.ClientError, OSError) as error:
             raise _unreachable(error) from None
         finally:
-            self._under_way.release()
+            self._line.leave()
 
-    async def _line_up(self) -> None:
+    async def _line_up(self, document: JsonObject) -> None:
         """Wait until a question may be sent.
 
         Raises:
-            DecisionUnavailable: too many wait, or it waited for too long. It was not sent.
+            Overloaded: it would wait for too long, or did. It was not sent.
+            LineClosed: it was superseded.
         """
-        if not self._under_way.locked():
-            await self._under_way.acquire()
-            return
-        if self._lined_up >= _QUEUE:
-            raise DecisionUnavailable("too many questions wait to be sent", fault=PdpFault.OVERLOADED)
-        self._lined_up += 1
         try:
-            async with asyncio.timeout(_QUEUE_DEADLINES * self._timeout_s):
-                await self._under_way.acquire()
-        except TimeoutError:
-            raise DecisionUnavailable("not sent: OPA is busy with others", fault=PdpFault.OVERLOADED) from None
-        finally:
-            self._lined_up -= 1
+            await self._line.enter(asker(document))
+        except NoPlace as refused:
+            raise Overloaded(f"not sent: {refused.why}", retry_after_s=refused.retry_after_s) from None
 
     async def look(self, path: str, *, timeout_s: float, longest: int) -> bytes:
         """Return the body of a GET of ``path``, a constant of the caller's, of at most ``longest`` bytes.

@@ -19,14 +19,16 @@ from collections.abc import Coroutine
 from typing import Final
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.fair_line import LineClosed
 from sidecar.fair_turns import FairTurns, TooManyWaiting
 from sidecar.faults import PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.blame import TERM_S, Blame, Member, PendingQuestion, Places, parts, places, together
-from sidecar.opa.deadline import answered_within
+from sidecar.opa.deadline import Presence, answered_within
 from sidecar.opa.instance import Instance, Launch
 from sidecar.policyset import ApprovedSet
 from sidecar.ports import PdpAnswer, Question
+from sidecar.saturation import Overloaded
 from sidecar.system import BackOff, ended, to_its_end
 
 _LOG = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class HotStandby:
         self._alone = FairTurns()
         self._suspected = Blame(self._now)
         self._set_aside = Blame(self._now)
+        self._superseded = False
         self._unwatched = asyncio.Event()
         self._stall_again_at = 0.0
         self._back_off = BackOff(_FIRST_DELAY_S, _LAST_DELAY_S, at_once=True)
@@ -104,6 +107,7 @@ class HotStandby:
 
         Raises:
             DecisionUnavailable: as for ``OpaClient.ask``; or the question is about what is set aside.
+            LineClosed: as for ``OpaClient.ask``.
         """
         about = places(question, document)
         if self._set_aside.holds(about | together(about)):
@@ -114,10 +118,10 @@ class HotStandby:
         first = self._first
         if first is None:
             raise DecisionUnavailable("the managed OPA is not running", fault=PdpFault.UNREACHABLE)
-        asking = PendingQuestion(about, self._now())
+        asking = PendingQuestion(about, self._now)
         try:
             with first.asking(asking, self._now, self._launch.timeout_s):
-                return await first.instance.ask(question, document)
+                return await first.instance.ask(question, document, asking.sent)
         except DecisionUnavailable as error:
             if error.fault is PdpFault.TIMEOUT:
                 first.doubted.set()
@@ -125,8 +129,9 @@ class HotStandby:
                     self._suspected.put(about)
             if error.fault not in _BROKEN_OFF or (successor := await self._successor(first, about)) is None:
                 raise
-        with successor.asking(PendingQuestion(about, self._now()), self._now, self._launch.timeout_s):
-            return await successor.instance.ask(question, document)
+        asking = PendingQuestion(about, self._now)
+        with successor.asking(asking, self._now, self._launch.timeout_s):
+            return await successor.instance.ask(question, document, asking.sent)
 
     async def _successor(self, lost: Member, about: Places) -> Member | None:
         """Return who decides in the place of a lost one, for a question that is not to blame; None otherwise."""
@@ -150,6 +155,8 @@ class HotStandby:
                 async with asyncio.timeout(_TURNS * timeout_s):
                     await turns.enter_async_context(self._alone.turn(self._suspected.among(about) or about))
                     await self._there.wait()
+                if self._superseded:
+                    raise LineClosed
                 async with answered_within(timeout_s):
                     answer = await self._ask_standby(question, document, about)
         except TimeoutError:
@@ -157,7 +164,7 @@ class HotStandby:
             raise DecisionUnavailable(what, fault=PdpFault.TIMEOUT) from None
         except TooManyWaiting:
             what = "too many questions wait for the standby OPA"
-            raise DecisionUnavailable(what, fault=PdpFault.OVERLOADED) from None
+            raise Overloaded(what, retry_after_s=1) from None
         self._suspected.lift(about)
         return answer
 
@@ -167,16 +174,25 @@ class HotStandby:
             raise DecisionUnavailable("the standby OPA has ended", fault=PdpFault.UNREACHABLE)
         timeout_s = self._launch.timeout_s
         for place, part in parts(document, about):
-            with second.asking(PendingQuestion(place, self._now()), self._now, timeout_s):
-                await second.instance.ask(question, part)
-        with second.asking(PendingQuestion(together(about), self._now()), self._now, timeout_s):
-            return await second.instance.ask(question, document)
+            asking = PendingQuestion(place, self._now)
+            with second.asking(asking, self._now, timeout_s):
+                await second.instance.ask(question, part, asking.sent)
+        asking = PendingQuestion(together(about), self._now)
+        with second.asking(asking, self._now, timeout_s):
+            return await second.instance.ask(question, document, asking.sent)
 
     def forget(self) -> None:
         """Forget every remembered answer of both."""
         for member in (self._first, self._second):
             if member is not None:
                 member.instance.forget()
+
+    def supersede(self) -> None:
+        """See ``OpaClient.supersede``."""
+        self._superseded = True
+        for member in (self._first, self._second):
+            if member is not None:
+                member.instance.supersede()
 
     async def healthy(self) -> bool:
         """Whether the one that decides answers its health probe."""
@@ -263,11 +279,12 @@ class HotStandby:
 
     async def _well(self, member: Member) -> bool:
         """Whether a process answers its health probe in half of the time that a question may take."""
+        presence = Presence(self._launch.timeout_s / 2)
         try:
-            async with answered_within(self._launch.timeout_s / 2):
+            async with answered_within(self._launch.timeout_s / 2, presence):
                 await member.instance.healthy()
         except TimeoutError:
-            return False
+            return not presence.tells
         return True
 
     def _take_out(self, member: Member, why: str) -> None:

@@ -6,15 +6,16 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.fair_line import MOST_WAITING
 from sidecar.model import JsonObject
-from sidecar.opa.client import AT_ONCE_HERE, OpaClient
+from sidecar.opa.client import AT_ONCE_HERE, QUEUE_S, OpaClient, unobserved
 from sidecar.opa.engine_version import version_fault
 from sidecar.opa.memo import Memo
 from sidecar.opa.self_test import self_test
@@ -32,6 +33,8 @@ _MAX_SOCKET_PATH = 103
 _TRACE_BATCH_MS = 200
 _STOP_GRACE_S = 3.0
 _MISSED_PROBES = 3
+_UNTOLD_PROBES = 12
+"""Probes in a row that say nothing because our own loop was away; one more counts as missed."""
 _SELF_TESTS = 3
 _POLL_S = 0.02
 _TAIL_LINES = 12
@@ -50,6 +53,18 @@ span). Their only sink is the console, which would print every question; this ru
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LineLimits:
+    """How questions wait to be put to one process."""
+
+    at_once: int = AT_ONCE_HERE
+    """Questions that are put at the same time."""
+    queue: int = MOST_WAITING
+    """Questions that wait."""
+    queue_s: float = QUEUE_S
+    """Seconds that a question may wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """How OPA processes are started; the same for every instance."""
 
@@ -62,6 +77,7 @@ class Launch:
     """Seconds from start to ready."""
     memo_s: float
     """Seconds for which an answer stands for an equal question; 0 asks every time."""
+    line: LineLimits = LineLimits()
     otlp_endpoint: str | None
     """``host:port`` of an OTLP/HTTP collector without TLS, or None."""
 
@@ -127,7 +143,9 @@ class Instance:
                 timeout_s=launch.timeout_s,
                 revision=policies.revision,
                 memo=Memo(launch.memo_s, pulse.alive, approved.reads),
-                at_once=AT_ONCE_HERE,
+                at_once=launch.line.at_once,
+                queue=launch.line.queue,
+                queue_s=launch.line.queue_s,
                 own=True,
             )
             process = await launch.opa.start(*arguments, folder=home / "policies", home=home)
@@ -156,16 +174,17 @@ class Instance:
         """Process id of OPA."""
         return self._process.pid
 
-    async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
+    async def ask(self, question: Question, document: JsonObject, sent: Callable[[], None] = unobserved) -> PdpAnswer:
         """Ask, counted as in flight until the answer is there.
 
         Raises:
             DecisionUnavailable: as for ``OpaClient.ask``.
+            LineClosed: as there.
         """
         self._asked += 1
         self._idle.clear()
         try:
-            return await self.client.ask(question, document)
+            return await self.client.ask(question, document, sent)
         finally:
             self._asked -= 1
             if not self._asked:
@@ -185,6 +204,10 @@ class Instance:
         """Forget every remembered answer."""
         self.client.forget()
 
+    def supersede(self) -> None:
+        """See ``OpaClient.supersede``."""
+        self.client.supersede()
+
     async def healthy(self) -> bool:
         """Whether OPA answers its health probe."""
         return await self.client.healthy()
@@ -195,13 +218,19 @@ class Instance:
         Args:
             probe_interval_s: seconds between two probes.
         """
-        missed = 0
+        missed = untold = 0
         while missed < _MISSED_PROBES:
             try:
                 async with asyncio.timeout(probe_interval_s):
                     status = await self.ended()
             except TimeoutError:
-                missed = 0 if await self.healthy() else missed + 1
+                match await self.client.probe():
+                    case True:
+                        missed = untold = 0
+                    case None if untold < _UNTOLD_PROBES:
+                        untold += 1
+                    case _:
+                        missed += 1
             else:
                 return f"ended with status {status}"
         return f"missed {missed} health probes"

@@ -22,11 +22,12 @@ from pathlib import Path
 from typing_extensions import override
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable
+from sidecar.fair_line import LineClosed
 from sidecar.faults import PdpFault
 from sidecar.model import JsonObject
 from sidecar.opa.follower import Content, at_once, follow
 from sidecar.opa.hot_standby import HotStandby
-from sidecar.opa.instance import Instance, Launch
+from sidecar.opa.instance import Instance, Launch, LineLimits
 from sidecar.opa.policy_state import Load, PolicyState
 from sidecar.opa.startable import Startable
 from sidecar.policyset import ApprovedSet, OpaCommand, PolicySet, SetChecker, Snapshot, installed, snapshot
@@ -60,7 +61,7 @@ class ManagedOpa(Startable):
         binary: the OPA executable, as a path or as a name on ``PATH``.
         policies: the policy folder (``policies/README.md`` has its layout).
         directory: runtime folder for sockets and private copies; made with mode 0700, or refused if others can enter.
-        timeout_s: seconds for one question.
+        timeout_s: seconds for one question, from its sending.
         memory_limit_bytes: writable memory of the OPA process; beyond it the process dies and is restarted.
         otlp_endpoint: ``host:port`` of an OTLP/HTTP collector, for OPA's own spans inside ours; None for no spans.
         start_timeout_s: seconds that an OPA may take from start to healthy.
@@ -88,6 +89,7 @@ class ManagedOpa(Startable):
         self._folder = policies
         self._directory = directory
         self._timeout_s = timeout_s
+        self._line = LineLimits()
         self._memory_limit_bytes = memory_limit_bytes
         self._otlp_endpoint = otlp_endpoint
         self._start_timeout_s = start_timeout_s
@@ -126,6 +128,7 @@ class ManagedOpa(Startable):
         *,
         candidate: bool = False,
         standby: bool = False,
+        line: LineLimits | None = None,
         issuers: Collection[str] = (),
         scopes: Collection[str] = (),
     ) -> None:
@@ -136,6 +139,7 @@ class ManagedOpa(Startable):
                 ``policy_state`` tells, and nothing is answered until the folder holds one that is usable.
             standby: keep a second process of the set, so that a question that ends one does not stop the decisions of
                 others.
+            line: how questions wait to be put to one process.
             issuers: those whose tokens are accepted; what the platform's data says of none of them is warned of.
             scopes: those that clients are asked for; of one that opens nothing is warned.
 
@@ -143,7 +147,7 @@ class ManagedOpa(Startable):
             ConfigurationError: the binary, the runtime folder or, unless it is a candidate, the policy set is not
                 usable. The detail names file and line where OPA does.
         """
-        self._candidate, self._standby = candidate, standby
+        self._candidate, self._standby, self._line = candidate, standby, line or self._line
         launch = await asyncio.to_thread(self._launch)
         checker = SetChecker(
             launch.opa, launch.directory, timeout_s=launch.start_timeout_s, issuers=issuers, scopes=scopes
@@ -198,15 +202,18 @@ class ManagedOpa(Startable):
             self._current.forget()
 
     async def ask(self, question: Question, document: JsonObject) -> PdpAnswer:
-        """Ask the current instance.
+        """Ask the current instance; a question that waits while another takes its place is put to that one.
 
         Raises:
             DecisionUnavailable: as for ``OpaClient.ask``; at once while OPA is down.
         """
-        current = self._current
-        if current is None:
-            raise DecisionUnavailable("the managed OPA is not running", fault=PdpFault.UNREACHABLE)
-        return await current.ask(question, document)
+        before: Serving | None = None
+        while (current := self._current) is not before and current is not None:
+            try:
+                return await current.ask(question, document)
+            except LineClosed:
+                before = current
+        raise DecisionUnavailable("the managed OPA is not running", fault=PdpFault.UNREACHABLE)
 
     async def healthy(self) -> bool:
         """Whether there is an instance, it is watched, and it answers its health probe.
@@ -230,6 +237,7 @@ class ManagedOpa(Startable):
             opa=OpaCommand(binary=binary, memory_limit_bytes=self._memory_limit_bytes),
             directory=self._directory.resolve(),
             timeout_s=self._timeout_s,
+            line=self._line,
             start_timeout_s=self._start_timeout_s,
             otlp_endpoint=self._otlp_endpoint,
             memo_s=self._memo_s,
@@ -345,6 +353,8 @@ class ManagedOpa(Startable):
                 raise
             old = self._current
             self._serve(instance, approved)
+            if old is not None:
+                old.supersede()
             if self._supervisor is None:
                 self._supervisor = _begin(self._supervise(launch), "opa-supervisor")
         if old is not None:

@@ -4,6 +4,7 @@ from sidecar.policy import document, verdict
 from sidecar.policy.approving import ApproverVerdict, approver_document, read_approver
 from sidecar.policy.document import (
     ToolKinds,
+    asker,
     command_document,
     decision_document,
     listing_document,
@@ -28,6 +29,7 @@ __all__ = [
     "PossibleGrant",
     "ToolKinds",
     "approver_document",
+    "asker",
     "command_document",
     "decision_document",
     "document",

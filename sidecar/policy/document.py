@@ -138,6 +138,15 @@ def actor_document(actor: Actor) -> JsonObject:
     return {"type": "agent", "id": actor.id, "chain": list(actor.chain)}
 
 
+def asker(document: JsonObject) -> tuple[str, str]:
+    """Return the user on whose behalf a question is asked, by issuer and id; empty texts where there is none."""
+    match document.get("subject"):
+        case {"issuer": str(issuer), "id": str(subject)}:
+            return issuer, subject
+        case _:
+            return "", ""
+
+
 def _access(access: Access) -> JsonObject:
     """Render one access as ``Access.document`` does."""
     if access.target is not None and access.namespace.database:

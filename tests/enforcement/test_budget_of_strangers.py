@@ -1,6 +1,17 @@
 """Strangers cannot fill the audit disk: their refusals are recorded up to a bound, and counted beyond it."""
 
-from sidecar.enforcement.budget import IN_ALL, MAX_ADDRESSES, PER_ADDRESS, PER_CALLER, WINDOW_S, Budget, CallerBudget
+from sidecar.enforcement.budget import (
+    IN_ALL,
+    MAX_ADDRESSES,
+    PER_ADDRESS,
+    PER_CALLER,
+    WINDOW_S,
+    Budget,
+    CallerBudget,
+    RefusalBudgets,
+)
+from sidecar.errors import CallerSuspended, DecisionUnavailable, PolicyDenied, TokenMissing
+from sidecar.saturation import ByteBudgetSpent, Overloaded
 
 
 def test_an_address_is_recorded_up_to_its_bound_and_the_next_window_says_how_many_were_not():
@@ -54,3 +65,20 @@ def test_all_callers_together_have_a_bound() -> None:
     budget = CallerBudget()
     told = [budget.admit(f"caller{number}", "one", 0.0) for number in range(IN_ALL + 10)]
     assert told == [0] * IN_ALL + [None] * 10
+
+
+def test_what_is_refused_for_a_flood_alone_is_recorded_up_to_a_bound_of_its_own() -> None:
+    budgets, late = RefusalBudgets(), Overloaded("late", retry_after_s=1)
+    assert [budgets.admit(late, "ann", "a", 0.0) for _ in range(100)].count(0) == PER_ADDRESS
+    for other in (ByteBudgetSpent("more"), CallerSuspended()):
+        assert budgets.admit(other, "ann", "a", 0.0) == 0, "another reason has records of its own"
+    assert budgets.admit(late, "bob", "a", 0.0) == 0, "and so has another caller"
+    assert budgets.admit(late, "ann", "a", WINDOW_S) == 100 - PER_ADDRESS
+
+
+def test_what_policy_or_opa_refuses_is_always_recorded() -> None:
+    budgets = RefusalBudgets()
+    for error in (PolicyDenied(), DecisionUnavailable("down")):
+        assert [budgets.admit(error, "ann", "a", 0.0) for _ in range(10 * IN_ALL)] == [0] * 10 * IN_ALL
+    told = [budgets.admit(TokenMissing(), None, "a", 0.0) for _ in range(100)]
+    assert told.count(0) == PER_ADDRESS

@@ -400,3 +400,33 @@ def test_an_error_keeps_nothing_of_the_body():
 
 def test_params_that_are_null_are_absent():
     assert decode(b'{"jsonrpc":"2.0","id":1,"method":"ping","params":null}') == Request(1, "ping")
+
+
+def outside_of_strings(body: bytes) -> bytes:
+    """What stands outside of strings, byte by byte, up to a backslash there, which no JSON has."""
+    found, inside, escaped = bytearray(), False, False
+    for byte in body:
+        if escaped:
+            escaped = False
+        elif byte == ord("\\"):
+            if not inside:
+                break
+            escaped = True
+        elif byte == ord('"'):
+            inside = not inside
+        elif not inside:
+            found.append(byte)
+    return bytes(found)
+
+
+@given(
+    st.lists(st.sampled_from([b'"', b"\\", b'\\"', b"[", b"]", b"{", b"a", b",", b"\\\\"]), max_size=40).map(b"".join)
+)
+def test_strings_are_told_apart_as_a_reader_does_up_to_where_it_stops(body: bytes) -> None:
+    assert jsonrpc._outside_of_strings(body).startswith(outside_of_strings(body))
+
+
+@given(values)
+def test_of_json_nothing_but_its_strings_is_left_out(value: JsonValue) -> None:
+    body = json.dumps(value).encode()
+    assert jsonrpc._outside_of_strings(body) == outside_of_strings(body)

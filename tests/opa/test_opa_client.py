@@ -20,7 +20,6 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from sidecar.errors import ConfigurationError, DecisionUnavailable
 from sidecar.faults import PdpFault
-from sidecar.opa import client as client_module
 from sidecar.opa.client import OpaClient
 from sidecar.opa.endpoint import Endpoint
 from sidecar.opa.memo import Memo
@@ -436,9 +435,10 @@ async def test_a_question_that_waits_too_long_for_others_is_refused_and_was_not_
             found.fault if isinstance(found, DecisionUnavailable) else found
             for found in await asyncio.gather(*questions, return_exceptions=True)
         )
-        assert faults.keys() == {PdpFault.TIMEOUT, PdpFault.OVERLOADED}
-        assert faults[PdpFault.TIMEOUT] >= 64
-        assert len(stand_in.asked) <= faults[PdpFault.TIMEOUT], "each that was sent had a whole deadline"
+        late = faults.total() - faults[PdpFault.OVERLOADED]
+        assert faults.keys() - {PdpFault.LAGGING} == {PdpFault.TIMEOUT, PdpFault.OVERLOADED}
+        assert late >= 64
+        assert len(stand_in.asked) <= late, "each that was sent had a whole deadline"
 
 
 async def test_no_more_questions_are_under_way_than_may_be() -> None:
@@ -459,20 +459,6 @@ async def test_no_more_questions_are_under_way_than_may_be() -> None:
         answers = await asyncio.gather(*(client.ask(Question.DECISION, {"n": n}) for n in range(30)))
     assert len(answers) == 30
     assert most == 3
-
-
-async def test_the_line_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_QUEUE", 2)
-    async with peer(never) as stand_in, OpaClient(stand_in.url, timeout_s=PATIENT_S) as client:
-        waiting = [asyncio.create_task(client.ask(Question.DECISION, {"n": number})) for number in range(64 + 2)]
-        await asyncio.sleep(0)
-        with pytest.raises(DecisionUnavailable) as caught:
-            await client.ask(Question.DECISION, {})
-        assert caught.value.fault is PdpFault.OVERLOADED
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        assert not client._under_way.locked()
 
 
 async def test_the_trace_travels_and_the_baggage_does_not() -> None:

@@ -4,6 +4,7 @@ No lint tells such a policy from an honest one, and no deadline interrupts it: m
 """
 
 import asyncio
+import math
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -230,13 +231,25 @@ def test_a_term_ends_and_the_next_is_twice_as_long():
         ([("red", 1.0, None), ("blue", 1.01, None)], {"red", "blue"}),
         ([("red", 1.0, 9.5), ("blue", 9.0, None)], {"red"}),
         ([("green", 1.0, 3.0), ("red", 9.0, None)], {"red"}),
+        ([("green", math.inf, None), ("red", 9.0, None)], {"red"}),
+        ([("green", math.inf, None)], set()),
     ],
-    ids=["nothing", "one", "who waited is not", "together", "gave up a moment ago", "gave up long ago"],
+    ids=[
+        "nothing",
+        "one",
+        "who waited is not",
+        "together",
+        "gave up a moment ago",
+        "gave up long ago",
+        "who was not sent is not",
+        "nothing that was sent",
+    ],
 )
 def test_the_oldest_question_without_an_answer_is_to_blame(
     asked: list[tuple[str, float, float | None]], to_blame: set[str]
 ):
-    member = Member(instance=None, asked=[PendingQuestion(frozenset({name}), at, failed) for name, at, failed in asked])  # type: ignore[arg-type]
+    pending = [PendingQuestion(frozenset({name}), lambda: 10.0, at, failed) for name, at, failed in asked]
+    member = Member(instance=None, asked=pending)  # type: ignore[arg-type]
     assert member.blamed(10.0) == to_blame
 
 
@@ -311,17 +324,20 @@ def test_a_question_is_slow_by_itself_where_a_later_one_was_answered_at_once():
     member = Member(instance=None)  # type: ignore[arg-type]
 
     def ask(asked_at: float, took: float) -> PendingQuestion:
-        one = PendingQuestion(frozenset({"x"}), asked_at)
+        one = PendingQuestion(frozenset({"x"}), lambda: now[0], asked_at)
         now[0] = asked_at + took
         with member.asking(one, lambda: now[0], 1.0):
             pass
         return one
 
-    slow = PendingQuestion(frozenset({"red"}), 10.0)
+    slow = PendingQuestion(frozenset({"red"}), lambda: now[0], 10.0)
     assert not member.is_slow(slow)
     ask(9.9, 0.01)
     assert not member.is_slow(slow), "asked before it"
     ask(10.1, 0.6)
     assert not member.is_slow(slow), "slow as well: the machine is busy"
+    ask(math.inf, 0.0)
+    assert not member.is_slow(slow), "the answer was remembered, and says nothing of the process"
     ask(10.1, 0.2)
     assert member.is_slow(slow)
+    assert not member.is_slow(PendingQuestion(frozenset({"red"}), lambda: now[0])), "it waits to be sent"
