@@ -54,6 +54,7 @@ def test_a_replica_set_that_is_reached_in_the_clear_is_used_on_this_machine_only
         ("mongodb://db.example/?tls=True", "PyMongo"),
         ("mongodb://db.example/?srvx=1&tls=true&tlsInsecure=true", "tlsInsecure"),
         ("mongodb:///?tls=true", "PyMongo"),
+        ("mongodb://db.example/?tls=true&tlsCAFile=/none/ca.pem", "file that cannot be read"),
     ],
 )
 def test_another_machine_without_verified_tls_is_refused(uri: str, why: str) -> None:

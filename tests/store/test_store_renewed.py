@@ -9,10 +9,17 @@ import pytest
 from pymongo import MongoClient
 
 from sidecar.errors import ConfigurationError
-from sidecar.store import MongoMarks, MongoStore
+from sidecar.identity import Suspension
+from sidecar.store import MongoMarks, MongoStore, MongoSuspensions
 from sidecar.store.mongodb.marks import MarkKind
+from sidecar.system import SystemClock
 from tests.doctor.conftest import Access, running
+from tests.patience import HANG_S
 from tests.store.audit_world import AuditWorld, intent
+from tests.store.test_suspensions_shared import ANN
+
+# PyMongo's monitor may be dialling at the moment its client is closed, and leaves that socket to the collector.
+pytestmark = pytest.mark.filterwarnings("ignore:.*socket:pytest.PytestUnraisableExceptionWarning")
 
 DATABASE = "evidence_tests"
 APPENDING = {
@@ -32,7 +39,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
         access = Access(address=address)
         access.make("before", [{"role": "appending", "db": "admin"}], APPENDING)
         access.make("after", [{"role": "appending", "db": "admin"}])
-        access.make("changing", [{"role": "readWrite", "db": DATABASE}])
+        for name in ("changing", "changing-too"):
+            access.make(name, [{"role": "readWrite", "db": DATABASE}])
         access.make("elsewhere", [{"role": "readWrite", "db": "other"}])
         yield access
 
@@ -43,8 +51,8 @@ def gone(access: Access, user: str) -> None:
 
 
 @asynccontextmanager
-async def store_of(uri: str) -> AsyncIterator[MongoStore]:
-    store = MongoStore(uri, DATABASE, timeout_s=5.0)
+async def store_of(uri: str, timeout_s: float = 5.0) -> AsyncIterator[MongoStore]:
+    store = MongoStore(uri, DATABASE, timeout_s=timeout_s)
     try:
         yield store
     finally:
@@ -120,3 +128,25 @@ async def test_a_user_that_is_gone_is_no_reason_to_keep_it(guarded: Access) -> N
         gone(guarded, "early")
         await store.renew(guarded.uri("after"))
         assert await marks.set_first(MarkKind.PROOF, b"3", 2e9)
+
+
+async def test_suspensions_are_followed_on_over_the_new_connection_when_the_old_one_is_closed(guarded: Access) -> None:
+    guarded.make("follower", [{"role": "readWrite", "db": DATABASE}])
+    heard: list[Suspension] = []
+    async with store_of(guarded.uri("follower"), timeout_s=0.5) as here, store_of(guarded.uri("changing")) as there:
+        kept = MongoSuspensions(here, "suspensions", SystemClock(), stale_after_s=HANG_S)
+        other = MongoSuspensions(there, "suspensions", SystemClock(), stale_after_s=HANG_S)
+        assert await kept.load() == await other.load() == ()
+        following = asyncio.create_task(kept.follow(lambda added, _: heard.extend(added), lambda _: None))
+        before = here.collection("x").database.client
+        await here.renew(guarded.uri("changing-too"))
+        gone(guarded, "follower")
+        async with asyncio.timeout(HANG_S):
+            while not before._closed:  # noqa: ASYNC110 - a client that is closed says nothing
+                await asyncio.sleep(0.05)
+            await other.save((ANN,))
+            while not heard:  # noqa: ASYNC110 - told by the next look
+                await asyncio.sleep(0.05)
+        following.cancel()
+        await asyncio.wait({following})
+    assert [one.target.name for one in heard] == [ANN.target.name]

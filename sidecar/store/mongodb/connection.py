@@ -240,7 +240,9 @@ def require_verified_tls(connection_string: str) -> bool:
         warnings.simplefilter("error")
         try:
             parsed = parse_uri(f"mongodb://{address}{question}{kept}", validate=True, warn=True)
-        except (PyMongoError, UserWarning, ValueError, OSError):
+        except OSError:
+            raise ConfigurationError("the connection string names a file that cannot be read") from None
+        except (PyMongoError, UserWarning, ValueError):
             raise ConfigurationError(
                 "the connection string has an option that PyMongo does not take, or twice"
             ) from None
