@@ -147,10 +147,7 @@ def question_text(document: JsonObject) -> str | None:
 
 
 def rfc3339(time_ns: int) -> str:
-    """Return nanoseconds since the epoch as RFC 3339 UTC with microseconds.
-
-    Integer arithmetic: a float of seconds loses the last microsecond digits.
-    """
+    """Return nanoseconds since the epoch as RFC 3339 UTC with microseconds, which a float of seconds would lose."""
     seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
     return f"{_to_the_second(seconds)}.{nanoseconds // 1000:06d}Z"
 

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeAlias
 
 import aiohappyeyeballs
 import aiohttp
@@ -29,6 +29,9 @@ lost that way must not be sent twice."""
 
 _NEXT_ADDRESS_S: Final = 0.25
 """How long an address may be silent before the next one of the same name is tried beside it (RFC 8305 section 5)."""
+
+Leaving: TypeAlias = Callable[[], None] | None
+"""Called right before a request is written; what it raises keeps it from being sent."""
 
 _ENDS_A_HEADER: Final = re.compile(r"[\r\n\0]")
 _INTERIM: Final = range(100, 200)
@@ -87,7 +90,7 @@ class ServerConnections:
         self._closed = False
 
     def exchange(
-        self, leg: str, headers: Mapping[str, str], body: bytes = b"", leaving: Callable[[], None] | None = None
+        self, leg: str, headers: Mapping[str, str], body: bytes = b"", leaving: Leaving = None
     ) -> "_ServerExchange":
         """Return what sends one request when it is entered, and gives the answer.
 
@@ -95,8 +98,7 @@ class ServerConnections:
             leg: the HTTP method.
             headers: all but ``Host`` and ``Content-Length``.
             body: the request's.
-            leaving: called when there is a connection, right before anything is written; what it raises keeps the
-                request from being sent.
+            leaving: called when there is a connection.
 
         Raises:
             aiohttp.ClientError, OSError: there is no connection, or no answer.
@@ -207,9 +209,7 @@ class _ServerExchange:
 
     _connection: _ServerLine
 
-    def __init__(
-        self, connections: ServerConnections, leg: str, head: bytes, body: bytes, leaving: Callable[[], None] | None
-    ) -> None:
+    def __init__(self, connections: ServerConnections, leg: str, head: bytes, body: bytes, leaving: Leaving) -> None:
         self._connections = connections
         self._leg = leg
         self._head = head

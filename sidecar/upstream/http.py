@@ -29,7 +29,7 @@ from sidecar.system import Outage
 from sidecar.upstream import stateless
 from sidecar.upstream.answers import AnswerReader, refusal_in
 from sidecar.upstream.asking import Asking, CallTime, QuestionPlaces, carried_out, complete_or_required
-from sidecar.upstream.connections import ServerAnswer, ServerConnections
+from sidecar.upstream.connections import Leaving, ServerAnswer, ServerConnections
 from sidecar.upstream.endpoint import ServerHeaders, checked_url
 from sidecar.upstream.messages import (
     Outgoing,
@@ -380,23 +380,14 @@ class HttpUpstream:
             pass
 
     def _post(
-        self,
-        body: bytes,
-        session: ServerSession | None,
-        mirrored: Mapping[str, str] | None = None,
-        leaving: Callable[[], None] | None = None,
+        self, body: bytes, session: ServerSession | None, mirrored: Mapping[str, str] = {}, leaving: Leaving = None
     ) -> AbstractAsyncContextManager[ServerAnswer]:
-        headers = request_headers(self._headers.present, session)
-        return self._exchange("POST", body, headers if mirrored is None else {**headers, **mirrored}, session, leaving)
+        headers = {**request_headers(self._headers.present, session), **mirrored}
+        return self._exchange("POST", body, headers, session, leaving)
 
     @contextlib.asynccontextmanager
     async def _exchange(
-        self,
-        leg: str,
-        body: bytes,
-        headers: Mapping[str, str],
-        session: ServerSession | None,
-        leaving: Callable[[], None] | None = None,
+        self, leg: str, body: bytes, headers: Mapping[str, str], session: ServerSession | None, leaving: Leaving = None
     ) -> AsyncIterator[ServerAnswer]:
         if self._http is None:
             raise UpstreamUnreachable("not started")
