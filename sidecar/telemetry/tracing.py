@@ -172,7 +172,7 @@ class _Opened:
 
 
 class _Unrecorded:
-    """The span of a step that is not recorded: what is said of it goes nowhere, and its ids are its message's."""
+    """The span of a step that is not recorded: its attributes go nowhere, and its ids are those of its message."""
 
     __slots__ = ()
     recording = False
