@@ -22,8 +22,8 @@ from sidecar.enforcement.notices import Notices
 from sidecar.enforcement.offers import Offers
 from sidecar.enforcement.reply import Accepted, Answer, Refused, Reply, Stream, joined
 from sidecar.enforcement.subscriptions import Subscriptions
-from sidecar.enforcement.suspensions import Suspensions
-from sidecar.enforcement.turn import Caller, EndedBySuspension, EnforcementRules, Exchange, Ports, Turn
+from sidecar.enforcement.suspensions import EndedBySuspension, Suspensions
+from sidecar.enforcement.turn import Caller, EnforcementRules, Exchange, Ports, Turn
 from sidecar.enforcement.watching import SUBSCRIBE, Watching
 from sidecar.errors import (
     AuthenticationError,

@@ -4,6 +4,7 @@ In memory, so that a look costs well below a microsecond; what outlives the proc
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from sidecar.audit import record
@@ -15,6 +16,18 @@ from sidecar.ports import Clock
 
 MOST_SUSPENSIONS: Final = 10_000
 """Suspensions that are kept at most; what has ended by itself makes room."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedBySuspension:
+    """What ended with a suspension."""
+
+    sessions: int
+    streams: int
+    calls: int
+    """Calls in flight that were ended."""
+    writes: int
+    """Writes that were sent already; their answers are withheld and their outcomes recorded."""
 
 
 class Suspensions:

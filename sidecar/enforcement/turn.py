@@ -170,18 +170,6 @@ class EnforcementRules:
         return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndedBySuspension:
-    """What ended with a suspension."""
-
-    sessions: int
-    streams: int
-    calls: int
-    """Calls in flight that were ended."""
-    writes: int
-    """Writes that were sent already; their answers are withheld and their outcomes recorded."""
-
-
 class OutcomeNotRecorded(AuditUnavailable):
     """The call was carried out; its outcome could not be stored, so its result is withheld."""
 
