@@ -18,7 +18,7 @@ from sidecar import strict_json
 from sidecar.audit import quick
 from sidecar.audit.canonical import canonical
 from sidecar.audit.record import VERSION, Event
-from sidecar.audit.typed_lines import typed
+from sidecar.audit.typed_lines import body_of, typed
 from sidecar.model import JsonObject, JsonValue
 
 GENESIS = "0" * 64
@@ -110,10 +110,16 @@ def read(line: bytes) -> Link:
     Raises:
         BrokenRecord: it is not a record that ``link`` could have written.
     """
-    if (known := typed(line + b"\n")) is not None and len(known) == 1 and _HASH.fullmatch(known[0].prev):
-        [one] = known
-        return Link(seq=one.seq, prev=one.prev, hash=one.hash, event=one.event, request_id=one.request_id)
-    return opened(line)[0]
+    return _of_usual_form(line) or opened(line)[0]
+
+
+def _of_usual_form(line: bytes) -> Link | None:
+    """Return a line's place; None where it is not of the form of most, or does not hold."""
+    match typed(line + b"\n"):
+        case [one] if _HASH.fullmatch(one.prev):
+            return Link(seq=one.seq, prev=one.prev, hash=one.hash, event=one.event, request_id=one.request_id)
+        case _:
+            return None
 
 
 def line_of(record: JsonObject) -> bytes:
@@ -132,6 +138,8 @@ def opened(line: bytes) -> tuple[Link, JsonObject]:
     Raises:
         BrokenRecord: it is not a record that ``link`` could have written.
     """
+    if (place := _of_usual_form(line)) is not None:
+        return place, body_of(line)
     if (sealed := quick.opened(line)) is not None and sealed[0].keys() >= _HASHED:
         return _place(*sealed), sealed[0]
     record = _parse(line)

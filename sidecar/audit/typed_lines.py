@@ -11,12 +11,13 @@ the slower checks decide, and say why.
 """
 
 from hashlib import sha256
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from sidecar.audit.record import VERSION, Event
+from sidecar.model import JsonObject
 
 _SEAL: Final = len(b',"hash":"') + 64 + len(b'"}')
 _BEYOND: Final = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")
@@ -143,6 +144,7 @@ class TypedLine(msgspec.Struct, kw_only=True, gc=False):
 
 
 _DECODER: Final = msgspec.json.Decoder(TypedLine)
+_BODIES: Final = msgspec.json.Decoder(dict[str, Any])
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 """Members of structs in their own order, names of dicts sorted."""
 
@@ -170,3 +172,13 @@ def typed(block: bytes) -> list[TypedLine] | None:
         if sha256(line[:-_SEAL] + b"}").hexdigest() != record.hash:
             return None
     return records
+
+
+def body_of(line: bytes) -> JsonObject:
+    """Return the record of a line that was found to hold, without its hash.
+
+    Args:
+        line: without its line break.
+    """
+    record: JsonObject = _BODIES.decode(line[:-_SEAL] + b"}")
+    return record
