@@ -11,6 +11,7 @@ from yarl import URL
 
 from sidecar.upstream import connections
 from sidecar.upstream.connections import ServerAnswer, ServerConnections
+from tests.edge.test_tls import issue
 
 Say = Callable[[asyncio.StreamWriter, bytes], Awaitable[None]]
 
@@ -254,9 +255,28 @@ async def test_a_request_under_way_fails_when_all_is_closed(until):
         assert not mine._all
 
 
-def test_the_certificate_of_a_server_is_checked_against_its_name():
-    mine = ServerConnections(URL("https://mcp.example./mcp"), 1)
-    assert mine._host == "mcp.example"
-    assert mine._tls is not None
-    assert mine._tls.verify_mode is ssl.CERT_REQUIRED
-    assert mine._tls.check_hostname
+@pytest.mark.parametrize(
+    ("host", "trusted", "served"),
+    [("localhost", True, True), ("127.0.0.1", True, False), ("localhost", False, False)],
+    ids=["trusted, of its name", "of another name", "not trusted"],
+)
+async def test_a_server_behind_https_proves_its_name(host, trusted, served, tmp_path, monkeypatch):
+    certificate, key = issue(tmp_path, "server")
+    other, _ = issue(tmp_path, "other")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate if trusted else other))
+    shown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    shown.load_cert_chain(certificate, key)
+    server = RawServer()
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=shown)
+    mine = ServerConnections(URL(f"https://{host}:{listening.sockets[0].getsockname()[1]}/mcp"), 2)
+    try:
+        if served:
+            assert [(await ask(mine, b"x" * 300_000))[1] for _ in range(2)] == [b"{}", b"{}"]
+            assert server.lines() == [1, 1]
+        else:
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await ask(mine)
+            assert not server.requests
+    finally:
+        await mine.close()
+        listening.close()
