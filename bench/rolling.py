@@ -1,9 +1,9 @@
 """Rolling everything under load: three sidecars behind the shipped nginx, and callers who must not notice.
 
 One after the other, over and over: a sidecar is killed and comes back, one is stopped and started, the policies change
-and change back, the MCP server's program, the certificates, the keys of sessions and those of tokens are replaced. The
-status is 1 where a call was allowed that policy denies, a record is missing, a write was carried out twice, a read
-failed twice, or a roll was not taken up.
+and change back, the MCP server's program, the certificates, the keys of sessions, of tokens and of heads of the
+evidence, and the connection to the shared store are replaced. The status is 1 where a call was allowed that policy
+denies, a record is missing, a write was carried out twice, a read failed twice, or a roll was not taken up.
 
     python bench/rolling.py [--seconds 600] [--callers 64]
 """
@@ -27,15 +27,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import jwt
-from cryptography.hazmat.primitives.asymmetric import ec
-from jwt.algorithms import ECAlgorithm
 from pymongo import MongoClient
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.rolling_calls import Became, Call, Kind, Load, recorded  # noqa: E402
+from bench.rolling_keys import TokenKeys, a_key_of_heads, put  # noqa: E402
 from bench.table import show  # noqa: E402
 from sidecar.demo.identities import Person  # noqa: E402
 from tests import parts  # noqa: E402
@@ -44,7 +42,7 @@ from tests.hours import policies_on  # noqa: E402
 from tests.integration.deployment import Deployment, deployed  # noqa: E402
 from tests.nginx import nginx, with_real  # noqa: E402
 from tests.patience import HANG_S  # noqa: E402
-from tests.signer import ISSUER, TOKEN_TYPE  # noqa: E402
+from tests.signer import ISSUER  # noqa: E402
 
 SIDECARS: Final = 3
 LOOK_S: Final = 4.0
@@ -61,46 +59,6 @@ tls = {{ certificate_file = "{folder}/server.pem", key_file = "{folder}/server.k
 """
 
 Row = dict[str, object]
-
-
-class TokenKeys:
-    """An issuer whose key changes: what is signed with the one before is good until it is taken away."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._keys: dict[str, ec.EllipticCurvePrivateKey] = {}
-        self.add()
-
-    def add(self) -> None:
-        self._keys[secrets.token_hex(4)] = ec.generate_private_key(ec.SECP256R1())
-        self._write()
-
-    def drop_oldest(self) -> None:
-        del self._keys[next(iter(self._keys))]
-        self._write()
-
-    def token(self, person: Person, audience: str, *, newest: bool) -> str:
-        name = [*self._keys][-1 if newest else 0]
-        now = int(time.time())
-        claims = {
-            "iss": ISSUER,
-            "sub": person.user,
-            "aud": audience,
-            "iat": now,
-            "exp": now + 600,
-            "jti": secrets.token_hex(8),
-            "client_id": person.agent,
-            "scope": " ".join(person.scopes),
-            "groups": [*person.groups],
-        }
-        return jwt.encode(claims, self._keys[name], algorithm="ES256", headers={"typ": TOKEN_TYPE, "kid": name})
-
-    def _write(self) -> None:
-        public = [
-            {**ECAlgorithm.to_jwk(key.public_key(), as_dict=True), "kid": name, "use": "sig", "alg": "ES256"}
-            for name, key in self._keys.items()
-        ]
-        put(self._file, json.dumps({"keys": public}))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -124,14 +82,6 @@ class Fleet:
             text = self.keys.token(person, self.url, newest=self.newest_key)
             self.tokens[person.user] = time.monotonic(), text
         return text
-
-
-def put(file: Path, text: str, mode: int = 0o600) -> None:
-    """Replace a file, whole at any moment."""
-    fresh = file.with_name(f"{file.name}.fresh")
-    fresh.touch(mode=mode)
-    fresh.write_text(text)
-    fresh.replace(file)
 
 
 async def until(true: Callable[[], bool], what: str) -> None:
@@ -226,6 +176,26 @@ async def token_keys_change(fleet: Fleet, _turn: int) -> None:
     fleet.keys.drop_oldest()
 
 
+async def the_connection_to_the_store_changes(fleet: Fleet, turn: int) -> None:
+    joint = "&" if "?" in fleet.uri else "?"
+    await taken_up(fleet, "mongodb.uri_file", "store", f"{fleet.uri}{joint}maxIdleTimeMS={60_000 + turn}")
+
+
+async def the_key_of_heads_changes(fleet: Fleet, _turn: int) -> None:
+    await taken_up(fleet, "audit.signing_key_file", "heads.pem", a_key_of_heads())
+
+
+async def taken_up(fleet: Fleet, setting: str, name: str, text: str) -> None:
+    """Replace a file, and wait until every sidecar says that it uses it."""
+
+    def told() -> list[int]:
+        return [one.log_file.read_text().count(f"{setting}: what changed is used") for one in fleet.sidecars]
+
+    before = told()
+    put(fleet.folder / name, text)
+    await until(lambda: all(now > old for now, old in zip(told(), before, strict=True)), f"{setting} at all sidecars")
+
+
 Roll = Callable[[Fleet, int], Awaitable[None]]
 ROLLS: Final[Sequence[Roll]] = (
     a_sidecar_is_killed,
@@ -235,6 +205,8 @@ ROLLS: Final[Sequence[Roll]] = (
     the_mcp_server_changes,
     certificates_change,
     session_keys_change,
+    the_connection_to_the_store_changes,
+    the_key_of_heads_changes,
 )
 
 
@@ -366,6 +338,7 @@ def started(fleet: Fleet, stack: ExitStack) -> None:
     policies = policies_on(fleet.folder)
     put(fleet.folder / "session-keys", base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
     put(fleet.folder / "store", fleet.uri)
+    put(fleet.folder / "heads.pem", a_key_of_heads())
     put(fleet.folder / "launcher", '#!/bin/sh\nexec "$@"\n', 0o755)
     for name in ("second", "first"):
         certificate, key = issue(fleet.folder, name)
@@ -380,7 +353,11 @@ def started(fleet: Fleet, stack: ExitStack) -> None:
             fleet.uri,
             extra=SETTINGS.format(folder=fleet.folder, own=own, store=STORE),
             issuers=issuers,
-            environment={"SIDECAR_RESOURCE_URL": fleet.url, "SIDECAR_AUDIT__ARGUMENTS": "full"},
+            environment={
+                "SIDECAR_RESOURCE_URL": fleet.url,
+                "SIDECAR_AUDIT__ARGUMENTS": "full",
+                "SIDECAR_AUDIT__SIGNING_KEY_FILE": str(fleet.folder / "heads.pem"),
+            },
             record=False,
             server=(str(fleet.folder / "launcher"),),
             policies=policies,

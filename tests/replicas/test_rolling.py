@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.rolling import Fleet, TokenKeys, lacks_records, wrongly_allowed
+from bench.rolling import Fleet, lacks_records, wrongly_allowed
 from bench.rolling_calls import Became, Call, Kind, became
+from bench.rolling_keys import TokenKeys
 from sidecar.demo.identities import LOADER
 from tests import parts
 
@@ -101,4 +102,4 @@ def test_everything_is_rolled_under_load_and_callers_do_not_notice() -> None:
     assert done.stdout, done.stderr
     rows = msgspec.json.decode(done.stdout)
     assert [row for row in rows if not row["met"]] == [], done.stderr
-    assert len(rows) == 22
+    assert len(rows) == 24
