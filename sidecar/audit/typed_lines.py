@@ -24,7 +24,7 @@ _BEYOND: Final = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")
 """How a character beyond U+FFFF begins in UTF-8 (RFC 3629 section 3)."""
 
 WholeNumber: TypeAlias = Annotated[int, Meta(ge=1 - 2**53, le=2**53 - 1)]
-_Text: TypeAlias = str | None
+_TextOrNull: TypeAlias = str | None
 
 # JSON without fractions, as deep as members of policies and callers usually are: types of msgspec cannot be recursive.
 _Leaf: TypeAlias = WholeNumber | str | bool | None
@@ -55,8 +55,8 @@ class _ActorOnLine(msgspec.Struct, kw_only=True, gc=False):
 
 
 class _ClientOnLine(msgspec.Struct, kw_only=True, gc=False):
-    ip: _Text
-    name: _Text
+    ip: _TextOrNull
+    name: _TextOrNull
 
 
 class _ReasonOnLine(msgspec.Struct, kw_only=True, gc=False):
@@ -70,7 +70,7 @@ class _DecisionOnLine(msgspec.Struct, kw_only=True, gc=False):
     grants: list[str]
     limits: list[str] | UnsetType = UNSET
     missing_scopes: list[str] | UnsetType = UNSET
-    opa_decision_id: _Text
+    opa_decision_id: _TextOrNull
     reasons: list[_ReasonOnLine]
     revision: str
 
@@ -94,7 +94,7 @@ class _OutcomeOnLine(msgspec.Struct, kw_only=True, gc=False):
     confirmation: str | UnsetType = UNSET
     documents: WholeNumber | None
     duration_ms: WholeNumber | None
-    error: _Text
+    error: _TextOrNull
     questions: _Free | UnsetType = UNSET
     status: str
 
@@ -113,31 +113,31 @@ class TypedLine(msgspec.Struct, kw_only=True, gc=False):
     actor: _ActorOnLine | None
     approval: _Free | UnsetType = UNSET
     arguments: _Free | UnsetType = UNSET
-    arguments_sha256: _Text
+    arguments_sha256: _TextOrNull
     client: _ClientOnLine | None
     control: _Free | UnsetType = UNSET
     decision: _DecisionOnLine | None
     event: Event
     id: str
     limit: _Free | UnsetType = UNSET
-    method: _Text
+    method: _TextOrNull
     obligations: list[_ObligationOnLine] | None
     outcome: _OutcomeOnLine | None
     prev: str
-    protocol: _Text
+    protocol: _TextOrNull
     question: str | UnsetType = UNSET
     request_id: Annotated[str, Meta(min_length=1)]
     seq: Annotated[int, Meta(ge=1, le=2**53 - 1)]
-    server: _Text
-    session: _Text
+    server: _TextOrNull
+    session: _TextOrNull
     shadow: _Free | UnsetType = UNSET
-    span_id: _Text
+    span_id: _TextOrNull
     subject: _SubjectOnLine | None
     suppressed: WholeNumber | UnsetType = UNSET
     time: str
-    token: _Text | UnsetType = UNSET
-    tool: _Text
-    trace_id: _Text
+    token: _TextOrNull | UnsetType = UNSET
+    tool: _TextOrNull
+    trace_id: _TextOrNull
     traits: list[str] | None
     v: Literal[1]
     hash: str

@@ -25,6 +25,8 @@ USED: dict[str, str] = {
     "model_config": "Pydantic reads it (BaseModel)",
     "settings_customise_sources": "Pydantic calls it (BaseSettings)",
     "pids": "tests kill the processes of a hot standby and watch which of them is replaced",
+    "missing_scopes": "msgspec reads and writes it (TypedLine)",
+    "record_exception": "a span of OpenTelemetry has it (StepSpan)",
     "num_tickets": "the ssl module reads it (SSLContext)",
     "lint": "tests judge one tree with it; what serves judges whole sets",
 }
