@@ -82,7 +82,7 @@ class FairLine:
         return self._waiting
 
     def enter_at_once(self) -> bool:
-        """Take a place if there is one; ``leave`` gives it back. While somebody waits there is none."""
+        """Take a place if there is one; ``leave`` gives it back. While another caller waits there is none."""
         if self._inside >= self._at_once or self._closed:
             return False
         self._inside += 1

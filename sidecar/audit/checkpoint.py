@@ -155,7 +155,7 @@ def _public_key(pem: bytes) -> Ed25519PublicKey:
 class CheckpointSignatures:
     """The signatures of all checkpoints of one chain, looked at together.
 
-    A key that was replaced signs nothing behind the first checkpoint of the next one. So whoever finds an old key in a
+    A key that was replaced signs nothing behind the first checkpoint of the next one. So a thief of an old key in a
     backup cannot publish heads of today with it.
 
     Args:

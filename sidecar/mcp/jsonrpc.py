@@ -195,7 +195,7 @@ def _check_complexity(body: bytes, most: int) -> None:
 
 
 def _outside_of_strings(body: bytes) -> bytes:
-    """Return a body without its strings, in a few passes of compiled code, whatever it holds.
+    """Return a body without its strings, in a few passes of compiled code, for any content.
 
     A backslash stands in a string, or else is a syntax error. So pairs of them, and then what is left of escaped
     quotes, can be taken out wherever they are, and every quote that remains begins or ends a string.

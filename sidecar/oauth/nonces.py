@@ -28,7 +28,7 @@ _WAITS: Final = 2
 """Stretches after which a new key is given out, and for which the one before is accepted after that."""
 
 _MOST_KEYS: Final = 4
-"""Keys that are accepted at a time, whatever happens to the file."""
+"""Keys that are accepted at a time, however often the file changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
