@@ -19,12 +19,22 @@ from sidecar.edge.approvals import ApprovalRoutes
 from sidecar.edge.bodies import BodyReader, NotKept
 from sidecar.edge.certificates import CertificateReader
 from sidecar.edge.forwarded import TrustedProxies
-from sidecar.edge.large_messages import BYTES_IN_ALL, BYTES_OF_ONE, LARGE_BYTES, LargeMessages
+from sidecar.edge.large_messages import BYTES_IN_ALL, BYTES_OF_ONE, LargeMessages
 from sidecar.edge.resource import ProtectedResource
 from sidecar.edge.server import COMMON_HEADERS, departed, give_up
 from sidecar.edge.statuses import http_status
 from sidecar.edge.streams import KEEP_ALIVE, PendingEvents, frame
-from sidecar.enforcement import Accepted, Answer, Caller, EnforcementPoint, Exchange, Refused, Reply, Stream
+from sidecar.enforcement import (
+    LARGE_BYTES,
+    Accepted,
+    Answer,
+    Caller,
+    EnforcementPoint,
+    Exchange,
+    Refused,
+    Reply,
+    Stream,
+)
 from sidecar.errors import (
     ConfigurationError,
     InvalidRequest,

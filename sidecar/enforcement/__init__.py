@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sidecar.enforcement.confirmation import ConfirmationMissing
     from sidecar.enforcement.event_stream import StreamEvent
     from sidecar.enforcement.killswitch import ByOthers, KillSwitch, OperatorCommandFailed
+    from sidecar.enforcement.large import LARGE_BYTES
     from sidecar.enforcement.notices import TooManyStreams
     from sidecar.enforcement.point import EnforcementPoint
     from sidecar.enforcement.refusals import OWN_SOURCE
@@ -29,6 +30,7 @@ else:
     __getattr__ = by_need(
         __name__,
         {
+            "LARGE_BYTES": "large",
             "MOST_SUSPENSIONS": "suspensions",
             "OWN_SOURCE": "refusals",
             "Accepted": "reply",
@@ -60,6 +62,7 @@ else:
     )
 
 __all__ = [
+    "LARGE_BYTES",
     "MOST_SUSPENSIONS",
     "OWN_SOURCE",
     "Accepted",

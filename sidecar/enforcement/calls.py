@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from sidecar.commands import derive, generic
-from sidecar.enforcement import refusals, stateless
+from sidecar.commands import generic
+from sidecar.enforcement import large, refusals, stateless
 from sidecar.enforcement.approvals import Approvals
 from sidecar.enforcement.call_limits import answered_within
 from sidecar.enforcement.confirmation import Confirmations, request_states
@@ -235,7 +235,7 @@ class ToolCalls:
     async def _call(self, call: ToolCall, turn: Turn) -> UpstreamResult:
         """The enforcement sequence. A step yields its value or raises; nothing is forwarded without a permit."""
         self._live.require_somewhere(call.name)
-        command = self._derive(call, turn)
+        command = await self._derive(call, turn)
         decision, todo = await self._permissible(call, command, turn)
         if turn.exchange.mirrored is not None:
             schema = self._live.schema(decision.server, call.name)
@@ -291,9 +291,9 @@ class ToolCalls:
             return None
         return refusals.insufficient_scope(step_up, turn.identity.principal)
 
-    def _derive(self, call: ToolCall, turn: Turn) -> Command:
+    async def _derive(self, call: ToolCall, turn: Turn) -> Command:
         with self._ports.tracer.step("derive"):
-            turn.derived = derive(call, self._tools)
+            turn.derived = await large.derived(call, self._tools, turn)
         turn.named = turn.command = turn.derived.command
         return turn.command
 

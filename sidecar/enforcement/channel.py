@@ -41,6 +41,8 @@ class CallChannel:
 
     def __init__(self, name: str, progress_token: RequestId | None, sent: Told = None) -> None:
         self.sent = sent
+        self.takes_turns = sent is not None
+        """Its message is large, and the transport waits for it to leave."""
         self.stream: EventStream | None = None
         self._name = name
         self._token = progress_token

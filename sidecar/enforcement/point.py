@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Never
 
 from sidecar.audit import record
-from sidecar.enforcement import refusals, stateless
+from sidecar.enforcement import large, refusals, stateless
 from sidecar.enforcement.answering import Answering
 from sidecar.enforcement.approval_desk import approval_desk
 from sidecar.enforcement.calls import ToolCalls
@@ -131,7 +131,7 @@ class EnforcementPoint:
             sent: called when a call leaves for its server.
         """
         try:
-            decoded = jsonrpc.decode(body, depth=self._bounds.nesting, members=self._bounds.batch_members)
+            decoded = await large.decoded(body, self._bounds)
         except MessageError as error:
             return await self.refuse_body(error, body, exchange, caller)
         if isinstance(decoded, Batch):

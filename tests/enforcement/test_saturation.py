@@ -3,6 +3,7 @@
 import asyncio
 import json
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
@@ -12,9 +13,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from sidecar.audit import record
+from sidecar.commands import derive
+from sidecar.enforcement import large
 from sidecar.enforcement.budget import PER_ADDRESS
 from sidecar.fair_line import FairLine
 from sidecar.identity.suspension import Suspendable, SuspensionTarget
+from sidecar.mcp import jsonrpc
 from sidecar.model import Permit
 from sidecar.opa.instance import Instance
 from sidecar.opa.managed import ManagedOpa
@@ -238,3 +243,46 @@ async def test_a_loader_has_only_so_many_bytes_under_way_and_another_user_has_it
         assert not any(one.get("isError") for one in answers)
         assert not (await send(alice, "alice", 10)).get("isError"), "what is answered leaves room"
         assert {row["outcome"]["error"] for row in refusals(run)} == {"byte_budget"}
+
+
+def awkward(size: int) -> Any:
+    """A call whose numbers have to be looked at one by one when it is decoded, and again when it is digested."""
+    numbers = [1e300, 123456789012345.5, 1e22] * (size // 48)
+    return {**FIND, "arguments": {**ORDERS, "filter": {"n": {"$in": numbers}}, "limit": 1}}
+
+
+async def test_a_large_message_is_worked_on_beside_the_loop_and_a_small_one_where_it_is(
+    opa, offered, monkeypatch
+) -> None:
+    beside: dict[str, bool] = {}
+
+    def noted(name: str, work: Any) -> Any:
+        def run(*args: Any, **named: Any) -> Any:
+            beside[name] = threading.current_thread() is not threading.main_thread()
+            return work(*args, **named)
+
+        return run
+
+    monkeypatch.setattr(jsonrpc, "decode", noted("decode", jsonrpc.decode))
+    monkeypatch.setattr(large, "derive", noted("derive", derive))
+    monkeypatch.setattr(record, "arguments_digest", noted("digest", record.arguments_digest))
+    async with streaming(opa, offered, acts) as run:
+        alice = await run.open("alice")
+        for params, is_large in ((awkward(900_000), True), (awkward(4_800), False)):
+            beside.clear()
+            async with run.post(alice, call(1, params=params), "alice") as answer:
+                assert not (await answer.json())["result"].get("isError")
+            assert beside == dict.fromkeys(("decode", "derive", "digest"), is_large)
+
+
+async def test_a_large_message_that_is_refused_is_refused_in_the_same_words(opa, offered) -> None:
+    async with streaming(opa, offered, acts) as run:
+        alice, said = await run.open("alice"), []
+        for size in (100, LARGE):
+            params = padded(size)
+            params["arguments"]["filter"]["$where"] = "1"
+            params["arguments"]["unknown"] = 1
+            async with run.post(alice, call(1, params=params), "alice") as answer:
+                said.append((await answer.json())["result"]["content"])
+        assert said[0] == said[1]
+        assert not run.server.permits
