@@ -56,7 +56,6 @@ NOTHING_IS_RAISED: frozenset[str] = frozenset(
         "edge/test_admission.py::test_json_in_utf8_is_taken",
         "edge/test_admission.py::test_the_endpoints_own_hosts_are_served",
         "edge/test_admission.py::test_two_copies_of_another_header_are_of_no_interest",
-        "edge/test_http_endpoint.py::test_a_silent_stream_is_kept_alive_by_comments",
         "mcp/test_jsonrpc_decoding.py::test_bytes_put_into_a_message_never_break_out_of_the_taxonomy",
         "mcp/test_tools_params.py::test_a_list_without_parameters_is_fine",
         "oauth/test_jwt_verification.py::test_any_text_is_refused_or_read_and_nothing_else",
