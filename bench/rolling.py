@@ -48,13 +48,19 @@ SIDECARS: Final = 3
 LOOK_S: Final = 4.0
 """Sidecars look at their files every two seconds."""
 STORE: Final = "rolling_store"
+"""In a deployment of its own, as docs/replicas.md asks. It has longer to answer than by default: the stand-in is one
+Python process, which on two busy cores takes seconds, and then everybody is refused, as it should be."""
 SETTINGS: Final = """
+mongodb.uri_file = "{folder}/store"
+mongodb.database = "{store}"
+mongodb.usage = "usage"
+mongodb.timeout_ms = 5000
+mongodb.stale_after_s = 20
 session_keys_file = "{folder}/session-keys"
 suspensions = "mongodb:suspensions"
 single_use = "mongodb:marks"
 control_listen = "unix:{own}/control"
 sessions = {{ ended = "mongodb:ended", calls_per_identity = 256, per_identity = 1024 }}
-mongodb = {{ uri_file = "{folder}/store", database = "{store}", usage = "usage" }}
 tls = {{ certificate_file = "{folder}/server.pem", key_file = "{folder}/server.key" }}
 """
 
@@ -68,6 +74,7 @@ class Fleet:
     folder: Path
     url: str
     uri: str
+    store_uri: str
     keys: TokenKeys
     sidecars: list[Deployment] = field(default_factory=list)
     newest_key: bool = True
@@ -177,8 +184,8 @@ async def token_keys_change(fleet: Fleet, _turn: int) -> None:
 
 
 async def the_connection_to_the_store_changes(fleet: Fleet, turn: int) -> None:
-    joint = "&" if "?" in fleet.uri else "?"
-    await taken_up(fleet, "mongodb.uri_file", "store", f"{fleet.uri}{joint}maxIdleTimeMS={60_000 + turn}")
+    joint = "&" if "?" in fleet.store_uri else "?"
+    await taken_up(fleet, "mongodb.uri_file", "store", f"{fleet.store_uri}{joint}maxIdleTimeMS={60_000 + turn}")
 
 
 async def the_key_of_heads_changes(fleet: Fleet, _turn: int) -> None:
@@ -337,7 +344,7 @@ def started(fleet: Fleet, stack: ExitStack) -> None:
     """Start the sidecars, each with evidence of its own and everything else in common."""
     policies = policies_on(fleet.folder)
     put(fleet.folder / "session-keys", base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
-    put(fleet.folder / "store", fleet.uri)
+    put(fleet.folder / "store", fleet.store_uri)
     put(fleet.folder / "heads.pem", a_key_of_heads())
     put(fleet.folder / "launcher", '#!/bin/sh\nexec "$@"\n', 0o755)
     for name in ("second", "first"):
@@ -368,9 +375,9 @@ def started(fleet: Fleet, stack: ExitStack) -> None:
 async def main(options: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder, port = Path(name), parts.free_port()
-        uri = stack.enter_context(parts.running_database())
+        uri, store_uri = (stack.enter_context(parts.running_database()) for _ in range(2))
         url = f"http://127.0.0.1:{port}/mcp"
-        fleet = Fleet(folder=folder, url=url, uri=uri, keys=TokenKeys(folder / "jwks.json"))
+        fleet = Fleet(folder=folder, url=url, uri=uri, store_uri=store_uri, keys=TokenKeys(folder / "jwks.json"))
         with ExitStack() as serving:
             await asyncio.to_thread(started, fleet, serving)
             load = Load(url=url, token=fleet.token)

@@ -24,7 +24,7 @@ def call(kind: Kind, result: Became, *, sent: float = 12.0, answered: float = 13
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Fleet:
-    return Fleet(folder=tmp_path, url="", uri="", keys=TokenKeys(tmp_path / "jwks.json"), closed=[CLOSED])
+    return Fleet(folder=tmp_path, url="", uri="", store_uri="", keys=TokenKeys(tmp_path / "jwks.json"), closed=[CLOSED])
 
 
 @pytest.mark.parametrize(
