@@ -61,12 +61,15 @@ class Attacker:
         finally:
             connection.close()
 
-    def raw(self, data: bytes, *, silence_s: float = 0.5) -> bytes:
-        """Everything that comes back until the connection closes or falls silent."""
+    def raw(self, data: bytes, *, then: bytes = b"", silence_s: float = 0.5) -> bytes:
+        """Everything that comes back until the connection closes or falls silent; ``then`` goes after the first."""
         received = b""
         with socket.create_connection(("127.0.0.1", self.deployment.port), timeout=silence_s) as connection:
             connection.sendall(data)
             try:
+                if then:
+                    received = connection.recv(65536)
+                    connection.sendall(then)
                 while chunk := connection.recv(65536):
                     received += chunk
             except TimeoutError:

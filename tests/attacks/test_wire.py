@@ -15,6 +15,7 @@ from sidecar.commands.catalog import CATALOG
 from sidecar.demo.identities import ANALYST, LOADER, STRANGER, Person
 from tests.attacks.attacker import ORDERS, SALARIES, STAGING, head, rpc
 from tests.integration.deployment import HR_ADMIN
+from tests.patience import HANG_S
 
 CALL = json.dumps(rpc("tools/call", {"name": "find", "arguments": ORDERS})).encode()
 LENGTH = f"Content-Length: {len(CALL)}"
@@ -28,15 +29,14 @@ def test_an_expectation_is_answered_only_to_a_caller_who_is_known(attacker):
     strange = attacker.raw(head(line, LENGTH, "Expect: <canary>", host="evil") + CALL)
     nobody = attacker.raw(head(line, LENGTH, "Expect: 100-continue"))
     session, token = attacker.open(ANALYST), attacker.deployment.token(ANALYST)
-    known = attacker.raw(
-        head(line, LENGTH, "Expect: 100-continue", "Connection: close", f"Mcp-Session-Id: {session}", token=token)
-        + CALL,
-        silence_s=5,
-    )
+    asked = head(line, LENGTH, "Expect: 100-continue", "Connection: close", f"Mcp-Session-Id: {session}", token=token)
+    known = attacker.raw(asked, then=CALL, silence_s=HANG_S)
+    hasty = attacker.raw(asked + CALL, silence_s=HANG_S)
     assert b"canary" not in strange
     assert b" 100 " not in nobody
     assert nobody.startswith(b"HTTP/1.1 401 ")
     assert known.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ")
+    assert b"HTTP/1.1 200 " in hasty, "whether it is told to go on is free (RFC 9110 section 10.1.1)"
 
 
 def segment(value: object) -> str:
