@@ -4,7 +4,9 @@ CPU time is what counts, since other work on the machine changes the time by the
 values, limits and callers differ from call to call. With ``--against`` another revision is played in the same run, in
 alternating rounds.
 
-    python bench/calls.py [--against REVISION] [--rows NAME …] [--rounds 6] [--clients 8] [--beside]
+    python bench/calls.py [--against REVISION] [--rows NAME …] [--rounds 6] [--clients 8] [--beside] [--pass-through]
+
+``--pass-through`` plays ``bench/pass_through.py`` in the same rounds: how many times its CPU time does a call cost?
 
 ``--beside`` plays one analyst alone, and beside 16 inserts of 900 kB at a time by one other caller.
 
@@ -36,7 +38,7 @@ from sidecar.demo import database as demo_database  # noqa: E402
 from sidecar.demo.client import ACCEPT, PROTOCOL, DemoClient  # noqa: E402
 from tests import parts  # noqa: E402
 
-THIS, OTHER = "this", "other"
+THIS, OTHER, LEAST = "this", "other", "pass-through"
 CALLS = {"hit": 1200, "miss": 400, "list": 400, "insert-1": 400, "insert-30": 200, "insert-300": 48, "insert-900": 24}
 STAGING = {"database": "staging", "collection": "orders"}
 LOADERS = 16
@@ -163,15 +165,14 @@ async def play(running: Deployed, row: str, clients: int, calls: int) -> Played:
 
 
 @contextmanager
-def zero_upstream(folder: Path, tools: bytes) -> Iterator[str]:
-    """The server that answers at once, with the real one's tools; yields its URL."""
-    (folder / "tools.json").write_bytes(tools)
-    command = [sys.executable, str(ROOT / "bench/zero_upstream.py"), str(folder / "tools.json")]
+def listening(program: str, argument: str) -> Iterator[tuple[int, str]]:
+    """A program of this folder that prints its port; yields its process id and its URL."""
+    command = [sys.executable, str(ROOT / "bench" / program), argument]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin
     assert process.stdout
     try:
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}/mcp"
+        yield process.pid, f"http://127.0.0.1:{int(process.stdout.readline())}/mcp"
     finally:
         process.stdin.close()
         process.wait(10)
@@ -205,14 +206,15 @@ async def open_side(said: dict[str, object], clients: int) -> Deployed:
 
 
 async def measure(
-    against: str | None, rows: list[str], rounds: int, clients: int, *, loader: bool
+    against: str | None, rows: list[str], rounds: int, clients: int, *, loader: bool, least: bool
 ) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         uri = stack.enter_context(parts.running_database())
         await demo_database.seed(uri)
-        upstream = stack.enter_context(zero_upstream(folder, await real_tools(uri)))
+        (folder / "tools.json").write_bytes(await real_tools(uri))
+        _, upstream = stack.enter_context(listening("zero_upstream.py", str(folder / "tools.json")))
         trees = {THIS: ROOT}
         if against is not None:
             trees[OTHER] = stack.enter_context(tree_of(against))
@@ -228,6 +230,9 @@ async def measure(
                     for name, tree in trees.items()
                     if played
                 }
+                if least and played:
+                    pid, url = serving.enter_context(listening("pass_through.py", upstream))
+                    sides[LEAST] = await open_side({"url": url, "pid": pid, "tokens": ["none"], "loader": "none"}, 50)
                 found += [await alternating(sides, row, rounds, clients) for row in played if row != "beside"]
                 if loader and memo_ms:
                     found.append(await beside_in_turn(sides, rounds))
@@ -296,6 +301,10 @@ async def alternating(sides: dict[str, Deployed], row: str, rounds: int, clients
         cells[f"{name} refused"] = f"{statistics.mean(one.refused for one in each):.0%}"
     if OTHER in seen:
         cells["CPU, ratio"] = ratio([one.cpu_us for one in seen[OTHER]], [one.cpu_us for one in seen[THIS]])
+    if LEAST in seen:
+        cells["CPU, times pass-through"] = ratio(
+            [one.cpu_us for one in seen[LEAST]], [one.cpu_us for one in seen[THIS]]
+        )
     return cells
 
 
@@ -308,9 +317,17 @@ if __name__ == "__main__":
         "--clients", type=int, default=8, help="1 to 256; calls that are refused for want of room count apart"
     )
     parser.add_argument("--beside", action="store_true", help="also an analyst beside a loader")
+    parser.add_argument("--pass-through", action="store_true", help="also the least gateway, in the same rounds")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     table = asyncio.run(
-        measure(arguments.against, arguments.rows, max(arguments.rounds, 2), arguments.clients, loader=arguments.beside)
+        measure(
+            arguments.against,
+            arguments.rows,
+            max(arguments.rounds, 2),
+            arguments.clients,
+            loader=arguments.beside,
+            least=arguments.pass_through,
+        )
     )
     show(table, "CPU per call of the sidecar's own processes; medians of rounds", as_json=arguments.json)
