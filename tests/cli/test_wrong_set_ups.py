@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import pytest
 
 from sidecar import app, settings
 from sidecar.errors import ConfigurationError
+from sidecar.system import SystemClock
 from tests import parts
 from tests.patience import HANG_S
 from tests.signer import ISSUER, Signer
@@ -128,7 +128,7 @@ def begun(set_up: SetUp, monkeypatch: pytest.MonkeyPatch, *, until: tuple[str, .
         for name, value in set_up.variables().items():
             patched.setenv(name, value)
         if set_up.clock_ns:
-            patched.setattr(time, "time_ns", lambda: set_up.clock_ns)
+            patched.setattr(SystemClock, "time_ns", staticmethod(lambda: set_up.clock_ns))
         try:
             return asyncio.run(_begun(until))
         except ConfigurationError as error:

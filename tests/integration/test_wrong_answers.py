@@ -390,10 +390,11 @@ def one_row_of_each() -> dict[PdpFault, Lie]:
 
 async def test_every_fault_that_there_is_can_be_seen_on_the_metrics(scene: Scene) -> None:
     """What no answer can stage: a question too large to be asked (long names, each named twice); what ends OPA, which
-    has a file of its own (test_memory_hog); and more questions than can be sent (tests/opa/test_opa_client).
+    has a file of its own (test_memory_hog); more questions than can be sent (tests/opa/test_opa_client); and a process
+    that is too busy to read an answer (tests/opa/test_questions_in_line).
     """
     rows = one_row_of_each()
-    elsewhere = {PdpFault.SET_ASIDE, PdpFault.OVERLOADED}
+    elsewhere = {PdpFault.SET_ASIDE, PdpFault.OVERLOADED, PdpFault.LAGGING}
     assert rows.keys() | {PdpFault.QUESTION} | elsewhere == set(PdpFault), "a member that nobody stages"
     before = {fault: scene.faults(fault) for fault in PdpFault}
     long = {f"k{number}": f"${number}" + "\x01" * 500 for number in range(250)}
