@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import Final
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -86,7 +86,7 @@ class CheckpointSigner:
         """
         try:
             key = serialization.load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             raise BadKey("not an unencrypted private key (PEM); make one: openssl genpkey -algorithm ed25519") from None
         if not isinstance(key, Ed25519PrivateKey):
             raise BadKey("not an Ed25519 key; make one: openssl genpkey -algorithm ed25519")
@@ -145,7 +145,7 @@ class CheckpointVerifier:
 def _public_key(pem: bytes) -> Ed25519PublicKey:
     try:
         key = serialization.load_pem_public_key(pem)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise BadKey("not a public key (PEM); openssl pkey -pubout makes it of the private one") from None
     if not isinstance(key, Ed25519PublicKey):
         raise BadKey("not an Ed25519 key")

@@ -178,11 +178,17 @@ def _server_context(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLCon
     context.verify_mode = ssl.CERT_REQUIRED
     context.num_tickets = 0  # a resumed session would bring its certificate along unverified
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, password=_no_password)
         context.load_verify_locations(client_ca)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"certificate, key or client_ca cannot be used: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        why = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"certificate, key or client_ca cannot be used: {why}") from error
     return context
+
+
+def _no_password() -> str:
+    """Keep OpenSSL from asking a terminal for one."""
+    raise ValueError("the key is encrypted; give one without a password, readable by this user only")
 
 
 async def _set_up(application: web.Application) -> web.AppRunner:

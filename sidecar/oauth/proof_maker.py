@@ -5,6 +5,7 @@ import hashlib
 from typing import Final, TypeAlias
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -31,7 +32,7 @@ class ProofMaker:
     def __init__(self, pem: bytes) -> None:
         try:
             key = load_pem_private_key(pem, None)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             raise ValueError("no private key in PEM without a password") from None
         self._key, self._algorithm, public = _known(key)
         self._public: JsonObject = {name: public[name] for name in _PUBLIC if name in public}

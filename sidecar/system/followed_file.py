@@ -55,8 +55,8 @@ class FollowedFiles(Generic[T]):
             fresh = self._read()
             self.taken_up(fresh)
             self.value = fresh
-        except ConfigurationError as error:
-            why = error.detail.removeprefix(f"{self._setting}: ")
+        except Exception as error:  # noqa: BLE001 - one that nobody thought of must not end the following
+            why = _why(error).removeprefix(f"{self._setting}: ")
             _LOG.error("%s: what changed is not used, what was there before is: %s", self._setting, why)
         else:
             _LOG.info("%s: what changed is used from now on", self._setting)
@@ -92,13 +92,18 @@ async def follow_connection(
             pause = LOOK_S if found != tried else min(2 * pause, _LONGEST_PAUSE_S)
             tried = found
             await renew(found)
-        except ConfigurationError as error:
-            if error.detail != told:
-                _LOG.error("%s: what changed is not used, what was there before is: %s", setting, error.detail)
-            told = error.detail
+        except Exception as error:  # noqa: BLE001 - one that nobody thought of must not end the following
+            if (why := _why(error)) != told:
+                _LOG.error("%s: what changed is not used, what was there before is: %s", setting, why)
+            told = why
         else:
             told, present, pause = "", found, LOOK_S
             _LOG.info("%s: what changed is used from now on", setting)
+
+
+def _why(error: Exception) -> str:
+    """Return why files cannot be used; of an error that is no report of that, its type: its text may quote a secret."""
+    return error.detail if isinstance(error, ConfigurationError) else type(error).__name__
 
 
 def stamps(paths: Collection[Path]) -> tuple[object, ...]:

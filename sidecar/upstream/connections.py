@@ -10,13 +10,14 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, TypeAlias
 
 import aiohappyeyeballs
 import aiohttp
+from aiohappyeyeballs import AddrInfoType
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDictProxy
@@ -62,11 +63,25 @@ class _ServerLine(ResponseHandler):
         if self._reading_paused:  # aiohttp asks for it at the end of each body
             super().resume_reading(resume_parser)
 
+    @property
+    def said_more(self) -> bool:
+        """Whether a further answer has begun; to be asked where the last one was read, and nothing is parsed after."""
+        try:
+            return self._parser is None or self._parser.feed_eof() is not None
+        except Exception:  # noqa: BLE001 - the beginning of one that is refused for any reason
+            return True
+
     @override
     def data_received(self, data: bytes) -> None:
         if self.idle:
             self.force_close()
+            self.abort()
+            return
         super().data_received(data)
+        failed, body = self._exception, self._payload
+        if failed is not None and body is not None and not body.is_eof() and body.exception() is None:
+            # What broke the parser is told to who waits for an answer, and not to who reads the body of one.
+            body.set_exception(aiohttp.ClientPayloadError(f"not HTTP: {type(failed).__name__}"))
 
 
 class ServerConnections:
@@ -78,7 +93,10 @@ class ServerConnections:
     """
 
     def __init__(self, url: URL, most: int) -> None:
-        self._host = (url.raw_host or "").rstrip(".")
+        self._host = url.raw_host or ""
+        """With a dot at its end, which keeps a resolver from trying it within its own domains (``resolv.conf(5)``)."""
+        self._name = self._host.rstrip(".")
+        """What a certificate has to name (RFC 6066 section 3: without that dot)."""
         self._port = url.port
         self._target = url.raw_path_qs
         self._authority = url.host_port_subcomponent
@@ -87,6 +105,7 @@ class ServerConnections:
         self._all: set[_ServerLine] = set()
         self._idle: list[tuple[float, _ServerLine]] = []  # idle longest first
         self._sweeper: asyncio.TimerHandle | None = None
+        self._lookup: asyncio.Task[Sequence[AddrInfoType]] | None = None
         self._closed = False
 
     def exchange(
@@ -111,6 +130,8 @@ class ServerConnections:
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self._lookup is not None:
+            self._lookup.cancel()
         for connection in self._all:
             connection.abort()
         self._all.clear()
@@ -134,7 +155,7 @@ class ServerConnections:
     def put_back(self, connection: _ServerLine, *, answered: bool) -> None:
         """Take a connection after its request: for the next one, if its answer was read to the end."""
         self._places.release()
-        if self._closed or not answered or not _usable(connection):
+        if self._closed or not answered or not _usable(connection) or connection.said_more:
             self._drop(connection)
             return
         loop = asyncio.get_running_loop()
@@ -166,13 +187,13 @@ class ServerConnections:
         self._require_open()
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            found = await self._addresses()
             wire = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS_S, loop=loop)
             _, connection = await loop.create_connection(
                 lambda: _ServerLine(loop),
                 sock=wire,
                 ssl=self._tls,
-                server_hostname=self._host if self._tls is not None else None,
+                server_hostname=self._name if self._tls is not None else None,
             )
         except TimeoutError as error:  # the system's own, which is no limit of a call's
             raise aiohttp.ClientConnectionError("connecting took too long") from error
@@ -183,6 +204,31 @@ class ServerConnections:
             raise
         self._all.add(connection)
         return connection
+
+    async def _addresses(self) -> Sequence[AddrInfoType]:
+        """Look the host up, once for all who need it at the moment.
+
+        A lookup holds one of few threads of the process until the resolver answers, also when nobody waits for it any
+        more. With one for each call, a resolver that is slow for this host would keep those of others waiting.
+        """
+        if self._lookup is None:
+            self._lookup = asyncio.create_task(self._look_up())
+            self._lookup.add_done_callback(self._looked_up)
+        lookup, mine = self._lookup, asyncio.current_task()
+        try:
+            return await asyncio.shield(lookup)
+        except asyncio.CancelledError:
+            if lookup.cancelled() and mine is not None and not mine.cancelling():
+                raise aiohttp.ClientConnectionError("closed") from None
+            raise
+
+    async def _look_up(self) -> Sequence[AddrInfoType]:
+        return await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+
+    def _looked_up(self, lookup: asyncio.Task[Sequence[AddrInfoType]]) -> None:
+        self._lookup = None
+        if not lookup.cancelled():
+            lookup.exception()  # nobody may be waiting for it any more
 
     def _require_open(self) -> None:
         if self._closed:
@@ -244,6 +290,8 @@ class _ServerExchange:
             message, content = await connection.read()
             while message.code in _INTERIM and message.code != _SWITCHING:
                 message, content = await connection.read()
+            if message.code == _SWITCHING:
+                connection.force_close()  # also where it does not say to what: the parser has stopped
         except HttpProcessingError as error:  # without the cause: its text quotes what came
             raise aiohttp.ClientPayloadError(f"not HTTP: {type(error).__name__}") from None
         return ServerAnswer(status=message.code, headers=message.headers, content=content)

@@ -222,6 +222,16 @@ async def test_a_file_at_the_path_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
+def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "ca")
+    certificate, key = authority.issue("localhost")
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    locked = serialization.BestAvailableEncryption(b"password")
+    key.write_bytes(private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked))
+    with pytest.raises(ConfigurationError, match="without a password"):
+        listener.ControlContext(certificate, key, authority.file)
+
+
 async def test_changed_files_count_from_the_next_connection_on_and_damaged_ones_do_not(tmp_path: Path) -> None:
     authority, other, commands, port = (
         Authority(tmp_path, "ca"),

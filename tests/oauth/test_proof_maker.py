@@ -13,6 +13,7 @@ from sidecar.model import AuthScheme, Credential, UnverifiedToken
 from sidecar.oauth import ProofMaker, ProofsInMemory
 from sidecar.oauth.dpop import ProofChecker
 from sidecar.system.clock import SystemClock
+from tests import unknown_curve
 from tests.oauth.proofs import thumbprint
 
 URI = "https://mcp.example/mcp/approvals"
@@ -66,8 +67,9 @@ def test_a_proof_has_the_nonce_and_nothing_of_the_private_key() -> None:
         b"secret",
         pem(ec.generate_private_key(ec.SECP521R1())),
         pem(KEYS["P-256"], BestAvailableEncryption(b"password")),
+        unknown_curve.private_key(),
     ],
-    ids=["nothing", "no key", "a curve of no proof", "with a password"],
+    ids=["nothing", "no key", "a curve of no proof", "with a password", "an unknown curve"],
 )
 def test_what_no_proof_is_signed_with_is_refused_without_a_word_of_it(content: bytes) -> None:
     with pytest.raises(ValueError, match="key") as refused:

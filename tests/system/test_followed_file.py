@@ -106,6 +106,37 @@ async def test_files_are_followed(path: Path) -> None:
     following.cancel()
 
 
+async def test_an_error_that_is_no_report_ends_no_following_and_is_told_without_its_text(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read() -> int:
+        if (text := path.read_text()) == "x":
+            raise RuntimeError("the secret is x")
+        return int(text)
+
+    async def renew(found: int) -> None:
+        if found == 2:
+            raise RuntimeError("the secret is 2")
+        renewed.append(found)
+
+    renewed = list[int]()
+    files = FollowedFiles("a.file", [path], read)
+    following = (
+        asyncio.create_task(follow_files(files)),
+        asyncio.create_task(follow_connection("a.uri_file", 1, read, renew)),
+    )
+    replaced(path, "x")
+    await until(lambda: caplog.text.count("RuntimeError") >= 2)
+    assert files.value == 1
+    replaced(path, "2")
+    await until(lambda: files.value == 2)
+    replaced(path, "3")
+    await until(lambda: files.value == 3 and renewed == [3])
+    assert "the secret" not in caplog.text
+    for task in following:
+        task.cancel()
+
+
 async def test_a_connection_is_tried_again_until_the_database_takes_it_and_that_is_told_once(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,6 +1,7 @@
 """Which connection a request goes out on, and that no answer is ever taken for that to another request."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from yarl import URL
 from sidecar.upstream import connections
 from sidecar.upstream.connections import ServerAnswer, ServerConnections
 from tests.edge.test_tls import issue
+from tests.patience import HANG_S
 
 Say = Callable[[asyncio.StreamWriter, bytes], Awaitable[None]]
 
@@ -88,6 +90,9 @@ async def test_a_connection_whose_answer_was_read_is_used_again():
         pytest.param(FINE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), id="the server closes"),
         pytest.param(FINE.replace(b"HTTP/1.1", b"HTTP/1.0"), id="a version that does not keep it"),
         pytest.param(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n{}", id="upgraded"),
+        pytest.param(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + FINE, id="upgraded to nothing"),
+        pytest.param(FINE + b"H", id="an answer and a byte of another one"),
+        pytest.param(FINE + FINE[:-4], id="an answer and most of the head of another one"),
     ],
 )
 async def test_a_connection_with_more_to_it_than_the_answer_is_not_used_again(answer):
@@ -103,7 +108,9 @@ async def test_a_connection_with_more_to_it_than_the_answer_is_not_used_again(an
 
 
 @pytest.mark.parametrize("unasked", [FINE.replace(b"{}", b"[]"), b"HTT"])
-async def test_what_an_idle_connection_says_unasked_answers_nothing(until, unasked):
+async def test_what_an_idle_connection_says_unasked_answers_nothing_and_ends_it(until, unasked, monkeypatch):
+    monkeypatch.setattr(connections, "KEEP_ALIVE_S", 3600.0)
+
     async def late(writer: asyncio.StreamWriter, _head: bytes) -> None:
         writer.write(FINE)
         await writer.drain()
@@ -113,7 +120,8 @@ async def test_what_an_idle_connection_says_unasked_answers_nothing(until, unask
         server.answers = [late]
         await ask(mine)
         [(_, idle)] = mine._idle
-        await until(lambda: idle.should_close)
+        await until(lambda: 1 in server.ended)
+        assert not idle._buffer
         _, body = await ask(mine)
         assert body == b"{}"
         assert server.lines() == [1, 2]
@@ -182,6 +190,24 @@ async def test_a_body_that_breaks_off_is_an_error():
         server.answers = [half]
         with pytest.raises(aiohttp.ClientPayloadError):
             await ask(mine)
+
+
+@pytest.mark.parametrize(
+    "broken", [b"zz\r\n", b"2\r\n{}zz\r\n", b"0\r\nX\0: y\r\n\r\n"], ids=["length", "end", "trailer"]
+)
+async def test_a_body_that_stops_being_http_is_an_error_at_once(broken):
+    async def late(writer: asyncio.StreamWriter, _head: bytes) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")
+        asyncio.get_running_loop().call_later(0.05, writer.write, broken)
+
+    async with connected() as (server, mine):
+        server.answers = [late]
+        async with asyncio.timeout(HANG_S):
+            with pytest.raises(aiohttp.ClientPayloadError) as caught:
+                await ask(mine)
+        assert "zz" not in str(caught.value)
+        await ask(mine)
+        assert server.lines() == [1, 2]
 
 
 async def test_a_request_whose_leaving_is_refused_is_not_sent():
@@ -253,6 +279,68 @@ async def test_a_request_under_way_fails_when_all_is_closed(until):
         with pytest.raises(aiohttp.ClientError):
             await ask(mine)
         assert not mine._all
+
+
+async def test_a_name_that_ends_with_a_dot_is_looked_up_as_it_is_and_proven_without(tmp_path, monkeypatch):
+    certificate, key = issue(tmp_path, "server")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    shown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    shown.load_cert_chain(certificate, key)
+    loop, asked = asyncio.get_running_loop(), []
+
+    async def looked_up(host: str, port: int, **_: object) -> object:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(loop, "getaddrinfo", looked_up)
+    server = RawServer()
+    listening = await asyncio.start_server(server.serve, sock=socket.create_server(("127.0.0.1", 0)), ssl=shown)
+    mine = ServerConnections(URL(f"https://localhost.:{listening.sockets[0].getsockname()[1]}/mcp"), 2)
+    try:
+        assert (await ask(mine))[1] == b"{}"
+        assert {host for host in asked if host != "127.0.0.1"} == {"localhost."}
+    finally:
+        await mine.close()
+        listening.close()
+
+
+async def test_a_host_is_looked_up_once_for_all_who_wait_for_it(until, monkeypatch):
+    answers: list[asyncio.Future[object]] = []
+
+    async def looked_up(host: str, port: int, **_: object) -> object:
+        if host == "127.0.0.1":  # the connection itself
+            return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
+        answers.append(asyncio.get_running_loop().create_future())
+        return await answers[-1]
+
+    async with connected() as (server, local):
+        found = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", local._port))]
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", looked_up)
+        mine = ServerConnections(URL(f"http://server.example:{local._port}/mcp"), 8)
+        asked = [asyncio.create_task(ask(mine)) for _ in range(5)]
+        await until(lambda: answers)
+        asked.pop(0).cancel()
+        asked.append(asyncio.create_task(ask(mine)))
+        await asyncio.sleep(0.02)
+        answers[0].set_result(found)
+        assert [body for _, body in await asyncio.gather(*asked)] == [b"{}"] * 5
+        assert (len(answers), server.opened) == (1, 5)
+        for faulty in (True, False):
+            known = len(answers)
+            fresh = asyncio.create_task(ask(mine, b"", "GET"))
+            await until(lambda known=known: len(answers) > known)
+            if faulty:
+                answers[-1].set_exception(socket.gaierror(socket.EAI_AGAIN, "later"))
+                with pytest.raises(OSError, match="later"):
+                    await fresh
+            else:
+                answers[-1].set_result(found)
+                assert (await fresh)[1] == b"{}"
+        waiting = asyncio.create_task(ask(mine, b"", "GET"))
+        await until(lambda: len(answers) == 4)
+        await mine.close()
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await waiting
 
 
 @pytest.mark.parametrize(
