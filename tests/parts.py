@@ -6,7 +6,6 @@ database is the stand-in unless ``SIDECAR_TEST_MONGODB_URI`` names a MongoDB who
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
+from sidecar.demo import database as demo_database
 from tests.patience import HANG_S
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,10 +56,7 @@ def new_node() -> str:
 
 def free_port() -> int:
     """A loopback port that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return demo_database.free_port()
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -1,6 +1,7 @@
 """The database of the demo: the operator's, or a stand-in that is started for it; and its sample documents."""
 
 import asyncio
+import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -50,6 +51,11 @@ SAMPLES: Final[dict[tuple[str, str], list[dict[str, Any]]]] = {
         for number, (subject, name) in enumerate((("where is my order", "Ada"), ("refund", "Curie")), 1)
     ],
 }
+
+
+_PORTS: Final = range(20_000, 32_768)
+"""Below those that Linux gives to connections that go out (``ip_local_port_range``): on a busy machine one of them took
+a port before the program that it was for."""
 
 
 @asynccontextmanager
@@ -118,7 +124,8 @@ async def _answers(uri: str, process: asyncio.subprocess.Process) -> None:
 
 def free_port() -> int:
     """Return a loopback port that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
