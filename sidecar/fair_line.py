@@ -11,10 +11,10 @@ and the next, while everything is taken. So nothing is measured where nobody wai
 
 import asyncio
 import math
-from collections import OrderedDict, deque
 from collections.abc import Hashable
-from operator import itemgetter
 from typing import Final
+
+from sidecar.fair_turns import FairRow, WaitingTurn
 
 MOST_WAITING: Final = 1024
 """Of all callers together."""
@@ -45,9 +45,6 @@ class LineClosed(Exception):
     """What the line leads to is not to be used any more; nothing was done."""
 
 
-_Waiting = asyncio.Future[None]
-
-
 class FairLine:
     """Lets in so many at a time; to be used from one event loop.
 
@@ -62,9 +59,7 @@ class FairLine:
         self._wait_s = wait_s
         self._most = most
         self._inside = 0
-        self._row: OrderedDict[Hashable, deque[_Waiting]] = OrderedDict()
-        """By caller, the next one first. A caller of whom nothing waits is not in it."""
-        self._waiting = 0
+        self._row = FairRow()
         self._pace_s = 0.0
         self._samples = 0
         self._moved_at: float | None = None
@@ -79,7 +74,7 @@ class FairLine:
     @property
     def waiting(self) -> int:
         """How many wait for one."""
-        return self._waiting
+        return self._row.waiting
 
     def enter_at_once(self) -> bool:
         """Take a place if there is one; ``leave`` gives it back. While another caller waits there is none."""
@@ -101,24 +96,16 @@ class FairLine:
             return
         self._make_room(caller)
         loop = asyncio.get_running_loop()
-        mine = loop.create_future()
-        self._row.setdefault(caller, deque()).append(mine)
-        self._waiting += 1
+        mine = self._row.join(caller)
         timer = loop.call_later(self._wait_s, self._time_is_up, caller, mine, loop.time() + self._wait_s)
         try:
-            await mine
-        except asyncio.CancelledError:
-            if not mine.done() or mine.cancelled():
-                self._take_out(caller, mine)
-            elif mine.exception() is None:
-                self.leave()  # the place came in the moment of the cancellation
-            raise
+            await self._row.turn(caller, mine, self.leave)
         finally:
             timer.cancel()
 
     def leave(self) -> None:
         """Give a place back; the next one in the line gets it."""
-        if self._waiting:
+        if self._row.waiting:
             self._move()
             return
         self._inside -= 1
@@ -128,47 +115,36 @@ class FairLine:
     def close(self) -> None:
         """Send everybody away who waits or comes; who has a place keeps it."""
         self._closed = True
-        row, self._row, self._waiting = self._row, OrderedDict(), 0
-        for queue in row.values():
-            for waiter in queue:
-                if not waiter.done():
-                    waiter.set_exception(LineClosed())
+        for waiter in self._row.take_all():
+            if not waiter.done():
+                waiter.set_exception(LineClosed())
 
     def _move(self) -> None:
-        """Let in the first that waits of the next caller; that caller goes to the end of the row."""
+        """Let in who has the next turn, and note the pace."""
         now = asyncio.get_running_loop().time()
         if self._moved_at is not None:
             self._samples = min(self._samples + 1, _SAMPLES)
             self._pace_s += (now - self._moved_at - self._pace_s) / self._samples
         self._moved_at = now
-        while self._row:
-            caller, queue = self._row.popitem(last=False)
-            following = queue.popleft()
-            self._waiting -= 1
-            if queue:
-                self._row[caller] = queue
-            if not following.done():
-                following.set_result(None)
-                return
-        self._inside -= 1
+        if not self._row.next_turn():
+            self._inside -= 1
 
     def _make_room(self, caller: Hashable) -> None:
         """Refuse who would wait for too long, or has as much in a full line as anybody."""
-        own = len(self._row.get(caller, ()))
-        ahead = min(self._waiting, (own + 1) * len(self._row))
+        own = self._row.of(caller)
+        ahead = min(self._row.waiting, (own + 1) * self._row.callers)
         if self._samples >= _ENOUGH and (ahead + 1) * self._pace_s > self._wait_s:
             raise self._refusal("the wait would be too long")
-        if self._waiting < self._most:
+        if self._row.waiting < self._most:
             return
-        most, greediest = max(((len(queue), one) for one, queue in self._row.items()), key=itemgetter(0))
+        greediest, most = self._row.greediest()
         if most <= own + 1:
             raise self._refusal("too much waits already")
-        last = self._row[greediest][-1]
-        self._take_out(greediest, last)
+        last = self._row.take_last(greediest)
         if not last.done():
             last.set_exception(self._refusal("others, who have asked for less, go first"))
 
-    def _time_is_up(self, caller: Hashable, waiter: _Waiting, due: float | None) -> None:
+    def _time_is_up(self, caller: Hashable, waiter: WaitingTurn, due: float | None) -> None:
         """Refuse one that has waited for too long; where the event loop itself was late, once not."""
         if waiter.done():
             return
@@ -176,18 +152,9 @@ class FairLine:
         if due is not None and (late := loop.time() - due) > _LATE_S:
             loop.call_later(min(late, self._wait_s), self._time_is_up, caller, waiter, None)
             return
-        self._take_out(caller, waiter)
+        self._row.take_out(caller, waiter)
         waiter.set_exception(self._refusal("the wait was too long"))
-
-    def _take_out(self, caller: Hashable, waiter: _Waiting) -> None:
-        queue = self._row.get(caller)
-        if queue is None or waiter not in queue:
-            return
-        queue.remove(waiter)
-        self._waiting -= 1
-        if not queue:
-            del self._row[caller]
 
     def _refusal(self, why: str) -> NoPlace:
         """Return a refusal; those who wait now will have had a turn by then."""
-        return NoPlace(why, min(max(1, math.ceil(self._waiting * self._pace_s)), LONGEST_HINT_S))
+        return NoPlace(why, min(max(1, math.ceil(self._row.waiting * self._pace_s)), LONGEST_HINT_S))

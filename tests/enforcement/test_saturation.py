@@ -196,7 +196,7 @@ async def test_when_a_flood_of_everybody_is_over_nothing_is_left_of_it(opa, offe
             await until(lambda: sum(task.done() for task in flood) >= 50 - AT_ONCE)
         outcomes = Counter(bool(answer.get("isError")) for answer in await asyncio.gather(*flood))
         assert outcomes == {True: 50 - AT_ONCE, False: AT_ONCE}
-        assert (waiting.inside, waiting.waiting, len(waiting._row)) == (0, 0, 0)
+        assert (waiting.inside, waiting.waiting, waiting._row.callers) == (0, 0, 0)
         again = await asyncio.gather(*(result(run, session, user) for user, session in users.items()))
         assert not any(answer.get("isError") for answer in again)
 

@@ -74,7 +74,7 @@ class World:
         await asyncio.sleep(visit.comes_s)
         loop, line = asyncio.get_running_loop(), self.line
         came, waits = loop.time(), line.inside >= self.at_once
-        own = len(line._row.get(visit.caller, ())) + 1
+        own = line._row.of(visit.caller) + 1
         seen, lost = len(self.let_in), self.gave_up[visit.caller]
         woken = line.inside - self.inside  # were let in before this one came, and are noted after it
         try:
@@ -124,7 +124,7 @@ def test_whatever_comes_the_line_holds_what_it_promises(visits: list[Visit], at_
         assert line.waiting <= most
 
     simulated(story, seed)
-    assert (line.inside, line.waiting, len(line._row)) == (0, 0, 0), "nothing is left behind"
+    assert (line.inside, line.waiting, line._row.callers) == (0, 0, 0), "nothing is left behind"
     assert world.outcomes.total() == len(visits), "every visit has an end"
     assert world.longest_s <= WAIT_S + 1e-9
     assert all(1 <= hint <= LONGEST_HINT_S for hint in world.hints)
@@ -182,10 +182,10 @@ async def test_callers_without_end_leave_nothing_behind() -> None:
     line = FairLine(1, wait_s=HANG_S, most=8)
     assert line.enter_at_once()
     tasks = [task for number in range(200) for task in await crowd(line, f"caller {number}", 1, [])]
-    assert (line.waiting, len(line._row)) == (8, 8)
+    assert (line.waiting, line._row.callers) == (8, 8)
     assert sum(task.done() for task in tasks) == 192
     await dismissed(*tasks)
-    assert (line.waiting, len(line._row), line.inside) == (0, 0, 1)
+    assert (line.waiting, line._row.callers, line.inside) == (0, 0, 1)
 
 
 def test_who_would_wait_too_long_is_refused_at_once_and_the_hint_is_when_the_line_has_moved() -> None:

@@ -75,7 +75,7 @@ async def test_who_gives_up_costs_nobody_a_turn(moment: int) -> None:
         assert await staying == "b"
         async with turns.turn("next"):
             pass
-    assert not turns._waiting
+    assert not turns._row.callers
 
 
 async def test_what_waits_at_one_place_is_bounded_and_others_still_may() -> None:
