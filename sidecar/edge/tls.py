@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.errors import ConfigurationError
+from sidecar.system import stamps
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class ListenerTls:
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
-        self._seen = _seen(files)
+        self._seen = stamps(files.all())
         self._newest = _context(files)
         self.error = ""
         """Why the files as they are now are not served; empty where they are."""
@@ -75,7 +76,7 @@ class ListenerTls:
 
     def refresh(self) -> None:
         """Take up files that changed; what does not load is logged once and changes nothing. Blocking file access."""
-        seen = _seen(self._files)
+        seen = stamps(self._files.all())
         if seen == self._seen:
             return
         self._seen = seen
@@ -117,16 +118,3 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
 
 def _no_password() -> str:
     raise ValueError("the key is encrypted; give one without a password, readable by this user only")
-
-
-def _seen(files: TlsFiles) -> tuple[object, ...]:
-    """What tells one state of the files from another."""
-    found: list[object] = []
-    for path in files.all():
-        try:
-            status = path.stat()
-        except OSError as error:
-            found.append((path, type(error).__name__))
-        else:
-            found.append((path, status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_ino))
-    return tuple(found)

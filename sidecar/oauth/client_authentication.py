@@ -17,6 +17,7 @@ import jwt
 
 from sidecar.errors import ConfigurationError, KeysUnavailable
 from sidecar.ports import Clock
+from sidecar.system import stamps
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class FromFile(Generic[T]):
     def __init__(self, paths: tuple[Path, ...], make: Callable[[], T]) -> None:
         self._paths = paths
         self._make = make
-        self._stamps: tuple[tuple[int, int, int, int], ...] = ()
+        self._seen: tuple[object, ...] = ()
         self._value: T | None = None
 
     def value(self) -> T:
@@ -66,11 +67,10 @@ class FromFile(Generic[T]):
             KeysUnavailable: there never was a good one.
         """
         try:
-            found = [path.stat() for path in self._paths]
-            stamps = tuple((status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_ino) for status in found)
-            if self._value is None or stamps != self._stamps:
+            seen = stamps(self._paths)
+            if self._value is None or seen != self._seen:
                 self._value = self._make()
-                self._stamps = stamps
+                self._seen = seen
         except (OSError, ValueError) as error:
             if self._value is None:
                 raise KeysUnavailable(f"{self._paths[0].name}: {type(error).__name__}") from None

@@ -17,6 +17,7 @@ from sidecar.oauth.fetch import MAX_DOCUMENT_BYTES, FetchLimits, check_address, 
 from sidecar.oauth.jwk import NotAKeySet, VerificationKey, holds_private_part, matching, parse_key_set
 from sidecar.oauth.unverified import strict_object
 from sidecar.ports import Clock
+from sidecar.system import stamps
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class FileKeySet:
         self._path = path
         self._clock = clock
         self._keys: tuple[VerificationKey, ...] = ()
-        self._stamp: tuple[int, int, int, int] | None = None
+        self._seen: tuple[object, ...] = ()
         self._checked_at: float | None = None
         self._fault = ""
 
@@ -132,11 +133,10 @@ class FileKeySet:
 
     def _reload_if_changed(self) -> None:
         try:
-            status = self._path.stat()
-            stamp = (status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_ino)
-            if stamp != self._stamp or self._fault:
+            seen = stamps([self._path])
+            if seen != self._seen or self._fault:
                 self._keys = read_key_file(self._path)
-                self._stamp = stamp
+                self._seen = seen
         except (OSError, ValueError, KeysUnavailable) as error:
             # a half-written or emptied file must not lock everybody out: the last good set stays in force
             if not self._fault:

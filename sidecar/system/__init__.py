@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sidecar.system.certificates import subject_of, thumbprint_of
     from sidecar.system.client_streams import ClientGone, ClientStreams
     from sidecar.system.clock import SystemClock
-    from sidecar.system.followed_file import FollowedFiles, follow_connection, follow_files
+    from sidecar.system.followed_file import FollowedFiles, follow_connection, follow_files, stamps
     from sidecar.system.identifiers import RandomIdentifiers
     from sidecar.system.liveness import Pulse
     from sidecar.system.os_user import OsUser
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         to_its_end,
     )
     from sidecar.system.request_id import REQUEST_ID
+    from sidecar.system.retired import Retired
 else:
     __getattr__ = by_need(
         __name__,
@@ -39,6 +40,7 @@ else:
             "Outage": "outage",
             "Pulse": "liveness",
             "RandomIdentifiers": "identifiers",
+            "Retired": "retired",
             "StandardStreams": "process",
             "SystemClock": "clock",
             "ended": "process",
@@ -49,6 +51,7 @@ else:
             "make_home": "process",
             "remove": "process",
             "spawn": "process",
+            "stamps": "followed_file",
             "start_tied": "process",
             "subject_of": "certificates",
             "thumbprint_of": "certificates",
@@ -66,6 +69,7 @@ __all__ = [
     "Outage",
     "Pulse",
     "RandomIdentifiers",
+    "Retired",
     "StandardStreams",
     "SystemClock",
     "ended",
@@ -76,6 +80,7 @@ __all__ = [
     "make_home",
     "remove",
     "spawn",
+    "stamps",
     "start_tied",
     "subject_of",
     "thumbprint_of",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from sidecar.errors import ConfigurationError
+from sidecar.system.backoff import BackOff
 
 _LOG = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ async def follow_connection(
         renew: goes over to what was read; a ConfigurationError says why the connection before goes on. It is tried
             again: the user may not be there yet.
     """
+    back_off = BackOff(LOOK_S, _LONGEST_PAUSE_S)
     told, tried, pause = "", present, LOOK_S
     while True:
         await asyncio.sleep(pause)
@@ -89,8 +91,9 @@ async def follow_connection(
             if found == present:
                 told, tried, pause = "", found, LOOK_S
                 continue
-            pause = LOOK_S if found != tried else min(2 * pause, _LONGEST_PAUSE_S)
-            tried = found
+            if found != tried:
+                back_off.reset()
+            tried, pause = found, back_off.pause()
             await renew(found)
         except Exception as error:  # noqa: BLE001 - one that nobody thought of must not end the following
             if (why := _why(error)) != told:
@@ -107,16 +110,17 @@ def _why(error: Exception) -> str:
 
 
 def stamps(paths: Collection[Path]) -> tuple[object, ...]:
-    """Return what tells one state of files from another; links are followed.
+    """Return what tells one state of files from another.
 
-    The change time too: a writer can put the modification time back.
+    Links are followed, so that one that leads elsewhere is a change. The change time is in it, because a writer can put
+    the modification time back.
     """
     found: list[object] = []
     for path in paths:
         try:
             status = path.stat()
         except OSError as error:
-            found.append(type(error).__name__)
+            found.append((path, type(error).__name__))
         else:
-            found.append((status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size))
+            found.append((path, status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size))
     return tuple(found)

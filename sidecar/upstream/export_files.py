@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.mcp import resources
+from sidecar.system import BackOff
 
 PATIENCE_S: Final = 60.0
 """How long a file is waited for that was not opened yet. A child that has done nothing by then does not answer a ping
@@ -74,7 +75,7 @@ class ExportFiles:
             await asyncio.wait({self._deleting})
 
     async def _delete(self, folder: Path) -> None:
-        clock, pause = asyncio.get_running_loop().time, FIRST_PAUSE_S
+        clock, back_off = asyncio.get_running_loop().time, BackOff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while names := [*self._doomed]:
             gone = await asyncio.to_thread(delete, folder, names)
             now = clock()
@@ -82,8 +83,7 @@ class ExportFiles:
                 if name in gone or self._doomed.get(name, now) <= now:
                     self._doomed.pop(name, None)
             if self._doomed:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_S)
+                await asyncio.sleep(back_off.pause())
 
 
 def delete(folder: Path, names: Collection[str]) -> set[str]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidecar.system import stamps
+
 Environment = Callable[[], Mapping[str, str]]
 """Reads the files and returns the environment of a child.
 
@@ -69,7 +71,7 @@ class ChildSource:
         self._taken = self._last
 
     def _stamps(self) -> tuple[tuple[object, ...], tuple[object, ...]]:
-        return _stamps(_program(self._command, self.environment)), _stamps(self._files)
+        return stamps(_program(self._command, self.environment)), stamps(self._files)
 
 
 def _program(command: Sequence[str], environment: Mapping[str, str]) -> Collection[Path]:
@@ -77,19 +79,3 @@ def _program(command: Sequence[str], environment: Mapping[str, str]) -> Collecti
     executable = shutil.which(command[0], path=environment.get("PATH"))
     script = Path(command[1]) if len(command) > 1 and Path(command[1]).is_absolute() else None
     return [*([Path(executable)] if executable else []), *([script] if script is not None else [])]
-
-
-def _stamps(files: Collection[Path]) -> tuple[object, ...]:
-    """What tells one state of files from another; links are followed, so that one that leads elsewhere is a change.
-
-    The change time too: a writer can put the modification time back.
-    """
-    found: list[object] = []
-    for path in files:
-        try:
-            status = path.stat()
-        except OSError as error:
-            found.append((path, type(error).__name__))
-        else:
-            found.append((path, status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size))
-    return tuple(found)

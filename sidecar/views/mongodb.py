@@ -24,7 +24,7 @@ from sidecar.enforcement import Budget
 from sidecar.errors import ConfigurationError, ViewsUnavailable
 from sidecar.model import JsonValue, Namespace
 from sidecar.ports import Clock
-from sidecar.system import Outage
+from sidecar.system import Outage, Retired
 
 _LOG = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class MongoViews:
         self._clients = {text: _client(text, timeout_s) for text in connection_strings}
         self._learned: dict[str, _Learned] = {}
         self._flights: dict[str, asyncio.Task[ViewDefinitions]] = {}
-        self._retired: dict[asyncio.Task[None], AsyncMongoClient[dict[str, Any]]] = {}
+        self._retired = Retired(2 * timeout_s, "views")
         what = "a database that views are listed from"
         self._outage = Outage(_LOG, what, lost="does not answer", found="answers again")
         self._refused: BoundedMemory[str, str] = BoundedMemory(max_databases)
@@ -120,11 +120,12 @@ class MongoViews:
 
     async def close(self) -> None:
         """End what is under way and close the connections."""
-        flights = [*self._flights.values(), *self._retired]
+        flights = list(self._flights.values())
         for flight in flights:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
-        for client in (*self._clients.values(), *self._retired.values()):
+        await self._retired.close()
+        for client in self._clients.values():
             await client.close()
 
     async def renew(self, connection_strings: Sequence[str]) -> None:
@@ -144,8 +145,7 @@ class MongoViews:
         before = self._clients
         self._clients = {text: fresh.get(text) or before[text] for text in connection_strings}
         for text in before.keys() - self._clients.keys():
-            task = asyncio.create_task(self._retire(before[text]), name="views: a connection before")
-            self._retired[task] = before[text]
+            self._retired.put(before[text].close)
 
     async def _tried(self, client: "AsyncMongoClient[dict[str, Any]]") -> None:
         """Ask a new connection as it will be asked: for the database that was learned last, if there was one."""
@@ -154,11 +154,6 @@ class MongoViews:
             await _list(client, learned)
         else:
             await client.admin.command("ping")  # a new connection logs in
-
-    async def _retire(self, client: "AsyncMongoClient[dict[str, Any]]") -> None:
-        await asyncio.sleep(2 * self._timeout_s)
-        await client.close()
-        self._retired = {task: one for task, one in self._retired.items() if one is not client}
 
     async def _of(self, database: str, asker: Hashable) -> ViewDefinitions:
         learned = self._learned.get(database)

@@ -19,6 +19,7 @@ from pymongo.write_concern import WriteConcern
 
 from sidecar.addresses import is_loopback
 from sidecar.errors import ConfigurationError
+from sidecar.system import Retired
 
 APP_NAME: Final = "mcp-sidecar-store"
 
@@ -120,7 +121,7 @@ class MongoStore:
         """The longest one operation may take."""
         self._demands: list[Callable[[StoreConnection], Awaitable[str]]] = []
         self._names: set[str] = set()
-        self._retired: dict[asyncio.Task[None], StoreConnection] = {}
+        self._retired = Retired(2 * timeout_s, "store")
 
     @property
     def local(self) -> bool:
@@ -167,16 +168,12 @@ class MongoStore:
         finally:
             if self._now is not fresh:
                 await fresh.close()
-        self._retired[asyncio.create_task(self._retire(before), name="store: the connection before")] = before
+        self._retired.put(before.close)
 
     async def close(self) -> None:
         """Close the connections."""
-        retired = dict(self._retired)
-        for task in retired:
-            task.cancel()
-        await asyncio.gather(*retired, return_exceptions=True)
-        for connection in (*retired.values(), self._now):
-            await connection.close()
+        await self._retired.close()
+        await self._now.close()
 
     async def _require_fit(self, fresh: StoreConnection) -> None:
         if not fresh.places & self._now.places:
@@ -198,11 +195,6 @@ class MongoStore:
             return await self._now.refused(name)
         except (PyMongoError, OSError):
             return {"find", "update", "remove"}
-
-    async def _retire(self, connection: StoreConnection) -> None:
-        await asyncio.sleep(2 * self.timeout_s)
-        await connection.close()
-        self._retired = {task: one for task, one in self._retired.items() if one is not connection}
 
 
 def on_this_machine(servers: list[ServerDescription]) -> list[ServerDescription]:
