@@ -1,12 +1,12 @@
 """Large messages take turns within a budget, so that a caller who sends many of them keeps no other waiting.
 
 To read, derive, hash and encode a message of 900 kB takes some 15 ms of a processor, and a multiple of that where it is
-written in an unusual way; most of it goes on beside the event loop (``sidecar.enforcement.large``), which gets slower
-by it. Sixteen in a row are within the limits of one caller. So a large message begins in
-its turn only, callers one after the other, and its turn ends once it is on its way to the server or answered, and at
-the latest after a quarter of a second, since it may wait for others first. Where other messages came meanwhile, the
-next turn begins after a rest of twice the time that this one took: large messages together have a third of the loop's
-time then, and all of it where there is nothing else (``bench/calls.py --beside`` measures an analyst beside it).
+written in an unusual way. Most of it goes on beside the event loop (``sidecar.enforcement.offloading``), which gets
+slower by it. Sixteen in a row are within the limits of one caller. So a large message begins in its turn only, callers
+one after the other. Its turn ends once it is on its way to the server or answered, and at the latest after a quarter of
+a second, since it may wait for others first. Where other messages came meanwhile, the next turn begins after a rest of
+twice the time that this one took: large messages together have a third of the loop's time then, and all of it where
+there is nothing else (``bench/calls.py --beside`` measures an analyst beside it).
 
 From its arrival to its answer a large message counts against the bytes that its caller may have under way, and against
 those of all callers. What is left of the second bounds the first: a caller has at most as much as is free, so that one

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sidecar.enforcement.confirmation import ConfirmationMissing
     from sidecar.enforcement.event_stream import StreamEvent
     from sidecar.enforcement.killswitch import ByOthers, KillSwitch, OperatorCommandFailed
-    from sidecar.enforcement.large import LARGE_BYTES
     from sidecar.enforcement.notices import TooManyStreams
+    from sidecar.enforcement.offloading import LARGE_BYTES
     from sidecar.enforcement.point import EnforcementPoint
     from sidecar.enforcement.refusals import OWN_SOURCE
     from sidecar.enforcement.reply import Accepted, Answer, Refused, Reply, Stream
@@ -30,7 +30,7 @@ else:
     __getattr__ = by_need(
         __name__,
         {
-            "LARGE_BYTES": "large",
+            "LARGE_BYTES": "offloading",
             "MOST_SUSPENSIONS": "suspensions",
             "OWN_SOURCE": "refusals",
             "Accepted": "reply",

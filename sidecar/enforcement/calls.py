@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from sidecar.commands import generic
-from sidecar.enforcement import large, refusals, stateless
+from sidecar.enforcement import offloading, refusals, stateless
 from sidecar.enforcement.approvals import Approvals
 from sidecar.enforcement.call_limits import answered_within
 from sidecar.enforcement.confirmation import Confirmations, request_states
@@ -293,7 +293,7 @@ class ToolCalls:
 
     async def _derive(self, call: ToolCall, turn: Turn) -> Command:
         with self._ports.tracer.step("derive"):
-            turn.derived = await large.derived(call, self._tools, turn)
+            turn.derived = await offloading.derived(call, self._tools, turn)
         turn.named = turn.command = turn.derived.command
         return turn.command
 

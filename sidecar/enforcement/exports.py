@@ -178,7 +178,7 @@ class Exports:
 
 
 def exports_of(ports: Ports, sessions: Sessions) -> Exports:
-    """Return the table, of which what leaves is deleted at its server."""
+    """Return the table of exports; the servers delete the files of those that leave it."""
 
     def gone(server: str, uri: str) -> None:
         if (upstream := ports.upstreams.get(server)) is not None:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Never
 
 from sidecar.audit import record
-from sidecar.enforcement import large, refusals, stateless
+from sidecar.enforcement import offloading, refusals, stateless
 from sidecar.enforcement.answering import Answering
 from sidecar.enforcement.approval_desk import approval_desk
 from sidecar.enforcement.calls import ToolCalls
@@ -74,7 +74,7 @@ class EnforcementPoint:
 
     def __init__(self, ports: Ports, rules: EnforcementRules, sessions: Sessions) -> None:
         self._ports = ports
-        self._rules, self._bounds = rules, rules.bounds
+        self._rules = rules
         self._sessions = sessions
         self._evidence = Evidence(ports, rules)
         self._suspensions = ports.suspensions or Suspensions(ports.clock)
@@ -87,7 +87,7 @@ class EnforcementPoint:
         sessions.on_end(self._session_ended)
         self._handshake = Handshake(sessions, ports)
         self._watching = Watching(
-            ports, self._offers, self._calls, self._evidence, self._notices, sessions, self._turn, self._bounds
+            ports, self._offers, self._calls, self._evidence, self._notices, sessions, self._turn, rules.bounds
         )
         self.resource_updated = self._watching.updated
         self.approvals = approval_desk(ports, rules, self._evidence, self._suspensions, self._turn)
@@ -131,7 +131,7 @@ class EnforcementPoint:
             sent: called when a call leaves for its server.
         """
         try:
-            decoded = await large.decoded(body, self._bounds)
+            decoded = await offloading.decoded(body, self._rules.bounds)
         except MessageError as error:
             return await self.refuse_body(error, body, exchange, caller)
         if isinstance(decoded, Batch):

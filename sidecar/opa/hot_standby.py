@@ -86,9 +86,9 @@ class HotStandby:
         except BaseException:
             for start in starting:
                 start.cancel()
-            for ended in await asyncio.gather(*starting, return_exceptions=True):
-                if isinstance(ended, Instance):
-                    await ended.stop(grace_s=0)
+            for started in await asyncio.gather(*starting, return_exceptions=True):
+                if isinstance(started, Instance):
+                    await started.stop(grace_s=0)
             raise
         return cls(launch, approved, (first, second), probe_interval_s)
 

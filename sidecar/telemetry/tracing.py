@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import Token
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -171,11 +171,22 @@ class _Opened:
         self._span.end()
 
 
-class _Unrecorded:
-    """The span of a step that is not recorded: its attributes go nowhere, and its ids are those of its message."""
+class _UnrecordedStep:
+    """A step that is not recorded, and its span: attributes go nowhere, and the ids are those of its message.
+
+    The span of the message stays the parent of what follows.
+    """
 
     __slots__ = ()
     recording = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
 
     @property
     def trace_id(self) -> str:
@@ -199,22 +210,7 @@ class _Unrecorded:
         pass
 
 
-class _NotRecorded:
-    """A step that is not recorded; the span of its message stays the parent of what follows."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> _Unrecorded:
-        return _UNRECORDED
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        pass
-
-
-_UNRECORDED = _Unrecorded()
-_NOT_RECORDED = _NotRecorded()
+_UNRECORDED = _UnrecordedStep()
 
 
 class OtelTracer:
@@ -253,7 +249,7 @@ class OtelTracer:
     def step(self, name: str, *, client: bool = False) -> AbstractContextManager[Span]:
         """Open the span of one step, below the innermost open one."""
         if not self._steps:
-            return _NOT_RECORDED
+            return _UNRECORDED
         return _Opened(self._start, name, SpanKind.CLIENT if client else SpanKind.INTERNAL)
 
     def past(self, name: str, *, start_ns: int, end_ns: int) -> None:

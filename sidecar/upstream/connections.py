@@ -2,8 +2,8 @@
 
 aiohttp's parser and protocol read the answers; its ``ClientSession`` is left out. What that is for (other hosts,
 redirects, cookies, proxies, retries, compression) is not done here at all, and it took a quarter of the CPU time of a
-call (``bench/calls.py``). The response goes to whom ``exchange`` was entered by; a connection that was not read to the
-end of its answer, or that has said anything unasked, is closed and never used again.
+call (``bench/calls.py``). One exchange has a connection at a time. A connection that was not read to the end of its
+answer, or that has said anything unasked, is closed and never used again.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """The private folders that children live in, and those of a sidecar that was killed.
 
 A folder is in use for as long as its sidecar holds a lock on a file in it, and that ends with the process, however it
-ends (``flock(2)``). One that is in use no longer holds exports and logs that can be asked for by no caller; the next
-sidecar of the same user deletes it. The file is locked before it has its name, so that none is ever seen unlocked.
+ends (``flock(2)``). After that, no caller can ask for the exports and logs in it, and the next sidecar of the same user
+deletes it. The file is locked before it has its name, so that none is ever seen unlocked.
 """
 
 import fcntl

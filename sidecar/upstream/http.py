@@ -91,9 +91,11 @@ class HttpUpstream:
         renewed: Callable[[], Mapping[str, str]] | None = None,
         prefer_stateless: bool = False,
     ) -> None:
-        self._name, self._url = name, checked_url(url)
+        self._name = name
+        self._url = checked_url(url)
         self._prefer_stateless, self._timeout_s = prefer_stateless, timeout_s
-        self._max_in_flight, self._slots = max_in_flight, asyncio.Semaphore(max_in_flight)
+        self._max_in_flight = max_in_flight
+        self._slots = asyncio.Semaphore(max_in_flight)
         self._places = QuestionPlaces(max(1, max_in_flight // 2))
         self._log = logging.getLogger(f"sidecar.upstream.{name}")
         self._outage = Outage(self._log, f"the server {name}", lost="does not answer", found="answers again")
@@ -153,7 +155,8 @@ class HttpUpstream:
         await self._stream.stop()
         await self._watched.stop()
         await self._recovery.stop()
-        for task in (tasks := set(self._cancellations)):
+        tasks = set(self._cancellations)
+        for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if http is None:

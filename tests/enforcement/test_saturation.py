@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from sidecar.audit import record
 from sidecar.commands import derive
-from sidecar.enforcement import large
+from sidecar.enforcement import offloading
 from sidecar.enforcement.budget import PER_ADDRESS
 from sidecar.fair_line import FairLine
 from sidecar.identity.suspension import Suspendable, SuspensionTarget
@@ -264,7 +264,7 @@ async def test_a_large_message_is_worked_on_beside_the_loop_and_a_small_one_wher
         return run
 
     monkeypatch.setattr(jsonrpc, "decode", noted("decode", jsonrpc.decode))
-    monkeypatch.setattr(large, "derive", noted("derive", derive))
+    monkeypatch.setattr(offloading, "derive", noted("derive", derive))
     monkeypatch.setattr(record, "arguments_digest", noted("digest", record.arguments_digest))
     async with streaming(opa, offered, acts) as run:
         alice = await run.open("alice")
