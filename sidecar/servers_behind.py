@@ -119,14 +119,18 @@ def _protected(entry: Server, unprotected: Collection[str], connection_string: s
     demand_protected(f"servers.{entry.name}.connection_string", connection_string, unprotected)
 
 
-def _environment(entry: Server, seen: Callable[[str], None] = lambda _: None) -> dict[str, str]:
+def _environment(entry: Server, require: Callable[[str], None] = lambda _: None) -> dict[str, str]:
     """Return the environment of a child, of the settings' files as they are now.
+
+    Args:
+        entry: the settings of the server.
+        require: raises where the connection string may not be used.
 
     Raises:
         ConfigurationError: a file cannot be read, or holds what cannot be used.
     """
     connection_string = settings.secret(entry.connection_string, entry.connection_string_file)
-    seen(connection_string)
+    require(connection_string)
     atlas = None
     if entry.api_client_id:
         atlas = (entry.api_client_id, settings.secret(entry.api_client_secret, entry.api_client_secret_file))

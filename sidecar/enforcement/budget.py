@@ -14,12 +14,13 @@ from sidecar.saturation import ByteBudgetSpent, Overloaded
 
 WINDOW_S: Final = 60.0
 PER_ADDRESS: Final = 30
-"""Records of one address in a window."""
+"""Records of one address, or of one caller, in a window."""
 
 IN_ALL: Final = 600
-"""Records of all addresses in a window: about 0.5 MB."""
+"""Records of all of them in a window: about 0.5 MB."""
 
 MAX_ADDRESSES: Final = 4096
+"""Of which it is remembered how many records they had; the same of callers."""
 
 PER_CALLER: Final = 60
 """Log lines of one known caller in a window; of one cause ``PER_ADDRESS``, of all callers ``IN_ALL``."""
@@ -33,11 +34,11 @@ class _Share:
 
 
 class Budget:
-    """Counts the records of unknown callers by address; bounded in memory.
+    """Counts records by who or what causes them, such as an address or a caller; bounded in memory.
 
     Args:
-        each: records of one address in a window.
-        in_all: of all addresses; None where something else bounds that.
+        each: records of one cause in a window.
+        in_all: of all causes; None where something else bounds that.
     """
 
     def __init__(self, *, each: int = PER_ADDRESS, in_all: int | None = IN_ALL) -> None:
@@ -47,17 +48,17 @@ class Budget:
         self._window = -1
         self._recorded = 0
 
-    def admit(self, address: str, now: float) -> int | None:
+    def admit(self, cause: str, now: float) -> int | None:
         """Return how many unrecorded refusals this record stands for besides itself, or None if it is not recorded.
 
         Args:
-            address: of the caller.
+            cause: who or what causes it.
             now: monotonic seconds.
         """
         window = int(now // WINDOW_S)
         if window != self._window:
             self._window, self._recorded = window, 0
-        share = self._share(address, window)
+        share = self._share(cause, window)
         if share.recorded >= self._each or (self._in_all is not None and self._recorded >= self._in_all):
             share.suppressed += 1
             return None
@@ -66,17 +67,17 @@ class Budget:
         suppressed, share.suppressed = share.suppressed, 0
         return suppressed
 
-    def withdraw(self, address: str, suppressed: int) -> None:
+    def withdraw(self, cause: str, suppressed: int) -> None:
         """Count a record that was admitted, and what it stood for, as not recorded after all."""
-        share = self._shares.get(address)
+        share = self._shares.get(cause)
         if share is not None:
             share.suppressed += suppressed + 1
 
-    def _share(self, address: str, window: int) -> _Share:
-        share = self._shares.get(address) or _Share(window=window)
+    def _share(self, cause: str, window: int) -> _Share:
+        share = self._shares.get(cause) or _Share(window=window)
         if share.window != window:
             share.window, share.recorded = window, 0
-        self._shares.put(address, share)
+        self._shares.put(cause, share)
         return share
 
 

@@ -195,7 +195,7 @@ class Flight:
     asking: asyncio.Task[Any] | None = None
     """What waits for a decision on it, at this moment."""
     withdrawn: bool = False
-    """That was cancelled."""
+    """The end of the call has cancelled what waits for the decision."""
     cancelled: bool = False
     suspended: bool = False
     reads_only: bool = False

@@ -19,8 +19,8 @@ from sidecar.store.audit_opening import LONGEST_LINE, ChainEnd, identity, open_c
 
 _LOG: Final = logging.getLogger(__name__)
 
-
 _PIECE: Final = 1 << 14
+"""Bytes that are read at a time to find the end of the oldest line."""
 
 
 class SpoolFull(OSError):

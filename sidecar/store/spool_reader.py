@@ -18,7 +18,7 @@ from sidecar.store.audit_opening import LONGEST_LINE
 
 _BLOCK: Final = 1 << 20
 _BEGINNING: Final = 1 << 14
-"""Bytes by which the content is known again; a hash is within them, or the line is a long one and as good."""
+"""Bytes by which the content is known again: a hash is among them, or so much of a long line that it is as good."""
 
 
 class _Numbered(msgspec.Struct):

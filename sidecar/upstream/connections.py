@@ -53,7 +53,7 @@ class ServerAnswer:
         return self.headers.get("Content-Type", "").partition(";")[0].strip(" \t").lower()
 
 
-class _ServerLine(ResponseHandler):
+class _ServerConnection(ResponseHandler):
     """One connection; what comes while nothing is asked ends it."""
 
     idle = False
@@ -102,8 +102,8 @@ class ServerConnections:
         self._authority = url.host_port_subcomponent
         self._tls = _tls() if url.scheme == "https" else None
         self._places = asyncio.Semaphore(most)
-        self._all: set[_ServerLine] = set()
-        self._idle: list[tuple[float, _ServerLine]] = []  # idle longest first
+        self._all: set[_ServerConnection] = set()
+        self._idle: list[tuple[float, _ServerConnection]] = []  # idle longest first
         self._sweeper: asyncio.TimerHandle | None = None
         self._lookup: asyncio.Task[Sequence[AddrInfoType]] | None = None
         self._closed = False
@@ -138,7 +138,7 @@ class ServerConnections:
         self._idle.clear()
         await asyncio.sleep(0)  # the transports tell their ends in the next turn of the loop
 
-    async def take(self, *, fresh: bool) -> _ServerLine:
+    async def take(self, *, fresh: bool) -> _ServerConnection:
         """Return a connection for one request; ``fresh``: one that was never used.
 
         Raises:
@@ -152,7 +152,7 @@ class ServerConnections:
             self._places.release()
             raise
 
-    def put_back(self, connection: _ServerLine, *, answered: bool) -> None:
+    def put_back(self, connection: _ServerConnection, *, answered: bool) -> None:
         """Take a connection after its request: for the next one, if its answer was read to the end."""
         self._places.release()
         if self._closed or not answered or not _usable(connection) or connection.said_more:
@@ -172,7 +172,7 @@ class ServerConnections:
             lines += f"Content-Length: {length}\r\n"
         return f"{leg} {self._target} HTTP/1.1\r\nHost: {self._authority}\r\n{lines}\r\n".encode("ascii")
 
-    def _kept(self) -> _ServerLine | None:
+    def _kept(self) -> _ServerConnection | None:
         """Return the connection that was used last, if there is one that may be used again."""
         oldest = asyncio.get_running_loop().time() - KEEP_ALIVE_S
         while self._idle:
@@ -183,14 +183,14 @@ class ServerConnections:
             self._drop(connection)
         return None
 
-    async def _opened(self) -> _ServerLine:
+    async def _opened(self) -> _ServerConnection:
         self._require_open()
         loop = asyncio.get_running_loop()
         try:
             found = await self._addresses()
             wire = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS_S, loop=loop)
             _, connection = await loop.create_connection(
-                lambda: _ServerLine(loop),
+                lambda: _ServerConnection(loop),
                 sock=wire,
                 ssl=self._tls,
                 server_hostname=self._name if self._tls is not None else None,
@@ -234,7 +234,7 @@ class ServerConnections:
         if self._closed:
             raise aiohttp.ClientConnectionError("closed")
 
-    def _drop(self, connection: _ServerLine) -> None:
+    def _drop(self, connection: _ServerConnection) -> None:
         connection.abort()
         self._all.discard(connection)
 
@@ -253,7 +253,7 @@ class _ServerExchange:
 
     __slots__ = ("_body", "_connection", "_connections", "_head", "_leaving", "_leg")
 
-    _connection: _ServerLine
+    _connection: _ServerConnection
 
     def __init__(self, connections: ServerConnections, leg: str, head: bytes, body: bytes, leaving: Leaving) -> None:
         self._connections = connections
@@ -303,7 +303,7 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-def _usable(connection: _ServerLine) -> bool:
+def _usable(connection: _ServerConnection) -> bool:
     """Whether nothing is left of the last answer, and the connection stands."""
     transport = connection.transport
     return (
