@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from tests.edge.endpoint import (
     running,
     token,
 )
-from tests.patience import HANG_S
+from tests.patience import HANG_S, until
 
 METADATA = "/.well-known/oauth-protected-resource"
 WHERE = 'resource_metadata="http://mcp.corp.example/.well-known/oauth-protected-resource/mcp"'
@@ -324,12 +324,6 @@ async def cut_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tr
         except ConnectionError:
             return True
     return False
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not condition():  # noqa: ASYNC110 - what is waited for is on the other side of a socket
-            await asyncio.sleep(0.01)
 
 
 TOO_DEEP = b"[" * 120 + b"]" * 120

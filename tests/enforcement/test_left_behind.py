@@ -15,8 +15,8 @@ from sidecar.model import JsonObject, Permit
 from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import PdpAnswer, Question
 from tests.enforcement.streaming import Streaming, call, message, streaming
-from tests.enforcement.test_streams import Held, told, until
-from tests.patience import HANG_S
+from tests.enforcement.test_streams import Held, told
+from tests.patience import HANG_S, until
 from tests.policy_sets import served
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]

@@ -26,7 +26,7 @@ from sidecar.opa.managed import ManagedOpa
 from tests.enforcement.streaming import FIND, ORDERS, Streaming, call, message, streaming
 from tests.enforcement.test_confirmations_stateless import post as post_stateless
 from tests.enforcement.test_streams import suspend
-from tests.patience import HANG_S
+from tests.patience import HANG_S, until
 from tests.policy_sets import served
 from tests.standing_still import standing_still
 
@@ -74,12 +74,6 @@ async def result(run: Streaming, session: str, user: str, number: int = 1) -> An
 
 def calls(run: Streaming, session: str, user: str, number: int, first: int = 100) -> list["asyncio.Task[Any]"]:
     return [asyncio.create_task(result(run, session, user, first + one)) for one in range(number)]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not condition():  # noqa: ASYNC110 - nothing tells of it
-            await asyncio.sleep(0.01)
 
 
 def refusals(run: Streaming) -> list[Any]:

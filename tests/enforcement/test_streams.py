@@ -20,7 +20,7 @@ from sidecar.identity import Suspendable, Suspension, SuspensionTarget
 from sidecar.model import AuthScheme, Credential, Permit, UnverifiedToken
 from sidecar.opa.managed import ManagedOpa
 from tests.enforcement.streaming import NamedTokens, Script, Streaming, call, events, message, streaming
-from tests.patience import HANG_S
+from tests.patience import HANG_S, until
 from tests.policy_sets import served
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
@@ -69,12 +69,6 @@ def told(permit: Permit, progress: float, **more: Any) -> None:
 def text(answer: Any) -> str:
     said: str = answer["result"]["content"][0]["text"]
     return said
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not condition():  # noqa: ASYNC110 -- what is waited for has no event of its own
-            await asyncio.sleep(0.01)
 
 
 async def test_nothing_of_a_call_stays_with_the_connection_on_which_others_follow(endpoint: Endpoints):

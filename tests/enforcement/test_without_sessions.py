@@ -23,7 +23,7 @@ from sidecar.model import AuthScheme, Credential, JsonObject, Permit, Unverified
 from sidecar.opa.managed import ManagedOpa
 from sidecar.telemetry import OtelMetrics
 from tests.enforcement.streaming import FIND, NamedTokens, Script, Streaming, call, events, message, streaming
-from tests.patience import HANG_S
+from tests.patience import HANG_S, until
 from tests.policy_sets import served
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
@@ -93,11 +93,6 @@ async def messages(answer: aiohttp.ClientResponse) -> AsyncIterator[JsonObject]:
     async for event in events(answer):
         assert event.id == "", "nothing can be resumed"
         yield event.message
-
-
-async def until(true: Callable[[], object]) -> None:
-    while not true():  # noqa: ASYNC110 - it is looked at from outside
-        await asyncio.sleep(0.01)
 
 
 # --- a client that leaves ---------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from sidecar.opa.hot_standby import HotStandby
 from sidecar.opa.managed import ManagedOpa
 from sidecar.ports import Question
 from tests import parts
-from tests.patience import HANG_S
+from tests.patience import HANG_S, until
 from tests.policyset.questions import ALLOWED_BLUE, allows, question
 
 HOG = (
@@ -63,12 +63,6 @@ async def fault_of(asking: Awaitable[object]) -> PdpFault:
     with pytest.raises(DecisionUnavailable) as caught:
         await asking
     return caught.value.fault
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENT_S):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in other processes
-            await asyncio.sleep(0.02)
 
 
 def one_is_gone(opa: ManagedOpa, before: tuple[int, ...]) -> bool:

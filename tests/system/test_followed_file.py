@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.errors import ConfigurationError
 from sidecar.system import FollowedFiles, follow_connection, follow_files, followed_file
-from tests.patience import HANG_S
+from tests.patience import until
 
 
 def number(path: Path) -> Callable[[], int]:
@@ -27,12 +27,6 @@ def replaced(path: Path, text: str) -> None:
     beside = path.with_name("beside")
     beside.write_text(text)
     beside.replace(path)
-
-
-async def until(met: Callable[[], bool]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not met():  # noqa: ASYNC110 - the log and a file say nothing when they change
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture

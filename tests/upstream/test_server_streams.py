@@ -13,7 +13,7 @@ from sidecar.errors import UpstreamRefused, UpstreamUnreachable
 from sidecar.upstream.http import HttpUpstream
 from sidecar.upstream.server_stream import MAX_EVENT_BYTES
 from tests import parts
-from tests.patience import HANG_S
+from tests.patience import HANG_S, until
 
 pytestmark = pytest.mark.timeout(HANG_S)
 
@@ -129,11 +129,6 @@ async def started(server: Telling, *, stateless: bool) -> AsyncIterator[HttpUpst
     finally:
         await upstream.stop()
         await until(lambda: not server.open)
-
-
-async def until(true: Callable[[], object]) -> None:
-    while not true():  # noqa: ASYNC110 - it is looked at from outside
-        await asyncio.sleep(0.005)
 
 
 async def watch(upstream: HttpUpstream, permit, uri: str) -> None:
