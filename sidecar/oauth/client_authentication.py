@@ -4,6 +4,7 @@ Secrets and keys are files, read again when they change, so that a rotation need
 """
 
 import base64
+import logging
 import secrets
 import ssl
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from sidecar.ports import Clock
 from sidecar.system import stamps
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 ASSERTION_S: Final = 60
 """How long a signed assertion is good; it is used at once."""
@@ -58,22 +61,27 @@ class FromFile(Generic[T]):
         self._paths = paths
         self._make = make
         self._seen: tuple[object, ...] = ()
+        self._told: tuple[object, ...] = ()
         self._value: T | None = None
 
     def value(self) -> T:
-        """Return the present value; the last good one where a file is not usable for the moment.
+        """Return the present value; the last good one where a file is not usable, which is told once.
 
         Raises:
             KeysUnavailable: there never was a good one.
         """
-        try:
-            seen = stamps(self._paths)
-            if self._value is None or seen != self._seen:
+        seen = stamps(self._paths)
+        if self._value is None or seen != self._seen:
+            try:
                 self._value = self._make()
                 self._seen = seen
-        except (OSError, ValueError) as error:
-            if self._value is None:
-                raise KeysUnavailable(f"{self._paths[0].name}: {type(error).__name__}") from None
+            except (OSError, ValueError) as error:
+                why = f"{self._paths[0].name}: {type(error).__name__}"
+                if self._value is None:
+                    raise KeysUnavailable(why) from None
+                if seen != self._told:
+                    _log.error("introspection: what changed is not used, what was there before is: %s", why)
+                self._told = seen
         if self._value is None:
             raise KeysUnavailable(f"{self._paths[0].name} holds nothing")
         return self._value

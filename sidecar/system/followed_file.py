@@ -41,25 +41,28 @@ class FollowedFiles(Generic[T]):
         self._paths = tuple(paths)
         self._read = read
         self._seen = stamps(self._paths)
+        self._told = self._seen
         self.value = read()
         """As they are now; the last good one where they are damaged."""
         self.taken_up: Callable[[T], None] = lambda _: None
         """Told what a change has brought; from the thread of ``refresh``."""
 
     def refresh(self) -> None:
-        """Take up files that changed. Blocking."""
+        """Take up files that changed; what cannot be used is tried again with the next look. Blocking."""
         seen = stamps(self._paths)
         if seen == self._seen:
             return
-        self._seen = seen
         try:
             fresh = self._read()
             self.taken_up(fresh)
             self.value = fresh
         except Exception as error:  # noqa: BLE001 - one that nobody thought of must not end the following
             why = _why(error).removeprefix(f"{self._setting}: ")
-            _LOG.error("%s: what changed is not used, what was there before is: %s", self._setting, why)
+            if seen != self._told:
+                _LOG.error("%s: what changed is not used, what was there before is: %s", self._setting, why)
+            self._told = seen
         else:
+            self._seen = seen
             _LOG.info("%s: what changed is used from now on", self._setting)
 
 

@@ -321,14 +321,20 @@ async def test_or_into_the_form(asker: Asker) -> None:
     assert (form["client_id"], form["client_secret"], header) == ("side:car", "s3cr&t +x", None)
 
 
-async def test_a_secret_that_changes_is_read_again_and_one_that_is_damaged_is_not_used(asker: Asker) -> None:
+async def test_a_secret_that_changes_is_read_again_and_one_that_is_damaged_is_not_used(
+    asker: Asker, caplog: pytest.LogCaptureFixture
+) -> None:
     checker = asker.verifier(AuthMethod.POST, cache_s=0)
     secrets = []
-    for text in ("first", "second-secret", ""):
-        asker.secret.write_text(text)
+    for text in ("first", "second-secret", "", None):
+        if text is not None:
+            asker.secret.write_text(text)
         await present(checker)
         secrets.append(asker.endpoint.asked[-1][0]["client_secret"])
-    assert secrets == ["first", "second-secret", "second-secret"]
+    assert secrets == ["first", "second-secret", "second-secret", "second-secret"]
+    [told] = [line.getMessage() for line in caplog.records if "what changed is not used" in line.getMessage()]
+    assert asker.secret.name in told, "it is told once, and by the name of the file only"
+    assert "second-secret" not in told
 
 
 async def test_an_assertion_is_signed_for_the_issuer_and_used_once(asker: Asker) -> None:

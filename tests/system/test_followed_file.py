@@ -76,6 +76,29 @@ def test_one_whose_time_was_put_back_has_changed_too(path: Path) -> None:
     assert files.value == 2
 
 
+def test_what_could_not_be_read_for_a_moment_is_taken_up_at_the_next_look(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where the process has no descriptors left: the file does not change again."""
+    busy = False
+
+    def read() -> int:
+        if busy:
+            raise ConfigurationError("too many open files")
+        return int(path.read_text())
+
+    files = FollowedFiles("a.file", [path], read)
+    replaced(path, "2")
+    busy = True
+    files.refresh()
+    files.refresh()
+    assert files.value == 1
+    busy = False
+    files.refresh()
+    assert files.value == 2
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+
+
 def test_what_its_user_does_not_take_is_not_the_value(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = FollowedFiles("a.file", [path], number(path))
 
