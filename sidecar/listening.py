@@ -15,13 +15,11 @@ from sidecar.oauth import PROOF_ALGORITHMS, Nonces
 from sidecar.readiness import Readiness
 from sidecar.set_up import naming
 from sidecar.settings import Settings
+from sidecar.system import follow_files
 from sidecar.telemetry import OtelMetrics
 
 ADMIN_LIMITS: Final = server.ServerLimits(connections=ConnectionLimits(total=64, per_address=64))
 """The admin listener has places of its own, so that clients cannot keep probes from being answered."""
-
-TLS_LOOK_S: Final = 2.0
-"""How often the listener's certificate is looked at for a change."""
 
 
 async def administer(config: Settings, readiness: Readiness, metrics: OtelMetrics, stack: AsyncExitStack) -> str:
@@ -101,11 +99,5 @@ def own_tls(config: Settings, stack: AsyncExitStack) -> tls.ListenerTls | None:
     if files is None:
         return None
     own = tls.ListenerTls(files)
-
-    async def watch() -> None:
-        while True:
-            await asyncio.sleep(TLS_LOOK_S)
-            await asyncio.to_thread(own.refresh)
-
-    stack.push_async_callback(cancelled, asyncio.create_task(watch(), name="tls"))
+    stack.push_async_callback(cancelled, asyncio.create_task(follow_files(own), name="tls"))
     return own

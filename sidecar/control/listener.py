@@ -24,7 +24,7 @@ from sidecar.enforcement import KillSwitch, OperatorCommandFailed
 from sidecar.errors import ConfigurationError
 from sidecar.mcp import jsonrpc
 from sidecar.model import JsonObject
-from sidecar.system import FollowedFiles, subject_of
+from sidecar.system import FollowedTls, subject_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ async def serve_tls(
     return runner
 
 
-class ControlContext(FollowedFiles[ssl.SSLContext]):
+class ControlContext(FollowedTls):
     """TLS that asks every client for a certificate of ``client_ca``; the next connection is made with changed files.
 
     Raises:
@@ -160,16 +160,6 @@ class ControlContext(FollowedFiles[ssl.SSLContext]):
     def __init__(self, certificate: Path, key: Path, client_ca: Path) -> None:
         files = (certificate, key, client_ca)
         super().__init__("control_tls", files, lambda: _server_context(*files))
-        self.context = _server_context(*files)
-        """What the listener is opened with; each handshake goes on with the newest one (see ``edge.tls``)."""
-        self.context.sni_callback = self._choose
-
-    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> int | None:
-        try:
-            connection.context = self.value
-        except (ValueError, TypeError, ssl.SSLError):
-            return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
-        return None
 
 
 def _server_context(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLContext:

@@ -1,15 +1,13 @@
 """TLS of the listener itself: files in, a context out, and new files taken up without a restart.
 
-A connection that is made after the files changed is made with the new ones. Every handshake asks for the newest context
-(the server name callback runs for each ClientHello, also for one without a name), so that certificate, key and the
-authorities for client certificates change together or not at all. Files that do not fit together change nothing.
+A connection that is made after the files changed is made with the new ones (``sidecar.system.followed_tls``). Files
+that do not fit together change nothing.
 
 Where client certificates are asked for, the floor is TLS 1.3, and no session is resumed.
 
 Sources: RFC 9325 (TLS 1.2 as the floor, 1.3 preferred), RFC 8446 sections 2.2 and 4.6.1.
 """
 
-import logging
 import ssl
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,9 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.errors import ConfigurationError
-from sidecar.system import stamps
-
-_LOG = logging.getLogger(__name__)
+from sidecar.system import FollowedTls
 
 
 class ClientCertificates(StrEnum):
@@ -34,7 +30,6 @@ _ASKED: Final = {
     ClientCertificates.OPTIONAL: ssl.CERT_OPTIONAL,
     ClientCertificates.REQUIRED: ssl.CERT_REQUIRED,
 }
-_HANDSHAKE_FAILED: Final = ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +49,7 @@ class TlsFiles:
         return tuple(path for path in (self.certificate, self.key, self.client_authorities) if path is not None)
 
 
-class ListenerTls:
+class ListenerTls(FollowedTls):
     """The newest good context of these files.
 
     Raises:
@@ -62,39 +57,11 @@ class ListenerTls:
     """
 
     def __init__(self, files: TlsFiles) -> None:
-        self._files = files
-        self._seen = stamps(files.all())
-        self._newest = _context(files)
-        self.error = ""
-        """Why the files as they are now are not served; empty where they are."""
-        self.context = _context(files)
+        super().__init__("tls", files.all(), lambda: _context(files))
         if files.client_certificates is not ClientCertificates.OFF:
             # A resumed session brings its certificate along unverified, also one of an authority that is no longer
             # trusted. Tickets are this context's, whichever the handshake goes on with.
             self.context.num_tickets = 0
-        self.context.sni_callback = self._choose
-
-    def refresh(self) -> None:
-        """Take up files that changed; what does not load is logged once and changes nothing. Blocking file access."""
-        seen = stamps(self._files.all())
-        if seen == self._seen:
-            return
-        self._seen = seen
-        try:
-            self._newest = _context(self._files)
-        except ConfigurationError as error:
-            self.error = error.detail
-            _LOG.error("tls: the changed files are not served, the ones before are: %s", error.detail)
-        else:
-            self.error = ""
-            _LOG.info("tls: the changed certificate is served from now on")
-
-    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> int | None:
-        try:
-            connection.context = self._newest
-        except (ValueError, TypeError, ssl.SSLError):
-            return _HANDSHAKE_FAILED
-        return None
 
 
 def _context(files: TlsFiles) -> ssl.SSLContext:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from sidecar.system.client_streams import ClientGone, ClientStreams
     from sidecar.system.clock import SystemClock
     from sidecar.system.followed_file import FollowedFiles, follow_connection, follow_files, stamps
+    from sidecar.system.followed_tls import FollowedTls
     from sidecar.system.identifiers import RandomIdentifiers
     from sidecar.system.liveness import Pulse
     from sidecar.system.os_user import OsUser
@@ -36,6 +37,7 @@ else:
             "ClientGone": "client_streams",
             "ClientStreams": "client_streams",
             "FollowedFiles": "followed_file",
+            "FollowedTls": "followed_tls",
             "OsUser": "os_user",
             "Outage": "outage",
             "Pulse": "liveness",
@@ -65,6 +67,7 @@ __all__ = [
     "ClientGone",
     "ClientStreams",
     "FollowedFiles",
+    "FollowedTls",
     "OsUser",
     "Outage",
     "Pulse",

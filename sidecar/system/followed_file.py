@@ -44,6 +44,8 @@ class FollowedFiles(Generic[T]):
         self._told = self._seen
         self.value = read()
         """As they are now; the last good one where they are damaged."""
+        self.error = ""
+        """Why the files as they are now are not used; empty where they are."""
         self.taken_up: Callable[[T], None] = lambda _: None
         """Told what a change has brought; from the thread of ``refresh``."""
 
@@ -57,12 +59,13 @@ class FollowedFiles(Generic[T]):
             self.taken_up(fresh)
             self.value = fresh
         except Exception as error:  # noqa: BLE001 - one that nobody thought of must not end the following
-            why = _why(error).removeprefix(f"{self._setting}: ")
+            self.error = _why(error)
+            why = self.error.removeprefix(f"{self._setting}: ")
             if seen != self._told:
                 _LOG.error("%s: what changed is not used, what was there before is: %s", self._setting, why)
             self._told = seen
         else:
-            self._seen = seen
+            self._seen, self.error = seen, ""
             _LOG.info("%s: what changed is used from now on", self._setting)
 
 

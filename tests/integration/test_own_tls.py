@@ -88,7 +88,7 @@ async def test_a_certificate_that_does_not_load_is_told_and_the_last_good_one_se
         certificate.write_text("no certificate")
         wait_until(lambda: "tls" in degraded(secured), "readiness to name tls")
         assert secured.ready()
-        assert "the changed files are not served" in secured.log_file.read_text()
+        assert "tls: what changed is not used" in secured.log_file.read_text()
         (secured.folder / "trusted.pem").write_bytes(good)
         token = bound(secured, people["ann"])
         async with client(secured, (secured.folder / "trusted.pem",), people["ann"], token) as ann:
@@ -96,4 +96,4 @@ async def test_a_certificate_that_does_not_load_is_told_and_the_last_good_one_se
     finally:
         certificate.write_bytes(good)
     wait_until(lambda: "tls" not in degraded(secured), "readiness to name tls no more")
-    assert "the changed certificate is served from now on" in secured.log_file.read_text()
+    assert "tls: what changed is used from now on" in secured.log_file.read_text()
