@@ -1,5 +1,7 @@
 """More is asked than can be done in time: what is refused for that alone, and when it is worth to ask again."""
 
+from typing import ClassVar
+
 from sidecar.errors import DecisionUnavailable, SidecarError, TooManyBytes
 from sidecar.faults import PdpFault
 
@@ -22,19 +24,12 @@ class Overloaded(DecisionUnavailable):
 
 
 class ByteBudgetSpent(TooManyBytes):
-    """So many bytes of large messages are under way for this caller, or for all callers, that this one has no place.
-
-    Args:
-        detail: for the log.
-        retry_after_s: in how many seconds there may be one; from 1.
-    """
+    """So much of large messages is under way for this caller, or for all callers, that this one has no place."""
 
     label = "byte_budget"
     public = "As many bytes of large messages are under way as may be; nothing was done. Send it again in a moment."
-
-    def __init__(self, detail: str, *, retry_after_s: int = 1) -> None:
-        super().__init__(detail)
-        self.retry_after_s = retry_after_s
+    retry_after_s: ClassVar[int] = 1
+    """Nothing says when there is a place; this is the least that ``Retry-After`` can say (RFC 9110 section 10.2.3)."""
 
 
 def retry_after_s(error: SidecarError) -> int | None:
