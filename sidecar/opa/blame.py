@@ -41,9 +41,9 @@ MAX_REMEMBERED: Final = 1024
 """Places that are remembered; callers name databases, so there may be any number of them."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class PendingQuestion:
-    """A question for one process.
+    """A question for one process; of many that are about the same, each is itself.
 
     Args:
         places: what it is about.
@@ -104,7 +104,8 @@ class Member:
     """One process of the two, with the questions that it has not answered."""
 
     instance: Instance
-    asked: list[PendingQuestion] = field(default_factory=list)
+    asked: dict[PendingQuestion, None] = field(default_factory=dict)
+    """In the order in which they came; of those that were never sent, none that has ended."""
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set where it did not answer in time."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -130,14 +131,17 @@ class Member:
             now: seconds on a clock that never goes back.
             deadline_s: seconds that an answer may take.
         """
-        self.asked.append(one)
+        self.asked[one] = None
         try:
             yield
         except BaseException:
-            one.failed_at = now()
-            self.asked = self._relevant(now())
+            if one.asked_at == math.inf:
+                del self.asked[one]
+            else:
+                one.failed_at = now()
+                self.asked = dict.fromkeys(self._relevant(now()))
             raise
-        self.asked.remove(one)
+        del self.asked[one]
         if one.asked_at < math.inf and now() - one.asked_at < deadline_s * _QUICK_SHARE:
             self.quick = max(self.quick, one.asked_at)
 
