@@ -84,11 +84,7 @@ class HotStandby:
         try:
             first, second = await asyncio.gather(*starting)
         except BaseException:
-            for start in starting:
-                start.cancel()
-            for started in await asyncio.gather(*starting, return_exceptions=True):
-                if isinstance(started, Instance):
-                    await started.stop(grace_s=0)
+            await to_its_end(_given_up(starting))
             raise
         return cls(launch, approved, (first, second), probe_interval_s)
 
@@ -190,6 +186,7 @@ class HotStandby:
     def supersede(self) -> None:
         """See ``OpaClient.supersede``."""
         self._superseded = True
+        self._unwatched.set()  # who waits for that looks at those that serve now
         for member in (self._first, self._second):
             if member is not None:
                 member.instance.supersede()
@@ -205,7 +202,7 @@ class HotStandby:
                 await member.instance.drained(within_s=within_s)
 
     async def lost(self, probe_interval_s: float) -> str:  # noqa: ARG002  # each member is probed by its own watch
-        """Wait until one of them is no longer watched, which is a defect of the sidecar."""
+        """Wait until one of them is no longer watched: a defect of the sidecar, or others serve now."""
         await self._unwatched.wait()
         return "is not watched any more"
 
@@ -312,3 +309,12 @@ class HotStandby:
                 if error.detail != obstacle:
                     obstacle = error.detail
                     _LOG.error("another opa does not start: %s", obstacle)
+
+
+async def _given_up(starting: list[asyncio.Task[Instance]]) -> None:
+    """End what starts, and what has started."""
+    for start in starting:
+        start.cancel()
+    for started in await asyncio.gather(*starting, return_exceptions=True):
+        if isinstance(started, Instance):
+            await started.stop(grace_s=0)

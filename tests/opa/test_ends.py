@@ -6,6 +6,7 @@ A reload that is over ends the old processes in the task that the sidecar's own 
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from sidecar.opa.hot_standby import HotStandby
 from sidecar.opa.managed import ManagedOpa
 from sidecar.system import to_its_end
+from tests.opa.small_policies import MAIN
+from tests.opa.test_policy_reload import eventually
 from tests.patience import HANG_S
 
 pytestmark = pytest.mark.real
@@ -21,7 +24,7 @@ TURNS = (1, 2, 4)
 """Of the loop, between the beginning of an end and its cancellation."""
 
 
-async def cancelled_after(turns: int, ending: "asyncio.Task[None]", *, times: int) -> None:
+async def cancelled_after(turns: int, ending: "asyncio.Task[Any]", *, times: int) -> None:
     for _ in range(times):
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -48,6 +51,48 @@ async def test_a_pair_whose_end_is_cancelled_has_ended(
         await cancelled_after(turns, asyncio.create_task(pair.stop()), times=times)
         assert not any(map(psutil.pid_exists, pids))
         assert entries(runtime) == []
+        await managed.stop()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_pair_whose_start_is_cancelled_leaves_nothing(
+    make_policies: Callable[..., Path], opa_binary: str, runtime: Path, times: int
+) -> None:
+    managed = ManagedOpa(opa_binary, make_policies(), directory=runtime, start_timeout_s=HANG_S)
+    await managed.start()
+    launch, approved = managed._launch(), managed._good
+    assert approved is not None
+    starting = asyncio.create_task(HotStandby.start(launch, approved, HANG_S))
+    await eventually(lambda: running_in(runtime) == 3)
+    await cancelled_after(1, starting, times=times)
+    assert (running_in(runtime), len(entries(runtime))) == (1, 1), "that of the one that serves"
+    await managed.stop()
+
+
+def running_in(folder: Path) -> int:
+    """How many processes were started on something in a folder, and have not ended."""
+    commands = (process.info["cmdline"] or () for process in psutil.process_iter(["cmdline"]))
+    return sum(any(str(folder) in part for part in command) for command in commands)
+
+
+async def test_a_pair_that_came_with_a_reload_is_replaced_where_it_is_no_longer_watched(
+    make_policies: Callable[..., Path], opa_binary: str, runtime: Path
+) -> None:
+    root = make_policies()
+    managed = ManagedOpa(
+        opa_binary, root, directory=runtime, timeout_s=HANG_S, start_timeout_s=HANG_S, probe_interval_s=60, reload_s=0.1
+    )
+    await managed.start(standby=True)
+    try:
+        first = managed.revision
+        (root / "platform" / "main.rego").write_text(MAIN.replace('"small"', '"other"'))
+        await eventually(lambda: managed.revision != first)
+        second = managed._current
+        assert isinstance(second, HotStandby)
+        second._unwatched.set()  # a defect of the sidecar, which nothing can stage from outside
+        await eventually(lambda: managed._current not in {second, None})
+        assert await managed.healthy()
+    finally:
         await managed.stop()
 
 
