@@ -26,7 +26,7 @@ from sidecar.bounded import BoundedMemory
 from sidecar.errors import ConfigurationError, DecisionUnavailable
 from sidecar.faults import PdpFault
 from sidecar.model import JsonObject
-from sidecar.opa.client import OpaClient
+from sidecar.opa.client import OpaClient, unobserved
 from sidecar.opa.engine_version import version_fault
 from sidecar.opa.external_bundle_status import Activation
 from sidecar.opa.external_inventory import BUNDLES, MODULES, Inventory, owner, read_inventory, violations
@@ -35,6 +35,7 @@ from sidecar.opa.startable import Startable
 from sidecar.opa.witness import Witness, self_tested
 from sidecar.policyset import Severity, Violation, refuse, workshop
 from sidecar.ports import PdpAnswer, Question
+from sidecar.saturation import Overloaded
 from sidecar.system import Outage
 
 _LOG = logging.getLogger(__name__)
@@ -146,8 +147,13 @@ class ExternalOpa(Startable):
             if self._state.result is Load.REFUSED:
                 raise self._why()
             return await self._answer(question, document)
-        deadline = asyncio.get_running_loop().time() + self._timeout_s
-        answer = await self._answer(question, document)
+        loop, deadline = asyncio.get_running_loop(), 0.0
+
+        def sent() -> None:
+            nonlocal deadline
+            deadline = loop.time() + self._timeout_s
+
+        answer = await self._answer(question, document, sent)
         if not answer.engine:
             # That says nothing about OPA as it was tested, so it is refused by itself.
             raise DecisionUnavailable(version_fault(answer.engine), fault=PdpFault.POLICIES_REFUSED)
@@ -161,9 +167,11 @@ class ExternalOpa(Startable):
             raise DecisionUnavailable(what, fault=PdpFault.POLICIES_REFUSED)
         return answer
 
-    async def _answer(self, question: Question, document: JsonObject) -> PdpAnswer:
+    async def _answer(
+        self, question: Question, document: JsonObject, sent: Callable[[], None] = unobserved
+    ) -> PdpAnswer:
         try:
-            answer = await self._client.ask(question, document)
+            answer = await self._client.ask(question, document, sent)
         except DecisionUnavailable as error:
             if error.fault is _AWAY:
                 self._outage.begins(error.detail)
@@ -225,9 +233,10 @@ class ExternalOpa(Startable):
         try:
             look = await self._settled(seen)
         except (ConfigurationError, DecisionUnavailable) as error:
-            if await self._is_away(error):
+            if isinstance(error, Overloaded) or await self._is_away(error):
                 # That says nothing about what it runs; what was refused stays refused.
-                self._failure = self._failure if self._state.error else DecisionUnavailable(error.detail, fault=_AWAY)
+                fault = error.fault if isinstance(error, Overloaded) else _AWAY
+                self._failure = self._failure if self._state.error else DecisionUnavailable(error.detail, fault=fault)
             else:
                 self._refuse(seen or {revision}, error.detail)
             self._again_at = asyncio.get_running_loop().time() + _RETRY_S
