@@ -133,7 +133,8 @@ class ServerConnections:
         if self._lookup is not None:
             self._lookup.cancel()
         for connection in self._all:
-            connection.abort()
+            if connection.transport is not None:
+                connection.transport.abort()  # its own way of closing keeps that from who reads a body
         self._all.clear()
         self._idle.clear()
         await asyncio.sleep(0)  # the transports tell their ends in the next turn of the loop

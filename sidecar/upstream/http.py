@@ -152,21 +152,20 @@ class HttpUpstream:
         """End the session (DELETE) and every connection; calls in flight fail."""
         http, self._http = self._http, None
         sessions, self._sessions = self._sessions, {}
-        await self._stream.stop()
-        await self._watched.stop()
-        await self._recovery.stop()
-        tasks = set(self._cancellations)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if http is None:
-            return
         try:
+            await self._stream.stop()
+            await self._watched.stop()
+            await self._recovery.stop()
+            tasks = set(self._cancellations)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             for session in sessions.values():
-                if session.id is not None:
+                if http is not None and session.id is not None:
                     await farewell(http, request_headers(self._headers.present, session), self._log)
         finally:
-            await http.close()
+            if http is not None:
+                await http.close()
 
     def discard(self, uri: str) -> None:
         """Leave the file of an export to the server: its disk is not seen from here."""

@@ -12,6 +12,7 @@ from yarl import URL
 
 from sidecar.upstream import connections
 from sidecar.upstream.connections import ServerAnswer, ServerConnections
+from sidecar.upstream.http import HttpUpstream
 from tests.edge.test_tls import issue
 from tests.patience import HANG_S
 
@@ -343,6 +344,20 @@ async def test_a_host_is_looked_up_once_for_all_who_wait_for_it(until, monkeypat
             await waiting
 
 
+@pytest.mark.parametrize("framing", [b"Content-Length: 9", b"Transfer-Encoding: chunked"])
+async def test_who_reads_an_answer_is_told_when_all_is_closed(framing):
+    async with connected() as (server, mine):
+        server.answers = [b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n3\r\nabc\r\n"]
+        async with mine.exchange("POST", {}, b"{}") as answer:
+            await answer.content.readany()
+            reading = asyncio.create_task(answer.content.readany())
+            await asyncio.sleep(0)
+            await mine.close()
+            with pytest.raises(aiohttp.ClientError):
+                await asyncio.wait_for(reading, HANG_S)
+        assert not mine._all
+
+
 @pytest.mark.parametrize(
     ("host", "trusted", "served"),
     [("localhost", True, True), ("127.0.0.1", True, False), ("localhost", False, False)],
@@ -368,3 +383,25 @@ async def test_a_server_behind_https_proves_its_name(host, trusted, served, tmp_
     finally:
         await mine.close()
         listening.close()
+
+
+async def test_an_end_that_is_cancelled_closes_the_connections_all_the_same(monkeypatch):
+    upstream = HttpUpstream("double", "http://127.0.0.1:1/mcp", {}, timeout_s=HANG_S)
+    stopping = asyncio.Event()
+
+    async def never() -> None:
+        stopping.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(upstream._stream, "stop", never)
+    async with connected() as (_, mine):
+        await ask(mine)
+        upstream._http = mine
+        ending = asyncio.create_task(upstream.stop())
+        await stopping.wait()
+        ending.cancel()
+        await asyncio.wait({ending})
+        assert ending.cancelled()
+        assert not mine._all
+        with pytest.raises(aiohttp.ClientError):
+            await ask(mine)
