@@ -107,10 +107,8 @@ class FairLine:
         """Give a place back; the next one in the line gets it."""
         if self._row.waiting:
             self._move()
-            return
-        self._inside -= 1
-        self._moved_at = None
-        self._samples = 0
+        else:
+            self._is_free()
 
     def close(self) -> None:
         """Send everybody away who waits or comes; who has a place keeps it."""
@@ -127,7 +125,13 @@ class FairLine:
             self._pace_s += (now - self._moved_at - self._pace_s) / self._samples
         self._moved_at = now
         if not self._row.next_turn():
-            self._inside -= 1
+            self._is_free()
+
+    def _is_free(self) -> None:
+        """Nobody waits for the place; with that the line has no pace any more."""
+        self._inside -= 1
+        self._moved_at = None
+        self._samples = 0
 
     def _make_room(self, caller: Hashable) -> None:
         """Refuse who would wait for too long, or has as much in a full line as anybody."""

@@ -5,6 +5,7 @@ ends (``flock(2)``). After that, no caller can ask for the exports and logs in i
 deletes it. The file is locked before it has its name, so that none is ever seen unlocked.
 """
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -12,6 +13,9 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from sidecar.errors import ConfigurationError
+from sidecar.system import ended, in_thread
 
 _PREFIX: Final = "mcp-sidecar-"
 _IN_USE: Final = "in-use"
@@ -37,6 +41,25 @@ class ChildHome:
         """Delete it with all that is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
+
+
+async def own_home() -> ChildHome:
+    """Make a folder; where that is cancelled, none is left.
+
+    Raises:
+        ConfigurationError: there is no place for it.
+    """
+    making = asyncio.ensure_future(asyncio.to_thread(ChildHome))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        with suppress(asyncio.CancelledError):
+            await ended(making)
+        if making.exception() is None:
+            await in_thread(making.result().remove)
+        raise
+    except OSError as error:
+        raise ConfigurationError(f"no private folder for its process can be made: {error.strerror}") from error
 
 
 def _delete_left_behind() -> None:

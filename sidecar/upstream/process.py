@@ -25,7 +25,7 @@ from sidecar.upstream.at_work import CallsAtWork
 from sidecar.upstream.child import AnswerForm, Child
 from sidecar.upstream.environment import check_command, check_environment, child_environment, secrets_of
 from sidecar.upstream.export_files import ExportFiles
-from sidecar.upstream.homes import ChildHome
+from sidecar.upstream.homes import own_home
 from sidecar.upstream.messages import Outgoing, outgoing, read_result
 from sidecar.upstream.redaction import Redactor, Repeats
 from sidecar.upstream.renewal import ChildSource, Renewal
@@ -153,10 +153,11 @@ class StdioUpstream:
     async def stop(self) -> None:
         """End the child; calls in flight fail. Returns when nothing of it is left."""
         supervisor, self._supervisor = self._supervisor, None
-        for task in (self._probe, supervisor):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait({task})
+        tasks = [task for task in (self._probe, supervisor) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         await asyncio.gather(self._watched.stop(), self._exports.stop())
 
     async def forward(self, permit: Permit, reply: AnswerForm | None = None) -> UpstreamResult:
@@ -247,7 +248,7 @@ class StdioUpstream:
         self._log.warning("the server %s (child %d) does not answer: calls are refused", self._name, child.pid)
 
     async def _supervise(self, first: asyncio.Future[None]) -> None:
-        own = await asyncio.to_thread(ChildHome)
+        own = await own_home()
         watching = asyncio.create_task(self._watch(), name=f"files of {self._name}")
         clock = asyncio.get_running_loop().time
         back_off = BackOff(_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S)

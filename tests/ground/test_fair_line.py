@@ -240,6 +240,35 @@ def test_when_a_flood_is_over_the_next_one_goes_in_without_a_wait() -> None:
     simulated(story)
 
 
+def test_a_line_that_everybody_has_left_has_no_pace_any_more() -> None:
+    line = FairLine(1, wait_s=WAIT_S)
+
+    async def story() -> None:
+        order: list[str] = []
+        assert line.enter_at_once()
+        flood = await crowd(line, "loader", 40, order)
+        for _ in range(10):
+            await asyncio.sleep(0.01)
+            line.leave()
+            await asyncio.sleep(0)
+        for waiting in flood:
+            waiting.cancel()
+        line.leave()  # in the moment in which all of them leave
+        await asyncio.gather(*flood, return_exceptions=True)
+        assert (line.inside, line.waiting) == (0, 0)
+        await asyncio.sleep(3600)
+        await line.enter("analyst")
+        first, second = await crowd(line, "analyst", 2, order)
+        line.leave()
+        await first
+        last = await crowd(line, "analyst", 1, order)
+        await asyncio.sleep(0)
+        assert (second.done(), last[0].done(), line.waiting) == (False, False, 2), "nobody is refused at once"
+        await dismissed(second, *last)
+
+    simulated(story)
+
+
 def test_nobody_waits_longer_than_the_deadline() -> None:
     line = FairLine(1, wait_s=WAIT_S)
 

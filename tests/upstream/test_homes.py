@@ -1,15 +1,21 @@
 """Private folders of children: those in use stay, those of a process that was killed go with the next start."""
 
+import asyncio
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from sidecar.upstream.homes import ChildHome
+from sidecar.errors import ConfigurationError
+from sidecar.upstream import homes
+from sidecar.upstream.homes import ChildHome, own_home
 from tests.parts import ROOT
+from tests.patience import HANG_S
 
 MAKES_ONE = """
 import sys, tempfile
@@ -84,3 +90,34 @@ def test_what_is_not_known_to_have_been_one_stays(own_folder: Path) -> None:
     assert (precious / "in-use").exists()
     assert linked.exists()
     home.remove()
+
+
+def left(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+async def test_one_whose_making_is_cancelled_is_not_left(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        go_on.wait(HANG_S)
+
+    monkeypatch.setattr(homes, "_delete_left_behind", slow)
+    before = psutil.Process().num_fds()
+    making = asyncio.create_task(own_home())
+    await asyncio.to_thread(begun.wait, HANG_S)
+    for _ in range(2):
+        making.cancel()
+        await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await making
+    assert left(own_folder) == []
+    assert psutil.Process().num_fds() == before
+
+
+async def test_where_there_is_no_place_for_one_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/no-such-folder")
+    with pytest.raises(ConfigurationError, match="private folder"):
+        await own_home()
