@@ -442,9 +442,10 @@ async def test_the_official_client_lists_and_reads(exporting):
         result = await client.call_tool("export", EXPORT)
         (uri,) = [part.uri for part in result.content if part.type == "resource_link"]
         assert str(uri) in {str(one.uri) for one in (await client.list_resources()).resources}
-        await asyncio.sleep(1)
-        read = await client.read_resource(uri)
-        assert "EU" in read.contents[0].text
+        async with asyncio.timeout(HANG_S):
+            while "still being generated" in (text := (await client.read_resource(uri)).contents[0].text):
+                """It is written after the call was answered."""
+        assert "EU" in text
         with pytest.raises(mcp.MCPError):
             await client.read_resource("config://config")
 

@@ -84,15 +84,28 @@ async def test_where_the_child_of_a_caller_is_away_another_one_serves(pool, perm
     assert second != first
 
 
-async def test_what_another_child_made_while_the_callers_own_was_away_is_found_there(pool, permit, structured, until):
+async def test_what_another_child_made_while_the_callers_own_was_away_is_found_there(
+    pool, permit, structured, until, monkeypatch
+):
     """And what is not known to be of any child is looked for at the caller's own."""
+    gone, back = asyncio.Event(), asyncio.Event()
+    really = StdioUpstream._spawn
+
+    async def spawned(child: StdioUpstream, *given: Any) -> Any:
+        if gone.is_set():
+            await back.wait()
+        return await really(child, *given)
+
+    monkeypatch.setattr(StdioUpstream, "_spawn", spawned)
     one = await pool(remembered=lambda _: True)
     own = structured(await one.forward(callers_call(permit, "user")))["pid"]
+    gone.set()
     psutil.Process(own).kill()
     await until(lambda: own not in one.pids)
     made = structured(
         await one.forward(replace(callers_call(permit, "user"), call=ToolCall(name="link", arguments={})))
     )
+    back.set()
     await until(lambda: len(one.pids) == 3 and all(child.healthy for child in one._members))
 
     async def read_at(uri: str) -> int:
