@@ -216,6 +216,8 @@ class HotStandby:
         finally:
             members = [member for member in (self._first, self._second) if member is not None]
             self._first = self._second = None
+            for member in members:
+                member.gone.set()  # who was asking it waits for no successor
             await to_its_end(asyncio.gather(*(member.instance.stop(grace_s=grace_s) for member in members)))
 
     def _begin(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":

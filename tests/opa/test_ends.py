@@ -11,12 +11,15 @@ from typing import Any
 import psutil
 import pytest
 
+from sidecar.errors import DecisionUnavailable
 from sidecar.opa.hot_standby import HotStandby
 from sidecar.opa.managed import ManagedOpa
+from sidecar.ports import Question
 from sidecar.system import to_its_end
 from tests.opa.small_policies import MAIN
 from tests.opa.test_policy_reload import eventually
 from tests.patience import HANG_S
+from tests.standing_still import standing_still
 
 pytestmark = pytest.mark.real
 
@@ -94,6 +97,27 @@ async def test_a_pair_that_came_with_a_reload_is_replaced_where_it_is_no_longer_
         assert await managed.healthy()
     finally:
         await managed.stop()
+
+
+async def test_who_asks_a_pair_that_ends_waits_for_no_successor(
+    make_policies: Callable[..., Path], opa_binary: str, runtime: Path
+) -> None:
+    managed = ManagedOpa(
+        opa_binary, make_policies(), directory=runtime, timeout_s=HANG_S, start_timeout_s=HANG_S, probe_interval_s=60
+    )
+    await managed.start(standby=True)
+    pair = managed._current
+    assert isinstance(pair, HotStandby)
+    first = pair._first
+    assert first is not None
+    with standing_still(*pair.pids):
+        asking = asyncio.create_task(managed.ask(Question.DECISION, {}))
+        await eventually(lambda: first.instance.client._line.inside == 1)
+        await pair.stop(grace_s=0)
+        async with asyncio.timeout(HANG_S / 4):
+            with pytest.raises(DecisionUnavailable):
+                await asking
+    await managed.stop()
 
 
 async def test_work_goes_to_its_end_however_often_it_is_cancelled():
