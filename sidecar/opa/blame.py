@@ -123,12 +123,11 @@ class Member:
         return [one for one in self.asked if one.failed_at is None or now - one.failed_at < _AFTERMATH_S]
 
     @contextmanager
-    def asking(self, one: PendingQuestion, now: Callable[[], float], deadline_s: float) -> Iterator[None]:
+    def asking(self, one: PendingQuestion, deadline_s: float) -> Iterator[None]:
         """Note a question for as long as it is under way, and a little longer where it gets no answer.
 
         Args:
             one: the question.
-            now: seconds on a clock that never goes back.
             deadline_s: seconds that an answer may take.
         """
         self.asked[one] = None
@@ -138,11 +137,11 @@ class Member:
             if one.asked_at == math.inf:
                 del self.asked[one]
             else:
-                one.failed_at = now()
-                self.asked = dict.fromkeys(self._relevant(now()))
+                one.failed_at = one.now()
+                self.asked = dict.fromkeys(self._relevant(one.failed_at))
             raise
         del self.asked[one]
-        if one.asked_at < math.inf and now() - one.asked_at < deadline_s * _QUICK_SHARE:
+        if one.asked_at < math.inf and one.now() - one.asked_at < deadline_s * _QUICK_SHARE:
             self.quick = max(self.quick, one.asked_at)
 
     def is_slow(self, one: PendingQuestion) -> bool:

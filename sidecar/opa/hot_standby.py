@@ -116,8 +116,7 @@ class HotStandby:
             raise DecisionUnavailable("the managed OPA is not running", fault=PdpFault.UNREACHABLE)
         asking = PendingQuestion(about, self._now)
         try:
-            with first.asking(asking, self._now, self._launch.timeout_s):
-                return await first.instance.ask(question, document, asking.sent)
+            return await self._put(first, asking, question, document)
         except DecisionUnavailable as error:
             if error.fault is PdpFault.TIMEOUT:
                 first.doubted.set()
@@ -125,9 +124,14 @@ class HotStandby:
                     self._suspected.put(about)
             if error.fault not in _BROKEN_OFF or (successor := await self._successor(first, about)) is None:
                 raise
-        asking = PendingQuestion(about, self._now)
-        with successor.asking(asking, self._now, self._launch.timeout_s):
-            return await successor.instance.ask(question, document, asking.sent)
+        return await self._put(successor, PendingQuestion(about, self._now), question, document)
+
+    async def _put(
+        self, member: Member, asking: PendingQuestion, question: Question, document: JsonObject
+    ) -> PdpAnswer:
+        """Put a question to one of the two, which is remembered while it is under way."""
+        with member.asking(asking, self._launch.timeout_s):
+            return await member.instance.ask(question, document, asking.sent)
 
     async def _successor(self, lost: Member, about: Places) -> Member | None:
         """Return who decides in the place of a lost one, for a question that is not to blame; None otherwise."""
@@ -168,14 +172,9 @@ class HotStandby:
         second = self._second
         if second is None or self._set_aside.holds(about):
             raise DecisionUnavailable("the standby OPA has ended", fault=PdpFault.UNREACHABLE)
-        timeout_s = self._launch.timeout_s
         for place, part in parts(document, about):
-            asking = PendingQuestion(place, self._now)
-            with second.asking(asking, self._now, timeout_s):
-                await second.instance.ask(question, part, asking.sent)
-        asking = PendingQuestion(together(about), self._now)
-        with second.asking(asking, self._now, timeout_s):
-            return await second.instance.ask(question, document, asking.sent)
+            await self._put(second, PendingQuestion(place, self._now), question, part)
+        return await self._put(second, PendingQuestion(together(about), self._now), question, document)
 
     def forget(self) -> None:
         """Forget every remembered answer of both."""

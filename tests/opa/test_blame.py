@@ -36,8 +36,8 @@ def member() -> Member:
 
 def test_a_question_whose_answer_was_known_takes_nothing_from_one_that_waits_to_be_sent(clock, member):
     waits, known = (PendingQuestion(SHOP, clock.now) for _ in range(2))
-    with member.asking(waits, clock.now, DEADLINE_S):
-        with member.asking(known, clock.now, DEADLINE_S):
+    with member.asking(waits, DEADLINE_S):
+        with member.asking(known, DEADLINE_S):
             """Its answer was remembered, so it is never sent."""
         waits.sent()
         clock.now_s = 0.01
@@ -50,7 +50,7 @@ def test_of_questions_that_were_not_sent_nothing_is_kept_however_many_are_refuse
         refused = DecisionUnavailable("not sent", fault=PdpFault.OVERLOADED)
         with (
             pytest.raises(DecisionUnavailable),
-            member.asking(PendingQuestion(SHOP, clock.now), clock.now, DEADLINE_S),
+            member.asking(PendingQuestion(SHOP, clock.now), DEADLINE_S),
         ):
             raise refused
         assert not member.asked
@@ -60,7 +60,7 @@ def test_of_questions_that_were_not_sent_nothing_is_kept_however_many_are_refuse
 def unanswered(member: Member, clock: Clock) -> PendingQuestion:
     """Send a question that gets no answer."""
     one = PendingQuestion(SHOP, clock.now)
-    with suppress(asyncio.CancelledError), member.asking(one, clock.now, DEADLINE_S):
+    with suppress(asyncio.CancelledError), member.asking(one, DEADLINE_S):
         one.sent()
         raise asyncio.CancelledError
     return one

@@ -320,7 +320,7 @@ def test_a_question_is_slow_by_itself_where_a_later_one_was_answered_at_once():
     def ask(asked_at: float, took: float) -> PendingQuestion:
         one = PendingQuestion(frozenset({"x"}), lambda: now[0], asked_at)
         now[0] = asked_at + took
-        with member.asking(one, lambda: now[0], 1.0):
+        with member.asking(one, 1.0):
             pass
         return one
 
