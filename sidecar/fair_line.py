@@ -23,7 +23,7 @@ _SAMPLES: Final = 32
 """Over how many that left the pace is reckoned."""
 _ENOUGH: Final = 8
 """With fewer of them nobody is refused early."""
-_LATE_S: Final = 0.02
+LATE_S: Final = 0.02
 """A timer that fires later than this says that the event loop was busy; nobody loses a place by that."""
 
 
@@ -153,7 +153,7 @@ class FairLine:
         if waiter.done():
             return
         loop = asyncio.get_running_loop()
-        if due is not None and (late := loop.time() - due) > _LATE_S:
+        if due is not None and (late := loop.time() - due) > LATE_S:
             loop.call_later(min(late, self._wait_s), self._time_is_up, caller, waiter, None)
             return
         self._row.take_out(caller, waiter)

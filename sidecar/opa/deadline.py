@@ -13,8 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-LATE_S: Final = 0.02
-"""A timer that fires later than this says that the loop was busy with something else."""
+from sidecar.fair_line import LATE_S
 
 GRACE_S: Final = 0.05
 """How long what has arrived may take to be read."""
