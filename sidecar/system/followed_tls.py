@@ -28,7 +28,7 @@ class FollowedTls(FollowedFiles[ssl.SSLContext]):
 
     def __init__(self, setting: str, paths: Collection[Path], make: Callable[[], ssl.SSLContext]) -> None:
         super().__init__(setting, paths, make)
-        self.context = make()
+        self.context = self.value
         """What the listener is opened with; each handshake goes on with the newest one."""
         self.context.sni_callback = self._choose
 
