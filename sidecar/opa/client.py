@@ -31,7 +31,7 @@ from sidecar.opa.wire import LONGEST_ANSWER, about_request, decode_answer, descr
 from sidecar.policy import COMPILE_QUERY, COMPILE_UNKNOWNS, asker
 from sidecar.ports import PdpAnswer, Question
 from sidecar.saturation import Overloaded
-from sidecar.system import REQUEST_ID, FollowedFiles, follow_files
+from sidecar.system import REQUEST_ID, FollowedFiles, ended, follow_files
 
 if TYPE_CHECKING:
     from sidecar.opa.library_transport import LibraryTransport
@@ -154,11 +154,13 @@ class OpaClient:
 
     async def close(self) -> None:
         """Close all connections; questions in flight and later ones end in ``DecisionUnavailable``."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait({self._following})
-        if self._transport is not None:
-            await self._transport.close_connection()
+        try:
+            if self._following is not None:
+                self._following.cancel()
+                await ended(self._following)
+        finally:
+            if self._transport is not None:
+                await self._transport.close_connection()
 
     async def __aenter__(self) -> Self:
         await self.open()
