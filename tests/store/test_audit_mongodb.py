@@ -16,13 +16,8 @@ from sidecar.store.mongodb.audit_founding import found_evidence
 from tests.asking.conftest import entries
 from tests.authoring.test_replay_reading import Refusing
 from tests.patience import HANG_S
-from tests.store.audit_world import AuditWorld, intent
+from tests.store.audit_world import intent
 from tests.store.unsteady_way import UnsteadyWay
-
-
-@pytest.fixture
-def world(database, tmp_path):
-    return AuditWorld(database, tmp_path)
 
 
 async def test_what_is_acknowledged_is_there_as_the_line_that_was_linked(world):

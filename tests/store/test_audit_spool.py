@@ -46,11 +46,6 @@ class TamperedWay(Way):
             sink.close()
 
 
-@pytest.fixture
-def world(database, tmp_path):
-    return AuditWorld(database, tmp_path)
-
-
 @pytest_asyncio.fixture
 async def way(database) -> AsyncIterator[TamperedWay]:
     way = TamperedWay(database)

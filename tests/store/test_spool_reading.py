@@ -19,11 +19,6 @@ SHORT_S = 0.5
 EVERYTHING = Selection()
 
 
-@pytest.fixture
-def world(database, tmp_path):
-    return AuditWorld(database, tmp_path)
-
-
 @pytest_asyncio.fixture
 async def way(database) -> AsyncIterator[Way]:
     way = Way(database)

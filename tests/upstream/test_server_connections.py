@@ -128,10 +128,11 @@ async def test_what_an_idle_connection_says_unasked_answers_nothing_and_ends_it(
         assert server.lines() == [1, 2]
 
 
-async def test_a_request_that_is_given_up_closes_its_connection(until):
-    async def never(_writer: asyncio.StreamWriter, _head: bytes) -> None:
-        return None
+async def never(_writer: asyncio.StreamWriter, _head: bytes) -> None:
+    """Answer nothing."""
 
+
+async def test_a_request_that_is_given_up_closes_its_connection(until):
     async with connected() as (server, mine):
         server.answers = [never]
         asked = asyncio.create_task(ask(mine))
@@ -267,9 +268,6 @@ async def test_an_idle_connection_is_closed_after_a_while(until, monkeypatch):
 
 
 async def test_a_request_under_way_fails_when_all_is_closed(until):
-    async def never(_writer: asyncio.StreamWriter, _head: bytes) -> None:
-        return None
-
     async with connected() as (server, mine):
         server.answers = [never]
         asked = asyncio.create_task(ask(mine))
@@ -389,11 +387,11 @@ async def test_an_end_that_is_cancelled_closes_the_connections_all_the_same(monk
     upstream = HttpUpstream("double", "http://127.0.0.1:1/mcp", {}, timeout_s=HANG_S)
     stopping = asyncio.Event()
 
-    async def never() -> None:
+    async def never_ends() -> None:
         stopping.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(upstream._stream, "stop", never)
+    monkeypatch.setattr(upstream._stream, "stop", never_ends)
     async with connected() as (_, mine):
         await ask(mine)
         upstream._http = mine
